@@ -1,0 +1,15 @@
+"""What Airflow's provider registry is told about this package."""
+
+from typing import Any
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Return the provider's registration, in the form of Airflow's ``provider_info`` schema.
+
+    Airflow calls it in every process that imports ``airflow.sdk``; it imports nothing.
+    """
+    return {
+        "package-name": "airflow-provider-qcache",
+        "name": "QCache",
+        "description": "Warm, query and invalidate QCache, an in-memory cache of tables queried over HTTP.",
+    }
