@@ -1,0 +1,305 @@
+"""Servers to test against, a real QCache 0.9.3 and the dev node, and a client that can say anything to them.
+
+Both run as processes of their own on free loopback ports and are ended by process id. Requests are bytes on
+a socket: a library would add an Accept, join duplicate headers or refuse to send what a test wants to send.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Self
+
+import lz4.block
+
+ROOT = Path(__file__).resolve().parent.parent
+
+START_TIMEOUT = 30.0
+ANSWER_TIMEOUT = 30.0
+
+HOW_TO_GET_THE_REAL_SERVER = "no Python 2.7 with QCache 0.9.3: `make real-server` installs it"
+
+# The real server has no --host and binds every interface; this makes it bind loopback only, and lets it end
+# itself when the process that started it is gone.
+_REAL_MAIN = """
+import os, sys
+import tornado.netutil, tornado.tcpserver
+from tornado.ioloop import PeriodicCallback
+
+def loopback(bind_sockets):
+    return lambda port, address=None, **kwargs: bind_sockets(port, address="127.0.0.1", **kwargs)
+
+tornado.tcpserver.bind_sockets = loopback(tornado.netutil.bind_sockets)
+parent = os.getppid()
+PeriodicCallback(lambda: os.getppid() == parent or os._exit(1), 500).start()
+
+import qcache
+qcache.main()
+"""
+
+
+class ServerFailed(Exception):
+    """A server that did not start, with the end of what it printed."""
+
+
+@cache
+def real_python() -> str | None:
+    """The interpreter that can import QCache, or None where there is none."""
+    named = os.environ.get("QCACHE_PYTHON")
+    cache_home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    installed = cache_home / "airflow-provider-qcache" / "qcache-0.9.3" / "bin" / "python"
+    for candidate in (named, str(installed)):
+        if candidate and Path(candidate).exists():
+            found = subprocess.run([candidate, "-c", "import qcache"], capture_output=True, check=False)
+            if found.returncode == 0:
+                return candidate
+    return None
+
+
+def free_port() -> int:
+    """A port that was free on loopback a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@dataclass
+class Server:
+    """A server process: `with Server.real("--age", "1") as server`."""
+
+    name: str
+    command: list[str]
+    port: int
+    tls: ssl.SSLContext | None = None
+    process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    log: Path | None = field(default=None, repr=False)
+
+    @classmethod
+    def real(cls, *options: str, tls: ssl.SSLContext | None = None) -> Self:
+        """QCache 0.9.3 with these options."""
+        python = real_python()
+        if python is None:
+            raise ServerFailed(HOW_TO_GET_THE_REAL_SERVER)
+        port = free_port()
+        return cls("real", [python, "-c", _REAL_MAIN, f"--port={port}", *options], port, tls)
+
+    @classmethod
+    def dev(cls, *options: str, tls: ssl.SSLContext | None = None) -> Self:
+        """The dev node with these options."""
+        port = free_port()
+        command = [sys.executable, "-m", "airflow_provider_qcache.devnode", f"--port={port}", *options]
+        return cls("dev", command, port, tls)
+
+    def start(self) -> Self:
+        """Start the process and wait until it answers."""
+        descriptor, name = tempfile.mkstemp(prefix=f"qcache-{self.name}-", suffix=".log")
+        self.log = Path(name)
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)} if self.name != "real" else None
+        with os.fdopen(descriptor, "wb") as log:
+            self.process = subprocess.Popen(
+                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, cwd=ROOT
+            )
+        deadline = time.monotonic() + START_TIMEOUT
+        while not self._listens():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.stop(keep_log=True)
+                printed = self.log.read_text(errors="replace")[-2000:]
+                raise ServerFailed(f"the {self.name} server did not start: {' '.join(self.command)}\n{printed}")
+            time.sleep(0.02)
+        return self
+
+    def _listens(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1):
+                return True
+        except OSError:
+            return False
+
+    def stop(self, *, keep_log: bool = False) -> None:
+        """End the process."""
+        if self.process is not None:
+            if self.process.poll() is None:
+                self.process.send_signal(signal.SIGTERM)
+                try:
+                    self.process.wait(10)
+                except subprocess.TimeoutExpired:
+                    self.process.kill()
+                    self.process.wait(10)
+            self.process = None
+        if self.log is not None and not keep_log:
+            self.log.unlink(missing_ok=True)
+
+    def printed(self) -> str:
+        """What the server printed so far."""
+        return self.log.read_text(errors="replace") if self.log else ""
+
+    def connect(self, timeout: float = ANSWER_TIMEOUT) -> Connection:
+        """A fresh connection, after the TLS handshake where there is one."""
+        return Connection(self, timeout)
+
+    def ask(self, request: Request) -> Answer:
+        """One request on a connection of its own."""
+        with self.connect() as connection:
+            return connection.ask(request)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request as it is sent: no header but Host and Content-Length comes by itself, each only if not given."""
+
+    method: str
+    target: str
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes | None = None
+
+    def given(self, name: str) -> bool:
+        """Whether the header was given."""
+        return any(given.lower() == name.lower() for given, _ in self.headers)
+
+    def with_headers(self, *headers: tuple[str, str]) -> Request:
+        """The same request with more headers."""
+        return replace(self, headers=(*self.headers, *headers))
+
+    def encode(self) -> bytes:
+        """The bytes on the wire."""
+        lines = [f"{self.method} {self.target} HTTP/1.1"]
+        if not self.given("Host"):
+            lines.append("Host: qcache.test")
+        lines += [f"{name}: {value}" for name, value in self.headers]
+        if self.body is not None and not self.given("Content-Length") and not self.given("Transfer-Encoding"):
+            lines.append(f"Content-Length: {len(self.body)}")
+        return "\r\n".join([*lines, "", ""]).encode("latin-1") + (self.body or b"")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer as it arrived; `status` is 0 where the connection ended without one."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...] = ()
+    raw_body: bytes = b""
+
+    def header(self, name: str) -> str | None:
+        """The header's value; several are joined by a comma."""
+        values = [value for given, value in self.headers if given.lower() == name.lower()]
+        return ", ".join(values) if values else None
+
+    @property
+    def body(self) -> bytes:
+        """The body, decompressed."""
+        encoding = self.header("Content-Encoding")
+        if encoding == "lz4":
+            return lz4.block.decompress(self.raw_body)
+        if encoding == "gzip":
+            import gzip
+
+            return gzip.decompress(self.raw_body)
+        return self.raw_body
+
+    @property
+    def unsliced_length(self) -> int | None:
+        """The number of rows before offset and limit."""
+        value = self.header("X-QCache-unsliced-length")
+        return None if value is None else int(value)
+
+
+NO_ANSWER = Answer(0)
+
+
+class Connection:
+    """A connection that reads answers one by one, also those of pipelined requests."""
+
+    def __init__(self, server: Server, timeout: float = ANSWER_TIMEOUT) -> None:
+        self.server = server
+        self._socket = socket.create_connection(("127.0.0.1", server.port), timeout=timeout)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if server.tls is not None:
+            self._socket = server.tls.wrap_socket(self._socket, server_hostname="localhost")
+        self._stream = self._socket.makefile("rb")
+
+    def send(self, data: bytes) -> bool:
+        """Send bytes; False where the server closed the connection meanwhile."""
+        try:
+            self._socket.sendall(data)
+        except (BrokenPipeError, ConnectionResetError, ssl.SSLError):
+            return False
+        return True
+
+    def half_close(self) -> None:
+        """Tell the server that nothing more will be sent."""
+        self._socket.shutdown(socket.SHUT_WR)
+
+    def receive(self, method: str = "GET") -> Answer:
+        """The next answer, interim ones included; NO_ANSWER where the connection ended instead."""
+        try:
+            return self._receive(method)
+        except (ConnectionError, ssl.SSLError):
+            return NO_ANSWER
+
+    def _receive(self, method: str) -> Answer:
+        first = self._stream.readline()
+        if not first.endswith(b"\n"):
+            return NO_ANSWER
+        status = int(first.split(b" ", 2)[1])
+        headers = []
+        while (line := self._stream.readline()) not in (b"\r\n", b"\n"):
+            if not line:
+                return NO_ANSWER
+            name, _, value = line.decode("latin-1").partition(":")
+            headers.append((name.strip(), value.strip()))
+        answer = Answer(status, tuple(headers))
+        if method == "HEAD" or status in (204, 304) or status < 200:
+            return answer
+        if (answer.header("Transfer-Encoding") or "").lower() == "chunked":
+            body = self._chunks()
+        elif (length := answer.header("Content-Length")) is not None:
+            body = self._stream.read(int(length))
+        else:
+            body = self._stream.read()
+        return replace(answer, raw_body=body)
+
+    def _chunks(self) -> bytes:
+        chunks = []
+        while size := int(self._stream.readline().split(b";")[0], 16):
+            chunks.append(self._stream.read(size))
+            self._stream.readline()
+        while self._stream.readline() not in (b"\r\n", b""):
+            pass
+        return b"".join(chunks)
+
+    def ask(self, request: Request) -> Answer:
+        """Send a request and read its answer, which may come before all of the request was taken."""
+        self.send(request.encode())
+        return self.receive(request.method)
+
+    def is_open(self) -> bool:
+        """Whether the server still answers on this connection."""
+        return self.send(Request("GET", "/qcache/status").encode()) and self.receive().status != 0
+
+    def close(self) -> None:
+        """Close the connection."""
+        with contextlib.suppress(OSError):
+            self._stream.close()
+        self._socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
