@@ -53,7 +53,7 @@ clean:  ## Remove the environments and everything else that was made in the tree
 	@rm -rf .venv .cache build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(TEST_ENV)/ready: pyproject.toml airflow_provider_qcache/__init__.py constraints/airflow-$(AIRFLOW).txt constraints/tools.txt scripts/setup.sh
+$(TEST_ENV)/ready: pyproject.toml airflow_provider_qcache/__init__.py constraints/airflow-$(AIRFLOW).txt constraints/tools.txt
 	@scripts/setup.sh airflow $(AIRFLOW) $(TEST_ENV)
 
 $(LINT_ENV)/ready: pyproject.toml constraints/lint.txt constraints/tools.txt
