@@ -262,7 +262,7 @@ def column_names(draw: Any) -> list[str]:
     plain = draw(st.lists(st.sampled_from(NAMES), min_size=number, max_size=number, unique=True))
     if chance(draw, 15):
         plain[one_of(draw, range(number))] = one_of(draw, ODD_NAMES)
-    if chance(draw, 4):
+    if chance(draw, 2):
         plain[one_of(draw, range(number))] = one_of(draw, FOREIGN_NAMES)
     return plain
 
@@ -447,7 +447,7 @@ class QueryMaker:
     def where(self, depth: int = 3) -> Any:
         """A filter."""
         if depth > 1 and self.chance(35):
-            joiner = self.pick({"&": 4, "|": 5, "!": 2})
+            joiner = self.pick({"|": 7, "&": 3, "!": 3})
             if joiner == "!":
                 return ["!", self.where(depth - 1)]
             number = self.pick({2: 8, 3: 3, 1: 1})
@@ -455,6 +455,8 @@ class QueryMaker:
         if self.chance(2):
             return self.malformed_filter()
         kind = self.pick({"compare": 10, "in": 4, "like": 4, "isnull": 2, "bits": 2, "subquery": 2})
+        if kind == "bits" and not any(c.kind in ("int", "edge_int", "bool") for c in self.columns):
+            kind = "compare"
         return getattr(self, f"_{kind}")()
 
     def _compare(self) -> Any:
@@ -496,7 +498,8 @@ class QueryMaker:
         return ["in", column.name, sub]
 
     def _like(self) -> Any:
-        column = self.column(numeric=False)
+        texts = [c for c in self.columns if any(isinstance(value, str) and value for value in c.values)]
+        column = self.one_of(texts) if texts and not self.chance(5) else self.column(numeric=False)
         operator = self.pick({"like": 3, "ilike": 2})
         texts = [value for value in column.values if isinstance(value, str) and value] or ["abc"]
         text = self.one_of(texts)
@@ -516,7 +519,8 @@ class QueryMaker:
         return ["isnull", self.column().name] if not self.chance(30) else ["!", ["isnull", self.column().name]]
 
     def _bits(self) -> Any:
-        column = self.column(numeric=True)
+        whole = [c for c in self.columns if c.kind in ("int", "edge_int", "bool") and None not in c.values]
+        column = self.one_of(whole) if whole and not self.chance(4) else self.column(numeric=True)
         ints = [value for value in column.values if isinstance(value, int)] or [1]
         argument = self.one_of([*ints, 1, 2, 3, 4, 6, 8, 0, -1])
         if self.chance(4):
@@ -549,7 +553,7 @@ class QueryMaker:
 
     def alias(self) -> Any:
         """An alias assignment."""
-        name = self.one_of(["r", "s", "total", "x_1", *(c.name for c in self.columns)])
+        name = self.one_of(["r", "s", "total", "x_1", self.one_of(self.columns or [Column("r", "int")]).name])
         if self.chance(15):
             return ["=", name, self.column().name]
         if self.chance(10):
@@ -567,11 +571,14 @@ class QueryMaker:
         if kind == "count":
             return [["count"]], ["count"]
         if kind == "aggregates":
-            chosen = [self.aggregate() for _ in range(self.pick({1: 2, 2: 2, 3: 1}))]
+            chosen = self.aggregates()
             return chosen, [column for _, column in chosen]
         chosen = self.some_columns()
         if kind == "aliases":
             aliases = [self.alias() for _ in range(self.pick({1: 4, 2: 1}))]
+            if not self.chance(4):
+                aliases = list({alias[1]: alias for alias in aliases}.values())
+                chosen = [name for name in chosen if name not in {alias[1] for alias in aliases}]
             return [*chosen, *aliases], [*chosen, *(alias[1] for alias in aliases)]
         return chosen, chosen
 
@@ -587,6 +594,11 @@ class QueryMaker:
             function = self.one_of(RARE_AGGREGATES) if self.chance(4) else self.pick(AGGREGATES)
         text_too = function in ("max", "min", "count", "size", "nunique", "first", "last")
         return [function, self.column(numeric=None if text_too else True).name]
+
+    def aggregates(self) -> list[list[str]]:
+        """Some aggregates, rarely two of one column."""
+        chosen = [self.aggregate() for _ in range(self.pick({1: 4, 2: 3, 3: 1}))]
+        return chosen if self.chance(3) else list({column: [fn, column] for fn, column in chosen}.values())
 
     def malformed_select(self) -> Any:
         """A projection that is wrong."""
@@ -610,7 +622,7 @@ class QueryMaker:
         rest = [c for c in self.columns if c.name not in keys]
         shown = [key for key in keys if not self.chance(15)]
         maker = QueryMaker(self.draw, tuple(rest or self.columns))
-        aggregates = [maker.aggregate() for _ in range(self.pick({1: 4, 2: 3, 3: 1}))]
+        aggregates = maker.aggregates()
         select: Any = [*shown, *aggregates]
         result = [*shown, *(column for _, column in aggregates)]
         if self.chance(4):
@@ -631,7 +643,7 @@ class QueryMaker:
         if depth > 1 and self.chance(15):
             q["from"], self.columns = QueryMaker(self.draw, tuple(self.columns)).query(depth - 1)
         names = [c.name for c in self.columns]
-        if self.chance(50):
+        if self.chance(45):
             q["where"] = self.where()
         elif self.chance(4):
             q["where"] = self.one_of([[], None, {}, "", 0])
@@ -652,8 +664,8 @@ class QueryMaker:
             q["order_by"] = self.order_by(names)
         for clause in ("offset", "limit"):
             if self.chance(20 if clause == "offset" else 30):
-                q[clause] = self.pick({1: 6, 2: 4, 3: 3, 5: 3, 100: 2, 0: 2, -1: 2, -2: 1})
-                if self.chance(4):
+                q[clause] = self.pick({1: 6, 2: 5, 3: 3, 5: 2 if clause == "offset" else 4, 100: 0 if clause == "offset" else 2, 0: 2, -1: 2, -2: 1})
+                if self.chance(3):
                     q[clause] = self.one_of([1.5, "1", None, True, [], [1], 2.0, 10**20, -100, False, ""])
         if self.chance(1):
             q = {**q, self.one_of(["nosuch", "Where", "columns"]): 1}
@@ -684,4 +696,5 @@ def queries(draw: Any, table: Table) -> Query:
 def examples(draw: Any) -> Example:
     """A table and queries of it."""
     table = draw(tables())
-    return Example(table, tuple(draw(queries(table)) for _ in range(QUERIES_PER_TABLE)))
+    chosen = [draw(queries(table)) for _ in range(QUERIES_PER_TABLE)]
+    return Example(table, tuple({repr(query): query for query in chosen}.values()))
