@@ -1,0 +1,170 @@
+"""``python -m airflow_provider_qcache.devnode``: a node in this process, or several in their own."""
+
+import argparse
+import ctypes
+import dataclasses
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn, TextIO
+
+from airflow_provider_qcache.devnode.cluster import (
+    LocalCluster,
+    NodeStartError,
+    describe_exit,
+    describe_listen_error,
+)
+from airflow_provider_qcache.devnode.options import NodeOptions
+
+_NAME = "python -m airflow_provider_qcache.devnode"
+_POLL_SECONDS = 0.2
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def main() -> int:
+    """Run what the command line asks for, until told to end.
+
+    Returns:
+        The exit code: 0 when told to end, 1 when a node did not come up or none is left.
+    """
+    parser = _parser()
+    arguments = parser.parse_args()
+    _end_with_parent(arguments.parent)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end)
+    try:
+        options = NodeOptions(
+            host=arguments.host,
+            port=arguments.port,
+            size=arguments.size,
+            age=arguments.age,
+            statistics_buffer_size=arguments.statistics_buffer_size,
+            cert_file=arguments.cert_file,
+            ca_file=arguments.ca_file,
+            basic_auth=_read_stdin() if arguments.basic_auth == "-" else arguments.basic_auth,
+        )
+        if arguments.nodes == 1:
+            # A cluster reads one line of its node's stdout, good or bad; a person finds errors on stderr.
+            return _serve(options, errors=sys.stderr if arguments.parent is None else sys.stdout)
+        common = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
+        del common["port"]
+        ports = range(options.port, options.port + arguments.nodes) if options.port else None
+        cluster = LocalCluster(arguments.nodes, ports=ports, log=sys.stderr, **common)
+    except ValueError as error:
+        parser.error(str(error))
+    return _supervise(cluster)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=_NAME,
+        description="QCache 0.9.3 nodes for demos and tests. Prints a line for each node that answers.",
+        epilog="Ends on SIGTERM, on SIGINT and with the process that started it.",
+        allow_abbrev=False,
+    )
+    defaults = {field.name: field.default for field in dataclasses.fields(NodeOptions)}
+
+    def add(*names: str, meaning: str, kind: type = int, metavar: str = "N") -> None:
+        default = defaults[names[-1].removeprefix("--").replace("-", "_")]
+        shown = "" if default is None else f" [{default}]"
+        parser.add_argument(*names, type=kind, default=default, metavar=metavar, help=meaning + shown)
+
+    add("-p", "--port", meaning="TCP port of the first node, 0 for free ones")
+    add("-s", "--size", meaning="bytes that a node's cache may hold")
+    add("-a", "--age", meaning="seconds that a table is kept, 0 for ever")
+    add("-b", "--statistics-buffer-size", meaning="entries in each list of the statistics")
+    add("-c", "--cert-file", meaning="PEM file with key and certificate: TLS", kind=Path, metavar="PATH")
+    add("--ca-file", meaning="clients need a certificate of this CA", kind=Path, metavar="PATH")
+    add(
+        "--basic-auth",
+        meaning="user and password that requests need, only with TLS; - reads them from stdin",
+        kind=str,
+        metavar="USER:PASSWORD",
+    )
+    add("--host", meaning="address to listen on", kind=str, metavar="HOST")
+    parser.add_argument("--nodes", type=int, default=1, metavar="N", help="nodes, on consecutive ports [1]")
+    # Given by LocalCluster: the process without which this one must not be.
+    parser.add_argument("--parent", type=int, help=argparse.SUPPRESS)
+    return parser
+
+
+def _read_stdin() -> str:
+    return os.fsdecode(sys.stdin.buffer.readline()).removesuffix("\n")
+
+
+def _end(_number: int, _frame: FrameType | None) -> NoReturn:
+    sys.exit(0)
+
+
+def _end_with_parent(parent: int | None) -> None:
+    """End this process when the one that started it ends, whatever the main thread is doing then.
+
+    Args:
+        parent: Its process id, if it said so. Then Linux is asked, too, to kill this process in that moment,
+            which ends a stopped process as well. Linux does so when the *thread* that started this process
+            ends, so only a parent that keeps that thread may say so.
+    """
+    if parent is None:
+        parent = os.getppid()
+    elif sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    threading.Thread(target=_watch_parent, args=[parent], name="devnode-parent-watch", daemon=True).start()
+
+
+def _watch_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_POLL_SECONDS)
+    os._exit(1)  # at once: a node keeps nothing that is worth closing
+
+
+def _serve(options: NodeOptions, errors: TextIO) -> int:
+    try:
+        from airflow_provider_qcache.devnode.app import serve  # noqa: PLC0415 - heavy, and from an extra
+    except ImportError as error:
+        print(f"{_NAME}: {error}; pip install 'airflow-provider-qcache[devnode]'", file=errors)
+        return 1
+    answers = False
+
+    def on_ready(port: int) -> None:
+        nonlocal answers
+        answers = True
+        print(_ready_line(dataclasses.replace(options, port=port).url, os.getpid()), flush=True)
+
+    try:
+        serve(options, on_ready)
+    except OSError as error:
+        if answers:
+            raise
+        print(f"{_NAME}: {describe_listen_error(options.host, options.port, error)}", file=errors)
+        return 1
+    return 0
+
+
+def _supervise(cluster: LocalCluster) -> int:
+    try:
+        with cluster:
+            living = dict(enumerate(zip(cluster.node_list, cluster.pids, strict=True)))
+            for url, pid in living.values():
+                print(_ready_line(url, pid), flush=True)
+            while living:
+                time.sleep(_POLL_SECONDS)
+                for i, code in enumerate(cluster.exit_codes):
+                    if code is not None and i in living:
+                        url, pid = living.pop(i)
+                        left = f"{len(living)} of {len(cluster.node_list)} nodes left"
+                        print(f"{url} pid {pid} ended with {describe_exit(code)}; {left}", file=sys.stderr)
+    except NodeStartError as error:
+        print(f"{_NAME}: {error}", file=sys.stderr)
+    return 1
+
+
+def _ready_line(url: str, pid: int) -> str:
+    return f"{url} pid {pid}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,364 @@
+"""Several nodes on this machine, each a process of its own that can be killed, paused and started again."""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+from airflow_provider_qcache.devnode.options import NodeOptions
+
+_STDERR_LINES = 10
+
+
+class NodeStartError(RuntimeError):
+    """A node did not come up: its port is in use, a library is missing, it crashed, or it took too long."""
+
+
+class _Node:
+    """One place in the cluster: a port, and the process that serves on it while there is one."""
+
+    def __init__(self, options: NodeOptions, log: IO[Any] | None) -> None:
+        self._reservation = _reserve(options.host, options.port)
+        self.options = dataclasses.replace(options, port=self._reservation.getsockname()[1])
+        self.process: subprocess.Popen[bytes] | None = None
+        self._log = log
+        self._stderr: IO[Any] | None = None
+
+    def spawn(self) -> None:
+        """Start the process. It sets its own state, so that an interrupted caller can still end it."""
+        if sys.platform != "linux":
+            self._reservation.close()  # there a port that is held cannot be listened on by another process
+        self._stderr = self._log or tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
+        # -P and our own sys.path: the node imports what this process would, whatever the working directory has
+        command = [sys.executable, "-P", "-m", "airflow_provider_qcache.devnode", f"--parent={os.getpid()}"]
+        self.process = subprocess.Popen(  # noqa: S603 - our own module, checked options
+            [*command, *self.options.arguments()],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            process_group=0,  # Ctrl-C in a terminal is for us alone to hear: we end the nodes
+        )
+        assert self.process.stdin is not None  # noqa: S101 - for the type checker: it is a pipe
+        with contextlib.suppress(BrokenPipeError), self.process.stdin as stdin:
+            stdin.write(os.fsencode(f"{self.options.basic_auth or ''}\n"))
+
+    @property
+    def stdout(self) -> IO[bytes]:
+        """The pipe that carries one line: the node's URL once it answers, or why it does not."""
+        assert self.process is not None  # noqa: S101 - for the type checker
+        assert self.process.stdout is not None  # noqa: S101
+        return self.process.stdout
+
+    def hear(self) -> None:
+        """Read that line.
+
+        Raises:
+            NodeStartError: If it is not the URL.
+        """
+        with self.stdout as stdout:
+            line = os.fsdecode(stdout.readline()).strip()
+        if not line.startswith(self.options.url):
+            raise NodeStartError(f"{self.options.url} did not come up: {line or self._last_words()}")
+
+    def _last_words(self) -> str:
+        assert self.process is not None  # noqa: S101 - for the type checker
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(1)  # its stdout is closed, so it is about to end
+        words = f"the process ended with {describe_exit(self.process.returncode)}"
+        if self._log is None and self._stderr is not None:
+            self._stderr.seek(0)
+            lines = self._stderr.read().decode(errors="replace").splitlines()[-_STDERR_LINES:]
+            words = "\n".join([f"{words}; the last lines of its stderr:" if lines else words, *lines])
+        return words
+
+    def running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def kill(self) -> None:
+        """End the process, stopped or not, and what belongs to it; nothing if it has ended."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.stdout.close()
+        if self._log is None and self._stderr is not None:
+            self._stderr.close()
+
+    def close(self) -> None:
+        self.kill()
+        self._reservation.close()
+
+
+class LocalCluster:
+    """Dev nodes on this machine, from the start of the ``with`` block to its end.
+
+    ::
+
+        with LocalCluster(nodes=3) as cluster:
+            client = QClient(cluster.node_list)
+            cluster.kill(0)
+
+    When the block is left, by an error too, no process, thread or socket of it remains. When this process
+    dies, even by SIGKILL, its nodes die with it (on Linux even those that are paused).
+    The methods may be called from any thread; they take turns.
+
+    Args:
+        nodes: How many.
+        host: Address or name that all listen on.
+        ports: One for each node; by default free ones, other ones at each start. They stay the cluster's until
+            `close`, on Linux also while a node is down.
+        size: Bytes that each node's cache may hold.
+        age: Seconds after its store at which a table is forgotten; 0 keeps it for ever.
+        statistics_buffer_size: How many entries each list of a node's statistics holds.
+        cert_file: PEM file with the private key and the certificate: the nodes speak TLS.
+        ca_file: PEM file of the CA that must have signed a client's certificate.
+        basic_auth: ``user:password`` that every request must carry; only together with ``cert_file``.
+        start_timeout: Seconds within which all nodes must answer at the start, and a single one at `restart`.
+        log: An open file with a descriptor, to which the nodes' stderr goes. By default it is kept, and its last
+            lines are in the error of a node that does not come up.
+
+    Raises:
+        ValueError: For a value that is not allowed, naming it and what is.
+    """
+
+    def __init__(
+        self,
+        nodes: int = 3,
+        *,
+        host: str = "127.0.0.1",
+        ports: Sequence[int] | None = None,
+        size: int = 1_000_000_000,
+        age: int = 0,
+        statistics_buffer_size: int = 1000,
+        cert_file: str | os.PathLike[str] | None = None,
+        ca_file: str | os.PathLike[str] | None = None,
+        basic_auth: str | None = None,
+        start_timeout: float = 30.0,
+        log: IO[Any] | None = None,
+    ) -> None:
+        if type(nodes) is not int or nodes < 1:
+            raise ValueError(f"nodes: {nodes!r} is not allowed; an integer 1 or more is")
+        if ports is not None and (len(ports) != nodes or len(set(ports)) != nodes or 0 in ports):
+            raise ValueError(f"ports: {ports!r} is not allowed; {nodes} different ports are")
+        if not start_timeout > 0:
+            raise ValueError(f"start_timeout: {start_timeout!r} is not allowed; seconds, more than 0, are")
+        self._options = [
+            NodeOptions(
+                host=host,
+                port=port,
+                size=size,
+                age=age,
+                statistics_buffer_size=statistics_buffer_size,
+                # absolute, because the working directory may be another when a node is started again
+                cert_file=None if cert_file is None else Path(cert_file).absolute(),
+                ca_file=None if ca_file is None else Path(ca_file).absolute(),
+                basic_auth=basic_auth,
+            )
+            for port in ports or [0] * nodes
+        ]
+        self._start_timeout = start_timeout
+        self._log = log
+        self._lock = threading.RLock()
+        self._nodes: list[_Node] = []
+        self._parent: concurrent.futures.ThreadPoolExecutor | None = None
+
+    def start(self) -> None:
+        """Start every node and wait until all answer; nothing if the cluster is running.
+
+        Raises:
+            NodeStartError: If one does not come up. None is left running.
+        """
+        with self._lock:
+            if self._nodes:
+                return
+            # Linux ends a node when the *thread* that started it ends, and the caller's may be short-lived: the
+            # nodes are started from a thread of their own. If the cluster is forgotten, it ends, and they with it.
+            self._parent = concurrent.futures.ThreadPoolExecutor(1, "devnode-parent")
+            try:
+                for options in self._options:
+                    self._nodes.append(_Node(options, self._log))
+                self._bring_up(self._nodes)
+            except BaseException:
+                self.close()
+                raise
+
+    def close(self) -> None:
+        """End every node, whatever state it is in; nothing if the cluster is not running."""
+        with self._lock:
+            if self._parent is not None:
+                self._parent.shutdown()
+            for node in self._nodes:
+                node.close()
+            self._nodes = []
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def node_list(self) -> list[str]:
+        """The nodes' URLs, in order, as a client takes them: ``http://127.0.0.1:PORT``, https with TLS.
+
+        Raises:
+            RuntimeError: If the cluster is not running.
+        """
+        return [node.options.url for node in self._running_nodes()]
+
+    @property
+    def pids(self) -> list[int]:
+        """The nodes' process ids, in order; of a node that has ended the last it had.
+
+        Raises:
+            RuntimeError: If the cluster is not running.
+        """
+        return [node.process.pid for node in self._running_nodes() if node.process is not None]
+
+    @property
+    def exit_codes(self) -> list[int | None]:
+        """How each node ended, in order: None while it lives, else its exit code, negative for a signal.
+
+        Raises:
+            RuntimeError: If the cluster is not running.
+        """
+        return [node.process.poll() for node in self._running_nodes() if node.process is not None]
+
+    def kill(self, i: int) -> None:
+        """End node ``i`` as a crash does (SIGKILL), and its tables with it; nothing if it has ended.
+
+        Raises:
+            IndexError: If there is no such node.
+            RuntimeError: If the cluster is not running.
+        """
+        with self._lock:
+            self._node(i).kill()
+
+    def restart(self, i: int) -> None:
+        """Start node ``i`` anew on its port, empty, and wait until it answers; it is killed first if it runs.
+
+        Raises:
+            IndexError: If there is no such node.
+            NodeStartError: If it does not come up. The other nodes go on, and it may be tried again.
+            RuntimeError: If the cluster is not running.
+        """
+        with self._lock:
+            node = self._node(i)
+            node.kill()
+            try:
+                self._bring_up([node])
+            except BaseException:
+                node.kill()
+                raise
+
+    def pause(self, i: int) -> None:
+        """Make node ``i`` silent (SIGSTOP): connections to it are accepted, and no request is answered.
+
+        Raises:
+            IndexError: If there is no such node.
+            RuntimeError: If it is not running.
+        """
+        with self._lock:
+            pid = self._signal(i, signal.SIGSTOP)
+            if sys.platform == "linux":  # the signal takes a moment, in which a request could be answered
+                os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+
+    def resume(self, i: int) -> None:
+        """Let node ``i`` go on after `pause`; it answers what it was asked meanwhile.
+
+        Raises:
+            IndexError: If there is no such node.
+            RuntimeError: If it is not running.
+        """
+        with self._lock:
+            self._signal(i, signal.SIGCONT)
+
+    def _running_nodes(self) -> list[_Node]:
+        nodes = self._nodes
+        if not nodes:
+            raise RuntimeError("the cluster is not running; start() it, or use it in a with statement")
+        return nodes
+
+    def _node(self, i: int) -> _Node:
+        nodes = self._running_nodes()
+        if i not in range(len(nodes)):
+            raise IndexError(f"there is no node {i!r}; an integer from 0 to {len(nodes) - 1} is allowed")
+        return nodes[i]
+
+    def _signal(self, i: int, number: signal.Signals) -> int:
+        node = self._node(i)
+        if node.process is None or not node.running():
+            raise RuntimeError(f"node {i} is not running; restart({i}) starts it")
+        node.process.send_signal(number)
+        return node.process.pid
+
+    def _bring_up(self, nodes: Iterable[_Node]) -> None:
+        """Start these nodes side by side (each loads pandas for half a second) and wait until all answer."""
+        assert self._parent is not None  # noqa: S101 - for the type checker
+        deadline = time.monotonic() + self._start_timeout
+        with selectors.DefaultSelector() as waiting:
+            for node in nodes:
+                self._parent.submit(node.spawn).result()
+                waiting.register(node.stdout, selectors.EVENT_READ, node)
+            while waiting.get_map():
+                heard = waiting.select(max(0.0, deadline - time.monotonic()))
+                if not heard:
+                    silent = ", ".join(key.data.options.url for key in waiting.get_map().values())
+                    raise NodeStartError(f"{silent} did not answer within {self._start_timeout:g} s")
+                for key, _ in heard:
+                    waiting.unregister(key.fileobj)
+                    key.data.hear()
+
+
+def describe_exit(code: int | None) -> str:
+    """Say in words how a process ended, from what `subprocess` gives: negative numbers are signals."""
+    if code is not None and code < 0:
+        return f"signal {signal.Signals(-code).name}"
+    return f"exit code {code}"
+
+
+def _reserve(host: str, port: int) -> socket.socket:
+    """Take a port (0: a free one) without listening on it.
+
+    On Linux a node can listen beside a socket that is only bound, and while it is bound the system gives the
+    port to no one else, neither to another cluster nor to an outgoing connection, also while the node is down.
+
+    Raises:
+        NodeStartError: If the port is in use, or the host is not this machine.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        reservation = socket.socket(family, kind, protocol)
+        try:
+            reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                reservation.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            reservation.bind(address)
+        except BaseException:
+            reservation.close()
+            raise
+    except OSError as error:
+        raise NodeStartError(describe_listen_error(host, port, error)) from error
+    return reservation
+
+
+def describe_listen_error(host: str, port: int, error: OSError) -> str:
+    """Say in one line why a node cannot listen."""
+    return f"cannot listen on port {port} of {host}: {error.strerror or error}"
