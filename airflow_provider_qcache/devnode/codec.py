@@ -1,0 +1,217 @@
+"""Bytes to tables and back: CSV, JSON, gzip and lz4.
+
+A table is a DataFrame whose strings are Python's, in columns of dtype ``object``, as in the pandas that
+QCache runs on: pandas' own string types differ in their regular expressions, their nulls and their sorting.
+"""
+
+import csv
+import gzip
+import io
+import json
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import lz4.block
+import numpy as np
+import pandas as pd
+from pandas.errors import DtypeWarning
+
+from airflow_provider_qcache.devnode.errors import RequestError
+
+CSV = "text/csv"
+JSON = "application/json"
+
+GZIP_LEVEL = 6
+"""The level QCache compresses with."""
+
+
+def _gunzip(body: bytes) -> bytes:
+    return gzip.GzipFile(fileobj=io.BytesIO(body)).read() if body else b""
+
+
+_DECOMPRESS: dict[str | None, Callable[[bytes], bytes]] = {
+    None: lambda body: body,
+    "gzip": _gunzip,
+    "lz4": lz4.block.decompress,
+}
+_COMPRESS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": lambda body: gzip.compress(body, GZIP_LEVEL),
+    "lz4": lz4.block.compress,
+}
+
+
+def decompress(body: bytes, encoding: str | None) -> bytes:
+    """Undo a request's Content-Encoding: gzip, lz4 (4 bytes of size, little-endian, then a raw block), none.
+
+    Raises:
+        RequestError: 400 for another encoding, 500 for a body that is not what the header says.
+    """
+    if encoding not in _DECOMPRESS:
+        raise RequestError(400, f"Content-Encoding {encoding!r} is not supported; allowed: gzip, lz4, or none")
+    try:
+        return _DECOMPRESS[encoding](body)
+    except Exception as error:
+        raise RequestError(500, f"The body is not valid {encoding}: {error}") from error
+
+
+def negotiate(accept_encoding: str) -> str | None:
+    """The encoding of an answer. QCache looks for the names as substrings, lz4 first."""
+    return next((name for name in ("lz4", "gzip") if name in accept_encoding), None)
+
+
+def compress(body: bytes, encoding: str) -> bytes:
+    """Compress an answer's body with ``gzip`` or ``lz4``."""
+    return _COMPRESS[encoding](body)
+
+
+def parse_csv(body: bytes, types: Mapping[str, str]) -> pd.DataFrame:
+    """Read a table from UTF-8 CSV; only the empty field is null, and what ``types`` leaves out is inferred.
+
+    Column names outside ASCII become names that no query can say: QCache holds them as bytes, which equal
+    no text of a query.
+
+    Raises:
+        RequestError: 500 for what is not CSV, or does not fit its types.
+    """
+    try:
+        try:
+            table = _read_csv(body, types, "strict")
+        except UnicodeDecodeError:
+            table = _read_csv(body, types, "surrogateescape")
+    except (ValueError, OverflowError, pd.errors.ParserError) as error:
+        raise RequestError(500, f"The body is not a CSV table: {error}") from error
+    # A first row longer than the header makes its leading fields an index, which is no part of any answer.
+    table = table.reset_index(drop=True)
+    for position, dtype in enumerate(table.dtypes):
+        if isinstance(dtype, pd.StringDtype):
+            table.isetitem(position, table.iloc[:, position].astype(object))
+        elif isinstance(dtype, pd.CategoricalDtype):
+            column = table.iloc[:, position]
+            table.isetitem(position, column.cat.rename_categories(column.cat.categories.astype(object)))
+    table.columns = pd.Index([hide_name(str(name)) for name in table.columns], dtype=object)
+    return table
+
+
+def _read_csv(body: bytes, types: Mapping[str, str], errors: str) -> pd.DataFrame:
+    def read(*, low_memory: bool) -> pd.DataFrame:
+        return pd.read_csv(
+            io.BytesIO(body),
+            dtype=dict(types),
+            na_values=[""],
+            keep_default_na=False,
+            encoding_errors=errors,
+            low_memory=low_memory,
+        )
+
+    with warnings.catch_warnings():
+        # Reading by chunks is the faster way, and tells where the chunks disagree on a column's type.
+        warnings.simplefilter("error", DtypeWarning)
+        try:
+            return read(low_memory=True)
+        except DtypeWarning:
+            return read(low_memory=False)
+
+
+def hide_name(name: str) -> str:
+    """A column name from CSV, each byte outside ASCII as a lone surrogate."""
+    if name.isascii():
+        return name
+    return name.encode("utf-8", "surrogateescape").decode("ascii", "surrogateescape")
+
+
+def show_name(name: str) -> str:
+    """The inverse of ``hide_name``; other names stay as they are."""
+    try:
+        return name.encode("ascii", "surrogateescape").decode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return name
+
+
+def parse_json(body: bytes) -> pd.DataFrame:
+    """Read a table from a JSON list of objects; the columns come out sorted, missing keys are null.
+
+    Raises:
+        RequestError: 500 for anything else.
+    """
+    try:
+        records = json.loads(body.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise RequestError(500, f"The body is not JSON: {error}") from error
+    if not isinstance(records, list):
+        raise RequestError(500, f"The body must be a list of objects, not {type(records).__name__}")
+    for position, record in enumerate(records):
+        if not isinstance(record, dict):
+            raise RequestError(500, f"Item {position} of the list is {type(record).__name__}, not an object")
+    names = sorted(set().union(*records))
+    table = pd.DataFrame.from_records(records, columns=names) if names else pd.DataFrame()
+    table.columns = table.columns.astype(object)
+    for position, name in enumerate(names):
+        column = table.iloc[:, position]
+        if isinstance(column.dtype, pd.StringDtype):
+            table.isetitem(position, column.astype(object))
+        elif column.dtype == object:
+            _check_integers(name, column)
+    return table
+
+
+def _check_integers(name: str, column: "pd.Series[Any]") -> None:
+    """Refuse integers beyond 64 bits, as QCache does unless a text, list or object came before them."""
+    for row, value in enumerate(column):
+        if isinstance(value, (str, list, dict)):
+            return
+        if isinstance(value, int) and not -(2**63) <= value < 2**64:
+            raise RequestError(500, f"Item {row}: {name!r} is {value}, which does not fit 64 bits")
+
+
+def to_json(table: pd.DataFrame) -> bytes:
+    """Write a table as a JSON list of objects.
+
+    Raises:
+        RequestError: 500 where two columns have one name, or bytes in the table are not UTF-8.
+    """
+    shown = table.set_axis([show_name(name) for name in table.columns], axis="columns")
+    try:
+        return shown.to_json(orient="records").encode("ascii")
+    except (ValueError, UnicodeError) as error:
+        raise RequestError(500, f"The result cannot be written as JSON: {error}") from error
+
+
+def to_csv(table: pd.DataFrame) -> bytes:
+    """Write a table as CSV: LF, minimal quoting, nulls empty, floats with 12 significant digits.
+
+    Raises:
+        RequestError: 500 where the table came as JSON and a column's name is outside ASCII.
+    """
+    names = [str(name) for name in table.columns]
+    for name in names:
+        if show_name(name) == name and not name.isascii():
+            raise RequestError(500, f"Column {name!r} is outside ASCII and came as JSON: ask for JSON")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([show_name(name) for name in names])
+    if names:
+        writer.writerows(zip(*(_csv_fields(table.iloc[:, i]) for i in range(len(names))), strict=True))
+    else:
+        text.write("\n" * len(table))
+    return text.getvalue().encode("utf-8", "surrogateescape")
+
+
+def _csv_fields(column: "pd.Series[Any]") -> list[Any]:
+    values = column.to_numpy()
+    if values.dtype.kind == "f":
+        return float_fields(values)
+    fields = values.tolist()
+    if values.dtype == object:
+        for row in np.flatnonzero(pd.isna(values)):
+            fields[row] = ""
+    return fields
+
+
+def float_fields(values: "np.ndarray[Any, np.dtype[np.float64]]") -> list[str]:
+    """Floats as Python 2 prints them: 12 significant digits, always with a point or an exponent."""
+    fields = ("%.12g\n" * len(values) % tuple(values.tolist())).split("\n")[:-1]
+    fields = [field if "." in field or "e" in field or "n" in field else field + ".0" for field in fields]
+    for row in np.flatnonzero(np.isnan(values)):
+        fields[row] = ""
+    return fields

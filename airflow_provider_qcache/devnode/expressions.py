@@ -1,0 +1,124 @@
+"""Alias expressions of ``select``: ``["=", "total", ["+", "a", ["*", 2, "b"]]]``.
+
+QCache builds a text of them and has pandas evaluate it, so that a query can run code. Here a small grammar
+is translated into operations on columns, and nothing is ever evaluated as code.
+
+    expression = number | true | false | "column" | "'text'" | "3.5"
+               | [operator, expression, expression]      operators: + - * / // % ** < <= > >= == !=
+               | [function, expression]                  functions: - abs sqrt exp log sin cos ...
+"""
+
+import keyword
+import operator
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from airflow_provider_qcache.devnode.errors import RequestError, malformed
+from airflow_provider_qcache.devnode.filters import COMPARISONS, compare, is_quoted
+
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_NUMBER = re.compile(r"[+-]?(\d+|(\d+\.\d*|\.\d+)([eE][+-]?\d+)?|\d+[eE][+-]?\d+)")
+
+_ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": operator.truediv,
+    "//": operator.floordiv,
+    "%": operator.mod,
+    "**": operator.pow,
+}
+_FUNCTIONS: dict[str, Callable[[Any], Any]] = {
+    "-": operator.neg,
+    "abs": operator.abs,
+    **{
+        name: getattr(np, name)
+        for name in (
+            "sin", "cos", "exp", "log", "expm1", "log1p", "sqrt", "sinh", "cosh", "tanh",
+            "arcsin", "arccos", "arctan", "arccosh", "arcsinh", "arctanh",
+        )
+    },
+}  # fmt: skip
+
+
+def assign(table: pd.DataFrame, expression: list[Any]) -> pd.DataFrame:
+    """Return ``table`` with the column that ``["=", name, source]`` defines.
+
+    Raises:
+        RequestError: 400 for what the grammar does not know, 500 for operands whose types do not fit.
+    """
+    _, name, source = expression
+    if not isinstance(name, str) or not _IDENTIFIER.fullmatch(name) or _is_reserved(name):
+        raise malformed("An alias must be a name of letters, digits and _", expression)
+    try:
+        with np.errstate(all="ignore"):
+            value = _evaluate(table, source)
+        return table.assign(**{name: value})
+    except OverflowError as error:
+        raise RequestError(500, f"{source!r}: {error}") from error
+    except ValueError as error:
+        raise malformed(str(error), source) from error
+    except (TypeError, AttributeError) as error:
+        raise RequestError(500, f"The types in {source!r} do not go together: {error}") from error
+
+
+def _is_reserved(name: str) -> bool:
+    return (keyword.iskeyword(name) and name not in {"True", "False"}) or name == "None"
+
+
+def _evaluate(table: pd.DataFrame, expression: Any) -> Any:
+    match expression:
+        case bool() | int() | float() if expression == expression:
+            return expression
+        case str():
+            return _leaf(table, expression)
+        case [str(name), left, right] if name in _ARITHMETIC or name in COMPARISONS:
+            return _infix(table, expression, name, left, right)
+        case [str(name), argument] if name in _FUNCTIONS:
+            return _call(name, _evaluate(table, argument))
+    raise malformed(
+        f"Not an expression; allowed: numbers, columns, quoted texts, [operator, a, b] with "
+        f"{' '.join([*_ARITHMETIC, *COMPARISONS])}, and [function, a] with {' '.join(_FUNCTIONS)}",
+        expression,
+    )
+
+
+def _leaf(table: pd.DataFrame, text: str) -> Any:
+    if is_quoted(text):
+        return text[1:-1]
+    if _NUMBER.fullmatch(text):
+        return float(text) if set(text) & set(".eE") else int(text)
+    if text in {"True", "False"}:
+        return text == "True"
+    if text in table.columns and _IDENTIFIER.fullmatch(text) and not _is_reserved(text):
+        return table[text]
+    raise malformed("Neither a column with a plain name, nor a quoted text, nor a number", text)
+
+
+def _infix(table: pd.DataFrame, expression: list[Any], name: str, left: Any, right: Any) -> Any:
+    negated = name == "**" and isinstance(left, list) and len(left) == 2 and left[0] == "-"
+    if negated:
+        # QCache writes (-a ** b), in which the power is taken first.
+        return -_evaluate(table, [name, left[1], right])
+    if name == "**" and isinstance(left, (int, float)) and left < 0:
+        return -_evaluate(table, [name, -left, right])
+    a, b = _evaluate(table, left), _evaluate(table, right)
+    if not isinstance(a, pd.Series) and not isinstance(b, pd.Series):
+        if name in COMPARISONS:
+            return COMPARISONS[name](a, b)
+        return _ARITHMETIC[name](*(value if isinstance(value, str) else np.asarray(value)[()] for value in (a, b)))
+    if name in COMPARISONS:
+        if not isinstance(a, pd.Series):
+            a = pd.Series([a] * len(table), index=table.index)
+        return compare(name, a, b)
+    return _ARITHMETIC[name](a, b)
+
+
+def _call(name: str, value: Any) -> Any:
+    if isinstance(value, pd.Series) and value.dtype == object:
+        raise TypeError(f"{name} of a text")
+    return _FUNCTIONS[name](value)

@@ -1,0 +1,296 @@
+"""The ``where`` clause: a query's conditions as a mask over the rows of a table.
+
+QCache evaluates them with pandas 0.20 on Python 2. What follows keeps its answers, including those that come
+from Python 2 ordering values of different types and from texts being UTF-8 bytes there.
+"""
+
+import operator
+import re
+from collections.abc import Callable
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from airflow_provider_qcache.devnode.errors import RequestError, malformed
+
+COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+_JOINS: dict[str, Callable[[Any, Any], Any]] = {"&": operator.and_, "|": operator.or_}
+
+SubQuery = Callable[[dict[str, Any]], pd.DataFrame]
+"""Runs a query over the whole stored table, for the sub-query of an ``in``."""
+
+
+def is_quoted(text: str) -> bool:
+    """Whether a text of a query is a literal, not a column's name."""
+    return len(text) >= 2 and text[0] == text[-1] and text[0] in "'\""
+
+
+def where(table: pd.DataFrame, clause: object, subquery: SubQuery) -> pd.DataFrame:
+    """The rows of ``table`` for which ``clause`` holds.
+
+    Raises:
+        RequestError: 400 for most mistakes, 500 where QCache has an internal error.
+    """
+    if not clause:
+        return table
+    if not isinstance(clause, list):
+        raise malformed("where must be a list", clause)
+    mask = _Filter(table, subquery).evaluate(clause)
+    if isinstance(mask, pd.Series) and (mask.dtype == bool or _is_boolean_object(mask)):
+        return table[mask.astype(bool)]
+    raise RequestError(500, f"where must be a condition, and this is none: {clause!r}")
+
+
+def _is_boolean_object(mask: "pd.Series[Any]") -> bool:
+    return mask.dtype == object and len(mask) > 0 and all(isinstance(value, bool) for value in mask)
+
+
+class _Filter:
+    def __init__(self, table: pd.DataFrame, subquery: SubQuery) -> None:
+        self._table = table
+        self._subquery = subquery
+        self._operators: dict[str, Callable[[list[Any]], Any]] = {
+            **dict.fromkeys(COMPARISONS, self._compare),
+            **dict.fromkeys(_JOINS, self._join),
+            "any_bits": self._bits,
+            "all_bits": self._bits,
+            "!": self._not,
+            "isnull": self._isnull,
+            "in": self._in,
+            "like": self._like,
+            "ilike": self._like,
+        }
+
+    def evaluate(self, condition: Any) -> Any:
+        """A mask for a condition, a column for a name, the value itself for a literal."""
+        if isinstance(condition, str):
+            return condition[1:-1] if is_quoted(condition) else self._column(condition, condition)
+        if not isinstance(condition, list):
+            return condition
+        if not condition:
+            raise malformed("An empty condition is not allowed", condition)
+        name = condition[0]
+        function = self._operators.get(name) if isinstance(name, str) else None
+        if function is None:
+            raise malformed(f"Unknown operator; allowed: {', '.join(self._operators)}", condition)
+        try:
+            return function(condition)
+        except TypeError as error:
+            raise malformed(f"The types do not go together ({error})", condition) from error
+
+    def _column(self, name: object, subject: object) -> "pd.Series[Any]":
+        if not isinstance(name, str) or name not in self._table.columns:
+            raise malformed(f"No column {name!r}; the table has {list(self._table.columns)!r}", subject)
+        column = self._table[name]
+        if isinstance(column, pd.DataFrame):
+            raise RequestError(500, f"More than one column is named {name!r}")
+        return column
+
+    @staticmethod
+    def _arguments(condition: list[Any], count: int) -> list[Any]:
+        if len(condition) != count + 1:
+            raise malformed(f"{condition[0]} takes {count} argument{'s'[: count > 1]}", condition)
+        return condition[1:]
+
+    def _compare(self, condition: list[Any]) -> Any:
+        name, value = self._arguments(condition, 2)
+        column = self._column(name, condition)
+        return compare(condition[0], column, self.evaluate(value))
+
+    def _join(self, condition: list[Any]) -> Any:
+        if len(condition) < 2:
+            raise malformed(f"{condition[0]} takes one condition or more", condition)
+        return reduce(_JOINS[condition[0]], map(self._mask, condition[1:]))
+
+    def _mask(self, condition: Any) -> Any:
+        mask = self.evaluate(condition)
+        if isinstance(mask, str):
+            raise malformed("A text is no condition", condition)
+        return mask
+
+    def _not(self, condition: list[Any]) -> Any:
+        (inner,) = self._arguments(condition, 1)
+        return ~self._mask(inner)
+
+    def _isnull(self, condition: list[Any]) -> Any:
+        (name,) = self._arguments(condition, 1)
+        column = self._column(name, condition)
+        if isinstance(column.dtype, pd.CategoricalDtype):
+            # QCache asks whether a value differs from itself, which no value of an enum does.
+            return pd.Series(data=False, index=column.index)
+        return column.isna()
+
+    def _bits(self, condition: list[Any]) -> Any:
+        name, bits = self._arguments(condition, 2)
+        column = self._column(name, condition)
+        if not isinstance(bits, int):
+            raise malformed("The argument must be an integer", condition)
+        if column.dtype.kind not in "iub":
+            raise malformed(f"Column {name!r} does not hold integers", condition)
+        found = column & bits
+        return found > 0 if condition[0] == "any_bits" else found == bits
+
+    def _in(self, condition: list[Any]) -> Any:
+        name, values = self._arguments(condition, 2)
+        if isinstance(values, dict):
+            result = self._subquery(values)
+            if name not in result.columns:
+                raise malformed(f"The sub-query's result has no column {name!r}", condition)
+            if isinstance(result[name].dtype, pd.CategoricalDtype):
+                raise malformed(f"The sub-query's column {name!r} is an enum, which in does not take", condition)
+            return is_in(self._column(name, condition), result[name].to_numpy())
+        if not isinstance(values, list):
+            raise malformed("in takes a list of values or a sub-query", condition)
+        # A text of a query is unicode in QCache and a text of a table is bytes: outside ASCII they never match.
+        array = np.empty(len(values), dtype=object)
+        array[:] = [value if not isinstance(value, str) or value.isascii() else None for value in values]
+        return is_in(self._column(name, condition), array)
+
+    def _like(self, condition: list[Any]) -> Any:
+        name, text = self._arguments(condition, 2)
+        if not isinstance(text, str) or not is_quoted(text):
+            raise malformed(f"{condition[0]} takes a quoted text", condition)
+        column = self._column(name, condition)
+        if column.dtype != object and not isinstance(column.dtype, pd.CategoricalDtype):
+            raise malformed(f"Column {name!r} does not hold texts", condition)
+        return matches(column, _like_pattern(text, ignore_case=condition[0] == "ilike"))
+
+
+def _like_pattern(text: str, *, ignore_case: bool) -> re.Pattern[str]:
+    inner = text[1:-1]
+    inner = inner[1:] if inner.startswith("%") else "^" + inner
+    inner = inner[:-1] if inner.endswith("%") else inner + "$"
+    try:
+        return re.compile(inner, re.ASCII | (re.IGNORECASE if ignore_case else 0))
+    except (re.error, RecursionError, OverflowError) as error:
+        raise RequestError(500, f"{text!r} is not a regular expression: {error}") from error
+
+
+def matches(column: "pd.Series[Any]", pattern: re.Pattern[str]) -> "pd.Series[bool]":
+    """Which texts of a column a pattern is found in; what is not text has no match.
+
+    QCache's texts are UTF-8 bytes, so that ``.`` matches one byte: a text outside ASCII is searched as its
+    bytes, each as the character of that number.
+    """
+    search = pattern.search
+
+    def found(value: object) -> bool:
+        if not isinstance(value, str):
+            return False
+        return search(value if value.isascii() else value.encode("utf-8", "surrogateescape").decode("latin-1")) is not None
+
+    return pd.Series([found(value) for value in column.tolist()], index=column.index, dtype=bool)
+
+
+def compare(name: str, left: "pd.Series[Any]", right: Any) -> "pd.Series[bool]":
+    """Compare a column with a column or a literal; a null equals nothing and is neither less nor greater.
+
+    Raises:
+        TypeError: numbers with a text, or enums by order.
+    """
+    function = COMPARISONS[name]
+    if isinstance(left.dtype, pd.CategoricalDtype) or isinstance(getattr(right, "dtype", None), pd.CategoricalDtype):
+        return _compare_enum(name, left, right)
+    if isinstance(right, pd.Series):
+        if left.dtype == object or right.dtype == object:
+            return _compare_objects(name, left, right.tolist())
+        return _series(function(left.to_numpy(), right.to_numpy()), left)
+    if left.dtype == object:
+        if isinstance(right, str):
+            return _compare_text(name, left, right)
+        return _compare_objects(name, left, [right] * len(left))
+    if isinstance(right, str):
+        raise TypeError(f"a text and {left.dtype}")
+    if right is None or right != right:
+        return pd.Series(data=name == "!=", index=left.index)
+    if isinstance(right, (dict, list)):
+        return _compare_objects(name, left, [right] * len(left))
+    return _series(function(left.to_numpy(), right), left)
+
+
+def _series(values: Any, like: "pd.Series[Any]") -> "pd.Series[bool]":
+    return pd.Series(values, index=like.index, dtype=bool)
+
+
+def _compare_text(name: str, left: "pd.Series[Any]", right: str) -> "pd.Series[bool]":
+    values = left.to_numpy()
+    if name in {"==", "!="}:
+        return _series(COMPARISONS[name](values, right), left)
+    return _compare_objects(name, left, [right] * len(left))
+
+
+def _compare_enum(name: str, left: "pd.Series[Any]", right: Any) -> "pd.Series[bool]":
+    if name not in {"==", "!="}:
+        raise TypeError("enums have no order")
+    if isinstance(right, pd.Series):
+        if (
+            isinstance(left.dtype, pd.CategoricalDtype)
+            and isinstance(right.dtype, pd.CategoricalDtype)
+            and set(left.dtype.categories) != set(right.dtype.categories)
+        ):
+            raise TypeError("enums of different values")
+        equal = _compare_objects("==", left.astype(object), right.astype(object).tolist())
+        if isinstance(left.dtype, pd.CategoricalDtype) and isinstance(right.dtype, pd.CategoricalDtype):
+            known = left.notna() & right.notna()
+            return equal if name == "==" else ~equal & known
+        return equal if name == "==" else ~equal
+    equal = _series((left == right).to_numpy() if isinstance(right, str) else np.zeros(len(left), bool), left)
+    return equal if name == "==" else ~equal
+
+
+def _compare_objects(name: str, left: "pd.Series[Any]", right: list[Any]) -> "pd.Series[bool]":
+    function = COMPARISONS[name]
+
+    def holds(a: Any, b: Any) -> bool:
+        if is_null(a) or is_null(b):
+            return name == "!="
+        try:
+            return bool(function(a, b))
+        except TypeError:
+            return bool(function(py2_rank(a), py2_rank(b)))
+
+    return _series([holds(a, b) for a, b in zip(left.tolist(), right, strict=True)], left)
+
+
+def is_null(value: object) -> bool:
+    """Whether a value of a table or of a query is null: None or NaN."""
+    return value is None or value != value
+
+
+def py2_rank(value: object) -> int:
+    """The place of a value's type among the types, where Python 2 orders values of different types."""
+    if isinstance(value, (int, float)):
+        return 0
+    return {dict: 1, list: 2, str: 3}[type(value)]
+
+
+def is_in(column: "pd.Series[Any]", values: "np.ndarray[Any, Any]") -> "pd.Series[bool]":
+    """Which values of a column are among ``values``.
+
+    Numbers are looked for as the column's type where every value can be made one: in a column of integers
+    1.5 finds 1, and so does the text ``1``.
+    """
+    kind = column.dtype.kind
+    if kind in "iuf":
+        dtype = np.dtype("float64" if kind == "f" else "int64")
+        try:
+            wanted = values.astype("uint64" if kind == "u" else dtype).astype(dtype)
+        except (TypeError, ValueError, OverflowError):
+            pass
+        else:
+            return _series(column.astype(dtype).isin(wanted), column)
+    have_null = values.dtype == object and any(value is np.nan for value in values)
+    wanted = {value for value in values.tolist() if not is_null(value)}
+    return _series(
+        [value in wanted if not is_null(value) else have_null for value in column.tolist()],
+        column,
+    )
