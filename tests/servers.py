@@ -7,6 +7,7 @@ a socket: a library would add an Accept, join duplicate headers or refuse to sen
 from __future__ import annotations
 
 import contextlib
+import gzip
 import os
 import signal
 import socket
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Self
 
 import lz4.block
+import trustme
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -48,7 +50,7 @@ qcache.main()
 """
 
 
-class ServerFailed(Exception):
+class ServerFailedError(Exception):
     """A server that did not start, with the end of what it printed."""
 
 
@@ -89,19 +91,25 @@ class Server:
         """QCache 0.9.3 with these options."""
         python = real_python()
         if python is None:
-            raise ServerFailed(HOW_TO_GET_THE_REAL_SERVER)
+            raise ServerFailedError(HOW_TO_GET_THE_REAL_SERVER)
         port = free_port()
         return cls("real", [python, "-c", _REAL_MAIN, f"--port={port}", *options], port, tls)
 
     @classmethod
     def dev(cls, *options: str, tls: ssl.SSLContext | None = None) -> Self:
-        """The dev node with these options."""
+        """The dev node with these options; with QCACHE_REAL_VS_REAL a second real server in its place."""
+        if os.environ.get("QCACHE_REAL_VS_REAL"):
+            return cls.real(*options, tls=tls)
         port = free_port()
         command = [sys.executable, "-m", "airflow_provider_qcache.devnode", f"--port={port}", *options]
         return cls("dev", command, port, tls)
 
     def start(self) -> Self:
         """Start the process and wait until it answers."""
+        return self.launch().wait_until_up()
+
+    def launch(self) -> Self:
+        """Start the process."""
         descriptor, name = tempfile.mkstemp(prefix=f"qcache-{self.name}-", suffix=".log")
         self.log = Path(name)
         environment = {**os.environ, "PYTHONPATH": str(ROOT)} if self.name != "real" else None
@@ -109,12 +117,17 @@ class Server:
             self.process = subprocess.Popen(
                 self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, cwd=ROOT
             )
+        return self
+
+    def wait_until_up(self) -> Self:
+        """Wait until the server answers."""
         deadline = time.monotonic() + START_TIMEOUT
         while not self._listens():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.stop(keep_log=True)
                 printed = self.log.read_text(errors="replace")[-2000:]
-                raise ServerFailed(f"the {self.name} server did not start: {' '.join(self.command)}\n{printed}")
+                command = " ".join(self.command[2:])
+                raise ServerFailedError(f"the {self.name} server did not start: {command}\n{printed}")
             time.sleep(0.02)
         return self
 
@@ -161,7 +174,7 @@ class Server:
 
 @dataclass(frozen=True)
 class Request:
-    """A request as it is sent: no header but Host and Content-Length comes by itself, each only if not given."""
+    """A request as it is sent: only Host and Content-Length come by themselves, where they are not given."""
 
     method: str
     target: str
@@ -207,8 +220,6 @@ class Answer:
         if encoding == "lz4":
             return lz4.block.decompress(self.raw_body)
         if encoding == "gzip":
-            import gzip
-
             return gzip.decompress(self.raw_body)
         return self.raw_body
 
@@ -220,6 +231,38 @@ class Answer:
 
 
 NO_ANSWER = Answer(0)
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """Files in PEM, made for a test."""
+
+    server: Path
+    """The server's key and certificate in one file."""
+    ca: Path
+    client: Path
+    """A client's key and certificate in one file."""
+    stranger: Path
+    """The same, signed by another CA."""
+
+    def context(self, client: Path | None = None) -> ssl.SSLContext:
+        """A client's context that trusts the server."""
+        context = ssl.create_default_context(cafile=self.ca)
+        if client is not None:
+            context.load_cert_chain(client)
+        return context
+
+
+def make_certificates(directory: Path) -> Certificates:
+    """Certificates for localhost and a client."""
+    ca, other_ca = trustme.CA(), trustme.CA()
+    made = Certificates(*(directory / f"{name}.pem" for name in ("server", "ca", "client", "stranger")))
+    ca.cert_pem.write_to_path(str(made.ca))
+    ca.issue_cert("localhost", "127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(made.server))
+    ca.issue_cert("client@qcache.test").private_key_and_cert_chain_pem.write_to_path(str(made.client))
+    stranger = other_ca.issue_cert("stranger@qcache.test")
+    stranger.private_key_and_cert_chain_pem.write_to_path(str(made.stranger))
+    return made
 
 
 class Connection:

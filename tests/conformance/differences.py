@@ -1,5 +1,6 @@
-"""Every difference between the dev node and a real QCache 0.9.3 that is meant: the only place where the
-comparison is relaxed. What a difference does not explain fails the test that met it.
+"""Every difference between the dev node and a real QCache 0.9.3 that is meant.
+
+The only place where the comparison is relaxed: what no difference explains fails the test that met it.
 """
 
 from __future__ import annotations

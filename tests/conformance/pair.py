@@ -61,12 +61,20 @@ def query_request(query: Query, key: str) -> Request:
     return Request("POST", f"/qcache/dataset/{key}/q", query.headers(), text.encode())
 
 
+def assert_same(what: Any, real: Answer, dev: Answer) -> None:
+    """Fail where two answers differ in a way that no listed difference explains."""
+    findings, _ = explain(Met(None, None, real, dev), compare(real, dev))
+    shown = f"{what!r}\nreal {real.status} {printable(real)}\ndev  {dev.status} {printable(dev)}"
+    assert not findings, "\n".join([shown, *map(str, findings)])
+
+
 class Pair:
     """Two servers; `ask` sends one request to both over kept connections."""
 
     def __init__(self, real: Server, dev: Server) -> None:
-        self.servers = (real, dev)
+        self.real, self.dev = self.servers = (real, dev)
         self._connections: list[Connection | None] = [None, None]
+        self._stored: set[str] = set()
 
     def ask(self, request: Request) -> tuple[Answer, Answer]:
         """The answers of both, the real server's first."""
@@ -81,6 +89,70 @@ class Pair:
         else:
             self._connections[which] = connection
         return answer
+
+    def same(
+        self, method: str, target: str, headers: dict[str, str] | None = None, body: bytes | None = None
+    ) -> Answer:
+        """The answer that both give, as the real server gave it; fails where they differ."""
+        request = Request(method, target, tuple((headers or {}).items()), body)
+        real, dev = self.ask(request)
+        assert_same(request.encode()[:2000], real, dev)
+        return real
+
+    def ask_raw(
+        self, method: str, target: str, headers: dict[str, str] | None = None, body: bytes | None = None
+    ) -> tuple[Answer, Answer]:
+        """The answers of both, not compared."""
+        return self.ask(Request(method, target, tuple((headers or {}).items()), body))
+
+    def status(self, *args: Any, **kwargs: Any) -> int:
+        """The status of the answer that both give; 0 where both close the connection without one."""
+        return self.same(*args, **kwargs).status
+
+    def csv(self, body: str | bytes, headers: dict[str, str] | None = None, *, key: str = "t") -> Answer:
+        """Store CSV."""
+        self._stored.add(key)
+        data = body.encode() if isinstance(body, str) else body
+        return self.same("POST", f"/qcache/dataset/{key}", {"Content-Type": "text/csv", **(headers or {})}, data)
+
+    def json(self, body: Any, headers: dict[str, str] | None = None, *, key: str = "t") -> Answer:
+        """Store JSON, given as objects or as it is written."""
+        self._stored.add(key)
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        headers = {"Content-Type": "application/json", **(headers or {})}
+        return self.same("POST", f"/qcache/dataset/{key}", headers, data)
+
+    def query(self, q: Any = None, headers: dict[str, str] | None = None, *, key: str = "t") -> Answer:
+        """The answer to a query in a POST, as JSON unless the headers say otherwise."""
+        body = q if isinstance(q, bytes) else json.dumps({} if q is None else q).encode()
+        headers = {"Accept": "application/json", **(headers or {})}
+        return self.same("POST", f"/qcache/dataset/{key}/q", headers, body)
+
+    def rows(self, q: Any = None, headers: dict[str, str] | None = None, *, key: str = "t") -> list[Any]:
+        """The rows of a query that must succeed."""
+        answer = self.query(q, headers, key=key)
+        assert answer.status == 200, printable(answer)
+        return json.loads(answer.body)
+
+    def column(self, name: str, q: Any = None, *, key: str = "t") -> list[Any]:
+        """One column of a query that must succeed."""
+        return [row[name] for row in self.rows(q, key=key)]
+
+    def as_csv(self, q: Any = None, headers: dict[str, str] | None = None, *, key: str = "t") -> str:
+        """The CSV of a query that must succeed."""
+        answer = self.query(q, {**(headers or {}), "Accept": "text/csv"}, key=key)
+        assert answer.status == 200, printable(answer)
+        return answer.body.decode()
+
+    def has(self, key: str = "t") -> bool:
+        """Whether both have the key."""
+        return self.query(key=key).status == 200
+
+    def forget(self) -> None:
+        """Delete what was stored."""
+        for key in self._stored:
+            self.ask(Request("DELETE", f"/qcache/dataset/{key}"))
+        self._stored.clear()
 
     def close(self) -> None:
         """Close the connections."""

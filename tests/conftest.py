@@ -1,0 +1,80 @@
+"""The servers that tests ask."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.conformance.pair import Pair
+from tests.servers import HOW_TO_GET_THE_REAL_SERVER, Server, make_certificates, real_python
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.servers import Certificates
+
+
+def need_the_real_server() -> None:
+    """Skip where there is no real server, fail where CI should have one."""
+    if real_python() is None:
+        if os.environ.get("CI"):
+            pytest.fail(HOW_TO_GET_THE_REAL_SERVER, pytrace=False)
+        pytest.skip(HOW_TO_GET_THE_REAL_SERVER)
+
+
+@pytest.fixture(scope="session")
+def real() -> Iterator[Server]:
+    """A real QCache 0.9.3 with its default options."""
+    need_the_real_server()
+    with Server.real() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def dev() -> Iterator[Server]:
+    """A dev node with its default options."""
+    with Server.dev() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def shared_pair(real: Server, dev: Server) -> Iterator[Pair]:
+    """Both servers over connections kept for the whole session."""
+    pair = Pair(real, dev)
+    yield pair
+    pair.close()
+
+
+@pytest.fixture
+def pair(shared_pair: Pair) -> Pair:
+    """Both servers, with nothing stored that a test used before."""
+    shared_pair.forget()
+    return shared_pair
+
+
+@pytest.fixture
+def pair_with() -> Iterator[Callable[..., Pair]]:
+    """Start both servers with other options: `pair_with("--size", "1000")`."""
+    need_the_real_server()
+    with ExitStack() as stack:
+
+        def start(*options: str, tls: object = None) -> Pair:
+            real = Server.real(*options, tls=tls)
+            dev = Server.dev(*options, tls=tls)
+            for server in (real, dev):
+                stack.callback(server.stop)
+                server.launch()
+            pair = Pair(real.wait_until_up(), dev.wait_until_up())
+            stack.callback(pair.close)
+            return pair
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """A server's certificate with its key, a client's, and the CA of both."""
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
