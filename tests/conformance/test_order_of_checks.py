@@ -1,0 +1,147 @@
+"""Part 2: in which order a request is checked, and what a failed store costs."""
+
+from __future__ import annotations
+
+import base64
+import time
+
+import pytest
+
+BAD_JSON = b"{"
+BAD_ACCEPT = {"Accept": "*/*"}
+BAD_STAND_INS = {"X-QCache-stand-in-columns": "a=b=c"}
+UNKNOWN_TYPE = {"X-QCache-types": "a=nosuch"}
+MALFORMED_TYPES = {"X-QCache-types": "a"}
+NOT_GZIP = {"Content-Encoding": "gzip"}
+UNKNOWN_ENCODING = {"Content-Encoding": "nosuch"}
+UNKNOWN_TYPE_OF_CONTENT = {"Content-Type": "text/plain"}
+BROKEN_CSV = "a,b\n1,2\n1,2,3\n"
+
+
+def stored_before(pair) -> None:
+    assert pair.csv("a\n1\n").status == 201
+
+
+def test_a_query_is_read_before_accept_is(pair):
+    """Bad JSON and an unsupported Accept: 400."""
+    stored_before(pair)
+    assert pair.query(BAD_JSON, BAD_ACCEPT).status == 400
+
+
+def test_a_query_is_read_before_the_key_is_looked_up(pair):
+    """Bad JSON for a key that is not there: 400."""
+    assert pair.query(BAD_JSON, key="missing").status == 400
+
+
+def test_accept_is_checked_before_the_key_is_looked_up(pair):
+    """An unsupported Accept for a key that is not there: 406."""
+    assert pair.query({}, BAD_ACCEPT, key="missing").status == 406
+
+
+def test_a_miss_comes_before_the_stand_in_header(pair):
+    """A malformed stand-in header for a key that is not there: 404."""
+    assert pair.query({}, BAD_STAND_INS, key="missing").status == 404
+
+
+def test_a_miss_comes_before_the_query_itself(pair):
+    """A query that no table could answer, for a key that is not there: 404."""
+    assert pair.query({"nosuch": 1}, key="missing").status == 404
+
+
+def test_the_stand_in_header_is_read_before_the_query_is_run(pair):
+    """A malformed header and a malformed query: 500, not 400."""
+    stored_before(pair)
+    assert pair.query({"nosuch": 1}).status == 400
+    assert pair.query({"nosuch": 1}, BAD_STAND_INS).status == 500
+
+
+def test_null_as_a_query_stops_before_everything_else(pair):
+    """`null` is 200 with an empty body even where Accept is unsupported and the key is missing."""
+    answer = pair.query(b"null", BAD_ACCEPT, key="missing")
+    assert (answer.status, answer.body) == (200, b"")
+
+
+def test_the_encoding_of_a_posted_query_comes_first(pair):
+    """An unknown Content-Encoding is 400, corrupt gzip 500, before anything else is looked at."""
+    assert pair.query(b"{}", {**BAD_ACCEPT, **UNKNOWN_ENCODING}, key="missing").status == 400
+    assert pair.query(b"not gzip", {**BAD_ACCEPT, **NOT_GZIP}, key="missing").status == 500
+
+
+def test_credentials_come_before_everything(pair_with, certificates):
+    """Without them a bad query, a bad store and a miss are 401, and a store has not touched the table."""
+    options = ("--cert-file", str(certificates.server), "--basic-auth", "user:secret")
+    pair = pair_with(*options, tls=certificates.context())
+    right = {"Authorization": "Basic " + base64.b64encode(b"user:secret").decode()}
+    assert pair.csv("a\n1\n", right).status == 201
+    assert pair.query(BAD_JSON).status == 401
+    assert pair.query({}, key="missing").status == 401
+    assert pair.csv("a\n2\n", UNKNOWN_TYPE_OF_CONTENT).status == 401
+    assert pair.csv("a\n2\n").status == 401
+    assert pair.status("DELETE", "/qcache/dataset/t") == 401
+    assert pair.rows({}, right) == [{"a": 1}]
+
+
+def test_an_aged_table_is_a_miss_before_the_stand_in_header(pair_with):
+    """404, not the 500 of the malformed header."""
+    pair = pair_with("--age", "1")
+    stored_before(pair)
+    assert pair.query({}, BAD_STAND_INS).status == 500
+    time.sleep(1.1)
+    assert pair.query({}, BAD_STAND_INS).status == 404
+
+
+FAILED_STORES = [
+    pytest.param(UNKNOWN_TYPE_OF_CONTENT, "a\n1\n", 415, id="content type"),
+    pytest.param({"Content-Type": "text/csv; charset=latin-1"}, "a\n1\n", 415, id="charset"),
+    pytest.param(UNKNOWN_ENCODING, "a\n1\n", 400, id="content encoding"),
+    pytest.param(NOT_GZIP, "a\n1\n", 500, id="corrupt gzip"),
+    pytest.param({"Content-Encoding": "lz4"}, "a\n1\n", 500, id="corrupt lz4"),
+    pytest.param(UNKNOWN_TYPE, "a\n1\n", 400, id="unknown type"),
+    pytest.param(MALFORMED_TYPES, "a\n1\n", 500, id="malformed types"),
+    pytest.param(BAD_STAND_INS, "a\n1\n", 500, id="malformed stand-ins"),
+    pytest.param({}, BROKEN_CSV, 500, id="row too wide"),
+    pytest.param({}, "", 500, id="empty CSV"),
+    pytest.param({"X-QCache-types": "a=float"}, "a\nx\n", 500, id="text in a float column"),
+    pytest.param({"Content-Type": "application/json"}, "{", 500, id="not JSON"),
+    pytest.param({"Content-Type": "application/json"}, '{"a": 1}', 500, id="JSON, but no list"),
+]
+
+
+@pytest.mark.parametrize(("headers", "body", "status"), FAILED_STORES)
+def test_a_store_that_fails_has_already_destroyed_the_old_table(pair, headers, body, status):
+    """The old table is deleted before anything of the new one is looked at."""
+    stored_before(pair)
+    assert pair.csv(body, headers).status == status
+    assert pair.query().status == 404
+
+
+FIRST_OF_TWO = [
+    pytest.param({**UNKNOWN_TYPE_OF_CONTENT, **UNKNOWN_ENCODING}, "a\n", 415, id="type, then encoding"),
+    pytest.param({**UNKNOWN_TYPE_OF_CONTENT, **NOT_GZIP}, "a\n", 415, id="type, then corrupt data"),
+    pytest.param({**UNKNOWN_TYPE_OF_CONTENT, **MALFORMED_TYPES}, "a\n", 415, id="type, then types header"),
+    pytest.param({**UNKNOWN_ENCODING, **MALFORMED_TYPES}, "a\n1\n", 400, id="encoding, then types header"),
+    pytest.param({**NOT_GZIP, **UNKNOWN_TYPE}, "a\n1\n", 500, id="corrupt data, then types header"),
+    pytest.param({**UNKNOWN_TYPE, **BAD_STAND_INS}, "a\n1\n", 400, id="types, then stand-ins"),
+    pytest.param(UNKNOWN_TYPE, BROKEN_CSV, 400, id="types header, then parsing"),
+    pytest.param({"X-QCache-types": "a=nosuch;b"}, "a\n1\n", 400, id="types in their order"),
+    pytest.param({"X-QCache-types": "b;a=nosuch"}, "a\n1\n", 500, id="types in their order, reversed"),
+]
+
+
+@pytest.mark.parametrize(("headers", "body", "status"), FIRST_OF_TWO)
+def test_of_two_mistakes_in_a_store_the_first_decides(pair, headers, body, status):
+    """Content-Type, Content-Encoding, types header, stand-in header, parsing."""
+    assert pair.csv(body, headers).status == status
+
+
+def test_tables_are_evicted_before_a_types_header_is_read(pair_with):
+    """A store that fails for its types header has evicted other tables already; one of a bad type has not."""
+    pair = pair_with("--size", "20000")
+    body = "a\n" + "1\n" * 1000
+    assert pair.csv(body, key="old").status == 201
+    large = "a\n" + "12345678\n" * 2000
+    assert pair.csv(large, UNKNOWN_TYPE_OF_CONTENT, key="new").status == 415
+    assert pair.csv(large, UNKNOWN_ENCODING, key="new").status == 400
+    assert pair.has("old")
+    assert pair.csv(large, UNKNOWN_TYPE, key="new").status == 400
+    assert not pair.has("old")
