@@ -70,7 +70,7 @@ def test_airflow_accepts_the_registration_without_a_warning(tmp_path):
 
 @pytest.mark.parametrize("module", ["airflow_provider_qcache", "airflow_provider_qcache.provider_info"])
 def test_import_loads_nothing_but_the_standard_library(module):
-    """Every process that imports airflow.sdk imports these two; Airflow, imported in them, would be a circle."""
+    """Every process that imports airflow.sdk imports both, and Airflow imported in them is a circle."""
     code = (
         f"import sys; before = set(sys.modules); import {module}\n"
         "roots = {name.partition('.')[0] for name in set(sys.modules) - before}\n"
