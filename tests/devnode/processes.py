@@ -1,0 +1,123 @@
+"""What tests of the dev node's processes share: the process table, requests, and nodes that misbehave."""
+
+from __future__ import annotations
+
+import base64
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Iterable
+
+    import pytest
+
+PATIENCE = 20.0
+"""Seconds after which a test gives up waiting for what takes a moment."""
+
+
+def alive(pid: int) -> bool:
+    """Whether the process runs or is stopped; one that has ended and waits for its parent to look does not."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat.rpartition(")")[2].split()[0] not in {"Z", "X"}
+
+
+def wait_until_gone(pids: Iterable[int]) -> set[int]:
+    """Wait until none of them is alive; those that still are, when patience ends."""
+    remaining = set(pids)
+    deadline = time.monotonic() + PATIENCE
+    while remaining and time.monotonic() < deadline:
+        remaining = {pid for pid in remaining if alive(pid)}
+        time.sleep(0.02)
+    return remaining
+
+
+def processes_with(text: str) -> list[int]:
+    """The living processes whose command line contains the text."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                command = (entry / "cmdline").read_bytes()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if text.encode() in command:
+                found.append(int(entry.name))
+    return found
+
+
+def ask(
+    url: str,
+    path: str = "/qcache/status",
+    *,
+    body: bytes | None = None,
+    auth: str | None = None,
+    tls: ssl.SSLContext | None = None,
+    timeout: float = PATIENCE,
+) -> tuple[int, bytes]:
+    """Status and body of a request, a POST of CSV where there is a body to send.
+
+    Raises:
+        OSError: Where there is no answer.
+    """
+    headers = {"Accept": "application/json", "Content-Type": "text/csv"}
+    if auth is not None:
+        headers["Authorization"] = f"Basic {base64.b64encode(auth.encode()).decode()}"
+    request = urllib.request.Request(url + path, data=body, headers=headers)
+    handlers = [urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=tls)]
+    try:
+        with urllib.request.build_opener(*handlers).open(request, timeout=timeout) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as answer:
+        with answer:
+            return answer.code, answer.read()
+
+
+def answers(url: str) -> bool:
+    """Whether the node says that it is well."""
+    try:
+        return ask(url) == (200, b"OK")
+    except OSError:
+        return False
+
+
+def consecutive_free_ports(count: int) -> range:
+    """Ports in a row that were all free on loopback a moment ago."""
+    for first in range(20000, 32000, count):
+        sockets = [socket.socket() for _ in range(count)]
+        try:
+            for port, probe in enumerate(sockets, first):
+                probe.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+        finally:
+            for probe in sockets:
+                probe.close()
+        return range(first, first + count)
+    raise AssertionError("no free ports in a row")
+
+
+def interfere(directory: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """Run code at the start of every Python that this process starts from now on."""
+    (directory / "sitecustomize.py").write_text(code)
+    monkeypatch.syspath_prepend(directory)
+
+
+WITHOUT_PANDAS = 'import sys; sys.modules["pandas"] = None'
+"""Code for `interfere`: importing pandas fails as where it is not installed."""
+
+
+def start_python(code: str, *arguments: object) -> subprocess.Popen[str]:
+    """Start a program in a Python of its own, which finds what this one finds; its stdout is a pipe."""
+    preamble = f"import sys; sys.path[:] = {sys.path!r}\n"
+    command = [sys.executable, "-c", preamble + code, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

@@ -1,0 +1,453 @@
+"""LocalCluster: nodes that a test or a demo starts, hurts and leaves nothing of."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import re
+import signal
+import socket
+import sys
+import threading
+import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from airflow_provider_qcache.devnode import LocalCluster, NodeStartError
+from tests.devnode.processes import (
+    PATIENCE,
+    WITHOUT_PANDAS,
+    alive,
+    answers,
+    ask,
+    interfere,
+    start_python,
+    wait_until_gone,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.servers import Certificates
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the process table is read from /proc")
+
+_ALL = "/qcache/dataset/{}?q=%7B%7D"
+
+
+def _store(url: str, key: str, content: bytes = b"a\n1\n") -> int:
+    return ask(url, f"/qcache/dataset/{key}", body=content)[0]
+
+
+def _has(url: str, key: str) -> bool:
+    return ask(url, _ALL.format(key))[0] == 200
+
+
+@contextlib.contextmanager
+def _nothing_left() -> Iterator[None]:
+    """Fail where the block leaves a process, a thread, a socket or another descriptor of ours."""
+
+    def ours() -> tuple[set[str], set[threading.Thread], set[str]]:
+        gc.collect()
+        children = {
+            pid
+            for task in Path("/proc/self/task").iterdir()
+            for pid in (task / "children").read_text().split()
+        }
+        descriptors = {
+            f"{name}: {os.readlink(f'/proc/self/fd/{name}')}"
+            for name in os.listdir("/proc/self/fd")
+            if os.path.lexists(f"/proc/self/fd/{name}")
+        }
+        return children, set(threading.enumerate()), descriptors
+
+    before = ours()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ResourceWarning)
+        yield
+        assert [after - then for after, then in zip(ours(), before, strict=True)] == [set(), set(), set()]
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[LocalCluster]:
+    """A cluster for the tests that leave it as they found it."""
+    with LocalCluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster(shared: LocalCluster) -> Iterator[LocalCluster]:
+    """The shared cluster, mended after the test."""
+    yield shared
+    for i, code in enumerate(shared.exit_codes):
+        if code is None:
+            shared.resume(i)
+        else:
+            shared.restart(i)
+
+
+class TestNodes:
+    def test_three_nodes_by_default_answer_each_at_its_url_from_a_process_of_its_own(self) -> None:
+        started = time.monotonic()
+        with LocalCluster() as cluster:
+            assert time.monotonic() - started < 15  # four on an idle machine
+            assert len(set(cluster.node_list)) == len(set(cluster.pids)) == 3
+            assert all(re.fullmatch(r"http://127\.0\.0\.1:\d+", url) for url in cluster.node_list)
+            assert all(map(answers, cluster.node_list))
+            assert all(map(alive, cluster.pids))
+            assert os.getpid() not in cluster.pids
+            assert cluster.exit_codes == [None, None, None]
+
+    def test_a_killed_node_refuses_and_the_others_go_on(self, cluster: LocalCluster) -> None:
+        cluster.kill(1)
+        cluster.kill(1)
+        assert not alive(cluster.pids[1])
+        assert cluster.exit_codes == [None, -signal.SIGKILL, None]
+        with pytest.raises(OSError, match="refused"):
+            ask(cluster.node_list[1])
+        assert answers(cluster.node_list[0])
+        assert answers(cluster.node_list[2])
+
+    @pytest.mark.parametrize("before", ["kill", "pause", None])
+    def test_restart_gives_an_empty_node_on_the_same_port(
+        self, cluster: LocalCluster, before: str | None
+    ) -> None:
+        urls, pids = cluster.node_list, cluster.pids
+        assert [_store(url, "t") for url in urls[:2]] == [201, 201]
+        if before:
+            getattr(cluster, before)(0)
+        cluster.restart(0)
+        assert cluster.node_list == urls
+        assert not _has(urls[0], "t")
+        assert _has(urls[1], "t")
+        assert cluster.pids[0] != pids[0]
+        assert cluster.pids[1:] == pids[1:]
+        assert not alive(pids[0])
+
+    def test_a_paused_node_takes_connections_and_answers_when_it_is_resumed(
+        self, cluster: LocalCluster
+    ) -> None:
+        cluster.pause(2)
+        cluster.pause(2)
+        port = int(cluster.node_list[2].rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port), timeout=0.3) as connection:
+            connection.sendall(b"GET /qcache/status HTTP/1.1\r\nHost: x\r\n\r\n")
+            with pytest.raises(TimeoutError):
+                connection.recv(100)
+            assert answers(cluster.node_list[0])
+            cluster.resume(2)
+            connection.settimeout(PATIENCE)
+            assert connection.recv(100).startswith(b"HTTP/1.1 200 ")
+        cluster.resume(2)
+
+    @pytest.mark.parametrize("method", ["pause", "resume"])
+    def test_a_node_that_has_ended_cannot_be_paused(self, cluster: LocalCluster, method: str) -> None:
+        cluster.kill(0)
+        with pytest.raises(RuntimeError, match=r"node 0 is not running; restart\(0\) starts it"):
+            getattr(cluster, method)(0)
+
+    @pytest.mark.parametrize("method", ["kill", "restart", "pause", "resume"])
+    @pytest.mark.parametrize("i", [3, -1, "0"])
+    def test_a_node_that_is_not_there_is_an_index_error(
+        self, cluster: LocalCluster, method: str, i: int
+    ) -> None:
+        with pytest.raises(IndexError, match=f"no node {i!r}; an integer from 0 to 2 is allowed"):
+            getattr(cluster, method)(i)
+
+    def test_other_threads_may_kill_and_restart(self, cluster: LocalCluster) -> None:
+        with ThreadPoolExecutor() as threads:
+            list(threads.map(cluster.restart, [0, 0, 1]))
+            list(threads.map(cluster.kill, [0, 1, 1]))
+            list(threads.map(cluster.restart, [0, 1]))
+        assert all(map(answers, cluster.node_list))
+
+    def test_ctrl_c_in_a_terminal_is_not_for_the_nodes(self, cluster: LocalCluster) -> None:
+        """A terminal signals a process group."""
+        assert os.getpgrp() not in {os.getpgid(pid) for pid in cluster.pids}
+
+
+class TestPorts:
+    def test_given_ports_are_used_in_order(self) -> None:
+        with LocalCluster(1) as other:
+            port = int(other.node_list[0].rpartition(":")[2])
+        with LocalCluster(1, ports=[port]) as cluster:
+            assert cluster.node_list == [f"http://127.0.0.1:{port}"]
+            assert answers(cluster.node_list[0])
+
+    def test_two_clusters_started_at_once_do_not_collide(self) -> None:
+        clusters = [LocalCluster(2), LocalCluster(2)]
+        with ThreadPoolExecutor() as threads:
+            list(threads.map(LocalCluster.start, clusters))
+        with clusters[0], clusters[1]:
+            urls = clusters[0].node_list + clusters[1].node_list
+            assert len(set(urls)) == 4
+            assert all(map(answers, urls))
+
+    def test_the_port_of_a_node_that_is_down_is_given_to_no_one_else(self, cluster: LocalCluster) -> None:
+        cluster.kill(0)
+        port = int(cluster.node_list[0].rpartition(":")[2])
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind(("127.0.0.1", port))
+        cluster.restart(0)
+        assert answers(cluster.node_list[0])
+
+    def test_a_port_in_use_is_named_and_nothing_is_left(self) -> None:
+        with socket.socket() as mine:
+            mine.bind(("127.0.0.1", 0))
+            mine.listen()
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                other = free.getsockname()[1]
+            ports = [other, mine.getsockname()[1]]
+            with _nothing_left():
+                cluster = LocalCluster(2, ports=ports)
+                with pytest.raises(NodeStartError, match=f"port {ports[1]} of 127.0.0.1: .*in use"):
+                    cluster.start()
+
+
+class TestOptions:
+    def test_size_age_and_statistics_buffer_size_reach_the_nodes(self) -> None:
+        with LocalCluster(1, size=1000, age=1, statistics_buffer_size=7) as cluster:
+            url = cluster.node_list[0]
+            assert b'"statistics_buffer_size": 7' in ask(url, "/qcache/statistics")[1]
+            assert _store(url, "t") == 201
+            deadline = time.monotonic() + PATIENCE
+            while _has(url, "t"):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            try:
+                assert _store(url, "big", b"a\n" + b"1\n" * 1000) == 400
+            except OSError:
+                pass  # the real server, too, answers and closes while the sender is still sending
+
+    def test_tls_and_basic_auth_without_the_password_in_a_command_line_or_environment(
+        self, certificates: Certificates
+    ) -> None:
+        with LocalCluster(1, cert_file=certificates.server, basic_auth="user:s3cret") as cluster:
+            url, pid = cluster.node_list[0], cluster.pids[0]
+            assert url.startswith("https://127.0.0.1:")
+            assert ask(url, tls=certificates.context())[0] == 401
+            assert ask(url, tls=certificates.context(), auth="user:s3cret")[0] == 200
+            assert b"s3cret" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+            assert b"s3cret" not in Path(f"/proc/{pid}/environ").read_bytes()
+            assert "s3cret" not in repr(cluster)
+
+    def test_with_a_ca_file_clients_need_a_certificate(self, certificates: Certificates) -> None:
+        with LocalCluster(1, cert_file=certificates.server, ca_file=str(certificates.ca)) as cluster:
+            url = cluster.node_list[0]
+            assert ask(url, tls=certificates.context(certificates.client))[0] == 200
+            with pytest.raises(OSError, match=r"certificate|reset|closed"):
+                ask(url, tls=certificates.context())
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"nodes": 0}, "nodes: 0 is not allowed; an integer 1 or more is"),
+            ({"nodes": 2, "ports": [8888]}, r"ports: \[8888\] is not allowed; 2 different ports are"),
+            ({"nodes": 2, "ports": [1, 1]}, r"ports: \[1, 1\] is not allowed; 2 different ports are"),
+            ({"nodes": 1, "ports": [0]}, r"ports: \[0\] is not allowed; 1 different ports are"),
+            ({"start_timeout": 0}, "start_timeout: 0 is not allowed; seconds, more than 0, are"),
+            ({"size": 0}, "size: 0 is not allowed; an integer 1 or more is"),
+            ({"basic_auth": "user:pw"}, "basic_auth: it is allowed only over TLS"),
+        ],
+    )
+    def test_a_wrong_option_is_an_error_when_the_cluster_is_made(
+        self, options: dict[str, object], message: str
+    ) -> None:
+        with pytest.raises(ValueError, match=message):
+            LocalCluster(**options)
+
+    def test_log_receives_what_the_nodes_write_to_stderr(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        interfere(tmp_path, monkeypatch, "import sys; print('a word', file=sys.stderr)")
+        with (tmp_path / "log").open("w") as log, LocalCluster(1, log=log):
+            pass
+        assert (tmp_path / "log").read_text() == "a word\n"
+
+    def test_modules_in_the_working_directory_are_not_taken_for_the_nodes(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "tornado.py").write_text("raise SystemExit('not this one')")
+        monkeypatch.chdir(tmp_path)
+        with LocalCluster(1) as cluster:
+            assert answers(cluster.node_list[0])
+
+
+class TestStart:
+    _CRASH = """
+import os, sys
+if any(argument.startswith("--port=") for argument in sys.orig_argv) and os.environ.get("CRASH") in (
+    "all", *(argument.partition("=")[2] for argument in sys.orig_argv)
+):
+    for i in range(30):
+        print(f"line {i} of its story", file=sys.stderr)
+    sys.stderr.flush()
+    os._exit(3)
+"""
+
+    def test_a_node_that_does_not_come_up_is_an_error_with_its_last_words(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        interfere(tmp_path, monkeypatch, self._CRASH)
+        monkeypatch.setenv("CRASH", "all")
+        with pytest.raises(NodeStartError) as caught:
+            LocalCluster(1).start()
+        message = str(caught.value)
+        assert re.match(
+            r"http://127\.0\.0\.1:\d+ did not come up: the process ended with exit code 3", message
+        )
+        assert message.endswith("line 28 of its story\nline 29 of its story")
+        assert "line 1 of" not in message
+
+    def test_a_start_that_fails_half_way_leaves_nothing(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        interfere(tmp_path, monkeypatch, self._CRASH)
+        with LocalCluster(2) as other:
+            ports = [int(url.rpartition(":")[2]) for url in other.node_list]
+        monkeypatch.setenv("CRASH", str(ports[1]))
+        with _nothing_left():
+            cluster = LocalCluster(2, ports=ports)
+            with pytest.raises(NodeStartError, match=f"{ports[1]} did not come up"):
+                cluster.start()
+            with pytest.raises(RuntimeError, match="not running"):
+                _ = cluster.pids
+
+    def test_a_restart_that_fails_leaves_the_others_running_and_may_be_tried_again(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        interfere(tmp_path, monkeypatch, self._CRASH)
+        with LocalCluster(2) as cluster:
+            monkeypatch.setenv("CRASH", "all")
+            with pytest.raises(NodeStartError, match="exit code 3"):
+                cluster.restart(0)
+            assert cluster.exit_codes == [3, None]
+            assert answers(cluster.node_list[1])
+            monkeypatch.delenv("CRASH")
+            cluster.restart(0)
+            assert all(map(answers, cluster.node_list))
+
+    def test_a_node_that_never_answers_is_given_up_at_the_timeout(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        interfere(
+            tmp_path,
+            monkeypatch,
+            "import sys, time\nif 'airflow_provider_qcache.devnode' in sys.orig_argv: time.sleep(600)",
+        )
+        with _nothing_left(), pytest.raises(NodeStartError, match=r"\d did not answer within 0\.5 s"):
+            LocalCluster(1, start_timeout=0.5).start()
+
+    def test_missing_libraries_are_named_with_the_extra_that_brings_them(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        interfere(tmp_path, monkeypatch, WITHOUT_PANDAS)
+        with pytest.raises(
+            NodeStartError, match=r"pandas.*pip install 'airflow-provider-qcache\[devnode\]'$"
+        ):
+            LocalCluster(1).start()
+
+    def test_importing_it_loads_no_heavy_library(self) -> None:
+        heavy = {"pandas", "numpy", "tornado", "requests", "airflow", "lz4"}
+        code = "import sys; from airflow_provider_qcache.devnode import LocalCluster; print(*sys.modules)"
+        with start_python(code) as python:
+            loaded = set(python.communicate(timeout=PATIENCE)[0].split())
+        assert "airflow_provider_qcache.devnode.cluster" in loaded
+        assert not heavy & loaded
+
+
+class TestEnd:
+    def test_start_and_close_may_be_repeated_and_a_closed_cluster_started_again(self) -> None:
+        cluster = LocalCluster(1)
+        cluster.close()
+        cluster.start()
+        first = cluster.pids
+        cluster.start()
+        assert cluster.pids == first
+        cluster.close()
+        cluster.close()
+        assert not alive(first[0])
+        with cluster:
+            assert cluster.pids != first
+            assert answers(cluster.node_list[0])
+
+    @pytest.mark.parametrize("use", ["node_list", "pids", "exit_codes", "kill", "restart", "pause", "resume"])
+    def test_a_cluster_that_is_not_running_says_so(self, use: str) -> None:
+        with pytest.raises(RuntimeError, match=r"not running; start\(\) it"):
+            getattr(LocalCluster(), use)(0)
+
+    def test_nothing_is_left_after_an_error_and_nodes_killed_paused_and_restarted(self) -> None:
+        def use_and_fail() -> None:
+            with LocalCluster() as cluster:
+                cluster.kill(0)
+                cluster.restart(1)
+                cluster.pause(1)
+                cluster.pause(2)
+                raise ZeroDivisionError
+
+        with _nothing_left(), pytest.raises(ZeroDivisionError):
+            use_and_fail()
+
+    def test_nodes_outlive_the_thread_that_started_them(self) -> None:
+        cluster = LocalCluster(1)
+        thread = threading.Thread(target=cluster.start)
+        thread.start()
+        thread.join()
+        with cluster:
+            time.sleep(0.3)  # a node that ends with the thread has ended by then
+            assert answers(cluster.node_list[0])
+
+    @pytest.mark.filterwarnings("ignore::ResourceWarning")
+    def test_the_nodes_of_a_forgotten_cluster_end(self) -> None:
+        cluster = LocalCluster(1)
+        cluster.start()
+        pids = cluster.pids
+        del cluster
+        gc.collect()
+        assert not wait_until_gone(pids)
+
+    _USER = """
+from airflow_provider_qcache.devnode import LocalCluster
+cluster = LocalCluster(2)
+cluster.start()
+cluster.pause(1)
+print(*cluster.pids, flush=True)
+"""
+
+    def test_nodes_die_with_their_user_also_by_sigkill_and_while_paused(self) -> None:
+        with start_python(self._USER + "import time; time.sleep(600)") as user:
+            pids = list(map(int, user.stdout.readline().split()))
+            assert len(pids) == 2
+            assert all(map(alive, pids))
+            user.kill()
+        assert not wait_until_gone(pids)
+
+    def test_a_user_that_forgets_to_close_ends_and_its_nodes_with_it(self) -> None:
+        with start_python(self._USER) as user:
+            pids = list(map(int, user.communicate(timeout=PATIENCE)[0].split()))
+        assert user.returncode == 0
+        assert len(pids) == 2
+        assert not wait_until_gone(pids)
+
+    def test_a_signal_that_interrupts_the_start_leaves_nothing(self) -> None:
+        """pytest-timeout, Ctrl-C and Airflow's timeouts raise where the main thread happens to be."""
+
+        def interrupt(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        previous = signal.signal(signal.SIGALRM, interrupt)
+        try:
+            for delay in (0.01, 0.03, 0.1):
+                with _nothing_left(), pytest.raises(KeyboardInterrupt):
+                    signal.setitimer(signal.ITIMER_REAL, delay)
+                    LocalCluster().start()
+                    signal.pause()
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, previous)
