@@ -63,7 +63,7 @@ def query_request(query: Query, key: str) -> Request:
 
 def assert_same(what: Any, real: Answer, dev: Answer) -> None:
     """Fail where two answers differ in a way that no listed difference explains."""
-    findings, _ = explain(Met(None, None, real, dev), compare(real, dev))
+    findings, _ = explain(Met(real, dev), compare(real, dev))
     shown = f"{what!r}\nreal {real.status} {printable(real)}\ndev  {dev.status} {printable(dev)}"
     assert not findings, "\n".join([shown, *map(str, findings)])
 
@@ -173,12 +173,13 @@ class Pair:
                 # A query's stand-in columns stay in the real server's table.
                 key = "generated-once"
                 self.ask(store_request(example.table, key))
-            yield self._case(example.table, query, query_request(query, key))
+            yield self._case(example.table, query, query_request(query, key), key)
 
-    def _case(self, table: Table, query: Query | None, request: Request) -> Case:
+    def _case(self, table: Table, query: Query | None, request: Request, key: str = "") -> Case:
         real, dev = self.ask(request)
-        findings, met = explain(Met(table, query, real, dev), compare(real, dev))
-        return Case(table, query, real, dev, findings, frozenset(met))
+        met = Met(real, dev, table, query, lambda other: self.ask(query_request(other, key)))
+        findings, names = explain(met, compare(real, dev))
+        return Case(table, query, real, dev, findings, frozenset(names))
 
 
 def smaller(pair: Pair, case: Case, same: Any, budget: int = 150) -> Case:

@@ -23,7 +23,7 @@ PATIENCE = 20.0
 
 
 def alive(pid: int) -> bool:
-    """Whether the process runs or is stopped; one that has ended and waits for its parent to look does not."""
+    """Whether the process runs or is stopped; a zombie does neither."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):

@@ -25,6 +25,7 @@ from tests.devnode.processes import (
     alive,
     answers,
     ask,
+    consecutive_free_ports,
     interfere,
     start_python,
     wait_until_gone,
@@ -60,9 +61,9 @@ def _nothing_left() -> Iterator[None]:
             for pid in (task / "children").read_text().split()
         }
         descriptors = {
-            f"{name}: {os.readlink(f'/proc/self/fd/{name}')}"
-            for name in os.listdir("/proc/self/fd")
-            if os.path.lexists(f"/proc/self/fd/{name}")
+            f"{entry.name}: {entry.readlink()}"
+            for entry in list(Path("/proc/self/fd").iterdir())
+            if entry.is_symlink()  # the one that listed the directory is closed by now
         }
         return children, set(threading.enumerate()), descriptors
 
@@ -161,8 +162,7 @@ class TestNodes:
 
     def test_other_threads_may_kill_and_restart(self, cluster: LocalCluster) -> None:
         with ThreadPoolExecutor() as threads:
-            list(threads.map(cluster.restart, [0, 0, 1]))
-            list(threads.map(cluster.kill, [0, 1, 1]))
+            list(threads.map(cluster.kill, [0, 0]))
             list(threads.map(cluster.restart, [0, 1]))
         assert all(map(answers, cluster.node_list))
 
@@ -173,8 +173,7 @@ class TestNodes:
 
 class TestPorts:
     def test_given_ports_are_used_in_order(self) -> None:
-        with LocalCluster(1) as other:
-            port = int(other.node_list[0].rpartition(":")[2])
+        (port,) = consecutive_free_ports(1)
         with LocalCluster(1, ports=[port]) as cluster:
             assert cluster.node_list == [f"http://127.0.0.1:{port}"]
             assert answers(cluster.node_list[0])
@@ -220,10 +219,8 @@ class TestOptions:
             while _has(url, "t"):
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
-            try:
+            with contextlib.suppress(OSError):  # as the real server it may close while we still send
                 assert _store(url, "big", b"a\n" + b"1\n" * 1000) == 400
-            except OSError:
-                pass  # the real server, too, answers and closes while the sender is still sending
 
     def test_tls_and_basic_auth_without_the_password_in_a_command_line_or_environment(
         self, certificates: Certificates
@@ -241,7 +238,7 @@ class TestOptions:
         with LocalCluster(1, cert_file=certificates.server, ca_file=str(certificates.ca)) as cluster:
             url = cluster.node_list[0]
             assert ask(url, tls=certificates.context(certificates.client))[0] == 200
-            with pytest.raises(OSError, match=r"certificate|reset|closed"):
+            with pytest.raises(OSError, match=r"certificate|reset|closed|EOF"):
                 ask(url, tls=certificates.context())
 
     @pytest.mark.parametrize(
@@ -309,8 +306,7 @@ if any(argument.startswith("--port=") for argument in sys.orig_argv) and os.envi
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         interfere(tmp_path, monkeypatch, self._CRASH)
-        with LocalCluster(2) as other:
-            ports = [int(url.rpartition(":")[2]) for url in other.node_list]
+        ports = consecutive_free_ports(2)
         monkeypatch.setenv("CRASH", str(ports[1]))
         with _nothing_left():
             cluster = LocalCluster(2, ports=ports)
@@ -441,13 +437,14 @@ print(*cluster.pids, flush=True)
         def interrupt(*_: object) -> None:
             raise KeyboardInterrupt
 
-        previous = signal.signal(signal.SIGALRM, interrupt)
+        def start(seconds: float) -> None:
+            threading.Timer(seconds, signal.raise_signal, [signal.SIGUSR1]).start()
+            LocalCluster().start()
+
+        previous = signal.signal(signal.SIGUSR1, interrupt)
         try:
-            for delay in (0.01, 0.03, 0.1):
+            for seconds in (0.0, 0.02, 0.1):
                 with _nothing_left(), pytest.raises(KeyboardInterrupt):
-                    signal.setitimer(signal.ITIMER_REAL, delay)
-                    LocalCluster().start()
-                    signal.pause()
+                    start(seconds)
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, previous)
+            signal.signal(signal.SIGUSR1, previous)

@@ -1,0 +1,289 @@
+"""``python -m airflow_provider_qcache.devnode``: what it prints, and that nothing of it outlives its time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+from tests.devnode.processes import (
+    PATIENCE,
+    WITHOUT_PANDAS,
+    alive,
+    answers,
+    ask,
+    consecutive_free_ports,
+    interfere,
+    processes_with,
+    start_python,
+    wait_until_gone,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.servers import Certificates
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the process table is read from /proc")
+
+
+class _Line(NamedTuple):
+    """What is printed for a node that answers."""
+
+    url: str
+    pid: int
+
+
+class _Command:
+    """The command, running."""
+
+    def __init__(self, *arguments: object, stdin: str = "") -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "airflow_provider_qcache.devnode", *map(str, arguments)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            process_group=0,
+        )
+        self.process.stdin.write(stdin)
+        self.process.stdin.close()
+        self.process.stdin = None
+
+    def lines(self, count: int) -> list[_Line]:
+        """Wait for the lines of that many nodes."""
+        return [_read(self.process.stdout.readline()) for _ in range(count)]
+
+    def end(self) -> tuple[int, str, str]:
+        """Wait for its end: exit code, the rest of stdout, stderr."""
+        stdout, stderr = self.process.communicate(timeout=PATIENCE)
+        return self.process.returncode, stdout, stderr
+
+
+def _read(line: str) -> _Line:
+    match = re.fullmatch(r"(https?://\S+:\d+) pid (\d+)\n", line)
+    assert match, line
+    return _Line(match[1], int(match[2]))
+
+
+@contextlib.contextmanager
+def _command(*arguments: object, stdin: str = "") -> Iterator[_Command]:
+    command = _Command(*arguments, stdin=stdin)
+    try:
+        yield command
+    finally:
+        command.process.kill()
+        command.process.communicate()
+
+
+class TestNodes:
+    def test_one_node_serves_in_the_command_s_own_process(self) -> None:
+        (port,) = consecutive_free_ports(1)
+        with _command("--port", port) as command:
+            assert command.lines(1) == [(f"http://127.0.0.1:{port}", command.process.pid)]
+            assert answers(f"http://127.0.0.1:{port}")
+
+    def test_several_nodes_answer_on_consecutive_ports_from_processes_of_their_own(self) -> None:
+        ports = consecutive_free_ports(3)
+        with _command("--port", ports[0], "--nodes", 3) as command:
+            lines = command.lines(3)
+            assert [line.url for line in lines] == [f"http://127.0.0.1:{port}" for port in ports]
+            assert len({line.pid for line in lines} | {command.process.pid}) == 4
+            assert all(answers(line.url) for line in lines)
+            os.kill(lines[1].pid, signal.SIGKILL)
+            assert not wait_until_gone([lines[1].pid])
+            assert answers(lines[0].url)
+            assert answers(lines[2].url)
+
+    def test_port_0_takes_free_ports(self) -> None:
+        with _command("--port", 0, "--nodes", 2) as command:
+            assert all(answers(line.url) for line in command.lines(2))
+
+    def test_it_listens_on_loopback_unless_it_is_told_otherwise(self) -> None:
+        with _command("--port", 0) as command:
+            assert command.lines(1)[0].url.startswith("http://127.0.0.1:")
+        with _command("--port", 0, "--host", "127.0.0.2") as command:
+            (line,) = command.lines(1)
+            assert line.url.startswith("http://127.0.0.2:")
+            assert answers(line.url)
+            assert not answers(line.url.replace("127.0.0.2", "127.0.0.1"))
+
+    def test_the_real_server_s_short_options(self, certificates: Certificates) -> None:
+        (port,) = consecutive_free_ports(1)
+        arguments = ["-p", port, "-s", 1000, "-a", 60, "-b", 7, "-c", certificates.server]
+        with _command(*arguments) as command:
+            (line,) = command.lines(1)
+            assert line.url == f"https://127.0.0.1:{port}"
+            status, statistics = ask(line.url, "/qcache/statistics", tls=certificates.context())
+            assert status == 200
+            assert b'"statistics_buffer_size": 7' in statistics
+
+    def test_tls_client_certificates_and_a_password_from_stdin(self, certificates: Certificates) -> None:
+        options = [f"--cert-file={certificates.server}", f"--ca-file={certificates.ca}", "--basic-auth=-"]
+        with _command("--port=0", "--nodes=2", *options, stdin="user:s3cret\n") as command:
+            for url, pid in command.lines(2):
+                tls = certificates.context(certificates.client)
+                assert ask(url, tls=tls, auth="user:s3cret")[0] == 200
+                assert ask(url, tls=tls, auth="user:wrong")[0] == 401
+                with pytest.raises(OSError, match=r"certificate|reset|closed|EOF"):
+                    ask(url, tls=certificates.context(), auth="user:s3cret")
+                assert b"s3cret" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+
+    def test_a_password_on_the_command_line_is_not_passed_on_to_the_nodes(
+        self, certificates: Certificates
+    ) -> None:
+        options = [f"--cert-file={certificates.server}", "--basic-auth=user:s3cret"]
+        with _command("--port=0", "--nodes=2", *options) as command:
+            for url, pid in command.lines(2):
+                assert ask(url, tls=certificates.context(), auth="user:s3cret")[0] == 200
+                assert ask(url, tls=certificates.context())[0] == 401
+                assert b"s3cret" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+                assert b"s3cret" not in Path(f"/proc/{pid}/environ").read_bytes()
+
+
+class TestErrors:
+    @pytest.mark.parametrize(("nodes", "busy"), [(1, 0), (3, 1)])
+    def test_a_port_in_use_is_one_line_and_exit_1_and_no_node_is_left(self, nodes: int, busy: int) -> None:
+        ports = consecutive_free_ports(nodes)
+        with socket.socket() as mine:
+            mine.bind(("127.0.0.1", ports[busy]))
+            mine.listen()
+            with _command("--port", ports[0], "--nodes", nodes) as command:
+                code, stdout, stderr = command.end()
+            assert (code, stdout) == (1, "")
+            assert re.fullmatch(rf"[^\n]*port {ports[busy]} of 127.0.0.1: [^\n]*in use\n", stderr)
+            assert not [pid for port in ports for pid in processes_with(f"--port={port}")]
+
+    @pytest.mark.parametrize("nodes", [1, 3])
+    def test_missing_libraries_are_one_line_that_says_what_to_install(
+        self, nodes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        interfere(tmp_path, monkeypatch, WITHOUT_PANDAS)
+        with _command("--port", 0, "--nodes", nodes) as command:
+            code, stdout, stderr = command.end()
+        assert (code, stdout) == (1, "")
+        assert re.fullmatch(r"[^\n]*pip install 'airflow-provider-qcache\[devnode\]'\n", stderr)
+
+    @pytest.mark.parametrize("nodes", [1, 3])
+    def test_a_certificate_that_is_none_is_one_line(self, nodes: int, tmp_path: Path) -> None:
+        (tmp_path / "cert.pem").write_text("nothing\n")
+        with _command("--port", 0, "--nodes", nodes, "--cert-file", tmp_path / "cert.pem") as command:
+            code, stdout, stderr = command.end()
+        assert (code, stdout) == (1, "")
+        assert stderr.count("\n") == 1
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["--port", "70000"], "port: 70000 is not allowed; an integer from 0 to 65535 is"),
+            (
+                ["--port", "65535", "--nodes", "2"],
+                "port: 65536 is not allowed; an integer from 0 to 65535 is",
+            ),
+            (["--nodes", "0"], "nodes: 0 is not allowed; an integer 1 or more is"),
+            (["--size", "much"], "--size: invalid int value: 'much'"),
+            (["--cert-file", "/no/such"], "cert_file: '/no/such' is not allowed"),
+            (["--basic-auth", "user:s3cret"], "basic_auth: it is allowed only over TLS"),
+        ],
+    )
+    def test_a_wrong_option_is_told_with_what_is_allowed(self, arguments: list[str], message: str) -> None:
+        with _command(*arguments) as command:
+            code, _, stderr = command.end()
+        assert code == 2
+        assert message in stderr
+        assert "s3cret" not in stderr
+
+    def test_a_node_that_dies_is_one_line_and_the_end_of_the_last_one_is_exit_1(self) -> None:
+        with _command("--port", 0, "--nodes", 2) as command:
+            first, second = command.lines(2)
+            os.kill(first.pid, signal.SIGKILL)
+            reported = command.process.stderr.readline()
+            assert reported == f"{first.url} pid {first.pid} ended with signal SIGKILL; 1 of 2 nodes left\n"
+            assert answers(second.url)
+            os.kill(second.pid, signal.SIGKILL)
+            code, _, stderr = command.end()
+            assert code == 1
+            assert stderr == f"{second.url} pid {second.pid} ended with signal SIGKILL; 0 of 2 nodes left\n"
+
+
+class TestEnd:
+    @pytest.mark.parametrize("nodes", [1, 2])
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_a_signal_ends_all_nodes_without_a_word(self, nodes: int, number: signal.Signals) -> None:
+        with _command("--port", 0, "--nodes", nodes) as command:
+            lines = command.lines(nodes)
+            if nodes > 1:
+                os.kill(lines[0].pid, signal.SIGSTOP)
+            os.killpg(command.process.pid, number)  # as a terminal does: the whole process group
+            assert command.end() == (0, "", "")
+            assert not wait_until_gone(line.pid for line in lines)
+
+    @pytest.mark.parametrize("nodes", [1, 2])
+    def test_a_signal_before_the_nodes_answer_ends_it_too(
+        self, nodes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        interfere(tmp_path, monkeypatch, _app("print('starting', flush=True); time.sleep(600)"))
+        (port,) = consecutive_free_ports(1)
+        with _command("--port", port, "--nodes", nodes, "--size", 12345) as command:
+            if nodes == 1:
+                assert command.process.stdout.readline() == "starting\n"
+            else:
+                while not processes_with("--size=12345"):
+                    assert command.process.poll() is None
+            command.process.terminate()
+            assert command.process.wait(PATIENCE) == 0
+            assert not wait_until_gone(processes_with("--size=12345"))
+
+    def test_no_node_outlives_a_killed_supervisor_not_even_a_stopped_one(self) -> None:
+        with _command("--port", 0, "--nodes", 2) as command:
+            pids = [line.pid for line in command.lines(2)]
+            os.kill(pids[1], signal.SIGSTOP)
+            command.process.kill()
+            command.end()
+            assert not wait_until_gone(pids)
+
+    _PARENT = """
+import subprocess, sys, os
+subprocess.run(
+    [sys.executable, "-m", "airflow_provider_qcache.devnode", *sys.argv[1:]],
+    env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+)
+"""
+
+    @pytest.mark.parametrize("nodes", [1, 2])
+    def test_it_ends_when_the_process_that_started_it_is_killed(self, nodes: int) -> None:
+        with start_python(self._PARENT, "--port=0", f"--nodes={nodes}") as parent:
+            pids = [_read(parent.stdout.readline()).pid for _ in range(nodes)]
+            assert all(map(alive, pids))
+            parent.kill()
+            assert not wait_until_gone(pids)
+
+    def test_a_node_too_busy_for_its_event_loop_ends_with_its_parent(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        interfere(tmp_path, monkeypatch, _app("on_ready(1)\n    while True: pass"))
+        with start_python(self._PARENT) as parent:
+            pid = _read(parent.stdout.readline()).pid
+            parent.kill()
+            assert not wait_until_gone([pid])
+
+
+def _app(serve: str) -> str:
+    """Code for `interfere`: the node's application does this instead of serving."""
+    return f"""
+import sys, time, types
+app = types.ModuleType("airflow_provider_qcache.devnode.app")
+def serve(options, on_ready):
+    {serve}
+app.serve = serve
+sys.modules[app.__name__] = app
+"""

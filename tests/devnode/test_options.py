@@ -1,0 +1,66 @@
+"""NodeOptions: what is not allowed is refused when they are made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_qcache.devnode import NodeOptions
+
+PEM = Path(__file__)
+"""A file that exists: what is in it is the node's to judge."""
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"host": ""}, "host: '' is not allowed; a name or an address is"),
+        ({"port": -1}, "port: -1 is not allowed; an integer from 0 to 65535 is"),
+        ({"port": 65536}, "port: 65536 is not allowed; an integer from 0 to 65535 is"),
+        ({"port": "8888"}, "port: '8888' is not allowed"),
+        ({"port": True}, "port: True is not allowed"),
+        ({"size": 0}, "size: 0 is not allowed; an integer 1 or more is: a number of bytes"),
+        ({"age": -1}, "age: -1 is not allowed; an integer 0 or more is: a number of seconds"),
+        ({"age": 0.5}, "age: 0.5 is not allowed"),
+        ({"statistics_buffer_size": 0}, "statistics_buffer_size: 0 is not allowed; an integer 1 or more is"),
+        ({"cert_file": Path("/no/such")}, "cert_file: '/no/such' is not allowed; the path of a PEM file"),
+        ({"cert_file": PEM.parent}, "cert_file: .* is not allowed; the path of a PEM file"),
+        ({"ca_file": Path("/no/such"), "cert_file": PEM}, "ca_file: '/no/such' is not allowed"),
+        ({"ca_file": PEM}, "ca_file: .* is allowed only together with cert_file"),
+        ({"basic_auth": "user:pass"}, "basic_auth: it is allowed only over TLS, together with cert_file"),
+    ],
+)
+def test_an_error_names_the_field_the_value_and_what_is_allowed(
+    values: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
+        NodeOptions(**values)
+
+
+@pytest.mark.parametrize("secret", ["s3cret", "", "user:s3:cret"])
+def test_a_malformed_basic_auth_is_refused_without_showing_it(secret: str) -> None:
+    with pytest.raises(ValueError, match="^basic_auth: the value is not allowed; user:password") as caught:
+        NodeOptions(cert_file=PEM, basic_auth=secret)
+    assert "s3" not in str(caught.value)
+
+
+def test_the_password_is_in_no_repr_and_no_command_line() -> None:
+    options = NodeOptions(cert_file=PEM, basic_auth="user:s3cret")
+    assert "s3cret" not in repr(options)
+    assert "s3cret" not in " ".join(options.arguments())
+
+
+@pytest.mark.parametrize(
+    ("options", "url"),
+    [
+        (NodeOptions(), "http://127.0.0.1:8888"),
+        (NodeOptions(host="localhost", port=1), "http://localhost:1"),
+        (NodeOptions(cert_file=PEM), "https://127.0.0.1:8888"),
+        (NodeOptions(host="0.0.0.0"), "http://127.0.0.1:8888"),
+        (NodeOptions(host="::1"), "http://[::1]:8888"),
+        (NodeOptions(host="::"), "http://[::1]:8888"),
+    ],
+)
+def test_url_is_where_a_client_on_this_machine_reaches_the_node(options: NodeOptions, url: str) -> None:
+    assert options.url == url
