@@ -41,7 +41,7 @@ class _Node:
         if sys.platform != "linux":
             self._reservation.close()  # there a port that is held cannot be listened on by another process
         self._stderr = self._log or tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
-        # -P and our own sys.path: the node imports what this process would, whatever the working directory has
+        # -P and our sys.path: the node imports what this process would, not what the working directory has
         command = [sys.executable, "-P", "-m", "airflow_provider_qcache.devnode", f"--parent={os.getpid()}"]
         self.process = subprocess.Popen(  # noqa: S603 - our own module, checked options
             [*command, *self.options.arguments()],
@@ -117,7 +117,7 @@ class LocalCluster:
     Args:
         nodes: How many.
         host: Address or name that all listen on.
-        ports: One for each node; by default free ones, other ones at each start. They stay the cluster's until
+        ports: One for each node; by default free ones, others at each start. They stay the cluster's until
             `close`, on Linux also while a node is down.
         size: Bytes that each node's cache may hold.
         age: Seconds after its store at which a table is forgotten; 0 keeps it for ever.
@@ -126,8 +126,8 @@ class LocalCluster:
         ca_file: PEM file of the CA that must have signed a client's certificate.
         basic_auth: ``user:password`` that every request must carry; only together with ``cert_file``.
         start_timeout: Seconds within which all nodes must answer at the start, and a single one at `restart`.
-        log: An open file with a descriptor, to which the nodes' stderr goes. By default it is kept, and its last
-            lines are in the error of a node that does not come up.
+        log: An open file with a descriptor, to which the nodes' stderr goes. By default it is kept, and its
+            last lines are in the error of a node that does not come up.
 
     Raises:
         ValueError: For a value that is not allowed, naming it and what is.
@@ -183,8 +183,8 @@ class LocalCluster:
         with self._lock:
             if self._nodes:
                 return
-            # Linux ends a node when the *thread* that started it ends, and the caller's may be short-lived: the
-            # nodes are started from a thread of their own. If the cluster is forgotten, it ends, and they with it.
+            # Linux ends a node when the *thread* that started it ends, and the caller's may be short-lived:
+            # the cluster has one for that. When a cluster is forgotten, it ends, and the nodes with it.
             self._parent = concurrent.futures.ThreadPoolExecutor(1, "devnode-parent")
             try:
                 for options in self._options:
@@ -336,7 +336,7 @@ def _reserve(host: str, port: int) -> socket.socket:
     """Take a port (0: a free one) without listening on it.
 
     On Linux a node can listen beside a socket that is only bound, and while it is bound the system gives the
-    port to no one else, neither to another cluster nor to an outgoing connection, also while the node is down.
+    port to no one else, neither to another cluster nor to an outgoing connection, the node being up or down.
 
     Raises:
         NodeStartError: If the port is in use, or the host is not this machine.

@@ -438,8 +438,12 @@ print(*cluster.pids, flush=True)
             raise KeyboardInterrupt
 
         def start(seconds: float) -> None:
-            threading.Timer(seconds, signal.raise_signal, [signal.SIGUSR1]).start()
-            LocalCluster().start()
+            timer = threading.Timer(seconds, os.kill, [os.getpid(), signal.SIGUSR1])
+            timer.start()
+            try:
+                LocalCluster().start()
+            finally:
+                timer.join()
 
         previous = signal.signal(signal.SIGUSR1, interrupt)
         try:

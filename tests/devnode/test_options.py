@@ -40,7 +40,7 @@ def test_an_error_names_the_field_the_value_and_what_is_allowed(
 
 @pytest.mark.parametrize("secret", ["s3cret", "", "user:s3:cret"])
 def test_a_malformed_basic_auth_is_refused_without_showing_it(secret: str) -> None:
-    with pytest.raises(ValueError, match="^basic_auth: the value is not allowed; user:password") as caught:
+    with pytest.raises(ValueError, match=r"^basic_auth: the value is not allowed; user:password") as caught:
         NodeOptions(cert_file=PEM, basic_auth=secret)
     assert "s3" not in str(caught.value)
 
