@@ -149,5 +149,8 @@ def test_no_python27_is_one_line(tmp_path):
 def test_tests_go_on_without_python27_but_not_in_ci(tmp_path):
     """A developer's tests skip the real server; a CI run that skipped it would prove less than it says."""
     environment = without_python27(tmp_path)
-    assert run("scripts/setup.sh", "real-server", "optional", **environment).returncode == 0
+    without = run("scripts/setup.sh", "real-server", "optional", **environment)
+    assert without.returncode == 0
+    assert without.stderr.endswith("; until then its tests are skipped\n")
+    assert without.stderr.count("\n") == 1
     assert run("scripts/setup.sh", "real-server", "optional", **{**environment, "CI": "true"}).returncode != 0
