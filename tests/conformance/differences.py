@@ -5,10 +5,15 @@ The only place where the comparison is relaxed: what no difference explains fail
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
+from io import StringIO
 from typing import Any
+
+import pandas
 
 from tests.conformance.compare import Finding, Rows, compare_rows
 from tests.conformance.generate import Query, Table
@@ -25,6 +30,8 @@ class Met:
     query: Query | None = None
     ask: Callable[[Query], tuple[Answer, Answer]] | None = None
     """Asks both servers another query of the same table."""
+    findings_with: Callable[[Table, Query], list[Finding]] | None = None
+    """What no difference explains where both are asked a query of another table."""
 
     @property
     def clauses(self) -> dict[str, Any]:
@@ -68,16 +75,48 @@ def subqueries(q: Any) -> list[dict[str, Any]]:
     return found
 
 
-# Errors are plain text
+# Numbers
 
 
-def _plain_error(met: Met, finding: Finding) -> bool:
+def _unsigned(met: Met, finding: Finding) -> bool:
+    """Whether the real server printed an unsigned number as the negative one of the same bits."""
     return (
-        finding.kind == "header Content-Type"
-        and met.real.status >= 400
-        and finding.real == "text/html; charset=UTF-8"
-        and str(finding.dev).lower() == "text/plain; charset=utf-8"
+        finding.kind == "cell"
+        and isinstance(finding.real, int)
+        and isinstance(finding.dev, int)
+        and -(2**63) <= finding.real < 0
+        and finding.dev - finding.real == 2**64
     )
+
+
+@cache
+def read_by_the_real_server(text: str) -> float | None:
+    """The number that the real server reads in a CSV cell, which pandas still has by the name of legacy."""
+    read = pandas.read_csv(StringIO(f"a\n{text}\n"), float_precision="legacy", keep_default_na=False)
+    return float(read["a"][0]) if read["a"].dtype.kind == "f" else None
+
+
+def is_misread(text: str) -> bool:
+    """Whether a CSV cell is a number that the real server does not round correctly."""
+    if not re.fullmatch(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*", text):
+        return False
+    read = read_by_the_real_server(text)
+    return read is not None and read != float(text)
+
+
+def _misread(met: Met, finding: Finding) -> bool:
+    """Whether the difference is gone once the cells that the real server misreads are replaced."""
+    if met.table is None or met.query is None or met.table.form != "csv" or met.findings_with is None:
+        return False
+    replaced: dict[str, str] = {}
+    for row in met.table.rows:
+        for cell in row:
+            if is_misread(cell):
+                replaced[cell] = f"{len(replaced) + 1}.5"
+    if not replaced:
+        return False
+    rows = tuple(tuple(replaced.get(cell, cell) for cell in row) for row in met.table.rows)
+    return not met.findings_with(replace(met.table, rows=rows), met.query)
 
 
 # The order of rows that sort alike
@@ -132,13 +171,18 @@ def tied(rows: Rows, name: str) -> list[tuple[str, Counter[str]]]:
 
 DIFFERENCES: tuple[Difference, ...] = (
     Difference(
-        "errors-as-text",
-        "An error's body is a sentence for people, as text/plain; the real server sends an HTML page.",
-        _plain_error,
-    ),
-    Difference(
         "stable-order",
         "Rows that sort alike keep the order they had; the real server's sort by one column is not stable.",
         _ties,
+    ),
+    Difference(
+        "unsigned-numbers",
+        "Numbers from 2^63 to 2^64-1 are printed in JSON as they are; the real server prints them less 2^64.",
+        _unsigned,
+    ),
+    Difference(
+        "rounded-floats",
+        "Decimals in CSV are read as the nearest float; the real server is some units in the last place off.",
+        _misread,
     ),
 )

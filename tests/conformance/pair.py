@@ -90,6 +90,11 @@ class Pair:
             self._connections[which] = connection
         return answer
 
+    def _findings_with(self, table: Table, query: Query) -> list[Finding]:
+        for which in (0, 1):
+            self._ask(which, store_request(table, "generated-else"))
+        return self._case(table, query, query_request(query, "generated-else"), "generated-else").findings
+
     def same(
         self, method: str, target: str, headers: dict[str, str] | None = None, body: bytes | None = None
     ) -> Answer:
@@ -177,7 +182,9 @@ class Pair:
 
     def _case(self, table: Table, query: Query | None, request: Request, key: str = "") -> Case:
         real, dev = self.ask(request)
-        met = Met(real, dev, table, query, lambda other: self.ask(query_request(other, key)))
+        met = Met(
+            real, dev, table, query, lambda other: self.ask(query_request(other, key)), self._findings_with
+        )
         findings, names = explain(met, compare(real, dev))
         return Case(table, query, real, dev, findings, frozenset(names))
 
