@@ -13,6 +13,7 @@ import signal
 import ssl
 import time
 from collections.abc import Callable
+from html import escape
 from typing import Any
 
 from tornado.httpserver import HTTPServer
@@ -49,7 +50,7 @@ class _Compression(OutputTransform):
 
 
 class _Handler(RequestHandler):
-    """Basic auth before everything else, and errors as plain texts."""
+    """Basic auth before everything else, and errors as small HTML pages, as QCache's are."""
 
     def initialize(self, basic_auth: str | None) -> None:
         self._basic_auth = basic_auth
@@ -77,8 +78,8 @@ class _Handler(RequestHandler):
         if message is None:
             error = kwargs["exc_info"][1]
             message = error.get_message() if isinstance(error, HTTPError) else f"{type(error).__name__}: {error}"
-        self.set_header("Content-Type", "text/plain; charset=utf-8")
-        self.finish(f"{status_code} {message}\n")
+        page = escape(f"{status_code}: {message}")
+        self.finish(f"<html><title>{page}</title><body>{page}</body></html>")
 
 
 class _StatusHandler(_Handler):
@@ -139,7 +140,10 @@ class _DatasetHandler(_Handler):
             if q is not None:
                 self._query(key, q)
         except RequestError as error:
-            self.set_status(error.status)
+            if error.status != 400:
+                self.send_error(error.status, message=error.message)
+                return
+            self.set_status(400)
             self.write(json.dumps({"error": error.message}))
 
     def _query(self, key: str, q: object) -> None:

@@ -15,9 +15,10 @@ from typing import Any
 import lz4.block
 import numpy as np
 import pandas as pd
-from pandas.errors import DtypeWarning
+from pandas.errors import DtypeWarning, Pandas4Warning
 
 from airflow_provider_qcache.devnode.errors import RequestError
+from airflow_provider_qcache.devnode.values import texts_as_objects
 
 CSV = "text/csv"
 JSON = "application/json"
@@ -82,29 +83,30 @@ def parse_csv(body: bytes, types: Mapping[str, str]) -> pd.DataFrame:
     except (ValueError, OverflowError, pd.errors.ParserError) as error:
         raise RequestError(500, f"The body is not a CSV table: {error}") from error
     # A first row longer than the header makes its leading fields an index, which is no part of any answer.
-    table = table.reset_index(drop=True)
-    for position, dtype in enumerate(table.dtypes):
-        if isinstance(dtype, pd.StringDtype):
-            table.isetitem(position, table.iloc[:, position].astype(object))
-        elif isinstance(dtype, pd.CategoricalDtype):
-            column = table.iloc[:, position]
-            table.isetitem(position, column.cat.rename_categories(column.cat.categories.astype(object)))
+    table = texts_as_objects(table.reset_index(drop=True))
+    for name in {name for name, dtype in types.items() if dtype == "category"}.intersection(table.columns):
+        table[name] = table[name].astype("category")
     table.columns = pd.Index([hide_name(str(name)) for name in table.columns], dtype=object)
     return table
 
 
 def _read_csv(body: bytes, types: Mapping[str, str], errors: str) -> pd.DataFrame:
+    # An enum is read as texts and made one afterwards: pandas would make ``True`` and ``False`` booleans.
+    read_as = {name: "object" if dtype == "category" else dtype for name, dtype in types.items()}
+
     def read(*, low_memory: bool) -> pd.DataFrame:
         return pd.read_csv(
             io.BytesIO(body),
-            dtype=dict(types),
+            dtype=read_as,
             na_values=[""],
             keep_default_na=False,
             encoding_errors=errors,
             low_memory=low_memory,
+            float_precision="legacy",  # rounds as QCache does, which conditions on floats can tell
         )
 
     with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Pandas4Warning)  # float_precision will go with pandas 4
         # Reading by chunks is the faster way, and tells where the chunks disagree on a column's type.
         warnings.simplefilter("error", DtypeWarning)
         try:
@@ -144,13 +146,11 @@ def parse_json(body: bytes) -> pd.DataFrame:
         if not isinstance(record, dict):
             raise RequestError(500, f"Item {position} of the list is {type(record).__name__}, not an object")
     names = sorted(set().union(*records))
-    table = pd.DataFrame.from_records(records, columns=names) if names else pd.DataFrame()
+    table = texts_as_objects(pd.DataFrame.from_records(records, columns=names) if names else pd.DataFrame())
     table.columns = table.columns.astype(object)
     for position, name in enumerate(names):
         column = table.iloc[:, position]
-        if isinstance(column.dtype, pd.StringDtype):
-            table.isetitem(position, column.astype(object))
-        elif column.dtype == object:
+        if column.dtype == object:
             _check_integers(name, column)
     return table
 

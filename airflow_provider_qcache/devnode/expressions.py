@@ -19,6 +19,7 @@ import pandas as pd
 
 from airflow_provider_qcache.devnode.errors import RequestError, malformed
 from airflow_provider_qcache.devnode.filters import COMPARISONS, compare, is_quoted
+from airflow_provider_qcache.devnode.values import texts_as_objects
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NUMBER = re.compile(r"[+-]?(\d+|(\d+\.\d*|\.\d+)([eE][+-]?\d+)?|\d+[eE][+-]?\d+)")
@@ -57,7 +58,7 @@ def assign(table: pd.DataFrame, expression: list[Any]) -> pd.DataFrame:
     try:
         with np.errstate(all="ignore"):
             value = _evaluate(table, source)
-        return table.assign(**{name: value})
+        return texts_as_objects(table.assign(**{name: value}))
     except OverflowError as error:
         raise RequestError(500, f"{source!r}: {error}") from error
     except ValueError as error:

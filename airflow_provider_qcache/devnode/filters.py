@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from airflow_provider_qcache.devnode.errors import RequestError, malformed
+from airflow_provider_qcache.devnode.values import is_null, py2_rank
 
 COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     "==": operator.eq,
@@ -134,9 +135,7 @@ class _Filter:
         column = self._column(name, condition)
         if not isinstance(bits, int):
             raise malformed("The argument must be an integer", condition)
-        if column.dtype.kind not in "iub":
-            raise malformed(f"Column {name!r} does not hold integers", condition)
-        found = column & bits
+        found = _common_bits(column, bits)
         return found > 0 if condition[0] == "any_bits" else found == bits
 
     def _in(self, condition: list[Any]) -> Any:
@@ -160,18 +159,41 @@ class _Filter:
         if not isinstance(text, str) or not is_quoted(text):
             raise malformed(f"{condition[0]} takes a quoted text", condition)
         column = self._column(name, condition)
-        if column.dtype != object and not isinstance(column.dtype, pd.CategoricalDtype):
+        is_enum = isinstance(column.dtype, pd.CategoricalDtype)
+        if column.dtype != object and not is_enum:
             raise malformed(f"Column {name!r} does not hold texts", condition)
+        if is_enum and column.hasnans:
+            raise RequestError(500, f"{condition[0]} cannot search the enum {name!r}, which has nulls")
         return matches(column, _like_pattern(text, ignore_case=condition[0] == "ilike"))
+
+
+def _common_bits(column: "pd.Series[Any]", bits: int) -> "pd.Series[Any]":
+    """The bits that a column's values share with ``bits``; of booleans, whether they share any.
+
+    Raises:
+        TypeError: the column holds other values.
+    """
+    if column.dtype.kind in "iu":
+        return column & bits
+    if column.dtype == bool:
+        return (column.astype(int) & bits).astype(bool)
+    if column.dtype != object:
+        raise TypeError(f"bits of {column.dtype}")
+    values = column.tolist()
+    if any(map(is_null, values)):
+        bits = bool(bits)
+    return _series([False if is_null(value) else bool(value & bits) for value in values], column)
 
 
 def _like_pattern(text: str, *, ignore_case: bool) -> re.Pattern[str]:
     inner = text[1:-1]
     inner = inner[1:] if inner.startswith("%") else "^" + inner
     inner = inner[:-1] if inner.endswith("%") else inner + "$"
+    # Python 3 wants flags like (?i) before everything else, and so before the anchor.
+    inner = re.sub(r"^\^(\(\?[aiLmsux]+\))", r"\1^", inner)
     try:
         return re.compile(inner, re.ASCII | (re.IGNORECASE if ignore_case else 0))
-    except (re.error, RecursionError, OverflowError) as error:
+    except (re.error, ValueError, RecursionError, OverflowError) as error:
         raise RequestError(500, f"{text!r} is not a regular expression: {error}") from error
 
 
@@ -259,18 +281,6 @@ def _compare_objects(name: str, left: "pd.Series[Any]", right: list[Any]) -> "pd
             return bool(function(py2_rank(a), py2_rank(b)))
 
     return _series([holds(a, b) for a, b in zip(left.tolist(), right, strict=True)], left)
-
-
-def is_null(value: object) -> bool:
-    """Whether a value of a table or of a query is null: None or NaN."""
-    return value is None or value != value
-
-
-def py2_rank(value: object) -> int:
-    """The place of a value's type among the types, where Python 2 orders values of different types."""
-    if isinstance(value, (int, float)):
-        return 0
-    return {dict: 1, list: 2, str: 3}[type(value)]
 
 
 def is_in(column: "pd.Series[Any]", values: "np.ndarray[Any, Any]") -> "pd.Series[bool]":

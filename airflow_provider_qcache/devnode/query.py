@@ -11,7 +11,8 @@ import pandas as pd
 from airflow_provider_qcache.devnode import expressions
 from airflow_provider_qcache.devnode.aggregates import aggregate, aggregate_groups
 from airflow_provider_qcache.devnode.errors import RequestError, malformed
-from airflow_provider_qcache.devnode.filters import is_null, py2_rank, where
+from airflow_provider_qcache.devnode.filters import where
+from airflow_provider_qcache.devnode.values import is_null, py2_rank
 
 _CLAUSES = ("select", "where", "group_by", "distinct", "order_by", "offset", "limit", "from")
 _ALIAS = re.compile(r"[A-Za-z0-9_-]+")
