@@ -9,12 +9,37 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.conformance.pair import Pair
+from tests.conformance.tally import Tally
 from tests.servers import HOW_TO_GET_THE_REAL_SERVER, Server, make_certificates, real_python
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.servers import Certificates
+
+
+TALLY = pytest.StashKey[Tally]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Count generated cases for the summary."""
+    config.stash[TALLY] = Tally()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say what the generated cases were."""
+    tally = config.stash[TALLY]
+    if tally.stores:
+        terminalreporter.section("conformance with QCache 0.9.3")
+        for line in tally.lines():
+            terminalreporter.line(line)
+        tally.write()
+
+
+@pytest.fixture(scope="session")
+def tally(pytestconfig: pytest.Config) -> Tally:
+    """Counts what is generated."""
+    return pytestconfig.stash[TALLY]
 
 
 def need_the_real_server() -> None:
