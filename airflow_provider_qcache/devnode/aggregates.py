@@ -164,6 +164,8 @@ def aggregate(table: pd.DataFrame, select: list[Any], functions: dict[str, str])
 
 
 def _unknown(name: str, select: list[Any], allowed: list[str]) -> RequestError:
+    if not name.isascii():
+        return malformed("Unknown aggregate function", name)
     return malformed(f"Unknown aggregate function {name!r}; allowed: {', '.join(sorted(allowed))}", select)
 
 
@@ -171,17 +173,12 @@ def _unknown(name: str, select: list[Any], allowed: list[str]) -> RequestError:
 
 def _first_true(column: "pd.Series[Any]") -> Any:
     """Any: Python's ``or`` over the values, which for texts gives the first one that is not empty."""
-    return reduce(lambda a, b: a or b, _filled(column, by=False))
+    return reduce(lambda a, b: a or b, [False if is_null(value) else value for value in column.tolist()])
 
 
 def _last_true(column: "pd.Series[Any]") -> Any:
     """All: Python's ``and`` over the values, which for texts gives the last one."""
-    return reduce(lambda a, b: a and b, _filled(column, by=True))
-
-
-def _filled(column: "pd.Series[Any]", *, by: bool) -> list[Any]:
-    values = [by if is_null(value) else value for value in column.tolist()]
-    return values if column.dtype == object else [bool(value) for value in values]
+    return reduce(lambda a, b: a and b, [True if is_null(value) else value for value in column.tolist()])
 
 
 _GROUPED_COUNTS: dict[str, Callable[[Any], Any]] = {
@@ -210,8 +207,8 @@ _GROUPED: dict[str, Callable[[Any], Any]] = {
     "mad": lambda g: g.agg(_mad),
     "idxmax": lambda g: g.agg(_PLAIN["idxmax"]),
     "idxmin": lambda g: g.agg(_PLAIN["idxmin"]),
-    "any": lambda g: g.agg(_first_true),
-    "all": lambda g: g.agg(_last_true),
+    "any": lambda g: g.any(),
+    "all": lambda g: g.all(),
 }
 _FLOATS_ONLY = {"mean", "median", "var", "std", "sem"}
 """Functions that refuse a column of other values even where it has no rows."""
@@ -235,9 +232,11 @@ def aggregate_groups(
 
     result = {}
     for column_name, name in functions.items():
+        if column_name not in table.columns:
+            raise RequestError(500, f"No column {column_name!r} to aggregate; the table has {list(table.columns)!r}")
         if name not in _GROUPED_ALL:
             raise _unknown(name, select, list(_GROUPED_ALL))
-        if column_name not in table.columns or column_name in keys:
+        if column_name in keys:
             raise RequestError(500, f"Column {column_name!r} cannot be aggregated by {keys!r}")
         column = table[column_name]
         if name in _GROUPED_COUNTS:
@@ -245,9 +244,7 @@ def aggregate_groups(
         elif column.dtype.kind in "iufb":
             result[column_name] = _aggregate_numbers(column, name, group)
         else:
-            result[column_name] = _aggregate_others(
-                column, name, group, by_enum=len(keys) == 1 and isinstance(table[keys[0]].dtype, pd.CategoricalDtype)
-            )
+            result[column_name] = _aggregate_others(column, name, group)
     return texts_as_objects(pd.DataFrame(result, columns=list(functions)).reset_index())
 
 
@@ -258,39 +255,39 @@ def _aggregate_numbers(column: "pd.Series[Any]", name: str, group: Callable[[Any
     return _GROUPED_ALL[name](group(column))
 
 
-def _aggregate_others(
-    column: "pd.Series[Any]", name: str, group: Callable[[Any], Any], *, by_enum: bool
-) -> "pd.Series[Any]":
+def _aggregate_others(column: "pd.Series[Any]", name: str, group: Callable[[Any], Any]) -> "pd.Series[Any]":
     own = group(column)
     if column.empty and name not in _FLOATS_ONLY:
         return own.first()
     if name == "mad":
         return own.agg(lambda _: np.nan)
     if column.dtype == object:
-        if name == "prod":
-            return own.agg(_product)
-        if name in _BY_ENUM and by_enum:
-            # With an enum as the only key pandas 0.20 asks each group as it would the whole table.
-            return own.agg(_BY_ENUM[name])
+        if name in _OF_OBJECTS:
+            return own.agg(_OF_OBJECTS[name])
         if name in {"idxmax", "idxmin", "quantile", "skew"}:
             return _GROUPED[name](group(_numbers(column, name)))
-    if name in {"sum", *_GROUPED_VALUES} or (name in {"any", "all"} and column.dtype == object):
+    if name in {"first", "last"}:
         return _GROUPED_ALL[name](own)
     raise RequestError(500, f"{name} needs numbers, and column {column.name!r} holds other values")
 
 
 def _concatenation(column: "pd.Series[Any]") -> Any:
     """The sum of a group's texts, to which the 0 that stands for a null cannot be added."""
+    if column.isna().all():
+        return np.nan
     try:
         return reduce(operator.add, [0 if is_null(value) else value for value in column.tolist()])
     except TypeError as error:
         raise RequestError(500, f"sum needs texts without nulls in column {column.name!r}") from error
 
 
-_BY_ENUM: dict[str, Callable[["pd.Series[Any]"], Any]] = {
+_OF_OBJECTS: dict[str, Callable[["pd.Series[Any]"], Any]] = {
     "min": lambda c: _extreme(c, largest=False),
     "max": lambda c: _extreme(c, largest=True),
     "sum": _concatenation,
+    "prod": _product,
+    "any": _first_true,
+    "all": _last_true,
 }
 
 

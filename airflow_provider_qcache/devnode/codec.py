@@ -146,8 +146,16 @@ def parse_json(body: bytes) -> pd.DataFrame:
         if not isinstance(record, dict):
             raise RequestError(500, f"Item {position} of the list is {type(record).__name__}, not an object")
     names = sorted(set().union(*records))
-    table = texts_as_objects(pd.DataFrame.from_records(records, columns=names) if names else pd.DataFrame())
+    if not names:
+        return pd.DataFrame()
+    objects = pd.DataFrame(
+        {name: [record.get(name, np.nan) for record in records] for name in names}, dtype=object
+    )
+    table = objects.infer_objects()
     table.columns = table.columns.astype(object)
+    for position, dtype in enumerate(table.dtypes):
+        if isinstance(dtype, pd.StringDtype):
+            table.isetitem(position, objects.iloc[:, position])
     for position, name in enumerate(names):
         column = table.iloc[:, position]
         if column.dtype == object:

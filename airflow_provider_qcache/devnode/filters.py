@@ -89,6 +89,8 @@ class _Filter:
             raise malformed(f"The types do not go together ({error})", condition) from error
 
     def _column(self, name: object, subject: object) -> "pd.Series[Any]":
+        if isinstance(name, list) and all(isinstance(item, str) and item in self._table.columns for item in name):
+            raise RequestError(500, f"One column's name is needed here, not the list {name!r}")
         if not isinstance(name, str) or name not in self._table.columns:
             raise malformed(f"No column {name!r}; the table has {list(self._table.columns)!r}", subject)
         column = self._table[name]
@@ -110,7 +112,13 @@ class _Filter:
     def _join(self, condition: list[Any]) -> Any:
         if len(condition) < 2:
             raise malformed(f"{condition[0]} takes one condition or more", condition)
-        return reduce(_JOINS[condition[0]], map(self._mask, condition[1:]))
+
+        def join(left: Any, right: Any) -> Any:
+            if isinstance(getattr(right, "dtype", None), pd.CategoricalDtype):
+                raise RequestError(500, f"An enum is no condition: {condition!r}")
+            return _JOINS[condition[0]](left, right)
+
+        return reduce(join, map(self._mask, condition[1:]))
 
     def _mask(self, condition: Any) -> Any:
         mask = self.evaluate(condition)
@@ -136,7 +144,7 @@ class _Filter:
         if not isinstance(bits, int):
             raise malformed("The argument must be an integer", condition)
         found = _common_bits(column, bits)
-        return found > 0 if condition[0] == "any_bits" else found == bits
+        return _series(found > 0 if condition[0] == "any_bits" else found == bits, column)
 
     def _in(self, condition: list[Any]) -> Any:
         name, values = self._arguments(condition, 2)
@@ -151,7 +159,7 @@ class _Filter:
             raise malformed("in takes a list of values or a sub-query", condition)
         # A text of a query is unicode in QCache and a text of a table is bytes: outside ASCII they never match.
         array = np.empty(len(values), dtype=object)
-        array[:] = [value if not isinstance(value, str) or value.isascii() else None for value in values]
+        array[:] = [value if not isinstance(value, str) or value.isascii() else object() for value in values]
         return is_in(self._column(name, condition), array)
 
     def _like(self, condition: list[Any]) -> Any:
@@ -174,15 +182,19 @@ def _common_bits(column: "pd.Series[Any]", bits: int) -> "pd.Series[Any]":
         TypeError: the column holds other values.
     """
     if column.dtype.kind in "iu":
-        return column & bits
-    if column.dtype == bool:
-        return (column.astype(int) & bits).astype(bool)
-    if column.dtype != object:
+        if (column.dtype.kind == "i" and 2**63 <= bits < 2**64) or (column.dtype.kind == "u" and bits < 0):
+            raise TypeError(f"{bits} and {column.dtype}")
+        found = [value & bits for value in column.tolist()]
+        if any(not -(2**63) <= value < 2**64 for value in found):
+            raise RequestError(500, f"{bits} does not fit 64 bits")
+    elif column.dtype in {np.dtype(bool), np.dtype(object)}:
+        values = column.tolist()
+        if any(map(is_null, values)):
+            bits = bool(bits)
+        found = [False if is_null(value) else bool(value & bits) for value in values]
+    else:
         raise TypeError(f"bits of {column.dtype}")
-    values = column.tolist()
-    if any(map(is_null, values)):
-        bits = bool(bits)
-    return _series([False if is_null(value) else bool(value & bits) for value in values], column)
+    return pd.Series(found, index=column.index, dtype=object)
 
 
 def _like_pattern(text: str, *, ignore_case: bool) -> re.Pattern[str]:
@@ -232,11 +244,12 @@ def compare(name: str, left: "pd.Series[Any]", right: Any) -> "pd.Series[bool]":
         return _compare_objects(name, left, [right] * len(left))
     if isinstance(right, str):
         raise TypeError(f"a text and {left.dtype}")
-    if right is None or right != right:
+    if is_null(right):
         return pd.Series(data=name == "!=", index=left.index)
     if isinstance(right, (dict, list)):
         return _compare_objects(name, left, [right] * len(left))
-    return _series(function(left.to_numpy(), right), left)
+    numbers = left.astype("int64") if left.dtype == bool else left  # of which NumPy compares any integer
+    return _series(function(numbers.to_numpy(), right), left)
 
 
 def _series(values: Any, like: "pd.Series[Any]") -> "pd.Series[bool]":
@@ -271,9 +284,10 @@ def _compare_enum(name: str, left: "pd.Series[Any]", right: Any) -> "pd.Series[b
 
 def _compare_objects(name: str, left: "pd.Series[Any]", right: list[Any]) -> "pd.Series[bool]":
     function = COMPARISONS[name]
+    nulls_differ = left.dtype == object  # pandas looks for nulls only there
 
     def holds(a: Any, b: Any) -> bool:
-        if is_null(a) or is_null(b):
+        if nulls_differ and (is_null(a) or is_null(b)):
             return name == "!="
         try:
             return bool(function(a, b))
@@ -290,17 +304,23 @@ def is_in(column: "pd.Series[Any]", values: "np.ndarray[Any, Any]") -> "pd.Serie
     1.5 finds 1, and so does the text ``1``.
     """
     kind = column.dtype.kind
-    if kind in "iuf":
-        dtype = np.dtype("float64" if kind == "f" else "int64")
+    if kind in "iufb":
+        dtype = "float64" if kind == "f" else "int64"
         try:
-            wanted = values.astype("uint64" if kind == "u" else dtype).astype(dtype)
-        except (TypeError, ValueError, OverflowError):
+            wanted = values.astype("uint64" if kind in "ub" else dtype).astype(dtype)
+        except OverflowError as error:
+            raise RequestError(500, f"in: {values.tolist()!r} does not fit 64 bits") from error
+        except (TypeError, ValueError):
             pass
         else:
             return _series(column.astype(dtype).isin(wanted), column)
-    have_null = values.dtype == object and any(value is np.nan for value in values)
-    wanted = {value for value in values.tolist() if not is_null(value)}
-    return _series(
-        [value in wanted if not is_null(value) else have_null for value in column.tolist()],
-        column,
-    )
+    wanted = {value for value in values.tolist() if value == value}
+    # A null is found where it is the same object: None of JSON, and the NaN of a sub-query's result.
+    nan_wanted = any(value is np.nan for value in values)
+
+    def is_wanted(value: Any) -> bool:
+        if value != value:
+            return nan_wanted
+        return not isinstance(value, (list, dict)) and value in wanted
+
+    return _series([is_wanted(value) for value in column.tolist()], column)

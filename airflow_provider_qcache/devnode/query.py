@@ -64,6 +64,8 @@ def _group_keys(table: pd.DataFrame, group_by: Any) -> list[str]:
     if not isinstance(group_by, list):
         raise malformed("group_by must be a list", group_by)
     for name in group_by:
+        if name is None or isinstance(name, list):
+            raise RequestError(500, f"group_by takes names of columns, not {name!r}")
         if not isinstance(name, str) or name not in table.columns:
             raise malformed(f"group_by names {name!r}, which is not in the table", group_by)
     return group_by
@@ -74,8 +76,8 @@ def _distinct(table: pd.DataFrame, distinct: Any) -> pd.DataFrame:
         return table
     if not distinct:
         return table.drop_duplicates()
-    names = [distinct] if isinstance(distinct, str) else distinct
-    for name in names if isinstance(names, list) else [names]:
+    names = list(distinct) if isinstance(distinct, (list, dict)) else [distinct]
+    for name in names:
         if not isinstance(name, str) or name not in table.columns:
             raise RequestError(500, f"distinct names {name!r}, which is not in the table")
     return table.drop_duplicates(subset=names)
@@ -132,7 +134,10 @@ def _select_groups(table: pd.DataFrame, keys: list[str], select: Any) -> pd.Data
         raise RequestError(500, "group_by needs a select with aggregates")
     select = _check_select(select)
     if select == [["count"]]:
-        return pd.DataFrame({"count": [table.groupby(keys, observed=False).ngroups]})
+        # With several keys QCache counts their combinations, those with nulls too.
+        several = len(keys) > 1
+        count = len(table.drop_duplicates(keys)) if several else table.groupby(keys, observed=False).ngroups
+        return pd.DataFrame({"count": [count]})
     functions = _aggregates(select)
     if not functions:
         raise malformed("group_by needs an aggregate in select", select)
@@ -142,7 +147,7 @@ def _select_groups(table: pd.DataFrame, keys: list[str], select: Any) -> pd.Data
 def _project(table: pd.DataFrame, select: list[Any]) -> pd.DataFrame:
     names = [expression[1] if isinstance(expression, list) else expression for expression in select]
     for name in names:
-        if isinstance(name, dict):
+        if isinstance(name, (dict, bool)):
             raise RequestError(500, f"select takes names and lists, not {name!r}")
     missing = [name for name in names if not isinstance(name, str) or name not in table.columns]
     if missing:

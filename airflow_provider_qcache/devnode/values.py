@@ -10,6 +10,8 @@ def is_null(value: object) -> bool:
 
 def py2_rank(value: object) -> int:
     """The place of a value's type among the types, where Python 2 orders values of different types."""
+    if value is None:
+        return -1
     if isinstance(value, (int, float)):
         return 0
     return {dict: 1, list: 2, str: 3}[type(value)]
