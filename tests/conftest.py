@@ -14,6 +14,7 @@ from tests.servers import HOW_TO_GET_THE_REAL_SERVER, Server, make_certificates,
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from ssl import SSLContext
 
     from tests.servers import Certificates
 
@@ -80,23 +81,38 @@ def pair(shared_pair: Pair) -> Pair:
     return shared_pair
 
 
-@pytest.fixture
-def pair_with() -> Iterator[Callable[..., Pair]]:
-    """Start both servers with other options: `pair_with("--size", "1000")`."""
+@pytest.fixture(scope="session")
+def started_pairs() -> Iterator[Callable[..., Pair]]:
+    """Start both servers with options, once for each set of options."""
     need_the_real_server()
+    pairs: dict[tuple[str, ...], Pair] = {}
     with ExitStack() as stack:
 
-        def start(*options: str, tls: object = None) -> Pair:
-            real = Server.real(*options, tls=tls)
-            dev = Server.dev(*options, tls=tls)
-            for server in (real, dev):
-                stack.callback(server.stop)
-                server.launch()
-            pair = Pair(real.wait_until_up(), dev.wait_until_up())
-            stack.callback(pair.close)
-            return pair
+        def start(*options: str, tls: SSLContext | None = None) -> Pair:
+            if options not in pairs:
+                real = Server.real(*options, tls=tls)
+                dev = Server.dev(*options, tls=tls)
+                for server in (real, dev):
+                    stack.callback(server.stop)
+                    server.launch()
+                pairs[options] = Pair(real.wait_until_up(), dev.wait_until_up())
+                stack.callback(pairs[options].close)
+            return pairs[options]
 
         yield start
+
+
+@pytest.fixture
+def pair_with(started_pairs: Callable[..., Pair]) -> Callable[..., Pair]:
+    """Both servers with other options and nothing stored or counted: `pair_with("--size", "1000")`."""
+
+    def start(*options: str, tls: SSLContext | None = None) -> Pair:
+        pair = started_pairs(*options, tls=tls)
+        pair.forget()
+        pair.ask_raw("GET", "/qcache/statistics")
+        return pair
+
+    return start
 
 
 @pytest.fixture(scope="session")

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import time
 
+import lz4.block
 import pytest
+
+from tests.servers import Request
+
+SIZE = "90000"
 
 ALWAYS = {"dataset_count", "cache_size", "statistics_duration", "statistics_buffer_size"}
 
@@ -18,6 +24,10 @@ def statistics(pair) -> list[dict]:
 def table(cells: int, cell: str = "12345678") -> str:
     """A CSV of one column of ints."""
     return "a\n" + f"{cell}\n" * cells
+
+
+THIRD = table(3000)
+"""About 27 kB to free, about 24 kB in the cache: three of them are all that SIZE holds."""
 
 
 # Statistics
@@ -97,7 +107,7 @@ def test_a_failed_store_over_a_table_counts_as_a_replacement(pair):
 
 def test_the_cache_size_follows_stores_and_deletes(pair_with):
     """0 at first and when everything is deleted; a larger table counts for more."""
-    pair = pair_with()
+    pair = pair_with("--size", SIZE)
     sizes = []
     for step in (lambda: None, lambda: pair.csv(table(10)), lambda: pair.csv(table(1000)), pair.forget):
         step()
@@ -161,14 +171,10 @@ def test_an_aged_table_is_found_again_once_stored(pair_with):
 
 # Size
 
-SIZE = 90_000
-THIRD = table(3000)
-"""About 27 kB to free, about 24 kB in the cache."""
-
 
 def test_the_least_recently_used_goes_first(pair_with):
     """A query is a use; a store that replaces is one."""
-    pair = pair_with("--size", str(SIZE))
+    pair = pair_with("--size", SIZE)
     for key in ("one", "two", "three"):
         pair.csv(THIRD, key=key)
     assert pair.has("one")
@@ -181,24 +187,22 @@ def test_the_least_recently_used_goes_first(pair_with):
 
 def test_an_eviction_is_counted(pair_with):
     """With the seconds that the table was there."""
-    pair = pair_with("--size", "40000")
-    pair.csv(THIRD, key="one")
-    pair.csv(THIRD, key="two")
+    pair = pair_with("--size", SIZE)
+    for key in ("one", "two", "three", "four"):
+        pair.csv(THIRD, key=key)
     for counted in statistics(pair):
         assert counted["size_evict_count"] == 1
         assert len(counted["durations_until_eviction"]) == 1
-        assert counted["dataset_count"] == 1
-    assert not pair.has("one")
-    assert pair.has("two")
+        assert counted["dataset_count"] == 3
 
 
 def test_replacing_frees_the_old_table_first(pair_with):
-    """A table that fills the cache can be stored again without evicting another."""
-    pair = pair_with("--size", "70000")
-    pair.csv(THIRD, key="other")
-    pair.csv(THIRD, key="again")
-    pair.csv(THIRD, key="again")
-    assert pair.has("other")
+    """A table of a full cache can be stored again without evicting another."""
+    pair = pair_with("--size", SIZE)
+    for key in ("one", "two", "three", "three"):
+        pair.csv(THIRD, key=key)
+    assert pair.has("one")
+    assert pair.has("two")
 
 
 def test_space_is_freed_by_the_length_of_the_body(pair_with):
@@ -218,10 +222,6 @@ def test_space_is_freed_by_the_length_of_the_body(pair_with):
 @pytest.mark.parametrize("encoding", ["gzip", "lz4"])
 def test_a_compressed_body_counts_uncompressed(pair_with, encoding):
     """One that cannot fit is 500, and the old table is gone."""
-    import gzip
-
-    import lz4.block
-
     pair = pair_with("--size", "3000")
     pair.csv("a\n1\n")
     compress = gzip.compress if encoding == "gzip" else lz4.block.compress
@@ -232,19 +232,18 @@ def test_a_compressed_body_counts_uncompressed(pair_with, encoding):
 
 
 def test_half_the_length_counts_for_json(pair_with):
-    """5,000 bytes of JSON need 2,500."""
-    pair = pair_with("--size", "20000")
-    rows = json.dumps([{"a": 1}] * 600).encode()
-    assert 5000 < len(rows) < 20000
-    pair.csv(table(1500), key="other")
-    pair.json(rows)
-    assert pair.has("other")
+    """30,000 bytes of JSON need 15,000."""
+    pair = pair_with("--size", SIZE)
+    body = json.dumps([{"a": 1}] * 3000).encode()
+    assert len(body) == 30_000
+    for key in ("one", "two", "three"):
+        pair.csv(THIRD, key=key)
+    pair.json(body)
+    assert pair.has("one")
 
 
 def test_a_body_larger_than_the_cache_is_refused_at_its_head(pair_with):
     """A bare 400, before a byte of the body is read, and the connection is closed; the old table stays."""
-    from tests.servers import Request
-
     pair = pair_with("--size", "3000")
     pair.csv("a\n1\n")
     for server in pair.servers:

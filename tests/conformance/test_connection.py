@@ -9,7 +9,7 @@ import ssl
 
 import pytest
 
-from tests.servers import Request
+from tests.servers import Request, Server, ServerFailedError
 
 CSV = b"a\n1\n2\n"
 STATUS = Request("GET", "/qcache/status")
@@ -258,20 +258,11 @@ def test_ca_file_makes_clients_present_a_certificate(pair_with, certificates):
 # Credentials
 
 
-@pytest.fixture(scope="module")
-def guarded(request, certificates):
+@pytest.fixture
+def guarded(pair_with, certificates):
     """Both servers with `--basic-auth user:secret`."""
-    from tests.conformance.pair import Pair
-    from tests.conftest import need_the_real_server
-    from tests.servers import Server
-
-    need_the_real_server()
     options = ("--cert-file", str(certificates.server), "--basic-auth", "user:secret")
-    tls = certificates.context()
-    with Server.real(*options, tls=tls) as real, Server.dev(*options, tls=tls) as dev:
-        pair = Pair(real, dev)
-        yield pair
-        pair.close()
+    return pair_with(*options, tls=certificates.context())
 
 
 def test_right_credentials_are_let_in(guarded):
@@ -352,12 +343,8 @@ def test_a_password_with_a_colon_closes_the_connection(guarded):
     assert guarded.status("GET", "/qcache/status", basic("user:secret")) == 200
 
 
-def test_credentials_without_tls_are_refused_at_start(request):
+def test_credentials_without_tls_are_refused_at_start(real):
     """Neither server runs with `--basic-auth` over plain HTTP."""
-    from tests.conftest import need_the_real_server
-    from tests.servers import Server, ServerFailedError
-
-    need_the_real_server()
     for make in (Server.real, Server.dev):
         with pytest.raises(ServerFailedError, match="TLS"), make("--basic-auth", "user:secret"):
             pass
