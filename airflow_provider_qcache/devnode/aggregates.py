@@ -9,22 +9,21 @@ import numpy as np
 import pandas as pd
 
 from airflow_provider_qcache.devnode.errors import RequestError, malformed
-from airflow_provider_qcache.devnode.values import is_null, py2_rank, texts_as_objects
-
-Column = "pd.Series[Any]"
+from airflow_provider_qcache.devnode.values import Column, is_null, py2_rank, texts_as_objects
 
 
-def _numbers(column: "pd.Series[Any]", name: str) -> "pd.Series[Any]":
-    """A column as the numbers that QCache calculates with, where it can: booleans among nulls are 0.0 and 1.0."""
+def _numbers(column: Column, name: str) -> Column:
+    """A column as the numbers QCache calculates with, where it can: booleans among nulls as 0.0 and 1.0."""
     if column.dtype.kind in "iufb":
         return column
-    if (name != "compound" or column.dtype == object) and all(isinstance(value, (bool, int, float)) for value in column.tolist() if not is_null(value)
+    if (name != "compound" or column.dtype == object) and all(
+        isinstance(value, (bool, int, float)) for value in column.tolist() if not is_null(value)
     ):
         return column.astype(object).astype(float)
     raise RequestError(500, f"{name} needs numbers, and column {column.name!r} holds other values")
 
 
-def _sum(column: "pd.Series[Any]") -> Any:
+def _sum(column: Column) -> Any:
     values = column.tolist()
     if not values:
         return 0.0
@@ -33,34 +32,36 @@ def _sum(column: "pd.Series[Any]") -> Any:
     return _numbers(column, "sum").sum(min_count=1)
 
 
-def _product(column: "pd.Series[Any]") -> Any:
+def _product(column: Column) -> Any:
     """A text is its own product, and nothing multiplies it but the 1 that stands for a null."""
     if column.isna().all():
         return np.nan
     try:
         return reduce(operator.mul, [1 if is_null(value) else value for value in column.tolist()])
     except TypeError as error:
-        raise RequestError(500, f"prod needs numbers, and column {column.name!r} holds other values") from error
+        raise RequestError(
+            500, f"prod needs numbers, and column {column.name!r} holds other values"
+        ) from error
 
 
-def _prod(column: "pd.Series[Any]") -> Any:
+def _prod(column: Column) -> Any:
     if any(isinstance(value, str) for value in column.tolist()):
         return _as_float(_product(column), column)
     return _numbers(column, "prod").prod(min_count=1)
 
 
-def _skewness(column: "pd.Series[Any]") -> float:
-    return 0 if column.count() >= 3 and column.var() == 0 else float(column.skew())
+def _skewness(column: Column) -> Any:
+    return 0 if column.count() >= 3 and column.var() == 0 else column.skew()
 
 
-def _kurtosis(column: "pd.Series[Any]") -> float:
-    return 0 if column.count() >= 4 and column.var() == 0 else float(column.kurt())
+def _kurtosis(column: Column) -> Any:
+    return 0 if column.count() >= 4 and column.var() == 0 else column.kurt()
 
 
-def _index_of(extreme: Callable[["pd.Series[Any]"], Any]) -> Callable[["pd.Series[Any]"], Any]:
+def _index_of(extreme: Callable[[Column], Any]) -> Callable[[Column], Any]:
     """The number of the first row with the extreme; rows keep the number they have in the stored table."""
 
-    def index(column: "pd.Series[Any]") -> Any:
+    def index(column: Column) -> Any:
         if column.empty:
             raise RequestError(500, f"Column {column.name!r} has no rows to look for an extreme in")
         return extreme(column) if column.notna().any() else np.nan
@@ -68,16 +69,16 @@ def _index_of(extreme: Callable[["pd.Series[Any]"], Any]) -> Callable[["pd.Serie
     return index
 
 
-def _mad(column: "pd.Series[Any]") -> float:
+def _mad(column: Column) -> float:
     return float((column - column.mean()).abs().mean())
 
 
-def _compound(column: "pd.Series[Any]") -> float:
+def _compound(column: Any) -> Any:
     return (1 + column).prod(min_count=1) - 1
 
 
-def _extreme(column: "pd.Series[Any]", *, largest: bool) -> Any:
-    """The extreme of texts, or of values of several types, of which Python 2 has every number before every text.
+def _extreme(column: Column, *, largest: bool) -> Any:
+    """The extreme of texts, or of values of several types: Python 2 has every number before every text.
 
     QCache puts inf in a null's place for min and -inf for max, and takes the extreme of all.
     """
@@ -92,8 +93,8 @@ def _extreme(column: "pd.Series[Any]", *, largest: bool) -> Any:
     return max(values, key=key) if largest else min(values, key=key)
 
 
-def _as_float(value: Any, column: "pd.Series[Any]") -> Any:
-    """The result for a column of objects, which QCache makes a float where it can: a text like ``007`` too."""
+def _as_float(value: Any, column: Column) -> Any:
+    """The result for a column of objects, which QCache makes a float where it can, of a text too."""
     if isinstance(value, bool):
         return float(value) if column.hasnans else value
     try:
@@ -102,7 +103,7 @@ def _as_float(value: Any, column: "pd.Series[Any]") -> Any:
         return value
 
 
-_PLAIN: dict[str, Callable[["pd.Series[Any]"], Any]] = {
+_PLAIN: dict[str, Callable[[Column], Any]] = {
     "mean": lambda c: c.astype(float).mean(),
     "median": lambda c: c.astype(float).median(),
     "std": lambda c: c.astype(float).std(),
@@ -119,7 +120,7 @@ _PLAIN: dict[str, Callable[["pd.Series[Any]"], Any]] = {
 _PLAIN["kurtosis"] = _PLAIN["kurt"]
 _NUMBERS_AT_ONCE = {"mad", "quantile"}
 """Functions that take no column of other values, even where all of these are booleans or nulls."""
-_PLAIN_ANY_TYPE: dict[str, Callable[["pd.Series[Any]"], Any]] = {
+_PLAIN_ANY_TYPE: dict[str, Callable[[Column], Any]] = {
     "count": lambda c: c.count(),
     "nunique": lambda c: c.nunique() if len(c) else np.nan,
     "all": lambda c: bool(c.dropna().astype(bool).all()),
@@ -147,7 +148,9 @@ def aggregate(table: pd.DataFrame, select: list[Any], functions: dict[str, str])
     for column_name in sorted(functions):
         name = functions[column_name]
         if column_name not in table.columns:
-            raise RequestError(500, f"No column {column_name!r} to aggregate; the table has {list(table.columns)!r}")
+            raise RequestError(
+                500, f"No column {column_name!r} to aggregate; the table has {list(table.columns)!r}"
+            )
         column = table[column_name]
         if name in _PLAIN_ANY_TYPE:
             value = _PLAIN_ANY_TYPE[name](column)
@@ -169,14 +172,12 @@ def _unknown(name: str, select: list[Any], allowed: list[str]) -> RequestError:
     return malformed(f"Unknown aggregate function {name!r}; allowed: {', '.join(sorted(allowed))}", select)
 
 
-
-
-def _first_true(column: "pd.Series[Any]") -> Any:
+def _first_true(column: Column) -> Any:
     """Any: Python's ``or`` over the values, which for texts gives the first one that is not empty."""
     return reduce(lambda a, b: a or b, [False if is_null(value) else value for value in column.tolist()])
 
 
-def _last_true(column: "pd.Series[Any]") -> Any:
+def _last_true(column: Column) -> Any:
     """All: Python's ``and`` over the values, which for texts gives the last one."""
     return reduce(lambda a, b: a and b, [True if is_null(value) else value for value in column.tolist()])
 
@@ -227,13 +228,15 @@ def aggregate_groups(
     """
     key_columns = [table[key] for key in keys]
 
-    def group(column: "pd.Series[Any]") -> Any:
+    def group(column: Column) -> Any:
         return column.groupby(key_columns, observed=len(keys) > 1, dropna=True, sort=True)
 
     result = {}
     for column_name, name in functions.items():
         if column_name not in table.columns:
-            raise RequestError(500, f"No column {column_name!r} to aggregate; the table has {list(table.columns)!r}")
+            raise RequestError(
+                500, f"No column {column_name!r} to aggregate; the table has {list(table.columns)!r}"
+            )
         if name not in _GROUPED_ALL:
             raise _unknown(name, select, list(_GROUPED_ALL))
         if column_name in keys:
@@ -248,14 +251,14 @@ def aggregate_groups(
     return texts_as_objects(pd.DataFrame(result, columns=list(functions)).reset_index())
 
 
-def _aggregate_numbers(column: "pd.Series[Any]", name: str, group: Callable[[Any], Any]) -> "pd.Series[Any]":
+def _aggregate_numbers(column: Column, name: str, group: Callable[[Any], Any]) -> Any:
     if name in _GROUPED_AS_FLOATS or (column.dtype == bool and name in {*_GROUPED_VALUES, "quantile"}):
         floats = _GROUPED_ALL[name](group(column.astype(float)))
         return _restore_type(floats, column.dtype) if name != "quantile" else floats
     return _GROUPED_ALL[name](group(column))
 
 
-def _aggregate_others(column: "pd.Series[Any]", name: str, group: Callable[[Any], Any]) -> "pd.Series[Any]":
+def _aggregate_others(column: Column, name: str, group: Callable[[Any], Any]) -> Any:
     own = group(column)
     if column.empty and name not in _FLOATS_ONLY:
         return own.first()
@@ -271,7 +274,7 @@ def _aggregate_others(column: "pd.Series[Any]", name: str, group: Callable[[Any]
     raise RequestError(500, f"{name} needs numbers, and column {column.name!r} holds other values")
 
 
-def _concatenation(column: "pd.Series[Any]") -> Any:
+def _concatenation(column: Column) -> Any:
     """The sum of a group's texts, to which the 0 that stands for a null cannot be added."""
     if column.isna().all():
         return np.nan
@@ -281,7 +284,7 @@ def _concatenation(column: "pd.Series[Any]") -> Any:
         raise RequestError(500, f"sum needs texts without nulls in column {column.name!r}") from error
 
 
-_OF_OBJECTS: dict[str, Callable[["pd.Series[Any]"], Any]] = {
+_OF_OBJECTS: dict[str, Callable[[Column], Any]] = {
     "min": lambda c: _extreme(c, largest=False),
     "max": lambda c: _extreme(c, largest=True),
     "sum": _concatenation,
@@ -291,7 +294,7 @@ _OF_OBJECTS: dict[str, Callable[["pd.Series[Any]"], Any]] = {
 }
 
 
-def _restore_type(values: "pd.Series[Any]", dtype: Any) -> "pd.Series[Any]":
+def _restore_type(values: Column, dtype: Any) -> Column:
     """Aggregates of integers or booleans in their own type where none loses by it, as pandas 0.20 does."""
     if dtype.kind == "f" or values.isna().any():
         return values

@@ -40,7 +40,11 @@ class _Compression(OutputTransform):
         self._encoding = codec.negotiate(request.headers.get("Accept-Encoding", ""))
 
     def transform_first_chunk(
-        self, status_code: int, headers: HTTPHeaders, chunk: bytes, finishing: bool  # noqa: FBT001
+        self,
+        status_code: int,
+        headers: HTTPHeaders,
+        chunk: bytes,
+        finishing: bool,  # noqa: ARG002, FBT001
     ) -> tuple[int, HTTPHeaders, bytes]:
         if status_code == 200 and self._encoding:
             chunk = codec.compress(chunk, self._encoding)
@@ -77,7 +81,9 @@ class _Handler(RequestHandler):
         message = kwargs.get("message")
         if message is None:
             error = kwargs["exc_info"][1]
-            message = error.get_message() if isinstance(error, HTTPError) else f"{type(error).__name__}: {error}"
+            message = (
+                error.get_message() if isinstance(error, HTTPError) else f"{type(error).__name__}: {error}"
+            )
         page = escape(f"{status_code}: {message}")
         self.finish(f"<html><title>{page}</title><body>{page}</body></html>")
 
@@ -95,7 +101,11 @@ class _StatisticsHandler(_Handler):
 
     def get(self) -> None:
         self.set_header("Content-Type", "application/json; charset=utf-8")
-        answer = {**self._statistics.read(), "dataset_count": len(self._store), "cache_size": self._store.size}
+        answer = {
+            **self._statistics.read(),
+            "dataset_count": len(self._store),
+            "cache_size": self._store.size,
+        }
         self.write(json.dumps(answer))
 
 
@@ -204,7 +214,8 @@ class _DatasetHandler(_Handler):
         charset = _CHARSET.match(parameters[0].strip()) if parameters else None
         if content_type not in {codec.JSON, codec.CSV} or (charset and charset[1] != "utf-8"):
             raise RequestError(
-                415, f"Content-Type {header!r} is not supported; allowed: {_TYPES}, with charset=utf-8 or none"
+                415,
+                f"Content-Type {header!r} is not supported; allowed: {_TYPES}, with charset=utf-8 or none",
             )
         return content_type
 

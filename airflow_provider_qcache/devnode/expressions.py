@@ -117,13 +117,15 @@ def _apply(table: pd.DataFrame, name: str, a: Any, b: Any) -> Any:
     if not columns:
         return COMPARISONS[name](a, b) if name in COMPARISONS else _constant(name, a, b)
     if name in COMPARISONS:
-        return compare(name, a if isinstance(a, pd.Series) else pd.Series([a] * len(table), index=table.index), b)
+        return compare(
+            name, a if isinstance(a, pd.Series) else pd.Series([a] * len(table), index=table.index), b
+        )
     texts = [value for value in columns if value.dtype == object]
     if texts and (len(texts) < 2 or name in {"/", "//"}):
         raise TypeError(f"{name} of a text and another value")
     result = _ARITHMETIC[name](a, b)
     if name == "//" and any(value.dtype.kind == "f" for value in columns):
-        return result.where(b != 0)
+        return result.mask(pd.Series(b, index=table.index) == 0)
     return result
 
 

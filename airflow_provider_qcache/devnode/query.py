@@ -12,7 +12,7 @@ from airflow_provider_qcache.devnode import expressions
 from airflow_provider_qcache.devnode.aggregates import aggregate, aggregate_groups
 from airflow_provider_qcache.devnode.errors import RequestError, malformed
 from airflow_provider_qcache.devnode.filters import where
-from airflow_provider_qcache.devnode.values import is_null, py2_rank
+from airflow_provider_qcache.devnode.values import Column, is_null, py2_rank
 
 _CLAUSES = ("select", "where", "group_by", "distinct", "order_by", "offset", "limit", "from")
 _ALIAS = re.compile(r"[A-Za-z0-9_-]+")
@@ -165,7 +165,9 @@ def _order_by(table: pd.DataFrame, order_by: Any) -> pd.DataFrame:
     names = [name.removeprefix("-") for name in order_by]
     for name in names:
         if name not in table.columns:
-            raise malformed(f"order_by needs a column of the result, which has {list(table.columns)!r}", [name])
+            raise malformed(
+                f"order_by needs a column of the result, which has {list(table.columns)!r}", [name]
+            )
         if isinstance(table[name], pd.DataFrame):
             raise RequestError(500, f"More than one column is named {name!r}")
     return table.sort_values(
@@ -173,9 +175,13 @@ def _order_by(table: pd.DataFrame, order_by: Any) -> pd.DataFrame:
     )
 
 
-def _sortable(column: "pd.Series[Any]") -> "pd.Series[Any]":
+def _sortable(column: Column) -> Column:
     """A column that Python 3 can sort: values of different types ordered as Python 2 does."""
-    if column.dtype != object or pd.api.types.infer_dtype(column, skipna=True) in {"string", "boolean", "empty"}:
+    if column.dtype != object or pd.api.types.infer_dtype(column, skipna=True) in {
+        "string",
+        "boolean",
+        "empty",
+    }:
         return column
     values = [value if is_null(value) else (py2_rank(value), value) for value in column.tolist()]
     return pd.Series(pd.array(values, dtype=object), index=column.index)

@@ -1,6 +1,13 @@
 """What a value of a table is: nulls, texts, and the order of values of different types."""
 
+from typing import TYPE_CHECKING, Any, TypeAlias
+
 import pandas as pd
+
+if TYPE_CHECKING:
+    Column: TypeAlias = pd.Series[Any]
+else:
+    Column: TypeAlias = pd.Series
 
 
 def is_null(value: object) -> bool:
@@ -14,12 +21,17 @@ def py2_rank(value: object) -> int:
         return -1
     if isinstance(value, (int, float)):
         return 0
-    return {dict: 1, list: 2, str: 3}[type(value)]
+    return 1 if isinstance(value, dict) else 2 if isinstance(value, list) else 3
 
 
 def texts_as_objects(table: pd.DataFrame) -> pd.DataFrame:
     """A table with the columns that pandas made its own string type turned into objects."""
     texts = {position for position, dtype in enumerate(table.dtypes) if isinstance(dtype, pd.StringDtype)}
     for position in texts:
-        table.isetitem(position, table.iloc[:, position].astype(object))
+        set_column(table, position, table.iloc[:, position].astype(object))
     return table
+
+
+def set_column(table: pd.DataFrame, position: int, column: Column) -> None:
+    """Put a column in the place of the one at ``position``; names may repeat."""
+    table.isetitem(position, column)  # type: ignore[arg-type] # pandas-stubs leave Series out
