@@ -69,7 +69,12 @@ def test_statistics_count_what_happened(pair):
         assert counted["size_evict_count"] == 0
         assert counted["store_row_counts"] == [2, 3]
         assert counted["durations_until_eviction"] == []
-        lengths = {"query_durations": 2, "query_request_durations": 3, "store_durations": 2, "store_request_durations": 2}
+        lengths = {
+            "query_durations": 2,
+            "query_request_durations": 3,
+            "store_durations": 2,
+            "store_request_durations": 2,
+        }
         for name, length in lengths.items():
             assert len(counted[name]) == length, name
             assert all(isinstance(seconds, float) and seconds >= 0 for seconds in counted[name])
