@@ -231,6 +231,21 @@ def aggregate_groups(
     def group(column: Column) -> Any:
         return column.groupby(key_columns, observed=len(keys) > 1, dropna=True, sort=True)
 
+    def add(column: Column) -> tuple[Column, Column]:
+        """The sums and counts of each group, added up value by value as pandas 0.20 does.
+
+        pandas 3 makes up for what rounding loses, and its sums differ in their last digits.
+        """
+        sizes = group(column).size()
+        enum = len(keys) == 1 and isinstance(key_columns[0].dtype, pd.CategoricalDtype)
+        places = key_columns[0].cat.codes if enum else group(column).ngroup().fillna(-1).astype(int)
+        values = column.to_numpy(dtype=float)
+        counted = (places.to_numpy() >= 0) & ~np.isnan(values)
+        places = places.to_numpy()[counted]
+        counts = np.bincount(places, minlength=len(sizes))
+        sums = np.bincount(places, weights=values[counted], minlength=len(sizes))
+        return pd.Series(sums, index=sizes.index), pd.Series(counts, index=sizes.index)
+
     result = {}
     for column_name, name in functions.items():
         if column_name not in table.columns:
@@ -244,6 +259,10 @@ def aggregate_groups(
         column = table[column_name]
         if name in _GROUPED_COUNTS:
             result[column_name] = _GROUPED_COUNTS[name](group(column))
+        elif column.dtype.kind in "iufb" and name in {"sum", "mean"}:
+            sums, counts = add(column)
+            values = (sums if name == "sum" else sums / counts).where(counts > 0)
+            result[column_name] = _restore_type(values, column.dtype)
         elif column.dtype.kind in "iufb":
             result[column_name] = _aggregate_numbers(column, name, group)
         else:

@@ -244,19 +244,26 @@ def parse_json(body: bytes) -> pd.DataFrame:
         if isinstance(dtype, pd.StringDtype):
             set_column(table, position, objects.iloc[:, position])
     for position, name in enumerate(names):
-        column = table.iloc[:, position]
-        if column.dtype == object:
-            _check_integers(name, column)
+        if table.iloc[:, position].dtype == object:
+            set_column(table, position, _check_integers(name, table.iloc[:, position]))
     return table
 
 
-def _check_integers(name: str, column: Column) -> None:
-    """Refuse integers beyond 64 bits, as QCache does unless a text, list or object came before them."""
+def _check_integers(name: str, column: Column) -> Column:
+    """Refuse integers beyond 64 bits, as QCache does unless a text, list or object came before them.
+
+    After a null they are floats, and so is their column.
+    """
+    is_float = False
     for row, value in enumerate(column):
         if isinstance(value, (str, list, dict)):
-            return
+            return column
+        is_float = is_float or value is None
         if isinstance(value, int) and not -(2**63) <= value < 2**64:
+            if is_float and all(is_null(other) or isinstance(other, (int, float)) for other in column):
+                return column.astype(float)
             raise RequestError(500, f"Item {row}: {name!r} is {value}, which does not fit 64 bits")
+    return column
 
 
 def to_json(table: pd.DataFrame) -> bytes:

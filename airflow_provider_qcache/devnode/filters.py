@@ -48,6 +48,8 @@ def where(table: pd.DataFrame, clause: object, subquery: SubQuery) -> pd.DataFra
     mask = _Filter(table, subquery).evaluate(clause)
     if isinstance(mask, pd.Series) and (mask.dtype == bool or _is_boolean_object(mask)):
         return table[mask.astype(bool)]
+    if isinstance(mask, pd.Series) and mask.dtype == object and mask.empty:
+        return table[[]]  # pandas takes what is empty for a list of columns
     raise RequestError(500, f"where must be a condition, and this is none: {clause!r}")
 
 

@@ -89,6 +89,40 @@ def _unsigned(met: Met, finding: Finding) -> bool:
     )
 
 
+def _computed_unsigned(met: Met, finding: Finding) -> bool:
+    """Whether a number was computed of a column with unsigned numbers that a signed column cannot hold."""
+    if met.table is None or not any(2**63 <= number < 2**64 for number in numbers_of(met.table)):
+        return False
+    selects = [q.get("select") for q in (met.clauses, *subqueries(met.clauses))]
+    return finding.kind in ("cell", "rows", "header X-QCache-unsliced-length") and any(
+        isinstance(item, list) for select in selects if isinstance(select, list) for item in select
+    )
+
+
+def numbers_of(table: Table) -> list[int]:
+    """The integers among a table's cells."""
+    cells = [cell for row in table.rows for cell in row]
+    return [
+        int(cell)
+        for cell in cells
+        if isinstance(cell, int) or (isinstance(cell, str) and re.fullmatch(r"\d+", cell))
+    ]
+
+
+def _last_digits(met: Met, finding: Finding) -> bool:
+    """Whether two numbers that a query computes are the same but for their last digits."""
+    selects = [q.get("select") for q in (met.clauses, *subqueries(met.clauses))]
+    if finding.kind != "cell" or not any(
+        isinstance(item, list) for s in selects if isinstance(s, list) for item in s
+    ):
+        return False
+    try:
+        real, dev = float(finding.real), float(finding.dev)
+    except (TypeError, ValueError):
+        return False
+    return abs(real - dev) <= max(1e-11 * abs(real), 1e-10)
+
+
 NUMBER = re.compile(r"\s*([-+]?)(\d*)\.?(\d*)(?:[eE]([-+]?\d+))?\s*")
 
 
@@ -291,6 +325,23 @@ def _beyond_64_bits(met: Met, finding: Finding) -> bool:
     return finding.dev == 500 and any(abs(number) >= 2**31 for number in integers(aliases))
 
 
+NUMBERS_ONLY = {"idxmax", "idxmin", "kurt", "kurtosis", "mean", "median", "skew"}
+
+
+def _numbers_in_texts(met: Met, finding: Finding) -> bool:
+    """Whether a calculation was refused that the real server makes of texts that spell numbers."""
+    return (
+        finding.kind == "status"
+        and (finding.real, finding.dev) == (200, 500)
+        and any(
+            isinstance(item, list) and len(item) == 2 and item[0] in NUMBERS_ONLY
+            for q in (met.clauses, *subqueries(met.clauses))
+            if isinstance(q.get("select"), list)
+            for item in q["select"]
+        )
+    )
+
+
 def _nested(met: Met, finding: Finding) -> bool:
     """Whether CSV shows the texts in a list or an object of a cell as Python 3 does."""
     return (
@@ -319,10 +370,27 @@ DIFFERENCES: tuple[Difference, ...] = (
         _unsigned,
     ),
     Difference(
+        "computed-unsigned-numbers",
+        "What is computed of numbers from 2^63 to 2^64-1, by an aggregate or an alias, is computed of them; the real "
+        "server takes them for negative.",
+        _computed_unsigned,
+    ),
+    Difference(
+        "numbers-in-texts",
+        "Texts are never calculated with; the real server calculates idxmax, idxmin, kurt, median and skew of texts that "
+        "all spell numbers, and a mean of the text that they make together.",
+        _numbers_in_texts,
+    ),
+    Difference(
         "rounded-floats",
         "Decimals of many digits or large exponents in CSV are read closer to what they say; the real server is some "
         "units in the last place off.",
         _misread,
+    ),
+    Difference(
+        "last-digits",
+        "A float that is computed may differ in its last digits: the libraries add, multiply and round in their own way.",
+        _last_digits,
     ),
     Difference(
         "inference-per-column",

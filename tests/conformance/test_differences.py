@@ -70,6 +70,31 @@ def test_unsigned_numbers(pair):
     assert json.loads(dev.body) == [{"a": 2**64 - 1}, {"a": 2**63}]
 
 
+def test_computed_unsigned_numbers(pair):
+    """The greatest and the mean of a group."""
+    table = table_of(("x", str(2**63 + 2**40)), ("x", "1"))
+    for function in ("max", "mean"):
+        q = {"group_by": ["a"], "select": ["a", [function, "b"]]}
+        assert "computed-unsigned-numbers" in met(pair, table, q)
+    store(pair, table.body())
+    real, dev = asked(pair, {"group_by": ["a"], "select": [["max", "b"]]})
+    assert json.loads(real.body) == [{"b": 1}]
+    assert json.loads(dev.body) == [{"b": 2**63 + 2**40}]
+
+
+def test_last_digits(pair):
+    """A function of a mathematics library."""
+    table = table_of(("x", "-2"), ("y", "-1"))
+    assert met(pair, table, {"select": [["=", "r", ["sinh", ["-", "b", 10]]]]}) == {"last-digits"}
+
+
+def test_numbers_in_texts(pair):
+    """A median of texts; without a number among them both refuse."""
+    table = Table("csv", ("a",), (("1",), ("2",)), (Column("a", "string"),), types=(("a", "string"),))
+    assert met(pair, table, {"select": [["median", "a"]]}) == {"numbers-in-texts"}
+    assert met(pair, table_of(("x", "y")), {"select": [["median", "a"]]}) == frozenset()
+
+
 def test_rounded_floats(pair):
     """A float of many decimals equals the same float in a query."""
     text = "123456789.123456789123456789"
