@@ -174,12 +174,16 @@ def _unknown(name: str, select: list[Any], allowed: list[str]) -> RequestError:
 
 def _first_true(column: Column) -> Any:
     """Any: Python's ``or`` over the values, which for texts gives the first one that is not empty."""
-    return reduce(lambda a, b: a or b, [False if is_null(value) else value for value in column.tolist()])
+    return reduce(
+        lambda a, b: a or b, [False if is_null(value) else value for value in column.tolist()] or [False]
+    )
 
 
 def _last_true(column: Column) -> Any:
     """All: Python's ``and`` over the values, which for texts gives the last one."""
-    return reduce(lambda a, b: a and b, [True if is_null(value) else value for value in column.tolist()])
+    return reduce(
+        lambda a, b: a and b, [True if is_null(value) else value for value in column.tolist()] or [True]
+    )
 
 
 _GROUPED_COUNTS: dict[str, Callable[[Any], Any]] = {
@@ -280,7 +284,7 @@ def _aggregate_numbers(column: Column, name: str, group: Callable[[Any], Any]) -
 def _aggregate_others(column: Column, name: str, group: Callable[[Any], Any]) -> Any:
     own = group(column)
     if not own.ngroups and name not in _FLOATS_ONLY:
-        return own.first()
+        return own.first().astype(float)
     if name == "mad":
         return own.agg(lambda _: np.nan)
     if column.dtype == object:
@@ -296,7 +300,7 @@ def _aggregate_others(column: Column, name: str, group: Callable[[Any], Any]) ->
 def _concatenation(column: Column) -> Any:
     """The sum of a group's texts, to which the 0 that stands for a null cannot be added."""
     if column.isna().all():
-        return np.nan
+        return np.nan if len(column) else 0
     try:
         return reduce(operator.add, [0 if is_null(value) else value for value in column.tolist()])
     except TypeError as error:

@@ -50,7 +50,7 @@ def where(table: pd.DataFrame, clause: object, subquery: SubQuery) -> pd.DataFra
         return table[mask.astype(bool)]
     if isinstance(mask, pd.Series) and mask.dtype == object and mask.empty:
         return table[[]]  # pandas takes what is empty for a list of columns
-    raise RequestError(500, f"where must be a condition, and this is none: {clause!r}")
+    raise RequestError(500, f"where must be true or false for every row, and this is not: {clause!r}")
 
 
 def _is_boolean_object(mask: Column) -> bool:
@@ -176,9 +176,9 @@ class _Filter:
         is_enum = isinstance(column.dtype, pd.CategoricalDtype)
         if (column.cat.categories if is_enum else column).dtype.kind != "O":
             raise malformed(f"Column {name!r} does not hold texts", condition)
-        if is_enum and column.hasnans:
-            raise RequestError(500, f"{condition[0]} cannot search the enum {name!r}, which has nulls")
-        return matches(column, _like_pattern(text, ignore_case=condition[0] == "ilike"))
+        found = matches(column, _like_pattern(text, ignore_case=condition[0] == "ilike"))
+        # Of an enum's nulls QCache leaves open whether they match, which only & and | take for an answer.
+        return found.astype(object).mask(column.isna()) if is_enum and column.hasnans else found
 
 
 def _common_bits(column: Column, bits: int) -> Column:
@@ -330,8 +330,6 @@ def is_in(column: Column, values: "np.ndarray[Any, Any]") -> Column:
     nan_wanted = any(value is np.nan for value in values)  # noqa: PLW0177
 
     def is_wanted(value: Any) -> bool:
-        if value != value:
-            return nan_wanted
-        return not isinstance(value, (list, dict)) and value in wanted
+        return nan_wanted if value != value else value in wanted
 
     return _series([is_wanted(value) for value in column.tolist()], column)

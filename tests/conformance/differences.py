@@ -281,10 +281,12 @@ def _method(met: Met, finding: Finding) -> bool:
 
 def _as_many_keys_as_rows(met: Met, finding: Finding) -> bool:
     """Whether a group_by was refused that names as many columns, one of them unknown, as there are rows."""
-    if finding.kind != "status" or finding.dev != 400 or met.ask is None:
+    if finding.kind != "status" or finding.dev not in (400, 500) or met.ask is None:
         return False
     for q in (met.clauses, *subqueries(met.clauses)):
         keys = q.get("group_by")
+        if isinstance(keys, list) and any(isinstance(key, list) for key in keys):
+            return True
         if isinstance(keys, list) and keys:
             rows = {name: q[name] for name in ("from", "where") if name in q}
             _, count = met.ask(replace(met.query, q={**rows, "select": [["count"]]}))
@@ -411,8 +413,8 @@ DIFFERENCES: tuple[Difference, ...] = (
     ),
     Difference(
         "as-many-keys-as-rows",
-        "group_by an unknown column is 400; the real server takes names, if they are as many as the table has rows, "
-        "for the rows' own groups.",
+        "group_by an unknown column is 400 and a list in place of a name 500; the real server takes them, if they are as "
+        "many as the table has rows, for the rows' own groups.",
         _as_many_keys_as_rows,
     ),
     Difference(
