@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
@@ -192,9 +193,7 @@ _GROUPED_COUNTS: dict[str, Callable[[Any], Any]] = {
     "size": lambda g: g.size(),
 }
 _GROUPED_AS_FLOATS: dict[str, Callable[[Any], Any]] = {
-    "sum": lambda g: g.sum(min_count=1),
     "prod": lambda g: g.prod(min_count=1),
-    "mean": lambda g: g.mean(),
     "median": lambda g: g.median(),
     "var": lambda g: g.var(),
 }
@@ -217,7 +216,64 @@ _GROUPED: dict[str, Callable[[Any], Any]] = {
 }
 _FLOATS_ONLY = {"mean", "median", "var", "std", "sem"}
 """Functions that refuse a column of other values even where it has no rows."""
-_GROUPED_ALL = {**_GROUPED_COUNTS, **_GROUPED_AS_FLOATS, **_GROUPED_VALUES, **_GROUPED}
+_GROUPED_ALL: dict[str, Callable[[Any], Any]] = {
+    **_GROUPED_COUNTS,
+    **_GROUPED_AS_FLOATS,
+    **_GROUPED_VALUES,
+    **_GROUPED,
+}
+
+
+_GROUPED_NAMES = {*_GROUPED_ALL, "mean", "sum"}
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """The groups of a table: their keys, sorted, and the group's place among them for each row, or -1."""
+
+    keys: pd.DataFrame
+    places: "np.ndarray[Any, np.dtype[np.integer[Any]]]"
+
+    @classmethod
+    def of(cls, table: pd.DataFrame, names: list[str]) -> "_Groups":
+        """Find the groups; rows with a null key are in none.
+
+        With a single key that is an enum, values of the enum that no row has make groups too.
+        """
+        if len(names) > 1:
+            groups = table.groupby(names, observed=True, dropna=True, sort=True)
+            places = groups.ngroup().fillna(-1).to_numpy(dtype=np.intp)
+            return cls(groups.size().index.to_frame(index=False), places)
+        column = table[names[0]]
+        if isinstance(column.dtype, pd.CategoricalDtype):
+            values = pd.Series(pd.Categorical(column.dtype.categories, dtype=column.dtype))
+            return cls(values.to_frame(names[0]), column.cat.codes.to_numpy(dtype=np.intp))
+        places, uniques = pd.factorize(column, sort=True)
+        return cls(pd.Series(uniques, dtype=column.dtype).to_frame(names[0]), places)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def group(self, column: Column) -> Any:
+        """A column by groups, for pandas' aggregates."""
+        by: Any = pd.Categorical.from_codes(self.places, pd.RangeIndex(len(self)))
+        return column.groupby(by, observed=False)
+
+    def add(self, column: Column) -> tuple[Column, Column]:
+        """The sums and counts of each group, added up value by value as pandas 0.20 does.
+
+        pandas 3 makes up for what rounding loses, and its sums differ in their last digits.
+        """
+        values = column.to_numpy(dtype=float)
+        counted = (self.places >= 0) & ~np.isnan(values)
+        places = self.places[counted]
+        sums = np.bincount(places, weights=values[counted], minlength=len(self))
+        return pd.Series(sums), pd.Series(np.bincount(places, minlength=len(self)))
+
+
+def count_groups(table: pd.DataFrame, keys: list[str]) -> int:
+    """How many groups there are; of several keys QCache counts the combinations with nulls too."""
+    return len(_Groups.of(table, keys)) if len(keys) == 1 else len(table.drop_duplicates(keys))
 
 
 def aggregate_groups(
@@ -225,65 +281,41 @@ def aggregate_groups(
 ) -> pd.DataFrame:
     """One row of aggregates a group, sorted by key; rows with a null key are left out.
 
-    With a single key that is an enum, values of the enum that no row has make groups too.
-
     Raises:
         RequestError: 400 for an unknown function, 500 for a column that is not there or does not fit.
     """
-    key_columns = [table[key] for key in keys]
-
-    def group(column: Column) -> Any:
-        return column.groupby(key_columns, observed=len(keys) > 1, dropna=True, sort=True)
-
-    def add(column: Column) -> tuple[Column, Column]:
-        """The sums and counts of each group, added up value by value as pandas 0.20 does.
-
-        pandas 3 makes up for what rounding loses, and its sums differ in their last digits.
-        """
-        sizes = group(column).size()
-        enum = len(keys) == 1 and isinstance(key_columns[0].dtype, pd.CategoricalDtype)
-        places = key_columns[0].cat.codes if enum else group(column).ngroup().fillna(-1).astype(int)
-        values = column.to_numpy(dtype=float)
-        counted = (places.to_numpy() >= 0) & ~np.isnan(values)
-        places = places.to_numpy()[counted]
-        counts = np.bincount(places, minlength=len(sizes))
-        sums = np.bincount(places, weights=values[counted], minlength=len(sizes))
-        return pd.Series(sums, index=sizes.index), pd.Series(counts, index=sizes.index)
-
-    result = {}
+    groups = _Groups.of(table, keys)
+    result = groups.keys
     for column_name, name in functions.items():
         if column_name not in table.columns:
             raise RequestError(
                 500, f"No column {column_name!r} to aggregate; the table has {list(table.columns)!r}"
             )
-        if name not in _GROUPED_ALL:
-            raise _unknown(name, select, list(_GROUPED_ALL))
+        if name not in _GROUPED_NAMES:
+            raise _unknown(name, select, list(_GROUPED_NAMES))
         if column_name in keys:
             raise RequestError(500, f"Column {column_name!r} cannot be aggregated by {keys!r}")
-        column = table[column_name]
-        if name in _GROUPED_COUNTS:
-            result[column_name] = _GROUPED_COUNTS[name](group(column))
-        elif column.dtype.kind in "iufb" and name in {"sum", "mean"}:
-            sums, counts = add(column)
-            values = (sums if name == "sum" else sums / counts).where(counts > 0)
-            result[column_name] = _restore_type(values, column.dtype)
-        elif column.dtype.kind in "iufb":
-            result[column_name] = _aggregate_numbers(column, name, group)
-        else:
-            result[column_name] = _aggregate_others(column, name, group)
-    return texts_as_objects(pd.DataFrame(result, columns=list(functions)).reset_index())
+        result[column_name] = _aggregate_column(table[column_name], name, groups).reset_index(drop=True)
+    return texts_as_objects(result)
 
 
-def _aggregate_numbers(column: Column, name: str, group: Callable[[Any], Any]) -> Any:
+def _aggregate_column(column: Column, name: str, groups: _Groups) -> Any:
+    if name in _GROUPED_COUNTS:
+        return _GROUPED_COUNTS[name](groups.group(column))
+    if column.dtype.kind not in "iufb":
+        return _aggregate_others(column, name, groups)
+    if name in {"sum", "mean"}:
+        sums, counts = groups.add(column)
+        return _restore_type((sums if name == "sum" else sums / counts).where(counts > 0), column.dtype)
     if name in _GROUPED_AS_FLOATS or (column.dtype == bool and name in {*_GROUPED_VALUES, "quantile"}):
-        floats = _GROUPED_ALL[name](group(column.astype(float)))
+        floats = _GROUPED_ALL[name](groups.group(column.astype(float)))
         return _restore_type(floats, column.dtype) if name != "quantile" else floats
-    return _GROUPED_ALL[name](group(column))
+    return _GROUPED_ALL[name](groups.group(column))
 
 
-def _aggregate_others(column: Column, name: str, group: Callable[[Any], Any]) -> Any:
-    own = group(column)
-    if not own.ngroups and name not in _FLOATS_ONLY:
+def _aggregate_others(column: Column, name: str, groups: _Groups) -> Any:
+    own = groups.group(column)
+    if not len(groups) and name not in _FLOATS_ONLY:
         return own.first().astype(float)
     if name == "mad":
         return own.agg(lambda _: np.nan)
@@ -291,7 +323,7 @@ def _aggregate_others(column: Column, name: str, group: Callable[[Any], Any]) ->
         if name in _OF_OBJECTS:
             return own.agg(_OF_OBJECTS[name])
         if name in {"idxmax", "idxmin", "quantile", "skew"}:
-            return _GROUPED[name](group(_numbers(column, name)))
+            return _GROUPED[name](groups.group(_numbers(column, name)))
     if name in {"first", "last"}:
         return _GROUPED_ALL[name](own)
     raise RequestError(500, f"{name} needs numbers, and column {column.name!r} holds other values")

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from airflow_provider_qcache.devnode import expressions
-from airflow_provider_qcache.devnode.aggregates import aggregate, aggregate_groups
+from airflow_provider_qcache.devnode.aggregates import aggregate, aggregate_groups, count_groups
 from airflow_provider_qcache.devnode.errors import RequestError, malformed
 from airflow_provider_qcache.devnode.filters import where
 from airflow_provider_qcache.devnode.values import Column, is_null, py2_rank
@@ -55,8 +55,14 @@ def _query(stored: pd.DataFrame, table: pd.DataFrame, q: object) -> tuple[pd.Dat
         table = _select_groups(table, keys, q.get("select"))
     else:
         table = _select(_distinct(table, q.get("distinct")), q.get("select"))
-    table = _order_by(table, q.get("order_by"))
-    return _slice(table, q.get("offset"), q.get("limit")), len(table)
+    order = _order(table, q.get("order_by"))
+    for name in ("offset", "limit"):
+        if q.get(name) and not isinstance(q[name], int):
+            raise malformed(f"{name} must be an integer", q[name])
+    offset, limit = q.get("offset") or None, q.get("limit") or None
+    if order is None:
+        return table.iloc[offset:].iloc[:limit], len(table)
+    return table.iloc[order[offset:][:limit]], len(table)  # only the rows asked for are put in order
 
 
 def _group_keys(table: pd.DataFrame, group_by: Any) -> list[str]:
@@ -137,10 +143,7 @@ def _select_groups(table: pd.DataFrame, keys: list[str], select: Any) -> pd.Data
         raise RequestError(500, "group_by needs a select with aggregates")
     select = _check_select(select)
     if select == [["count"]]:
-        # With several keys QCache counts their combinations, those with nulls too.
-        several = len(keys) > 1
-        count = len(table.drop_duplicates(keys)) if several else table.groupby(keys, observed=False).ngroups
-        return pd.DataFrame({"count": [count]})
+        return pd.DataFrame({"count": [count_groups(table, keys)]})
     functions = _aggregates(select)
     if not functions:
         raise malformed("group_by needs an aggregate in select", select)
@@ -158,9 +161,10 @@ def _project(table: pd.DataFrame, select: list[Any]) -> pd.DataFrame:
     return table[names]
 
 
-def _order_by(table: pd.DataFrame, order_by: Any) -> pd.DataFrame:
+def _order(table: pd.DataFrame, order_by: Any) -> "np.ndarray[Any, np.dtype[np.intp]] | None":
+    """The places of the rows in the order asked for; None where they stay as they are."""
     if not order_by:
-        return table
+        return None
     if not isinstance(order_by, list):
         raise malformed("order_by must be a list", order_by)
     if not all(isinstance(name, str) for name in order_by):
@@ -177,10 +181,10 @@ def _order_by(table: pd.DataFrame, order_by: Any) -> pd.DataFrame:
     if len(names) == 1 and isinstance(column.dtype, pd.CategoricalDtype):
         # QCache sorts an enum by its codes, where nulls come first, and turns all around for descending.
         order = np.argsort(column.cat.codes.to_numpy(), kind="stable")
-        return table.iloc[order[::-1] if order_by[0].startswith("-") else order]
-    return table.sort_values(
-        by=names, ascending=[not name.startswith("-") for name in order_by], kind="stable", key=_sortable
-    )
+        return order[::-1] if order_by[0].startswith("-") else order
+    ordered = table[list(dict.fromkeys(names))].reset_index(drop=True)
+    ascending = [not name.startswith("-") for name in order_by]
+    return ordered.sort_values(by=names, ascending=ascending, kind="stable", key=_sortable).index.to_numpy()
 
 
 def _sortable(column: Column) -> Column:
@@ -193,12 +197,3 @@ def _sortable(column: Column) -> Column:
         return column
     values = [value if is_null(value) else (py2_rank(value), value) for value in column.tolist()]
     return pd.Series(pd.array(values, dtype=object), index=column.index)
-
-
-def _slice(table: pd.DataFrame, offset: Any, limit: Any) -> pd.DataFrame:
-    for name, value in (("offset", offset), ("limit", limit)):
-        if value and not isinstance(value, int):
-            raise malformed(f"{name} must be an integer", value)
-    if offset:
-        table = table.iloc[offset:]
-    return table.iloc[:limit] if limit else table

@@ -1,5 +1,6 @@
 """What a node holds: tables by key, the least recently used evicted first, and its statistics."""
 
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -14,6 +15,23 @@ _ENTRY_OVERHEAD = 100
 """Bytes that an entry takes beside its table, as QCache estimates it."""
 
 Clock = Callable[[], float]
+
+
+_SAMPLE = 1000
+"""Values of a column whose sizes tell the size of all."""
+
+
+def estimated_size(table: pd.DataFrame) -> int:
+    """Bytes of memory that a table takes, the texts of a long column judged by a sample of them."""
+    size = 0
+    for position in range(table.shape[1]):
+        column = table.iloc[:, position]
+        values = column.array
+        size += values.nbytes
+        if column.dtype == object and len(values):
+            sample = values[:: -(-len(values) // _SAMPLE)]
+            size += sum(map(sys.getsizeof, sample)) * len(values) // len(sample)
+    return size
 
 
 @dataclass
@@ -57,7 +75,7 @@ class Store:
         if key in self:
             self.delete(key)
         now = self._clock()
-        size = _ENTRY_OVERHEAD + int(table.memory_usage(index=True, deep=True).sum())
+        size = _ENTRY_OVERHEAD + estimated_size(table)
         self._entries[key] = _Entry(table, size, created=now, last_access=now)
         self.size += size
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_qcache.devnode.errors import RequestError
-from airflow_provider_qcache.devnode.store import Statistics, Store
+from airflow_provider_qcache.devnode.store import Statistics, Store, estimated_size
 
 
 class Clock:
@@ -116,3 +116,13 @@ def test_reading_statistics_starts_them_anew():
     }
     clock.now += 1
     assert statistics.read() == {"statistics_buffer_size": 2, "statistics_duration": 1}
+
+
+@pytest.mark.parametrize("rows", [0, 1, 1000, 30_000])
+def test_the_estimate_of_a_size_is_near(rows):
+    """Of pandas' own deep measure, where texts differ in length."""
+    texts = [("x" * (number % 50)) for number in range(rows)]
+    held = pd.DataFrame({"a": range(rows), "b": pd.Series(texts, dtype=object), "c": 0.5})
+    held["d"] = held["b"].astype("category")
+    exact = held.memory_usage(index=False, deep=True).sum()
+    assert estimated_size(held) == pytest.approx(exact, rel=0.15, abs=5000)
