@@ -1,4 +1,4 @@
-"""Arguments that are checked when they are given: an error names the argument, the value and what is allowed."""
+"""Arguments are checked when they are given: an error names argument, value and what is allowed."""
 
 from __future__ import annotations
 

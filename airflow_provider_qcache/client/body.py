@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, Final, Protocol, TypeAlias, runtime_checkable
+from typing import Any, BinaryIO, Final, Protocol, TypeAlias, runtime_checkable
 
 Content: TypeAlias = (
     "bytes | bytearray | memoryview | str | os.PathLike[str] | BinaryIO"
@@ -141,7 +141,7 @@ def _checked_pieces(pieces: Iterable[bytes]) -> Iterator[bytes]:
             yield bytes(piece)
 
 
-def body_of(content: Content) -> BytesBody | PathBody | FileBody | FunctionBody | IteratorBody:
+def body_of(content: Any) -> BytesBody | PathBody | FileBody | FunctionBody | IteratorBody:
     """The Body for any form of content; TypeError for what is none. A str is content, not a path."""
     if isinstance(content, bytes):
         return BytesBody(content)
@@ -152,7 +152,7 @@ def body_of(content: Content) -> BytesBody | PathBody | FileBody | FunctionBody 
     if isinstance(content, os.PathLike):
         return PathBody(content)
     if isinstance(content, _Readable):
-        return FileBody(content)
+        return FileBody(content)  # type: ignore[arg-type]  # its other methods are looked for there
     if callable(content):
         return FunctionBody(content)
     if isinstance(content, Iterator):

@@ -30,7 +30,7 @@ _MAX_JSON_ROW: Final = 4 << 20
 _UINT64_MAX: Final = 2**64 - 1
 
 
-def check_key(key: str) -> None:
+def check_key(key: Any) -> None:
     """Raise InvalidKey unless the key is one a QCache URL takes, unquoted."""
     if not isinstance(key, str) or _KEY(key) is None:
         raise InvalidKey(

@@ -376,13 +376,12 @@ class NodeTransport:
         context = _tls_context(settings, verify=verify) if parts.scheme == "https" else None
         self._adapter = _Adapter(context)
         # What urllib3 gives its own subclasses, requests' types do not show.
-        self._pool: Any = self._adapter.get_connection_with_tls_context(
-            request, verify, proxies=proxies, cert=None
-        )
+        pool: Any = self._adapter.get_connection_with_tls_context(request, verify, proxies=proxies, cert=None)
         target: str = self._adapter.request_url(request, proxies)
         self.base = target.removesuffix("/status")
         """What a request target starts with: the path, or the whole URL where a proxy forwards."""
-        self.proxied = self._pool.proxy is not None
+        self._pool = pool
+        self.proxied = pool.proxy is not None
         self._tunnel = connection_requires_http_tunnel(
             self._pool.proxy, self._pool.proxy_config, parts.scheme
         )
@@ -391,7 +390,7 @@ class NodeTransport:
         if "Authorization" in request.headers:
             fixed["Authorization"] = request.headers["Authorization"]
         if self.proxied and not self._tunnel:
-            fixed.update(self._pool.proxy_headers)
+            fixed.update(pool.proxy_headers)
         for name, value in fixed.items():
             head += check_header(name, value)
         self._head = head
