@@ -782,7 +782,13 @@ class QClient:
             upload = payload.upload
             if upload is None:
                 return transport.exchange(
-                    payload.method, payload.target, payload.headers, payload.body, limit, fresh=fresh
+                    payload.method,
+                    payload.target,
+                    payload.headers,
+                    payload.body,
+                    limit,
+                    body_wanted=payload.method != "DELETE",
+                    fresh=fresh,
                 )
             turn = payload.turns[node] if payload.turns is not None else None
             if turn is not None:
@@ -798,6 +804,7 @@ class QClient:
                     stream=wire_body.stream,
                     length=wire_body.length,
                     store=True,
+                    body_wanted=False,
                     fresh=fresh,
                 )
             finally:

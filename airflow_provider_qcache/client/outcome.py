@@ -106,7 +106,11 @@ def judge(kind: Kind, answer: Answer) -> Judgement:
     """What an answer is worth: a result, a miss, a failure or a lie."""
     status = answer.status
     if status == _SUCCESS[kind]:
-        return _RETURN if kind is not Kind.QUERY else _judge_result(answer)
+        if kind is Kind.QUERY:
+            return _judge_result(answer)
+        if answer.content.lstrip().startswith(b"<"):  # QCache's is empty; this is a page of something before it
+            return Judgement(Action.NEXT_NODE, Outcome.NOT_QCACHE, "it is HTML")
+        return _RETURN
     if status == 404 and kind is Kind.QUERY:
         return _MISS
     if status in (502, 503, 504):

@@ -347,7 +347,8 @@ class _Run:
     def _await_status(self, node: str) -> None:
         """Wait until a busy node answers its status, one store timeout long where there is no deadline."""
         engine = self.engine
-        until = min(self.deadline, engine.clock.now() + engine.store_timeout(self.request))
+        bounded = self.deadline < float("inf")
+        until = self.deadline if bounded else engine.clock.now() + engine.store_timeout(self.request)
         waits = 0
         while True:
             try:
@@ -365,7 +366,7 @@ class _Run:
             waits += 1
             pause = self._random_wait(waits)
             if engine.clock.now() + pause >= until:
-                end = "the deadline" if until == self.deadline else "one store timeout had passed"
+                end = "the deadline" if bounded else "one store timeout had passed"
                 raise self._uncertain(f"and the node's status was silent until {end}")
             self.sleep(pause)
 

@@ -92,7 +92,7 @@ class SendBody(Protocol):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Answer:
-    """What a node answered: ``content`` is decoded for a 200, and at most 64 KiB for anything else."""
+    """What a node answered; ``content`` is decoded, and empty where an error's is longer than 64 KiB."""
 
     status: int
     headers: http.client.HTTPMessage
@@ -410,12 +410,14 @@ class NodeTransport:
         stream: SendBody | None = None,
         length: int | None = None,
         store: bool = False,
+        body_wanted: bool = True,
         fresh: bool = False,
     ) -> Answer:
         """Send one request and read its answer; raises Failure, Cancelled, or what ``stream`` raises.
 
         ``target`` is what follows ``base``, ``headers`` whole lines, ``stream`` a body in pieces of
-        ``length`` bytes in all, or None to send it chunked. ``fresh`` asks for a connection that was never
+        ``length`` bytes in all, or None to send it chunked. Of an answer whose body is not ``body_wanted`` no more is read than of an
+        error's. ``fresh`` asks for a connection that was never
         used.
         """
         settings = self._settings
@@ -459,7 +461,7 @@ class NodeTransport:
                         sock.sendall(body)
                 else:
                     sock.sendall(head + b"\r\n")
-            except (BrokenPipeError, ConnectionResetError):
+            except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
                 # A node may answer and hang up before it has read everything; the answer can be there to
                 # read.
                 answered_early = True
@@ -471,11 +473,12 @@ class NodeTransport:
                 response.begin()
                 limit.phase = Phase.BODY
                 limit.idle = settings.read_timeout
-                if not store:
-                    limit.stage_end = _FOREVER
+                # An error, or an acknowledgement, is said by its status; its body is waited for no longer.
+                wanted = body_wanted and response.status == 200
+                limit.stage_end = _FOREVER if wanted else limit.now() + settings.read_timeout
                 if answered_early and response.status < 300:
                     raise Failure(Outcome.NOT_QCACHE, Phase.HEAD, detail="it answered before it had the body")
-                answer = self._read(response)
+                answer = self._read(response, wanted=wanted)
                 reusable = response.isclosed() and not response.will_close and not answered_early
             finally:
                 response.close()
@@ -543,12 +546,12 @@ class NodeTransport:
         if length is None:
             sock.sendall(b"0\r\n\r\n")
 
-    def _read(self, response: http.client.HTTPResponse) -> Answer:
+    def _read(self, response: http.client.HTTPResponse, *, wanted: bool) -> Answer:
         status = response.status
         headers = response.headers
         content_encoding = headers.get("Content-Encoding")
         most = self._settings.max_response_bytes
-        if status == 200:
+        if wanted:
             # What is incompressible grows a little in gzip and lz4.
             raw = _read_all(response, None if most is None else most + most // 128 + 1024)
             if raw is None:
@@ -563,7 +566,6 @@ class NodeTransport:
         try:
             raw = _read_all(response, _MAX_ERROR_BODY)
         except (OSError, http.client.HTTPException):
-            # The status has said what there is to say; a store's 201 is its acknowledgement.
             raw = None
         if raw is None:
             return Answer(status, headers, b"", None)

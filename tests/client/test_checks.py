@@ -92,7 +92,9 @@ def test_the_pieces_a_table_comes_in_make_no_difference(text: str, sizes: list[i
         (b'"a,b\n', {"byte": 5}, "quoted name"),
     ],
 )
-def test_bad_csv_is_refused_by_row_column_or_byte(content: bytes, names: dict[str, object], says: str) -> None:
+def test_bad_csv_is_refused_by_row_column_or_byte(
+    content: bytes, names: dict[str, object], says: str
+) -> None:
     for sizes in ([], [1] * len(content)):
         with pytest.raises(InvalidTable, match=says) as raised:
             feed(CsvCheck(), content, sizes)
@@ -116,7 +118,11 @@ def test_what_a_node_reads_is_accepted(content: bytes, rows: int) -> None:
 
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text(max_size=8),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False)
+    | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
     max_leaves=6,
 )
@@ -174,7 +180,9 @@ def test_bad_json_is_refused(content: bytes, says: str) -> None:
             feed(JsonCheck(), content, sizes)
 
 
-@pytest.mark.parametrize("content_type", ["text/plain", "text/csv; charset=latin-1", "Text/CSV", "application/json;charset=UTF-8"])
+@pytest.mark.parametrize(
+    "content_type", ["text/plain", "text/csv; charset=latin-1", "Text/CSV", "application/json;charset=UTF-8"]
+)
 def test_a_content_type_a_node_answers_with_415_is_refused(content_type: str) -> None:
     with pytest.raises(InvalidTable, match="Content-Type"):
         table_check(content_type)

@@ -109,7 +109,12 @@ class World:
         )
 
     def run(
-        self, kind: Kind = Kind.QUERY, seconds: float = FOREVER, *, repeatable: bool = True, nodes: int | None = None
+        self,
+        kind: Kind = Kind.QUERY,
+        seconds: float = FOREVER,
+        *,
+        repeatable: bool = True,
+        nodes: int | None = None,
     ) -> Done:
         request = Request(kind, "foo", f"{kind} 'foo'", self.nodes[:nodes], repeatable=repeatable)
         return self.engine.run(request, self.clock.now() + seconds)
@@ -147,7 +152,9 @@ def test_no_operation_passes_its_limit_its_deadline_or_its_waits(
     assert len(attempts) <= effective
     assert len(world.wire.sent) <= effective + (len(attempts) < len(world.wire.sent))
     assert world.clock.now() - started <= seconds + 0.5
-    asked = max((float(m.retry_after) for _, m in world.wire.sent if (m.retry_after or "x").isdecimal()), default=0)
+    asked = max(
+        (float(m.retry_after) for _, m in world.wire.sent if (m.retry_after or "x").isdecimal()), default=0
+    )
     assert max(world.clock.slept, default=0.0) <= max(policy.wait_max, asked)
 
 
@@ -157,7 +164,9 @@ def test_no_operation_passes_its_limit_its_deadline_or_its_waits(
     before=st.lists(st.builds(Meets, outcome=st.just(Outcome.REFUSED)), max_size=2),
     status=st.sampled_from(PERMANENT_STATUSES),
 )
-def test_what_asking_again_would_not_change_is_asked_once(kind: Kind, before: list[Meets], status: int) -> None:
+def test_what_asking_again_would_not_change_is_asked_once(
+    kind: Kind, before: list[Meets], status: int
+) -> None:
     world = World([*before, Meets(status=status), Meets()])
     with pytest.raises(QClientException) as raised:
         world.run(kind)
@@ -206,7 +215,10 @@ def test_a_miss_of_a_stand_in_names_the_nodes_that_were_silent_and_not_those_tha
 def test_waiting_for_nodes_goes_on_until_one_comes_back() -> None:
     silent = [Meets(Outcome.REFUSED)] * 9
     world = World(
-        [Meets(Outcome.REFUSED), Meets()], [*silent, Meets()], nodes=1, policy=RequestRetry(wait_for_nodes=True)
+        [Meets(Outcome.REFUSED), Meets()],
+        [*silent, Meets()],
+        nodes=1,
+        policy=RequestRetry(wait_for_nodes=True),
     )
     assert world.run(seconds=600).answer is not None
 

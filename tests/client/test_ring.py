@@ -71,7 +71,10 @@ def test_the_ring_of_three_nodes_is_the_one_that_is_written_down() -> None:
 
 def test_where_points_collide_the_node_listed_last_owns_them() -> None:
     # The same string twice is a collision of every point; two different ones need luck, which this is.
-    first, second = "n-1", "n"  # "n-1" + "-0" against "n" + "-1-0" is none, but hash collisions are found below
+    first, second = (
+        "n-1",
+        "n",
+    )  # "n-1" + "-0" against "n" + "-1-0" is none, but hash collisions are found below
     nodes = [first, second]
     points: dict[int, str] = {}
     number = 0
