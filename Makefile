@@ -27,7 +27,7 @@ test: $(TEST_ENV)/ready  ## Run the tests on Airflow 3.3. AIRFLOW=2.11: on the o
 
 lint: $(LINT_ENV)/ready  ## Check style (ruff) and types (mypy).
 	@$(LINT_ENV)/bin/ruff check --output-format concise
-	@$(LINT_ENV)/bin/ruff format --check
+	@$(LINT_ENV)/bin/ruff format --check --output-format concise
 	@$(LINT_ENV)/bin/mypy
 
 format: $(LINT_ENV)/ready  ## Mend what ruff can mend by itself.

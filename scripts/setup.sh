@@ -139,12 +139,12 @@ make_constraints() {
     env=.venv/newest-lint
     install "$env" "$python" --group lint
     touch "$env/ready"
-    renew lint "$env" make lint LINT_ENV="$env"
+    renew lint "$env" make --no-print-directory lint LINT_ENV="$env"
     for release in 3.3 2.11; do
         env=.venv/newest-$release
         install "$env" "$python" "apache-airflow==$release.*" -e ".[devnode]" --group test
         about_airflow "$env" >"$env/ready"
-        renew "airflow-$release" "$env" make test AIRFLOW=$release TEST_ENV="$env"
+        renew "airflow-$release" "$env" make --no-print-directory test AIRFLOW=$release TEST_ENV="$env"
     done
     rm -rf .venv/newest-*
 }

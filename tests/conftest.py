@@ -9,12 +9,38 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.conformance.pair import Pair
+from tests.conformance.tally import Tally
 from tests.servers import HOW_TO_GET_THE_REAL_SERVER, Server, make_certificates, real_python
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from ssl import SSLContext
 
     from tests.servers import Certificates
+
+
+TALLY = pytest.StashKey[Tally]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Count generated cases for the summary."""
+    config.stash[TALLY] = Tally()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say what the generated cases were."""
+    tally = config.stash[TALLY]
+    if tally.stores:
+        terminalreporter.section("conformance with QCache 0.9.3")
+        for line in tally.lines():
+            terminalreporter.line(line)
+        tally.write()
+
+
+@pytest.fixture(scope="session")
+def tally(pytestconfig: pytest.Config) -> Tally:
+    """Counts what is generated."""
+    return pytestconfig.stash[TALLY]
 
 
 def need_the_real_server() -> None:
@@ -55,23 +81,38 @@ def pair(shared_pair: Pair) -> Pair:
     return shared_pair
 
 
-@pytest.fixture
-def pair_with() -> Iterator[Callable[..., Pair]]:
-    """Start both servers with other options: `pair_with("--size", "1000")`."""
+@pytest.fixture(scope="session")
+def started_pairs() -> Iterator[Callable[..., Pair]]:
+    """Start both servers with options, once for each set of options."""
     need_the_real_server()
+    pairs: dict[tuple[str, ...], Pair] = {}
     with ExitStack() as stack:
 
-        def start(*options: str, tls: object = None) -> Pair:
-            real = Server.real(*options, tls=tls)
-            dev = Server.dev(*options, tls=tls)
-            for server in (real, dev):
-                stack.callback(server.stop)
-                server.launch()
-            pair = Pair(real.wait_until_up(), dev.wait_until_up())
-            stack.callback(pair.close)
-            return pair
+        def start(*options: str, tls: SSLContext | None = None) -> Pair:
+            if options not in pairs:
+                real = Server.real(*options, tls=tls)
+                dev = Server.dev(*options, tls=tls)
+                for server in (real, dev):
+                    stack.callback(server.stop)
+                    server.launch()
+                pairs[options] = Pair(real.wait_until_up(), dev.wait_until_up())
+                stack.callback(pairs[options].close)
+            return pairs[options]
 
         yield start
+
+
+@pytest.fixture
+def pair_with(started_pairs: Callable[..., Pair]) -> Callable[..., Pair]:
+    """Both servers with other options and nothing stored or counted: `pair_with("--size", "1000")`."""
+
+    def start(*options: str, tls: SSLContext | None = None) -> Pair:
+        pair = started_pairs(*options, tls=tls)
+        pair.forget()
+        pair.ask_raw("GET", "/qcache/statistics")
+        return pair
+
+    return start
 
 
 @pytest.fixture(scope="session")

@@ -63,7 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=_NAME,
         description="QCache 0.9.3 nodes for demos and tests. Prints a line for each node that answers.",
-        epilog="Ends on SIGTERM, on SIGINT and with the process that started it.",
+        epilog="Ends on SIGTERM, on SIGINT and with the process that started it; "
+        "setsid -f lets it outlive the shell.",
         allow_abbrev=False,
     )
     defaults = {field.name: field.default for field in dataclasses.fields(NodeOptions)}

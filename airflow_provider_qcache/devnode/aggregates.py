@@ -1,65 +1,135 @@
 """Aggregate functions of ``select``, with and without ``group_by``."""
 
+import operator
 from collections.abc import Callable
+from functools import reduce
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from airflow_provider_qcache.devnode.errors import RequestError, malformed
-from airflow_provider_qcache.devnode.filters import is_null, py2_rank
-
-Column = "pd.Series[Any]"
+from airflow_provider_qcache.devnode.values import Column, is_null, py2_rank, texts_as_objects
 
 
-def _numeric(column: "pd.Series[Any]", name: str) -> "pd.Series[Any]":
-    """A column as the numbers that QCache calculates with; nulls only are numbers too."""
+def _numbers(column: Column, name: str) -> Column:
+    """A column as the numbers QCache calculates with, where it can: booleans among nulls as 0.0 and 1.0."""
     if column.dtype.kind in "iufb":
         return column
+    if (name != "compound" or column.dtype == object) and all(
+        isinstance(value, (bool, int, float)) for value in column.tolist() if not is_null(value)
+    ):
+        return column.astype(object).astype(float)
     raise RequestError(500, f"{name} needs numbers, and column {column.name!r} holds other values")
 
 
-def _mad(column: "pd.Series[Any]") -> float:
+def _sum(column: Column) -> Any:
+    values = column.tolist()
+    if not values:
+        return 0.0
+    if all(isinstance(value, str) for value in values):
+        return _as_float("".join(values), column)
+    return _numbers(column, "sum").sum(min_count=1)
+
+
+def _product(column: Column) -> Any:
+    """A text is its own product, and nothing multiplies it but the 1 that stands for a null."""
+    if column.isna().all():
+        return np.nan
+    try:
+        return reduce(operator.mul, [1 if is_null(value) else value for value in column.tolist()])
+    except TypeError as error:
+        raise RequestError(
+            500, f"prod needs numbers, and column {column.name!r} holds other values"
+        ) from error
+
+
+def _prod(column: Column) -> Any:
+    if any(isinstance(value, str) for value in column.tolist()):
+        return _as_float(_product(column), column)
+    return _numbers(column, "prod").prod(min_count=1)
+
+
+def _skewness(column: Column) -> Any:
+    return 0 if column.count() >= 3 and column.var() == 0 else column.skew()
+
+
+def _kurtosis(column: Column) -> Any:
+    return 0 if column.count() >= 4 and column.var() == 0 else column.kurt()
+
+
+def _index_of(extreme: Callable[[Column], Any]) -> Callable[[Column], Any]:
+    """The number of the first row with the extreme; rows keep the number they have in the stored table."""
+
+    def index(column: Column) -> Any:
+        if column.empty:
+            raise RequestError(500, f"Column {column.name!r} has no rows to look for an extreme in")
+        return extreme(column) if column.notna().any() else np.nan
+
+    return index
+
+
+def _mad(column: Column) -> float:
     return float((column - column.mean()).abs().mean())
 
 
-def _compound(column: "pd.Series[Any]") -> float:
+def _compound(column: Any) -> Any:
     return (1 + column).prod(min_count=1) - 1
 
 
-def _text_extreme(column: "pd.Series[Any]", *, largest: bool) -> Any:
-    values = [value for value in column.tolist() if not is_null(value)]
-    if not values:
+def _extreme(column: Column, *, largest: bool) -> Any:
+    """The extreme of texts, or of values of several types: Python 2 has every number before every text.
+
+    QCache puts inf in a null's place for min and -inf for max, and takes the extreme of all.
+    """
+    null = -np.inf if largest else np.inf
+    values = [null if is_null(value) else value for value in column.tolist()]
+    if all(value is null for value in values):
         return np.nan
-    key: Callable[[Any], Any] = lambda value: (py2_rank(value), value)  # noqa: E731
+
+    def key(value: Any) -> Any:
+        return py2_rank(value), value
+
     return max(values, key=key) if largest else min(values, key=key)
 
 
-_PLAIN: dict[str, Callable[["pd.Series[Any]"], Any]] = {
-    "sum": lambda c: c.sum(min_count=1),
-    "prod": lambda c: c.prod(min_count=1),
+def _as_float(value: Any, column: Column) -> Any:
+    """The result for a column of objects, which QCache makes a float where it can, of a text too."""
+    if isinstance(value, bool):
+        return float(value) if column.hasnans else value
+    try:
+        return float(value) if isinstance(value, str) and value.isascii() and "_" not in value else value
+    except ValueError:
+        return value
+
+
+_PLAIN: dict[str, Callable[[Column], Any]] = {
     "mean": lambda c: c.astype(float).mean(),
     "median": lambda c: c.astype(float).median(),
     "std": lambda c: c.astype(float).std(),
     "var": lambda c: c.astype(float).var(),
     "sem": lambda c: c.astype(float).sem(),
-    "skew": lambda c: c.astype(float).skew(),
-    "kurt": lambda c: c.astype(float).kurt(),
+    "skew": lambda c: float(_skewness(c.astype(float))),
+    "kurt": lambda c: float(_kurtosis(c.astype(float))),
     "mad": lambda c: _mad(c.astype(float)),
     "quantile": lambda c: c.astype(float).quantile(),
     "compound": _compound,
-    "idxmax": lambda c: c.idxmax() if c.notna().any() else np.nan,
-    "idxmin": lambda c: c.idxmin() if c.notna().any() else np.nan,
+    "idxmax": _index_of(lambda c: c.idxmax()),
+    "idxmin": _index_of(lambda c: c.idxmin()),
 }
-_PLAIN["product"] = _PLAIN["prod"]
 _PLAIN["kurtosis"] = _PLAIN["kurt"]
-_PLAIN_ANY_TYPE: dict[str, Callable[["pd.Series[Any]"], Any]] = {
+_NUMBERS_AT_ONCE = {"mad", "quantile"}
+"""Functions that take no column of other values, even where all of these are booleans or nulls."""
+_PLAIN_ANY_TYPE: dict[str, Callable[[Column], Any]] = {
     "count": lambda c: c.count(),
-    "nunique": lambda c: c.nunique(),
+    "nunique": lambda c: c.nunique() if len(c) else np.nan,
     "all": lambda c: bool(c.dropna().astype(bool).all()),
     "any": lambda c: bool(c.dropna().astype(bool).any()),
-    "min": lambda c: _text_extreme(c, largest=False) if c.dtype == object else c.min(),
-    "max": lambda c: _text_extreme(c, largest=True) if c.dtype == object else c.max(),
+    "sum": _sum,
+    "prod": _prod,
+    "product": _prod,
+    "min": lambda c: c.min() if c.dtype.kind in "iufb" else _as_float(_extreme(c, largest=False), c),
+    "max": lambda c: c.max() if c.dtype.kind in "iufb" else _as_float(_extreme(c, largest=True), c),
 }
 
 
@@ -78,48 +148,72 @@ def aggregate(table: pd.DataFrame, select: list[Any], functions: dict[str, str])
     for column_name in sorted(functions):
         name = functions[column_name]
         if column_name not in table.columns:
-            raise RequestError(500, f"No column {column_name!r} to aggregate; the table has {list(table.columns)!r}")
+            raise RequestError(
+                500, f"No column {column_name!r} to aggregate; the table has {list(table.columns)!r}"
+            )
         column = table[column_name]
         if name in _PLAIN_ANY_TYPE:
             value = _PLAIN_ANY_TYPE[name](column)
         elif name in _PLAIN:
-            value = _PLAIN[name](_numeric(column, name))
+            if name in _NUMBERS_AT_ONCE and column.dtype.kind not in "iufb":
+                raise RequestError(500, f"{name} needs a column of numbers, which {column_name!r} is not")
+            value = _PLAIN[name](_numbers(column, name))
+        elif name in {"first", "last"}:
+            raise RequestError(500, f"{name} needs a group_by")
         else:
             raise _unknown(name, select, [*_PLAIN, *_PLAIN_ANY_TYPE])
         result[column_name] = [value]
-    return pd.DataFrame(result)
+    return texts_as_objects(pd.DataFrame(result))
 
 
 def _unknown(name: str, select: list[Any], allowed: list[str]) -> RequestError:
+    if not name.isascii():
+        return malformed("Unknown aggregate function", name)
     return malformed(f"Unknown aggregate function {name!r}; allowed: {', '.join(sorted(allowed))}", select)
 
 
-_GROUPED_COUNTS = {"count", "nunique", "size"}
-_GROUPED: dict[str, Callable[[Any], Any]] = {
+def _first_true(column: Column) -> Any:
+    """Any: Python's ``or`` over the values, which for texts gives the first one that is not empty."""
+    return reduce(lambda a, b: a or b, [False if is_null(value) else value for value in column.tolist()])
+
+
+def _last_true(column: Column) -> Any:
+    """All: Python's ``and`` over the values, which for texts gives the last one."""
+    return reduce(lambda a, b: a and b, [True if is_null(value) else value for value in column.tolist()])
+
+
+_GROUPED_COUNTS: dict[str, Callable[[Any], Any]] = {
+    "count": lambda g: g.count(),
+    "nunique": lambda g: g.nunique(),
+    "size": lambda g: g.size(),
+}
+_GROUPED_AS_FLOATS: dict[str, Callable[[Any], Any]] = {
     "sum": lambda g: g.sum(min_count=1),
     "prod": lambda g: g.prod(min_count=1),
-    "min": lambda g: g.min(),
-    "max": lambda g: g.max(),
     "mean": lambda g: g.mean(),
     "median": lambda g: g.median(),
-    "std": lambda g: g.std(),
     "var": lambda g: g.var(),
+}
+_GROUPED_VALUES: dict[str, Callable[[Any], Any]] = {
+    "min": lambda g: g.min(),
+    "max": lambda g: g.max(),
+    "first": lambda g: g.first(),
+    "last": lambda g: g.last(),
+}
+_GROUPED: dict[str, Callable[[Any], Any]] = {
+    "std": lambda g: g.std(),
     "sem": lambda g: g.sem(),
-    "skew": lambda g: g.skew(),
+    "skew": lambda g: g.agg(_skewness),
     "quantile": lambda g: g.quantile(),
     "mad": lambda g: g.agg(_mad),
     "idxmax": lambda g: g.agg(_PLAIN["idxmax"]),
     "idxmin": lambda g: g.agg(_PLAIN["idxmin"]),
-}
-_GROUPED_ANY_TYPE: dict[str, Callable[[Any], Any]] = {
-    "count": lambda g: g.count(),
-    "nunique": lambda g: g.nunique(),
-    "size": lambda g: g.size(),
-    "first": lambda g: g.first(),
-    "last": lambda g: g.last(),
-    "all": lambda g: g.all(),
     "any": lambda g: g.any(),
+    "all": lambda g: g.all(),
 }
+_FLOATS_ONLY = {"mean", "median", "var", "std", "sem"}
+"""Functions that refuse a column of other values even where it has no rows."""
+_GROUPED_ALL = {**_GROUPED_COUNTS, **_GROUPED_AS_FLOATS, **_GROUPED_VALUES, **_GROUPED}
 
 
 def aggregate_groups(
@@ -127,28 +221,83 @@ def aggregate_groups(
 ) -> pd.DataFrame:
     """One row of aggregates a group, sorted by key; rows with a null key are left out.
 
+    With a single key that is an enum, values of the enum that no row has make groups too.
+
     Raises:
         RequestError: 400 for an unknown function, 500 for a column that is not there or does not fit.
     """
-    groups = table.groupby(keys, observed=False, dropna=True, sort=True)
+    key_columns = [table[key] for key in keys]
+
+    def group(column: Column) -> Any:
+        return column.groupby(key_columns, observed=len(keys) > 1, dropna=True, sort=True)
+
     result = {}
     for column_name, name in functions.items():
-        if column_name not in table.columns or column_name in keys:
+        if column_name not in table.columns:
+            raise RequestError(
+                500, f"No column {column_name!r} to aggregate; the table has {list(table.columns)!r}"
+            )
+        if name not in _GROUPED_ALL:
+            raise _unknown(name, select, list(_GROUPED_ALL))
+        if column_name in keys:
             raise RequestError(500, f"Column {column_name!r} cannot be aggregated by {keys!r}")
         column = table[column_name]
-        if name in _GROUPED_ANY_TYPE:
-            values = _GROUPED_ANY_TYPE[name](groups[column_name])
-        elif name in _GROUPED:
-            values = _GROUPED[name](groups[column_name])
+        if name in _GROUPED_COUNTS:
+            result[column_name] = _GROUPED_COUNTS[name](group(column))
+        elif column.dtype.kind in "iufb":
+            result[column_name] = _aggregate_numbers(column, name, group)
         else:
-            raise _unknown(name, select, [*_GROUPED, *_GROUPED_ANY_TYPE])
-        result[column_name] = values if name in _GROUPED_COUNTS else _restore_type(values, column.dtype)
-    return pd.DataFrame(result, columns=list(functions)).reset_index()
+            result[column_name] = _aggregate_others(column, name, group)
+    return texts_as_objects(pd.DataFrame(result, columns=list(functions)).reset_index())
 
 
-def _restore_type(values: "pd.Series[Any]", dtype: Any) -> "pd.Series[Any]":
+def _aggregate_numbers(column: Column, name: str, group: Callable[[Any], Any]) -> Any:
+    if name in _GROUPED_AS_FLOATS or (column.dtype == bool and name in {*_GROUPED_VALUES, "quantile"}):
+        floats = _GROUPED_ALL[name](group(column.astype(float)))
+        return _restore_type(floats, column.dtype) if name != "quantile" else floats
+    return _GROUPED_ALL[name](group(column))
+
+
+def _aggregate_others(column: Column, name: str, group: Callable[[Any], Any]) -> Any:
+    own = group(column)
+    if column.empty and name not in _FLOATS_ONLY:
+        return own.first()
+    if name == "mad":
+        return own.agg(lambda _: np.nan)
+    if column.dtype == object:
+        if name in _OF_OBJECTS:
+            return own.agg(_OF_OBJECTS[name])
+        if name in {"idxmax", "idxmin", "quantile", "skew"}:
+            return _GROUPED[name](group(_numbers(column, name)))
+    if name in {"first", "last"}:
+        return _GROUPED_ALL[name](own)
+    raise RequestError(500, f"{name} needs numbers, and column {column.name!r} holds other values")
+
+
+def _concatenation(column: Column) -> Any:
+    """The sum of a group's texts, to which the 0 that stands for a null cannot be added."""
+    if column.isna().all():
+        return np.nan
+    try:
+        return reduce(operator.add, [0 if is_null(value) else value for value in column.tolist()])
+    except TypeError as error:
+        raise RequestError(500, f"sum needs texts without nulls in column {column.name!r}") from error
+
+
+_OF_OBJECTS: dict[str, Callable[[Column], Any]] = {
+    "min": lambda c: _extreme(c, largest=False),
+    "max": lambda c: _extreme(c, largest=True),
+    "sum": _concatenation,
+    "prod": _product,
+    "any": _first_true,
+    "all": _last_true,
+}
+
+
+def _restore_type(values: Column, dtype: Any) -> Column:
     """Aggregates of integers or booleans in their own type where none loses by it, as pandas 0.20 does."""
-    if dtype.kind not in "iub" or values.dtype.kind not in "iufb" or values.isna().any():
+    if dtype.kind == "f" or values.isna().any():
         return values
-    restored = values.astype(dtype)
+    with np.errstate(invalid="ignore"):
+        restored = values.astype(dtype)
     return restored if np.allclose(restored, values, rtol=0) else values

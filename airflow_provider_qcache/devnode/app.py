@@ -13,6 +13,7 @@ import signal
 import ssl
 import time
 from collections.abc import Callable
+from html import escape
 from typing import Any
 
 from tornado.httpserver import HTTPServer
@@ -39,7 +40,11 @@ class _Compression(OutputTransform):
         self._encoding = codec.negotiate(request.headers.get("Accept-Encoding", ""))
 
     def transform_first_chunk(
-        self, status_code: int, headers: HTTPHeaders, chunk: bytes, finishing: bool  # noqa: FBT001
+        self,
+        status_code: int,
+        headers: HTTPHeaders,
+        chunk: bytes,
+        finishing: bool,  # noqa: ARG002, FBT001
     ) -> tuple[int, HTTPHeaders, bytes]:
         if status_code == 200 and self._encoding:
             chunk = codec.compress(chunk, self._encoding)
@@ -49,7 +54,7 @@ class _Compression(OutputTransform):
 
 
 class _Handler(RequestHandler):
-    """Basic auth before everything else, and errors as plain texts."""
+    """Basic auth before everything else, and errors as small HTML pages, as QCache's are."""
 
     def initialize(self, basic_auth: str | None) -> None:
         self._basic_auth = basic_auth
@@ -76,9 +81,11 @@ class _Handler(RequestHandler):
         message = kwargs.get("message")
         if message is None:
             error = kwargs["exc_info"][1]
-            message = error.get_message() if isinstance(error, HTTPError) else f"{type(error).__name__}: {error}"
-        self.set_header("Content-Type", "text/plain; charset=utf-8")
-        self.finish(f"{status_code} {message}\n")
+            message = (
+                error.get_message() if isinstance(error, HTTPError) else f"{type(error).__name__}: {error}"
+            )
+        page = escape(f"{status_code}: {message}")
+        self.finish(f"<html><title>{page}</title><body>{page}</body></html>")
 
 
 class _StatusHandler(_Handler):
@@ -94,7 +101,11 @@ class _StatisticsHandler(_Handler):
 
     def get(self) -> None:
         self.set_header("Content-Type", "application/json; charset=utf-8")
-        answer = {**self._statistics.read(), "dataset_count": len(self._store), "cache_size": self._store.size}
+        answer = {
+            **self._statistics.read(),
+            "dataset_count": len(self._store),
+            "cache_size": self._store.size,
+        }
         self.write(json.dumps(answer))
 
 
@@ -139,7 +150,10 @@ class _DatasetHandler(_Handler):
             if q is not None:
                 self._query(key, q)
         except RequestError as error:
-            self.set_status(error.status)
+            if error.status != 400:
+                self.send_error(error.status, message=error.message)
+                return
+            self.set_status(400)
             self.write(json.dumps({"error": error.message}))
 
     def _query(self, key: str, q: object) -> None:
@@ -200,7 +214,8 @@ class _DatasetHandler(_Handler):
         charset = _CHARSET.match(parameters[0].strip()) if parameters else None
         if content_type not in {codec.JSON, codec.CSV} or (charset and charset[1] != "utf-8"):
             raise RequestError(
-                415, f"Content-Type {header!r} is not supported; allowed: {_TYPES}, with charset=utf-8 or none"
+                415,
+                f"Content-Type {header!r} is not supported; allowed: {_TYPES}, with charset=utf-8 or none",
             )
         return content_type
 

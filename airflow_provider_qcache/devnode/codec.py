@@ -8,6 +8,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,9 +16,10 @@ from typing import Any
 import lz4.block
 import numpy as np
 import pandas as pd
-from pandas.errors import DtypeWarning
+from pandas.errors import DtypeWarning, Pandas4Warning
 
 from airflow_provider_qcache.devnode.errors import RequestError
+from airflow_provider_qcache.devnode.values import Column, is_null, set_column, texts_as_objects
 
 CSV = "text/csv"
 JSON = "application/json"
@@ -48,7 +50,9 @@ def decompress(body: bytes, encoding: str | None) -> bytes:
         RequestError: 400 for another encoding, 500 for a body that is not what the header says.
     """
     if encoding not in _DECOMPRESS:
-        raise RequestError(400, f"Content-Encoding {encoding!r} is not supported; allowed: gzip, lz4, or none")
+        raise RequestError(
+            400, f"Content-Encoding {encoding!r} is not supported; allowed: gzip, lz4, or none"
+        )
     try:
         return _DECOMPRESS[encoding](body)
     except Exception as error:
@@ -82,35 +86,52 @@ def parse_csv(body: bytes, types: Mapping[str, str]) -> pd.DataFrame:
     except (ValueError, OverflowError, pd.errors.ParserError) as error:
         raise RequestError(500, f"The body is not a CSV table: {error}") from error
     # A first row longer than the header makes its leading fields an index, which is no part of any answer.
-    table = table.reset_index(drop=True)
+    table = texts_as_objects(table.reset_index(drop=True))
     for position, dtype in enumerate(table.dtypes):
-        if isinstance(dtype, pd.StringDtype):
-            table.isetitem(position, table.iloc[:, position].astype(object))
-        elif isinstance(dtype, pd.CategoricalDtype):
-            column = table.iloc[:, position]
-            table.isetitem(position, column.cat.rename_categories(column.cat.categories.astype(object)))
+        if dtype.kind == "O" and table.columns[position] not in types:
+            set_column(table, position, _big_integers_as_texts(table.iloc[:, position]))
+    for name in {name for name, dtype in types.items() if dtype == "category"}.intersection(table.columns):
+        table[name] = table[name].astype("category")
     table.columns = pd.Index([hide_name(str(name)) for name in table.columns], dtype=object)
     return table
 
 
 def _read_csv(body: bytes, types: Mapping[str, str], errors: str) -> pd.DataFrame:
+    # An enum is read as texts and made one afterwards: pandas would make ``True`` and ``False`` booleans.
+    read_as = {name: "object" if dtype == "category" else dtype for name, dtype in types.items()}
+
     def read(*, low_memory: bool) -> pd.DataFrame:
         return pd.read_csv(
             io.BytesIO(body),
-            dtype=dict(types),
+            dtype=read_as,
             na_values=[""],
             keep_default_na=False,
             encoding_errors=errors,
             low_memory=low_memory,
+            float_precision="legacy",  # rounds as QCache does, which conditions on floats can tell
         )
 
     with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Pandas4Warning)  # float_precision will go with pandas 4
         # Reading by chunks is the faster way, and tells where the chunks disagree on a column's type.
         warnings.simplefilter("error", DtypeWarning)
         try:
             return read(low_memory=True)
         except DtypeWarning:
             return read(low_memory=False)
+
+
+def _big_integers_as_texts(column: Column) -> Column:
+    """A column of integers beyond 64 bits as the texts that QCache keeps; others as they are."""
+    first = next((value for value in column if not is_null(value)), None)
+    return (
+        column.map(str, na_action="ignore").astype(object)
+        if isinstance(first, int) and not isinstance(first, bool)
+        else column
+    )
+
+
+_HIDDEN = re.compile("[\udc80-\udcff]")
 
 
 def hide_name(name: str) -> str:
@@ -144,18 +165,24 @@ def parse_json(body: bytes) -> pd.DataFrame:
         if not isinstance(record, dict):
             raise RequestError(500, f"Item {position} of the list is {type(record).__name__}, not an object")
     names = sorted(set().union(*records))
-    table = pd.DataFrame.from_records(records, columns=names) if names else pd.DataFrame()
+    if not names:
+        return pd.DataFrame()
+    objects = pd.DataFrame(
+        {name: [record.get(name, np.nan) for record in records] for name in names}, dtype=object
+    )
+    table = objects.infer_objects()
     table.columns = table.columns.astype(object)
+    for position, dtype in enumerate(table.dtypes):
+        if isinstance(dtype, pd.StringDtype):
+            set_column(table, position, objects.iloc[:, position])
     for position, name in enumerate(names):
         column = table.iloc[:, position]
-        if isinstance(column.dtype, pd.StringDtype):
-            table.isetitem(position, column.astype(object))
-        elif column.dtype == object:
+        if column.dtype == object:
             _check_integers(name, column)
     return table
 
 
-def _check_integers(name: str, column: "pd.Series[Any]") -> None:
+def _check_integers(name: str, column: Column) -> None:
     """Refuse integers beyond 64 bits, as QCache does unless a text, list or object came before them."""
     for row, value in enumerate(column):
         if isinstance(value, (str, list, dict)):
@@ -168,13 +195,22 @@ def to_json(table: pd.DataFrame) -> bytes:
     """Write a table as a JSON list of objects.
 
     Raises:
-        RequestError: 500 where two columns have one name, or bytes in the table are not UTF-8.
+        RequestError: 500 where two columns have one name.
     """
     shown = table.set_axis([show_name(name) for name in table.columns], axis="columns")
     try:
-        return shown.to_json(orient="records").encode("ascii")
-    except (ValueError, UnicodeError) as error:
+        try:
+            text = shown.to_json(orient="records")
+        except UnicodeEncodeError:
+            text = shown.map(_replace_bytes).rename(columns=_replace_bytes).to_json(orient="records")
+    except (ValueError, OverflowError) as error:
         raise RequestError(500, f"The result cannot be written as JSON: {error}") from error
+    return text.encode("ascii")
+
+
+def _replace_bytes(value: Any) -> Any:
+    """A text in which U+FFFD stands for every byte that is not UTF-8; other values as they are."""
+    return re.sub("[\ud800-\udfff]", "\ufffd", value) if isinstance(value, str) else value
 
 
 def to_csv(table: pd.DataFrame) -> bytes:
@@ -185,7 +221,7 @@ def to_csv(table: pd.DataFrame) -> bytes:
     """
     names = [str(name) for name in table.columns]
     for name in names:
-        if show_name(name) == name and not name.isascii():
+        if not name.isascii() and not _HIDDEN.search(name):
             raise RequestError(500, f"Column {name!r} is outside ASCII and came as JSON: ask for JSON")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -194,10 +230,13 @@ def to_csv(table: pd.DataFrame) -> bytes:
         writer.writerows(zip(*(_csv_fields(table.iloc[:, i]) for i in range(len(names))), strict=True))
     else:
         text.write("\n" * len(table))
-    return text.getvalue().encode("utf-8", "surrogateescape")
+    try:
+        return text.getvalue().encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half a surrogate pair, from JSON
+        return text.getvalue().encode("utf-8", "replace")
 
 
-def _csv_fields(column: "pd.Series[Any]") -> list[Any]:
+def _csv_fields(column: Column) -> list[Any]:
     values = column.to_numpy()
     if values.dtype.kind == "f":
         return float_fields(values)

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from airflow_provider_qcache.devnode.errors import RequestError, malformed
+from airflow_provider_qcache.devnode.values import Column, is_null, py2_rank
 
 COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     "==": operator.eq,
@@ -50,7 +51,7 @@ def where(table: pd.DataFrame, clause: object, subquery: SubQuery) -> pd.DataFra
     raise RequestError(500, f"where must be a condition, and this is none: {clause!r}")
 
 
-def _is_boolean_object(mask: "pd.Series[Any]") -> bool:
+def _is_boolean_object(mask: Column) -> bool:
     return mask.dtype == object and len(mask) > 0 and all(isinstance(value, bool) for value in mask)
 
 
@@ -87,13 +88,17 @@ class _Filter:
         except TypeError as error:
             raise malformed(f"The types do not go together ({error})", condition) from error
 
-    def _column(self, name: object, subject: object) -> "pd.Series[Any]":
+    def _column(self, name: object, subject: object) -> Column:
+        if isinstance(name, list) and all(
+            isinstance(item, str) and item in self._table.columns for item in name
+        ):
+            raise RequestError(500, f"One column's name is needed here, not the list {name!r}")
         if not isinstance(name, str) or name not in self._table.columns:
             raise malformed(f"No column {name!r}; the table has {list(self._table.columns)!r}", subject)
-        column = self._table[name]
+        column: Any = self._table[name]
         if isinstance(column, pd.DataFrame):
             raise RequestError(500, f"More than one column is named {name!r}")
-        return column
+        return column  # type: ignore[no-any-return]
 
     @staticmethod
     def _arguments(condition: list[Any], count: int) -> list[Any]:
@@ -109,7 +114,13 @@ class _Filter:
     def _join(self, condition: list[Any]) -> Any:
         if len(condition) < 2:
             raise malformed(f"{condition[0]} takes one condition or more", condition)
-        return reduce(_JOINS[condition[0]], map(self._mask, condition[1:]))
+
+        def join(left: Any, right: Any) -> Any:
+            if isinstance(getattr(right, "dtype", None), pd.CategoricalDtype):
+                raise RequestError(500, f"An enum is no condition: {condition!r}")
+            return _JOINS[condition[0]](left, right)
+
+        return reduce(join, map(self._mask, condition[1:]))
 
     def _mask(self, condition: Any) -> Any:
         mask = self.evaluate(condition)
@@ -134,10 +145,8 @@ class _Filter:
         column = self._column(name, condition)
         if not isinstance(bits, int):
             raise malformed("The argument must be an integer", condition)
-        if column.dtype.kind not in "iub":
-            raise malformed(f"Column {name!r} does not hold integers", condition)
-        found = column & bits
-        return found > 0 if condition[0] == "any_bits" else found == bits
+        found = _common_bits(column, bits)
+        return _series(found > 0 if condition[0] == "any_bits" else found == bits, column)
 
     def _in(self, condition: list[Any]) -> Any:
         name, values = self._arguments(condition, 2)
@@ -146,13 +155,15 @@ class _Filter:
             if name not in result.columns:
                 raise malformed(f"The sub-query's result has no column {name!r}", condition)
             if isinstance(result[name].dtype, pd.CategoricalDtype):
-                raise malformed(f"The sub-query's column {name!r} is an enum, which in does not take", condition)
+                raise malformed(
+                    f"The sub-query's column {name!r} is an enum, which in does not take", condition
+                )
             return is_in(self._column(name, condition), result[name].to_numpy())
         if not isinstance(values, list):
             raise malformed("in takes a list of values or a sub-query", condition)
-        # A text of a query is unicode in QCache and a text of a table is bytes: outside ASCII they never match.
+        # In QCache a query's texts are unicode and a table's are bytes: outside ASCII they never match.
         array = np.empty(len(values), dtype=object)
-        array[:] = [value if not isinstance(value, str) or value.isascii() else None for value in values]
+        array[:] = [value if not isinstance(value, str) or value.isascii() else object() for value in values]
         return is_in(self._column(name, condition), array)
 
     def _like(self, condition: list[Any]) -> Any:
@@ -160,22 +171,49 @@ class _Filter:
         if not isinstance(text, str) or not is_quoted(text):
             raise malformed(f"{condition[0]} takes a quoted text", condition)
         column = self._column(name, condition)
-        if column.dtype != object and not isinstance(column.dtype, pd.CategoricalDtype):
+        is_enum = isinstance(column.dtype, pd.CategoricalDtype)
+        if column.dtype != object and not is_enum:
             raise malformed(f"Column {name!r} does not hold texts", condition)
+        if is_enum and column.hasnans:
+            raise RequestError(500, f"{condition[0]} cannot search the enum {name!r}, which has nulls")
         return matches(column, _like_pattern(text, ignore_case=condition[0] == "ilike"))
+
+
+def _common_bits(column: Column, bits: int) -> Column:
+    """The bits that a column's values share with ``bits``; of booleans, whether they share any.
+
+    Raises:
+        TypeError: the column holds other values.
+    """
+    if column.dtype.kind in "iu":
+        if (column.dtype.kind == "i" and 2**63 <= bits < 2**64) or (column.dtype.kind == "u" and bits < 0):
+            raise TypeError(f"{bits} and {column.dtype}")
+        found = [value & bits for value in column.tolist()]
+        if any(not -(2**63) <= value < 2**64 for value in found):
+            raise RequestError(500, f"{bits} does not fit 64 bits")
+    elif column.dtype in {np.dtype(bool), np.dtype(object)}:
+        values = column.tolist()
+        if any(map(is_null, values)):
+            bits = bool(bits)
+        found = [False if is_null(value) else bool(value & bits) for value in values]
+    else:
+        raise TypeError(f"bits of {column.dtype}")
+    return pd.Series(found, index=column.index, dtype=object)
 
 
 def _like_pattern(text: str, *, ignore_case: bool) -> re.Pattern[str]:
     inner = text[1:-1]
     inner = inner[1:] if inner.startswith("%") else "^" + inner
     inner = inner[:-1] if inner.endswith("%") else inner + "$"
+    # Python 3 wants flags like (?i) before everything else, and so before the anchor.
+    inner = re.sub(r"^\^(\(\?[aiLmsux]+\))", r"\1^", inner)
     try:
         return re.compile(inner, re.ASCII | (re.IGNORECASE if ignore_case else 0))
-    except (re.error, RecursionError, OverflowError) as error:
+    except (re.error, ValueError, RecursionError, OverflowError) as error:
         raise RequestError(500, f"{text!r} is not a regular expression: {error}") from error
 
 
-def matches(column: "pd.Series[Any]", pattern: re.Pattern[str]) -> "pd.Series[bool]":
+def matches(column: Column, pattern: re.Pattern[str]) -> Column:
     """Which texts of a column a pattern is found in; what is not text has no match.
 
     QCache's texts are UTF-8 bytes, so that ``.`` matches one byte: a text outside ASCII is searched as its
@@ -186,22 +224,27 @@ def matches(column: "pd.Series[Any]", pattern: re.Pattern[str]) -> "pd.Series[bo
     def found(value: object) -> bool:
         if not isinstance(value, str):
             return False
-        return search(value if value.isascii() else value.encode("utf-8", "surrogateescape").decode("latin-1")) is not None
+        return (
+            search(value if value.isascii() else value.encode("utf-8", "surrogateescape").decode("latin-1"))
+            is not None
+        )
 
     return pd.Series([found(value) for value in column.tolist()], index=column.index, dtype=bool)
 
 
-def compare(name: str, left: "pd.Series[Any]", right: Any) -> "pd.Series[bool]":
+def compare(name: str, left: Column, right: Any) -> Column:
     """Compare a column with a column or a literal; a null equals nothing and is neither less nor greater.
 
     Raises:
         TypeError: numbers with a text, or enums by order.
     """
     function = COMPARISONS[name]
-    if isinstance(left.dtype, pd.CategoricalDtype) or isinstance(getattr(right, "dtype", None), pd.CategoricalDtype):
+    if isinstance(left.dtype, pd.CategoricalDtype) or isinstance(
+        getattr(right, "dtype", None), pd.CategoricalDtype
+    ):
         return _compare_enum(name, left, right)
     if isinstance(right, pd.Series):
-        if left.dtype == object or right.dtype == object:
+        if object in (left.dtype, right.dtype):
             return _compare_objects(name, left, right.tolist())
         return _series(function(left.to_numpy(), right.to_numpy()), left)
     if left.dtype == object:
@@ -210,25 +253,26 @@ def compare(name: str, left: "pd.Series[Any]", right: Any) -> "pd.Series[bool]":
         return _compare_objects(name, left, [right] * len(left))
     if isinstance(right, str):
         raise TypeError(f"a text and {left.dtype}")
-    if right is None or right != right:
+    if is_null(right):
         return pd.Series(data=name == "!=", index=left.index)
     if isinstance(right, (dict, list)):
         return _compare_objects(name, left, [right] * len(left))
-    return _series(function(left.to_numpy(), right), left)
+    numbers = left.astype("int64") if left.dtype == bool else left  # of which NumPy compares any integer
+    return _series(function(numbers.to_numpy(), right), left)
 
 
-def _series(values: Any, like: "pd.Series[Any]") -> "pd.Series[bool]":
+def _series(values: Any, like: Column) -> Column:
     return pd.Series(values, index=like.index, dtype=bool)
 
 
-def _compare_text(name: str, left: "pd.Series[Any]", right: str) -> "pd.Series[bool]":
+def _compare_text(name: str, left: Column, right: str) -> Column:
     values = left.to_numpy()
     if name in {"==", "!="}:
         return _series(COMPARISONS[name](values, right), left)
     return _compare_objects(name, left, [right] * len(left))
 
 
-def _compare_enum(name: str, left: "pd.Series[Any]", right: Any) -> "pd.Series[bool]":
+def _compare_enum(name: str, left: Column, right: Any) -> Column:
     if name not in {"==", "!="}:
         raise TypeError("enums have no order")
     if isinstance(right, pd.Series):
@@ -247,11 +291,12 @@ def _compare_enum(name: str, left: "pd.Series[Any]", right: Any) -> "pd.Series[b
     return equal if name == "==" else ~equal
 
 
-def _compare_objects(name: str, left: "pd.Series[Any]", right: list[Any]) -> "pd.Series[bool]":
+def _compare_objects(name: str, left: Column, right: list[Any]) -> Column:
     function = COMPARISONS[name]
+    nulls_differ = left.dtype == object  # pandas looks for nulls only there
 
     def holds(a: Any, b: Any) -> bool:
-        if is_null(a) or is_null(b):
+        if nulls_differ and (is_null(a) or is_null(b)):
             return name == "!="
         try:
             return bool(function(a, b))
@@ -261,36 +306,30 @@ def _compare_objects(name: str, left: "pd.Series[Any]", right: list[Any]) -> "pd
     return _series([holds(a, b) for a, b in zip(left.tolist(), right, strict=True)], left)
 
 
-def is_null(value: object) -> bool:
-    """Whether a value of a table or of a query is null: None or NaN."""
-    return value is None or value != value
-
-
-def py2_rank(value: object) -> int:
-    """The place of a value's type among the types, where Python 2 orders values of different types."""
-    if isinstance(value, (int, float)):
-        return 0
-    return {dict: 1, list: 2, str: 3}[type(value)]
-
-
-def is_in(column: "pd.Series[Any]", values: "np.ndarray[Any, Any]") -> "pd.Series[bool]":
+def is_in(column: Column, values: "np.ndarray[Any, Any]") -> Column:
     """Which values of a column are among ``values``.
 
     Numbers are looked for as the column's type where every value can be made one: in a column of integers
     1.5 finds 1, and so does the text ``1``.
     """
     kind = column.dtype.kind
-    if kind in "iuf":
+    if kind in "iufb":
         dtype = np.dtype("float64" if kind == "f" else "int64")
         try:
-            wanted = values.astype("uint64" if kind == "u" else dtype).astype(dtype)
-        except (TypeError, ValueError, OverflowError):
+            numbers = values.astype("uint64" if kind in "ub" else dtype).astype(dtype)
+        except OverflowError as error:
+            raise RequestError(500, f"in: {values.tolist()!r} does not fit 64 bits") from error
+        except (TypeError, ValueError):
             pass
         else:
-            return _series(column.astype(dtype).isin(wanted), column)
-    have_null = values.dtype == object and any(value is np.nan for value in values)
-    wanted = {value for value in values.tolist() if not is_null(value)}
-    return _series(
-        [value in wanted if not is_null(value) else have_null for value in column.tolist()],
-        column,
-    )
+            return pd.Series(column.to_numpy().astype(dtype), index=column.index).isin(numbers)
+    wanted = {value for value in values.tolist() if value == value}
+    # A null is found where it is the same object: None of JSON, and the NaN of a sub-query's result.
+    nan_wanted = any(value is np.nan for value in values)  # noqa: PLW0177
+
+    def is_wanted(value: Any) -> bool:
+        if value != value:
+            return nan_wanted
+        return not isinstance(value, (list, dict)) and value in wanted
+
+    return _series([is_wanted(value) for value in column.tolist()], column)

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from airflow_provider_qcache.devnode.errors import RequestError
+from airflow_provider_qcache.devnode.values import Column
 
 _DTYPES = {"string": "object", "enum": "category", "float": "float64"}
 _INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
@@ -30,7 +31,9 @@ def column_types(entries: Sequence[Sequence[str]]) -> dict[str, str]:
             raise RequestError(500, f"X-QCache-types: {'='.join(entry)!r} is not of the form column=type")
         column, name = entry
         if name not in _DTYPES:
-            raise RequestError(400, f"Type {name!r} of column {column!r} is unknown; allowed: {', '.join(_DTYPES)}")
+            raise RequestError(
+                400, f"Type {name!r} of column {column!r} is unknown; allowed: {', '.join(_DTYPES)}"
+            )
         result[column] = _DTYPES[name]
     return result
 
@@ -57,7 +60,7 @@ def add_stand_ins(table: pd.DataFrame, entries: Sequence[Sequence[str]]) -> pd.D
     return table
 
 
-def _constant(name: str, value: str, index: "pd.Index[int]") -> "pd.Series[int | float | str]":
+def _constant(name: str, value: str, index: "pd.Index[int]") -> Column:
     if _INTEGER.fullmatch(value):
         if not -(2**63) <= int(value) < 2**63:
             raise RequestError(500, f"X-QCache-stand-in-columns: {value} of {name!r} does not fit 64 bits")

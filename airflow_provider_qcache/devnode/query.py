@@ -11,7 +11,8 @@ import pandas as pd
 from airflow_provider_qcache.devnode import expressions
 from airflow_provider_qcache.devnode.aggregates import aggregate, aggregate_groups
 from airflow_provider_qcache.devnode.errors import RequestError, malformed
-from airflow_provider_qcache.devnode.filters import is_null, py2_rank, where
+from airflow_provider_qcache.devnode.filters import where
+from airflow_provider_qcache.devnode.values import Column, is_null, py2_rank
 
 _CLAUSES = ("select", "where", "group_by", "distinct", "order_by", "offset", "limit", "from")
 _ALIAS = re.compile(r"[A-Za-z0-9_-]+")
@@ -63,6 +64,8 @@ def _group_keys(table: pd.DataFrame, group_by: Any) -> list[str]:
     if not isinstance(group_by, list):
         raise malformed("group_by must be a list", group_by)
     for name in group_by:
+        if name is None or isinstance(name, list):
+            raise RequestError(500, f"group_by takes names of columns, not {name!r}")
         if not isinstance(name, str) or name not in table.columns:
             raise malformed(f"group_by names {name!r}, which is not in the table", group_by)
     return group_by
@@ -73,8 +76,8 @@ def _distinct(table: pd.DataFrame, distinct: Any) -> pd.DataFrame:
         return table
     if not distinct:
         return table.drop_duplicates()
-    names = [distinct] if isinstance(distinct, str) else distinct
-    for name in names if isinstance(names, list) else [names]:
+    names = list(distinct) if isinstance(distinct, (list, dict)) else [distinct]
+    for name in names:
         if not isinstance(name, str) or name not in table.columns:
             raise RequestError(500, f"distinct names {name!r}, which is not in the table")
     return table.drop_duplicates(subset=names)
@@ -131,7 +134,10 @@ def _select_groups(table: pd.DataFrame, keys: list[str], select: Any) -> pd.Data
         raise RequestError(500, "group_by needs a select with aggregates")
     select = _check_select(select)
     if select == [["count"]]:
-        return pd.DataFrame({"count": [table.groupby(keys, observed=False).ngroups]})
+        # With several keys QCache counts their combinations, those with nulls too.
+        several = len(keys) > 1
+        count = len(table.drop_duplicates(keys)) if several else table.groupby(keys, observed=False).ngroups
+        return pd.DataFrame({"count": [count]})
     functions = _aggregates(select)
     if not functions:
         raise malformed("group_by needs an aggregate in select", select)
@@ -141,7 +147,7 @@ def _select_groups(table: pd.DataFrame, keys: list[str], select: Any) -> pd.Data
 def _project(table: pd.DataFrame, select: list[Any]) -> pd.DataFrame:
     names = [expression[1] if isinstance(expression, list) else expression for expression in select]
     for name in names:
-        if isinstance(name, dict):
+        if isinstance(name, (dict, bool)):
             raise RequestError(500, f"select takes names and lists, not {name!r}")
     missing = [name for name in names if not isinstance(name, str) or name not in table.columns]
     if missing:
@@ -159,7 +165,9 @@ def _order_by(table: pd.DataFrame, order_by: Any) -> pd.DataFrame:
     names = [name.removeprefix("-") for name in order_by]
     for name in names:
         if name not in table.columns:
-            raise malformed(f"order_by needs a column of the result, which has {list(table.columns)!r}", [name])
+            raise malformed(
+                f"order_by needs a column of the result, which has {list(table.columns)!r}", [name]
+            )
         if isinstance(table[name], pd.DataFrame):
             raise RequestError(500, f"More than one column is named {name!r}")
     return table.sort_values(
@@ -167,9 +175,13 @@ def _order_by(table: pd.DataFrame, order_by: Any) -> pd.DataFrame:
     )
 
 
-def _sortable(column: "pd.Series[Any]") -> "pd.Series[Any]":
+def _sortable(column: Column) -> Column:
     """A column that Python 3 can sort: values of different types ordered as Python 2 does."""
-    if column.dtype != object or pd.api.types.infer_dtype(column, skipna=True) in {"string", "boolean", "empty"}:
+    if column.dtype != object or pd.api.types.infer_dtype(column, skipna=True) in {
+        "string",
+        "boolean",
+        "empty",
+    }:
         return column
     values = [value if is_null(value) else (py2_rank(value), value) for value in column.tolist()]
     return pd.Series(pd.array(values, dtype=object), index=column.index)

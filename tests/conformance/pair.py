@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -74,10 +75,12 @@ class Pair:
     def __init__(self, real: Server, dev: Server) -> None:
         self.real, self.dev = self.servers = (real, dev)
         self._connections: list[Connection | None] = [None, None]
-        self._stored: set[str] = set()
+        self._stored = {"t"}
 
     def ask(self, request: Request) -> tuple[Answer, Answer]:
         """The answers of both, the real server's first."""
+        if request.method == "POST" and (stored := re.fullmatch(r"/qcache/dataset/([\w-]+)/?", request.target)):
+            self._stored.add(stored[1])
         return self._ask(0, request), self._ask(1, request)
 
     def _ask(self, which: int, request: Request) -> Answer:
@@ -91,8 +94,7 @@ class Pair:
         return answer
 
     def _findings_with(self, table: Table, query: Query) -> list[Finding]:
-        for which in (0, 1):
-            self._ask(which, store_request(table, "generated-else"))
+        self.ask(store_request(table, "generated-else"))
         return self._case(table, query, query_request(query, "generated-else"), "generated-else").findings
 
     def same(
@@ -116,13 +118,11 @@ class Pair:
 
     def csv(self, body: str | bytes, headers: dict[str, str] | None = None, *, key: str = "t") -> Answer:
         """Store CSV."""
-        self._stored.add(key)
         data = body.encode() if isinstance(body, str) else body
         return self.same("POST", f"/qcache/dataset/{key}", {"Content-Type": "text/csv", **(headers or {})}, data)
 
     def json(self, body: Any, headers: dict[str, str] | None = None, *, key: str = "t") -> Answer:
         """Store JSON, given as objects or as it is written."""
-        self._stored.add(key)
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         headers = {"Content-Type": "application/json", **(headers or {})}
         return self.same("POST", f"/qcache/dataset/{key}", headers, data)
@@ -157,7 +157,7 @@ class Pair:
         """Delete what was stored."""
         for key in self._stored:
             self.ask(Request("DELETE", f"/qcache/dataset/{key}"))
-        self._stored.clear()
+        self._stored = {"t"}
 
     def close(self) -> None:
         """Close the connections."""
@@ -189,13 +189,35 @@ class Pair:
         return Case(table, query, real, dev, findings, frozenset(names))
 
 
-def smaller(pair: Pair, case: Case, same: Any, budget: int = 150) -> Case:
-    """A smaller case for which `same(case)` still holds: fewer rows, columns and clauses."""
+def kind(case: Case) -> tuple[Any, ...]:
+    """What differs, coarsely: what a smaller case must keep."""
+    first = case.findings[0]
+    if first.kind == "status":
+        return ("status", first.real, first.dev)
+    if first.kind in ("cell", "csv cell"):
+        return (first.kind, cell_kind(first.real), cell_kind(first.dev))
+    return (first.kind,)
+
+
+def cell_kind(value: Any) -> str:
+    """The sort of a cell: its type, and for text whether it looks like a number."""
+    if not isinstance(value, str):
+        return type(value).__name__
+    try:
+        float(value)
+    except ValueError:
+        return "text" if value else "empty"
+    return "float text" if "." in value or "e" in value else "int text"
+
+
+def smaller(pair: Pair, case: Case, budget: int = 150) -> Case:
+    """A smaller case that differs in the same way: fewer rows, columns and clauses."""
+    wanted = kind(case)
     while budget > 0:
         for example in _reductions(case):
             budget -= 1
             tried = list(pair.run(example))[-1]
-            if (tried.query is None) == (case.query is None) and tried.findings and same(tried):
+            if (tried.query is None) == (case.query is None) and tried.findings and kind(tried) == wanted:
                 case = tried
                 break
             if budget <= 0:

@@ -20,29 +20,9 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from tests.conformance.generate import QUERIES_PER_TABLE, Example, examples
-from tests.conformance.pair import Case, Pair, smaller
+from tests.conformance.pair import Case, Pair, kind, smaller
+from tests.conformance.tally import Tally
 from tests.servers import Server
-
-
-def kind(case: Case) -> tuple[Any, ...]:
-    """What differs, coarsely: what a smaller case must keep."""
-    first = case.findings[0]
-    if first.kind == "status":
-        return ("status", first.real, first.dev)
-    if first.kind in ("cell", "csv cell"):
-        return (first.kind, cell_kind(first.real), cell_kind(first.dev))
-    return (first.kind,)
-
-
-def cell_kind(value: Any) -> str:
-    """The sort of a cell: its type, and for text whether it looks like a number."""
-    if not isinstance(value, str):
-        return type(value).__name__
-    try:
-        float(value)
-    except ValueError:
-        return "text" if value else "empty"
-    return "float text" if "." in value or "e" in value else "int text"
 
 
 def shape(q: Any) -> Any:
@@ -73,36 +53,24 @@ class Survey:
     def __init__(self, pair: Pair, *, per_group: int) -> None:
         self.pair = pair
         self.per_group = per_group
-        self.cases = Counter[str]()
-        self.met = Counter[str]()
+        self.tally = Tally()
         self.coarse = Counter[str]()
         self.groups: dict[str, tuple[int, Case]] = {}
 
     def run(self, example: Example) -> None:
         """One generated example."""
         for case in self.pair.run(example):
-            if case.query is None:
-                self.cases["stores"] += 1
-                self.cases[f"store status {case.real.status}"] += 1
-            else:
-                self.cases["cases"] += 1
-                self.cases[f"status {case.real.status}"] += 1
-                if case.real.status == 200 and case.real.unsliced_length:
-                    empty = case.real.body in (b"[]",) or case.real.body.count(b"\n") == 1
-                    self.cases["200 with rows"] += not empty
-            self.met.update(case.met)
+            self.tally.count(case)
             if case.findings:
                 self.differs(case)
 
     def differs(self, case: Case) -> None:
         """Count a difference; minimise while its coarse group is new."""
-        self.cases["differing"] += 1
         coarse = signature(case)
         self.coarse[coarse] += 1
         if self.coarse[coarse] > self.per_group:
             return
-        wanted = kind(case)
-        case = smaller(self.pair, case, lambda tried: kind(tried) == wanted)
+        case = smaller(self.pair, case)
         fine = signature(case)
         count, best = self.groups.get(fine, (0, case))
         self.groups[fine] = (count + 1, min(case, best, key=lambda c: len(str(c))))
@@ -167,11 +135,7 @@ def report(survey: Survey, limit: int) -> None:
         print(f"{count} x {name}{case}")
     print("=" * 100)
     print(f"{len(groups)} distinct differences")
-    total = survey.cases["cases"] or 1
-    for name, count in sorted(survey.cases.items()):
-        print(f"  {name}: {count}" + (f" ({100 * count / total:.1f} %)" if not name.startswith("store") else ""))
-    for name, count in survey.met.most_common():
-        print(f"  listed difference met: {name}: {count}")
+    print("\n".join(survey.tally.lines()))
 
 
 def replay(pair: Pair, path: str) -> int:

@@ -136,10 +136,9 @@ def test_of_two_mistakes_in_a_store_the_first_decides(pair, headers, body, statu
 
 def test_tables_are_evicted_before_a_types_header_is_read(pair_with):
     """A store that fails for its types header has evicted other tables already; one of a bad type has not."""
-    pair = pair_with("--size", "20000")
-    body = "a\n" + "1\n" * 1000
-    assert pair.csv(body, key="old").status == 201
-    large = "a\n" + "12345678\n" * 2000
+    pair = pair_with("--size", "90000")
+    assert pair.csv("a\n" + "1\n" * 5000, key="old").status == 201
+    large = "a\n" + "12345678\n" * 7000
     assert pair.csv(large, UNKNOWN_TYPE_OF_CONTENT, key="new").status == 415
     assert pair.csv(large, UNKNOWN_ENCODING, key="new").status == 400
     assert pair.has("old")

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import ctypes
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -14,7 +18,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     import pytest
 
@@ -39,6 +43,27 @@ def wait_until_gone(pids: Iterable[int]) -> set[int]:
         remaining = {pid for pid in remaining if alive(pid)}
         time.sleep(0.02)
     return remaining
+
+
+@contextlib.contextmanager
+def adopting_orphans() -> Iterator[list[int]]:
+    """Have orphans handed to this process, as in a container to its first one; those in the list are reaped.
+
+    Where they are handed to a process of another session, the system continues a stopped process whose group
+    is orphaned, and a node then ends without having been killed.
+    """
+    pr_set_child_subreaper = 36  # linux/prctl.h
+    libc = ctypes.CDLL(None)
+    pids: list[int] = []
+    libc.prctl(pr_set_child_subreaper, 1)
+    try:
+        yield pids
+    finally:
+        libc.prctl(pr_set_child_subreaper, 0)
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
 
 
 def processes_with(text: str) -> list[int]:

@@ -22,6 +22,7 @@ from airflow_provider_qcache.devnode import LocalCluster, NodeStartError
 from tests.devnode.processes import (
     PATIENCE,
     WITHOUT_PANDAS,
+    adopting_orphans,
     alive,
     answers,
     ask,
@@ -32,7 +33,7 @@ from tests.devnode.processes import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tests.servers import Certificates
 
@@ -417,12 +418,15 @@ print(*cluster.pids, flush=True)
 """
 
     def test_nodes_die_with_their_user_also_by_sigkill_and_while_paused(self) -> None:
-        with start_python(self._USER + "import time; time.sleep(600)") as user:
-            pids = list(map(int, user.stdout.readline().split()))
+        with (
+            adopting_orphans() as pids,
+            start_python(self._USER + "import time; time.sleep(600)") as user,
+        ):
+            pids.extend(map(int, user.stdout.readline().split()))
             assert len(pids) == 2
             assert all(map(alive, pids))
             user.kill()
-        assert not wait_until_gone(pids)
+            assert not wait_until_gone(pids)
 
     def test_a_user_that_forgets_to_close_ends_and_its_nodes_with_it(self) -> None:
         with start_python(self._USER) as user:
@@ -431,24 +435,30 @@ print(*cluster.pids, flush=True)
         assert len(pids) == 2
         assert not wait_until_gone(pids)
 
-    def test_a_signal_that_interrupts_the_start_leaves_nothing(self) -> None:
-        """pytest-timeout, Ctrl-C and Airflow's timeouts raise where the main thread happens to be."""
+    @pytest.mark.parametrize("seconds", [0.02, 0.1])
+    def test_an_error_raised_into_the_start_leaves_nothing(self, seconds: float) -> None:
+        with _nothing_left(), pytest.raises(KeyboardInterrupt):
+            _interrupted(seconds, LocalCluster().start)
 
-        def interrupt(*_: object) -> None:
-            raise KeyboardInterrupt
+    def test_an_error_raised_into_a_restart_leaves_the_node_down(self, cluster: LocalCluster) -> None:
+        with pytest.raises(KeyboardInterrupt):
+            _interrupted(0.1, lambda: cluster.restart(0))
+        assert not alive(cluster.pids[0])
+        cluster.restart(0)
+        assert all(map(answers, cluster.node_list))
 
-        def start(seconds: float) -> None:
-            timer = threading.Timer(seconds, os.kill, [os.getpid(), signal.SIGUSR1])
-            timer.start()
-            try:
-                LocalCluster().start()
-            finally:
-                timer.join()
 
-        previous = signal.signal(signal.SIGUSR1, interrupt)
-        try:
-            for seconds in (0.0, 0.02, 0.1):
-                with _nothing_left(), pytest.raises(KeyboardInterrupt):
-                    start(seconds)
-        finally:
-            signal.signal(signal.SIGUSR1, previous)
+def _interrupted(seconds: float, call: Callable[[], None]) -> None:
+    """Raise KeyboardInterrupt into the call, as Ctrl-C, and pytest-timeout and Airflow in their ways, do."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGUSR1, interrupt)
+    timer = threading.Timer(seconds, os.kill, [os.getpid(), signal.SIGUSR1])
+    timer.start()
+    try:
+        call()
+    finally:
+        timer.join()
+        signal.signal(signal.SIGUSR1, previous)

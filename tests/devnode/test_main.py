@@ -17,6 +17,7 @@ import pytest
 from tests.devnode.processes import (
     PATIENCE,
     WITHOUT_PANDAS,
+    adopting_orphans,
     alive,
     answers,
     ask,
@@ -244,8 +245,8 @@ class TestEnd:
             assert not wait_until_gone(processes_with("--size=12345"))
 
     def test_no_node_outlives_a_killed_supervisor_not_even_a_stopped_one(self) -> None:
-        with _command("--port", 0, "--nodes", 2) as command:
-            pids = [line.pid for line in command.lines(2)]
+        with adopting_orphans() as pids, _command("--port", 0, "--nodes", 2) as command:
+            pids.extend(line.pid for line in command.lines(2))
             os.kill(pids[1], signal.SIGSTOP)
             command.process.kill()
             command.end()
@@ -261,8 +262,11 @@ subprocess.run(
 
     @pytest.mark.parametrize("nodes", [1, 2])
     def test_it_ends_when_the_process_that_started_it_is_killed(self, nodes: int) -> None:
-        with start_python(self._PARENT, "--port=0", f"--nodes={nodes}") as parent:
-            pids = [_read(parent.stdout.readline()).pid for _ in range(nodes)]
+        with (
+            adopting_orphans() as pids,
+            start_python(self._PARENT, "--port=0", f"--nodes={nodes}") as parent,
+        ):
+            pids.extend(_read(parent.stdout.readline()).pid for _ in range(nodes))
             assert all(map(alive, pids))
             parent.kill()
             assert not wait_until_gone(pids)
@@ -271,10 +275,10 @@ subprocess.run(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         interfere(tmp_path, monkeypatch, _app("on_ready(1)\n    while True: pass"))
-        with start_python(self._PARENT) as parent:
-            pid = _read(parent.stdout.readline()).pid
+        with adopting_orphans() as pids, start_python(self._PARENT) as parent:
+            pids.append(_read(parent.stdout.readline()).pid)
             parent.kill()
-            assert not wait_until_gone([pid])
+            assert not wait_until_gone(pids)
 
 
 def _app(serve: str) -> str:

@@ -1,0 +1,177 @@
+"""Each listed difference exists: one that has gone from the dev node must go from the list."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.conformance.compare import compare
+from tests.conformance.differences import DIFFERENCES, is_misread, is_ordinary, read_by_the_real_server
+from tests.conformance.generate import Column, Example, Query, Table
+from tests.servers import Request
+
+
+def store(pair, body: bytes | str) -> None:
+    """Store CSV on both, which both take."""
+    assert pair.csv(body).status == 201
+
+
+def asked(pair, q, headers: dict[str, str] | None = None) -> tuple:
+    """The answers of both, not compared."""
+    return pair.ask(Request("POST", "/qcache/dataset/t/q", tuple((headers or {}).items()), json.dumps(q).encode()))
+
+
+def met(pair, table: Table, q, accept: str = "application/json") -> frozenset[str]:
+    """The differences that explain all that differs in a case."""
+    *_, case = pair.run(Example(table, (Query(q, accept),)))
+    assert not case.findings, str(case)
+    return case.met
+
+
+def table_of(*rows: tuple, names: tuple[str, ...] = ("a", "b")) -> Table:
+    """A CSV table."""
+    return Table("csv", names, rows, tuple(Column(name, "string") for name in names))
+
+
+def test_each_difference_has_its_test():
+    """By its name."""
+    for difference in DIFFERENCES:
+        assert "test_" + difference.name.replace("-", "_") in globals(), difference.name
+
+
+def test_stable_order(pair):
+    """Rows that sort alike stay in their order; cut by a limit, a different choice of them is left."""
+    table = table_of(*((str(number % 3), str(number)) for number in range(100)))
+    for q in (
+        {"order_by": ["a"]},
+        {"order_by": ["-a"], "limit": 10},
+        {"from": {"order_by": ["a"], "limit": 10}},
+        {"where": ["in", "b", {"order_by": ["a"], "limit": 5}]},
+    ):
+        assert met(pair, table, q) == {"stable-order"}
+    _, dev = asked(pair, {"order_by": ["a"]})
+    store(pair, table.body())
+    _, dev = asked(pair, {"order_by": ["a"]})
+    numbers = [row["b"] for row in json.loads(dev.body)]
+    assert numbers == sorted(range(100), key=lambda number: number % 3)
+
+
+def test_unsigned_numbers(pair):
+    """2^64-1 is itself, not -1; CSV has it right on both."""
+    table = table_of((str(2**64 - 1), "x"), (str(2**63), "y"))
+    assert met(pair, table, {}) == {"unsigned-numbers"}
+    assert met(pair, table, {}, "text/csv") == frozenset()
+    store(pair, table.body())
+    real, dev = asked(pair, {"select": ["a"]})
+    assert json.loads(real.body) == [{"a": -1}, {"a": -(2**63)}]
+    assert json.loads(dev.body) == [{"a": 2**64 - 1}, {"a": 2**63}]
+
+
+def test_rounded_floats(pair):
+    """A float of many decimals equals the same float in a query."""
+    text = "123456789.123456789123456789"
+    assert is_misread(text)
+    assert not is_misread("0.1")
+    table = table_of((text, "x"), ("0.1", "y"))
+    for q in ({}, {"where": ["==", "a", float(text)]}, {"select": [["sum", "a"]]}):
+        assert met(pair, table, q) == {"rounded-floats"}
+    store(pair, table.body())
+    real, dev = asked(pair, {"where": ["==", "a", float(text)]})
+    assert (real.unsliced_length, dev.unsliced_length) == (0, 1)
+    real, dev = asked(pair, {"where": ["==", "a", read_by_the_real_server(text)]})
+    assert (real.unsliced_length, dev.unsliced_length) == (1, 0)
+
+
+def test_inference_per_column(pair):
+    """400,000 numbers and then a text: all strings on the dev node, numbers first on the real one."""
+    store(pair, "a,b\n" + "1,2\n" * 400_000 + "x,3\n")
+    count = [["count"]]
+    answers = asked(pair, {"where": ["==", "a", 1], "select": count})
+    ints = [json.loads(answer.body)[0]["count"] for answer in answers]
+    assert 0 < ints[0] < 400_000
+    assert ints[1] == 0
+    answers = asked(pair, {"where": ["==", "a", "'1'"], "select": count})
+    assert json.loads(answers[1].body)[0]["count"] == 400_000
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "a.max()", "@a", "@__import__('os').getpid()", "__import__('os').getpid()", "`a`", "a if a else a", "[a]", "(a)",
+        "a.__class__", "a; b = 1", "a, a", "lambda: 1", "a = 1", "a\nb = 1", "'a'.upper()", "f'{a}'", "a[0]", "{a}", "a == (b",
+        ["eval", "a"], ["__import__", "a"], ["a.max", "a"], ["exec", "a"], ["@f", "a"], ["+", "a.max()", 1], ["+", "@a", 1],
+        ["; import os;", "a", 1], ["+ @__import__('os') +", "a", 1], ["a.b", "a"], ["sin(a) + cos", "a"], ["to_csv", "a"],
+        ["+", ["open", "a"], 1], ["query", "a"], ["sin", "@a"], ["**", "a", "a.__class__"],
+    ],
+)  # fmt: skip
+def test_python_in_an_alias_is_400(pair, expression):
+    """Code, attributes, `@`, `__import__`, backticks and tricks with strings; asked of the dev node only."""
+    store(pair, "a,b\n1,x\n2,y\n")
+    body = json.dumps({"select": [["=", "r", expression]]}).encode()
+    answer = pair.dev.ask(Request("POST", "/qcache/dataset/t/q", (), body))
+    assert answer.status == 400
+    assert list(json.loads(answer.body)) == ["error"]
+
+
+def test_alias_grammar(pair):
+    """What is not ordinary is refused where the real server computes it; what is ordinary never is."""
+    table = table_of(("1", "2"), ("3", "4"))
+    assert met(pair, table, {"select": [["=", "r", "(a + b)"]]}) == {"alias-grammar"}
+    assert met(pair, table, {"select": [["=", "r", ["+", "a", "b"]]]}) == frozenset()
+    assert is_ordinary(["+", "a", ["sin", 1.5]])
+    assert not is_ordinary(["+", "a.b", 1])
+
+
+def test_accessors(pair):
+    """`ix`, `loc` and `iloc` take part of a table; no one asks for that by an aggregate."""
+    table = table_of(("1", "2"), ("3", "4"))
+    for name in ("ix", "loc", "iloc"):
+        assert met(pair, table, {"select": [[name, "a"]]}) == {"accessors"}
+
+
+@pytest.mark.parametrize(
+    "q",
+    [
+        {"update": [["a", 5]], "where": ["==", "a", 1]},
+        {"update": [["+", "a", 5]], "where": ["==", "a", 1]},
+        {"update": [["a", 5]]},
+    ],
+)
+def test_update(pair, q):
+    """400 with an explanation, and the table is as it was."""
+    store(pair, "a,b\n1,x\n2,y\n")
+    real, dev = asked(pair, q)
+    assert (real.status, dev.status) == (500, 400)
+    assert list(json.loads(dev.body)) == ["error"]
+    _, dev = asked(pair, {})
+    assert json.loads(dev.body) == [{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]
+
+
+def test_query_stand_ins(pair):
+    """The next query does not see them."""
+    store(pair, "a\n1\n")
+    real, dev = asked(pair, {}, {"X-QCache-stand-in-columns": "new=5"})
+    assert real.body == dev.body == b'[{"a":1,"new":5}]'
+    real, dev = asked(pair, {})
+    assert (real.body, dev.body) == (b'[{"a":1,"new":5}]', b'[{"a":1}]')
+
+
+def test_sizes(pair):
+    """The cache's size is of the same order, and not the same."""
+    store(pair, "a,b\n" + "1,some text\n" * 1000)
+    real, dev = (
+        json.loads(answer.body)["cache_size"] for answer in pair.ask_raw("GET", "/qcache/statistics")
+    )
+    assert real != dev
+    assert real / 10 < dev < real * 10
+
+
+def test_error_texts(pair):
+    """Both refuse; the dev node says what was wrong."""
+    store(pair, "a\n1\n")
+    for q in ({"where": ["==", "nosuch", 1]}, {"select": [["sum", "nosuch"]]}):
+        real, dev = asked(pair, q)
+        assert not compare(real, dev)
+        assert real.body != dev.body
+        assert b"nosuch" in dev.body
