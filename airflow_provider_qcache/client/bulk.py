@@ -80,10 +80,8 @@ class _Bulk:
     def _serve(self, waiting: queue.Queue[tuple[str, Any] | None]) -> None:
         while (item := waiting.get()) is not None:
             key, content = item
-            if self.stopped:
-                self._note(
-                    key, error=OperationCancelled(f"{key!r}: not begun, because what came before it failed")
-                )
+            if self.stopped or self._cancelled():
+                self._note(key, error=OperationCancelled(f"{key!r}: not begun"))
                 continue
             try:
                 result = self._work(key, content, self._turns)

@@ -42,7 +42,7 @@ from airflow_provider_qcache.client.results import (
     QueryResult,
     StoreResult,
 )
-from airflow_provider_qcache.client.retry import Engine, Request, RequestRetry, home_unavailable
+from airflow_provider_qcache.client.retry import Engine, Request, RequestRetry, Span, home_unavailable
 from airflow_provider_qcache.client.ring import Ring
 from airflow_provider_qcache.client.transport import Failure, Limit, NodeTransport, TransportSettings
 from airflow_provider_qcache.client.upload import Upload, update_headers
@@ -227,9 +227,7 @@ class QClient:
             ``confirm_miss``). QClientException: every other error of the client.
         """
         self._begin(key)
-        return self._get(
-            key, q, accept, post_query=post_query, query_headers=query_headers, deadline=self._end()
-        )
+        return self._get(key, q, accept, post_query=post_query, query_headers=query_headers, span=self._end())
 
     def post(
         self,
@@ -271,7 +269,7 @@ class QClient:
         return self._post(
             key,
             upload,
-            deadline=self._end(),
+            span=self._end(),
             copies=copies,
             evict_stale=evict_stale,
             check_row_count=check_row_count,
@@ -298,14 +296,12 @@ class QClient:
             QClientException: what ``get`` and ``post`` raise.
         """
         self._begin(key)
-        deadline = self._end()
+        span = self._end()
         upload: Upload | None = None
         statistics: dict[str, float] = {}
         stores = 0
         while True:
-            result = self._get(
-                key, q, accept, post_query=post_query, query_headers=query_headers, deadline=deadline
-            )
+            result = self._get(key, q, accept, post_query=post_query, query_headers=query_headers, span=span)
             if result is not None:
                 result.add_stats(statistics)
                 return result
@@ -323,7 +319,7 @@ class QClient:
                     f"query table {key!r}: it was stored and is not there, and what load_fn gave cannot be "
                     "read again"
                 )
-            statistics = self._post(key, upload, deadline=deadline).statistics
+            statistics = self._post(key, upload, span=span).statistics
             stores += 1
 
     def delete(self, key: str, *, all_nodes: bool = False) -> DeleteResult | None:
@@ -340,15 +336,7 @@ class QClient:
                 outcome, not an error; refused credentials and certificates are errors.
         """
         self._begin(key)
-        deadline = self._end()
-        if all_nodes:
-            return self._delete_everywhere(key, deadline)
-        request = Request(
-            Kind.DELETE, key, f"delete table {key!r}", self._order(key), _Payload("DELETE", f"/dataset/{key}")
-        )
-        done = self._engine.run(request, deadline)
-        self._confirm(request, done)
-        return None
+        return self._delete(key, self._end(), all_nodes=all_nodes)
 
     def get_statistics(self) -> defaultdict[str, dict[str, int]]:
         """Take what was counted per node since this was last called.
@@ -385,13 +373,15 @@ class QClient:
         self._open()
         pairs = tables.items() if isinstance(tables, Mapping) else tables
 
+        cancellations = self._engine.cancellations
+
         def store(key: str, content: Content, turns: Mapping[str, threading.Lock]) -> StoreResult:
             self._begin(key)
             upload = Upload(body_of(content), content_type, post_headers, compression)
             return self._post(
                 key,
                 upload,
-                deadline=self._end(),
+                span=Span(self._end().deadline, cancellations),
                 copies=copies,
                 evict_stale=evict_stale,
                 check_row_count=check_row_count,
@@ -409,9 +399,12 @@ class QClient:
         """
         self._open()
 
+        cancellations = self._engine.cancellations
+
         def remove(key: str, _: None, turns: Mapping[str, threading.Lock]) -> DeleteResult | None:
             del turns
-            return self.delete(key, all_nodes=all_nodes)
+            self._begin(key)
+            return self._delete(key, Span(self._end().deadline, cancellations), all_nodes=all_nodes)
 
         return self._bulk(((key, None) for key in keys), remove, raise_on_failure=raise_on_failure)
 
@@ -430,17 +423,17 @@ class QClient:
         self._open()
         if probe:
             self._on_every_node(self._ring.nodes, self._check_node)
-        return self._pool.snapshot()
+        return {shown(node): status for node, status in self._pool.snapshot().items()}
 
     def node_statistics(self) -> dict[str, dict[str, Any] | QClientException]:
         """Every node's own statistics, or the error met. Reading them resets the node's lists and counts."""
         self._open()
-        deadline = self._end()
+        span = self._end()
 
         def ask(node: str) -> dict[str, Any] | QClientException:
             headers = b"Accept: application/json\r\nAccept-Encoding: identity\r\n"
             try:
-                answer = self._exchange(node, _Payload("GET", "/statistics", headers), deadline, fresh=False)
+                answer = self._exchange(node, _Payload("GET", "/statistics", headers), span, fresh=False)
                 statistics: dict[str, Any] = json.loads(answer.content) if answer.status == 200 else {}
             except Failure as failure:
                 return _node_error(f"statistics of {shown(node)}", node, failure)
@@ -452,7 +445,7 @@ class QClient:
                 )
             return statistics
 
-        return dict(self._on_every_node(self._ring.nodes, ask))
+        return {shown(node): told for node, told in self._on_every_node(self._ring.nodes, ask)}
 
     def add_listener(self, listener: Listener) -> None:
         """Tell a Listener what happens from now on."""
@@ -498,8 +491,9 @@ class QClient:
         if pool.failing and (due := pool.due()):
             self._prober.start(due)
 
-    def _end(self) -> float:
-        return _FOREVER if self._deadline is None else self._clock.now() + self._deadline
+    def _end(self) -> Span:
+        deadline = _FOREVER if self._deadline is None else self._clock.now() + self._deadline
+        return Span(deadline, self._engine.cancellations)
 
     def _order(self, key: str) -> Sequence[str]:
         return _Successors(self._ring, key)
@@ -523,7 +517,7 @@ class QClient:
         *,
         post_query: bool,
         query_headers: Mapping[str, str] | None,
-        deadline: float,
+        span: Span,
         node: str | None = None,
     ) -> QueryResult | None:
         if q is None:
@@ -549,7 +543,7 @@ class QClient:
         request = Request(
             Kind.QUERY, key, f"query table {key!r} {shortened}", nodes, _Payload(method, target, lines, body)
         )
-        done = self._engine.run(request, deadline)
+        done = self._engine.run(request, span)
         answer = done.answer
         if answer is None:
             self._confirm(request, done)
@@ -581,7 +575,7 @@ class QClient:
         key: str,
         upload: Upload,
         *,
-        deadline: float,
+        span: Span,
         copies: int = 1,
         evict_stale: bool = False,
         check_row_count: bool = False,
@@ -604,7 +598,7 @@ class QClient:
             what = f"store a copy of table {key!r} on {shown(standby)}"
             only = Request(Kind.STORE, key, what, (standby,), payload, repeatable=True, wait_for_nodes=False)
             try:
-                self._engine.run(only, deadline)
+                self._engine.run(only, span)
             except (InvalidTable, OperationCancelled):
                 raise
             except QClientException as error:
@@ -615,14 +609,14 @@ class QClient:
         request = Request(
             Kind.STORE, key, f"store table {key!r}", order, payload, repeatable=upload.repeatable
         )
-        done = self._engine.run(request, deadline)
+        done = self._engine.run(request, span)
         if check_row_count:
-            self._check_rows(key, done.node, upload.rows, deadline)
+            self._check_rows(key, done.node, upload.rows, span)
         evicted: tuple[str, ...] = ()
         may_hold_old: tuple[str, ...] = ()
         if evict_stale and len(self._ring.nodes) > 1:
             others = [node for node in order if node != done.node and node not in stored]
-            evicted, may_hold_old = self._evict(key, others, deadline)
+            evicted, may_hold_old = self._evict(key, others, span)
         home = order[0]
         assert done.answer is not None  # noqa: S101  # a store has no miss
         return StoreResult(
@@ -641,7 +635,7 @@ class QClient:
             may_hold_old=may_hold_old,
         )
 
-    def _check_rows(self, key: str, node: str, sent: int | None, deadline: float) -> None:
+    def _check_rows(self, key: str, node: str, sent: int | None, span: Span) -> None:
         if sent is None:
             raise ValueError("check_row_count: the rows of this content could not be counted")
         result = self._get(
@@ -650,7 +644,7 @@ class QClient:
             "application/json",
             post_query=False,
             query_headers=None,
-            deadline=deadline,
+            span=span,
             node=node,
         )
         found = None
@@ -672,9 +666,7 @@ class QClient:
                 found=found,
             )
 
-    def _evict(
-        self, key: str, nodes: Sequence[str], deadline: float
-    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    def _evict(self, key: str, nodes: Sequence[str], span: Span) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Have the nodes delete a key: those sure not to hold it, and those that could not be told."""
         evicted = []
         told_nothing = []
@@ -683,7 +675,7 @@ class QClient:
             if node in self._pool.failing and not self._pool.is_gone(node):
                 told_nothing.append(shown(node))
                 continue
-            outcome, error = self._delete_on(key, node, deadline)
+            outcome, error = self._delete_on(key, node, span)
             if outcome is DeleteOutcome.UNREACHABLE:
                 _log.warning("evict stale copies of table %r: %s", key, error)
                 told_nothing.append(shown(node))
@@ -693,9 +685,21 @@ class QClient:
 
     # Deletes.
 
-    def _delete_on(
-        self, key: str, node: str, deadline: float
-    ) -> tuple[DeleteOutcome, QClientException | None]:
+    def _delete(self, key: str, span: Span, *, all_nodes: bool) -> DeleteResult | None:
+        if all_nodes:
+            return self._delete_everywhere(key, span)
+        request = Request(
+            Kind.DELETE,
+            key,
+            f"delete table {key!r}",
+            self._order(key),
+            _Payload("DELETE", f"/dataset/{key}"),
+        )
+        done = self._engine.run(request, span)
+        self._confirm(request, done)
+        return None
+
+    def _delete_on(self, key: str, node: str, span: Span) -> tuple[DeleteOutcome, QClientException | None]:
         request = Request(
             Kind.DELETE,
             key,
@@ -705,7 +709,7 @@ class QClient:
             wait_for_nodes=False,
         )
         try:
-            self._engine.run(request, deadline)
+            self._engine.run(request, span)
         except OperationCancelled:
             raise
         except NoCacheAvailable as error:
@@ -715,12 +719,12 @@ class QClient:
             return DeleteOutcome.UNREACHABLE, error
         return DeleteOutcome.CONFIRMED, None
 
-    def _delete_everywhere(self, key: str, deadline: float) -> DeleteResult:
+    def _delete_everywhere(self, key: str, span: Span) -> DeleteResult:
         order = list(self._order(key))
         outcomes = {}
         errors: dict[str, QClientException] = {}
         for node, (outcome, error) in self._on_every_node(
-            order, lambda node: self._delete_on(key, node, deadline)
+            order, lambda node: self._delete_on(key, node, span)
         ):
             outcomes[shown(node)] = outcome
             if outcome is DeleteOutcome.UNREACHABLE and error is not None:
@@ -770,13 +774,12 @@ class QClient:
 
     # The way to the nodes.
 
-    def _exchange(self, node: str, payload: _Payload, deadline: float, *, fresh: bool) -> Answer:
-        limit = Limit(self._clock.now, deadline)
-        cancellations = self._engine.cancellations
+    def _exchange(self, node: str, payload: _Payload, span: Span, *, fresh: bool) -> Answer:
+        limit = Limit(self._clock.now, span.deadline)
         self._active.add(limit)
         try:
-            # A cancel between the two lines above has not seen this request.
-            if cancellations != self._engine.cancellations:
+            # A cancel from before the line above has not seen this request.
+            if span.cancellations != self._engine.cancellations:
                 limit.cancelled = True
             transport = self._transports[node]
             upload = payload.upload
@@ -820,12 +823,12 @@ class QClient:
             if self._clock.now() >= limit.deadline:
                 raise Failure(Outcome.DEADLINE, Phase.CONNECT)
 
-    def _ask_status(self, node: str, deadline: float, *, twice: bool) -> None:
+    def _ask_status(self, node: str, span: Span, *, twice: bool) -> None:
         settings = self._settings
-        end = min(deadline, self._clock.now() + settings.connect_timeout + settings.read_timeout)
+        end = min(span.deadline, self._clock.now() + settings.connect_timeout + settings.read_timeout)
         payload = _Payload("GET", "/status", b"Accept-Encoding: identity\r\n")
         for _ in range(2 if twice else 1):
-            answer = self._exchange(node, payload, end, fresh=False)
+            answer = self._exchange(node, payload, Span(end, span.cancellations), fresh=False)
             if answer.status == 401:
                 raise Failure(Outcome.UNAUTHORIZED, Phase.HEAD, status=401)
             if answer.status != 200:
@@ -839,12 +842,12 @@ class QClient:
     def _probe(self, node: str) -> None:
         # Twice: a node that wakes up acts on what was sent before in the turn of its loop in which it answers
         # first, and a store or delete that was given up must not come after one that follows.
-        self._ask_status(node, _FOREVER, twice=True)
+        self._ask_status(node, Span(_FOREVER, self._engine.cancellations), twice=True)
 
     def _check_node(self, node: str) -> None:
         if node in self._pool.failing:
             self._prober.start([node])
-            self._prober.wait([node], self._end(), lambda: None)
+            self._prober.wait([node], self._end().deadline, lambda: None)
             return
         ticket = self._pool.ticket(node)
         try:
@@ -932,11 +935,11 @@ class _Wire:
     def __init__(self, client: QClient) -> None:
         self._client = client
 
-    def send(self, node: str, request: Request, deadline: float, *, fresh: bool) -> Answer:
-        return self._client._exchange(node, request.payload, deadline, fresh=fresh)
+    def send(self, node: str, request: Request, span: Span, *, fresh: bool) -> Answer:
+        return self._client._exchange(node, request.payload, span, fresh=fresh)
 
-    def status(self, node: str, deadline: float) -> None:
-        self._client._ask_status(node, deadline, twice=True)
+    def status(self, node: str, span: Span) -> None:
+        self._client._ask_status(node, span, twice=True)
 
     def probe(self, nodes: Iterable[str]) -> None:
         self._client._prober.start(nodes)

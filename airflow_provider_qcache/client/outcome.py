@@ -108,7 +108,9 @@ def judge(kind: Kind, answer: Answer) -> Judgement:
     if status == _SUCCESS[kind]:
         if kind is Kind.QUERY:
             return _judge_result(answer)
-        if answer.content.lstrip().startswith(b"<"):  # QCache's is empty; this is a page of something before it
+        if answer.content.lstrip().startswith(
+            b"<"
+        ):  # QCache's is empty; this is a page of something before it
             return Judgement(Action.NEXT_NODE, Outcome.NOT_QCACHE, "it is HTML")
         return _RETURN
     if status == 404 and kind is Kind.QUERY:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import tenacity
 
@@ -98,6 +98,13 @@ class Request:
     wait_for_nodes: bool = True
 
 
+class Span(NamedTuple):
+    """When an operation ends: at a time on the clock, or when the count of cancellations is another."""
+
+    deadline: float
+    cancellations: int = 0
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Done:
     """How an operation ended; ``answer`` is None for a miss, ``unknown`` are silent nodes before this one."""
@@ -111,10 +118,10 @@ class Done:
 class Wire(Protocol):
     """The way to the nodes."""
 
-    def send(self, node: str, request: Request, deadline: float, *, fresh: bool) -> Answer:
-        """One request, ended at ``deadline``; raises Failure."""
+    def send(self, node: str, request: Request, span: Span, *, fresh: bool) -> Answer:
+        """One request, ended with ``span``; raises Failure."""
 
-    def status(self, node: str, deadline: float) -> None:
+    def status(self, node: str, span: Span) -> None:
         """Ask for the node's status, within a connect and a read timeout; raises Failure."""
 
     def probe(self, nodes: Iterable[str]) -> None:
@@ -162,11 +169,11 @@ class Engine:
         self.store_timeout = store_timeout
         self.on_attempt_failed = on_attempt_failed
         self.cancellations = 0
-        """Operations that began at a lower count have been cancelled."""
+        """Operations that began at another count have been cancelled."""
 
-    def run(self, request: Request, deadline: float) -> Done:
-        """Run one operation, until ``deadline`` on the clock at most; raises QClientException."""
-        run = _Run(self, request, deadline)
+    def run(self, request: Request, span: Span) -> Done:
+        """Run one operation within its span; raises QClientException."""
+        run = _Run(self, request, span)
         retrying = tenacity.Retrying(
             retry=_WANTS_RETRY,
             stop=run.must_stop,
@@ -182,10 +189,11 @@ class Engine:
 class _Run:
     """One operation."""
 
-    def __init__(self, engine: Engine, request: Request, deadline: float) -> None:
+    def __init__(self, engine: Engine, request: Request, span: Span) -> None:
         self.engine = engine
         self.request = request
-        self.deadline = deadline
+        self.span = span
+        self.deadline = span.deadline
         self.attempts: list[Attempt] = []
         self.waits = 0
         self.stay: str | None = None
@@ -193,7 +201,6 @@ class _Run:
         self.suspects: dict[str, int] = {}
         self.fresh = False
         self.unknown: tuple[str, ...] = ()
-        self.cancellations = engine.cancellations
         self._wait = 0.0
 
     # What tenacity asks.
@@ -209,7 +216,7 @@ class _Run:
         started = engine.clock.now()
         try:
             try:
-                answer = engine.wire.send(node, self.request, self.deadline, fresh=self.fresh)
+                answer = engine.wire.send(node, self.request, self.span, fresh=self.fresh)
             except Failure as failure:
                 # The node closed a connection that was idle: nothing is wrong with it, and nothing was
                 # answered.
@@ -217,7 +224,7 @@ class _Run:
                     failure.before_answer and failure.outcome is Outcome.CLOSED and self.request.repeatable
                 ):
                     raise
-                answer = engine.wire.send(node, self.request, self.deadline, fresh=True)
+                answer = engine.wire.send(node, self.request, self.span, fresh=True)
         except Failure as failure:
             action = action_for(self.request.kind, failure.outcome)
             met = self._attempt(
@@ -282,7 +289,7 @@ class _Run:
     # Before a request.
 
     def _check_cancelled(self) -> None:
-        if self.engine.cancellations != self.cancellations:
+        if self.engine.cancellations != self.span.cancellations:
             raise OperationCancelled(f"{self.request.what}: cancelled", attempts=self.attempts)
 
     def _check(self) -> None:
@@ -352,7 +359,7 @@ class _Run:
         waits = 0
         while True:
             try:
-                engine.wire.status(node, until)
+                engine.wire.status(node, Span(until, self.span.cancellations))
             except Failure as failure:
                 if failure.outcome is Outcome.CANCELLED:
                     self._check_cancelled()
@@ -446,7 +453,7 @@ class _Run:
         engine = self.engine
         times = self.suspects[node] = self.suspects.get(node, 0) + 1
         try:
-            engine.wire.status(node, self.deadline)
+            engine.wire.status(node, self.span)
         except Failure as failure:
             if failure.outcome is Outcome.CANCELLED:
                 self._check_cancelled()
@@ -575,4 +582,4 @@ def home_unavailable(request: Request, done: Done) -> HomeNodeUnavailable:
     )
 
 
-__all__ = ["Cancelled", "Done", "Engine", "Request", "RequestRetry", "Wire", "home_unavailable"]
+__all__ = ["Cancelled", "Done", "Engine", "Request", "RequestRetry", "Span", "Wire", "home_unavailable"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from airflow_provider_qcache.client.errors import Outcome, Phase
 from airflow_provider_qcache.client.nodes import NodePool
 from airflow_provider_qcache.client.outcome import Kind
-from airflow_provider_qcache.client.retry import Request
+from airflow_provider_qcache.client.retry import Request, Span
 from airflow_provider_qcache.client.transport import Answer, Failure
 
 
@@ -65,17 +65,17 @@ class SimulatedWire:
     read_timeout: float = 2.0
     sent: list[tuple[str, Meets]] = field(default_factory=list)
 
-    def send(self, node: str, request: Request, deadline: float, *, fresh: bool) -> Answer:
+    def send(self, node: str, request: Request, span: Span, *, fresh: bool) -> Answer:
         meets = next(self.requests)
         self.sent.append((node, meets))
-        self._spend(meets.seconds, deadline)
+        self._spend(meets.seconds, span.deadline)
         if meets.outcome is not Outcome.ANSWERED:
             raise Failure(meets.outcome, PHASES.get(meets.outcome, Phase.BODY))
         return answer(meets, request.kind)
 
-    def status(self, node: str, deadline: float) -> None:
+    def status(self, node: str, span: Span) -> None:
         meets = next(self.statuses)
-        self._spend(min(meets.seconds, self.connect_timeout + self.read_timeout), deadline)
+        self._spend(min(meets.seconds, self.connect_timeout + self.read_timeout), span.deadline)
         if meets.outcome is not Outcome.ANSWERED:
             raise Failure(meets.outcome, Phase.HEAD)
 
@@ -87,7 +87,7 @@ class SimulatedWire:
     def await_probes(self, nodes: Sequence[str], until: float, check: Callable[[], None]) -> None:
         for node, ticket in self._probed:
             try:
-                self.status(node, until)
+                self.status(node, Span(until))
             except Failure as failure:
                 self.pool.end_probe(node, ticket, str(failure), gone=failure.outcome is Outcome.REFUSED)
             else:

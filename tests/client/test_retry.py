@@ -25,7 +25,7 @@ from airflow_provider_qcache.client.errors import (
 )
 from airflow_provider_qcache.client.nodes import NodePool
 from airflow_provider_qcache.client.outcome import Kind
-from airflow_provider_qcache.client.retry import Done, Engine, Request, RequestRetry
+from airflow_provider_qcache.client.retry import Done, Engine, Request, RequestRetry, Span
 from tests.client.simulated import Meets, SimulatedClock, SimulatedWire
 
 FOREVER = float("inf")
@@ -117,7 +117,7 @@ class World:
         nodes: int | None = None,
     ) -> Done:
         request = Request(kind, "foo", f"{kind} 'foo'", self.nodes[:nodes], repeatable=repeatable)
-        return self.engine.run(request, self.clock.now() + seconds)
+        return self.engine.run(request, Span(self.clock.now() + seconds))
 
 
 @settings(deadline=None, max_examples=400)
