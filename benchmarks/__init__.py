@@ -1,1 +1,1 @@
-"""Benchmarks: each is a module that prints a table."""
+"""Benchmarks, a module each: its docstring says what it compares, `run(runs)` does and returns Markdown."""

@@ -1,7 +1,7 @@
-"""What the client costs, beside qcache-client 0.5.1 and what is beneath both: ``python -m benchmarks.client``.
+"""What the client costs, beside qcache-client 0.5.1 and what is beneath both: calls, ring, many tables.
 
-Contenders take turns, one call each, so that whatever else the machine does meets all of them; medians are compared.
-Arguments name parts: ``stub``, ``real``, ``ring`` and ``bulk``; all of them without any.
+Contenders take turns, one call each, so that whatever else the machine does meets all of them; medians are
+compared.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import os
 import platform
 import socket
 import statistics
-import sys
 import threading
 import time
 from contextlib import ExitStack
@@ -33,9 +32,9 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable
 
-CALLS = int(os.environ.get("QCACHE_BENCH_CALLS", "1500"))
-TABLES = int(os.environ.get("QCACHE_BENCH_TABLES", "10000"))
-ROUNDS = int(os.environ.get("QCACHE_BENCH_ROUNDS", "3"))
+CALLS_PER_RUN = 300
+TABLES = 10_000
+MOST_ROUNDS = 3
 
 TABLE = b"id,name,price,flag\n" + b"".join(b"%d,some name %d,%d.5,true\n" % (i, i, i) for i in range(37))
 RESULT = b'[{"id":1,"name":"some name 1","price":1.5,"flag":true}]'
@@ -139,14 +138,17 @@ def contenders(node: str) -> dict[str, tuple[Callable[[], object], Callable[[], 
     }
 
 
-def compare_calls(title: str, node: str) -> None:
-    """Print a table of medians in microseconds."""
+def compare_calls(title: str, node: str, calls_each: int) -> str:
+    """Medians in microseconds."""
     runners = contenders(node)
-    print(f"\n| {title} | get, µs | of qcache-client | post, µs | of qcache-client |\n|---|---|---|---|---|")
+    lines = [
+        f"| {title} | get, µs | of qcache-client | post, µs | of qcache-client |",
+        "|---|---|---|---|---|",
+    ]
     medians: dict[str, list[float]] = {name: [] for name in runners}
     for operation in (1, 0):
         times: dict[str, list[float]] = {name: [] for name in runners}
-        for number in range(CALLS + 50):
+        for number in range(calls_each + 50):
             for name, calls in runners.items():
                 started = time.perf_counter()
                 calls[operation]()
@@ -156,27 +158,28 @@ def compare_calls(title: str, node: str) -> None:
             medians[name].insert(0, statistics.median(times[name]))
     base = medians["qcache-client 0.5.1"]
     for name, (get, post) in medians.items():
-        print(
+        lines.append(
             f"| {name} | {get * 1e6:.0f} | {get / base[0]:.2f} | {post * 1e6:.0f} | {post / base[1]:.2f} |"
         )
+    return "\n".join(lines)
 
 
-def bench_stub() -> None:
+def against_a_stub(calls_each: int) -> str:
     """Against a server that answers fixed bytes."""
     listener = socket.create_server(("127.0.0.1", 0))
     process = multiprocessing.get_context("fork").Process(target=serve_stub, args=(listener,), daemon=True)
     process.start()
     try:
-        compare_calls("stub", f"http://127.0.0.1:{listener.getsockname()[1]}")
+        return compare_calls("stub", f"http://127.0.0.1:{listener.getsockname()[1]}", calls_each)
     finally:
         process.terminate()
         process.join()
 
 
-def bench_real() -> None:
+def against_a_real_node(calls_each: int) -> str:
     """Against a QCache 0.9.3."""
     with Server.real() as server:
-        compare_calls("QCache 0.9.3", f"http://127.0.0.1:{server.port}")
+        return compare_calls("QCache 0.9.3", f"http://127.0.0.1:{server.port}", calls_each)
 
 
 class _Fixed:
@@ -194,7 +197,7 @@ def timed(call: Callable[[], object], number: int) -> float:
     return (time.perf_counter() - started) / number
 
 
-def bench_ring() -> None:
+def ring() -> str:
     """Where a key lives, a node that fails and comes back, and the making of a ring."""
     three = [f"http://host{number}:9401" for number in (1, 2, 3)]
     hundred = [f"http://host{number}:9401" for number in range(100)]
@@ -213,18 +216,24 @@ def bench_ring() -> None:
         pool.end_probe(three[0], ticket, None)
 
     pairs = {
-        "look-up of a key, 3 nodes": (lambda: our_ring.node_for_key("foo"), lambda: their_ring.get_node("foo"), 2000),
+        "look-up of a key, 3 nodes": (
+            lambda: our_ring.node_for_key("foo"),
+            lambda: their_ring.get_node("foo"),
+            2000,
+        ),
         "a node fails and comes back": (our_failure, their_failure, 20),
         "construction, 100 nodes": (lambda: Ring(hundred), lambda: NodeRing(hundred), 3),
     }
-    print("\n| ring | this client, µs | qcache-client, µs | ratio |\n|---|---|---|---|")
+    lines = ["| ring | this client, µs | qcache-client, µs | ratio |", "|---|---|---|---|"]
     for name, (ours, theirs, number) in pairs.items():
         times = [(timed(ours, number), timed(theirs, number)) for _ in range(51)]
         our_median, their_median = (statistics.median(column) for column in zip(*times, strict=True))
-        print(f"| {name} | {our_median * 1e6:.2f} | {their_median * 1e6:.2f} | {our_median / their_median:.4f} |")
+        ratio = our_median / their_median
+        lines.append(f"| {name} | {our_median * 1e6:.2f} | {their_median * 1e6:.2f} | {ratio:.4f} |")
+    return "\n".join(lines)
 
 
-def bench_bulk() -> None:
+def many_tables(rounds: int) -> str:
     """Many tables of 1 kB on three QCache 0.9.3."""
     with ExitStack() as stack:
         servers = [stack.enter_context(Server.real()) for _ in range(3)]
@@ -256,31 +265,39 @@ def bench_bulk() -> None:
             for thread in threads:
                 thread.join()
 
-        runners = {"this client, post_many": ours, "qcache-client in a loop": theirs, "load generator": generator}
+        runners = {
+            "this client, post_many": ours,
+            "qcache-client in a loop": theirs,
+            "load generator": generator,
+        }
         times: dict[str, list[float]] = {name: [] for name in runners}
         generator()  # every store replaces a table from here on
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             for name, run in runners.items():
                 times[name].append(timed(run, 1))
     medians = {name: statistics.median(seconds) for name, seconds in times.items()}
-    print(f"\n| {TABLES} tables of {len(TABLE)} bytes | s | tables/s | of qcache-client | of the generator |")
-    print("|---|---|---|---|---|")
+    lines = [
+        f"| {TABLES} tables of {len(TABLE)} bytes | s | tables/s | of qcache-client | of the generator |",
+        "|---|---|---|---|---|",
+    ]
     for name, seconds in medians.items():
-        print(
-            f"| {name} | {seconds:.1f} | {TABLES / seconds:.0f} "
-            f"| {medians['qcache-client in a loop'] / seconds:.2f} | {medians['load generator'] / seconds:.2f} |"
+        beside = medians["qcache-client in a loop"] / seconds, medians["load generator"] / seconds
+        lines.append(
+            f"| {name} | {seconds:.1f} | {TABLES / seconds:.0f} | {beside[0]:.2f} | {beside[1]:.2f} |"
         )
+    return "\n".join(lines)
 
 
-PARTS = {"stub": bench_stub, "real": bench_real, "ring": bench_ring, "bulk": bench_bulk}
-
-
-def main() -> None:
-    """Print the parts that were asked for."""
-    print(f"Python {platform.python_version()}, {os.cpu_count()} cores; {CALLS} calls each, interleaved")
-    for part in sys.argv[1:] or PARTS:
-        PARTS[part]()
-
-
-if __name__ == "__main__":
-    main()
+def run(runs: int) -> str:
+    """Every part: ``runs`` times 300 calls of each contender, up to three rounds of many tables."""
+    calls_each = runs * CALLS_PER_RUN
+    machine = f"Python {platform.python_version()}, {os.cpu_count()} cores, {calls_each} calls each."
+    return "\n\n".join(
+        [
+            machine,
+            against_a_stub(calls_each),
+            against_a_real_node(calls_each),
+            ring(),
+            many_tables(min(runs, MOST_ROUNDS)),
+        ]
+    )

@@ -415,9 +415,9 @@ class NodeTransport:
     ) -> Answer:
         """Send one request and read its answer; raises Failure, Cancelled, or what ``stream`` raises.
 
-        ``target`` is what follows ``base``, ``headers`` whole lines, ``stream`` a body in pieces of ``length``
-        bytes in all, or None to send it chunked. Of an answer whose body is not ``body_wanted`` no more is read
-        than of an error's. ``fresh`` asks for a connection that was never used.
+        ``target`` is what follows ``base``, ``headers`` whole lines, ``stream`` a body in pieces of
+        ``length`` bytes in all, or None to send it chunked. Of an answer whose body is not ``body_wanted``
+        no more is read than of an error's. ``fresh`` asks for a connection that was never used.
         """
         settings = self._settings
         pool = self._pool

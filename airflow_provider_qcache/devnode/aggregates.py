@@ -1,7 +1,7 @@
 """Aggregate functions of ``select``, with and without ``group_by``."""
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import reduce
 from typing import Any
 
@@ -260,7 +260,7 @@ def _aggregate_numbers(column: Column, name: str, group: Callable[[Any], Any]) -
 
 def _aggregate_others(column: Column, name: str, group: Callable[[Any], Any]) -> Any:
     own = group(column)
-    if column.empty and name not in _FLOATS_ONLY:
+    if not own.ngroups and name not in _FLOATS_ONLY:
         return own.first()
     if name == "mad":
         return own.agg(lambda _: np.nan)
@@ -284,6 +284,11 @@ def _concatenation(column: Column) -> Any:
         raise RequestError(500, f"sum needs texts without nulls in column {column.name!r}") from error
 
 
+def _not_nan(column: Column) -> Iterator[Any]:
+    """The values that count for first and last, JSON's null among them."""
+    return (value for value in column.tolist() if value == value)
+
+
 _OF_OBJECTS: dict[str, Callable[[Column], Any]] = {
     "min": lambda c: _extreme(c, largest=False),
     "max": lambda c: _extreme(c, largest=True),
@@ -291,6 +296,8 @@ _OF_OBJECTS: dict[str, Callable[[Column], Any]] = {
     "prod": _product,
     "any": _first_true,
     "all": _last_true,
+    "first": lambda c: next(_not_nan(c), np.nan),
+    "last": lambda c: next(_not_nan(c[::-1]), np.nan),
 }
 
 

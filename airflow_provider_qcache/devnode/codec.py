@@ -247,10 +247,19 @@ def _csv_fields(column: Column) -> list[Any]:
     return fields
 
 
+def _whole(field: str) -> str:
+    """A float without a fraction, of which Python 2 writes twelve digits with an exponent."""
+    digits = field.lstrip("-")
+    if len(digits) < 12:
+        return field + ".0"
+    mantissa = f"{digits[0]}.{digits[1:]}".rstrip("0").rstrip(".")
+    return f"{'-' * field.startswith('-')}{mantissa}e+11"
+
+
 def float_fields(values: "np.ndarray[Any, np.dtype[np.float64]]") -> list[str]:
     """Floats as Python 2 prints them: 12 significant digits, always with a point or an exponent."""
     fields = ("%.12g\n" * len(values) % tuple(values.tolist())).split("\n")[:-1]
-    fields = [field if "." in field or "e" in field or "n" in field else field + ".0" for field in fields]
+    fields = [field if "." in field or "e" in field or "n" in field else _whole(field) for field in fields]
     for row in np.flatnonzero(np.isnan(values)):
         fields[row] = ""
     return fields

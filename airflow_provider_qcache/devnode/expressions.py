@@ -83,10 +83,9 @@ def _evaluate(table: pd.DataFrame, expression: Any) -> Any:
             return _infix(table, name, left, right)
         case [str(name), argument] if name in _FUNCTIONS:
             return _call(name, _evaluate(table, argument))
-    raise malformed(
-        f"Not an expression; allowed: numbers, columns, quoted texts, [operator, a, b] with "
-        f"{' '.join([*_ARITHMETIC, *COMPARISONS])}, and [function, a] with {' '.join(_FUNCTIONS)}",
-        expression,
+    raise ValueError(
+        f"{expression!r} is no expression; allowed: numbers, columns, quoted texts, [operator, a, b] with "
+        f"{' '.join([*_ARITHMETIC, *COMPARISONS])}, and [function, a] with {' '.join(_FUNCTIONS)}"
     )
 
 
@@ -99,7 +98,7 @@ def _leaf(table: pd.DataFrame, text: str) -> Any:
         return text == "True"
     if text in table.columns and _IDENTIFIER.fullmatch(text) and text not in _RESERVED:
         return table[text]
-    raise malformed("Neither a column with a plain name, nor a quoted text, nor a number", text)
+    raise ValueError(f"{text!r} is neither a column with a plain name, nor a quoted text, nor a number")
 
 
 def _infix(table: pd.DataFrame, name: str, left: Any, right: Any) -> Any:

@@ -6,6 +6,7 @@ The clauses are evaluated in QCache's order: from, where, group_by, distinct, se
 import re
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from airflow_provider_qcache.devnode import expressions
@@ -170,6 +171,11 @@ def _order_by(table: pd.DataFrame, order_by: Any) -> pd.DataFrame:
             )
         if isinstance(table[name], pd.DataFrame):
             raise RequestError(500, f"More than one column is named {name!r}")
+    column = table[names[0]]
+    if len(names) == 1 and isinstance(column.dtype, pd.CategoricalDtype):
+        # QCache sorts an enum by its codes, where nulls come first, and turns all around for descending.
+        order = np.argsort(column.cat.codes.to_numpy(), kind="stable")
+        return table.iloc[order[::-1] if order_by[0].startswith("-") else order]
     return table.sort_values(
         by=names, ascending=[not name.startswith("-") for name in order_by], kind="stable", key=_sortable
     )

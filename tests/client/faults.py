@@ -1,7 +1,7 @@
 """Nodes of raw sockets, on loopback: one that is sound and one for each way to fail.
 
-A node answers ``/qcache/status`` as its fault says, and everything else by the fault's ``answer``. Nothing here uses an
-HTTP library: what goes wrong is written byte for byte.
+A node answers ``/qcache/status`` as its fault says, and everything else by the fault's ``answer``. Nothing
+here uses an HTTP library: what goes wrong is written byte for byte.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""Every fault a node can have against everything a client asks of it: ``python -m tests.client.matrix`` prints it.
+"""Every fault a node can have against every operation: ``python -m tests.client.matrix`` prints it.
 
-The faulty node is the key's home, a sound one is the next. A cell is what one operation came to: ``home`` and ``next``
-are successes there, ``miss`` is None, anything else is the error's class; after it stands what the client thinks of
-the home node then.
+The faulty node is the key's home, a sound one is the next. A cell is what one operation came to: ``home`` and
+``next`` are successes there, ``miss`` is None, anything else is the error's class; after it stands what the
+client thinks of the home node then.
 """
 
 from __future__ import annotations
 
 import contextlib
-import datetime
+import datetime as dt
 import ssl
 import sys
 import tempfile
@@ -86,7 +86,7 @@ class Certificates:
         self.ca.cert_pem.write_to_path(self.ca_file)
         self.good = self._context(self.ca.issue_cert("127.0.0.1"))
         self.unknown = self._context(stranger.issue_cert("127.0.0.1"))
-        yesterday = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
+        yesterday = dt.datetime.now(dt.UTC) - dt.timedelta(days=1)
         self.expired = self._context(self.ca.issue_cert("127.0.0.1", not_after=yesterday))
         self.wrong_name = self._context(self.ca.issue_cert("elsewhere.example"))
         self.client_wanted = self._context(self.ca.issue_cert("127.0.0.1"))
@@ -123,11 +123,6 @@ def over_tls(context: ssl.SSLContext) -> Callable[[Tables], Node]:
     return lambda tables: Node(tables.answer, tls=context)
 
 
-def tls_never_answered(tables: Tables) -> str:
-    node = Node(tables.answer, accepts=False)
-    return node  # type: ignore[return-value]
-
-
 def keep_a_connection(client: QClient, key: str) -> None:
     client.post(key, SMALL)
     time.sleep(0.1)  # the node's FIN is to arrive, where it sends one
@@ -139,9 +134,6 @@ def cut_after_each_answer(tables: Tables) -> Node:
         raise faults.HungUp
 
     return Node(answer)
-
-
-ELSEWHERE: list[faults.Request] = []
 
 
 def redirect(tables: Tables) -> Node:
@@ -301,7 +293,7 @@ class Cell:
 
 
 @contextlib.contextmanager
-def faulty_home(fault: Fault) -> Iterator[tuple[QClient, str, str, Node, Tables]]:
+def faulty_home(fault: Fault) -> Iterator[tuple[QClient, str, str, Tables]]:
     """A client whose key lives on the faulty node first and on a sound one second."""
     sound, tables = faults.sound_node()
     with contextlib.ExitStack() as stack:
@@ -325,12 +317,12 @@ def faulty_home(fault: Fault) -> Iterator[tuple[QClient, str, str, Node, Tables]
         stack.enter_context(client)
         key = next(key for key in (f"key{i}" for i in range(1000)) if client.node_for_key(key) == home)
         home_tables.tables[key] = SMALL
-        yield client, key, home, sound, tables
+        yield client, key, home, tables
 
 
 def run_cell(fault: Fault, operation: str) -> Cell:
     """Do one operation against a fresh pair of nodes."""
-    with faulty_home(fault) as (client, key, home, sound, tables):
+    with faulty_home(fault) as (client, key, home, tables):
         if fault.before is not None:
             fault.before(client, key)
             client.get_statistics()

@@ -1,4 +1,4 @@
-"""A clock that is turned by hand and nodes that meet what a list says: what the retry logic runs against in tests."""
+"""A clock that is turned by hand, and nodes that meet what a list says."""
 
 from __future__ import annotations
 

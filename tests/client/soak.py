@@ -1,7 +1,7 @@
-"""Operations from many threads while nodes are killed, stopped and restarted: ``python -m tests.client.soak``.
+"""Operations from many threads while nodes die, stop and return: ``python -m tests.client.soak``.
 
-Each of the threads owns its keys, so that what was acknowledged last under a key is known, and numbers the tables it
-stores. Afterwards every node is asked what it holds.
+Each of the threads owns its keys, so that what was acknowledged last under a key is known, and numbers the
+tables it stores. Afterwards every node is asked what it holds.
 """
 
 from __future__ import annotations
@@ -217,13 +217,15 @@ class Soak:
                 version = held.get(last.node)
                 if version is None or version < last.version:
                     self.problems.append(
-                        f"{key}: version {last.version} was acknowledged by {last.node}, which holds {version}"
+                        f"{key}: version {last.version} was acknowledged by {last.node}, which holds "
+                        f"{version}"
                     )
 
     def _repair(self) -> None:
         with self.client() as client:
             report = client.post_many(
-                {key: f"version,i\n{last.latest + 1},0\n" for key, last in self.last.items()}, evict_stale=True
+                {key: f"version,i\n{last.latest + 1},0\n" for key, last in self.last.items()},
+                evict_stale=True,
             )
             self.counts["repaired"] = len(report.succeeded)
         theirs = qclient.QClient(self.nodes, trust_env=False)

@@ -1,4 +1,4 @@
-"""Content is refused before a node can act on it, whatever pieces it comes in, and what is refused is named."""
+"""Content is refused before a node can act on it, in whatever pieces it comes, and named."""
 
 from __future__ import annotations
 

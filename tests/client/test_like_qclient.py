@@ -1,4 +1,4 @@
-"""Code written for qclient 0.5.1 runs on the client: the same calls, results and errors in the same situations."""
+"""Code written for qclient 0.5.1 runs on the client: the same calls, results and errors."""
 
 from __future__ import annotations
 
@@ -110,9 +110,11 @@ def test_a_dead_home_fails_over_within_the_call(qclient: ModuleType) -> None:
     ("status", "error"), [(400, "MalformedQueryException"), (500, "UnexpectedServerResponse")]
 )
 def test_a_refused_query_is_an_error(qclient: ModuleType, status: int, error: str) -> None:
-    with Node(lambda peer, request: peer.send(head(status, 0))) as node:
-        with pytest.raises(getattr(qclient, error)):
-            qclient.QClient([node.url], trust_env=False).get("foo", {})
+    with (
+        Node(lambda peer, request: peer.send(head(status, 0))) as node,
+        pytest.raises(getattr(qclient, error)),
+    ):
+        qclient.QClient([node.url], trust_env=False).get("foo", {})
 
 
 @BOTH
@@ -125,9 +127,8 @@ def test_a_refused_store_is_unexpected_and_counted(qclient: ModuleType) -> None:
 
 
 def test_a_truncated_answer_is_an_error_of_ours_where_it_was_one_of_requests() -> None:
-    with Node(half_an_answer_and_close) as node:
-        with pytest.raises(ours.TooManyConsecutiveErrors):
-            ours.QClient([node.url], consecutive_error_count_limit=2, trust_env=False).get("foo", {})
+    with Node(half_an_answer_and_close) as node, pytest.raises(ours.TooManyConsecutiveErrors):
+        ours.QClient([node.url], consecutive_error_count_limit=2, trust_env=False).get("foo", {})
 
 
 def half_an_answer_and_close(peer: object, request: object) -> None:

@@ -1,9 +1,9 @@
-"""Every fault against every operation: the right result or error, in time, the node's state right, nothing leaked."""
+"""Every fault against every operation: the right result or error, in time, and nothing leaked."""
 
 from __future__ import annotations
 
+import contextlib
 import gc
-import os
 import threading
 import time
 from pathlib import Path
@@ -19,11 +19,9 @@ def open_sockets() -> int:
     if not Path("/proc/self/fd").exists():
         return 0
     count = 0
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            count += os.readlink(f"/proc/self/fd/{name}").startswith("socket:")
-        except OSError:
-            continue
+    for link in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            count += str(link.readlink()).startswith("socket:")
     return count
 
 

@@ -1,8 +1,7 @@
-"""The client over real QCache nodes, and the same over dev nodes; qcache-client is the other reader and writer."""
+"""The client over real QCache nodes, and the same over dev nodes; qcache-client reads and writes too."""
 
 from __future__ import annotations
 
-import csv
 import gzip
 import io
 import json
@@ -26,8 +25,8 @@ from airflow_provider_qcache.client import (
     TooManyConsecutiveErrors,
     UnexpectedServerResponse,
     UnsupportedAcceptType,
+    encoding,
 )
-from airflow_provider_qcache.client import encoding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

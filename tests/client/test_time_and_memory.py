@@ -277,7 +277,8 @@ MEMORY = """
 
     breaks, takes = Counts(SIZE // 2), Counts()
     silent = lambda peer, request: peer.reset()
-    with Node(breaks.answer, read_bodies=False, status=silent) as first, Node(takes.answer, read_bodies=False) as second:
+    with Node(breaks.answer, read_bodies=False, status=silent) as first, Node(takes.answer, read_bodies=False)
+    as second:
         client = QClient([first.url, second.url], 5, 30, trust_env=False)
         key = next(k for k in (f"k{i}" for i in range(99)) if client.node_for_key(k) == first.url)
         other = next(k for k in (f"k{i}" for i in range(99)) if client.node_for_key(k) == second.url)
@@ -319,16 +320,16 @@ def test_an_answer_of_any_size_is_refused_before_it_fills_the_memory() -> None:
     with (
         Node(faults.never_stop) as node,
         QClient([node.url], trust_env=False, max_response_bytes=10**6) as client,
+        pytest.raises(QClientException, match="max_response_bytes"),
     ):
-        with pytest.raises(QClientException, match="max_response_bytes"):
-            client.get("foo", {})
+        client.get("foo", {})
 
 
 THREADS = 32
 
 
 def test_32_threads_on_one_client_while_a_node_dies_and_comes_back() -> None:
-    """Every result is the right one, whatever the nodes do meanwhile; a hung node delays no other key for long."""
+    """Every result is the right one, whatever the nodes do meanwhile."""
     (first, tables), (second, others) = sound_node(), sound_node()
     sick = threading.Event()
     hung = threading.Event()
@@ -391,7 +392,7 @@ def test_32_threads_on_one_client_while_a_node_dies_and_comes_back() -> None:
 
 
 def test_nothing_is_printed_and_no_secret_is_shown(caplog: pytest.LogCaptureFixture) -> None:
-    secret = "hunter2"  # noqa: S105
+    secret = "hunter2"
     node = f"http://login:{secret}@127.0.0.1:{closed_port()}"
     with QClient([node], auth=("other", secret), trust_env=False) as client:
         with pytest.raises(QClientException) as raised:
@@ -420,7 +421,11 @@ def test_listeners_hear_of_nodes_and_attempts_and_their_own_errors_break_nothing
     node, _ = sound_node()
     answers = iter([faults.not_http])
     sound = node._answer
-    node._answer = lambda peer, request: next(answers, sound)(peer, request)
+
+    def first_nonsense(peer: Peer, request: Request) -> None:
+        next(answers, sound)(peer, request)
+
+    node._answer = first_nonsense
     with node, QClient([node.url], trust_env=False) as client:
         listener = Hears()
         client.add_listener(listener)
@@ -464,7 +469,7 @@ def test_the_environment_is_looked_up_once_and_what_is_given_wins(
 
 
 def test_a_client_certificate_that_is_given_is_shown() -> None:
-    node, tables = sound_node()
+    _, tables = sound_node()
     tls = Node(tables.answer, tls=CERTIFICATES.client_wanted)
     with (
         tls,
@@ -519,7 +524,8 @@ def test_it_runs_where_only_requests_and_tenacity_are_installed(tmp_path: Path) 
     import tenacity
     import urllib3
 
-    # An environment of nothing but requests, what it needs itself, and tenacity: links, so that no index is asked.
+    # An environment of nothing but requests, what it needs itself, and tenacity: links, so that no index is
+    # asked.
     packages = tmp_path / "packages"
     packages.mkdir()
     for module in (requests, urllib3, idna, certifi, charset_normalizer, tenacity):

@@ -85,13 +85,12 @@ def compare(real: Answer, dev: Answer) -> list[Finding]:
     """All findings; empty where a client could not tell the two apart."""
     if real.status != dev.status:
         return [Finding("status", real.status, dev.status)]
-    findings = []
-    for name in COMPARED_HEADERS:
-        if real.header(name) != dev.header(name):
-            findings.append(Finding(f"header {name}", real.header(name), dev.header(name)))
-    for name in PRESENT_HEADERS:
-        if (real.header(name) is None) != (dev.header(name) is None):
-            findings.append(Finding(f"header {name}", real.header(name), dev.header(name)))
+    findings = [
+        Finding(f"header {name}", real.header(name), dev.header(name))
+        for name in (*COMPARED_HEADERS, *PRESENT_HEADERS)
+        if (real.header(name) is None) != (dev.header(name) is None)
+        or (name in COMPARED_HEADERS and real.header(name) != dev.header(name))
+    ]
     if real.status in (200, 201):
         findings += compare_bodies(real, dev)
     return findings

@@ -79,7 +79,9 @@ class Pair:
 
     def ask(self, request: Request) -> tuple[Answer, Answer]:
         """The answers of both, the real server's first."""
-        if request.method == "POST" and (stored := re.fullmatch(r"/qcache/dataset/([\w-]+)/?", request.target)):
+        if request.method == "POST" and (
+            stored := re.fullmatch(r"/qcache/dataset/([\w-]+)/?", request.target)
+        ):
             self._stored.add(stored[1])
         return self._ask(0, request), self._ask(1, request)
 
@@ -119,7 +121,9 @@ class Pair:
     def csv(self, body: str | bytes, headers: dict[str, str] | None = None, *, key: str = "t") -> Answer:
         """Store CSV."""
         data = body.encode() if isinstance(body, str) else body
-        return self.same("POST", f"/qcache/dataset/{key}", {"Content-Type": "text/csv", **(headers or {})}, data)
+        return self.same(
+            "POST", f"/qcache/dataset/{key}", {"Content-Type": "text/csv", **(headers or {})}, data
+        )
 
     def json(self, body: Any, headers: dict[str, str] | None = None, *, key: str = "t") -> Answer:
         """Store JSON, given as objects or as it is written."""
@@ -238,7 +242,9 @@ def _reductions(case: Case) -> Iterator[Example]:
     for drop in range(len(table.names)):
         if len(table.names) > 1 and all(len(row) == len(table.names) for row in table.rows):
             rows = tuple(row[:drop] + row[drop + 1 :] for row in table.rows)
-            yield Example(replace(table, names=table.names[:drop] + table.names[drop + 1 :], rows=rows), queries)
+            yield Example(
+                replace(table, names=table.names[:drop] + table.names[drop + 1 :], rows=rows), queries
+            )
     for name in ("types", "stand_ins"):
         items = getattr(table, name)
         for drop in range(len(items)):

@@ -31,7 +31,23 @@ def shape(q: Any) -> Any:
         return tuple(sorted((name, shape(value)) for name, value in q.items()))
     if isinstance(q, list):
         head = q[0] if q and isinstance(q[0], str) else None
-        operators = {"==", "!=", "<", "<=", ">", ">=", "in", "like", "ilike", "isnull", "any_bits", "all_bits", "&", "|", "!"}
+        operators = {
+            "==",
+            "!=",
+            "<",
+            "<=",
+            ">",
+            ">=",
+            "in",
+            "like",
+            "ilike",
+            "isnull",
+            "any_bits",
+            "all_bits",
+            "&",
+            "|",
+            "!",
+        }
         if head in operators or head == "=":
             return (head, *(shape(item) for item in q[1:] if isinstance(item, list | dict)))
         return tuple(dict.fromkeys(str(shape(item)) for item in q))
@@ -84,7 +100,9 @@ def frozen(case: Case) -> str:
 
 def main() -> int:
     """Run the survey or one case of it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--cases", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--real-vs-real", action="store_true")
@@ -94,7 +112,7 @@ def main() -> int:
     parser.add_argument("--limit", type=int, default=60, help="groups to print")
     args = parser.parse_args()
 
-    with Server.real() as real, (Server.real() if args.real_vs_real else Server.dev()) as dev:
+    with Server.real() as real, Server.real() if args.real_vs_real else Server.dev() as dev:
         pair = Pair(real, dev)
         if args.replay:
             return replay(pair, args.replay)
@@ -118,7 +136,9 @@ def main() -> int:
         print(f"{time.monotonic() - started:.0f} s")
         if args.json:
             with open(args.json, "w") as file:  # noqa: PTH123
-                json.dump([[name, count, str(case), frozen(case)] for name, (count, case) in ranked(survey)], file)
+                json.dump(
+                    [[name, count, str(case), frozen(case)] for name, (count, case) in ranked(survey)], file
+                )
     return 1 if survey.groups else 0
 
 

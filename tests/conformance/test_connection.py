@@ -131,7 +131,12 @@ def test_a_long_query_in_a_get_meets_the_same_limit(pair):
         with server.connect() as connection:
             connection.send(Request("GET", target).encode())
             assert connection.receive().status == 0
-        assert server.ask(Request("POST", "/qcache/dataset/missing/q", (), b'{"where": "' + b"x" * 200_000 + b'"}')).status == 404
+        assert (
+            server.ask(
+                Request("POST", "/qcache/dataset/missing/q", (), b'{"where": "' + b"x" * 200_000 + b'"}')
+            ).status
+            == 404
+        )
 
 
 @pytest.mark.parametrize(
@@ -212,10 +217,12 @@ def test_one_thing_at_a_time(pair):
 def handshake(server, context: ssl.SSLContext) -> bool:
     """Whether a request over TLS is answered."""
     try:
-        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as plain:
-            with context.wrap_socket(plain, server_hostname="localhost") as connection:
-                connection.sendall(STATUS.encode())
-                return connection.recv(12) == b"HTTP/1.1 200"
+        with (
+            socket.create_connection(("127.0.0.1", server.port), timeout=10) as plain,
+            context.wrap_socket(plain, server_hostname="localhost") as connection,
+        ):
+            connection.sendall(STATUS.encode())
+            return connection.recv(12) == b"HTTP/1.1 200"
     except (ssl.SSLError, ConnectionError):
         return False
 
@@ -285,7 +292,9 @@ def test_right_credentials_are_let_in(guarded):
         pytest.param(basic("User:secret"), id="user in another case"),
         pytest.param(basic(":"), id="empty ones"),
         pytest.param({"Authorization": "Bearer x"}, id="another scheme"),
-        pytest.param({"Authorization": "basic " + base64.b64encode(b"user:secret").decode()}, id="scheme in lower case"),
+        pytest.param(
+            {"Authorization": "basic " + base64.b64encode(b"user:secret").decode()}, id="scheme in lower case"
+        ),
         pytest.param({"Authorization": ""}, id="empty header"),
     ],
 )

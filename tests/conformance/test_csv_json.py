@@ -40,22 +40,15 @@ def typed(pair, name: str) -> str:
         pytest.param('a,b\n1,"x"y\n', "a,b\n1,xy\n", id="text after a closing quote"),
         pytest.param("a,b\n1, x \n", "a,b\n1, x \n", id="blanks are kept"),
         pytest.param("a;b\n1;x\n", "a;b\n1;x\n", id="a semicolon separates nothing"),
-        pytest.param("a\tb\n1\tx\n", '"a\tb"\n"1\tx"\n', id="nor does a tab"),
+        pytest.param("a\tb\n1\tx\n", "a\tb\n1\tx\n", id="nor does a tab"),
         pytest.param("a,b\n#1,x\n", "a,b\n#1,x\n", id="no comments"),
-        pytest.param("a,b\n1,'x,y'\n2,z\n", None, id="a single quote quotes nothing"),
+        pytest.param("a,b,c\n1,'x,y'\n", "a,b,c\n1,'x,y'\n", id="a single quote quotes nothing"),
     ],
 )
 def test_csv_is_comma_and_double_quote_with_any_line_end(pair, body, out):
     """UTF-8, a BOM is stripped, blank lines are skipped."""
-    stored = pair.csv(body)
-    if out is None:
-        assert (stored.status, pair.query().status) in ((500, 404), (201, 200))
-    elif "\t" in out:
-        assert stored.status == 201
-        pair.as_csv()
-    else:
-        assert stored.status == 201
-        assert pair.as_csv() == out
+    assert pair.csv(body).status == 201
+    assert pair.as_csv() == out
 
 
 def test_a_header_alone_is_a_valid_empty_table(pair):
@@ -67,7 +60,9 @@ def test_a_header_alone_is_a_valid_empty_table(pair):
     assert pair.query({"select": ["b"], "where": ["==", "a", 1]}, CSV_OUT).body == b"b\n"
 
 
-@pytest.mark.parametrize("text", ["NA", "null", "NULL", "NaN", "nan", "None", "N/A", "#N/A", "n/a", "-nan", "-NaN", "1.#IND"])
+@pytest.mark.parametrize(
+    "text", ["NA", "null", "NULL", "NaN", "nan", "None", "N/A", "#N/A", "n/a", "-nan", "-NaN", "1.#IND"]
+)
 def test_only_the_empty_field_is_null(pair, text):
     """Any other spelling is a string, and turns a numeric column into strings."""
     pair.csv(f"a,b\n1,x\n{text},\n")
@@ -90,7 +85,9 @@ def test_an_empty_field_is_null_in_a_typed_column_too(pair):
     ("cells", "values"),
     [
         pytest.param(["1", "2"], [1, 2], id="ints"),
-        pytest.param(["9223372036854775807", "-9223372036854775808"], [2**63 - 1, -(2**63)], id="int64 edges"),
+        pytest.param(
+            ["9223372036854775807", "-9223372036854775808"], [2**63 - 1, -(2**63)], id="int64 edges"
+        ),
         pytest.param(["007", "0"], [7, 0], id="leading zeros are lost"),
         pytest.param(["+5", "-5"], [5, -5], id="signs"),
         pytest.param(["1.5", "2"], [1.5, 2.0], id="a float among ints"),
@@ -195,11 +192,8 @@ def test_too_few_fields_become_nulls(pair):
 )
 def test_names_of_columns(pair, header, names):
     """A repeated name is numbered, an empty one called Unnamed; all others are kept as they are."""
-    stored = pair.csv(f"{header}\n" + ",".join(str(n) for n in range(len(names))) + "\n")
-    assert stored.status == 201
-    answer = pair.query()
-    if len(set(names)) == len(names) and answer.status == 200:
-        assert sorted(json.loads(answer.body)[0]) == sorted(names)
+    pair.csv(f"{header}\n" + ",".join(str(n) for n in range(len(names))) + "\n")
+    assert list(pair.rows()[0].items()) == list(zip(names, range(len(names)), strict=True))
 
 
 def test_names_outside_ascii_cannot_be_queried_after_a_csv_upload(pair):
@@ -224,7 +218,29 @@ def test_values_outside_ascii_can_be_queried(pair):
     """Only names are the trouble."""
     pair.csv("a,b\nå,1\n😀,2\n")
     assert pair.column("b", {"where": ["==", "a", "'😀'"]}) == [2]
-    assert pair.column("b", {"where": ["in", "a", ["å"]]}) in ([1], [])
+
+
+def test_like_sees_utf_8_bytes_and_no_pattern_outside_ascii(pair):
+    """A letter outside ASCII is several characters to it, and in a pattern matches nothing."""
+    pair.csv("a,b\nå,1\nxå,2\n")
+    for pattern, found in (
+        ("..", [1]),
+        (".", []),
+        ("...", [2]),
+        ("x%", [2]),
+        ("%", [1, 2]),
+        ("å", []),
+        ("%å%", []),
+    ):
+        assert pair.column("b", {"where": ["like", "a", f"'{pattern}'"]}) == found, pattern
+
+
+def test_in_finds_no_values_outside_ascii(pair):
+    """A list of `in` matches only what is ASCII; a sub-query matches all."""
+    pair.csv("a,b\nå,1\nx,2\n")
+    assert pair.column("b", {"where": ["in", "a", ["å"]]}) == []
+    assert pair.column("b", {"where": ["in", "a", ["å", "x"]]}) == [2]
+    assert pair.column("b", {"where": ["in", "a", {"where": ["==", "b", 1]}]}) == [1]
 
 
 # JSON in
@@ -244,17 +260,11 @@ def test_keys_missing_in_json_are_null(pair):
 
 @pytest.mark.parametrize("body", [b"[]", b" [ ]\n", b"[{}]", b"[{},{}]"])
 def test_an_empty_json_list_stores_an_empty_table(pair, body):
-    """Without columns."""
+    """Without columns; objects without members are no rows."""
     assert pair.json(body).status == 201
-    pair.query()
-    pair.query({}, CSV_OUT)
-
-
-def test_an_empty_table_without_columns(pair):
-    """JSON `[]`, CSV a quoted empty line."""
-    pair.json([])
     assert pair.query().body == b"[]"
     assert pair.query().unsliced_length == 0
+    assert pair.as_csv() == "\n"
     assert pair.rows({"select": [["count"]]}) == [{"count": 0}]
 
 
@@ -303,7 +313,7 @@ def test_floats_in_json_are_fixed_with_ten_decimals(pair, value, text):
 
 
 def test_json_is_compact_and_ascii(pair):
-    """No blanks, `/` as `\\/`, what is not ASCII as lower-case `\\uXXXX`, surrogate pairs included."""
+    r"""No blanks, `/` as `\/`, what is not ASCII as lower-case `\uXXXX`, surrogate pairs included."""
     pair.json([{"a": 'x/y "q" \\ é 日 😀 \n\t\x01\x7f', "b": True, "c": None}])
     assert pair.query().body == (
         rb'[{"a":"x\/y \"q\" \\ \u00e9 \u65e5 \ud83d\ude00 \n\t\u0001' + b"\x7f" + rb'","b":true,"c":null}]'
@@ -378,7 +388,12 @@ def test_a_json_upload_with_names_outside_ascii_cannot_be_answered_as_csv(pair):
 
 def test_what_csv_gives_can_be_stored_again(pair):
     """The answer of one node is a table for another."""
-    pair.json([{"a": 1, "b": "x,y", "c": 1.5, "d": None, "e": True}, {"a": 2, "b": "é", "c": 2.5, "d": "z", "e": False}])
+    pair.json(
+        [
+            {"a": 1, "b": "x,y", "c": 1.5, "d": None, "e": True},
+            {"a": 2, "b": "é", "c": 2.5, "d": "z", "e": False},
+        ]
+    )
     text = pair.as_csv()
     pair.csv(text)
     assert pair.as_csv() == text

@@ -19,7 +19,9 @@ def store(pair, body: bytes | str) -> None:
 
 def asked(pair, q, headers: dict[str, str] | None = None) -> tuple:
     """The answers of both, not compared."""
-    return pair.ask(Request("POST", "/qcache/dataset/t/q", tuple((headers or {}).items()), json.dumps(q).encode()))
+    return pair.ask(
+        Request("POST", "/qcache/dataset/t/q", tuple((headers or {}).items()), json.dumps(q).encode())
+    )
 
 
 def met(pair, table: Table, q, accept: str = "application/json") -> frozenset[str]:

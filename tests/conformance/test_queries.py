@@ -34,7 +34,12 @@ def ids(pair, **clauses) -> list[int]:
 @pytest.mark.parametrize("clause", ["nosuch", "Where", "SELECT", "columns", "orderby", "", "update "])
 def test_an_unknown_clause_is_400(fruit, clause):
     """Also beside known ones, in `from` and in a sub-query."""
-    for q in ({clause: []}, {"limit": 1, clause: 1}, {"from": {clause: 1}}, {"where": ["in", "id", {clause: 1}]}):
+    for q in (
+        {clause: []},
+        {"limit": 1, clause: 1},
+        {"from": {clause: 1}},
+        {"where": ["in", "id", {clause: 1}]},
+    ):
         assert fruit.query(q).status == 400
 
 
@@ -62,7 +67,13 @@ def test_clauses_run_in_their_order_whatever_the_order_in_the_query(fruit):
 def test_order_by_needs_a_column_of_the_result(fruit):
     """400 for one that select left out; an alias and an aggregate are columns of it."""
     assert fruit.query({"select": ["id"], "order_by": ["name"]}).status == 400
-    assert fruit.column("x", {"select": [["=", "x", ["*", "id", -1]]], "order_by": ["x"]}) == [-5, -4, -3, -2, -1]
+    assert fruit.column("x", {"select": [["=", "x", ["*", "id", -1]]], "order_by": ["x"]}) == [
+        -5,
+        -4,
+        -3,
+        -2,
+        -1,
+    ]
     assert fruit.query({"select": [["sum", "id"]], "order_by": ["id"]}).status == 200
     assert fruit.query({"select": [["sum", "id"]], "order_by": ["stock"]}).status == 400
 
@@ -107,7 +118,9 @@ def test_comparisons(fruit, where, found):
     assert ids(fruit, where=where) == found
 
 
-@pytest.mark.parametrize("literal", ["'a,b'", "'it''s'", "'it's'", '"it\'s"', "' '", "'''", "'é'", "'%'", "'\\n'"])
+@pytest.mark.parametrize(
+    "literal", ["'a,b'", "'it''s'", "'it's'", '"it\'s"', "' '", "'''", "'é'", "'%'", "'\\n'"]
+)
 def test_quotes_end_where_the_string_ends(pair, literal):
     """Only the first and the last character are the quotes."""
     values = ["a,b", "it''s", "it's", " ", "'", "é", "%", "\\n"]
@@ -121,7 +134,9 @@ def test_an_unquoted_string_that_is_no_column_is_400(fruit, argument):
     assert fruit.query({"where": ["==", "name", argument]}).status == 400
 
 
-@pytest.mark.parametrize("operator", ["==", "!=", "<", "in", "like", "ilike", "isnull", "any_bits", "all_bits"])
+@pytest.mark.parametrize(
+    "operator", ["==", "!=", "<", "in", "like", "ilike", "isnull", "any_bits", "all_bits"]
+)
 def test_an_unknown_column_is_400(fruit, operator):
     """With every operator."""
     argument = {"in": [1], "like": "'x'", "ilike": "'x'"}.get(operator, 1)
@@ -215,7 +230,9 @@ def test_a_sub_query_without_the_column_is_400(fruit):
 
 def test_a_sub_query_asks_the_stored_table(fruit):
     """Not what `from` made of it."""
-    assert ids(fruit, **{"from": {"where": [">", "id", 3]}, "where": ["in", "stock", {"where": ["==", "id", 5]}]}) == [4, 5]
+    assert ids(
+        fruit, **{"from": {"where": [">", "id", 3]}, "where": ["in", "stock", {"where": ["==", "id", 5]}]}
+    ) == [4, 5]
     q = {"from": {"where": [">", "id", 3]}, "where": ["in", "id", {"where": ["<", "id", 5]}]}
     assert fruit.column("id", q) == [4]
 
@@ -234,7 +251,9 @@ def test_like_is_a_regex_anchored_at_both_ends(fruit, pattern, found):
     assert sorted(ids(fruit, where=["like", "name", f"'{pattern}'"])) == sorted(found)
 
 
-@pytest.mark.parametrize(("pattern", "found"), [("APPLE", [1, 5]), ("b%", [2]), ("%AN%", [2]), ("[A-C].*", [1, 2, 3, 5])])
+@pytest.mark.parametrize(
+    ("pattern", "found"), [("APPLE", [1, 5]), ("b%", [2]), ("%AN%", [2]), ("[A-C].*", [1, 2, 3, 5])]
+)
 def test_ilike_ignores_case(fruit, pattern, found):
     """Otherwise it is `like`."""
     assert ids(fruit, where=["ilike", "name", f"'{pattern}'"]) == found
@@ -401,7 +420,10 @@ def test_aggregates_of_other_types(fruit, function, column):
     fruit.query({"group_by": ["stock"], "select": ["stock", [function, column]]})
 
 
-@pytest.mark.parametrize("function", ["sum", "mean", "max", "min", "count", "std", "var", "median", "nunique", "prod", "first", "size"])
+@pytest.mark.parametrize(
+    "function",
+    ["sum", "mean", "max", "min", "count", "std", "var", "median", "nunique", "prod", "first", "size"],
+)
 @pytest.mark.parametrize("where", [["<", "id", 0], ["==", "id", 5], ["==", "id", 1]])
 def test_aggregates_of_no_rows_of_nulls_and_of_one(fruit, function, where):
     """The answers agree for empty input, for nothing but a null, and for a single row."""
@@ -412,7 +434,10 @@ def test_aggregates_of_no_rows_of_nulls_and_of_one(fruit, function, where):
 
 def test_several_aggregates_come_out_sorted_by_column(fruit):
     """The result's columns are in alphabetical order, and one per column: the last counts."""
-    assert fruit.as_csv({"select": [["sum", "stock"], ["max", "id"], ["min", "flags"]]}) == "flags,id,stock\n0,5,23\n"
+    assert (
+        fruit.as_csv({"select": [["sum", "stock"], ["max", "id"], ["min", "flags"]]})
+        == "flags,id,stock\n0,5,23\n"
+    )
     assert fruit.query({"select": [["sum", "stock"], ["max", "stock"]]}).status == 400
 
 
@@ -420,16 +445,23 @@ def test_plain_columns_cannot_be_mixed_with_aggregates_without_group_by(fruit):
     """400; nor can aliases."""
     assert fruit.query({"select": ["id", ["sum", "stock"]]}).status == 400
     assert fruit.query({"select": [["=", "x", "id"], ["sum", "stock"]]}).status == 400
-    assert fruit.query({"group_by": ["kind"], "select": ["kind", ["=", "x", "id"], ["sum", "stock"]]}).status == 400
+    assert (
+        fruit.query({"group_by": ["kind"], "select": ["kind", ["=", "x", "id"], ["sum", "stock"]]}).status
+        == 400
+    )
 
 
-@pytest.mark.parametrize("function", ["nosuch", "first", "last", "SUM", "__class__", "columns", "size", "head", "", "shape"])
+@pytest.mark.parametrize(
+    "function", ["nosuch", "first", "last", "SUM", "__class__", "columns", "size", "head", "", "shape"]
+)
 def test_unknown_aggregates(fruit, function):
     """The statuses agree; what is no function of a table is 400."""
     assert fruit.query({"select": [[function, "stock"]]}).status in (400, 500)
 
 
-@pytest.mark.parametrize("select", [[["sum", "nosuch"]], [["sum", 1]], [["sum", None]], [[1, "id"]], [["sum", ["id"]]]])
+@pytest.mark.parametrize(
+    "select", [[["sum", "nosuch"]], [["sum", 1]], [["sum", None]], [[1, "id"]], [["sum", ["id"]]]]
+)
 def test_malformed_aggregates(fruit, select):
     """The statuses agree."""
     assert fruit.query({"select": select}).status in (400, 500)
@@ -475,7 +507,10 @@ def test_null_keys_are_dropped(pair):
 def test_an_aggregate_of_ints_that_stay_integral_is_int(pair):
     """A mean of 2.0 in every group is 2; one fraction makes all floats."""
     pair.csv("k,v\na,1\na,3\nb,4\n")
-    assert pair.query({"group_by": ["k"], "select": ["k", ["mean", "v"]]}).body == b'[{"k":"a","v":2},{"k":"b","v":4}]'
+    assert (
+        pair.query({"group_by": ["k"], "select": ["k", ["mean", "v"]]}).body
+        == b'[{"k":"a","v":2},{"k":"b","v":4}]'
+    )
     pair.csv("k,v\na,1\na,2\nb,4\n")
     assert b'"v":1.5' in pair.query({"group_by": ["k"], "select": ["k", ["mean", "v"]]}).body
     assert b'"v":4.0' in pair.query({"group_by": ["k"], "select": ["k", ["mean", "v"]]}).body
@@ -487,7 +522,9 @@ def test_group_by_needs_an_aggregate(fruit):
         assert fruit.query({"group_by": ["kind"], "select": select}).status == 400
 
 
-@pytest.mark.parametrize("q", [{}, {"select": []}, {"select": None}, {"order_by": ["kind"]}, {"limit": 1}, {"distinct": []}])
+@pytest.mark.parametrize(
+    "q", [{}, {"select": []}, {"select": None}, {"order_by": ["kind"]}, {"limit": 1}, {"distinct": []}]
+)
 def test_group_by_without_select(fruit, q):
     """500 or 400, as the real server says."""
     assert fruit.query({"group_by": ["kind"], **q}).status in (400, 500)
@@ -538,8 +575,16 @@ def test_an_unknown_aggregate_with_group_by(fruit):
 
 def test_group_by_bools_and_floats(fruit):
     """Any type can be a key."""
-    assert fruit.as_csv({"group_by": ["fresh"], "select": ["fresh", ["sum", "id"]]}) == "fresh,id\nFalse,7\nTrue,8\n"
-    assert fruit.column("price", {"group_by": ["price"], "select": ["price", ["sum", "id"]]}) == [0.25, 0.5, 1.5, 2.0]
+    assert (
+        fruit.as_csv({"group_by": ["fresh"], "select": ["fresh", ["sum", "id"]]})
+        == "fresh,id\nFalse,7\nTrue,8\n"
+    )
+    assert fruit.column("price", {"group_by": ["price"], "select": ["price", ["sum", "id"]]}) == [
+        0.25,
+        0.5,
+        1.5,
+        2.0,
+    ]
 
 
 # distinct
@@ -566,9 +611,12 @@ def test_distinct_runs_before_select(pair):
     assert pair.rows({"distinct": ["a"], "select": ["b"]}) == [{"b": 1}]
 
 
-@pytest.mark.parametrize("distinct", [None, [], {}, "", 0, "kind", ["nosuch"], "nosuch", 1, [1], True, {"a": 1}, [["kind"]], [None]])
+@pytest.mark.parametrize(
+    "distinct",
+    [None, [], {}, "", 0, "kind", ["nosuch"], "nosuch", 1, [1], True, {"a": 1}, [["kind"]], [None]],
+)
 def test_odd_distincts(fruit, distinct):
-    """null is none; an unknown column and other types answer as the real server does."""
+    """Null is none; an unknown column and other types answer as the real server does."""
     fruit.query({"distinct": distinct})
 
 
@@ -594,7 +642,10 @@ def test_order_by_an_enum(fruit, order_by):
     assert len(ids(fruit, order_by=order_by)) == 5
 
 
-@pytest.mark.parametrize("order_by", ["id", 1, {"a": 1}, [1], [None], [["id"]], ["nosuch"], ["-nosuch"], [""], ["-"], ["--id"], [{}]])
+@pytest.mark.parametrize(
+    "order_by",
+    ["id", 1, {"a": 1}, [1], [None], [["id"]], ["nosuch"], ["-nosuch"], [""], ["-"], ["--id"], [{}]],
+)
 def test_a_malformed_order_by_is_400(fruit, order_by):
     """No list, no names, or none of the table's."""
     assert fruit.query({"order_by": order_by}).status == 400
@@ -745,7 +796,17 @@ def test_names_of_aliases_that_pass_the_check_but_are_none(fruit, name):
 
 @pytest.mark.parametrize(
     "expression",
-    [["nosuch", "id"], [], ["+"], ["+", "id", 1, 2], ["id"], "nosuch", ["+", "nosuch", 1], ["sin", "nosuch"], ["sin", "id", 1]],
+    [
+        ["nosuch", "id"],
+        [],
+        ["+"],
+        ["+", "id", 1, 2],
+        ["id"],
+        "nosuch",
+        ["+", "nosuch", 1],
+        ["sin", "nosuch"],
+        ["sin", "id", 1],
+    ],
 )
 def test_malformed_expressions_are_400(fruit, expression):
     """The wrong number of arguments, an unknown function, an unknown column."""

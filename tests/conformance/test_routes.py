@@ -20,7 +20,9 @@ def test_keys_are_letters_digits_underscores_and_dashes(pair, key):
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
 def test_any_other_key_is_404_with_an_html_body(pair, method, key):
     """The path is matched as it is written, undecoded; a POST is no exception."""
-    answer = pair.same(method, f"/qcache/dataset/{key}?q=%7B%7D", body=b"a\n1\n" if method == "POST" else None)
+    answer = pair.same(
+        method, f"/qcache/dataset/{key}?q=%7B%7D", body=b"a\n1\n" if method == "POST" else None
+    )
     assert answer.status == 404
     assert answer.header("Content-Type") == "text/html; charset=UTF-8"
     assert b"<html>" in answer.body

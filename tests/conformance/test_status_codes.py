@@ -32,7 +32,23 @@ def test_an_aged_out_table_is_404(pair_with):
 
 
 @pytest.mark.parametrize(
-    "q", ["", "{", "nonsense", "{'a': 1}", "{} x", "[", '"open', "NULL", "nan", '{"a":}', "[]", '"x"', '""', "[1]"]
+    "q",
+    [
+        "",
+        "{",
+        "nonsense",
+        "{'a': 1}",
+        "{} x",
+        "[",
+        '"open',
+        "NULL",
+        "nan",
+        '{"a":}',
+        "[]",
+        '"x"',
+        '""',
+        "[1]",
+    ],
 )
 def test_q_that_is_empty_or_no_json_or_a_list_or_a_string_is_400(pair, q):
     """With a JSON object that says `error`, by GET and by POST."""
@@ -135,7 +151,9 @@ def test_an_absent_content_type_means_csv(pair):
     assert pair.column("a") == [1, 2]
 
 
-@pytest.mark.parametrize("encoding", ["identity", "deflate", "br", "GZIP", "x-gzip", "gzip, lz4", "lz4-frame", "zstd", ""])
+@pytest.mark.parametrize(
+    "encoding", ["identity", "deflate", "br", "GZIP", "x-gzip", "gzip, lz4", "lz4-frame", "zstd", ""]
+)
 def test_a_content_encoding_other_than_gzip_or_lz4_is_400(pair, encoding):
     """`identity` too, for stores and for queries."""
     assert pair.csv(CSV, {"Content-Encoding": encoding}).status == 400
@@ -153,7 +171,9 @@ def test_a_content_encoding_other_than_gzip_or_lz4_is_400(pair, encoding):
         pytest.param("lz4", b"", id="empty lz4"),
         pytest.param("lz4", lz4.block.compress(CSV.encode())[:-3], id="lz4 cut short"),
         pytest.param("lz4", lz4.block.compress(CSV.encode(), store_size=False), id="lz4 without its size"),
-        pytest.param("lz4", b"\x01\0\0\0" + lz4.block.compress(CSV.encode())[4:], id="lz4 with too small a size"),
+        pytest.param(
+            "lz4", b"\x01\0\0\0" + lz4.block.compress(CSV.encode())[4:], id="lz4 with too small a size"
+        ),
     ],
 )
 def test_corrupt_compressed_data_is_500(pair, encoding, body):
@@ -168,7 +188,9 @@ def test_an_empty_gzip_body_is_an_empty_table_to_parse(pair):
     assert pair.query(b"", {"Content-Encoding": "gzip"}).status == 400
 
 
-@pytest.mark.parametrize("types", ["a=int", "a=object", "a=String", "a=", "b=nosuch", "zzz=nosuch", "a=string;b=x", "=x"])
+@pytest.mark.parametrize(
+    "types", ["a=int", "a=object", "a=String", "a=", "b=nosuch", "zzz=nosuch", "a=string;b=x", "=x"]
+)
 def test_an_unknown_type_name_is_400(pair, types):
     """Also for a column that is not in the table."""
     assert pair.csv(CSV, {"X-QCache-types": types}).status == 400
@@ -181,7 +203,9 @@ def test_a_type_for_a_column_that_is_not_in_the_table_is_ignored(pair, types):
     assert pair.rows() == [{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]
 
 
-@pytest.mark.parametrize("types", ["a", "a=b=c", "a=string;", ";", "a=string;;b=string", "a string", "a:string"])
+@pytest.mark.parametrize(
+    "types", ["a", "a=b=c", "a=string;", ";", "a=string;;b=string", "a string", "a:string"]
+)
 def test_a_malformed_types_header_is_500(pair, types):
     """Every part between semicolons must be one name, one `=` and one type."""
     assert pair.csv(CSV, {"X-QCache-types": types}).status == 500

@@ -1,0 +1,215 @@
+"""The dev node's speed beside the real QCache's: the same requests to both in turn, medians and their ratio.
+
+A measurement is the time from the first byte of a request to the last byte of its answer, on a connection
+that is kept. Machines differ, and so does what else they do: only the ratio means anything.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+import pandas as pd
+import tornado
+
+from benchmarks import _tables as tables
+from tests.servers import (
+    HOW_TO_GET_THE_REAL_SERVER,
+    Answer,
+    Connection,
+    Request,
+    Server,
+    ServerFailedError,
+    real_python,
+)
+
+STORE_BYTES = 50_000_000
+ROWS = 1_000_000
+TINY_RUNS = 500
+TINY_BLOCK = 50
+"""Tiny requests that one node answers before it is the other's turn."""
+
+NODE_SIZE = "--size=16000000000"
+"""Bytes that no benchmark fills, so that nothing is evicted."""
+
+ANSWER_TIMEOUT = 300.0
+
+AS_FAST = 1.0
+NEARLY = 1.5
+
+_VERSIONS = """
+import platform, pandas, tornado
+print("Python %s, pandas %s, tornado %s" % (platform.python_version(), pandas.__version__, tornado.version))
+"""
+
+
+class WrongAnswerError(Exception):
+    """An answer that is not what is to be measured."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One line of the table."""
+
+    what: str
+    goal: float
+    """What the ratio should not exceed."""
+    request: Request
+    rows: int | None = None
+    """The unsliced length of the answer; None for a store."""
+    before: Request | None = None
+    """Asked before each measurement, outside of it."""
+    tiny: bool = False
+
+
+def store(key: str, body: bytes) -> Request:
+    return Request("POST", f"/qcache/dataset/{key}", (("Content-Type", "text/csv"),), body)
+
+
+def query(key: str, q: object, accept: str = "application/json") -> Request:
+    return Request("GET", f"/qcache/dataset/{key}?{urlencode({'q': json.dumps(q)})}", (("Accept", accept),))
+
+
+def delete(key: str) -> Request:
+    return Request("DELETE", f"/qcache/dataset/{key}")
+
+
+def prepare() -> tuple[list[Request], list[Case]]:
+    """What is stored before the measurements, and the measurements.
+
+    How many rows an answer has is counted here, so that both nodes being wrong would show too.
+    """
+    sales = tables.rows(tables.sales, ROWS)
+    cities = tables.rows(tables.cities, 10)
+    sums = [["sum", "price"], ["max", "ratio"], ["count", "id"]]
+    store_mixed = store("mixed", tables.csv_of_size(tables.mixed, STORE_BYTES))
+    store_numeric = store("numeric", tables.csv_of_size(tables.numeric, STORE_BYTES))
+    store_cities = store("cities", tables.csv(cities))
+
+    def asked(what: str, goal: float, rows: int, q: object, accept: str = "application/json") -> Case:
+        return Case(what, goal, query("sales", q, accept), rows)
+
+    def by(key: str) -> Case:
+        kind = type(sales[0][key]).__name__
+        groups = len({row[key] for row in sales})
+        return asked(f"`group_by`, {kind}", NEARLY, groups, {"select": [key, *sums], "group_by": [key]})
+
+    in_shop = sum(row["shop"] == 77 for row in sales)
+    of_sku = sum(row["sku"] == "sku-004242" for row in sales)
+    starting = sum(row["sku"].startswith("sku-0042") for row in sales)
+    holding = sum("042" in row["sku"] for row in sales)
+    long_names = sum(row["length"] > 4 for row in cities)
+    return [store("sales", tables.csv(sales)), store_cities], [
+        Case("store, 14 mixed columns", AS_FAST, store_mixed, before=delete("mixed")),
+        Case("store, 10 numeric columns", AS_FAST, store_numeric, before=delete("numeric")),
+        by("shop"),
+        by("city"),
+        asked("`==`, int", AS_FAST, in_shop, {"where": ["==", "shop", 77]}),
+        asked("`==`, str", AS_FAST, of_sku, {"where": ["==", "sku", "'sku-004242'"]}),
+        asked("`like`, at the start", AS_FAST, starting, {"where": ["like", "sku", "'sku-0042%'"]}),
+        asked("`like`, anywhere", AS_FAST, holding, {"where": ["like", "sku", "'%042%'"]}),
+        asked("`order_by` and `limit` 100, float", AS_FAST, ROWS, {"order_by": ["-ratio"], "limit": 100}),
+        asked("`order_by` and `limit` 100, str", AS_FAST, ROWS, {"order_by": ["sku"], "limit": 100}),
+        asked("all rows as JSON", NEARLY, ROWS, {}),
+        asked("all rows as CSV", AS_FAST, ROWS, {}, "text/csv"),
+        Case("tiny query", NEARLY, query("cities", {"where": [">", "length", 4]}), long_names, tiny=True),
+        Case("tiny store", AS_FAST, store_cities, tiny=True),
+    ]
+
+
+def check(case: Case, answer: Answer) -> None:
+    """Fail where an answer is an error, or has another number of rows than the data."""
+    expected = (201 if case.rows is None else 200, case.rows)
+    got = (answer.status, answer.unsliced_length)
+    if got != expected:
+        raise WrongAnswerError(
+            f"{case.what}: status and unsliced length {got}, not {expected}: {answer.body[:300]!r}"
+        )
+
+
+def measure(connection: Connection, case: Case, data: bytes) -> float:
+    """Milliseconds that one request takes."""
+    if case.before is not None and (status := connection.ask(case.before).status) != 200:
+        raise WrongAnswerError(f"{case.what}: {case.before.method} was answered {status}")
+    started = time.perf_counter()
+    connection.send(data)
+    answer = connection.receive()
+    milliseconds = (time.perf_counter() - started) * 1000
+    check(case, answer)
+    return milliseconds
+
+
+def medians(real: Connection, dev: Connection, case: Case, runs: int) -> tuple[float, float]:
+    """The medians of both nodes, which take turns; the first turn of each is a warm-up."""
+    turns, block = (TINY_RUNS // TINY_BLOCK, TINY_BLOCK) if case.tiny else (runs, 1)
+    data = case.request.encode()
+    measured: dict[Connection, list[float]] = {real: [], dev: []}
+    for turn in range(1 + turns):
+        for connection, times in measured.items():
+            milliseconds = [measure(connection, case, data) for _ in range(block)]
+            if turn:
+                times.extend(milliseconds)
+    return statistics.median(measured[real]), statistics.median(measured[dev])
+
+
+def head(real: str, runs: int) -> list[str]:
+    """What was measured, and on what."""
+    old = subprocess.check_output([real, "-c", _VERSIONS], text=True).strip()
+    new = f"Python {platform.python_version()}, pandas {pd.__version__}, tornado {tornado.version}"
+    measured = (
+        f"Medians of {runs}, of {TINY_RUNS} for the tiny ones (10 rows), the nodes taking turns. "
+        f"Stores are of {STORE_BYTES // 10**6} MB of CSV, queries of {ROWS:,} rows in 7 columns."
+    )
+    return [
+        f"Real: QCache 0.9.3 on {old}. Dev: {new}. {os.cpu_count()} cores for both and the client.",
+        "",
+        measured,
+        "",
+        "| what | real ms | dev ms | dev / real | goal |",
+        "|---|---:|---:|---:|---:|",
+    ]
+
+
+def shown(milliseconds: float) -> str:
+    return f"{milliseconds:,.0f}" if milliseconds >= 100 else f"{milliseconds:.2f}"
+
+
+def run(runs: int) -> str:
+    """Measure everything and return the table.
+
+    Raises:
+        ServerFailedError: there is no real server here, or one of the two does not start.
+        WrongAnswerError: a node's answer is not what is to be measured.
+    """
+    python = real_python()
+    if python is None:
+        raise ServerFailedError(HOW_TO_GET_THE_REAL_SERVER)
+    lines = head(python, runs)
+    over = []
+    to_store, cases = prepare()
+    with (
+        Server.real(NODE_SIZE) as real_node,
+        Server.dev(NODE_SIZE) as dev_node,
+        real_node.connect(ANSWER_TIMEOUT) as real,
+        dev_node.connect(ANSWER_TIMEOUT) as dev,
+    ):
+        for connection in (real, dev):
+            for request in to_store:
+                check(Case(request.target, AS_FAST, request), connection.ask(request))
+        for case in cases:
+            real_ms, dev_ms = medians(real, dev, case, runs)
+            ratio = round(dev_ms / real_ms, 2)
+            if ratio > case.goal:
+                over.append(case.what)
+            lines.append(
+                f"| {case.what} | {shown(real_ms)} | {shown(dev_ms)} | {ratio:.2f} | <= {case.goal} |"
+            )
+            print(lines[-1], file=sys.stderr)
+    return "\n".join([*lines, "", f"Over the goal: {'; '.join(over)}." if over else "All goals are met."])
