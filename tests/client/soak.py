@@ -28,7 +28,7 @@ from airflow_provider_qcache.client import (
 from tests.servers import Server
 
 KEYS_PER_THREAD = 12
-OPERATIONS_PER_EVENT = 100
+OPERATIONS_PER_EVENT = 150
 
 
 @dataclass
@@ -99,6 +99,9 @@ class Soak:
         self.seconds = time.monotonic() - started
 
     def _take(self) -> bool:
+        # A node takes its time to start: what is to happen to nodes is not to be outrun.
+        while self.operations - self._left > (self.events.total() + 2) * OPERATIONS_PER_EVENT:
+            time.sleep(0.01)
         with self._lock:
             self._left -= 1
             return self._left >= 0

@@ -277,8 +277,9 @@ MEMORY = """
 
     breaks, takes = Counts(SIZE // 2), Counts()
     silent = lambda peer, request: peer.reset()
-    with Node(breaks.answer, read_bodies=False, status=silent) as first, Node(takes.answer, read_bodies=False)
-    as second:
+    first = Node(breaks.answer, read_bodies=False, status=silent)
+    second = Node(takes.answer, read_bodies=False)
+    with first, second:
         client = QClient([first.url, second.url], 5, 30, trust_env=False)
         key = next(k for k in (f"k{i}" for i in range(99)) if client.node_for_key(k) == first.url)
         other = next(k for k in (f"k{i}" for i in range(99)) if client.node_for_key(k) == second.url)
