@@ -133,15 +133,18 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("form", ["memory", "chunks", "file"])
 @pytest.mark.parametrize("bad", BAD)
 def test_a_store_that_fails_for_its_content_leaves_the_old_table(
-    client: QClient, bad: str, streamed: bool
+    client: QClient, bad: str, form: str, tmp_path: Path
 ) -> None:
     client.post("kept", TABLE)
     content = BAD[bad]
+    path = tmp_path / "bad.csv"
+    path.write_bytes(content)
+    forms = {"memory": content, "chunks": lambda: iter([content[:5], content[5:]]), "file": path}
     with pytest.raises(InvalidTable):
-        client.post("kept", (lambda: iter([content[:5], content[5:]])) if streamed else content)
+        client.post("kept", forms[form])
     assert rows(client, "kept") == ROWS
 
 
