@@ -523,11 +523,13 @@ class NodeTransport:
             else b"Content-Length: %d\r\n\r\n" % length
         )
         started = now()
-        sock.sendall(head + framing)
         sent = 0
         own_time = 0.0
         grows = length is None and self._settings.store_timeout is None
         pieces = iter(stream)
+        # The head alone is a whole request where the length is 0: nothing is sent before the first piece is
+        # there, which an empty body fails to give.
+        start = head + framing
         while True:
             before = now()
             try:
@@ -540,7 +542,8 @@ class NodeTransport:
                 break
             sent += len(piece)
             limit.stage_end = started + own_time + self.store_time(sent if grows else length)
-            sock.sendall(piece if length is not None else b"%x\r\n%b\r\n" % (len(piece), piece))
+            sock.sendall(start + (piece if length is not None else b"%x\r\n%b\r\n" % (len(piece), piece)))
+            start = b""
         limit.stage_end = started + own_time + self.store_time(sent if grows else length)
         if length is None:
             sock.sendall(b"0\r\n\r\n")
