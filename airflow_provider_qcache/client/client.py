@@ -595,6 +595,9 @@ class QClient:
         stored: list[str] = []
         failed: dict[str, str] = {}
         for standby in standbys:
+            if self._is_silent(standby):
+                failed[shown(standby)] = self._pool.last_error(standby) or ""
+                continue
             what = f"store a copy of table {key!r} on {shown(standby)}"
             only = Request(Kind.STORE, key, what, (standby,), payload, repeatable=True, wait_for_nodes=False)
             try:
@@ -666,13 +669,16 @@ class QClient:
                 found=found,
             )
 
+    def _is_silent(self, node: str) -> bool:
+        """Whether a node would cost a timeout for what is not needed, as each of many stores would ask it."""
+        return node in self._pool.failing and not self._pool.is_gone(node)
+
     def _evict(self, key: str, nodes: Sequence[str], span: Span) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Have the nodes delete a key: those sure not to hold it, and those that could not be told."""
         evicted = []
         told_nothing = []
         for node in nodes:
-            # One that is silent and not due for another try would cost each of many stores a timeout.
-            if node in self._pool.failing and not self._pool.is_gone(node):
+            if self._is_silent(node):
                 told_nothing.append(shown(node))
                 continue
             outcome, error = self._delete_on(key, node, span)

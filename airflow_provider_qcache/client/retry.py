@@ -216,13 +216,13 @@ class _Run:
         started = engine.clock.now()
         try:
             try:
-                answer = engine.wire.send(node, self.request, self.span, fresh=self.fresh)
+                # A body for one attempt is not risked on a connection that may have been closed meanwhile.
+                fresh = self.fresh or not self.request.repeatable
+                answer = engine.wire.send(node, self.request, self.span, fresh=fresh)
             except Failure as failure:
                 # The node closed a connection that was idle: nothing is wrong with it, and nothing was
                 # answered.
-                if not (
-                    failure.before_answer and failure.outcome is Outcome.CLOSED and self.request.repeatable
-                ):
+                if not (failure.before_answer and failure.outcome is Outcome.CLOSED):
                     raise
                 answer = engine.wire.send(node, self.request, self.span, fresh=True)
         except Failure as failure:

@@ -555,3 +555,11 @@ def test_the_package_has_one_sorted_list_of_public_names() -> None:
     assert client.__all__ == sorted(client.__all__)
     for name in client.__all__:
         assert getattr(client, name).__doc__
+
+
+def test_a_body_for_one_attempt_is_not_risked_on_a_connection_that_is_closed_as_it_is_used() -> None:
+    tables = faults.Tables()
+    node = Node(faults.CutsIdleConnections(tables, reset=True))
+    with node, QClient([node.url], trust_env=False) as client:
+        for _ in range(3):
+            assert client.post("foo", iter([b"a\n", b"1\n"])).attempts == ()
