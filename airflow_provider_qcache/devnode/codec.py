@@ -11,6 +11,7 @@ import json
 import re
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import lz4.block
@@ -79,36 +80,99 @@ def parse_csv(body: bytes, types: Mapping[str, str]) -> pd.DataFrame:
         RequestError: 500 for what is not CSV, or does not fit its types.
     """
     try:
-        try:
-            table = _read_csv(body, types, "strict")
-        except UnicodeDecodeError:
-            table = _read_csv(body, types, "surrogateescape")
+        table = _parse(body, types)
     except (ValueError, OverflowError, pd.errors.ParserError) as error:
         raise RequestError(500, f"The body is not a CSV table: {error}") from error
     # A first row longer than the header makes its leading fields an index, which is no part of any answer.
     table = texts_as_objects(table.reset_index(drop=True))
     for position, dtype in enumerate(table.dtypes):
-        if dtype.kind == "O" and table.columns[position] not in types:
+        if dtype.kind == "O" and not isinstance(dtype, pd.CategoricalDtype):
             set_column(table, position, _big_integers_as_texts(table.iloc[:, position]))
-    for name in {name for name, dtype in types.items() if dtype == "category"}.intersection(table.columns):
-        table[name] = table[name].astype("category")
     table.columns = pd.Index([hide_name(str(name)) for name in table.columns], dtype=object)
     return table
 
 
-def _read_csv(body: bytes, types: Mapping[str, str], errors: str) -> pd.DataFrame:
+def _parse(body: bytes, types: Mapping[str, str]) -> pd.DataFrame:
+    read: Callable[..., pd.DataFrame]
+    try:
+        read = partial(_read_csv, body)
+        table = read(types)
+    except UnicodeDecodeError:
+        read = partial(_read_csv, body, encoding_errors="surrogateescape")
+        table = read(types)
+    if any(_NUMBERED.search(name) for name in table.columns):
+        header = read({}, header=None, nrows=1).iloc[0].fillna("").astype(str).tolist()
+        if len(set(header)) < len(header):
+            return _parse_repeated(header, types, read)
+    return _large_floats_as_texts(table, types, read)
+
+
+_NUMBERED = re.compile(r"\.\d+$")
+_INFINITY = re.compile(r"[+-]?inf|-[0-9.].*", re.IGNORECASE)
+"""What QCache reads as an infinity: the word, and a negative number beyond the range."""
+
+
+def _parse_repeated(
+    header: list[str], types: Mapping[str, str], read: Callable[..., pd.DataFrame]
+) -> pd.DataFrame:
+    """Read a table whose header repeats names, with QCache's way of numbering them.
+
+    Its parser numbers them first, and by these names looks up the types; then pandas numbers what still
+    repeats: a, a, a.1 become a, a.1, a.1 and then a, a.1, a.1.1.
+    """
+    counts: dict[str, int] = {}
+    typed_as = []
+    for position, field in enumerate(header):
+        name = field or f"Unnamed: {position}"
+        count = counts.get(name, 0)
+        counts[name] = count + 1
+        typed_as.append(f"{name}.{count}" if count else name)
+    counts.clear()
+    names = []
+    for name in typed_as:
+        unique = name
+        while count := counts.get(unique, 0):
+            counts[unique] = count + 1
+            unique = f"{unique}.{count}"
+        counts[unique] = 1
+        names.append(unique)
+    # pandas would give the type of a repeated name to all of its columns, so it is told none of these names.
+    places = list(range(len(header)))
+    placed = {place: types[name] for place, name in enumerate(typed_as) if name in types}
+    read = partial(read, header=0, names=places)
+    table = _large_floats_as_texts(read(placed), placed, read)
+    return table.set_axis(names, axis="columns")
+
+
+def _large_floats_as_texts(
+    table: pd.DataFrame, types: Mapping[Any, str], read: Callable[..., pd.DataFrame]
+) -> pd.DataFrame:
+    """Undo infinities that QCache does not see: ``Infinity`` and 1e400 make their column one of texts."""
+    for name, dtype in table.dtypes.items():
+        if dtype.kind != "f" or not np.isinf(infinite := table[name]).any():
+            continue
+        texts = read({**types, name: "object"})[name]
+        odd = texts[np.isinf(infinite) & ~texts.str.fullmatch(_INFINITY, na=False)]
+        if len(odd):
+            if name in types:
+                raise ValueError(f"column {name!r} is typed float and holds {odd.iloc[0]!r}")
+            table[name] = texts
+    return table
+
+
+def _read_csv(body: bytes, types: Mapping[str, str], **options: Any) -> pd.DataFrame:
     # An enum is read as texts and made one afterwards: pandas would make ``True`` and ``False`` booleans.
     read_as = {name: "object" if dtype == "category" else dtype for name, dtype in types.items()}
 
     def read(*, low_memory: bool) -> pd.DataFrame:
-        return pd.read_csv(
+        return pd.read_csv(  # type: ignore[no-any-return]
             io.BytesIO(body),
             dtype=read_as,
             na_values=[""],
             keep_default_na=False,
-            encoding_errors=errors,
             low_memory=low_memory,
             float_precision="legacy",  # rounds as QCache does, which conditions on floats can tell
+            **options,
         )
 
     with warnings.catch_warnings():
@@ -116,9 +180,13 @@ def _read_csv(body: bytes, types: Mapping[str, str], errors: str) -> pd.DataFram
         # Reading by chunks is the faster way, and tells where the chunks disagree on a column's type.
         warnings.simplefilter("error", DtypeWarning)
         try:
-            return read(low_memory=True)
+            table = read(low_memory=True)
         except DtypeWarning:
-            return read(low_memory=False)
+            table = read(low_memory=False)
+    # Of a table without rows QCache does not know that its enums are texts, which like can tell.
+    enum = pd.CategoricalDtype() if len(table) else pd.CategoricalDtype(pd.Index([], dtype="int64"))
+    enums = [name for name in table.columns if types.get(name) == "category"]
+    return table.astype(dict.fromkeys(enums, enum)) if enums else table
 
 
 def _big_integers_as_texts(column: Column) -> Column:

@@ -57,8 +57,11 @@ def assign(table: pd.DataFrame, expression: list[Any]) -> pd.DataFrame:
         RequestError: 400 for what the grammar does not know, 500 for operands whose types do not fit.
     """
     _, name, source = expression
+    if isinstance(name, str) and _IDENTIFIER.fullmatch(name.removesuffix("-")) and name.endswith("-"):
+        raise RequestError(500, f"{name!r} is no name for an alias; QCache reads it as an assignment by -=")
     if not isinstance(name, str) or not _IDENTIFIER.fullmatch(name) or name in _RESERVED:
         raise malformed("An alias must be a name of letters, digits and _", expression)
+    _check_lengths(source)
     try:
         with np.errstate(all="ignore"):
             value = _evaluate(table, source)
@@ -73,6 +76,14 @@ def assign(table: pd.DataFrame, expression: list[Any]) -> pd.DataFrame:
         raise RequestError(500, f"The types in {source!r} do not go together: {error}") from error
 
 
+def _check_lengths(expression: Any) -> None:
+    if isinstance(expression, list):
+        if len(expression) not in {2, 3}:
+            raise malformed("An expression is [operator, a, b] or [function, a]", expression)
+        for argument in expression[1:]:
+            _check_lengths(argument)
+
+
 def _evaluate(table: pd.DataFrame, expression: Any) -> Any:
     match expression:
         case bool() | int() | float() if expression == expression:
@@ -83,6 +94,8 @@ def _evaluate(table: pd.DataFrame, expression: Any) -> Any:
             return _infix(table, name, left, right)
         case [str(name), argument] if name in _FUNCTIONS:
             return _call(name, _evaluate(table, argument))
+    if isinstance(expression, dict):
+        raise TypeError("an object is no expression")
     raise ValueError(
         f"{expression!r} is no expression; allowed: numbers, columns, quoted texts, [operator, a, b] with "
         f"{' '.join([*_ARITHMETIC, *COMPARISONS])}, and [function, a] with {' '.join(_FUNCTIONS)}"
@@ -122,6 +135,11 @@ def _apply(table: pd.DataFrame, name: str, a: Any, b: Any) -> Any:
     texts = [value for value in columns if value.dtype == object]
     if texts and (len(texts) < 2 or name in {"/", "//"}):
         raise TypeError(f"{name} of a text and another value")
+    booleans = [value for value in (a, b) if pd.api.types.is_bool(value) or pd.api.types.is_bool_dtype(value)]
+    if booleans and name == "/":
+        raise TypeError("/ of a boolean")
+    if len(booleans) == 2 and name == "-":
+        return a ^ b
     result = _ARITHMETIC[name](a, b)
     if name == "//" and any(value.dtype.kind == "f" for value in columns):
         return result.mask(pd.Series(b, index=table.index) == 0)

@@ -172,7 +172,7 @@ class _Filter:
             raise malformed(f"{condition[0]} takes a quoted text", condition)
         column = self._column(name, condition)
         is_enum = isinstance(column.dtype, pd.CategoricalDtype)
-        if (column.dtype != object and not is_enum) or (is_enum and column.empty):
+        if (column.cat.categories if is_enum else column).dtype.kind != "O":
             raise malformed(f"Column {name!r} does not hold texts", condition)
         if is_enum and column.hasnans:
             raise RequestError(500, f"{condition[0]} cannot search the enum {name!r}, which has nulls")

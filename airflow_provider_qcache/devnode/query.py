@@ -75,6 +75,8 @@ def _group_keys(table: pd.DataFrame, group_by: Any) -> list[str]:
 def _distinct(table: pd.DataFrame, distinct: Any) -> pd.DataFrame:
     if distinct is None:
         return table
+    if table.columns.empty:
+        raise RequestError(500, "distinct needs a table with columns")
     if not distinct:
         return table.drop_duplicates()
     names = list(distinct) if isinstance(distinct, (list, dict)) else [distinct]

@@ -54,6 +54,8 @@ class Store:
 
     def put(self, key: str, table: pd.DataFrame) -> None:
         """Hold a table under ``key``; room is not looked for here, so the store can outgrow its size."""
+        if key in self:
+            self.delete(key)
         now = self._clock()
         size = _ENTRY_OVERHEAD + int(table.memory_usage(index=True, deep=True).sum())
         self._entries[key] = _Entry(table, size, created=now, last_access=now)

@@ -5,6 +5,7 @@ The only place where the comparison is relaxed: what no difference explains fail
 
 from __future__ import annotations
 
+import json
 import keyword
 import re
 from collections import Counter
@@ -218,17 +219,91 @@ def _odd_alias(met: Met, finding: Finding) -> bool:
     )
 
 
-def _accessor(met: Met, finding: Finding) -> bool:
-    """Whether an accessor of a data frame, which is no function, was refused as an aggregate."""
+PLAIN_AGGREGATES = {
+    "all", "any", "compound", "count", "idxmax", "idxmin", "kurt", "kurtosis", "mad", "max", "mean", "median", "min",
+    "nunique", "prod", "product", "quantile", "sem", "skew", "std", "sum", "var",
+}  # fmt: skip
+GROUPED_AGGREGATES = PLAIN_AGGREGATES - {"compound", "kurt", "kurtosis", "product"} | {
+    "first",
+    "last",
+    "size",
+}
+
+
+def _method(met: Met, finding: Finding) -> bool:
+    """Whether a method of a data frame that is no aggregate was refused as one."""
     if finding.kind != "status" or finding.dev != 400:
         return False
-    selects = [q.get("select") for q in (met.clauses, *subqueries(met.clauses))]
     return any(
-        isinstance(item, list) and item[:1] in (["ix"], ["loc"], ["iloc"])
-        for select in selects
-        if isinstance(select, list)
-        for item in select
+        isinstance(item, list)
+        and len(item) == 2
+        and isinstance(item[0], str)
+        and item[0] not in (GROUPED_AGGREGATES if q.get("group_by") else PLAIN_AGGREGATES)
+        for q in (met.clauses, *subqueries(met.clauses))
+        if isinstance(q.get("select"), list)
+        for item in q["select"]
     )
+
+
+def _as_many_keys_as_rows(met: Met, finding: Finding) -> bool:
+    """Whether a group_by was refused that names as many columns, one of them unknown, as there are rows."""
+    if finding.kind != "status" or finding.dev != 400 or met.ask is None:
+        return False
+    for q in (met.clauses, *subqueries(met.clauses)):
+        keys = q.get("group_by")
+        if isinstance(keys, list) and keys:
+            rows = {name: q[name] for name in ("from", "where") if name in q}
+            _, count = met.ask(replace(met.query, q={**rows, "select": [["count"]]}))
+            unknown = any(_is_unknown(met, rows, key) for key in keys)
+            if unknown and count.status == 200 and json.loads(_as_json(count))[0]["count"] == len(keys):
+                return True
+    return False
+
+
+def _is_unknown(met: Met, rows: dict[str, Any], name: Any) -> bool:
+    """Whether a table has no column of a name."""
+    _, dev = met.ask(replace(met.query, q={**rows, "select": [name]}))
+    return dev.status == 400
+
+
+def _as_json(answer: Answer) -> str:
+    """The one number of a count, whatever form it came in."""
+    text = answer.body.decode()
+    return text if text.startswith("[") else json.dumps([{"count": int(text.split()[-1])}])
+
+
+def integers(value: Any) -> list[int]:
+    """Every integer in a query or a table."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return [number for item in value for number in integers(item)]
+    return [value] if isinstance(value, int) else []
+
+
+def _beyond_64_bits(met: Met, finding: Finding) -> bool:
+    """Whether numbers that 64 bits cannot hold are met, in a table's texts or in what an alias computes."""
+    if finding.kind != "status":
+        return False
+    if met.table is not None and met.table.form == "json" and finding.real == 500 and finding.dev == 200:
+        return any(not -(2**63) <= number < 2**64 for number in integers(met.table.rows))
+    aliases = [q.get("select") for q in (met.clauses, *subqueries(met.clauses))]
+    return finding.dev == 500 and any(abs(number) >= 2**31 for number in integers(aliases))
+
+
+def _nested(met: Met, finding: Finding) -> bool:
+    """Whether CSV shows the texts in a list or an object of a cell as Python 3 does."""
+    return (
+        finding.kind == "cell"
+        and isinstance(finding.real, str)
+        and finding.real[:1] in ("[", "{")
+        and re.sub(r"\bu(['\"])", r"\1", finding.real) == finding.dev
+    )
+
+
+def _multipart(met: Met, finding: Finding) -> bool:
+    """Whether a multipart body was refused before its Content-Type was looked at."""
+    return finding.kind == "status" and (finding.real, finding.dev) == (415, 400)
 
 
 DIFFERENCES: tuple[Difference, ...] = (
@@ -245,7 +320,8 @@ DIFFERENCES: tuple[Difference, ...] = (
     ),
     Difference(
         "rounded-floats",
-        "Decimals in CSV are read as the nearest float; the real server is some units in the last place off.",
+        "Decimals of many digits or large exponents in CSV are read closer to what they say; the real server is some "
+        "units in the last place off.",
         _misread,
     ),
     Difference(
@@ -260,9 +336,40 @@ DIFFERENCES: tuple[Difference, ...] = (
         _odd_alias,
     ),
     Difference(
-        "accessors",
-        "`ix`, `loc` and `iloc` are no aggregates and 400; the real server answers with a row as a list.",
-        _accessor,
+        "methods",
+        "Only aggregates can be asked for as such, and any other name is 400; the real server calls whatever pandas "
+        "has by that name, `ix`, `loc`, `head` or `unique`, and answers 500 or by accident.",
+        _method,
+    ),
+    Difference(
+        "as-many-keys-as-rows",
+        "group_by an unknown column is 400; the real server takes names, if they are as many as the table has rows, "
+        "for the rows' own groups.",
+        _as_many_keys_as_rows,
+    ),
+    Difference(
+        "beyond-64-bits",
+        "Numbers beyond 64 bits among the texts of a JSON upload are printed, and an alias that computes one is 500; "
+        "the real server answers 500, or wraps, or makes a float of it.",
+        _beyond_64_bits,
+    ),
+    Difference(
+        "nested-values",
+        "CSV shows the texts in a list or an object of a cell as Python 3 does, without the u of Python 2.",
+        _nested,
+    ),
+    Difference(
+        "nul",
+        "A NUL is a character like others; the real server ends the field at it.",
+    ),
+    Difference(
+        "not-utf-8",
+        "A byte that is not UTF-8 is U+FFFD in JSON; the real server sends it as it is, and the answer is not JSON.",
+    ),
+    Difference(
+        "multipart",
+        "A multipart body that is none is 400 and the old table stays; the real server answers 415, the old table gone.",
+        _multipart,
     ),
     Difference(
         "update",

@@ -354,7 +354,7 @@ def _json_table(draw: Any, names: list[str], kinds: list[str], pooled: list[Any]
     def value(kind: str, cell: Any) -> Any:
         if kind in ("edge_float", "long_float") and isinstance(cell, str):
             return float(cell)
-        if kind == "special_float":
+        if kind == "special_float" and cell is not None:
             number = as_number(cell)
             return float(cell) if number is None else number
         return cell

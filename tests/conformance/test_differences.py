@@ -125,11 +125,66 @@ def test_alias_grammar(pair):
     assert not is_ordinary(["+", "a.b", 1])
 
 
-def test_accessors(pair):
-    """`ix`, `loc` and `iloc` take part of a table; no one asks for that by an aggregate."""
+def test_methods(pair):
+    """`ix` and `loc` take part of a table, `head` and `unique` are no single value."""
     table = table_of(("1", "2"), ("3", "4"))
-    for name in ("ix", "loc", "iloc"):
-        assert met(pair, table, {"select": [[name, "a"]]}) == {"accessors"}
+    for name in ("ix", "loc", "iloc", "head"):
+        assert met(pair, table, {"select": [[name, "a"]]}) == {"methods"}
+    assert met(pair, table, {"group_by": ["a"], "select": [["unique", "b"]]}) == {"methods"}
+    assert met(pair, table, {"select": [["nosuch", "a"]]}) == frozenset()
+
+
+def test_as_many_keys_as_rows(pair):
+    """One unknown name and one row, two and two."""
+    q = {"group_by": ["nosuch"], "select": [["max", "a"]]}
+    assert met(pair, table_of(("1", "2")), q) == {"as-many-keys-as-rows"}
+    assert met(pair, table_of(("1", "2"), ("3", "4")), q) == frozenset()
+    two = {"group_by": ["a", "nosuch"], "select": [["max", "b"]]}
+    assert met(pair, table_of(("1", "2"), ("3", "4")), two) == {"as-many-keys-as-rows"}
+
+
+def test_beyond_64_bits(pair):
+    """A number that no column of numbers can hold."""
+    columns = (Column("a", "string"),)
+    table = Table("json", ("a",), (("x",), (2**64,)), columns)
+    assert met(pair, table, {}) == {"beyond-64-bits"}
+    ordinary = table_of(("1", "2"))
+    assert met(pair, ordinary, {"select": [["=", "r", ["+", 2**62, 2**62]]]}) == {"beyond-64-bits"}
+
+
+def test_nested_values(pair):
+    """An object in a cell of a JSON upload."""
+    table = Table("json", ("a",), (({"n": "x"},),), (Column("a", "string"),))
+    assert met(pair, table, {}, "text/csv") == {"nested-values"}
+    assert met(pair, table, {}) == frozenset()
+
+
+def test_nul(pair):
+    """In CSV in."""
+    store(pair, b"a\nx\0y\n")
+    real, dev = asked(pair, {})
+    assert json.loads(real.body) == [{"a": "x"}]
+    assert json.loads(dev.body) == [{"a": "x\0y"}]
+
+
+def test_not_utf_8(pair):
+    """CSV gives the byte back on both."""
+    store(pair, b"a\n\xff\n")
+    real, dev = asked(pair, {})
+    assert b"\xff" in real.body
+    assert json.loads(dev.body) == [{"a": "\ufffd"}]
+    real, dev = asked(pair, {}, {"Accept": "text/csv"})
+    assert real.body == dev.body == b"a\n\xff\n"
+
+
+def test_multipart(pair):
+    """The body's form is looked at before its type."""
+    store(pair, "a\n1\n")
+    headers = (("Content-Type", "multipart/form-data; boundary=x"),)
+    real, dev = pair.ask(Request("POST", "/qcache/dataset/t", headers, b"a\n2\n"))
+    assert (real.status, dev.status) == (415, 400)
+    real, dev = asked(pair, {})
+    assert (real.status, dev.status) == (404, 200)
 
 
 @pytest.mark.parametrize(
