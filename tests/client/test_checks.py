@@ -35,7 +35,7 @@ SIZES = st.lists(st.integers(1, 7), max_size=12)
 CELLS = st.text(st.sampled_from('ab,"\n\r é'), max_size=6)
 
 
-@settings(max_examples=500)
+@settings(max_examples=200)
 @given(rows=st.lists(st.lists(CELLS, min_size=3, max_size=3), max_size=6), sizes=SIZES)
 def test_what_pythons_csv_writes_is_accepted_in_any_pieces_and_its_rows_are_counted(
     rows: list[list[str]], sizes: list[int]
@@ -49,7 +49,7 @@ def test_what_pythons_csv_writes_is_accepted_in_any_pieces_and_its_rows_are_coun
     assert check.rows == len(rows)
 
 
-@settings(max_examples=1000)
+@settings(max_examples=200)
 @given(text=st.text(st.sampled_from('a,"\n\r '), max_size=24), sizes=SIZES)
 def test_a_row_is_too_wide_exactly_where_pythons_csv_reads_more_fields(text: str, sizes: list[int]) -> None:
     text = "one,two\n" + text
@@ -129,7 +129,7 @@ VALUES = st.recursive(
 ROWS = st.lists(st.dictionaries(st.text(max_size=5), VALUES, max_size=4), max_size=5)
 
 
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(rows=ROWS, sizes=SIZES, indent=st.sampled_from([None, 1]), ascii_only=st.booleans())
 def test_a_json_list_of_objects_is_accepted_in_any_pieces(
     rows: list[object], sizes: list[int], indent: int | None, ascii_only: bool
@@ -138,7 +138,7 @@ def test_a_json_list_of_objects_is_accepted_in_any_pieces(
     assert feed(JsonCheck(), content, sizes).rows == len(rows)
 
 
-@settings(max_examples=500)
+@settings(max_examples=200)
 @given(rows=ROWS, data=st.data(), sizes=SIZES)
 def test_json_with_a_byte_changed_is_refused_where_python_refuses_it(
     rows: list[object], data: st.DataObject, sizes: list[int]

@@ -120,7 +120,7 @@ class World:
         return self.engine.run(request, Span(self.clock.now() + seconds))
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=200)
 @given(
     kind=st.sampled_from(Kind),
     limit=st.integers(1, 20),
