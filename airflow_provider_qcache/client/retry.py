@@ -86,7 +86,7 @@ class RequestRetry:
 class Request:
     """What is asked: the kind, the nodes in the order they are asked, and what says so in an error.
 
-    ``payload`` is the Wire's business. ``only`` restricts the operation to the first of ``nodes``.
+    ``payload`` is the Wire's business. ``wait_for_nodes=False`` overrides the policy's.
     """
 
     kind: Kind
@@ -132,7 +132,7 @@ class Wire(Protocol):
 
 
 class _Again(Exception):
-    """A request failed and another may follow, after ``wait`` seconds; else ``final`` is raised."""
+    """A request failed and another may follow, after ``wait`` seconds."""
 
     def __init__(self, attempt: Attempt, wait: float) -> None:
         super().__init__(str(attempt))
@@ -307,7 +307,8 @@ class _Run:
         waits = 0
         while True:
             failing = pool.failing
-            if stay is not None and stay not in failing:
+            # A busy node's status was just answered to this operation, whatever others met there meanwhile.
+            if stay is not None and (stay not in failing or stay == self.busy):
                 return stay
             silent: list[str] = []
             for node in self.request.nodes:
@@ -366,6 +367,7 @@ class _Run:
                 if failure.outcome is Outcome.REFUSED:
                     # Its process is gone, and whatever it had taken with it: another node may have the table.
                     engine.pool.fail(node, engine.pool.ticket(node), str(self.attempts[-1]), gone=True)
+                    self.stay = None
                     return
             else:
                 self.stay = node
@@ -438,6 +440,11 @@ class _Run:
         elif action is Action.WAIT:
             wait = self._overload_wait(judged)
             self.stay = node
+        leaves = action in (Action.NEXT_NODE, Action.SUSPECT) and self.stay is None
+        gone = met.outcome is Outcome.REFUSED or engine.pool.is_gone(node)
+        if leaves and node == self.busy and not gone:
+            # It had the table for a store timeout, and may store it yet.
+            raise self._uncertain("and no other node is sent it") from met.cause
         if not self.request.repeatable:
             raise BodyNotRepeatable(
                 f"{self.request.what}: the request failed, and its body cannot be read a second time. Give "

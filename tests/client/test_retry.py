@@ -26,6 +26,7 @@ from airflow_provider_qcache.client.errors import (
 from airflow_provider_qcache.client.nodes import NodePool
 from airflow_provider_qcache.client.outcome import Kind
 from airflow_provider_qcache.client.retry import Done, Engine, Request, RequestRetry, Span
+from airflow_provider_qcache.client.transport import Answer
 from tests.client.simulated import Meets, SimulatedClock, SimulatedWire
 
 FOREVER = float("inf")
@@ -263,6 +264,37 @@ def test_a_busy_node_whose_process_dies_leaves_the_store_to_the_next_node() -> N
     world = World([Meets(Outcome.TIMEOUT), Meets()], [Meets(Outcome.REFUSED)])
     assert world.run(Kind.STORE).node == world.nodes[1]
     assert world.pool.is_gone(world.nodes[0])
+
+
+def test_a_busy_node_that_others_found_failing_keeps_its_store() -> None:
+    world = World([Meets(Outcome.TIMEOUT), Meets()])
+    send = world.wire.send
+
+    def fail_and_send(node: str, request: Request, span: Span, *, fresh: bool) -> Answer:
+        world.pool.fail(node, world.pool.ticket(node), "no answer to another operation")
+        return send(node, request, span, fresh=fresh)
+
+    world.wire.send = fail_and_send  # type: ignore[method-assign]
+    assert world.run(Kind.STORE).node == world.nodes[0]
+    assert [node for node, _ in world.wire.sent] == [world.nodes[0]] * 2
+
+
+@pytest.mark.parametrize(
+    "second",
+    [Meets(Outcome.CONNECT_TIMEOUT), Meets(Outcome.TRUNCATED), Meets(Outcome.CLOSED), Meets(status=503)],
+)
+def test_a_store_that_a_busy_node_fails_at_the_second_time_goes_to_no_other(second: Meets) -> None:
+    world = World([Meets(Outcome.TIMEOUT), second, Meets()], [Meets(), Meets(Outcome.TIMEOUT)])
+    with pytest.raises(StoreUncertain):
+        world.run(Kind.STORE)
+    assert [node for node, _ in world.wire.sent] == [world.nodes[0]] * 2
+
+
+def test_a_store_goes_to_the_next_node_when_the_busy_one_refuses_it_at_the_second_time() -> None:
+    world = World(
+        [Meets(Outcome.TIMEOUT), Meets(Outcome.REFUSED), Meets()], [Meets(), Meets(Outcome.REFUSED)]
+    )
+    assert world.run(Kind.STORE).node == world.nodes[1]
 
 
 def test_a_connection_closed_twice_by_a_living_node_blames_the_request() -> None:
