@@ -1,0 +1,973 @@
+"""QClient: qcache-client's class and signatures, on the parts beside this module."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from urllib.parse import quote_plus
+
+from airflow_provider_qcache.client import encoding
+from airflow_provider_qcache.client.arguments import check_count, check_seconds
+from airflow_provider_qcache.client.body import Content, body_of
+from airflow_provider_qcache.client.bulk import run_bulk
+from airflow_provider_qcache.client.checks import MAX_HEAD_BYTES, check_header, check_key
+from airflow_provider_qcache.client.clock import SystemClock
+from airflow_provider_qcache.client.errors import (
+    Attempt,
+    ClientClosed,
+    DeadlineExceeded,
+    InvalidTable,
+    MalformedQueryException,
+    NoCacheAvailable,
+    OperationCancelled,
+    Outcome,
+    Phase,
+    QClientException,
+    RowCountMismatch,
+    TooManyConsecutiveErrors,
+    UnexpectedServerResponse,
+    shown,
+)
+from airflow_provider_qcache.client.nodes import NodePool, NodeStatus
+from airflow_provider_qcache.client.outcome import Kind
+from airflow_provider_qcache.client.probe import Prober
+from airflow_provider_qcache.client.results import (
+    BulkReport,
+    DeleteOutcome,
+    DeleteResult,
+    QueryResult,
+    StoreResult,
+)
+from airflow_provider_qcache.client.retry import Engine, Request, RequestRetry, Span, home_unavailable
+from airflow_provider_qcache.client.ring import Ring
+from airflow_provider_qcache.client.transport import Failure, Limit, NodeTransport, TransportSettings
+from airflow_provider_qcache.client.upload import Upload, update_headers
+
+if TYPE_CHECKING:
+    import threading
+    from collections import defaultdict
+    from collections.abc import Callable, Iterable, Iterator
+
+    from airflow_provider_qcache.client.clock import Clock
+    from airflow_provider_qcache.client.retry import Done
+    from airflow_provider_qcache.client.transport import Answer
+
+_log = logging.getLogger("airflow_provider_qcache.client")
+
+_FOREVER: Final = float("inf")
+_LONGEST_GET: Final = 8 * 1024
+"""A query whose request line would be longer goes as POST: proxies are known to stop there."""
+
+_MAX_THREADS: Final = 32
+_Got = TypeVar("_Got")
+_COUNT_ROWS: Final = {"select": [["count"]]}
+
+
+class Listener:
+    """What a client tells about its nodes. Override what is of interest.
+
+    Called by the thread that met the event, outside every lock. An error raised here is logged and breaks
+    nothing.
+    """
+
+    def node_failed(self, node: str, error: str) -> None:
+        """A node was alive and is failing."""
+
+    def node_recovered(self, node: str) -> None:
+        """A failing node answered its status."""
+
+    def attempt_failed(self, attempt: Attempt) -> None:
+        """One request failed."""
+
+
+class QClient:
+    """A client for the tables of a QCache cluster: qclient 0.5.1's, with bounded time and clear errors.
+
+    >>> client = QClient(["http://host1:9401", "http://host2:9401", "http://host3:9401"])
+    >>> result = client.get("someKey", {"select": ["col1"], "where": ["<", "col", 1]})
+
+    Safe for threads. ``close()`` it, or use ``with``.
+
+    Args:
+        node_list: The nodes' URLs, spelled as every other reader and writer spells them: the strings are
+        hashed as
+            written.
+        connect_timeout: Seconds for a connection, TLS included.
+        read_timeout: Seconds until the head of an answer is there, and between the parts of its body.
+        verify: False, True (the environment's CA bundle, else requests') or the path of a CA bundle, which
+        wins over
+            the environment's.
+        cert: A client certificate: the path of a file with the key in it, or (certificate, key).
+        auth: (login, password) for basic auth, or anything requests takes for auth; asked once per node.
+        consecutive_error_count_limit: Failed requests that end an operation. Each operation counts for
+        itself.
+        trust_env: Look up proxies, the CA bundle and netrc in the environment, once per node.
+        deadline: Seconds an operation may take in all, name look-ups aside; None for no end. It is passed by
+        half a
+            second at most.
+        store_timeout: Seconds a node may take to receive and parse a table, once connected; None for
+            max(10 x read_timeout, bytes / 5 MB/s).
+        max_response_bytes: The longest answer, decoded; None for no limit.
+        request_retry: How failed requests are asked again; see RequestRetry.
+        confirm_miss: Raise HomeNodeUnavailable instead of reporting a miss when a node before the one that
+        answered
+            is silent, and so may have the table. False warns and returns None, as qclient does.
+
+    Raises:
+        ValueError: for an argument that makes no sense, naming it.
+    """
+
+    def __init__(
+        self,
+        node_list: Iterable[str],
+        connect_timeout: float = 1.0,
+        read_timeout: float = 2.0,
+        verify: bool | str = True,  # noqa: FBT001, FBT002  # qclient's signature
+        cert: str | tuple[str, str] | None = None,
+        auth: Any = None,
+        consecutive_error_count_limit: int = 10,
+        trust_env: bool = True,  # noqa: FBT001, FBT002  # qclient's signature
+        *,
+        deadline: float | None = None,
+        store_timeout: float | None = None,
+        max_response_bytes: int | None = 2**30,
+        request_retry: RequestRetry | None = None,
+        confirm_miss: bool = False,
+    ) -> None:
+        check_seconds("connect_timeout", connect_timeout)
+        check_seconds("read_timeout", read_timeout)
+        if deadline is not None:
+            check_seconds("deadline", deadline)
+        if store_timeout is not None:
+            check_seconds("store_timeout", store_timeout)
+        if max_response_bytes is not None:
+            check_count("max_response_bytes", max_response_bytes)
+        check_count("consecutive_error_count_limit", consecutive_error_count_limit)
+        policy = request_retry if request_retry is not None else RequestRetry()
+        if policy.wait_for_nodes and deadline is None:
+            raise ValueError(
+                "request_retry waits for nodes (wait_for_nodes) and there is no deadline to end that"
+            )
+        if isinstance(auth, list):
+            auth = tuple(auth)
+        self._ring = Ring(node_list)
+        self._clock: Clock = SystemClock()
+        self._deadline = deadline
+        self._confirm_miss = confirm_miss
+        self._settings = TransportSettings(
+            connect_timeout=connect_timeout,
+            read_timeout=read_timeout,
+            store_timeout=store_timeout,
+            max_response_bytes=max_response_bytes,
+            verify=verify,
+            cert=cert,
+            auth=auth,
+            trust_env=trust_env,
+        )
+        self._transports = {
+            node: NodeTransport(node, self._settings, self._clock) for node in self._ring.nodes
+        }
+        self._listeners: tuple[Listener, ...] = ()
+        # Not for secrets: it spreads waits, so that many clients do not ask at the same moment.
+        rng = random.Random()  # noqa: S311
+        self._pool = NodePool(self._ring.nodes, clock=self._clock, rng=rng, on_change=self._node_changed)
+        self._prober = Prober(self._pool, self._probe, self._clock)
+        self._active: set[Limit] = set()
+        self._closed = False
+        self._engine = Engine(
+            pool=self._pool,
+            wire=_Wire(self),
+            clock=self._clock,
+            rng=rng,
+            policy=policy,
+            limit=consecutive_error_count_limit,
+            read_timeout=read_timeout,
+            store_timeout=self._store_time,
+            on_attempt_failed=self._attempt_failed,
+        )
+
+    def __repr__(self) -> str:
+        nodes = ", ".join(map(shown, self._ring.nodes))
+        return f"QClient([{nodes}])"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    # qclient's operations.
+
+    def get(
+        self,
+        key: str,
+        q: Any,
+        accept: str = "application/json",
+        post_query: bool = False,  # noqa: FBT001, FBT002  # qclient's signature
+        query_headers: Mapping[str, str] | None = None,
+    ) -> QueryResult | None:
+        """Query the table stored under a key; None where there is none.
+
+        Args:
+            key: The table's key.
+            q: The query, as QCache documents it: a dict that JSON can carry.
+            accept: 'application/json' or 'text/csv'.
+            post_query: Send the query as the body of a POST, whatever its length. One whose GET would pass 8
+            KiB is.
+            query_headers: Further headers, by name; these win.
+
+        Raises:
+            MalformedQueryException: q is None or was refused (400).
+            UnsupportedAcceptType: 406.
+            HomeNodeUnavailable: a miss that cannot be told from a node that is silent (with
+            ``confirm_miss``). QClientException: every other error of the client.
+        """
+        self._begin(key)
+        return self._get(key, q, accept, post_query=post_query, query_headers=query_headers, span=self._end())
+
+    def post(
+        self,
+        key: str,
+        content: Content,
+        content_type: str = "text/csv",
+        post_headers: Mapping[str, str] | None = None,
+        *,
+        compression: str | None = None,
+        copies: int = 1,
+        evict_stale: bool = False,
+        check_row_count: bool = False,
+    ) -> StoreResult:
+        """Store a table under a key, replacing the one that is there.
+
+        Args:
+            key: The table's key.
+            content: bytes, str, a path, an open binary file, or a function that returns a fresh iterator of
+                bytes.
+            content_type: 'text/csv' or 'application/json'.
+            post_headers: Further headers, by name, such as X-QCache-types; these win.
+            compression: 'gzip' or 'lz4' to compress what is sent; lz4 only for content in memory.
+            copies: Nodes that get the table: the key's first so many in ring order, its home last. A standby
+            that
+                fails is reported, and the store a success where home, or its stand-in, has it.
+            evict_stale: Afterwards tell every other configured node to delete the key, so that a later
+            failover does
+                not show an older table.
+            check_row_count: Afterwards ask the node how many rows the table has.
+
+        Raises:
+            InvalidTable: the content, or a header about it, is one a node would refuse; the old table is
+            still there. StoreUncertain: the node did not answer in time; it may or may not have the table.
+            RowCountMismatch: the node has other rows than were sent. QClientException: every other error of
+            the client.
+        """
+        self._begin(key)
+        upload = Upload(body_of(content), content_type, post_headers, compression)
+        return self._post(
+            key,
+            upload,
+            span=self._end(),
+            copies=copies,
+            evict_stale=evict_stale,
+            check_row_count=check_row_count,
+        )
+
+    def query(
+        self,
+        key: str,
+        q: Any,
+        load_fn: Callable[..., Content],
+        load_fn_kwargs: Mapping[str, Any] | None = None,
+        content_type: str = "text/csv",
+        accept: str = "application/json",
+        post_headers: Mapping[str, str] | None = None,
+        post_query: bool = False,  # noqa: FBT001, FBT002  # qclient's signature
+        query_headers: Mapping[str, str] | None = None,
+    ) -> QueryResult:
+        """Query a table; if there is none, store what ``load_fn(**load_fn_kwargs)`` returns, and query it.
+
+        load_fn is called once, and its table stored twice at most. Its time counts towards the deadline.
+
+        Raises:
+            TooManyConsecutiveErrors: the table was stored twice and is not there.
+            QClientException: what ``get`` and ``post`` raise.
+        """
+        self._begin(key)
+        span = self._end()
+        upload: Upload | None = None
+        statistics: dict[str, float] = {}
+        stores = 0
+        while True:
+            result = self._get(key, q, accept, post_query=post_query, query_headers=query_headers, span=span)
+            if result is not None:
+                result.add_stats(statistics)
+                return result
+            if stores >= min(2, self._engine.limit):
+                raise TooManyConsecutiveErrors(
+                    f"query table {key!r}: it was stored {stores} times and is not there when it is "
+                    "queried. The "
+                    "cache may be too small for it, or another client deletes it."
+                )
+            if upload is None:
+                content = load_fn(**(load_fn_kwargs or {}))
+                upload = Upload(body_of(content), content_type, post_headers, None)
+            elif not upload.repeatable:
+                raise TooManyConsecutiveErrors(
+                    f"query table {key!r}: it was stored and is not there, and what load_fn gave cannot be "
+                    "read again"
+                )
+            statistics = self._post(key, upload, span=span).statistics
+            stores += 1
+
+    def delete(self, key: str, *, all_nodes: bool = False) -> DeleteResult | None:
+        """Delete the table under a key.
+
+        Without ``all_nodes`` the key's first living node is asked, as qclient does, and None returned; a
+        table that an earlier failover left elsewhere stays there. With it every configured node is asked,
+        failing ones too.
+
+        Raises:
+            HomeNodeUnavailable: a stand-in deleted it and a node before it is silent (with ``confirm_miss``).
+            QClientException: every other error of the client. With ``all_nodes`` a node that cannot be
+            reached is an
+                outcome, not an error; refused credentials and certificates are errors.
+        """
+        self._begin(key)
+        return self._delete(key, self._end(), all_nodes=all_nodes)
+
+    def get_statistics(self) -> defaultdict[str, dict[str, int]]:
+        """Take what was counted per node since this was last called.
+
+        The counters are qclient's: connect_timeout, connection_error, read_timeout, unknown_error,
+        resurrections and retry_error (failed probes).
+        """
+        return self._pool.take_statistics()
+
+    # What is new.
+
+    def post_many(
+        self,
+        tables: Mapping[str, Content] | Iterable[tuple[str, Content]],
+        content_type: str = "text/csv",
+        post_headers: Mapping[str, str] | None = None,
+        *,
+        compression: str | None = None,
+        copies: int = 1,
+        evict_stale: bool = False,
+        check_row_count: bool = False,
+        raise_on_failure: bool = True,
+    ) -> BulkReport:
+        """Store many tables, on all nodes at once and one at a time on each, since a node has one thread.
+
+        ``tables`` gives (key, content) pairs and is read as they are stored: a few per node are waiting at a
+        time. Each store is what ``post`` does, with its own deadline and count. A key that comes again waits
+        for its first store.
+
+        Raises:
+            BulkError: some failed, at the end, with the report; not with ``raise_on_failure=False``.
+            OperationCancelled: cancel() was called.
+        """
+        self._open()
+        pairs = tables.items() if isinstance(tables, Mapping) else tables
+
+        cancellations = self._engine.cancellations
+
+        def store(key: str, content: Content, turns: Mapping[str, threading.Lock]) -> StoreResult:
+            self._begin(key)
+            upload = Upload(body_of(content), content_type, post_headers, compression)
+            return self._post(
+                key,
+                upload,
+                span=Span(self._end().deadline, cancellations),
+                copies=copies,
+                evict_stale=evict_stale,
+                check_row_count=check_row_count,
+                turns=turns,
+            )
+
+        return self._bulk(pairs, store, raise_on_failure=raise_on_failure)
+
+    def delete_many(
+        self, keys: Iterable[str], *, all_nodes: bool = False, raise_on_failure: bool = True
+    ) -> BulkReport:
+        """Delete many keys, as ``delete`` does each; see ``post_many`` for how.
+
+        With ``all_nodes`` a key with an unreachable node is a success whose result says so.
+        """
+        self._open()
+
+        cancellations = self._engine.cancellations
+
+        def remove(key: str, _: None, turns: Mapping[str, threading.Lock]) -> DeleteResult | None:
+            del turns
+            self._begin(key)
+            return self._delete(key, Span(self._end().deadline, cancellations), all_nodes=all_nodes)
+
+        return self._bulk(((key, None) for key in keys), remove, raise_on_failure=raise_on_failure)
+
+    def node_for_key(self, key: str) -> str:
+        """The key's home node, whether it is alive or not."""
+        check_key(key)
+        return self._ring.node_for_key(key)
+
+    def successors(self, key: str) -> tuple[str, ...]:
+        """Every node in the order in which the key is looked for, its home first."""
+        check_key(key)
+        return tuple(self._ring.successors(key))
+
+    def node_status(self, *, probe: bool = False) -> dict[str, NodeStatus]:
+        """Every node as the client knows it; with ``probe`` each is first asked for its status."""
+        self._open()
+        if probe:
+            self._on_every_node(self._ring.nodes, self._check_node)
+        return {shown(node): status for node, status in self._pool.snapshot().items()}
+
+    def node_statistics(self) -> dict[str, dict[str, Any] | QClientException]:
+        """Every node's own statistics, or the error met. Reading them resets the node's lists and counts."""
+        self._open()
+        span = self._end()
+
+        def ask(node: str) -> dict[str, Any] | QClientException:
+            headers = b"Accept: application/json\r\nAccept-Encoding: identity\r\n"
+            try:
+                answer = self._exchange(node, _Payload("GET", "/statistics", headers), span, fresh=False)
+                statistics: dict[str, Any] = json.loads(answer.content) if answer.status == 200 else {}
+            except Failure as failure:
+                return _node_error(f"statistics of {shown(node)}", node, failure)
+            except ValueError as error:
+                return UnexpectedServerResponse(f"statistics of {shown(node)}: not JSON: {error}", status=200)
+            if answer.status != 200:
+                return UnexpectedServerResponse(
+                    f"statistics of {shown(node)}: it answered {answer.status}", status=answer.status
+                )
+            return statistics
+
+        return {shown(node): told for node, told in self._on_every_node(self._ring.nodes, ask)}
+
+    def add_listener(self, listener: Listener) -> None:
+        """Tell a Listener what happens from now on."""
+        self._listeners = (*self._listeners, listener)
+
+    def remove_listener(self, listener: Listener) -> None:
+        """Tell it no more."""
+        self._listeners = tuple(other for other in self._listeners if other is not listener)
+
+    def cancel(self) -> None:
+        """End every operation in progress with OperationCancelled, within a second; later ones run.
+
+        Takes no lock and so may be called from a signal handler. A name look-up cannot be ended, nor the
+        caller's own code (load_fn, a body's iterator).
+        """
+        self._engine.cancellations += 1
+        # Copying a set is one step of the interpreter, whatever other threads do to it.
+        for limit in self._active.copy():
+            limit.cancel()
+
+    def close(self) -> None:
+        """End connections and probes, cancel what is in progress; later operations raise ClientClosed."""
+        if self._closed:
+            return
+        self._closed = True
+        self.cancel()
+        self._prober.close(timeout=1.0)
+        for transport in self._transports.values():
+            transport.close()
+
+    # How operations begin and end.
+
+    def _open(self) -> None:
+        if self._closed:
+            raise ClientClosed("the client was closed")
+
+    def _begin(self, key: str) -> None:
+        if self._closed:
+            raise ClientClosed("the client was closed")
+        check_key(key)
+        pool = self._pool
+        pool.operation()
+        if pool.failing and (due := pool.due()):
+            self._prober.start(due)
+
+    def _end(self) -> Span:
+        deadline = _FOREVER if self._deadline is None else self._clock.now() + self._deadline
+        return Span(deadline, self._engine.cancellations)
+
+    def _order(self, key: str) -> Sequence[str]:
+        return _Successors(self._ring, key)
+
+    def _confirm(self, request: Request, done: Done) -> None:
+        """Nothing is there, says a node: is it the one that would know?"""
+        if not done.unknown:
+            return
+        error = home_unavailable(request, done)
+        if self._confirm_miss:
+            raise error
+        _log.warning("%s", error)
+
+    # Queries.
+
+    def _get(
+        self,
+        key: str,
+        q: Any,
+        accept: str,
+        *,
+        post_query: bool,
+        query_headers: Mapping[str, str] | None,
+        span: Span,
+        node: str | None = None,
+    ) -> QueryResult | None:
+        if q is None:
+            raise MalformedQueryException(
+                f"query table {key!r}: None is no query (a node answers it with nothing); {{}} selects "
+                "everything"
+            )
+        text = json.dumps(q)
+        headers = {"Accept": accept, "Accept-Encoding": encoding.ACCEPT_ENCODING}
+        target = f"/dataset/{key}?q={quote_plus(text)}"
+        body = None
+        method = "GET"
+        if post_query or len(target) > _LONGEST_GET:
+            method, target, body = "POST", f"/dataset/{key}/q", text.encode()
+            headers["Content-Type"] = "application/json"
+        if query_headers:
+            update_headers(headers, query_headers)
+        lines = b"".join(check_header(name, value) for name, value in headers.items())
+        nodes = self._order(key) if node is None else (node,)
+        if len(lines) + len(target) > MAX_HEAD_BYTES - 2048:
+            self._check_head(nodes[0], target, lines, MalformedQueryException)
+        shortened = text if len(text) <= 200 else text[:200] + "…"
+        request = Request(
+            Kind.QUERY, key, f"query table {key!r} {shortened}", nodes, _Payload(method, target, lines, body)
+        )
+        done = self._engine.run(request, span)
+        answer = done.answer
+        if answer is None:
+            self._confirm(request, done)
+            return None
+        return QueryResult(
+            answer.content,
+            int(answer.headers["X-QCache-unsliced-length"]),
+            answer.encoding,
+            _statistics(answer, "get_"),
+            done.node,
+        )
+
+    def _check_head(self, node: str, target: str, lines: bytes, error: type[QClientException]) -> None:
+        size = self._transports[node].head_size(target, lines)
+        if size > MAX_HEAD_BYTES:
+            raise error(
+                f"the request's head would be {size} bytes; {MAX_HEAD_BYTES} are sent at most, because a "
+                "node hangs up "
+                "without an answer on one that is a little longer. Shorten its headers."
+            )
+
+    # Stores.
+
+    def _store_time(self, request: Request) -> float:
+        return self._transports[request.nodes[0]].store_time(request.payload.upload.length)
+
+    def _post(
+        self,
+        key: str,
+        upload: Upload,
+        *,
+        span: Span,
+        copies: int = 1,
+        evict_stale: bool = False,
+        check_row_count: bool = False,
+        turns: Mapping[str, threading.Lock] | None = None,
+    ) -> StoreResult:
+        started = self._clock.now()
+        order = self._order(key)
+        check_count("copies", copies)
+        if copies > 1 and not upload.repeatable:
+            raise ValueError(f"copies={copies}: the content can be read once only")
+        upload.check_before_sending()
+        target = f"/dataset/{key}"
+        if len(upload.headers) > MAX_HEAD_BYTES - 8192:
+            self._check_head(order[0], target, upload.headers, InvalidTable)
+        payload = _Payload("POST", target, upload=upload, turns=turns)
+        standbys = list(order)[1:copies] if copies > 1 else []
+        stored: list[str] = []
+        failed: dict[str, str] = {}
+        for standby in standbys:
+            if self._is_silent(standby):
+                failed[shown(standby)] = self._pool.last_error(standby) or ""
+                continue
+            what = f"store a copy of table {key!r} on {shown(standby)}"
+            only = Request(Kind.STORE, key, what, (standby,), payload, repeatable=True, wait_for_nodes=False)
+            try:
+                self._engine.run(only, span)
+            except (InvalidTable, OperationCancelled):
+                raise
+            except QClientException as error:
+                failed[shown(standby)] = f"{type(error).__name__}: {error}"
+                _log.warning("%s failed: %s", what, error)
+            else:
+                stored.append(standby)
+        request = Request(
+            Kind.STORE, key, f"store table {key!r}", order, payload, repeatable=upload.repeatable
+        )
+        done = self._engine.run(request, span)
+        if check_row_count:
+            self._check_rows(key, done.node, upload.rows, span)
+        evicted: tuple[str, ...] = ()
+        may_hold_old: tuple[str, ...] = ()
+        if evict_stale and len(self._ring.nodes) > 1:
+            others = [node for node in order if node != done.node and node not in stored]
+            evicted, may_hold_old = self._evict(key, others, span)
+        home = order[0]
+        assert done.answer is not None  # noqa: S101  # a store has no miss
+        return StoreResult(
+            key=key,
+            node=shown(done.node),
+            home_node=shown(home),
+            failed_over=done.node != home,
+            bytes=upload.bytes,
+            rows=upload.rows,
+            seconds=self._clock.now() - started,
+            attempts=done.attempts,
+            statistics=_statistics(done.answer, "insert_"),
+            copies=tuple(shown(node) for node in stored if node != done.node),
+            failed_copies=failed,
+            evicted=evicted,
+            may_hold_old=may_hold_old,
+        )
+
+    def _check_rows(self, key: str, node: str, sent: int | None, span: Span) -> None:
+        if sent is None:
+            raise ValueError("check_row_count: the rows of this content could not be counted")
+        result = self._get(
+            key,
+            _COUNT_ROWS,
+            "application/json",
+            post_query=False,
+            query_headers=None,
+            span=span,
+            node=node,
+        )
+        found = None
+        if result is not None:
+            try:
+                found = int(json.loads(result.content)[0]["count"])
+            except (ValueError, LookupError, TypeError) as error:
+                raise UnexpectedServerResponse(
+                    f"count rows of table {key!r}: {shown(node)} answered {result.content[:200]!r}",
+                    status=200,
+                ) from error
+        if found != sent:
+            holds = "no such table" if found is None else f"{found} rows"
+            raise RowCountMismatch(
+                f"store table {key!r}: {sent} rows were sent and {shown(node)} has {holds}. It may have "
+                "evicted it, or "
+                "another client stored at the same time.",
+                sent=sent,
+                found=found,
+            )
+
+    def _is_silent(self, node: str) -> bool:
+        """Whether a node would cost a timeout for what is not needed, as each of many stores would ask it."""
+        return node in self._pool.failing and not self._pool.is_gone(node)
+
+    def _evict(self, key: str, nodes: Sequence[str], span: Span) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Have the nodes delete a key: those sure not to hold it, and those that could not be told."""
+        evicted = []
+        told_nothing = []
+        for node in nodes:
+            if self._is_silent(node):
+                told_nothing.append(shown(node))
+                continue
+            outcome, error = self._delete_on(key, node, span)
+            if outcome is DeleteOutcome.UNREACHABLE:
+                _log.warning("evict stale copies of table %r: %s", key, error)
+                told_nothing.append(shown(node))
+            else:
+                evicted.append(shown(node))
+        return tuple(evicted), tuple(told_nothing)
+
+    # Deletes.
+
+    def _delete(self, key: str, span: Span, *, all_nodes: bool) -> DeleteResult | None:
+        if all_nodes:
+            return self._delete_everywhere(key, span)
+        request = Request(
+            Kind.DELETE,
+            key,
+            f"delete table {key!r}",
+            self._order(key),
+            _Payload("DELETE", f"/dataset/{key}"),
+        )
+        done = self._engine.run(request, span)
+        self._confirm(request, done)
+        return None
+
+    def _delete_on(self, key: str, node: str, span: Span) -> tuple[DeleteOutcome, QClientException | None]:
+        request = Request(
+            Kind.DELETE,
+            key,
+            f"delete table {key!r} on {shown(node)}",
+            (node,),
+            _Payload("DELETE", f"/dataset/{key}"),
+            wait_for_nodes=False,
+        )
+        try:
+            self._engine.run(request, span)
+        except OperationCancelled:
+            raise
+        except NoCacheAvailable as error:
+            gone = self._pool.is_gone(node)
+            return (DeleteOutcome.GONE if gone else DeleteOutcome.UNREACHABLE), error
+        except QClientException as error:
+            return DeleteOutcome.UNREACHABLE, error
+        return DeleteOutcome.CONFIRMED, None
+
+    def _delete_everywhere(self, key: str, span: Span) -> DeleteResult:
+        order = list(self._order(key))
+        outcomes = {}
+        errors: dict[str, QClientException] = {}
+        for node, (outcome, error) in self._on_every_node(
+            order, lambda node: self._delete_on(key, node, span)
+        ):
+            outcomes[shown(node)] = outcome
+            if outcome is DeleteOutcome.UNREACHABLE and error is not None:
+                errors[shown(node)] = error
+        for error in errors.values():
+            # Wrong credentials, say: no node that is down, and not to be taken for one.
+            if not error.transient:
+                raise error
+        return DeleteResult(key=key, outcomes=outcomes, errors=errors)
+
+    # Many at once.
+
+    def _bulk(
+        self, pairs: Iterable[tuple[str, Any]], work: Callable[..., Any], *, raise_on_failure: bool
+    ) -> BulkReport:
+        report = run_bulk(
+            pairs,
+            work,
+            nodes=self._ring.nodes,
+            node_for_key=self._node_now,
+            clock=self._clock,
+            cancelled=self._cancelled_since(),
+        )
+        if raise_on_failure:
+            report.raise_for_failures()
+        return report
+
+    def _cancelled_since(self) -> Callable[[], bool]:
+        before = self._engine.cancellations
+        return lambda: self._engine.cancellations != before
+
+    def _node_now(self, key: str) -> str:
+        check_key(key)
+        failing = self._pool.failing
+        if failing:
+            for node in self._ring.successors(key):
+                if node not in failing:
+                    return node
+        return self._ring.node_for_key(key)
+
+    @staticmethod
+    def _on_every_node(nodes: Sequence[str], ask: Callable[[str], _Got]) -> list[tuple[str, _Got]]:
+        if len(nodes) == 1:
+            return [(nodes[0], ask(nodes[0]))]
+        with ThreadPoolExecutor(min(len(nodes), _MAX_THREADS), thread_name_prefix="qcache-all") as threads:
+            return list(zip(nodes, threads.map(ask, nodes), strict=True))
+
+    # The way to the nodes.
+
+    def _exchange(self, node: str, payload: _Payload, span: Span, *, fresh: bool) -> Answer:
+        limit = Limit(self._clock.now, span.deadline)
+        self._active.add(limit)
+        try:
+            # A cancel from before the line above has not seen this request.
+            if span.cancellations != self._engine.cancellations:
+                limit.cancelled = True
+            transport = self._transports[node]
+            upload = payload.upload
+            if upload is None:
+                return transport.exchange(
+                    payload.method,
+                    payload.target,
+                    payload.headers,
+                    payload.body,
+                    limit,
+                    body_wanted=payload.method != "DELETE",
+                    fresh=fresh,
+                )
+            turn = payload.turns[node] if payload.turns is not None else None
+            if turn is not None:
+                self._take_turn(turn, limit)
+            try:
+                wire_body = upload.wire_body()
+                return transport.exchange(
+                    payload.method,
+                    payload.target,
+                    upload.headers,
+                    wire_body.in_memory,
+                    limit,
+                    stream=wire_body.stream,
+                    length=wire_body.length,
+                    store=True,
+                    body_wanted=False,
+                    fresh=fresh,
+                )
+            finally:
+                if turn is not None:
+                    turn.release()
+        finally:
+            self._active.discard(limit)
+
+    def _take_turn(self, turn: threading.Lock, limit: Limit) -> None:
+        while not turn.acquire(timeout=0.2):
+            if limit.cancelled:
+                raise Failure(Outcome.CANCELLED, Phase.CONNECT)
+            if self._clock.now() >= limit.deadline:
+                raise Failure(Outcome.DEADLINE, Phase.CONNECT)
+
+    def _ask_status(self, node: str, span: Span, *, twice: bool) -> None:
+        settings = self._settings
+        end = min(span.deadline, self._clock.now() + settings.connect_timeout + settings.read_timeout)
+        payload = _Payload("GET", "/status", b"Accept-Encoding: identity\r\n")
+        for _ in range(2 if twice else 1):
+            answer = self._exchange(node, payload, Span(end, span.cancellations), fresh=False)
+            if answer.status == 401:
+                raise Failure(Outcome.UNAUTHORIZED, Phase.HEAD, status=401)
+            if answer.status != 200:
+                raise Failure(
+                    Outcome.UNAVAILABLE,
+                    Phase.HEAD,
+                    status=answer.status,
+                    detail=f"it answered {answer.status}",
+                )
+
+    def _probe(self, node: str) -> None:
+        # Twice: a node that wakes up acts on what was sent before in the turn of its loop in which it answers
+        # first, and a store or delete that was given up must not come after one that follows.
+        self._ask_status(node, Span(_FOREVER, self._engine.cancellations), twice=True)
+
+    def _check_node(self, node: str) -> None:
+        if node in self._pool.failing:
+            self._prober.start([node])
+            self._prober.wait([node], self._end().deadline, lambda: None)
+            return
+        ticket = self._pool.ticket(node)
+        try:
+            self._ask_status(node, self._end(), twice=False)
+        except Failure as failure:
+            self._pool.fail(
+                node, ticket, f"status: {failure.outcome}: {failure}", gone=failure.outcome is Outcome.REFUSED
+            )
+
+    # Events.
+
+    def _node_changed(self, node: str, alive: bool, error: str | None) -> None:  # noqa: FBT001
+        if alive:
+            _log.info("node %s answers again", shown(node))
+            self._tell(lambda listener: listener.node_recovered(shown(node)))
+        else:
+            _log.warning("node %s fails: %s", shown(node), error)
+            self._tell(lambda listener: listener.node_failed(shown(node), error or ""))
+
+    def _attempt_failed(self, attempt: Attempt) -> None:
+        if self._listeners:
+            self._tell(lambda listener: listener.attempt_failed(attempt))
+
+    def _tell(self, call: Callable[[Listener], None]) -> None:
+        for listener in self._listeners:
+            try:
+                call(listener)
+            except Exception:  # noqa: BLE001
+                _log.exception("a listener of the client failed")
+
+
+class _Payload:
+    """What is sent, whichever node it goes to."""
+
+    __slots__ = ("body", "headers", "method", "target", "turns", "upload")
+
+    def __init__(
+        self,
+        method: str,
+        target: str,
+        headers: bytes = b"",
+        body: bytes | None = None,
+        *,
+        upload: Upload | None = None,
+        turns: Mapping[str, threading.Lock] | None = None,
+    ) -> None:
+        self.method = method
+        self.target = target
+        self.headers = headers
+        self.body = body
+        self.upload = upload
+        self.turns = turns
+
+
+class _Successors(Sequence[str]):
+    """A key's order of nodes, worked out beyond its home only when a node fails."""
+
+    __slots__ = ("_key", "_nodes", "_ring", "home")
+
+    def __init__(self, ring: Ring, key: str) -> None:
+        self._ring = ring
+        self._key = key
+        self._nodes: tuple[str, ...] | None = None
+        self.home = ring.node_for_key(key)
+
+    def _all(self) -> tuple[str, ...]:
+        if self._nodes is None:
+            self._nodes = tuple(self._ring.successors(self._key))
+        return self._nodes
+
+    def __len__(self) -> int:
+        return len(self._ring.nodes)
+
+    def __iter__(self) -> Iterator[str]:
+        yield self.home
+        yield from self._all()[1:]
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.home if index == 0 else self._all()[index]
+
+
+class _Wire:
+    """retry's Wire over a client's transports."""
+
+    def __init__(self, client: QClient) -> None:
+        self._client = client
+
+    def send(self, node: str, request: Request, span: Span, *, fresh: bool) -> Answer:
+        return self._client._exchange(node, request.payload, span, fresh=fresh)
+
+    def status(self, node: str, span: Span) -> None:
+        self._client._ask_status(node, span, twice=True)
+
+    def probe(self, nodes: Iterable[str]) -> None:
+        self._client._prober.start(nodes)
+
+    def await_probes(self, nodes: Sequence[str], until: float, check: Callable[[], None]) -> None:
+        self._client._prober.wait(nodes, until, check)
+
+
+def _statistics(answer: Answer, prefix: str) -> dict[str, float]:
+    """X-QCache-stats, ``name=number`` by commas, each name with a prefix. 0.9.3 never sends it."""
+    statistics: dict[str, float] = {}
+    for part in (answer.headers.get("X-QCache-stats") or "").split(","):
+        name, _, value = part.partition("=")
+        try:
+            statistics[prefix + name.strip()] = float(value)
+        except ValueError:
+            continue
+    return statistics
+
+
+def _node_error(what: str, node: str, failure: Failure) -> QClientException:
+    met = Attempt(shown(node), failure.phase, failure.outcome, 0.0, failure.status, failure.cause)
+    if failure.outcome is Outcome.DEADLINE:
+        return DeadlineExceeded(f"{what}: the deadline passed", attempts=[met])
+    return NoCacheAvailable(f"{what}: the node did not answer", attempts=[met], nodes={shown(node): str(met)})

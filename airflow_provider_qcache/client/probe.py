@@ -1,0 +1,99 @@
+"""Failing nodes are asked for their status in the background: no caller whose key lives elsewhere waits."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Final
+
+from airflow_provider_qcache.client.errors import Outcome
+from airflow_provider_qcache.client.transport import Failure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from airflow_provider_qcache.client.clock import Clock
+    from airflow_provider_qcache.client.nodes import NodePool
+
+_SLICE: Final = 0.05
+
+_ANSWERS: Final = frozenset({Outcome.UNAUTHORIZED, Outcome.CERTIFICATE_REJECTED})
+"""What a probe meets on a node that is up: a caller is to meet it too, and be told."""
+
+
+class Prober:
+    """Probes failing nodes, each by one thread at a time that ends with the probe.
+
+    ``ask`` raises Failure where a node does not answer its status, within a connect and a read timeout.
+    """
+
+    def __init__(self, pool: NodePool, ask: Callable[[str], None], clock: Clock) -> None:
+        self._pool = pool
+        self._ask = ask
+        self._clock = clock
+        self._threads: set[threading.Thread] = set()
+        self._finished = threading.Event()
+        self._closed = False
+
+    def start(self, nodes: Iterable[str]) -> None:
+        """Begin to probe those of the nodes that are failing and that nobody probes."""
+        for node in nodes:
+            if self._closed:
+                return
+            ticket = self._pool.begin_probe(node)
+            if ticket is None:
+                continue
+            thread = threading.Thread(
+                target=self._probe, args=(node, ticket), name="qcache-probe", daemon=True
+            )
+            self._threads.add(thread)
+            try:
+                thread.start()
+            except RuntimeError:  # the interpreter is ending, or the machine has no thread left
+                self._threads.discard(thread)
+                self._pool.abandon_probe(node, ticket)
+
+    def wait(self, nodes: Sequence[str], until: float, check: Callable[[], None]) -> None:
+        """Return when one of the nodes is alive, when none is being probed, or at ``until``."""
+        while True:
+            self._finished.clear()
+            states = self._pool.snapshot()
+            if any(states[node].alive for node in nodes):
+                return
+            if not any(states[node].state == "being probed" for node in nodes):
+                return
+            left = until - self._clock.now()
+            if left <= 0:
+                return
+            check()
+            self._finished.wait(min(left, _SLICE))
+
+    def _probe(self, node: str, ticket: int) -> None:
+        try:
+            self._ask(node)
+        except Failure as failure:
+            if failure.outcome is Outcome.CANCELLED:
+                self._pool.abandon_probe(node, ticket)
+            elif failure.outcome in _ANSWERS:
+                self._pool.end_probe(node, ticket, None)
+            else:
+                self._pool.end_probe(
+                    node,
+                    ticket,
+                    f"status: {failure.outcome}: {failure}",
+                    gone=failure.outcome is Outcome.REFUSED,
+                )
+        except BaseException:
+            self._pool.abandon_probe(node, ticket)
+            raise
+        else:
+            self._pool.end_probe(node, ticket, None)
+        finally:
+            self._threads.discard(threading.current_thread())
+            self._finished.set()
+
+    def close(self, timeout: float) -> None:
+        """Start no more, and wait so many seconds for those that run."""
+        self._closed = True
+        end = self._clock.now() + timeout
+        for thread in list(self._threads):
+            thread.join(max(0.0, end - self._clock.now()))

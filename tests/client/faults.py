@@ -1,0 +1,432 @@
+"""Nodes of raw sockets, on loopback: one that is sound and one for each way to fail.
+
+A node answers ``/qcache/status`` as its fault says, and everything else by the fault's ``answer``. Nothing
+here uses an HTTP library: what goes wrong is written byte for byte.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import json
+import socket
+import ssl
+import struct
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Self
+
+ROWS = b'[{"a":1}]'
+
+
+class HungUp(Exception):
+    """The client closed the connection, or the node is being stopped."""
+
+
+@dataclass
+class Request:
+    """One request, as it was read."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes = b""
+
+    @property
+    def kind(self) -> str:
+        if self.target.endswith("/status"):
+            return "status"
+        if self.method == "GET" or self.target.endswith("/q"):
+            return "query"
+        return "store" if self.method == "POST" else "delete"
+
+    @property
+    def key(self) -> str:
+        return self.target.split("/dataset/")[1].split("?")[0].split("/")[0]
+
+
+class Peer:
+    """The node's side of one connection."""
+
+    def __init__(self, sock: socket.socket, node: Node) -> None:
+        self.sock = sock
+        self.node = node
+        self._buffer = b""
+
+    def send(self, data: bytes) -> None:
+        try:
+            self.sock.sendall(data)
+        except OSError as error:
+            raise HungUp from error
+
+    def _more(self) -> None:
+        try:
+            data = self.sock.recv(1 << 16)
+        except OSError as error:
+            raise HungUp from error
+        if not data:
+            raise HungUp
+        self._buffer += data
+
+    def _take(self, count: int) -> bytes:
+        while len(self._buffer) < count:
+            self._more()
+        taken, self._buffer = self._buffer[:count], self._buffer[count:]
+        return taken
+
+    def _line(self) -> bytes:
+        while b"\r\n" not in self._buffer:
+            self._more()
+        line, _, self._buffer = self._buffer.partition(b"\r\n")
+        return line
+
+    def read_head(self) -> Request:
+        method, target, _ = self._line().decode("latin-1").split(" ", 2)
+        headers = {}
+        while line := self._line():
+            name, _, value = line.decode("latin-1").partition(":")
+            headers[name.lower()] = value.strip()
+        return Request(method, target, headers)
+
+    def read_body(self, request: Request) -> None:
+        if request.headers.get("transfer-encoding") == "chunked":
+            parts = []
+            while size := int(self._line(), 16):
+                parts.append(self._take(size))
+                self._line()
+            self._line()
+            request.body = b"".join(parts)
+        else:
+            request.body = self._take(int(request.headers.get("content-length", 0)))
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass, unless the node is stopped."""
+        if self.node.stopping.wait(seconds):
+            raise HungUp
+
+    def wait_for_ever(self) -> None:
+        """Say nothing until the node is stopped."""
+        self.node.stopping.wait()
+        raise HungUp
+
+    def drip(self, data: bytes, times: int = 10_000) -> None:
+        """Send the same bytes again and again, a little at a time."""
+        for _ in range(times):
+            self.send(data)
+            self.wait(0.03)
+
+    def reset(self) -> None:
+        """End the connection with a RST."""
+        self.wait(0.03)  # what was sent is to be read, not to be thrown away by the reset
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.sock.close()
+        raise HungUp
+
+
+def head(status: int, length: int | None = None, **headers: str) -> bytes:
+    """A response's head; underscores in header names are dashes."""
+    fields = {name.replace("_", "-"): value for name, value in headers.items()}
+    if length is not None:
+        fields["Content-Length"] = str(length)
+    lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    return f"HTTP/1.1 {status} Reason\r\n{lines}\r\n".encode("latin-1")
+
+
+RESULT = {"Content_Type": "application/json; charset=utf-8", "X_QCache_unsliced_length": "1"}
+SUCCESS = {"query": 200, "store": 201, "delete": 200, "status": 200}
+
+
+def success_head(request: Request, length: int | None = None, **headers: str) -> bytes:
+    """The head a sound node gives to what was asked."""
+    known = RESULT if request.kind == "query" else {}
+    return head(SUCCESS[request.kind], length, **{**known, **headers})
+
+
+Answer = Callable[[Peer, Request], None]
+
+
+class Node:
+    """A node that reads requests and answers each by ``answer``, from a thread for each connection."""
+
+    def __init__(
+        self,
+        answer: Answer,
+        *,
+        tls: ssl.SSLContext | None = None,
+        status: Answer | None = None,
+        before_reading: Callable[[Peer], None] | None = None,
+        read_bodies: bool = True,
+        accepts: bool = True,
+        host: str = "127.0.0.1",
+    ) -> None:
+        self._answer = answer
+        self._tls = tls
+        self._status = status or (lambda peer, request: peer.send(head(200, 2) + b"OK"))
+        self._before_reading = before_reading
+        self._read_bodies = read_bodies
+        self._accepts = accepts
+        self._host = host
+        self.stopping = threading.Event()
+        self.requests: list[Request] = []
+        self._sockets: set[socket.socket] = set()
+        self._threads: list[threading.Thread] = []
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        if not accepts:
+            # Small buffers, so that a large body stalls whatever the machine's are.
+            self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        self.port = self.listener.getsockname()[1]
+
+    @property
+    def url(self) -> str:
+        return f"{'https' if self._tls else 'http'}://{self._host}:{self.port}"
+
+    def __enter__(self) -> Self:
+        if self._accepts:
+            self._start(self._accept)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stopping.set()
+        with contextlib.suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        for sock in list(self._sockets):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(10)
+            assert not thread.is_alive()
+
+    def _start(self, work: Callable[..., None], *args: object) -> None:
+        thread = threading.Thread(target=work, args=args, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, _ = self.listener.accept()
+            except OSError:
+                return
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._sockets.add(sock)
+            self._start(self._serve, sock)
+
+    def _serve(self, sock: socket.socket) -> None:
+        try:
+            if self._tls is not None:
+                with contextlib.suppress(KeyError):
+                    self._sockets.remove(sock)
+                sock.settimeout(10)
+                sock = self._tls.wrap_socket(sock, server_side=True)
+                self._sockets.add(sock)
+            peer = Peer(sock, self)
+            while True:
+                if self._before_reading is not None:
+                    self._before_reading(peer)
+                request = peer.read_head()
+                if self._read_bodies or request.kind == "status":
+                    peer.read_body(request)
+                self.requests.append(request)
+                (self._status if request.kind == "status" else self._answer)(peer, request)
+        except (HungUp, OSError):
+            pass
+        finally:
+            with contextlib.suppress(OSError):
+                sock.close()
+            self._sockets.discard(sock)
+
+
+class Tables:
+    """What a sound node holds."""
+
+    def __init__(self) -> None:
+        self.tables: dict[str, bytes] = {}
+
+    def answer(self, peer: Peer, request: Request) -> None:
+        if request.kind == "store":
+            self.tables[request.key] = request.body
+            peer.send(head(201, 0))
+        elif request.kind == "delete":
+            self.tables.pop(request.key, None)
+            peer.send(head(200, 0))
+        elif request.key in self.tables:
+            peer.send(success_head(request, len(ROWS)) + ROWS)
+        else:
+            peer.send(head(404, 0))
+
+
+def sound_node() -> tuple[Node, Tables]:
+    """A node without a fault, and its tables."""
+    tables = Tables()
+    return Node(tables.answer), tables
+
+
+def silent(peer: Peer, request: Request) -> None:
+    peer.wait_for_ever()
+
+
+def closed_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return int(sock.getsockname()[1])
+
+
+def status_only(status: int, **headers: str) -> Answer:
+    body = json.dumps({"error": "as the test wants it"}).encode()
+    return lambda peer, request: peer.send(head(status, len(body), **headers) + body)
+
+
+def half_an_answer(peer: Peer, request: Request) -> None:
+    peer.send(success_head(request, 100) + b'[{"a"')
+
+
+def reset_in_the_head(peer: Peer, request: Request) -> None:
+    peer.send(b"HTTP/1.1 2")
+    peer.reset()
+
+
+def close_in_the_head(peer: Peer, request: Request) -> None:
+    peer.send(b"HTTP/1.1 2")
+    raise HungUp
+
+
+def reset_in_the_body(peer: Peer, request: Request) -> None:
+    half_an_answer(peer, request)
+    peer.reset()
+
+
+def close_in_the_body(peer: Peer, request: Request) -> None:
+    half_an_answer(peer, request)
+    raise HungUp
+
+
+def reset_before_the_head(peer: Peer, request: Request) -> None:
+    peer.reset()
+
+
+def reset_while_reading(peer: Peer) -> None:
+    with contextlib.suppress(OSError):
+        peer.sock.recv(10)
+    peer.reset()
+
+
+def drip_the_body(peer: Peer, request: Request) -> None:
+    peer.send(success_head(request, 10_000))
+    peer.drip(b" ")
+
+
+def drip_the_head(peer: Peer, request: Request) -> None:
+    peer.send(b"HTTP/1.1 200 OK\r\n")
+    peer.drip(b"X: y\r\n", 90)
+    peer.wait_for_ever()
+
+
+def drip_interim_responses(peer: Peer, request: Request) -> None:
+    peer.drip(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n")
+
+
+def never_stop(peer: Peer, request: Request) -> None:
+    peer.send(success_head(request))
+    while True:
+        peer.send(b" " * 65536)
+        peer.wait(0)
+
+
+def length_too_long(peer: Peer, request: Request) -> None:
+    peer.send(success_head(request, 100) + ROWS)
+    peer.wait_for_ever()
+
+
+def length_too_short(peer: Peer, request: Request) -> None:
+    peer.send(success_head(request, 5) + ROWS)
+    raise HungUp
+
+
+def bad_chunk(peer: Peer, request: Request) -> None:
+    peer.send(success_head(request, Transfer_Encoding="chunked") + b'5\r\n[{"a"\r\nzz\r\n')
+    raise HungUp
+
+
+def encoded(encoding: str, body: bytes) -> Answer:
+    return lambda peer, request: peer.send(success_head(request, len(body), Content_Encoding=encoding) + body)
+
+
+def gzip_bomb() -> bytes:
+    written = io.BytesIO()
+    with gzip.GzipFile(fileobj=written, mode="wb") as file:
+        for _ in range(64):
+            file.write(b" " * (1 << 20))
+    return written.getvalue()
+
+
+def not_http(peer: Peer, request: Request) -> None:
+    peer.send(b"SSH-2.0-OpenSSH_9.9\r\n")
+    raise HungUp
+
+
+def html(peer: Peer, request: Request) -> None:
+    page = b"<html><body>Please log in</body></html>"
+    peer.send(head(SUCCESS[request.kind], len(page), Content_Type="text/html") + page)
+
+
+def without_the_length(peer: Peer, request: Request) -> None:
+    body = ROWS if request.kind == "query" else b""
+    peer.send(head(SUCCESS[request.kind], len(body), Content_Type="application/json") + body)
+
+
+class OverloadedOnce:
+    """429 to the first request, then sound."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+        self._first = True
+
+    def __call__(self, peer: Peer, request: Request) -> None:
+        if self._first:
+            self._first = False
+            peer.send(head(429, 0, Retry_After="1"))
+        else:
+            self._tables.answer(peer, request)
+
+
+@dataclass
+class Busy:
+    """One thread, which is busy with something for a while after the first request has come."""
+
+    tables: Tables
+    seconds: float
+    until: float = 0.0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def before_reading(self, peer: Peer) -> None:
+        with self.lock:
+            self.until = self.until or time.monotonic() + self.seconds
+        peer.wait(max(0.0, self.until - time.monotonic()))
+
+
+def answer_late(seconds: float, tables: Tables) -> Answer:
+    def answer(peer: Peer, request: Request) -> None:
+        peer.wait(seconds)
+        tables.answer(peer, request)
+
+    return answer
+
+
+@dataclass
+class CutsIdleConnections:
+    """Sound, but the second request of a connection finds it closed, without a byte of an answer."""
+
+    tables: Tables
+    reset: bool
+    seen: list[Peer] = field(default_factory=list)
+
+    def __call__(self, peer: Peer, request: Request) -> None:
+        if any(peer is other for other in self.seen):
+            if self.reset:
+                peer.reset()
+            raise HungUp
+        self.seen.append(peer)
+        self.tables.answer(peer, request)

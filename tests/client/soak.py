@@ -1,0 +1,270 @@
+"""Operations from many threads while nodes die, stop and return: ``python -m tests.client.soak``.
+
+Each of the threads owns its keys, so that what was acknowledged last under a key is known, and numbers the
+tables it stores. Afterwards every node is asked what it holds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+import qclient
+
+from airflow_provider_qcache.client import (
+    DeleteOutcome,
+    OperationCancelled,
+    QClient,
+    QClientException,
+    RequestRetry,
+)
+from tests.servers import Server
+
+KEYS_PER_THREAD = 12
+OPERATIONS_PER_EVENT = 150
+
+
+@dataclass
+class Last:
+    """What is known of a key."""
+
+    version: int = 0
+    """Of the last store that was acknowledged; 0 for none, or a delete since."""
+    node: str | None = None
+    stored_in_life: int = 0
+    """How often the node's process had ended when the store was acknowledged."""
+    may_hold_old: frozenset[str] = frozenset()
+    latest: int = 0
+    """Of the last store that was begun: one that failed may be there all the same."""
+    floor: int = 0
+    """No node but those in may_hold_old holds a version below this."""
+
+
+@dataclass
+class Soak:
+    """One run. ``problems`` is what must be empty."""
+
+    servers: list[Server]
+    operations: int = 10_000
+    threads: int = 8
+    seed: int = 1
+    seconds: float = 0.0
+    counts: Counter[str] = field(default_factory=Counter)
+    problems: list[str] = field(default_factory=list)
+    lives: dict[str, int] = field(default_factory=dict)
+    events: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self.nodes = [f"http://127.0.0.1:{server.port}" for server in self.servers]
+        self.lives = dict.fromkeys(self.nodes, 0)
+        self._lock = threading.Lock()
+        self._left = self.operations
+        self._done = threading.Event()
+        self.last: dict[str, Last] = {}
+
+    def client(self, **options: object) -> QClient:
+        settings = {
+            "connect_timeout": 0.5,
+            "read_timeout": 1.0,
+            "deadline": 20.0,
+            "store_timeout": 1.5,
+            "trust_env": False,
+            "request_retry": RequestRetry(wait_initial=0.05, wait_max=0.5, wait_for_nodes=True),
+            "confirm_miss": True,
+        }
+        return QClient(self.nodes, **{**settings, **options})  # type: ignore[arg-type]
+
+    def run(self) -> None:
+        started = time.monotonic()
+        with self.client() as client:
+            threads = [
+                threading.Thread(target=self._work, args=(client, number)) for number in range(self.threads)
+            ]
+            havoc = threading.Thread(target=self._wreak_havoc)
+            for thread in [*threads, havoc]:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            self._done.set()
+            havoc.join()
+        self._check_nodes()
+        self._repair()
+        self.seconds = time.monotonic() - started
+
+    def _take(self) -> bool:
+        # A node takes its time to start: what is to happen to nodes is not to be outrun.
+        while self.operations - self._left > (self.events.total() + 2) * OPERATIONS_PER_EVENT:
+            time.sleep(0.01)
+        with self._lock:
+            self._left -= 1
+            return self._left >= 0
+
+    def _work(self, client: QClient, number: int) -> None:
+        rng = random.Random(self.seed * 100 + number)
+        keys = [f"soak-{number}-{i}" for i in range(KEYS_PER_THREAD)]
+        self.last.update({key: Last() for key in keys})
+        while self._take():
+            key = rng.choice(keys)
+            operation = rng.choices(("get", "post", "query", "delete"), (50, 35, 10, 5))[0]
+            try:
+                getattr(self, f"_{operation}")(client, key)
+                outcome = "done"
+            except QClientException as error:
+                outcome = type(error).__name__
+                if not isinstance(error, OperationCancelled) and not str(error):
+                    self.problems.append(f"{operation} {key}: an error that says nothing")
+            except Exception as error:  # noqa: BLE001
+                outcome = type(error).__name__
+                self.problems.append(f"{operation} {key}: {error!r}, which is no error of the client")
+            with self._lock:
+                self.counts[f"{operation}: {outcome}"] += 1
+
+    def _get(self, client: QClient, key: str) -> None:
+        result = client.get(key, {})
+        last = self.last[key]
+        if result is not None:
+            self._check_version(key, last, version_of(result.content), result.node, "was read")
+
+    def _check_version(self, key: str, last: Last, version: int, node: str, what: str) -> None:
+        if version < last.floor and node not in last.may_hold_old:
+            self.problems.append(
+                f"{key}: version {version} {what} on {node}, which is older than {last.floor} and not named"
+            )
+        if version > last.latest:
+            self.problems.append(f"{key}: version {version} {what} on {node}, which was never stored")
+
+    def _post(self, client: QClient, key: str) -> None:
+        last = self.last[key]
+        last.latest += 1
+        version = last.latest
+        rows = "".join(f"{version},{i}\n" for i in range(40))
+        lives = dict(self.lives)
+        result = client.post(key, f"version,i\n{rows}", evict_stale=True)
+        last.version = last.floor = version
+        last.node = result.node
+        # As it was before: a process that ended since may have been the one that acknowledged.
+        last.stored_in_life = lives[result.node]
+        last.may_hold_old = frozenset(result.may_hold_old)
+
+    def _query(self, client: QClient, key: str) -> None:
+        last = self.last[key]
+        loads = []
+
+        def load() -> str:
+            last.latest += 1
+            loads.append(last.latest)
+            return "version,i\n" + "".join(f"{last.latest},{i}\n" for i in range(40))
+
+        result = client.query(key, {}, load)
+        self._check_version(key, last, version_of(result.content), result.node, "was read")
+
+    def _delete(self, client: QClient, key: str) -> None:
+        last = self.last[key]
+        last.node = None  # a delete that fails may have reached it
+        result = client.delete(key, all_nodes=True)
+        last.version, last.node = 0, None
+        last.floor = last.latest + 1
+        last.latest += 1
+        last.may_hold_old = frozenset(
+            node for node, outcome in result.outcomes.items() if outcome is DeleteOutcome.UNREACHABLE
+        )
+
+    def _wreak_havoc(self) -> None:
+        rng = random.Random(self.seed)
+        due = self.operations
+        while not self._done.wait(0.02):
+            if self._left > due:
+                continue
+            due = self._left - OPERATIONS_PER_EVENT
+            number = rng.randrange(len(self.servers))
+            server, node = self.servers[number], self.nodes[number]
+            if rng.random() < 0.5:
+                self.events["SIGKILL"] += 1
+                # Before: a store that is acknowledged meanwhile counts as one of the process that is ending.
+                self.lives[node] += 1
+                server.process.send_signal(signal.SIGKILL)
+                server.process.wait()
+                self.lives[node] += 1
+                self._done.wait(rng.uniform(0.1, 1.0))
+                server.stop()
+                server.start()
+            else:
+                self.events["SIGSTOP"] += 1
+                server.process.send_signal(signal.SIGSTOP)
+                self._done.wait(rng.uniform(0.1, 3.0))
+                server.process.send_signal(signal.SIGCONT)
+
+    def held(self, key: str) -> dict[str, int]:
+        """The version each node holds."""
+        found = {}
+        for node in self.nodes:
+            with QClient([node], 5, 30, trust_env=False) as single:
+                result = single.get(key, {})
+            if result is not None:
+                found[node] = version_of(result.content)
+        return found
+
+    def _check_nodes(self) -> None:
+        for key, last in self.last.items():
+            held = self.held(key)
+            for node, version in held.items():
+                self._check_version(key, last, version, node, "is held")
+            if last.node is not None and last.stored_in_life == self.lives[last.node]:
+                version = held.get(last.node)
+                if version is None or version < last.version:
+                    self.problems.append(
+                        f"{key}: version {last.version} was acknowledged by {last.node}, which holds "
+                        f"{version}"
+                    )
+
+    def _repair(self) -> None:
+        with self.client() as client:
+            report = client.post_many(
+                {key: f"version,i\n{last.latest + 1},0\n" for key, last in self.last.items()},
+                evict_stale=True,
+            )
+            self.counts["repaired"] = len(report.succeeded)
+        theirs = qclient.QClient(self.nodes, trust_env=False)
+        for key, last in self.last.items():
+            result = theirs.get(key, {})
+            if result is None or version_of(result.content) != last.latest + 1:
+                self.problems.append(f"{key}: qcache-client does not read what the repair stored")
+
+
+def version_of(content: bytes) -> int:
+    return int(json.loads(content)[0]["version"])
+
+
+def main() -> int:
+    """Run the soak over real nodes, or over dev nodes with ``dev`` as argument, and print what happened."""
+    kind = "dev" if "dev" in sys.argv[1:] else "real"
+    servers = [Server.dev() if kind == "dev" else Server.real() for _ in range(3)]
+    try:
+        for server in servers:
+            server.start()
+        soak = Soak(
+            servers,
+            operations=int(os.environ.get("QCACHE_SOAK_OPERATIONS", "10000")),
+            seed=int(os.environ.get("QCACHE_SOAK_SEED", "1")),
+        )
+        soak.run()
+    finally:
+        for server in servers:
+            server.stop()
+    print(f"{soak.operations} operations from {soak.threads} threads on 3 {kind} nodes: {soak.seconds:.0f} s")  # noqa: T201
+    for name, count in [*sorted(soak.events.items()), *sorted(soak.counts.items())]:
+        print(f"  {count:6d} {name}")  # noqa: T201
+    for problem in soak.problems:
+        print(f"PROBLEM: {problem}")  # noqa: T201
+    return bool(soak.problems)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

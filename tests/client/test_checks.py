@@ -1,0 +1,216 @@
+"""Content is refused before a node can act on it, in whatever pieces it comes, and named."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_qcache.client.checks import (
+    CsvCheck,
+    JsonCheck,
+    check_key,
+    check_stand_ins,
+    check_types,
+    table_check,
+)
+from airflow_provider_qcache.client.errors import InvalidKey, InvalidTable
+
+
+def feed(check: CsvCheck | JsonCheck, content: bytes, sizes: list[int] | None = None) -> CsvCheck | JsonCheck:
+    start = 0
+    for size in sizes or []:
+        check.feed(content[start : start + size])
+        start += size
+    check.feed(content[start:])
+    check.finish()
+    return check
+
+
+SIZES = st.lists(st.integers(1, 7), max_size=12)
+CELLS = st.text(st.sampled_from('ab,"\n\r é'), max_size=6)
+
+
+@settings(max_examples=200)
+@given(rows=st.lists(st.lists(CELLS, min_size=3, max_size=3), max_size=6), sizes=SIZES)
+def test_what_pythons_csv_writes_is_accepted_in_any_pieces_and_its_rows_are_counted(
+    rows: list[list[str]], sizes: list[int]
+) -> None:
+    written = io.StringIO()
+    writer = csv.writer(written)
+    writer.writerow(["one", "two, three", 'a "name"'])
+    writer.writerows(rows)
+    check = feed(CsvCheck(), written.getvalue().encode(), sizes)
+    assert check.columns == ("one", "two, three", 'a "name"')
+    assert check.rows == len(rows)
+
+
+@settings(max_examples=200)
+@given(text=st.text(st.sampled_from('a,"\n\r '), max_size=24), sizes=SIZES)
+def test_a_row_is_too_wide_exactly_where_pythons_csv_reads_more_fields(text: str, sizes: list[int]) -> None:
+    text = "one,two\n" + text
+    read = list(csv.reader(io.StringIO(text, newline="")))
+    check = CsvCheck()
+    try:
+        feed(check, text.encode(), sizes)
+    except InvalidTable as error:
+        assert "inside a quoted field" in str(error) or any(len(row) > 2 for row in read)
+    else:
+        assert all(len(row) <= 2 for row in read)
+        if '"' not in text:
+            assert check.rows == sum(len(row) > 1 or bool("".join(row).strip()) for row in read[1:])
+
+
+@given(text=st.text(st.sampled_from('a,"\n\r é'), max_size=30), sizes=SIZES)
+def test_the_pieces_a_table_comes_in_make_no_difference(text: str, sizes: list[int]) -> None:
+    def seen(sizes: list[int]) -> object:
+        try:
+            return feed(CsvCheck(), text.encode(), sizes).rows
+        except InvalidTable as error:
+            return str(error)
+
+    assert seen(sizes) == seen([])
+
+
+@pytest.mark.parametrize(
+    ("content", "names", "says"),
+    [
+        (b"", {"byte": 0}, "empty"),
+        (b"\n \n", {"byte": 0}, "empty"),
+        (b"a,,c\n1,2,3\n", {"column": ""}, "column 2"),
+        (b"a,b,a\n", {"column": "a"}, "more than once"),
+        (b"a,b\n1,2,3\n", {"row": 1}, "more fields"),
+        (b"a,b\n1,2\n\n3,4\n5,6,7\n8,9\n", {"row": 3}, "more fields"),
+        (b"a,b\n1,2,", {"row": 1}, "more fields"),
+        (b'a,b\n1,"2\n', {"row": 1, "byte": 9}, "quoted"),
+        (b"a,b\n1,\xff\n", {"byte": 6}, "UTF-8"),
+        (b"a,b\n1,\xc3", {"byte": 6}, "UTF-8"),
+        (b'"a,b\n', {"byte": 5}, "quoted name"),
+    ],
+)
+def test_bad_csv_is_refused_by_row_column_or_byte(
+    content: bytes, names: dict[str, object], says: str
+) -> None:
+    for sizes in ([], [1] * len(content)):
+        with pytest.raises(InvalidTable, match=says) as raised:
+            feed(CsvCheck(), content, sizes)
+        assert {name: getattr(raised.value, name) for name in names} == names
+
+
+@pytest.mark.parametrize(
+    ("content", "rows"),
+    [
+        (b"a,b", 0),
+        (b"a,b\n", 0),
+        (b"\xef\xbb\xbfa,b\r\n1,2\r\n", 1),
+        (b"\n\na,b\n1\n", 1),
+        (b'a\n""\n\n', 1),
+        (b'a\n1\r2\r\n3"4\n', 3),
+        (b"a\n" + b'"' + b"x" * 300_000 + b'"\n', 1),
+    ],
+)
+def test_what_a_node_reads_is_accepted(content: bytes, rows: int) -> None:
+    assert feed(CsvCheck(), content).rows == rows
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False)
+    | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+ROWS = st.lists(st.dictionaries(st.text(max_size=5), VALUES, max_size=4), max_size=5)
+
+
+@settings(max_examples=200)
+@given(rows=ROWS, sizes=SIZES, indent=st.sampled_from([None, 1]), ascii_only=st.booleans())
+def test_a_json_list_of_objects_is_accepted_in_any_pieces(
+    rows: list[object], sizes: list[int], indent: int | None, ascii_only: bool
+) -> None:
+    content = json.dumps(rows, indent=indent, ensure_ascii=ascii_only).encode()
+    assert feed(JsonCheck(), content, sizes).rows == len(rows)
+
+
+@settings(max_examples=200)
+@given(rows=ROWS, data=st.data(), sizes=SIZES)
+def test_json_with_a_byte_changed_is_refused_where_python_refuses_it(
+    rows: list[object], data: st.DataObject, sizes: list[int]
+) -> None:
+    content = bytearray(json.dumps(rows).encode())
+    at = data.draw(st.integers(0, len(content) - 1))
+    content[at] = data.draw(st.sampled_from(b'[]{}",:x1 '))
+    try:
+        read = json.loads(bytes(content))
+        good = isinstance(read, list) and all(isinstance(row, dict) for row in read)
+    except ValueError:
+        good = False
+    assume(len(content) > 2)
+    try:
+        feed(JsonCheck(), bytes(content), sizes)
+    except InvalidTable as error:
+        assert not good or "integer" in str(error)
+    else:
+        assert good
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "empty"),
+        (b'{"a": 1}', "starts with"),
+        (b'[{"a": 1}', "middle"),
+        (b'[{"a": 1}, 2]', "row 2"),
+        (b'[{"a": 1}] []', "after its end"),
+        (b'[{"a": 18446744073709551616}]', "64 bits"),
+        (b'[{"a": "\xff"}]', "UTF-8"),
+        (b'[{"a": 1},]', "row 2"),
+        (b'[{"a": tru}]', "row 1"),
+    ],
+)
+def test_bad_json_is_refused(content: bytes, says: str) -> None:
+    for sizes in ([], [1] * len(content)):
+        with pytest.raises(InvalidTable, match=says):
+            feed(JsonCheck(), content, sizes)
+
+
+@pytest.mark.parametrize(
+    "content_type", ["text/plain", "text/csv; charset=latin-1", "Text/CSV", "application/json;charset=UTF-8"]
+)
+def test_a_content_type_a_node_answers_with_415_is_refused(content_type: str) -> None:
+    with pytest.raises(InvalidTable, match="Content-Type"):
+        table_check(content_type)
+
+
+@pytest.mark.parametrize("value", ["a", "a=string;", "a=b=c", "=string", "a=", "a=int", "nope=string"])
+def test_a_types_header_that_is_malformed_or_names_what_is_not_there_is_refused(value: str) -> None:
+    with pytest.raises(InvalidTable, match="X-QCache-types"):
+        check_types(value, ("a", "b"))
+
+
+@pytest.mark.parametrize("value", ["c", "c=1;", "c=d", "c=1=2"])
+def test_a_stand_in_header_that_is_malformed_or_names_what_is_not_there_is_refused(value: str) -> None:
+    with pytest.raises(InvalidTable, match="X-QCache-stand-in-columns"):
+        check_stand_ins(value, ("a", "b"))
+
+
+def test_headers_that_name_what_is_there_are_accepted() -> None:
+    check_types("a=string; b=enum", ("a", "b"))
+    check_stand_ins("c=1;d='x';e=a;f=e;a=2", ("a", "b"))
+
+
+@given(key=st.from_regex(r"[A-Za-z0-9_-]+", fullmatch=True))
+def test_keys_a_url_takes_are_accepted(key: str) -> None:
+    check_key(key)
+
+
+@pytest.mark.parametrize("key", ["", "a b", "a/b", "../status", "a?b", "å", "a\n", "a%41", None, b"a"])
+def test_any_other_key_is_refused(key: object) -> None:
+    with pytest.raises(InvalidKey):
+        check_key(key)

@@ -1,0 +1,144 @@
+"""Code written for qclient 0.5.1 runs on the client: the same calls, results and errors."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from types import ModuleType
+
+import pytest
+import qclient as original
+
+from airflow_provider_qcache import client as ours
+from tests.client.faults import Node, Tables, closed_port, half_an_answer, head, sound_node
+
+BOTH = pytest.mark.parametrize("qclient", [original, ours], ids=["qcache-client", "ours"])
+
+
+def test_the_parameters_of_every_method_are_qclients_followed_by_keyword_only_ones() -> None:
+    for name in ("__init__", "get", "post", "query", "delete", "get_statistics"):
+        theirs = list(inspect.signature(getattr(original.QClient, name)).parameters.values())
+        mine = list(inspect.signature(getattr(ours.QClient, name)).parameters.values())
+        assert [(p.name, p.default) for p in mine[: len(theirs)]] == [(p.name, p.default) for p in theirs]
+        assert all(p.kind is p.KEYWORD_ONLY for p in mine[len(theirs) :])
+
+
+def test_every_error_of_qclient_is_there_and_under_its_base() -> None:
+    for name, theirs in vars(original).items():
+        if isinstance(theirs, type) and issubclass(theirs, original.QClientException):
+            assert issubclass(getattr(ours, name), ours.QClientException)
+
+
+@BOTH
+def test_a_session_with_two_nodes(qclient: ModuleType) -> None:
+    (first, _), (second, _) = sound_node(), sound_node()
+    with first, second:
+        client = qclient.QClient(
+            node_list=(first.url, second.url),
+            connect_timeout=1.0,
+            read_timeout=2.0,
+            verify=True,
+            cert=None,
+            auth=None,
+            consecutive_error_count_limit=5,
+            trust_env=False,
+        )
+        assert client.get("foo", {"select": ["a"]}) is None
+        client.post("foo", b"a\n1\n", "text/csv", {"X-QCache-types": "a=string"})
+        result = client.get("foo", {}, "application/json", True, {"X-Other": "x"})
+        assert (json.loads(result.content), result.unsliced_result_len) == ([{"a": 1}], 1)
+        assert (result.encoding, result.statistics) == (None, {})
+        client.delete("foo")
+        assert client.get("foo", {}) is None
+        loaded = client.query("foo", {}, lambda name: f"{name}\n1\n".encode(), {"name": "a"})
+        assert json.loads(loaded.content) == [{"a": 1}]
+        assert not client.get_statistics()
+
+
+@BOTH
+def test_two_dead_nodes_are_no_cache(qclient: ModuleType) -> None:
+    nodes = [f"http://127.0.0.1:{closed_port()}" for _ in range(2)]
+    client = qclient.QClient(nodes, consecutive_error_count_limit=3, trust_env=False)
+    with pytest.raises(qclient.NoCacheAvailable):
+        client.get("foo", {})
+    statistics = client.get_statistics()
+    assert {node: statistics[node]["connection_error"] for node in nodes} == dict.fromkeys(nodes, 1)
+    assert not client.get_statistics()
+
+
+@BOTH
+def test_two_dead_nodes_are_too_many_errors_with_a_limit_of_two(qclient: ModuleType) -> None:
+    nodes = [f"http://127.0.0.1:{closed_port()}" for _ in range(2)]
+    client = qclient.QClient(nodes, consecutive_error_count_limit=2, trust_env=False)
+    with pytest.raises(qclient.TooManyConsecutiveErrors):
+        client.get("foo", {})
+
+
+@BOTH
+def test_a_node_whose_status_answers_and_nothing_else_is_too_many_errors(qclient: ModuleType) -> None:
+    def reset_late(peer: object, request: object) -> None:
+        peer.wait(0.6)  # type: ignore[attr-defined]
+
+    with Node(reset_late) as node:
+        client = qclient.QClient([node.url], consecutive_error_count_limit=3, trust_env=False)
+        if qclient is original:
+            client.session.get = _with_timeout(client.session.get, 0.3)  # it sets none
+        else:
+            client = ours.QClient([node.url], 1.0, 0.3, consecutive_error_count_limit=3, trust_env=False)
+        with pytest.raises(qclient.TooManyConsecutiveErrors):
+            client.get("foo", {})
+        assert client.get_statistics()[node.url]["read_timeout"] == 3
+
+
+def _with_timeout(get: object, seconds: float) -> object:
+    return lambda *args, **kwargs: get(*args, **{"timeout": seconds, **kwargs})  # type: ignore[operator]
+
+
+@BOTH
+def test_a_dead_home_fails_over_within_the_call(qclient: ModuleType) -> None:
+    (sound, tables), dead = sound_node(), f"http://127.0.0.1:{closed_port()}"
+    with sound:
+        for number in range(20):
+            client = qclient.QClient([dead, sound.url], trust_env=False)
+            client.post(f"key{number}", b"a\n1\n")
+            assert client.get(f"key{number}", {}).content == b'[{"a":1}]'
+        assert len(tables.tables) == 20
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("status", "error"), [(400, "MalformedQueryException"), (500, "UnexpectedServerResponse")]
+)
+def test_a_refused_query_is_an_error(qclient: ModuleType, status: int, error: str) -> None:
+    with (
+        Node(lambda peer, request: peer.send(head(status, 0))) as node,
+        pytest.raises(getattr(qclient, error)),
+    ):
+        qclient.QClient([node.url], trust_env=False).get("foo", {})
+
+
+@BOTH
+def test_a_refused_store_is_unexpected_and_counted(qclient: ModuleType) -> None:
+    with Node(lambda peer, request: peer.send(head(500, 0))) as node:
+        client = qclient.QClient([node.url], trust_env=False)
+        with pytest.raises(qclient.UnexpectedServerResponse):
+            client.post("foo", b"a\n1\n")
+        assert client.get_statistics()[node.url]["unknown_error"] == 1
+
+
+def test_a_truncated_answer_is_an_error_of_ours_where_it_was_one_of_requests() -> None:
+    with Node(half_an_answer_and_close) as node, pytest.raises(ours.TooManyConsecutiveErrors):
+        ours.QClient([node.url], consecutive_error_count_limit=2, trust_env=False).get("foo", {})
+
+
+def half_an_answer_and_close(peer: object, request: object) -> None:
+    half_an_answer(peer, request)  # type: ignore[arg-type]
+    raise OSError
+
+
+def test_the_name_of_a_table_is_never_part_of_a_path() -> None:
+    with Node(Tables().answer) as node:
+        for key in ("../status", "a?b"):
+            with pytest.raises(ours.InvalidKey):
+                ours.QClient([node.url]).get(key, {})
+        assert node.requests == []

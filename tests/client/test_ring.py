@@ -1,0 +1,107 @@
+"""A key lives where qcache-client 0.5.1, which every other reader uses, looks for it."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from qclient.node_ring import NodeRing, generate_key
+
+from airflow_provider_qcache.client.ring import Ring, ring_hash
+
+NODES = st.lists(
+    st.one_of(
+        st.integers(1, 99).map(lambda number: f"http://host{number}:9401"),
+        st.text(st.characters(codec="utf-8"), min_size=1, max_size=12),
+    ),
+    min_size=1,
+    max_size=12,
+)
+KEYS = st.one_of(st.text(max_size=20), st.from_regex(r"[A-Za-z0-9_-]+", fullmatch=True))
+THREE = ["http://host1:9401", "http://host2:9401", "http://host3:9401"]
+
+
+@given(nodes=NODES, keys=st.lists(KEYS, min_size=1, max_size=20))
+def test_every_key_has_the_home_that_qclient_gives_it(nodes: list[str], keys: list[str]) -> None:
+    theirs, ours = NodeRing(nodes), Ring(nodes)
+    assert [ours.node_for_key(key) for key in keys] == [theirs.get_node(key) for key in keys]
+    assert len(ours) == len(theirs.ring)
+
+
+@settings(deadline=None)
+@given(nodes=NODES, key=KEYS, data=st.data())
+def test_the_first_living_successor_is_where_qclient_looks_when_nodes_are_down(
+    nodes: list[str], key: str, data: st.DataObject
+) -> None:
+    nodes = list(dict.fromkeys(nodes))
+    dead = set(data.draw(st.lists(st.sampled_from(nodes), max_size=len(nodes) - 1)))
+    assume(len(dead) < len(nodes))
+    theirs = NodeRing(nodes)
+    # Where points collide qclient breaks once a node is dropped.
+    assume(len(theirs.ring) == len(theirs.sorted_keys))
+    for node in dead:
+        theirs.remove_node(node)
+    ours = next(node for node in Ring(nodes).successors(key) if node not in dead)
+    assert ours == theirs.get_node(key)
+
+
+@given(nodes=NODES, key=KEYS)
+def test_successors_are_every_node_once_with_the_home_first(nodes: list[str], key: str) -> None:
+    ring = Ring(nodes)
+    order = list(ring.successors(key))
+    assert order[0] == ring.node_for_key(key)
+    assert sorted(order) == sorted(set(nodes))
+
+
+@given(text=st.text())
+def test_the_hash_is_qclients(text: str) -> None:
+    assert ring_hash(text) == generate_key(text)
+
+
+def test_the_ring_of_three_nodes_is_the_one_that_is_written_down() -> None:
+    ring = Ring(THREE)
+    assert len(ring) == 1002
+    assert min(ring_hash(f"{node}-{i}") for node in THREE for i in range(334)) == 9517695
+    assert ring_hash("http://host1:9401-0") == 3183563771
+    hashes = {"foo": 3675831724, "bar": 421377335, "a": 3111502092}
+    assert {key: ring_hash(key) for key in hashes} == hashes
+    homes = {"foo": THREE[2], "bar": THREE[1], "a": THREE[0]}
+    assert {key: ring.node_for_key(key) for key in homes} == homes
+
+
+def test_where_points_collide_the_node_listed_last_owns_them() -> None:
+    # The same string twice is a collision of every point; two different ones need luck, which this is.
+    first, second = (
+        "n-1",
+        "n",
+    )  # "n-1" + "-0" against "n" + "-1-0" is none, but hash collisions are found below
+    nodes = [first, second]
+    points: dict[int, str] = {}
+    number = 0
+    while True:
+        number += 1
+        name = f"http://node{number}:80"
+        count = 500
+        for i in range(count):
+            point = ring_hash(f"{name}-{i}")
+            if points.get(point, name) != name:
+                nodes = [points[point], name]
+                break
+            points[point] = name
+        else:
+            continue
+        break
+    colliding = {ring_hash(f"{nodes[0]}-{i}") for i in range(500)} & {
+        ring_hash(f"{nodes[1]}-{i}") for i in range(500)
+    }
+    assert colliding
+    for listed in (nodes, nodes[::-1]):
+        ring = Ring(listed)
+        for point in colliding:
+            assert ring._owners[ring._points.index(point)] == listed[-1]
+
+
+@pytest.mark.parametrize("nodes", ["http://host1:9401", [], [None], [1]])
+def test_what_is_no_list_of_nodes_is_refused(nodes: object) -> None:
+    with pytest.raises(ValueError, match="node_list"):
+        Ring(nodes)  # type: ignore[arg-type]

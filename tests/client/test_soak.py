@@ -1,0 +1,32 @@
+"""A part of the soak that fits CI; the whole one is ``python -m tests.client.soak``."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.client.soak import Soak
+from tests.conftest import need_the_real_server
+from tests.servers import Server
+
+MOST_SECONDS = 240.0
+
+
+@pytest.mark.parametrize("kind", ["real", "dev"])
+def test_what_was_acknowledged_is_there_while_nodes_are_killed_stopped_and_restarted(kind: str) -> None:
+    if kind == "real":
+        need_the_real_server()
+    servers = [Server.real() if kind == "real" else Server.dev() for _ in range(3)]
+    try:
+        for server in servers:
+            server.start()
+        soak = Soak(servers, operations=int(os.environ.get("QCACHE_SOAK_OPERATIONS", "800")))
+        soak.run()
+    finally:
+        for server in servers:
+            server.stop()
+    assert soak.problems == []
+    assert soak.counts["repaired"] == len(soak.last)
+    assert sum(soak.events.values()) >= 2
+    assert soak.seconds < MOST_SECONDS
