@@ -4,7 +4,6 @@ A table is a DataFrame whose strings are Python's, in columns of dtype ``object`
 QCache runs on: pandas' own string types differ in their regular expressions, their nulls and their sorting.
 """
 
-import csv
 import gzip
 import io
 import json
@@ -298,28 +297,41 @@ def to_csv(table: pd.DataFrame) -> bytes:
     for name in names:
         if not name.isascii() and not _HIDDEN.search(name):
             raise RequestError(500, f"Column {name!r} is outside ASCII and came as JSON: ask for JSON")
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([show_name(name) for name in names])
+    lines = [",".join(_quoted([show_name(name) for name in names]))]
     if names:
-        writer.writerows(zip(*(_csv_fields(table.iloc[:, i]) for i in range(len(names))), strict=True))
-    else:
-        text.write("\n" * len(table))
+        lines += map(",".join, zip(*(_csv_fields(table.iloc[:, i]) for i in range(len(names))), strict=True))
+    if len(names) == 1:  # a line must not be blank
+        lines = [line or '""' for line in lines]
+    text = "\n".join([*lines, ""])
     try:
-        return text.getvalue().encode("utf-8", "surrogateescape")
+        return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:  # half a surrogate pair, from JSON
-        return text.getvalue().encode("utf-8", "replace")
+        return text.encode("utf-8", "replace")
 
 
-def _csv_fields(column: Column) -> list[Any]:
+def _csv_fields(column: Column) -> list[str]:
     values = column.to_numpy()
     if values.dtype.kind == "f":
         return float_fields(values)
+    if values.dtype.kind != "O":
+        return list(map(str, values.tolist()))
     fields = values.tolist()
-    if values.dtype == object:
-        for row in np.flatnonzero(pd.isna(values)):
-            fields[row] = ""
-    return fields
+    for row in np.flatnonzero(pd.isna(values)):
+        fields[row] = ""
+    try:
+        return _quoted(fields)
+    except TypeError:  # values of several types
+        return _quoted(list(map(str, fields)))
+
+
+_TO_QUOTE = re.compile('[",\n]')
+
+
+def _quoted(fields: list[str]) -> list[str]:
+    """Texts as fields of CSV. Only what must be is quoted, and a lone CR, as in Python 2, need not be."""
+    if not _TO_QUOTE.search("\0".join(fields)):
+        return fields
+    return ['"' + field.replace('"', '""') + '"' if _TO_QUOTE.search(field) else field for field in fields]
 
 
 def _whole(field: str) -> str:

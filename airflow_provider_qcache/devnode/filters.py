@@ -47,7 +47,7 @@ def where(table: pd.DataFrame, clause: object, subquery: SubQuery) -> pd.DataFra
         raise malformed("where must be a list", clause)
     mask = _Filter(table, subquery).evaluate(clause)
     if isinstance(mask, pd.Series) and (mask.dtype == bool or _is_boolean_object(mask)):
-        return table[mask.astype(bool)]
+        return table.iloc[np.flatnonzero(mask.to_numpy(dtype=bool))]
     if isinstance(mask, pd.Series) and mask.dtype == object and mask.empty:
         return table[[]]  # pandas takes what is empty for a list of columns
     raise RequestError(500, f"where must be true or false for every row, and this is not: {clause!r}")
