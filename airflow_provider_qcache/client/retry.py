@@ -34,6 +34,7 @@ from airflow_provider_qcache.client.errors import (
     TooManyConsecutiveErrors,
     UnexpectedServerResponse,
     UnsupportedAcceptType,
+    forget_traceback,
     shown,
 )
 from airflow_provider_qcache.client.outcome import COUNTERS, Action, Judgement, Kind, action_for, judge
@@ -393,6 +394,9 @@ class _Run:
     ) -> Attempt:
         if cause is None and detail:
             cause = UnexpectedServerResponse(detail)
+        elif cause is not None:
+            # A result keeps its attempts, and is not to keep the table with them.
+            forget_traceback(cause)
         seconds = self.engine.clock.now() - started
         met = Attempt(shown(node), phase, outcome, seconds, status, cause)
         if outcome is not Outcome.CANCELLED:

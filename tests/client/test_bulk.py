@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator, Mapping
+
+import pytest
 
 from airflow_provider_qcache.client import QClient
 from airflow_provider_qcache.client.bulk import run_bulk
@@ -93,3 +97,50 @@ def test_a_silent_node_is_unreachable_and_may_hold_what_is_old() -> None:
         stored = client.post(key, b"a\n1\n", evict_stale=True, copies=2)
         assert (stored.may_hold_old, stored.copies) == ((silent.url,), ())
         assert list(stored.failed_copies) == [silent.url]
+
+
+def test_of_many_that_fail_no_table_stays_in_memory_with_its_error() -> None:
+    tables = 40
+    dead = f"http://127.0.0.1:{closed_port()}"
+
+    def pairs() -> Iterator[tuple[str, bytes]]:
+        for number in range(tables):
+            yield f"key{number}", b"a\n" + (b"1" * 1000 + b"\n") * 200
+
+    gc.collect()
+    tracemalloc.start()
+    try:
+        with QClient([dead], trust_env=False) as client:
+            report = client.post_many(pairs(), raise_on_failure=False)
+        gc.collect()
+        kept = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert len(report.failed) == tables
+    assert kept < 2_000_000
+
+
+def test_a_result_that_failed_over_does_not_keep_its_table() -> None:
+    dead = f"http://127.0.0.1:{closed_port()}"
+    (node, _) = sound_node()
+    with node, QClient([dead, node.url], trust_env=False) as client:
+        key = next(k for k in (f"k{i}" for i in range(99)) if client.node_for_key(k) == dead)
+        tracemalloc.start()
+        try:
+            result = client.post(key, b"a\n" + (b"1" * 1000 + b"\n") * 2000)
+            gc.collect()
+            kept = tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+    assert result.failed_over
+    assert kept < 3_000_000  # the node of the test keeps its own
+
+
+def test_what_ends_the_program_in_the_midst_of_many_is_raised_and_hangs_nothing() -> None:
+    def ends() -> Iterator[bytes]:
+        yield b"a\n"
+        raise SystemExit(3)
+
+    node, _ = sound_node()
+    with node, QClient([node.url], trust_env=False) as client, pytest.raises(SystemExit):
+        client.post_many((f"key{number}", ends) for number in range(100))
