@@ -76,7 +76,7 @@ class Outcome(enum.StrEnum):
     CANCELLED = "cancelled"
 
 
-_CREDENTIALS = re.compile(r"(?<=://)[^/@]*@")
+_CREDENTIALS = re.compile(r"(?<=://)[^/]*@")  # a password may hold an @, as requests reads it
 
 
 def shown(node: str) -> str:
