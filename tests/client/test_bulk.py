@@ -87,6 +87,12 @@ def test_a_failure_that_is_transient_makes_the_whole_transient() -> None:
         assert list(outcomes.values()) == ["gone"]
 
 
+def test_a_node_that_is_gone_is_so_with_a_limit_of_one_too() -> None:
+    dead = f"http://127.0.0.1:{closed_port()}"
+    with QClient([dead], trust_env=False, consecutive_error_count_limit=1) as client:
+        assert client.delete("a", all_nodes=True).outcomes == {dead: "gone"}
+
+
 def test_a_silent_node_is_unreachable_and_may_hold_what_is_old() -> None:
     (sound, _), silent = sound_node(), Node(faults.silent, status=faults.silent)
     with sound, silent, QClient([sound.url, silent.url], 0.5, 0.3, trust_env=False) as client:
