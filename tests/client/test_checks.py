@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from airflow_provider_qcache.client.checks import (
     CsvCheck,
     JsonCheck,
-    check_key,
     check_header,
+    check_key,
     check_stand_ins,
     check_types,
     table_check,
