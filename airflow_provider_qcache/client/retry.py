@@ -344,9 +344,9 @@ class _Run:
     def _no_cache(self, why: str) -> NoCacheAvailable:
         pool = self.engine.pool
         nodes = {shown(node): pool.last_error(node) or "not asked" for node in self.request.nodes}
-        some = "the node" if len(nodes) == 1 else f"none of {len(nodes)} nodes"
+        some = "the node cannot" if len(nodes) == 1 else f"none of {len(nodes)} nodes can"
         return NoCacheAvailable(
-            f"{self.request.what}: {some} can be used: {why}. Check that they run, that their addresses are "
+            f"{self.request.what}: {some} be used: {why}. Check that they run, that their addresses are "
             "right and "
             "that this machine reaches them.",
             attempts=self.attempts,
