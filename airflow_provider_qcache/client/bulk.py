@@ -146,7 +146,11 @@ def run_bulk(
         bulk.stopped = True
         bulk.end()
         raise
-    bulk.end()
+    try:
+        bulk.end()
+    except BaseException:
+        bulk.stopped = True  # what waits in the queues is not begun
+        raise
     if bulk.ended_by is not None:
         raise bulk.ended_by
     if cancelled():

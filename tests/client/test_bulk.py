@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import signal
 import threading
 import time
 import tracemalloc
@@ -150,3 +151,25 @@ def test_what_ends_the_program_in_the_midst_of_many_is_raised_and_hangs_nothing(
     node, _ = sound_node()
     with node, QClient([node.url], trust_env=False) as client, pytest.raises(SystemExit):
         client.post_many((f"key{number}", ends) for number in range(100))
+
+
+def test_after_an_exception_in_the_caller_nothing_more_is_begun() -> None:
+    class Timeout(BaseException):
+        """As Airflow's is."""
+
+    def end(*_: object) -> None:
+        raise Timeout
+
+    node, tables = sound_node()
+    node._before_reading = lambda peer: peer.wait(0.1)
+    before = signal.signal(signal.SIGALRM, end)
+    try:
+        with node, QClient([node.url], trust_env=False) as client:
+            signal.setitimer(signal.ITIMER_REAL, 0.15)
+            with pytest.raises(Timeout):
+                client.post_many((f"key{number}", b"a\n1\n") for number in range(8))
+            time.sleep(1.0)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert len(tables.tables) < 5
