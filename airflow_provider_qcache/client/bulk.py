@@ -6,7 +6,7 @@ import queue
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_qcache.client.errors import OperationCancelled, QClientException
+from airflow_provider_qcache.client.errors import OperationCancelled, QClientException, forget_frames
 from airflow_provider_qcache.client.results import BulkReport
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class _Bulk:
         self.succeeded: dict[str, Any] = {}
         self.failed: dict[str, Exception] = {}
         self.stopped = False
+        self.ended_by: BaseException | None = None
         self.threads = [
             threading.Thread(target=self._serve, args=(waiting,), name="qcache-bulk", daemon=True)
             for waiting in self._queues.values()
@@ -59,6 +60,8 @@ class _Bulk:
             return
 
     def _check(self) -> None:
+        if self.ended_by is not None:
+            raise self.ended_by
         if self._cancelled():
             raise OperationCancelled("many operations: cancelled")
 
@@ -86,7 +89,12 @@ class _Bulk:
             try:
                 result = self._work(key, content, self._turns)
             except Exception as error:  # noqa: BLE001  # it is in the report
+                # Where many fail, their tables are not to stay in memory with the errors.
+                forget_frames(error)
                 self._note(key, error=error)
+            except BaseException as error:  # noqa: BLE001  # the caller's: the thread goes on, for its queue
+                self.ended_by, self.stopped = error, True
+                self._note(key, error=OperationCancelled(f"{key!r}: ended by {error!r}"))
             else:
                 self._note(key, result)
             del item, content
@@ -138,7 +146,13 @@ def run_bulk(
         bulk.stopped = True
         bulk.end()
         raise
-    bulk.end()
+    try:
+        bulk.end()
+    except BaseException:
+        bulk.stopped = True  # what waits in the queues is not begun
+        raise
+    if bulk.ended_by is not None:
+        raise bulk.ended_by
     if cancelled():
         raise OperationCancelled(
             f"many operations: cancelled; {len(bulk.succeeded)} had succeeded, {len(bulk.failed)} failed"

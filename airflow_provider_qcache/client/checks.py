@@ -28,6 +28,8 @@ _TYPES: Final = frozenset({"string", "enum", "float"})  # qcache/app.py: Dataset
 _MAX_HEADER_RECORD: Final = 1 << 20
 _MAX_JSON_ROW: Final = 4 << 20
 _UINT64_MAX: Final = 2**64 - 1
+_MOST_DIGITS: Final = 20  # of 2**64 - 1, and with its sign of -2**63
+_IN_NUMBERS: Final = frozenset("0123456789.eE+-")
 
 
 def check_key(key: Any) -> None:
@@ -235,10 +237,11 @@ def _fields_of(record: str) -> list[str]:
 
 
 def _checked_int(digits: str) -> int:
-    value = int(digits)
-    if not -(2**63) <= value <= _UINT64_MAX:
-        raise InvalidTable(f"{digits} is an integer beyond what a node can hold (64 bits)")
-    return value
+    # Python refuses to read an integer of thousands of digits.
+    if len(digits) > _MOST_DIGITS or not -(2**63) <= int(digits) <= _UINT64_MAX:
+        shortened = digits if len(digits) <= 40 else digits[:40] + "…"
+        raise InvalidTable(f"{shortened} is an integer beyond what a node can hold (64 bits)")
+    return int(digits)
 
 
 _decode_row = json.JSONDecoder(parse_int=_checked_int).raw_decode
@@ -329,7 +332,9 @@ class JsonCheck:
         try:
             return _decode_row(text, at)[1]
         except InvalidTable as error:
-            raise InvalidTable(f"row {row}: {error}", row=row) from None
+            # What ends in a number may go on: an integer that is too large, so far, may be a float.
+            if final or text[-1] not in _IN_NUMBERS:
+                raise InvalidTable(f"row {row}: {error}", row=row) from None
         except RecursionError:
             raise InvalidTable(f"row {row} of the table is nested too deeply", row=row) from None
         except json.JSONDecodeError as error:
@@ -444,4 +449,5 @@ def check_header(name: str, value: Any) -> bytes:
     try:
         return f"{name}: {text}\r\n".encode("latin-1")
     except UnicodeEncodeError:
-        raise ValueError(f"the value of header {name!r} holds characters outside latin-1: {text!r}") from None
+        # Not the value: it may be a credential.
+        raise ValueError(f"the value of header {name!r} holds characters outside latin-1") from None

@@ -171,6 +171,8 @@ class QClient:
         self._transports = {
             node: NodeTransport(node, self._settings, self._clock) for node in self._ring.nodes
         }
+        bases = (transport.base for transport in self._transports.values())
+        self._longest_target = _LONGEST_GET - len("GET  HTTP/1.1\r\n") - max(map(len, bases))
         self._listeners: tuple[Listener, ...] = ()
         # Not for secrets: it spreads waits, so that many clients do not ask at the same moment.
         rng = random.Random()  # noqa: S311
@@ -530,7 +532,7 @@ class QClient:
         target = f"/dataset/{key}?q={quote_plus(text)}"
         body = None
         method = "GET"
-        if post_query or len(target) > _LONGEST_GET:
+        if post_query or len(target) > self._longest_target:
             method, target, body = "POST", f"/dataset/{key}/q", text.encode()
             headers["Content-Type"] = "application/json"
         if query_headers:
@@ -718,7 +720,7 @@ class QClient:
             self._engine.run(request, span)
         except OperationCancelled:
             raise
-        except NoCacheAvailable as error:
+        except (NoCacheAvailable, TooManyConsecutiveErrors) as error:
             gone = self._pool.is_gone(node)
             return (DeleteOutcome.GONE if gone else DeleteOutcome.UNREACHABLE), error
         except QClientException as error:

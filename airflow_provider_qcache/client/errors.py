@@ -33,6 +33,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import re
+import traceback
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -75,12 +76,35 @@ class Outcome(enum.StrEnum):
     CANCELLED = "cancelled"
 
 
-_CREDENTIALS = re.compile(r"(?<=://)[^/@]*@")
+_CREDENTIALS = re.compile(r"(?<=://)[^/]*@")  # a password may hold an @, as requests reads it
 
 
 def shown(node: str) -> str:
     """A node's string as it may be shown: without the credentials a URL can carry."""
     return _CREDENTIALS.sub("***@", node)
+
+
+def forget_frames(error: BaseException) -> None:
+    """Empty the frames an error and those behind it passed: they hold what was sent, which may be large."""
+    for one in _with_those_behind(error):
+        traceback.clear_frames(one.__traceback__)
+
+
+def forget_traceback(error: BaseException) -> None:
+    """Drop the tracebacks altogether: even an emptied frame leads to the one that called it."""
+    for one in _with_those_behind(error):
+        one.__traceback__ = None
+
+
+def _with_those_behind(error: BaseException) -> Iterable[BaseException]:
+    found: dict[int, BaseException] = {}
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        one = waiting.pop()
+        if one is not None and id(one) not in found:
+            found[id(one)] = one
+            waiting += [one.__cause__, one.__context__]
+    return found.values()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ from airflow_provider_qcache.client.errors import (
     TooManyConsecutiveErrors,
     UnexpectedServerResponse,
     UnsupportedAcceptType,
+    forget_traceback,
     shown,
 )
 from airflow_provider_qcache.client.outcome import COUNTERS, Action, Judgement, Kind, action_for, judge
@@ -343,9 +344,9 @@ class _Run:
     def _no_cache(self, why: str) -> NoCacheAvailable:
         pool = self.engine.pool
         nodes = {shown(node): pool.last_error(node) or "not asked" for node in self.request.nodes}
-        some = "the node" if len(nodes) == 1 else f"none of {len(nodes)} nodes"
+        some = "the node cannot" if len(nodes) == 1 else f"none of {len(nodes)} nodes can"
         return NoCacheAvailable(
-            f"{self.request.what}: {some} can be used: {why}. Check that they run, that their addresses are "
+            f"{self.request.what}: {some} be used: {why}. Check that they run, that their addresses are "
             "right and "
             "that this machine reaches them.",
             attempts=self.attempts,
@@ -393,6 +394,9 @@ class _Run:
     ) -> Attempt:
         if cause is None and detail:
             cause = UnexpectedServerResponse(detail)
+        elif cause is not None:
+            # A result keeps its attempts, and is not to keep the table with them.
+            forget_traceback(cause)
         seconds = self.engine.clock.now() - started
         met = Attempt(shown(node), phase, outcome, seconds, status, cause)
         if outcome is not Outcome.CANCELLED:

@@ -8,6 +8,8 @@ from bisect import bisect_right
 from math import ceil
 from typing import TYPE_CHECKING, Final
 
+from airflow_provider_qcache.client.errors import shown
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -36,7 +38,7 @@ class Ring:
 
     def __init__(self, nodes: Iterable[str]) -> None:
         if isinstance(nodes, str):
-            raise ValueError(f"node_list is one string ({nodes!r}); a list of nodes is wanted")  # noqa: TRY004
+            raise ValueError(f"node_list is one string ({shown(nodes)!r}); a list of nodes is wanted")  # noqa: TRY004
         listed = tuple(nodes)
         if not listed:
             raise ValueError("node_list is empty; at least one node is wanted")

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from airflow_provider_qcache.client.checks import (
     CsvCheck,
     JsonCheck,
+    check_header,
     check_key,
     check_stand_ins,
     check_types,
@@ -214,3 +215,25 @@ def test_keys_a_url_takes_are_accepted(key: str) -> None:
 def test_any_other_key_is_refused(key: object) -> None:
     with pytest.raises(InvalidKey):
         check_key(key)
+
+
+def test_a_header_outside_latin_1_is_refused_without_its_value() -> None:
+    with pytest.raises(ValueError, match="Authorization") as raised:
+        check_header("Authorization", "Bearer s\u20accret")
+    assert "cret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("number", ["1" * 21, "-" + "9" * 19, "1" * 5000])
+def test_an_integer_of_any_length_that_a_node_cannot_hold_is_refused(number: str) -> None:
+    with pytest.raises(InvalidTable, match="64 bits"):
+        feed(JsonCheck(), f'[{{"a": {number}}}]'.encode())
+
+
+@pytest.mark.parametrize("number", ["123456789012345678901234.5", "123456789012345678901234e+5"])
+def test_a_float_may_come_in_two_pieces(number: str) -> None:
+    for cut in range(1, len(number)):
+        check = JsonCheck()
+        check.feed(f'[{{"a": {number[:cut]}'.encode())
+        check.feed(f"{number[cut:]}}}]".encode())
+        check.finish()
+        assert check.rows == 1

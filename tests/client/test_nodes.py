@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -108,6 +109,6 @@ def test_statistics_have_qclients_names_and_start_again_when_they_are_taken() ->
     assert pool.take_statistics() == {}
 
 
-def test_credentials_of_a_node_are_not_shown() -> None:
-    pool = pool_of("http://login:secret@a:1")
-    assert "secret" not in repr(pool.snapshot()["http://login:secret@a:1"])
+@pytest.mark.parametrize("node", ["http://login:secret@a:1", "http://login:se@secret@a:1/path"])
+def test_credentials_of_a_node_are_not_shown(node: str) -> None:
+    assert "secret" not in repr(pool_of(node).snapshot()[node])

@@ -193,6 +193,12 @@ def test_two_dead_nodes_are_no_cache_and_each_is_listed_with_what_it_met() -> No
     assert len(raised.value.attempts) == 2
 
 
+def test_a_node_alone_that_is_dead_is_said_to_be_of_no_use() -> None:
+    world = World([Meets(Outcome.REFUSED)], [Meets(Outcome.REFUSED)], nodes=1)
+    with pytest.raises(NoCacheAvailable, match="the node cannot be used"):
+        world.run()
+
+
 def test_with_a_limit_of_two_two_dead_nodes_are_too_many_errors_as_in_qclient() -> None:
     world = World([Meets(Outcome.REFUSED)], [Meets(Outcome.REFUSED)], nodes=2, limit=2)
     with pytest.raises(TooManyConsecutiveErrors):

@@ -105,3 +105,9 @@ def test_where_points_collide_the_node_listed_last_owns_them() -> None:
 def test_what_is_no_list_of_nodes_is_refused(nodes: object) -> None:
     with pytest.raises(ValueError, match="node_list"):
         Ring(nodes)  # type: ignore[arg-type]
+
+
+def test_a_list_that_is_a_string_is_refused_without_its_credentials() -> None:
+    with pytest.raises(ValueError, match="node_list") as raised:
+        Ring("http://login:secret@host1:9401")
+    assert "secret" not in str(raised.value)

@@ -563,3 +563,16 @@ def test_a_body_for_one_attempt_is_not_risked_on_a_connection_that_is_closed_as_
     with node, QClient([node.url], trust_env=False) as client:
         for _ in range(3):
             assert client.post("foo", iter([b"a\n", b"1\n"])).attempts == ()
+
+
+def test_the_longest_get_is_a_line_of_8_kib() -> None:
+    node, tables = sound_node()
+    tables.tables["k"] = b"a\n1\n"
+    with node, QClient([f"{node.url}/behind/a/proxy"], trust_env=False) as client:
+        methods = set()
+        for size in range(8100, 8200):
+            client.get("k", "x" * (size - len("/dataset/k?q=") - len("%22%22")))
+            asked = node.requests[-1]
+            methods.add(asked.method)
+            assert len(f"{asked.method} {asked.target} HTTP/1.1\r\n") <= 8192
+    assert methods == {"GET", "POST"}
