@@ -271,7 +271,9 @@ def to_json(table: pd.DataFrame) -> bytes:
     Raises:
         RequestError: 500 where two columns have one name.
     """
-    shown = table.set_axis([show_name(name) for name in table.columns], axis="columns")
+    shown = table
+    if not all(map(str.isascii, table.columns)):
+        shown = table.set_axis([show_name(name) for name in table.columns], axis="columns")
     try:
         try:
             text = shown.to_json(orient="records")

@@ -60,9 +60,11 @@ def _query(stored: pd.DataFrame, table: pd.DataFrame, q: object) -> tuple[pd.Dat
         if q.get(name) and not isinstance(q[name], int):
             raise malformed(f"{name} must be an integer", q[name])
     offset, limit = q.get("offset") or None, q.get("limit") or None
-    if order is None:
+    if order is not None:
+        return table.iloc[order[offset:][:limit]], len(table)  # only the rows asked for are put in order
+    if offset or limit:
         return table.iloc[offset:].iloc[:limit], len(table)
-    return table.iloc[order[offset:][:limit]], len(table)  # only the rows asked for are put in order
+    return table, len(table)
 
 
 def _group_keys(table: pd.DataFrame, group_by: Any) -> list[str]:
