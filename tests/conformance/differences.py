@@ -354,6 +354,31 @@ def _nested(met: Met, finding: Finding) -> bool:
     )
 
 
+def _lists_in_in(met: Met, finding: Finding) -> bool:
+    """Whether a condition was refused that looks for, or in, lists or objects."""
+    nested = met.table is not None and any(
+        isinstance(cell, list | dict) for row in met.table.rows for cell in row
+    )
+    return (
+        finding.kind == "status"
+        and finding.dev == 400
+        and any(
+            nested or any(isinstance(value, list | dict) for value in values)
+            for values in values_of_in([met.clauses, *subqueries(met.clauses)])
+        )
+    )
+
+
+def values_of_in(q: Any) -> list[list[Any]]:
+    """The lists of values of every `in` in a query."""
+    if isinstance(q, dict):
+        return values_of_in(list(q.values()))
+    if not isinstance(q, list):
+        return []
+    own = [q[2]] if len(q) == 3 and q[0] == "in" and isinstance(q[2], list) else []
+    return own + [values for item in q for values in values_of_in(item)]
+
+
 def _multipart(met: Met, finding: Finding) -> bool:
     """Whether a multipart body was refused before its Content-Type was looked at."""
     return finding.kind == "status" and (finding.real, finding.dev) == (415, 400)
@@ -422,6 +447,12 @@ DIFFERENCES: tuple[Difference, ...] = (
         "Numbers beyond 64 bits among the texts of a JSON upload are printed, and an alias that computes one is 500; "
         "the real server answers 500, or wraps, or makes a float of it.",
         _beyond_64_bits,
+    ),
+    Difference(
+        "lists-in-in",
+        "in looks neither for lists and objects nor in a column of them, and is 400; the real server answers 400 or, as "
+        "it happens, leaves them out.",
+        _lists_in_in,
     ),
     Difference(
         "nested-values",

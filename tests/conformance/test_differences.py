@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -40,6 +41,13 @@ def test_each_difference_has_its_test():
     """By its name."""
     for difference in DIFFERENCES:
         assert "test_" + difference.name.replace("-", "_") in globals(), difference.name
+
+
+def test_the_docs_tell_each_difference():
+    """In a table of docs/devnode.md, by its name."""
+    page = Path(__file__).parents[2].joinpath("docs", "devnode.md").read_text(encoding="utf-8")
+    for difference in DIFFERENCES:
+        assert f"| {difference.name} |" in page, difference.name
 
 
 def test_stable_order(pair):
@@ -175,6 +183,13 @@ def test_beyond_64_bits(pair):
     assert met(pair, table, {}) == {"beyond-64-bits"}
     ordinary = table_of(("1", "2"))
     assert met(pair, ordinary, {"select": [["=", "r", ["+", 2**62, 2**62]]]}) == {"beyond-64-bits"}
+
+
+def test_lists_in_in(pair):
+    """Beside a text the real server leaves them out, beside a number it refuses them."""
+    table = table_of(("Foo", "1"))
+    assert met(pair, table, {"where": ["in", "a", ["Foo", []]]}) == {"lists-in-in"}
+    assert met(pair, table, {"where": ["in", "a", [1, []]]}) == frozenset()
 
 
 def test_nested_values(pair):
