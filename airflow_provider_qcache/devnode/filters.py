@@ -120,6 +120,10 @@ class _Filter:
         def join(left: Any, right: Any) -> Any:
             if isinstance(getattr(right, "dtype", None), pd.CategoricalDtype):
                 raise RequestError(500, f"An enum is no condition: {condition!r}")
+            if self._table.empty and isinstance(left, dict) != isinstance(right, dict):
+                return (
+                    right if isinstance(left, dict) else left
+                )  # QCache sees no mistake where no row meets it
             return _JOINS[condition[0]](left, right)
 
         return reduce(join, map(self._mask, condition[1:]))
