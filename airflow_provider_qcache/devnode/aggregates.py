@@ -300,6 +300,10 @@ def aggregate_groups(
 
 
 def _aggregate_column(column: Column, name: str, groups: _Groups) -> Any:
+    if name == "nunique" and column.empty and len(groups):
+        raise RequestError(
+            500, f"nunique of {column.name!r} needs rows, and there are only values of an enum"
+        )
     if name in _GROUPED_COUNTS:
         return _GROUPED_COUNTS[name](groups.group(column))
     if column.dtype.kind not in "iufb":
