@@ -59,6 +59,8 @@ def _query(stored: pd.DataFrame, table: pd.DataFrame, q: object) -> tuple[pd.Dat
     for name in ("offset", "limit"):
         if q.get(name) and not isinstance(q[name], int):
             raise malformed(f"{name} must be an integer", q[name])
+        if q.get(name) is True:
+            raise RequestError(500, f"{name} must be an integer, not {q[name]!r}")
     offset, limit = q.get("offset") or None, q.get("limit") or None
     if order is not None:
         return table.iloc[order[offset:][:limit]], len(table)  # only the rows asked for are put in order
