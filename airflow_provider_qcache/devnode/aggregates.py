@@ -265,9 +265,12 @@ class _Groups:
         pandas 3 makes up for what rounding loses, and its sums differ in their last digits.
         """
         values = column.to_numpy(dtype=float)
-        counted = (self.places >= 0) & ~np.isnan(values)
-        places = self.places[counted]
-        sums = np.bincount(places, weights=values[counted], minlength=len(self))
+        places, counted = self.places, self.places >= 0
+        if column.dtype.kind == "f":
+            counted &= ~np.isnan(values)
+        if not counted.all():
+            places, values = places[counted], values[counted]
+        sums = np.bincount(places, weights=values, minlength=len(self))
         return pd.Series(sums), pd.Series(np.bincount(places, minlength=len(self)))
 
 
