@@ -18,6 +18,11 @@ from airflow.providers.common.compat.sdk import (
     XComArg,
 )
 
+try:
+    from airflow.sdk.definitions._internal.mixins import ResolveMixin
+except ImportError:
+    from airflow.utils.mixins import ResolveMixin
+
 __all__ = [
     "AirflowException",
     "AirflowFailException",
@@ -27,5 +32,6 @@ __all__ = [
     "BaseHook",
     "BaseOperator",
     "ObjectStoragePath",
+    "ResolveMixin",
     "XComArg",
 ]
