@@ -15,8 +15,9 @@ HOOK_NAME: Final = "QCache"
 HOOK_CLASS: Final = "airflow_provider_qcache.hooks.qcache.QCacheHook"
 
 MAX_HOST: Final = 480
-"""Characters of a host that are taken. Airflow's column holds 500 (``airflow.models.connection``); a list that
-a database cut there, and of which a form then stripped blanks, would end in half a node without a word."""
+"""Characters of a host that are taken. Airflow's column holds 500 (``airflow.models.connection``); a list
+that a database cut there, and of which a form then stripped blanks, would end in half a node without a word.
+"""
 
 
 class Field:

@@ -22,6 +22,9 @@ class _Way(threading.local):
     last: Attempt | None = None
     node: str | None = None
 
+    def begin(self, what: str | None) -> None:
+        self.what, self.last, self.node = what, None, None
+
 
 class Failovers(Listener):
     """Logs failovers at info, and of an operation that met none, nothing."""
@@ -41,12 +44,12 @@ class Failovers(Listener):
     def of(self, what: str, client: QClient, key: str) -> Iterator[_Way]:
         """Follow an operation on one key; ``node`` of what this gives is the node that answered, if known."""
         way = self._way
-        way.what, way.last, way.node = what, None, None
+        way.begin(what)
         try:
             yield way
             self._end(what, way.last, way.node or _first_living(client, key), client.node_for_key(key))
         finally:
-            way.what = way.last = None
+            way.begin(None)
 
     def tell_of_store(self, result: StoreResult) -> None:
         """Tell of a store that is over."""

@@ -98,7 +98,10 @@ def _told(failure: Failure, settings: TransportSettings) -> str:
     if outcome is Outcome.UNRESOLVED:
         return f"name unknown: {failure}"
     if outcome is Outcome.CONNECT_TIMEOUT or (outcome is Outcome.DEADLINE and phase in _CONNECTING):
-        return f"timeout: no connection within {settings.connect_timeout:g} s (connect_timeout)"
+        within = f"within {min(settings.connect_timeout, LONGEST):g} s (connect_timeout)"
+        if phase is Phase.TLS:
+            return f"timeout: no TLS {within}; does it speak http?"
+        return f"timeout: no connection {within}"
     if outcome in _TIMEOUTS:
         return "timeout: it takes the connection and does not answer; it is busy, stopped or no QCache"
     if outcome is Outcome.CERTIFICATE_REJECTED:
