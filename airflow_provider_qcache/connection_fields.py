@@ -73,8 +73,8 @@ class Field:
 
     def _what_is_allowed(self) -> str:
         if self.kind in ("seconds", "count"):
-            number = "an integer" if self.kind == "count" else "a number"
-            return f"{number} of {self.unit}, {self.minimum:g} to {self.maximum:.17g}"
+            number = "an integer" if self.kind == "count" else f"a number of {self.unit}"
+            return f"{number}, {self.minimum:g} to {self.maximum:.17g}"
         return "true or false"
 
     @property
