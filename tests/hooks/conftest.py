@@ -38,20 +38,21 @@ def connect(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 @pytest.fixture(scope="session")
-def shared_cluster() -> Iterator[LocalCluster]:
-    with LocalCluster(nodes=3) as cluster:
-        yield cluster
+def living() -> Iterator[str]:
+    """A dev node that answers."""
+    with LocalCluster(nodes=1) as cluster:
+        yield cluster.node_list[0]
 
 
 @pytest.fixture
-def cluster(shared_cluster: LocalCluster) -> Iterator[LocalCluster]:
-    """Three dev nodes, all up at the start of the test."""
-    yield shared_cluster
-    for number, exit_code in enumerate(shared_cluster.exit_codes):
-        if exit_code is None:
-            shared_cluster.resume(number)
-        else:
-            shared_cluster.restart(number)
+def dead() -> Iterator[list[str]]:
+    """Three nodes that refuse connections, as after a crash: their ports are held, and nothing listens."""
+    sockets = [socket.socket() for _ in range(3)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    yield [f"http://127.0.0.1:{each.getsockname()[1]}" for each in sockets]
+    for each in sockets:
+        each.close()
 
 
 @pytest.fixture
