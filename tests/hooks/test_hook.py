@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_qcache.client import (
+    Attempt,
     AuthenticationFailed,
     BulkError,
     ClientClosed,
     NoCacheAvailable,
     OperationCancelled,
+    Outcome,
+    Phase,
     QClient,
     RequestRetry,
 )
@@ -56,6 +59,10 @@ def homed_on(hook: QCacheHook, node: str, *, then: str | None = None) -> str:
     raise AssertionError
 
 
+def attempt(node: str) -> Attempt:
+    return Attempt(node, Phase.CONNECT, Outcome.REFUSED, 0.0)
+
+
 class TestOperations:
     @pytest.mark.parametrize("name", OPERATIONS)
     def test_they_have_the_client_s_signatures(self, name):
@@ -90,10 +97,13 @@ class TestOperations:
 
 
 class TestClient:
-    def test_it_is_made_at_first_use_and_once(self, connect):
+    def test_it_is_made_at_first_use_and_once(self, connect, monkeypatch):
         connect(host="first")
         hook = QCacheHook()
         connect(host="second")
+        read = QCacheHook.get_connection
+        # Slow, as a secrets backend is: the other threads come while the first one makes the client.
+        monkeypatch.setattr(hook, "get_connection", lambda name: time.sleep(0.2) or read(name))
         found: list[QClient] = []
         threads = [threading.Thread(target=lambda: found.append(hook.get_conn())) for _ in range(8)]
         for thread in threads:
@@ -344,6 +354,32 @@ class TestLog:
             f"INFO query table {there!r}: failed over from {dead[0]} (connection refused) to {living}",
             f"INFO query table {there!r}: done by {living} in place of its home node {dead[0]}",
         ]
+
+    def test_the_same_node_again_is_no_failover_and_a_load_s_attempts_are_its_own(self, hook, living, caplog):
+        said = self.said_by(hook, caplog)
+        key, client, failovers = homed_on(hook, living), hook.get_conn(), hook._failovers
+        with failovers.of("outer", client, key) as way:
+            failovers.attempt_failed(attempt("http://a"))
+            with failovers.of("inner", client, key) as inner:
+                failovers.attempt_failed(attempt("http://b"))
+                inner.node = living
+            failovers.attempt_failed(attempt("http://a"))
+            way.node = "http://a"
+        failovers.attempt_failed(attempt("http://c"))
+        assert said == [
+            f"INFO inner: failed over from http://b (connection refused) to {living}",
+            f"INFO outer: done by http://a in place of its home node {living}",
+        ]
+
+    def test_an_attempt_after_a_load_is_the_operation_s(self, hook, living, caplog):
+        said = self.said_by(hook, caplog)
+        key, client, failovers = homed_on(hook, living), hook.get_conn(), hook._failovers
+        with failovers.of("outer", client, key) as way:
+            with failovers.of("inner", client, key) as inner:
+                inner.node = living
+            failovers.attempt_failed(attempt("http://a"))
+            way.node = living
+        assert said == [f"INFO outer: failed over from http://a (connection refused) to {living}"]
 
     def test_a_failed_copy_is_no_failover(self, hook, dead, living, caplog):
         said = self.said_by(hook, caplog)
