@@ -143,7 +143,8 @@ class QCacheOperator(BaseOperator):
         """The hook, for the time of the block; what can never succeed leaves it as AirflowFailException."""
         from airflow_provider_qcache.hooks.qcache import QCacheHook  # noqa: PLC0415  # it loads requests
 
-        hook = self._hook = QCacheHook(given["qcache_conn_id"], request_retry=given["request_retry"])
+        with permanent(ValueError):
+            hook = self._hook = QCacheHook(given["qcache_conn_id"], request_retry=given["request_retry"])
         try:
             with permanent(ValueError):
                 hook.get_conn()
