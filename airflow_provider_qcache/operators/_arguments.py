@@ -33,6 +33,11 @@ def shown(value: Any) -> str:
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
 
 
+def counted(number: int, what: str) -> str:
+    """A number of things, for people: '1 row', '20,000 rows'."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def refused(name: str, value: Any, wanted: str) -> ValueError:
     """The error for an argument."""
     return ValueError(f"{name}={shown(value)}: {wanted} is wanted")

@@ -48,7 +48,15 @@ def guarded(certificates: Certificates) -> Iterator[Nodes]:
 
 
 @pytest.fixture(scope="session")
+def airflow_home() -> Iterator[AirflowHome]:
+    """An AIRFLOW_HOME for the whole session."""
+    with AirflowHome(sys.executable) as home:
+        yield home
+
+
+@pytest.fixture(scope="session")
 def runner(
+    airflow_home: AirflowHome,
     nodes_of_the_session: Nodes,
     guarded: Nodes,
     certificates: Certificates,
@@ -72,7 +80,7 @@ def runner(
     }
     environment = {f"AIRFLOW_CONN_{name.upper()}": value for name, value in connections.items()}
     environment["TMPDIR"] = str(tmp_path_factory.mktemp("files"))
-    with AirflowHome(sys.executable) as home, home.runner(dags, environment) as runner:
+    with airflow_home.runner(dags, environment) as runner:
         yield runner
 
 
