@@ -180,7 +180,7 @@ def check_count(
 
 
 def check_waits(world: World, ended_at: float) -> None:
-    """The n-th wait is within its bound, Retry-After is obeyed to the second, a failover waits for nothing."""
+    """The n-th wait is within its bound, Retry-After is obeyed to the second, a failover waits not at all."""
     policy = world.policy
     waits = 0
     exchanges = world.wire.exchanges
@@ -294,7 +294,7 @@ class Own:
 
 
 class Together(World):
-    """Operations that take turns over one pool, and every incident of its nodes with the request behind it."""
+    """Operations that take turns over one pool, and each incident of a node with its request."""
 
     def __init__(self, statuses: list[Meets], **options: object) -> None:
         self.moments = itertools.count(1)
