@@ -281,6 +281,11 @@ def status_only(status: int, **headers: str) -> Answer:
     return lambda peer, request: peer.send(head(status, len(body), **headers) + body)
 
 
+def only_the_head_of_500(peer: Peer, request: Request) -> None:
+    peer.send(head(500, 100))
+    peer.wait_for_ever()
+
+
 def half_an_answer(peer: Peer, request: Request) -> None:
     peer.send(success_head(request, 100) + b'[{"a"')
 

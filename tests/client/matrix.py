@@ -127,6 +127,14 @@ class Fault:
     store_timeout: float = 1.5
 
 
+class PlainWhereTlsShouldBe(Node):
+    """It answers the handshake in plain HTTP."""
+
+    @property
+    def url(self) -> str:
+        return f"https://127.0.0.1:{self.port}"
+
+
 class Certificates:
     """Certificates of a node that is trusted, of one that is not, and of one whose time is over."""
 
@@ -172,6 +180,15 @@ def busy(tables: Tables) -> Node:
 
 def over_tls(context: ssl.SSLContext) -> Callable[[Tables], Node]:
     return lambda tables: Node(tables.answer, tls=context)
+
+
+def no_tls(tables: Tables) -> Node:
+    def refuse(peer: faults.Peer) -> None:
+        peer.sock.recv(10)
+        peer.send(faults.head(400, 0))
+        raise faults.HungUp
+
+    return PlainWhereTlsShouldBe(tables.answer, before_reading=refuse)
 
 
 def keep_a_connection(client: QClient, key: str) -> None:
@@ -331,6 +348,7 @@ FAULTS = [
         all_the_same(Outcome("home", ("head: overloaded 429",), "unknown_error")),
     ),
     Fault("500", answering(faults.status_only(500)), refused(500)),
+    Fault("500 whose body never comes", answering(faults.only_the_head_of_500), refused(500)),
     *(
         Fault(
             str(status),
@@ -378,6 +396,7 @@ FAULTS = [
         lambda tables: Node(tables.answer, accepts=False, tls=CERTIFICATES.good),
         next_for_all("TLS: connect timeout", "connect_timeout"),
     ),
+    Fault("no TLS where it should be", no_tls, next_for_all("TLS: TLS failed")),
     Fault("expired certificate", over_tls(CERTIFICATES.expired), REJECTED, verify=CERTIFICATES.ca_file),
     Fault("unknown certificate", over_tls(CERTIFICATES.unknown), REJECTED, verify=CERTIFICATES.ca_file),
     Fault(
