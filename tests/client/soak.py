@@ -131,12 +131,15 @@ class Soak:
     def _work(self, clients: list[QClient], number: int) -> None:
         rng = random.Random(self.seed * 100 + number)
         own = clients[number // THREADS_PER_CLIENT]
+        first = list(self.keys[number])  # every key has its table before the first misfortune
         while self._take():
             operation = rng.choices(("get", "read", "post", "query", "delete"), (25, 25, 35, 10, 5))[0]
             client, keys = own, self.keys[number]
             if operation == "read":
                 client, keys = rng.choice(clients), rng.choice(self.keys)
             key = rng.choice(keys)
+            if first:
+                operation, client, key = "post", own, first.pop()
             started, late = time.monotonic(), self._late.seconds
             try:
                 getattr(self, f"_{operation}")(client, key)
@@ -223,7 +226,8 @@ class Soak:
             due = self._left - OPERATIONS_PER_EVENT
             number = rng.randrange(len(self.servers))
             server, node = self.servers[number], self.nodes[number]
-            if rng.random() < 0.5:
+            stops = self.events["SIGSTOP"]
+            if self.events["SIGKILL"] < stops:
                 self.events["SIGKILL"] += 1
                 # Before: a store that is acknowledged meanwhile counts as one of the process that is ending.
                 self.lives[node] += 1
@@ -237,7 +241,8 @@ class Soak:
             else:
                 self.events["SIGSTOP"] += 1
                 server.process.send_signal(signal.SIGSTOP)
-                self._done.wait(rng.uniform(0.1, 3.0))
+                # Longer than a read timeout, and shorter, in turn.
+                self._done.wait(rng.uniform(0.1, 0.9) if stops % 2 else rng.uniform(1.5, 3.0))
                 server.process.send_signal(signal.SIGCONT)
                 self.events["SIGCONT"] += 1
 
