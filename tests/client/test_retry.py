@@ -470,6 +470,9 @@ def test_two_dead_nodes_are_no_cache_and_each_is_listed_with_what_it_met() -> No
         world.run()
     assert set(raised.value.nodes) == set(world.nodes)
     assert len(raised.value.attempts) == 2
+    for node, met in raised.value.nodes.items():
+        assert "connection refused" in met
+        assert f"\n  {node}: {met}" in str(raised.value)
 
 
 def test_a_node_alone_that_is_dead_is_said_to_be_of_no_use() -> None:
