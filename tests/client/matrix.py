@@ -182,6 +182,17 @@ def over_tls(context: ssl.SSLContext) -> Callable[[Tables], Node]:
     return lambda tables: Node(tables.answer, tls=context)
 
 
+def acknowledge_early(tables: Tables) -> Node:
+    def answer(peer: faults.Peer, request: faults.Request) -> None:
+        if request.kind == "store":
+            peer.send(faults.head(201, 0))
+            raise faults.HungUp
+        peer.read_body(request)
+        tables.answer(peer, request)
+
+    return Node(answer, read_bodies=False)
+
+
 def no_tls(tables: Tables) -> Node:
     def refuse(peer: faults.Peer) -> None:
         peer.sock.recv(10)
@@ -276,6 +287,12 @@ FAULTS = [
         "resets while it reads",
         lambda tables: Node(faults.silent, before_reading=faults.reset_while_reading),
         next_for_all(CLOSED),
+        large=True,
+    ),
+    Fault(
+        "acknowledges before it has the body",
+        acknowledge_early,
+        Expected(HOME, next_after(GARBAGE, "unknown_error"), HOME, next_after(GARBAGE, "unknown_error")),
         large=True,
     ),
     Fault("resets during the head", answering(faults.reset_in_the_head), next_for_all(CUT)),
