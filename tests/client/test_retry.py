@@ -302,7 +302,7 @@ class Together(World):
         self.failed_probes: Counter[str] = Counter()
         self.not_new: list[str] = []
         super().__init__([Meets()], statuses, in_turns=True, **options)  # type: ignore[arg-type]
-        send, end_probe = self.wire.send, self.pool.end_probe
+        send, status, end_probe = self.wire.send, self.wire.status, self.pool.end_probe
         self.mine = threading.local()
 
         def watch_send(node: str, request: Request, span: Span, *, fresh: bool) -> Answer:
@@ -312,13 +312,23 @@ class Together(World):
             try:
                 return send(node, request, span, fresh=fresh)
             finally:
-                operation.sends.append(request.payload.last)
+                self.mine.last = request.payload.last
+                operation.sends.append(self.mine.last)
+
+        def watch_status(node: str, span: Span) -> None:
+            try:
+                status(node, span)
+            finally:
+                if self.mine.last.met is not Outcome.CLOSED:
+                    # What the status of a node busy with a store meets is news, and not the store's.
+                    self.mine.began = next(self.moments)
 
         def watch_end_probe(node: str, ticket: int, error: str | None, *, gone: bool = False) -> None:
             self.failed_probes[node] = 0 if error is None else self.failed_probes[node] + 1
             end_probe(node, ticket, error, gone=gone)
 
         self.wire.send = watch_send  # type: ignore[method-assign]
+        self.wire.status = watch_status  # type: ignore[method-assign]
         self.pool.end_probe = watch_end_probe  # type: ignore[method-assign]
 
     def changed(self, node: str, alive: bool, error: str | None) -> None:
