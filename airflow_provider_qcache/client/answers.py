@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _INT: Final = re.compile(r"0|-?[1-9][0-9]{0,18}").fullmatch
 _FLOAT: Final = re.compile(r"-?(?:(?:0|[1-9][0-9]*)\.[0-9]+|[0-9](?:\.[0-9]+)?e[+-][0-9]{2,3}|inf)").fullmatch
 # A node ends a line by LF alone, and leaves a CR in a text without quotes, which Python's csv would split at.
-_FIELD: Final = re.compile(r'(?:"([^"]*+(?:""[^"]*+)*+)"|([^,\n]*+))([,\n]|\Z)').match
+_FIELD: Final = re.compile(r'(?:"([^"]*+(?:""[^"]*+)*+)"|((?!")[^,\n]*+))([,\n]|\Z)').match
 _BOOLEANS: Final = {"True": True, "False": False}
 
 

@@ -457,17 +457,22 @@ class QClient:
         """
         self._begin(key)
         span = self._end()
-        upload = table_upload(
+        with table_upload(
             table,
             content_type=content_type,
             headers=post_headers,
             column_types=column_types,
             stand_in_columns=stand_in_columns,
             compression=compression,
-        )
-        return self._post(
-            key, upload, span=span, copies=copies, evict_stale=evict_stale, check_row_count=check_row_count
-        )
+        ) as upload:
+            return self._post(
+                key,
+                upload,
+                span=span,
+                copies=copies,
+                evict_stale=evict_stale,
+                check_row_count=check_row_count,
+            )
 
     def node_for_key(self, key: str) -> str:
         """The key's home node, whether it is alive or not."""

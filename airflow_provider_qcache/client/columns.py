@@ -101,7 +101,13 @@ def check_names(names: Sequence[Any]) -> None:
 
 def is_unicode(text: str) -> bool:
     """Whether UTF-8 can carry a text: it holds no lone surrogate."""
-    return text.isascii() or not any("\ud800" <= sign <= "\udfff" for sign in text)
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def check_column_types(column_types: Mapping[str, str] | None, names: Iterable[str]) -> dict[str, Kind]:

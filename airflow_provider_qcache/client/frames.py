@@ -6,7 +6,6 @@ other library is imported.
 
 from __future__ import annotations
 
-import contextlib
 import decimal
 import sys
 from collections.abc import Callable
@@ -48,11 +47,16 @@ class FrameSource:
         self._table = _with_index_as_columns(table)
         # A stream may be given once only. What has a length is at hand, and gives it again; so does an array.
         self.repeatable = hasattr(type(table), "__len__") or not hasattr(table, "__arrow_c_stream__")
-        self._opened: Any = _open(self._table)
-        schema = self._opened.schema
-        rules.check_names(schema.names)
-        wanted = rules.check_column_types(column_types, schema.names)
-        self._plans = [_plan(field.name, field.type, wanted.get(field.name)) for field in schema]
+        self._reader: Any = _open(self._table)
+        self._begun = False
+        try:
+            schema = self._reader.schema
+            rules.check_names(schema.names)
+            wanted = rules.check_column_types(column_types, schema.names)
+            self._plans = [_plan(field.name, field.type, wanted.get(field.name)) for field in schema]
+        except BaseException:
+            self.close()
+            raise
         self.columns = tuple(Column(plan.name, plan.kind) for plan in self._plans)
 
     def csv(self) -> Iterator[tuple[bytes, int]]:
@@ -87,30 +91,36 @@ class FrameSource:
                 if suspects[name] is Kind.TEXT:
                     if _any(pc.match_substring_regex(array, rules.MISREAD, ignore_case=True)):
                         found.add(name)
-                    elif array.null_count < len(array):
+                    elif _any(pc.not_equal(array, "")):
                         sure.add(name)
                 elif array.null_count or _any(pc.not_equal(pc.floor(array), array)):
                     sure.add(name)
         return found | (suspects.keys() - sure)
 
+    def close(self) -> None:
+        """End the stream that is open."""
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.close()
+
     def _batches(self) -> Iterator[tuple[int, Any]]:
         """Converted batches, bounded, each with the rows before it."""
         for plan in self._plans:
             plan.begin()
-        reader, self._opened = self._opened, None
-        if reader is None:
-            reader = _open(self._table)
+        if self._begun:
+            self.close()
+            self._reader = _open(self._table)
+        self._begun = True
         names = [column.name for column in self.columns]
         rows = 0
-        with contextlib.closing(reader):
-            for batch in reader:
-                for part in _bounded(batch):
-                    arrays = [
-                        plan.convert(array, rows)
-                        for plan, array in zip(self._plans, part.columns, strict=True)
-                    ]
-                    yield rows, pa.RecordBatch.from_arrays(arrays, names)
-                    rows += part.num_rows
+        for batch in self._reader:
+            for part in _bounded(batch):
+                arrays = [
+                    plan.convert(array, rows) for plan, array in zip(self._plans, part.columns, strict=True)
+                ]
+                yield rows, pa.RecordBatch.from_arrays(arrays, names)
+                rows += part.num_rows
+        self.close()
 
 
 def _with_index_as_columns(table: Any) -> Any:
@@ -132,6 +142,8 @@ def _with_index_as_columns(table: Any) -> Any:
 def _open(table: Any) -> Any:
     if isinstance(table, pa.RecordBatchReader):
         return table
+    if isinstance(table, pa.Table):
+        return table.to_reader()
     try:
         if hasattr(table, "__arrow_c_stream__"):
             return pa.RecordBatchReader.from_stream(table)
@@ -159,19 +171,22 @@ def _culprit(table: Any) -> str | None:
 
 def _bounded(batch: Any) -> Iterator[Any]:
     """A batch in parts, its string views as strings: a part of a view tells nothing about its bytes."""
-    for at, array in enumerate(batch.columns):
-        if pa.types.is_dictionary(array.type) and array.dictionary.type == pa.string_view():
-            words = array.dictionary.cast(_TEXT)
-            array = pa.DictionaryArray.from_arrays(array.indices, words)  # noqa: PLW2901
-            batch = batch.set_column(at, batch.schema.names[at], array)
-    views = [at for at, array in enumerate(batch.columns) if array.type == pa.string_view()]
-    texts = sum(buffer.size for at in views for buffer in batch.column(at).buffers()[2:] if buffer)
+    arrays = [_with_words(array) for array in batch.columns]
+    views = [at for at, array in enumerate(arrays) if array.type == pa.string_view()]
+    texts = sum(buffer.size for at in views for buffer in arrays[at].buffers()[2:] if buffer)
     rows = max(1, min(_BATCH_ROWS, _BATCH_BYTES * batch.num_rows // max(1, texts)))
     for start in range(0, batch.num_rows, rows):
-        part = batch.slice(start, rows)
+        parts = [array.slice(start, rows) for array in arrays]
         for at in views:
-            part = part.set_column(at, batch.schema.names[at], part.column(at).cast(_TEXT))
-        yield from _halved(part)
+            parts[at] = parts[at].cast(_TEXT)
+        yield from _halved(pa.RecordBatch.from_arrays(parts, batch.schema.names))
+
+
+def _with_words(array: Any) -> Any:
+    """A dictionary of string views as one of strings, once for all its parts."""
+    if pa.types.is_dictionary(array.type) and array.dictionary.type == pa.string_view():
+        return pa.DictionaryArray.from_arrays(array.indices, array.dictionary.cast(_TEXT))
+    return array
 
 
 def _halved(batch: Any) -> Iterator[Any]:

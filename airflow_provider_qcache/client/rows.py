@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import datetime as dt
 import decimal
 import io
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 _ROWS_AT_A_TIME: Final = 1000
+_TEXT: Final = str.__str__  # str() of an enum's member is its name
+_NONE: Final = type(None)
+_PLAIN: Final = {str: "text", bool: "boolean", int: "integer", float: "float"}
+_BOOLEAN_TEXTS: Final = {True: "true", False: "false"}
 _misread = re.compile(rules.MISREAD, re.IGNORECASE).match
 
 # In the order in which a value is looked at: a bool is an int, a datetime is a date.
@@ -49,11 +54,12 @@ class RowsSource:
         for number, row in enumerate(rows, 1):
             if not isinstance(row, Mapping):
                 raise InvalidTable(f"row {number} is {type(row).__name__} and no dict", row=number)
-            names.update(dict.fromkeys(row))
+            if names.keys() != row.keys():
+                names.update(dict.fromkeys(row))
         rules.check_names(tuple(names))
         wanted = rules.check_column_types(column_types, names)
-        self._write: dict[str, Callable[[Any], Any]] = {}
-        self.columns = tuple(self._column(name, wanted.get(name)) for name in names)
+        self._plans = [_plan(name, [row.get(name) for row in rows], wanted.get(name)) for name in names]
+        self.columns = tuple(Column(plan.name, plan.kind) for plan in self._plans)
 
     def csv(self) -> Iterator[tuple[bytes, int]]:
         """Rows as CSV, texts in quotes where they need them."""
@@ -62,105 +68,149 @@ class RowsSource:
         quoting: Any = csv.QUOTE_ALL if len(self.columns) == 1 else csv.QUOTE_MINIMAL
         # A field is quoted for what ends a line, so that both CR and LF are with CRLF.
         writer = csv.writer(text, quoting=quoting, lineterminator="\r\n")
-        writers = dict(self._write)
-        for column in self.columns:
-            if column.kind is Kind.BOOL:
-                writers[column.name] = _boolean_text
-        rows = 0
-        for start in range(0, len(self._rows), _ROWS_AT_A_TIME):
-            for values in self._values(start, writers):
-                writer.writerow(values)
-                rows += 1
-                if text.tell() > PIECE:
-                    yield text.getvalue().encode(), rows
-                    text.seek(0)
-                    text.truncate()
-                    rows = 0
-        yield text.getvalue().encode(), rows
+        for chunk in self._chunks():
+            columns = [
+                list(map(_BOOLEAN_TEXTS.get, values)) if plan.kind is Kind.BOOL else values
+                for plan, values in zip(self._plans, chunk, strict=True)
+            ]
+            for rows in _bounded(list(zip(*columns, strict=True))):
+                writer.writerows(rows)
+                yield text.getvalue().encode(), len(rows)
+                text.seek(0)
+                text.truncate()
 
     def json(self) -> Iterator[tuple[bytes, int]]:
         """Rows as JSON objects."""
-        names = tuple(self._write)
-        for start in range(0, len(self._rows), _ROWS_AT_A_TIME):
-            values = list(self._values(start, self._write))
-            yield rules.json_rows(names, values, first=start == 0), len(values)
+        names = tuple(plan.name for plan in self._plans)
+        first = True
+        for chunk in self._chunks():
+            for rows in _bounded(list(zip(*chunk, strict=True))):
+                yield rules.json_rows(names, rows, first=first), len(rows)
+                first = False
 
     def misread(self) -> set[str]:
         """The columns whose inference may be wrong: enums, texts like numbers, floats that are all whole."""
-        return {column.name for column in self.columns if self._is_misread(column)}
+        return {plan.name for plan in self._plans if self._is_misread(plan)}
 
-    def _is_misread(self, column: Column) -> bool:
-        write = self._write[column.name]
-        given = [row.get(column.name) for row in self._rows]
-        values = [write(value) for value in given if not _is_null(value)]
-        if column.kind is Kind.TEXT:
-            return not values or any(map(_misread, values))
-        if column.kind is Kind.FLOAT:
-            fractions = any(value is not None and value % 1 for value in values)  # inf % 1 is NaN, and true
-            return len(values) == len(given) and not fractions
-        return column.kind is Kind.ENUM
+    def close(self) -> None:
+        """Nothing is open."""
 
-    def _values(self, start: int, writers: Mapping[str, Callable[[Any], Any]]) -> Iterator[list[Any]]:
-        columns = writers.items()
-        for row in self._rows[start : start + _ROWS_AT_A_TIME]:
-            yield [None if _is_null(value := row.get(name)) else write(value) for name, write in columns]
+    def _is_misread(self, plan: _Plan) -> bool:
+        values = plan.write([row.get(plan.name) for row in self._rows])
+        present = [value for value in values if value is not None]
+        if plan.kind is Kind.TEXT:
+            return not any(present) or any(map(_misread, present))
+        if plan.kind is Kind.FLOAT:
+            fractions = any(value % 1 for value in present)  # that of an infinity is NaN, and true
+            return len(present) == len(values) and not fractions
+        return plan.kind is Kind.ENUM
 
-    def _present(self, name: str) -> Iterator[tuple[int, Any]]:
-        for number, row in enumerate(self._rows, 1):
-            if not _is_null(value := row.get(name)):
-                yield number, value
+    def _chunks(self) -> Iterator[list[list[Any]]]:
+        """Columns of some rows, as they are written."""
+        for start in range(0, len(self._rows), _ROWS_AT_A_TIME):
+            rows = self._rows[start : start + _ROWS_AT_A_TIME]
+            yield [plan.write([row.get(plan.name) for row in rows]) for plan in self._plans]
 
-    def _column(self, name: str, wanted: Kind | None) -> Column:
-        """Look at every value of a column: what it becomes, and whether a node can have it."""
-        form = self._form(name)
-        kind, write = _WRITERS[form]
-        if form == "decimal" and wanted is None and self._all_whole(name):
-            form, kind, write = "integer", Kind.INT, int
-        if wanted is Kind.FLOAT:
-            if form in ("timestamp", _ZONED, "date", "time"):
-                refuse(name, f"column_types: 'float' is nothing for a {form}")
-            write = _as_float
-        elif wanted is not None and kind is not Kind.TEXT:
-            write = _plain if form == "decimal" else _text_of(write)
-        check = _check(name, form, wanted)
-        if check is not None:
-            for number, value in self._present(name):
-                check(value, number)
-        self._write[name] = write
-        if wanted is None and kind is Kind.INT:
-            self._check_nulls(name)
-        return Column(name, wanted or kind)
 
-    def _form(self, name: str) -> str:
-        """What the values of a column are, which must be one thing."""
-        forms: dict[str, int] = {}
-        for number, value in self._present(name):
-            form = _form_of(name, value, number)
-            if form not in forms:
-                forms[form] = number
-        if not forms:
-            return "null"
-        if forms.keys() == {"integer", "float"}:
-            return "float"
-        if len(forms) > 1:
-            (first, first_row), (second, second_row) = list(forms.items())[:2]
-            why = f"a {second}, and a {first} in row {first_row}: a column is of one type"
-            refuse(name, why, row=second_row)
-        return next(iter(forms))
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Plan:
+    """How one column is written: its values to text, floats, integers, booleans and None."""
 
-    def _all_whole(self, name: str) -> bool:
-        """Whether decimals have no places behind the point, as of a type that has none: 5, and not 5.00."""
-        exponents = (value.as_tuple().exponent for _, value in self._present(name))
-        return all(isinstance(exponent, int) and exponent >= 0 for exponent in exponents)
+    name: str
+    kind: Kind
+    write: Callable[[list[Any]], list[Any]]
 
-    def _check_nulls(self, name: str) -> None:
-        large = next((number for number, value in self._present(name) if abs(value) > rules.EXACT), None)
-        if large is None:
-            return
-        values = enumerate((row.get(name) for row in self._rows), 1)
-        null = next((number for number, value in values if _is_null(value)), None)
-        if null is not None:
-            rules.too_large_with_null(name, row=large, null_row=null)
+
+def _plan(name: str, values: list[Any], wanted: Kind | None) -> _Plan:
+    """Look at every value of a column: what it becomes, and whether a node can have it."""
+    form = _form(name, values)
+    kind, write = _WRITERS[form]
+    if form == "decimal" and wanted is None and _all_whole(values):
+        form, kind, write = "integer", Kind.INT, int
+    if wanted is Kind.FLOAT:
+        if form in ("timestamp", _ZONED, "date", "time"):
+            refuse(name, f"column_types: 'float' is nothing for a {form}")
+        write = _as_float
+    elif wanted is not None and kind is not Kind.TEXT:
+        write = _plain if form == "decimal" else _text_of(write)
+    kinds = set(map(type, values)) - {_NONE}
+    check = _check(name, form, wanted)
+    if check is not None and not (wanted is not Kind.FLOAT and _passes(kinds, values)):
+        for row, value in enumerate(values, 1):
+            if not _is_null(value):
+                check(value, row)
+    if wanted is None and kind is Kind.INT:
+        _check_nulls(name, values)
+    return _Plan(name, wanted or kind, _writer(kinds, write))
+
+
+def _writer(kinds: set[type], write: Callable[[Any], Any]) -> Callable[[list[Any]], list[Any]]:
+    """``write`` for many values; the most common columns without a call for each."""
+    if (kinds <= {str} and write is _TEXT) or (kinds <= {int} and write is int):
+        return list
+    if kinds <= {float} and write is float:
+        return lambda values: [None if value != value else value for value in values]
+    return lambda values: [None if _is_null(value) else write(value) for value in values]
+
+
+def _form(name: str, values: list[Any]) -> str:
+    """What the values of a column are, which must be one thing."""
+    kinds = set(map(type, values)) - {_NONE}
+    if len(kinds) == 1 and (plain := _PLAIN.get(next(iter(kinds)))) is not None:
+        return plain
+    forms: dict[str, int] = {}
+    for row, value in enumerate(values, 1):
+        if not _is_null(value) and (form := _form_of(name, value, row)) not in forms:
+            forms[form] = row
+    if not forms:
+        return "null"
+    if forms.keys() == {"integer", "float"}:
+        return "float"
+    if len(forms) > 1:
+        (first, first_row), (second, second_row) = list(forms.items())[:2]
+        why = f"a {second}, and a {first} in row {first_row}: a column is of one type"
+        refuse(name, why, row=second_row)
+    return next(iter(forms))
+
+
+def _all_whole(values: list[Any]) -> bool:
+    """Whether decimals have no places behind the point, as of a type that has none: 5, and not 5.00."""
+    exponents = (value.as_tuple().exponent for value in values if not _is_null(value))
+    return all(isinstance(exponent, int) and exponent >= 0 for exponent in exponents)
+
+
+def _passes(kinds: set[type], values: list[Any]) -> bool:
+    """A quick look, for the most common columns, at whether each value would pass its check."""
+    present = (value for value in values if value is not None)
+    if kinds == {int}:
+        return all(rules.INT64_MIN <= value <= rules.INT64_MAX for value in present)
+    if kinds == {str}:
+        return all("\0" not in value and rules.is_unicode(value) for value in present)
+    return False
+
+
+def _check_nulls(name: str, values: list[Any]) -> None:
+    present = [value for value in values if not _is_null(value)]
+    if len(present) == len(values) or (-min(present) <= rules.EXACT and max(present) <= rules.EXACT):
+        return
+    rows = list(enumerate(values, 1))
+    null = next(row for row, value in rows if _is_null(value))
+    large = next(row for row, value in rows if not _is_null(value) and abs(value) > rules.EXACT)
+    rules.too_large_with_null(name, row=large, null_row=null)
+
+
+def _bounded(rows: list[tuple[Any, ...]]) -> Iterator[list[tuple[Any, ...]]]:
+    """Rows in parts of some size, as far as their texts tell it."""
+    part: list[tuple[Any, ...]] = []
+    size = 0
+    for row in rows:
+        part.append(row)
+        size += sum([len(value) for value in row if isinstance(value, str)])
+        if size > PIECE:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
 
 
 def _is_null(value: Any) -> bool:
@@ -206,7 +256,12 @@ def _check(name: str, form: str, wanted: Kind | None) -> Callable[[Any, int], No
             rules.too_large_int(name, value, row)
 
     def real(value: Any, row: int) -> None:
-        if abs(value) >= rules.MOST_FLOAT and value not in (math.inf, -math.inf):
+        try:
+            number = float(value)
+        except OverflowError:
+            rules.too_large_float(name, value, row)
+        # An infinity that was none before is too large as well.
+        if abs(number) >= rules.MOST_FLOAT and (math.isfinite(number) or value != number):
             rules.too_large_float(name, value, row)
         if wanted is None and isinstance(value, numbers.Integral) and int(float(value)) != value:
             refuse(name, f"{value} beside floats, and no float holds it", row=row)
@@ -257,10 +312,6 @@ def _as_float(value: Any) -> float | None:
     return float(value)
 
 
-def _boolean_text(value: Any) -> str:
-    return "true" if value else "false"
-
-
 def _plain(value: decimal.Decimal) -> str:
     return f"{value:f}"
 
@@ -269,7 +320,7 @@ def _text_of(write: Callable[[Any], Any]) -> Callable[[Any], str]:
     def text(value: Any) -> str:
         written = write(value)
         if isinstance(written, bool):
-            return _boolean_text(written)
+            return _BOOLEAN_TEXTS[written]
         return repr(written).removesuffix(".0")
 
     return text
@@ -285,7 +336,7 @@ def _timestamp_in_utc(value: dt.datetime) -> str:
 
 _WRITERS: Final[dict[str, tuple[Kind, Callable[[Any], Any]]]] = {
     "null": (Kind.NULLS, str),
-    "text": (Kind.TEXT, str.__str__),  # str() of an enum's member is its name
+    "text": (Kind.TEXT, _TEXT),
     "boolean": (Kind.BOOL, bool),
     "integer": (Kind.INT, int),
     "decimal": (Kind.FLOAT, float),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 from airflow_provider_qcache.client.checks import CSV, JSON, MAX_HEAD_BYTES
 from airflow_provider_qcache.client.columns import Column, csv_header, fits_csv
@@ -39,6 +39,9 @@ class Source(Protocol):
 
     def misread(self) -> set[str]:
         """The columns a node would not infer rightly; reads the whole table. Raises InvalidTable."""
+
+    def close(self) -> None:
+        """End what is open: a query of duckdb, say, which holds its connection."""
 
 
 def is_table(content: Any) -> bool:
@@ -98,12 +101,12 @@ class TableBody:
             if piece:
                 yield piece
 
-    def check(self) -> EncodedCheck:
-        """The checker of what ``pieces`` gives."""
-        return EncodedCheck(self)
+    def close(self) -> None:
+        """End what is open."""
+        self._source.close()
 
 
-class EncodedCheck:
+class _EncodedCheck:
     """A TableCheck of what this module wrote: well-formed as it is, and its rows known."""
 
     def __init__(self, body: TableBody) -> None:
@@ -122,6 +125,25 @@ class EncodedCheck:
         """Nothing is left to look at."""
 
 
+class TableUpload(Upload):
+    """An Upload of a TableBody, which is checked as it is encoded. A context: at its end nothing is open."""
+
+    def __init__(
+        self, body: TableBody, content_type: str, headers: Mapping[str, str], compression: str | None
+    ) -> None:
+        super().__init__(body, content_type, headers, compression)
+        self._table = body
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._table.close()
+
+    def _new_check(self) -> _EncodedCheck:
+        return _EncodedCheck(self._table)
+
+
 def table_upload(
     table: Any,
     *,
@@ -130,7 +152,7 @@ def table_upload(
     column_types: Mapping[str, str] | None = None,
     stand_in_columns: Mapping[str, Any] | None = None,
     compression: str | None = None,
-) -> Upload:
+) -> TableUpload:
     """An Upload of a table; see ``QClient.post_table``."""
     if content_type not in (None, CSV, JSON):
         raise ValueError(f"content_type={content_type!r}: {CSV!r}, {JSON!r} or None is wanted")
@@ -138,12 +160,27 @@ def table_upload(
         if (argument := _OWN_HEADERS.get(name.lower())) is not None:
             raise ValueError(f"header {name!r} of a table follows from it: give {argument} instead")
     source = source_of(table, column_types)
-    fields = dict(headers or {})
+    try:
+        return _upload(source, content_type, dict(headers or {}), stand_in_columns, compression)
+    except BaseException:
+        source.close()
+        raise
+
+
+def _upload(
+    source: Source,
+    content_type: str | None,
+    fields: dict[str, str],
+    stand_in_columns: Mapping[str, Any] | None,
+    compression: str | None,
+) -> TableUpload:
     room = MAX_HEAD_BYTES - _FOR_OTHER_HEADERS
     if stand_in_columns:
-        # A header carries latin-1, and QCache compares bytes.
-        given = ";".join(f"{name}={value}" for name, value in stand_in_columns.items())
-        fields[_STAND_INS] = given.encode().decode("latin-1")
+        fields[_STAND_INS] = ";".join(f"{name}={value}" for name, value in stand_in_columns.items())
+        if not fields[_STAND_INS].isascii():
+            raise InvalidTable(
+                f"stand_in_columns: {fields[_STAND_INS]!r} is more than ASCII, which is a node's 500"
+            )
         room -= len(fields[_STAND_INS])
     types = None
     if content_type != JSON and fits_csv(column.name for column in source.columns):
@@ -160,8 +197,8 @@ def table_upload(
         )
     if types:
         fields[_TYPES] = types
-    body = TableBody(source, JSON if types is None else CSV)
-    return Upload(body, JSON if types is None else CSV, fields, compression, check=body.check)
+    content_type = JSON if types is None else CSV
+    return TableUpload(TableBody(source, content_type), content_type, fields, compression)
 
 
 def _types_header(source: Source, room: int) -> str | None:

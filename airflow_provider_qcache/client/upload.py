@@ -18,7 +18,7 @@ from airflow_provider_qcache.client.checks import (
 from airflow_provider_qcache.client.errors import InvalidTable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from airflow_provider_qcache.client.checks import TableCheck
 
@@ -43,21 +43,13 @@ class Upload:
     """One table to store, good for as many attempts as its content can be read.
 
     Raises TypeError, ValueError or InvalidTable for arguments that cannot be sent. ``rows`` and ``bytes`` (of
-    the content before compression) are known once it was checked. ``check`` makes the checker of a body that
-    is written here and so needs no second look.
+    the content before compression) are known once it was checked.
     """
 
     def __init__(
-        self,
-        body: Body,
-        content_type: str,
-        headers: Mapping[str, str] | None,
-        compression: str | None,
-        *,
-        check: Callable[[], TableCheck] | None = None,
+        self, body: Body, content_type: str, headers: Mapping[str, str] | None, compression: str | None
     ) -> None:
         self._body = body
-        self._given_check = check
         self.rows: int | None = None
         self.bytes = 0
         self.repeatable = body.repeatable
@@ -123,6 +115,9 @@ class Upload:
         self.rows = check.rows
         self.bytes = len(content)
 
+    def _new_check(self) -> TableCheck:
+        return table_check(self._content_type)
+
     def _check_columns(self, check: TableCheck) -> None:
         if self._types is not None:
             check_types(self._types, check.columns)
@@ -140,7 +135,7 @@ class Upload:
 
     def _checked(self, length: int | None, *, withhold: bool) -> Iterator[bytes]:
         """The content's pieces: the last one (with ``withhold``), and the end, come after every check."""
-        check = self._given_check() if self._given_check is not None else table_check(self._content_type)
+        check = self._new_check()
         decoder = self._decoder()
         columns_checked = False
         size = 0
