@@ -437,7 +437,7 @@ class QClient:
                 pyarrow, the extra ``arrow``; or a list of dicts, which needs nothing. A named index of pandas
                 becomes columns. A stream that can be read once (a RecordBatchReader) gets one attempt.
             content_type: None for CSV, or JSON where a column's name needs it; 'application/json' keeps the
-                empty string apart from null, at a sixth of the speed, with the columns in alphabetical order;
+                empty string apart from null, at a fifth of the speed, with the columns in alphabetical order;
                 'text/csv' refuses such names.
             column_types: 'string', 'enum' or 'float' by column, before what its type says.
             stand_in_columns: Columns that are added where the table lacks them, by name: a number, the name

@@ -201,7 +201,7 @@ CONVERTED: dict[str, tuple[Any, str, list[str]]] = {
     "decimals without places in dicts": (rows([D(5), None]), "", ["5", ""]),
     "many zeros are no digits": (array([D("123.5" + 20 * "0")], pa.decimal256(40, 21)), "float", ["123.5"]),
     "float32 in its own digits": (array([0.1], pa.float32()), "float", ["0.1"]),
-    "float16": (array([0.5], pa.float16()), "float", ["0.5"]),
+    "float16": (array([np.float16(0.5)], pa.float16()), "float", ["0.5"]),
     "NaN is null": (array([float("nan"), 1.5, None], pa.float64()), "float", ["", "1.5", ""]),
     "NaN in dicts is null": (rows([float("nan"), 1.5, None]), "float", ["", "1.5", ""]),
     "NaN among texts is null": (rows([float("nan"), "a"]), "string", ["", "a"]),

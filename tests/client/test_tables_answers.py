@@ -24,6 +24,8 @@ COLUMNS: dict[str, list[Any]] = {
     "maybe": [True, None, False, None, True],
     "none": [None] * 5,
     "text": ["1.50", "01", "True", "a,b", "c\nd"],
+    "digits": ["007", "012", "9", None, "1"],
+    "price": ["1.50", "2.25", None, "0.5", "1e5"],
 }
 KINDS = {
     "zip": pl.String,
@@ -32,6 +34,8 @@ KINDS = {
     "yes": pl.Boolean,
     "maybe": pl.Boolean,
     "text": pl.String,
+    "digits": pl.String,
+    "price": pl.String,
 }
 
 
@@ -48,7 +52,7 @@ def test_arrow_holds_what_was_stored(result: QueryResult) -> None:
     table = result.to_arrow()
     assert table.to_pydict() == COLUMNS
     assert table.schema.types == [
-        pa.string(), pa.int64(), pa.float64(), pa.bool_(), pa.bool_(), pa.null(), pa.string(),
+        pa.string(), pa.int64(), pa.float64(), pa.bool_(), pa.bool_(), pa.null(), *[pa.string()] * 3,
     ]  # fmt: skip
 
 
