@@ -18,6 +18,7 @@ import pytest
 from airflow_provider_qcache.client import BodyNotRepeatable, InvalidTable, NoCacheAvailable, QClient
 from airflow_provider_qcache.client.checks import CsvCheck, JsonCheck
 from airflow_provider_qcache.client.tables import TableBody, is_table, source_of, table_upload
+from tests.client import faults
 from tests.client.tabular import FORMS, answered, in_form
 from tests.servers import free_port
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 D = decimal.Decimal
+REPEATABLE = [form for form in FORMS if form != "RecordBatchReader"]
 NOON = dt.datetime(2024, 5, 6, 12, 0, tzinfo=dt.timezone(dt.timedelta(hours=2)))
 MIDNIGHT = NOON.replace(hour=0, tzinfo=None)
 
@@ -125,6 +127,13 @@ def test_what_goes_as_json_is_refused_alike(what: str) -> None:
     with pytest.raises(InvalidTable) as refused:
         encoded(table, content_type="application/json")
     assert (refused.value.column, refused.value.row) == ("x", row)
+
+
+def test_as_json_a_float32_is_its_own_digits() -> None:
+    assert (
+        encoded(array([0.1, None], pa.float32()), content_type="application/json")
+        == b'[{"x":0.1},{"x":null}]'
+    )
 
 
 def test_a_text_that_looks_like_an_escaped_nul_is_none() -> None:
@@ -379,7 +388,7 @@ def test_every_library_s_table_is_stored(client: QClient, form: str, compression
     assert answered(client, "table", {"where": ["==", "zip", "'007'"]}) == ROWS[:1]
 
 
-@pytest.mark.parametrize("form", set(FORMS) - {"RecordBatchReader"})
+@pytest.mark.parametrize("form", REPEATABLE)
 def test_a_table_is_stored_on_several_nodes_and_nowhere_else(
     client: QClient, nodes: list[str], form: str
 ) -> None:
@@ -414,19 +423,40 @@ def test_each_attempt_gives_the_whole_table_or_is_the_only_one(form: str) -> Non
     assert body.rows == 3
 
 
+def with_home(home: str, nodes: list[str]) -> tuple[QClient, str]:
+    """A client of one node more, and a key that is that node's."""
+    client = QClient([home, *nodes], read_timeout=20, deadline=60)
+    return client, next(key for key in map("key{}".format, range(1000)) if client.node_for_key(key) == home)
+
+
 def unreachable_home(nodes: list[str]) -> tuple[QClient, str]:
-    """A client with a node that refuses, and a key that is that node's."""
-    dead = f"http://127.0.0.1:{free_port()}"
-    client = QClient([dead, *nodes], read_timeout=20, deadline=60)
-    return client, next(key for key in map("key{}".format, range(1000)) if client.node_for_key(key) == dead)
+    return with_home(f"http://127.0.0.1:{free_port()}", nodes)
 
 
-@pytest.mark.parametrize("form", set(FORMS) - {"RecordBatchReader"})
+@pytest.mark.parametrize("form", REPEATABLE)
 def test_a_table_fails_over(nodes: list[str], form: str) -> None:
     client, key = unreachable_home(nodes)
     with client:
         assert client.post_table(key, in_form(form, TABLE)).failed_over
         assert answered(client, key) == ROWS
+
+
+def reset_in_the_middle(peer: faults.Peer) -> None:
+    peer.sock.recv(1000)
+    peer.reset()
+
+
+@pytest.mark.parametrize("form", REPEATABLE)
+def test_a_node_that_dies_within_a_table_gets_none_of_the_next_one_s(nodes: list[str], form: str) -> None:
+    """The next node is sent the whole table, encoded anew."""
+    table = pa.table({"n": range(100_000), "text": ["some text that is not so short"] * 100_000})
+    with faults.Node(faults.silent, before_reading=reset_in_the_middle) as dying:
+        client, key = with_home(dying.url, nodes)
+        with client:
+            stored = client.post_table(key, in_form(form, table), check_row_count=True)
+            assert (stored.failed_over, stored.rows) == (True, 100_000)
+            assert [attempt.node for attempt in stored.attempts] == [dying.url]
+            assert answered(client, key, {"select": [["sum", "n"]]}) == [{"n": sum(range(100_000))}]
 
 
 def test_a_stream_that_can_be_read_once_gets_one_attempt(nodes: list[str]) -> None:
@@ -484,6 +514,14 @@ def test_an_error_of_the_source_leaves_the_old_table(client: QClient) -> None:
     with pytest.raises(OSError, match="the disk is gone"):
         client.post_table("kept", pa.RecordBatchReader.from_batches(TABLE.schema, batches()))
     assert answered(client, "kept") == [{"x": 1}]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_lone_column_has_no_blank_lines(client: QClient, form: str) -> None:
+    """A node would skip them."""
+    for values in ([" ", None, "x", ""], [None, None, "\t"], [None, 1.5], [None, True], ["\n", "\r\n", " "]):
+        client.post_table("lone", in_form(form, pa.table({"x": values})), check_row_count=True)
+        assert [row["x"] for row in answered(client, "lone")] == [value or None for value in values]
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -144,6 +144,7 @@ def test_a_column_of_several_types_is_named(client: QClient) -> None:
 def test_integers_beside_floats_are_floats() -> None:
     result = QueryResult(b'[{"a":1},{"a":null},{"a":0.5}]', 3)
     assert result.to_arrow().to_pydict() == {"a": [1.0, None, 0.5]}
+    assert result.to_polars().to_dict(as_series=False) == {"a": [1.0, None, 0.5]}
 
 
 def test_what_is_no_csv_is_refused() -> None:
