@@ -303,7 +303,7 @@ def _plan(name: str, kind: Any, wanted: Kind | None) -> _Plan:
             return _Plan(name, Kind.FLOAT, _as_text, _parsed, _floats)
         return _Plan(name, wanted or Kind.TEXT, _as_text)
     if types.is_null(kind):
-        return _Plan(name, wanted or Kind.NULLS, _as_text)
+        return _Plan(name, wanted or Kind.NULLS, _to_float if wanted is Kind.FLOAT else _as_text)
     if types.is_date(kind) or types.is_time(kind) or types.is_timestamp(kind):
         if wanted is Kind.FLOAT:
             refuse(name, f"column_types: 'float' is nothing for {kind}")

@@ -276,6 +276,8 @@ AS_ASKED: list[tuple[Any, str, list[str]]] = [
     (pl.DataFrame({"x": ["b", "a"]}), "enum", ["b", "a"]),
     (pd.DataFrame({"x": pd.Categorical(["b", "a"])}), "string", ["b", "a"]),
     (rows([None, None]), "string", ["", ""]),
+    (pa.table({"x": pa.nulls(2)}), "string", ["", ""]),
+    (pa.table({"x": pa.nulls(2)}), "float", ["", ""]),
     (rows([MIDNIGHT]), "enum", ["2024-05-06 00:00:00"]),
     (array([10**6], pa.duration("us")), "string", ["1"]),
     (rows([dt.timedelta(seconds=1)]), "string", ["1"]),
