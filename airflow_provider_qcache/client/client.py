@@ -12,7 +12,6 @@ from urllib.parse import quote_plus
 
 from airflow_provider_qcache.client import encoding
 from airflow_provider_qcache.client.arguments import check_count, check_seconds
-from airflow_provider_qcache.client.body import Content, body_of
 from airflow_provider_qcache.client.bulk import run_bulk
 from airflow_provider_qcache.client.checks import MAX_HEAD_BYTES, check_header, check_key
 from airflow_provider_qcache.client.clock import SystemClock
@@ -46,13 +45,14 @@ from airflow_provider_qcache.client.retry import Engine, Request, RequestRetry, 
 from airflow_provider_qcache.client.ring import Ring
 from airflow_provider_qcache.client.tables import table_upload
 from airflow_provider_qcache.client.transport import Failure, Limit, NodeTransport, TransportSettings
-from airflow_provider_qcache.client.upload import Upload, update_headers
+from airflow_provider_qcache.client.upload import Upload, update_headers, upload_of
 
 if TYPE_CHECKING:
     import threading
     from collections import defaultdict
     from collections.abc import Callable, Iterable, Iterator
 
+    from airflow_provider_qcache.client.body import Content
     from airflow_provider_qcache.client.clock import Clock
     from airflow_provider_qcache.client.retry import Done
     from airflow_provider_qcache.client.transport import Answer
@@ -268,7 +268,7 @@ class QClient:
             the client.
         """
         self._begin(key)
-        upload = Upload(body_of(content), content_type, post_headers, compression)
+        upload = upload_of(content, content_type, post_headers, compression)
         return self._post(
             key,
             upload,
@@ -316,7 +316,7 @@ class QClient:
                 )
             if upload is None:
                 content = load_fn(**(load_fn_kwargs or {}))
-                upload = Upload(body_of(content), content_type, post_headers, None)
+                upload = upload_of(content, content_type, post_headers, None)
             elif not upload.repeatable:
                 raise TooManyConsecutiveErrors(
                     f"query table {key!r}: it was stored and is not there, and what load_fn gave cannot be "
@@ -380,7 +380,7 @@ class QClient:
 
         def store(key: str, content: Content, turns: Mapping[str, threading.Lock]) -> StoreResult:
             self._begin(key)
-            upload = Upload(body_of(content), content_type, post_headers, compression)
+            upload = upload_of(content, content_type, post_headers, compression)
             return self._post(
                 key,
                 upload,

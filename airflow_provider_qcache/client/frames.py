@@ -7,6 +7,7 @@ other library is imported.
 from __future__ import annotations
 
 import decimal
+import inspect
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
@@ -41,7 +42,10 @@ _Step: TypeAlias = Callable[[str, Any, int], Any]
 
 
 class FrameSource:
-    """A Source of Arrow data. Raises TypeError for no table, InvalidTable for one that cannot be stored."""
+    """A Source of Arrow data, or of a function that returns a fresh stream of it for each reading.
+
+    Raises TypeError for no table, InvalidTable for one that cannot be stored.
+    """
 
     def __init__(self, table: Any, column_types: Mapping[str, str] | None) -> None:
         self._table = _with_index_as_columns(table)
@@ -142,6 +146,8 @@ def _with_index_as_columns(table: Any) -> Any:
 def _open(table: Any) -> Any:
     if isinstance(table, pa.RecordBatchReader):
         return table
+    if inspect.isfunction(table) or inspect.ismethod(table):
+        return _open(table())
     if isinstance(table, pa.Table):
         return table.to_reader()
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
+from airflow_provider_qcache.client.body import Body
 from airflow_provider_qcache.client.checks import CSV, JSON, MAX_HEAD_BYTES
 from airflow_provider_qcache.client.columns import Column, csv_header, fits_csv
 from airflow_provider_qcache.client.errors import InvalidTable
@@ -67,6 +68,18 @@ def source_of(table: Any, column_types: Mapping[str, str] | None) -> Source:
     return FrameSource(table, column_types)
 
 
+class CheckedBody(Body, Protocol):
+    """A Body that raises InvalidTable, before its last piece, for all that a node could not take."""
+
+    rows: int
+    """Those that were given so far."""
+    columns: tuple[str, ...] | None
+    """Their names, where they are known before."""
+
+    def close(self) -> None:
+        """End what is open."""
+
+
 class TableBody:
     """A Body of a Source: encoded anew for every attempt, a piece at a time."""
 
@@ -76,14 +89,15 @@ class TableBody:
         self._source = source
         self._json = content_type == JSON
         self.repeatable = source.repeatable
-        self.columns: tuple[str, ...] = tuple(column.name for column in source.columns)
+        self._names = tuple(column.name for column in source.columns)
+        self.columns: tuple[str, ...] | None = self._names
         self.rows = 0
 
     def pieces(self) -> Iterator[bytes]:
         """The table from its start."""
         self.rows = 0
         if not self._json:
-            yield csv_header(self.columns)
+            yield csv_header(self._names)
             yield from self._counted(self._source.csv())
             return
         yield b"["
@@ -107,11 +121,11 @@ class TableBody:
 
 
 class _EncodedCheck:
-    """A TableCheck of what this module wrote: well-formed as it is, and its rows known."""
+    """A TableCheck of what checks itself: well-formed as it is, and its rows known."""
 
-    def __init__(self, body: TableBody) -> None:
+    def __init__(self, body: CheckedBody) -> None:
         self._body = body
-        self.columns: tuple[str, ...] | None = body.columns
+        self.columns = body.columns
 
     @property
     def rows(self) -> int:
@@ -126,10 +140,10 @@ class _EncodedCheck:
 
 
 class TableUpload(Upload):
-    """An Upload of a TableBody, which is checked as it is encoded. A context: at its end nothing is open."""
+    """An Upload of what is checked as it is encoded. A context: at its end nothing is open."""
 
     def __init__(
-        self, body: TableBody, content_type: str, headers: Mapping[str, str], compression: str | None
+        self, body: CheckedBody, content_type: str, headers: Mapping[str, str], compression: str | None
     ) -> None:
         super().__init__(body, content_type, headers, compression)
         self._table = body
@@ -156,32 +170,37 @@ def table_upload(
     """An Upload of a table; see ``QClient.post_table``."""
     if content_type not in (None, CSV, JSON):
         raise ValueError(f"content_type={content_type!r}: {CSV!r}, {JSON!r} or None is wanted")
-    for name in headers or ():
-        if (argument := _OWN_HEADERS.get(name.lower())) is not None:
-            raise ValueError(f"header {name!r} of a table follows from it: give {argument} instead")
+    fields = table_fields(headers, stand_in_columns)
     source = source_of(table, column_types)
     try:
-        return _upload(source, content_type, dict(headers or {}), stand_in_columns, compression)
+        return source_upload(source, content_type, fields, compression)
     except BaseException:
         source.close()
         raise
 
 
-def _upload(
-    source: Source,
-    content_type: str | None,
-    fields: dict[str, str],
-    stand_in_columns: Mapping[str, Any] | None,
-    compression: str | None,
-) -> TableUpload:
-    room = MAX_HEAD_BYTES - _FOR_OTHER_HEADERS
+def table_fields(
+    headers: Mapping[str, str] | None, stand_in_columns: Mapping[str, Any] | None
+) -> dict[str, str]:
+    """A table's headers but for its types; ValueError for one that follows from the table or an argument."""
+    fields = dict(headers or {})
+    for name in fields:
+        if (argument := _OWN_HEADERS.get(name.lower())) is not None:
+            raise ValueError(f"header {name!r} of a table follows from it: give {argument} instead")
     if stand_in_columns:
         fields[_STAND_INS] = ";".join(f"{name}={value}" for name, value in stand_in_columns.items())
         if not fields[_STAND_INS].isascii():
             raise InvalidTable(
                 f"stand_in_columns: {fields[_STAND_INS]!r} is more than ASCII, which is a node's 500"
             )
-        room -= len(fields[_STAND_INS])
+    return fields
+
+
+def source_upload(
+    source: Source, content_type: str | None, fields: dict[str, str], compression: str | None
+) -> TableUpload:
+    """An Upload of a Source, with the headers of ``table_fields``; see ``QClient.post_table``."""
+    room = MAX_HEAD_BYTES - _FOR_OTHER_HEADERS - len(fields.get(_STAND_INS, ""))
     types = None
     if content_type != JSON and fits_csv(column.name for column in source.columns):
         types = _types_header(source, room)

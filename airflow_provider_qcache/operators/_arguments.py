@@ -121,6 +121,25 @@ def key(name: str, value: Any) -> str:
     return value
 
 
+def key_of_files(name: str, value: Any) -> str:
+    """A key, or keys by file: '{stem}' and '{parent}' in it stand for the names of a file and its directory."""
+    if not has_placeholder(value):
+        return key(name, value)
+    rest = value.replace("{stem}", "").replace("{parent}", "")
+    if rest and _KEY(rest) is None:
+        raise refused(
+            name,
+            value,
+            "a string of ASCII letters, digits, '-', '_' and the placeholders {stem} and {parent}",
+        )
+    return str(value)
+
+
+def has_placeholder(value: Any) -> bool:
+    """Whether a key is one for each file."""
+    return isinstance(value, str) and "{" in value
+
+
 def keys(name: str, value: Any) -> list[str]:
     """A list of keys, each once; a string may hold one as JSON or as a Python literal."""
     wanted = "a list of keys, or a string that holds one as JSON or as a Python literal,"

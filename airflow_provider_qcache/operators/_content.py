@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from airflow_provider_qcache.operators._arguments import CSV, JSON, is_nothing, is_path, is_remote, shown
-from airflow_provider_qcache.operators._wrapped import TableContent
+from airflow_provider_qcache.operators._failures import permanent
+from airflow_provider_qcache.operators._wrapped import TableContent, is_frame
 
-_PIECE: Final = 128 * 1024
-"""How much of a remote file is read and sent at a time; as the client does with a local one."""
-
-FORMS: Final = "bytes, a string, a list of dicts, or a path"
+FORMS: Final = "bytes, a string, a DataFrame or other Arrow data, a list of dicts, or a path"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Table:
-    """A table ready for the client: ``body`` is one of its forms of content."""
+    """A table as it was given; ``body`` is its content, what ``post_table`` takes, or a FileTable."""
 
     body: Any
-    content_type: str
-    in_memory: bool
+    content_type: str | None
+    in_memory: bool = False
+    tells_itself: bool = False
+    """Whether its types and what it is sent as follow from it."""
 
 
 def table_of(name: str, value: Any, content_type: str | None, *, functions: bool = False) -> Table:
@@ -32,53 +32,32 @@ def table_of(name: str, value: Any, content_type: str | None, *, functions: bool
 
     Args:
         name: What to call it in an error.
-        value: bytes, a string (the content, not a path), a list of dicts, or a path; with ``functions`` also
-            a function that returns a fresh iterator of bytes.
-        content_type: What was said of it; None for JSON where it is a list of dicts or a file whose name ends
-            in ``.json``, else CSV.
+        value: bytes, a string (the content, not a path), what ``QClient.post_table`` takes, or a path; with
+            ``functions`` also a function that returns a fresh iterator of bytes.
+        content_type: What was said of it; None is CSV for bytes and strings.
         functions: See ``value``.
 
     Raises:
         TypeError, ValueError: for anything else, naming it.
-        InvalidTable: a list with a value that JSON cannot carry, naming row and column.
+        FileNotFoundError: nothing is at the path.
     """
     if isinstance(value, bytes | bytearray | memoryview | str):
         return Table(value, content_type or CSV, in_memory=True)
     if is_path(value):
         return table_at(value, content_type)
+    if is_frame(value):
+        return Table(value, content_type, tells_itself=True)
     if isinstance(value, Sequence):
-        if (content_type or JSON).partition(";")[0] != JSON:
-            raise ValueError(f"content_type={content_type!r}: {name} is a list of dicts, sent as {JSON!r}")
-        return Table(_json(name, value), content_type or JSON, in_memory=True)
+        rows = list(value)
+        for number, row in enumerate(rows, 1):
+            if not isinstance(row, Mapping):
+                raise TypeError(f"{name}: row {number} is {type(row).__name__}; a list of dicts is wanted")
+        return Table(rows, content_type, tells_itself=True)
     if functions and callable(value):
-        return Table(value, content_type or CSV, in_memory=False)
+        return Table(value, content_type or CSV)
     forms = f"{FORMS}, or a function that returns a fresh iterator of bytes" if functions else FORMS
     hint = ", and an iterator can be read once only" if isinstance(value, Iterator) else ""
     raise TypeError(f"{name}: {type(value).__name__} is no table{hint}; {forms} is wanted")
-
-
-def _json(name: str, rows: Sequence[Any]) -> bytes:
-    rows = rows if isinstance(rows, list) else list(rows)
-    for number, row in enumerate(rows, 1):
-        if not isinstance(row, Mapping):
-            raise TypeError(f"{name}: row {number} is {type(row).__name__}; a list of dicts is wanted")
-    try:
-        return json.dumps(rows).encode()
-    except (TypeError, ValueError) as error:
-        raise _culprit(name, rows, error) from error
-
-
-def _culprit(name: str, rows: Sequence[Mapping[Any, Any]], error: Exception) -> Exception:
-    from airflow_provider_qcache.client import InvalidTable  # noqa: PLC0415  # it loads requests
-
-    for number, row in enumerate(rows, 1):
-        for column, value in row.items():
-            try:
-                json.dumps({column: value})
-            except (TypeError, ValueError):
-                said = f"{name}: row {number}, column {column!r}: {shown(value)} is nothing JSON can carry"
-                return InvalidTable(said, row=number, column=str(column))
-    return InvalidTable(f"{name}: not JSON: {error}")
 
 
 def path_of(value: Any) -> Any:
@@ -95,21 +74,55 @@ def path_of(value: Any) -> Any:
     return value
 
 
-def table_at(path: Any, content_type: str | None) -> Table:
-    """The table in a file, which is opened anew for every attempt and never read whole."""
-    found = path_of(path)
-    named = JSON if str(found).endswith(".json") else CSV
-    body = _reader(found) if is_remote(found) else found
-    return Table(body, content_type or named, in_memory=False)
+def table_at(path: Any, content_type: str | None, source_format: str | None = None) -> Table:
+    """The table in the files that a path names; see ``files.tables.table_in``."""
+    from airflow_provider_qcache.files.tables import table_in  # noqa: PLC0415  # it loads requests
+
+    return Table(
+        table_in(path_of(path), source_format, content_type=content_type), content_type, tells_itself=True
+    )
 
 
-def _reader(path: Any) -> Callable[[], Iterator[bytes]]:
-    def pieces() -> Iterator[bytes]:
-        with path.open("rb") as file:
-            while piece := file.read(_PIECE):
-                yield piece
+@contextlib.contextmanager
+def sendable(table: Table, given: Mapping[str, Any]) -> Iterator[tuple[Any, str, dict[str, str] | None]]:
+    """A table as the client takes it: content, content type and headers, for the time of the block.
 
-    return pieces
+    Args:
+        table: The table.
+        given: The operator's arguments: column_types, and where it has them stand_in_columns, headers and
+            compression.
+
+    Raises:
+        AirflowFailException: the arguments are nothing for the table, or a library for it is missing.
+        InvalidTable: it cannot be stored.
+    """
+    column_types, headers = given["column_types"], given.get("headers")
+    stand_ins, compression = given.get("stand_in_columns"), given.get("compression")
+    if not table.tells_itself:
+        with permanent(ValueError):
+            check_description(table.content_type, headers, column_types, stand_ins)
+            if compression == "lz4" and not table.in_memory:
+                raise ValueError("compression='lz4' is for bytes and strings; 'gzip' is for all tables")
+        yield table.body, table.content_type or CSV, table_headers(headers, column_types, stand_ins)
+        return
+    from airflow_provider_qcache.client.tables import table_upload  # noqa: PLC0415  # it loads requests
+
+    with permanent(ValueError, TypeError, ImportError):
+        if compression == "lz4":
+            raise ValueError("compression='lz4' is for bytes and strings; 'gzip' is for all tables")
+        arguments = {
+            "content_type": table.content_type and table.content_type.partition(";")[0],
+            "column_types": column_types,
+            "stand_in_columns": stand_ins,
+            "headers": headers,
+            "compression": compression,
+        }
+        if hasattr(table.body, "upload"):
+            upload = dataclasses.replace(table.body, **arguments).upload()
+        else:
+            upload = table_upload(table.body, **arguments)
+    with upload:
+        yield upload, table.content_type or CSV, None
 
 
 def table_headers(
@@ -158,6 +171,6 @@ def checked_content(name: str, value: Any) -> TableContent:
     if isinstance(table, list) and not all(isinstance(row, Mapping) for row in table):
         raise ValueError(f"{name}: a list whose items are not all dicts; {FORMS} is wanted")
     sized = isinstance(table, bytes | bytearray | memoryview | str | Sequence)
-    if is_nothing(table) or not (sized or is_path(table)):
+    if is_nothing(table) or not (sized or is_path(table) or is_frame(table)):
         raise ValueError(f"{name}={shown(table)}: {FORMS} is wanted, and not empty")
     return content

@@ -58,9 +58,16 @@ class TableContent(ResolveMixin):
             return str(value)
         if isinstance(value, Sequence):
             return counted(len(value), "row")
+        if is_frame(value):
+            return f"{type(value).__module__.partition('.')[0]} {type(value).__name__}"
         return type(value).__name__
 
     __repr__ = __str__
+
+
+def is_frame(value: Any) -> bool:
+    """Whether a value speaks Arrow: a DataFrame, a table, a stream of batches, a relation."""
+    return hasattr(type(value), "__arrow_c_stream__") or hasattr(type(value), "__arrow_c_array__")
 
 
 def _resolved(value: Any, context: Mapping[str, Any], options: Mapping[str, Any]) -> Any:

@@ -5,9 +5,11 @@ Importing this loads neither the client nor requests: a DAG file is parsed again
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from airflow_provider_qcache.compat import AirflowSkipException
+from airflow_provider_qcache.files.formats import Format
 from airflow_provider_qcache.operators import _arguments as rules
 from airflow_provider_qcache.operators._arguments import CSV, JSON
 from airflow_provider_qcache.operators._base import QCacheOperator
@@ -15,11 +17,13 @@ from airflow_provider_qcache.operators._content import (
     Table,
     check_description,
     checked_content,
+    path_of,
+    sendable,
     table_at,
-    table_headers,
     table_of,
 )
 from airflow_provider_qcache.operators._failures import ends_the_task, fail_for_good, permanent
+from airflow_provider_qcache.operators._files import summary_of
 from airflow_provider_qcache.operators._output import for_xcom, publish
 from airflow_provider_qcache.operators._wrapped import TableContent, named_callable, table_content
 from airflow_provider_qcache.operators.errors import NodesUnreachable, StoredOnFailover, TableMissing
@@ -53,18 +57,22 @@ class QCachePostOperator(QCacheOperator):
     a node can act on it: a store that fails for its content leaves the table that was there.
 
     Args:
-        key: The table's key: ASCII letters, digits, '-' and '_'. Templated.
-        content: The table: bytes, a string (the content itself), or a list of dicts, which is sent as JSON.
-            From another task (an XComArg) a string, a list of dicts or a path. Never rendered by Jinja, and
-            shown in the UI by its size only.
-        source_path: A local path or any URL of ObjectStoragePath; streamed. Templated.
-        python_callable: A function that returns bytes, a string, a list of dicts, a path, or a function that
-            returns a fresh iterator of bytes, which is streamed.
+        key: The table's key: ASCII letters, digits, '-' and '_'. With ``{stem}`` or ``{parent}`` in it, the
+            name of a file or of its directory, each file of ``source_path`` is a table. Templated.
+        content: The table: bytes, a string (the content itself), or what ``QClient.post_table`` takes: a
+            DataFrame or other Arrow data, a list of dicts. From another task (an XComArg) also a path. Never
+            rendered by Jinja, and shown in the UI by its size only.
+        source_path: A local path or any URL of ObjectStoragePath: a file, a directory or a glob of CSV, JSON,
+            Parquet or Arrow files; streamed. Templated.
+        source_format: What the files hold: 'csv', 'json', 'jsonl', 'parquet' or 'arrow'. None where their
+            names tell.
+        python_callable: A function that returns what ``content`` may be, a path, or a function that returns
+            a fresh iterator of bytes, which is streamed.
         op_args: Its positional arguments. Templated.
         op_kwargs: Its keyword arguments. Templated.
-        content_type: 'text/csv' or 'application/json'. None is JSON for a list of dicts and a path that ends
-            in ``.json``, else CSV.
-        column_types: For CSV, columns whose type is not to be guessed: 'string' (a ZIP code keeps its
+        content_type: 'text/csv' or 'application/json': what bytes and strings are (None is CSV), and what a
+            table of another form is sent as (None is CSV, or JSON where a column's name needs it).
+        column_types: Columns whose type is not to be guessed: 'string' (a ZIP code keeps its
             zeros), 'enum' or 'float' by column.
         stand_in_columns: What stands in for columns that the table lacks: a number, a quoted string or the
             name of a column, by column.
@@ -91,6 +99,7 @@ class QCachePostOperator(QCacheOperator):
         "key",
         "content",
         "source_path",
+        "source_format",
         "python_callable",
         "op_args",
         "op_kwargs",
@@ -118,9 +127,10 @@ class QCachePostOperator(QCacheOperator):
     _callables: ClassVar[Collection[str]] = ("python_callable",)
     _rules: ClassVar[Mapping[str, rules.Rule]] = {
         **QCacheOperator._rules,
-        "key": rules.key,
+        "key": rules.key_of_files,
         "content": rules.optional(checked_content),
         "source_path": rules.optional(rules.path),
+        "source_format": rules.optional(rules.one_of(*map(str, Format))),
         "python_callable": rules.optional(rules.function),
         "op_args": rules.optional(rules.sequence),
         "op_kwargs": rules.optional(rules.mapping),
@@ -141,6 +151,7 @@ class QCachePostOperator(QCacheOperator):
         key: str,
         content: Any = None,
         source_path: str | os.PathLike[str] | None = None,
+        source_format: str | None = None,
         python_callable: Callable[..., Any] | None = None,
         op_args: Sequence[Any] | None = None,
         op_kwargs: Mapping[str, Any] | None = None,
@@ -159,6 +170,7 @@ class QCachePostOperator(QCacheOperator):
         self.key = key
         self.content = table_content(content, literal=not self._was_mapped)
         self.source_path = source_path
+        self.source_format = source_format
         self.python_callable = named_callable(python_callable)
         self.op_args = op_args
         self.op_kwargs = op_kwargs
@@ -177,19 +189,21 @@ class QCachePostOperator(QCacheOperator):
         self._check_exactly_one("content", "source_path", "python_callable")
         if self.python_callable is None and (self.op_args or self.op_kwargs):
             raise ValueError("op_args and op_kwargs are python_callable's, which is not given")
-        content_type = known.get("content_type")
+        if self.source_path is None:
+            if self.source_format is not None:
+                raise ValueError("source_format is source_path's, which is not given")
+            if rules.has_placeholder(known.get("key")):
+                raise ValueError(f"key={known['key']!r}: {{stem}} and {{parent}} are for source_path")
         content = known.get("content")
-        if content is not None and isinstance(content.value, list):
-            content_type = content_type or JSON
-            if content_type.partition(";")[0] != JSON:
-                raise ValueError(
-                    f"content_type={content_type!r}: content is a list of dicts, sent as {JSON!r}"
-                )
+        in_bytes = content is not None and isinstance(content.value, str | bytes | bytearray | memoryview)
         check_description(
-            content_type, known.get("headers"), known.get("column_types"), known.get("stand_in_columns")
+            known.get("content_type") if in_bytes else None,
+            known.get("headers"),
+            known.get("column_types"),
+            known.get("stand_in_columns"),
         )
         if known.get("compression") == "lz4" and self.source_path is not None:
-            raise ValueError("compression='lz4' is for a table in memory; 'gzip' is for source_path too")
+            raise ValueError("compression='lz4' is for bytes and strings; 'gzip' is for source_path too")
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Store the table."""
@@ -197,25 +211,26 @@ class QCachePostOperator(QCacheOperator):
         given = self._checked_arguments()
         literal = isinstance(self.content, TableContent) and self.content.literal
         with self._connected(given, literal_table=literal) as hook:
-            table = self._table(given)
-            with permanent(ValueError):
-                self._check_table(given, table)
-            stored = hook.post(
-                given["key"],
-                table.body,
-                table.content_type,
-                table_headers(given["headers"], given["column_types"], given["stand_in_columns"]),
-                compression=given["compression"],
-                copies=given["copies"],
-                evict_stale=given["evict_stale"],
-                check_row_count=given["check_row_count"],
-            )
+            if rules.has_placeholder(given["key"]):
+                return self._store_each_file(hook, given)
+            with sendable(self._table(given), given) as (body, content_type, headers):
+                stored = hook.post(
+                    given["key"],
+                    body,
+                    content_type,
+                    headers,
+                    compression=given["compression"],
+                    copies=given["copies"],
+                    evict_stale=given["evict_stale"],
+                    check_row_count=given["check_row_count"],
+                )
         return self._told(stored, copies=given["copies"], require_home=given["require_home"])
 
     def _table(self, given: Mapping[str, Any]) -> Table:
         content_type = given["content_type"]
         if given["source_path"] is not None:
-            return table_at(given["source_path"], content_type)
+            with permanent(ValueError):
+                return table_at(given["source_path"], content_type, given["source_format"])
         if given["content"] is not None:
             with permanent(ValueError, TypeError):
                 return table_of("content", given["content"].value, content_type)
@@ -224,13 +239,28 @@ class QCachePostOperator(QCacheOperator):
         with permanent(ValueError, TypeError):
             return table_of("what python_callable returned", returned, content_type, functions=True)
 
-    @staticmethod
-    def _check_table(given: Mapping[str, Any], table: Table) -> None:
-        check_description(
-            table.content_type, given["headers"], given["column_types"], given["stand_in_columns"]
+    def _store_each_file(self, hook: QCacheHook, given: Mapping[str, Any]) -> dict[str, Any]:
+        from airflow_provider_qcache.files.tables import tables_in  # noqa: PLC0415  # it loads requests
+
+        described = ("content_type", "column_types", "stand_in_columns", "headers", "compression")
+        with permanent(ValueError):
+            tables: Sequence[tuple[str, Any]] = tables_in(
+                given["key"],
+                path_of(given["source_path"]),
+                given["source_format"],
+                **{name: given[name] for name in described},
+            )
+        report = hook.post_many(
+            tables, **{name: given[name] for name in ("copies", "evict_stale", "check_row_count")}
         )
-        if given["compression"] == "lz4" and not table.in_memory:
-            raise ValueError("compression='lz4' is for a table in memory; 'gzip' is for one that streams too")
+        summary, said = summary_of(report)
+        if not summary["failed_over"]:
+            self.log.info("%s", said)
+        elif given["require_home"]:
+            raise StoredOnFailover(f"{said}, and require_home is set", result=summary)
+        else:
+            self.log.warning("%s", said)
+        return summary
 
     def _told(self, stored: StoreResult, *, copies: int, require_home: bool) -> dict[str, Any]:
         rows = "rows not counted" if stored.rows is None else rules.counted(stored.rows, "row")
@@ -435,12 +465,12 @@ class QCacheQueryOperator(QCacheOperator):
             returned = load_callable(**load_kwargs)
             with permanent(ValueError, TypeError):
                 table = table_of("what load_callable returned", returned, content_type, functions=True)
-                check_description(table.content_type, None, given["column_types"], None)
-            headers.update(table_headers(None, given["column_types"], None))
-            headers["Content-Type"] = table.content_type
-            return table.body
+            body, headers["Content-Type"], more = loaded.enter_context(sendable(table, given))
+            headers.update(more or {})
+            return body
 
-        result = hook.query(key, query, load, given["load_kwargs"], accept=accept, post_headers=headers)
+        with contextlib.ExitStack() as loaded:
+            result = hook.query(key, query, load, given["load_kwargs"], accept=accept, post_headers=headers)
         return result, bool(headers)
 
     def _is_pending(self, name: str, value: Any) -> bool:

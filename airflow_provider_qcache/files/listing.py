@@ -1,0 +1,126 @@
+"""The files that a path names: itself, those in a directory, or those a glob matches."""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+_GLOB: Final = frozenset("*?[")
+_NO_DATA: Final = (".", "_")
+"""How the names of files begin that others write beside the data: _SUCCESS, .part-0.crc, _delta_log."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class File:
+    """A file on this machine or in a storage of fsspec; opened anew as often as it is read."""
+
+    name: str
+    """What it is called in messages: the local path, or its URL."""
+    location: str
+    """Where it is, in its storage if it has one."""
+    storage: Any = None
+
+    @property
+    def path(self) -> PurePosixPath:
+        """Its location, to be taken apart."""
+        return PurePosixPath(self.location)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is on this machine."""
+        return self.storage is None
+
+    def open(self) -> BinaryIO:
+        """Open it to be read. Raises OSError, and what the storage raises."""
+        if self.storage is None:
+            return Path(self.location).open("rb")
+        return cast("BinaryIO", self.storage.open(self.location, "rb"))
+
+
+def find_files(path: Any) -> list[File]:
+    """The files that a path names, sorted by their whole paths; one at least.
+
+    Of a directory those that are directly in it, of a glob (``*``, ``?``, ``[]``, ``**``) those that match.
+    Both leave out names that begin with '.' or '_', which tell about data and hold none. A path with these
+    characters that exists is no glob.
+
+    Args:
+        path: A pathlib.Path, or what has ``fs``, ``path`` and ``protocol`` as an ObjectStoragePath.
+
+    Raises:
+        FileNotFoundError: there is nothing, naming the path.
+        ValueError: the directory has directories in it.
+        OSError: and whatever the storage raises.
+    """
+    return _local_files(path) if isinstance(path, Path) else _stored_files(path)
+
+
+def _local_files(path: Path) -> list[File]:
+    if path.is_dir():
+        inside = list(path.iterdir())
+        _check_flat(path, (entry.name for entry in inside if entry.is_dir()))
+        found: Iterable[Path] = (entry for entry in inside if not entry.is_dir())
+    elif _is_glob(path) and not path.exists():
+        matching = map(Path, glob.glob(str(path), recursive=True))  # noqa: PTH207
+        found = (entry for entry in matching if not entry.is_dir())
+    else:
+        path.stat()
+        return [_local(path)]
+    return _checked(path, [_local(entry) for entry in found])
+
+
+def _local(path: Path) -> File:
+    return File(str(path), str(path))
+
+
+def _stored_files(path: Any) -> list[File]:
+    storage, where = path.fs, path.path
+
+    def stored(found: str) -> File:
+        return File(f"{path.protocol}://{found.lstrip('/')}", found, storage)
+
+    # What another process has written meanwhile is not in a listing that was kept.
+    storage.invalidate_cache()
+    kind = None
+    try:
+        kind = storage.info(where)["type"]
+    except FileNotFoundError:
+        if not _is_glob(where):
+            raise
+    if kind is None:
+        found: Mapping[str, Any] = storage.glob(where, detail=True)
+    elif kind == "directory":
+        found = {entry["name"]: entry for entry in storage.ls(where, detail=True)}
+        # Some storages have an empty object in the place of a directory.
+        found = {name: entry for name, entry in found.items() if name.strip("/") != where.strip("/")}
+        inside = (name for name, entry in found.items() if entry["type"] == "directory")
+        _check_flat(path, (PurePosixPath(name).name for name in inside))
+    else:
+        return [stored(where)]
+    return _checked(path, [stored(name) for name, entry in found.items() if entry["type"] != "directory"])
+
+
+def _is_glob(path: Any) -> bool:
+    return not _GLOB.isdisjoint(str(path))
+
+
+def _check_flat(path: Any, directories: Iterable[str]) -> None:
+    with_data = sorted(name for name in directories if not name.startswith(_NO_DATA))
+    if with_data:
+        raise ValueError(
+            f"{path}: directories are in it ({', '.join(with_data[:3])}{', …' if len(with_data) > 3 else ''}), "
+            f"which are not looked into; a glob such as {path}/**/*.parquet does"
+        )
+
+
+def _checked(path: Any, files: list[File]) -> list[File]:
+    files = [file for file in files if not file.path.name.startswith(_NO_DATA)]
+    if not files:
+        what = "no file matches" if _is_glob(path) else "no files are in the directory"
+        raise FileNotFoundError(f"{path}: {what}, but for such as begin with '.' or '_'")
+    return sorted(files, key=lambda file: file.location)
