@@ -36,7 +36,8 @@ def for_xcom(content: bytes, processor: Callable[[list[dict[str, Any]]], Any] | 
     _check_rows(returned, "what result_processor returned")
     with permanent(TypeError, ValueError):
         # As text, so that what Airflow can serialise and JSON cannot has a size too.
-        size = len(json.dumps(returned, default=str, separators=(",", ":")))
+        text = json.dumps(returned, default=str, ensure_ascii=False, separators=(",", ":"))
+        size = len(text.encode("utf-8", "surrogatepass"))
     _check_size(size, "what result_processor returned")
     return returned
 

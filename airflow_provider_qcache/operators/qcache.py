@@ -47,6 +47,9 @@ __all__ = [
 UNSLICED_LENGTH: Final = "unsliced_length"
 """The XCom key of the number of rows that a query has before its offset and limit."""
 
+_OUTCOMES: Final = ("confirmed", "gone", "unreachable")
+"""What a delete comes to on a node, in the order in which it is told; the values of DeleteOutcome."""
+
 _SHOWN: Final = 10
 
 
@@ -612,10 +615,8 @@ class QCacheDeleteOperator(QCacheOperator):
     def _told(
         self, keys: Sequence[str], outcomes: Mapping[str, Mapping[str, str]], unreachable: Iterable[str]
     ) -> None:
-        counts: dict[str, int] = {}
-        for nodes in outcomes.values():
-            for outcome in nodes.values():
-                counts[outcome] = counts.get(outcome, 0) + 1
+        met = [outcome for nodes in outcomes.values() for outcome in nodes.values()]
+        counts = {outcome: met.count(outcome) for outcome in _OUTCOMES if outcome in met}
         what = f"table {keys[0]!r}" if len(keys) == 1 else rules.counted(len(keys), "table")
         said = f"Deleted {what}: " + ", ".join(f"{count:,} {outcome}" for outcome, count in counts.items())
         if unreachable:
