@@ -112,8 +112,9 @@ def _is_glob(path: Any) -> bool:
 def _check_flat(path: Any, directories: Iterable[str]) -> None:
     with_data = sorted(name for name in directories if not name.startswith(_NO_DATA))
     if with_data:
+        more = ", …" if len(with_data) > 3 else ""
         raise ValueError(
-            f"{path}: directories are in it ({', '.join(with_data[:3])}{', …' if len(with_data) > 3 else ''}), "
+            f"{path}: directories are in it ({', '.join(with_data[:3])}{more}), "
             f"which are not looked into; a glob such as {path}/**/*.parquet does"
         )
 

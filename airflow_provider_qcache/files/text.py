@@ -112,7 +112,7 @@ def _header_and_rest(pieces: Iterator[bytes], check: CsvCheck) -> tuple[bytes, b
 
 
 def _line_end(text: bytes, start: int) -> int:
-    """Where the line that begins at ``start`` ends, its line break included; 0 where that is not there yet."""
+    """Where the line that begins at ``start`` ends, its line break included; 0 where that is not known."""
     ends = [at for at in (text.find(b"\n", start), text.find(b"\r", start)) if at >= 0]
     if not ends:
         return 0

@@ -122,7 +122,7 @@ def key(name: str, value: Any) -> str:
 
 
 def key_of_files(name: str, value: Any) -> str:
-    """A key, or keys by file: '{stem}' and '{parent}' in it stand for the names of a file and its directory."""
+    """A key; or one for each file, whose name and directory '{stem}' and '{parent}' stand for."""
     if not has_placeholder(value):
         return key(name, value)
     rest = value.replace("{stem}", "").replace("{parent}", "")

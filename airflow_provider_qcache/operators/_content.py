@@ -89,8 +89,8 @@ def sendable(table: Table, given: Mapping[str, Any]) -> Iterator[tuple[Any, str,
 
     Args:
         table: The table.
-        given: The operator's arguments: column_types, and where it has them stand_in_columns, headers and
-            compression.
+        given: The operator's arguments: column_types, and where it has them stand_in_columns, headers,
+            compression and copies.
 
     Raises:
         AirflowFailException: the arguments are nothing for the table, or a library for it is missing.
@@ -121,6 +121,8 @@ def sendable(table: Table, given: Mapping[str, Any]) -> Iterator[tuple[Any, str,
             upload = dataclasses.replace(table.body, **arguments).upload()
         else:
             upload = table_upload(table.body, **arguments)
+        if not upload.repeatable and given.get("copies", 1) > 1:
+            raise ValueError(f"copies={given['copies']}: {type(table.body).__name__} can be read once only")
     with upload:
         yield upload, table.content_type or CSV, None
 

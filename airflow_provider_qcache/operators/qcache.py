@@ -205,8 +205,9 @@ class QCachePostOperator(QCacheOperator):
             known.get("column_types"),
             known.get("stand_in_columns"),
         )
-        if known.get("compression") == "lz4" and self.source_path is not None:
-            raise ValueError("compression='lz4' is for bytes and strings; 'gzip' is for source_path too")
+        streams = self.source_path is not None or (content is not None and not in_bytes)
+        if known.get("compression") == "lz4" and streams:
+            raise ValueError("compression='lz4' is for bytes and strings; 'gzip' is for all tables")
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Store the table."""

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from airflow_provider_qcache.client import InvalidTable
 from airflow_provider_qcache.compat import AirflowFailException
@@ -92,7 +93,7 @@ class TestForms:
         line = "a" * 99 + "\n"
         (remote / "large.csv").write_bytes(("name\n" + line * 100_000).encode())
         asked = []
-        opened = type(remote).open
+        opened = MemoryFileSystem.open
 
         def open_(self, *arguments, **options):
             file = opened(self, *arguments, **options)
@@ -100,7 +101,7 @@ class TestForms:
             monkeypatch.setattr(file, "read", lambda size=-1: asked.append(size) or read(size), raising=False)
             return file
 
-        monkeypatch.setattr(type(remote), "open", open_)
+        monkeypatch.setattr(MemoryFileSystem, "open", open_)
         assert post(source_path=str(remote / "large.csv"))["rows"] == 100_000
         assert len(asked) > 10
         assert 0 < min(asked) <= max(asked) <= 1 << 20
@@ -205,8 +206,8 @@ class TestInvalidTable:
                 post(**source)
         assert reader("zips") == ROWS
 
-    def test_a_value_that_json_has_not_is_named(self, nodes):
-        with pytest.raises(InvalidTable, match="row 2, column 'n'") as caught:
+    def test_a_value_that_no_node_holds_is_named(self, nodes):
+        with pytest.raises(InvalidTable, match="column 'n', row 2") as caught:
             post(python_callable=lambda: [{"n": 1}, {"n": object}])
         assert (caught.value.row, caught.value.column) == (2, "n")
 
@@ -234,10 +235,15 @@ class TestInvalidTable:
         with pytest.raises(AirflowFailException, match=said):
             post(python_callable=partial(lambda value: value, returned))
 
-    def test_types_for_json_fail_for_good(self, nodes):
+    def test_types_for_json_fail_for_good(self, nodes, tmp_path):
         """A node would take them and not heed them."""
-        with pytest.raises(AirflowFailException, match="column_types"):
-            post(python_callable=lambda: ROWS, column_types={"zip": "string"})
+        (tmp_path / "zips.json").write_text(json.dumps(ROWS))
+        for of_json in (
+            {"python_callable": lambda: json.dumps(ROWS), "content_type": "application/json"},
+            {"source_path": tmp_path / "zips.json"},
+        ):
+            with pytest.raises(AirflowFailException, match="column_types"):
+                post(**of_json, column_types={"zip": "string"})
 
     def test_lz4_for_what_streams_fails_for_good(self, nodes):
         with pytest.raises(AirflowFailException, match="lz4"):

@@ -1,0 +1,548 @@
+"""Files and frames that become tables: what a node answers is what pandas and pyarrow read from the same."""
+
+from __future__ import annotations
+
+import datetime as dt
+import decimal
+import gzip
+import io
+import json
+import math
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.feather
+import pyarrow.parquet as pq
+import pytest
+
+from airflow_provider_qcache.client import BulkError, InvalidKey, InvalidTable, QClient
+from airflow_provider_qcache.compat import AirflowFailException
+from airflow_provider_qcache.operators.errors import StoredOnFailover
+from airflow_provider_qcache.operators.qcache import QCachePostOperator, QCacheQueryOperator
+from tests.client.tabular import is_as_stored
+from tests.servers import Server
+
+NOON = dt.datetime(2024, 5, 6, 12)
+TABLE = pa.table(
+    {
+        "zip": ["00501", "02139", "nan", None],
+        "n": [1, 2, 3, 4],
+        "some": [1, None, 3, 4],
+        "x": [0.1, math.nan, math.inf, None],
+        "flag": [True, False, None, True],
+        "at": [NOON, NOON.replace(microsecond=5), None, NOON],
+        "zoned": pa.array([NOON, None, NOON, NOON], pa.timestamp("ms", "Europe/Berlin")),
+        "day": [dt.date(2024, 5, 6), None, dt.date(1, 1, 1), dt.date(9999, 12, 31)],
+        "price": [decimal.Decimal("1.50"), None, decimal.Decimal("-2.25"), decimal.Decimal("0.00")],
+        "kind": pa.array(["a", "b", None, "a"]).dictionary_encode(),
+        "text": ['a "quoted", one', "two\nlines", "größe", " padded "],
+        "lasted": pa.array([1500, None, 0, 250], pa.duration("ms")),
+    }
+)
+FURTHER = TABLE.slice(0, 2)
+CSV = "zip,n\n00501,1\n02139,2\n"
+ROWS = [{"zip": 501, "n": 1}, {"zip": 2139, "n": 2}]
+
+
+def post(**arguments):
+    """Make a task of these arguments, render it and run it."""
+    task = QCachePostOperator(task_id="post", **{"key": "zips", **arguments})
+    task.render_template_fields({"ds": "2024-05-01"})
+    return task.execute({})
+
+
+COMPRESSIONS = {"": bytes, ".gz": gzip.compress, ".zst": lambda data: pa.compress(data, "zstd", asbytes=True)}
+
+
+def parquet(table: pa.Table) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(table, sink, row_group_size=3)
+    return sink.getvalue()
+
+
+def feather(table: pa.Table) -> bytes:
+    sink = io.BytesIO()
+    pyarrow.feather.write_feather(table, sink)
+    return sink.getvalue()
+
+
+def arrow_stream(table: pa.Table) -> bytes:
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table, max_chunksize=3)
+    return sink.getvalue()
+
+
+COLUMNAR = {".parquet": parquet, ".feather": feather, ".arrows": arrow_stream}
+
+
+def assert_stored(rows, *tables):
+    """What a node answers is what the tables hold, by the rules of docs/tables.md."""
+    wanted = pa.concat_tables(tables, promote_options="permissive").to_pylist()
+    assert len(rows) == len(wanted)
+    for got, row in zip(rows, wanted, strict=True):
+        for name, value in row.items():
+            if isinstance(value, float) and math.isinf(value):
+                value = None  # noqa: PLW2901  # a node's JSON shows no infinity
+            assert is_as_stored(got[name], value, digits=10, as_json=False), (name, got[name], value)
+
+
+class Place:
+    """A directory on this machine, or of a storage."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def put(self, **files):
+        """Write files by name."""
+        for name, data in files.items():
+            (self.path / name).write_bytes(data)
+
+    def __str__(self):
+        return str(self.path)
+
+
+@pytest.fixture(params=["local", "remote"])
+def place(request, tmp_path, remote):
+    """An empty directory."""
+    if request.param == "local":
+        return Place(tmp_path)
+    remote.fs.mkdir("/operators/files")
+    return Place(remote / "files")
+
+
+class TestOneFile:
+    @pytest.mark.parametrize("compression", COMPRESSIONS)
+    @pytest.mark.parametrize("suffix", COLUMNAR)
+    def test_columnar(self, reader, place, suffix, compression):
+        (place.path / f"t{suffix}{compression}").write_bytes(
+            COMPRESSIONS[compression](COLUMNAR[suffix](TABLE))
+        )
+        result = post(source_path=f"{place}/t{suffix}{compression}", check_row_count=True)
+        assert result["rows"] == 4
+        assert_stored(reader("zips"), TABLE)
+
+    @pytest.mark.parametrize("compression", COMPRESSIONS)
+    def test_csv(self, reader, place, compression):
+        (place.path / f"t.csv{compression}").write_bytes(COMPRESSIONS[compression](CSV.encode()))
+        result = post(source_path=f"{place}/t.csv{compression}")
+        assert (result["rows"], result["bytes"]) == (2, len(CSV))
+        assert reader("zips") == pd.read_csv(io.StringIO(CSV)).to_dict("records")
+
+    @pytest.mark.parametrize("compression", COMPRESSIONS)
+    @pytest.mark.parametrize("name", ["t.json", "t.jsonl", "t.ndjson"])
+    def test_json(self, reader, place, name, compression):
+        rows = [{"a": n, "b": f"ö{n}]"} for n in range(3)]
+        data = json.dumps(rows) if name == "t.json" else "".join(json.dumps(row) + "\n" for row in rows)
+        (place.path / (name + compression)).write_bytes(COMPRESSIONS[compression](data.encode()))
+        assert post(source_path=f"{place}/{name}{compression}")["rows"] == 3
+        assert reader("zips") == rows
+
+    def test_gzip_of_several_members_and_zstd_of_several_frames(self, reader, tmp_path):
+        for compression in (".gz", ".zst"):
+            compress = COMPRESSIONS[compression]
+            path = tmp_path / f"t.csv{compression}"
+            path.write_bytes(compress(CSV[:9].encode()) + compress(CSV[9:].encode()))
+            post(source_path=path)
+            assert reader("zips") == ROWS
+
+    def test_format_where_the_name_tells_none(self, reader, tmp_path):
+        (tmp_path / "a").write_bytes(parquet(TABLE))
+        (tmp_path / "b.txt.gz").write_bytes(gzip.compress(CSV.encode()))
+        post(source_path=tmp_path / "a", source_format="parquet")
+        assert_stored(reader("zips"), TABLE)
+        post(source_path=tmp_path / "b.txt.gz", source_format="csv")
+        assert reader("zips") == ROWS
+        (tmp_path / "b.txt").write_bytes(CSV.encode())
+        post(source_path=tmp_path / "b.txt", content_type="text/csv")
+        with pytest.raises(AirflowFailException, match=r"b\.txt.*\.csv, \.json.*\.parquet.*source_format"):
+            post(source_path=tmp_path / "b.txt")
+
+    def test_a_csv_s_types_are_the_node_s_unless_given(self, reader, tmp_path):
+        (tmp_path / "t.csv").write_text(CSV)
+        post(source_path=tmp_path / "t.csv", column_types={"zip": "string"}, stand_in_columns={"c": "'US'"})
+        assert [row["zip"] for row in reader("zips")] == ["00501", "02139"]
+
+    def test_column_types_come_before_a_schema_s(self, reader, tmp_path):
+        pq.write_table(TABLE, tmp_path / "t.parquet")
+        post(source_path=tmp_path / "t.parquet", column_types={"n": "string", "price": "string"})
+        assert [(row["n"], row["price"]) for row in reader("zips")[:2]] == [("1", "1.50"), ("2", None)]
+
+    def test_sent_as_json_keeps_the_empty_string(self, reader, tmp_path):
+        pq.write_table(pa.table({"a": ["", None]}), tmp_path / "t.parquet")
+        post(source_path=tmp_path / "t.parquet", content_type="application/json")
+        assert reader("zips") == [{"a": ""}, {"a": None}]
+
+    def test_an_index_without_a_name_is_dropped_as_with_a_frame(self, reader, tmp_path):
+        frame = pd.DataFrame({"a": [1, 2]}, index=["x", "y"])
+        frame.to_parquet(tmp_path / "t.parquet")
+        post(source_path=tmp_path / "t.parquet")
+        assert reader("zips") == [{"a": 1}, {"a": 2}]
+        frame.rename_axis("name").to_parquet(tmp_path / "t.parquet")
+        post(source_path=tmp_path / "t.parquet")
+        assert reader("zips") == [{"a": 1, "name": "x"}, {"a": 2, "name": "y"}]
+
+    def test_names_that_look_like_globs_are_names_where_they_exist(self, reader, place):
+        (place.path / "a[1].csv").write_bytes(CSV.encode())
+        post(source_path=f"{place}/a[1].csv")
+        assert reader("zips") == ROWS
+
+
+class TestOneTableOfMany:
+    @pytest.mark.parametrize("suffix", COLUMNAR)
+    @pytest.mark.parametrize("as_path", ["{}", "{}/*", "{}/**/t*"])
+    def test_columnar(self, reader, place, suffix, as_path):
+        """In the order of their names; what others left beside them is no data."""
+        place.put(**{f"t2{suffix}": COLUMNAR[suffix](FURTHER), f"t1{suffix}": COLUMNAR[suffix](TABLE)})
+        place.put(**{"_SUCCESS": b"", ".t1.crc": b"junk"})
+        assert post(source_path=as_path.format(place))["rows"] == 6
+        assert_stored(reader("zips"), TABLE, FURTHER)
+
+    def test_csv(self, reader, place):
+        """One header; a file may end without a line break, have a BOM, CRLF or quotes, or no rows."""
+        files = {
+            "a.csv": b"zip,n\n00501,1",
+            "b.csv": b'\xef\xbb\xbf"zip",n\r\n02139,2\r\n\r\n',
+            "c.csv.gz": gzip.compress(b"zip,n"),
+            "d.csv": b'\nzip,n\n"10115\n",3\n',
+        }
+        place.put(**files)
+        post(source_path=str(place), column_types={"zip": "string"})
+        texts = [gzip.decompress(data) if name.endswith("gz") else data for name, data in files.items()]
+        frames = [pd.read_csv(io.BytesIO(data), dtype={"zip": str}) for data in texts]
+        assert reader("zips") == pd.concat(frames).to_dict("records")
+
+    @pytest.mark.parametrize("suffix", [".json", ".jsonl"])
+    def test_json(self, reader, place, suffix):
+        rows = [[{"a": 1, "b": "]"}], [], [{"a": 2, "b": "x"}, {"a": 3, "b": "[1, 2]"}]]
+        for number, of_file in enumerate(rows):
+            data = json.dumps(of_file) if suffix == ".json" else "\n".join(map(json.dumps, of_file))
+            (place.path / f"{number}{suffix}").write_bytes(data.encode())
+        assert post(source_path=str(place))["rows"] == 3
+        assert reader("zips") == sum(rows, [])
+
+    def test_types_that_differ_by_file_alone(self, reader, tmp_path):
+        """Nulls alone have no type, and a library picks widths by what it sees."""
+        one = pa.table(
+            {"a": pa.nulls(1), "t": pa.array(["x"], pa.string()), "k": _dictionary(["x"], pa.int8())}
+        )
+        other = pa.table(
+            {"a": [2], "t": pa.array(["y"], pa.large_string()), "k": _dictionary(["y"], pa.int32())}
+        )
+        for number, table in enumerate((one, other, one)):
+            pq.write_table(table, tmp_path / f"{number}.parquet")
+        post(source_path=tmp_path)
+        assert reader("zips") == [
+            {"a": None, "t": "x", "k": "x"},
+            {"a": 2, "t": "y", "k": "y"},
+            {"a": None, "t": "x", "k": "x"},
+        ]
+
+
+def _dictionary(words, index):
+    return pa.DictionaryArray.from_arrays(pa.array(range(len(words)), index), words)
+
+
+class TestWhatIsRefused:
+    """The old table stays, and nothing is sent where it can be known before."""
+
+    @pytest.fixture(autouse=True)
+    def old_table(self, nodes, reader):
+        post(content=CSV)
+        yield
+        assert reader("zips") == ROWS
+
+    @pytest.mark.parametrize(
+        ("further", "said"),
+        [
+            (pa.table({"a": [1.5], "b": ["x"]}), r"2\.parquet.*column 'a' is double, and int64"),
+            (
+                pa.table({"a": [1], "c": ["x"]}),
+                r"2\.parquet.*column 2 is 'c', and .*1\.parquet has 'b' there",
+            ),
+            (pa.table({"a": [1]}), r"2\.parquet.*column 'b' is not in it, as in .*1\.parquet"),
+            (pa.table({"a": [1], "b": ["x"], "c": [1]}), r"2\.parquet.*3 is 'c', and .* has no such column"),
+        ],
+    )
+    def test_schemas_that_differ(self, place, further, said):
+        place.put(**{"1.parquet": parquet(pa.table({"a": [1], "b": ["x"]})), "2.parquet": parquet(further)})
+        with pytest.raises(InvalidTable, match=said) as caught:
+            post(source_path=str(place))
+        assert caught.value.column
+        assert not caught.value.attempts
+
+    @pytest.mark.parametrize(
+        ("header", "said"),
+        [
+            (b"a,c\n1,2\n", r"2\.csv: column 2 of its header is 'c', and .*1\.csv has 'b' there"),
+            (b"b,a\n1,2\n", r"2\.csv: column 1 of its header is 'b'"),
+            (b"a\n1\n", r"2\.csv: column 'b' is not in its header"),
+            (b"a,b,c\n1,2,3\n", r"2\.csv: column 3 of its header is 'c'.*no such column"),
+            (b"", r"2\.csv: the table is empty"),
+        ],
+    )
+    def test_headers_that_differ(self, place, header, said):
+        place.put(**{"1.csv": b"a,b\n1,2\n", "2.csv": header})
+        with pytest.raises(InvalidTable, match=said):
+            post(source_path=str(place))
+
+    def test_a_bad_file_late_in_a_directory(self, place):
+        """Its fault shows when the files before it were sent."""
+        rows = b"1,2\n" * 100_000
+        bad = {
+            "csv": {"1.csv": b"a,b\n" + rows, "2.csv": b"a,b\n1,2\n1,2,3\n"},
+            "open quote": {"1.csv": b"a,b\n" + rows, "2.csv": b'a,b\n1,"2\n', "3.csv": b"a,b\n1,2\n"},
+            "cut gzip": {"1.csv": b"a,b\n" + rows, "2.csv.gz": gzip.compress(b"a,b\n" + rows)[:-20]},
+            "jsonl": {"1.jsonl": b'{"a": 1}\n' * 100_000, "2.jsonl": b'{"a": 1}\n{"a": \n1}'},
+            "json": {"1.json": b"[" + b'{"a": 1},' * 100_000 + b"{}]", "2.json": b'[{"a": 1}'},
+        }
+        said = {
+            "csv": r"2\.csv: row 2 .* more fields",
+            "open quote": r"2\.csv: .*ends inside a quoted field",
+            "cut gzip": r"2\.csv\.gz: its gzip",
+            "jsonl": r"2\.jsonl: line 2: it is not JSON",
+            "json": r"2\.json: .*ends in the middle",
+        }
+        for name, files in bad.items():
+            directory = place.path / name.replace(" ", "_")
+            if isinstance(directory, Path):
+                directory.mkdir()
+            else:
+                directory.fs.mkdir(directory.path)
+            for file, data in files.items():
+                (directory / file).write_bytes(data)
+            with pytest.raises(InvalidTable, match=said[name]):
+                post(source_path=str(directory))
+
+    def test_a_parquet_file_that_is_damaged_where_its_data_is(self, tmp_path):
+        pq.write_table(pa.table({"a": range(200_000)}), tmp_path / "1.parquet", use_dictionary=False)
+        pq.write_table(pa.table({"a": range(200_000)}), tmp_path / "2.parquet", use_dictionary=False)
+        data = bytearray((tmp_path / "2.parquet").read_bytes())
+        data[4:2000] = b"\xff" * 1996
+        (tmp_path / "2.parquet").write_bytes(data)
+        with pytest.raises(InvalidTable, match=r"2\.parquet: it cannot be read"):
+            post(source_path=tmp_path)
+
+    def test_a_value_is_found_in_its_file(self, tmp_path):
+        pq.write_table(pa.table({"a": range(70_000)}), tmp_path / "1.parquet")
+        pq.write_table(pa.table({"a": [1, None, 2**60]}), tmp_path / "2.parquet")
+        with pytest.raises(
+            InvalidTable, match=r"column 'a', row 70003: .*\(row 3 of .*2\.parquet\)"
+        ) as caught:
+            post(source_path=tmp_path)
+        assert (caught.value.row, caught.value.column) == (70_003, "a")
+
+    @pytest.mark.parametrize(
+        ("name", "data", "said"),
+        [
+            ("t.parquet", b"PAR1", "t.parquet: it cannot be read as parquet"),
+            ("t.arrow", b"ARROW1 or so", "t.arrow: it cannot be read as arrow"),
+            ("t.arrows", b"no Arrow", "t.arrows: it cannot be read as arrow"),
+            ("t.feather", b"FEA1", "t.feather: it is Feather version 1"),
+            ("t.csv.gz", b"no gzip", "t.csv.gz: its gzip cannot be read"),
+            ("t.csv.zst", b"no zstd", "t.csv.zst: it cannot be read"),
+            ("t.json", b'{"a": 1}\n', "t.json: .*source_format='jsonl'"),
+            ("t.jsonl", b'[{"a": 1}]', "t.jsonl: line 1: list where an object belongs"),
+            ("t.jsonl", b'{"a": 1}\n{"a": 36893488147419103232}', "t.jsonl: line 2: 36893488147419103232"),
+            ("t.jsonl", b'{"a": 1 \n "b": 2}', "t.jsonl: line 1: it is not JSON"),
+            ("t.jsonl", b'{"a": "\xff"}', "t.jsonl: line 1: it is not UTF-8"),
+            ("t.parquet", parquet(pa.table({"l": [[1]]})), r"column 'l': list.*t\.parquet"),
+        ],
+    )
+    def test_what_is_not_what_it_says(self, place, name, data, said):
+        (place.path / name).write_bytes(data)
+        with pytest.raises(InvalidTable, match=said):
+            post(source_path=f"{place}/{name}")
+
+    @pytest.mark.parametrize("named", ["", "/*.csv", "/missing.csv", "/missing/"])
+    def test_nothing_there(self, place, named):
+        place.put(**{"_SUCCESS": b""})
+        with pytest.raises(FileNotFoundError, match=str(place).rpartition("/")[2]):
+            post(source_path=f"{place}{named}")
+
+    def test_directories_in_a_directory(self, tmp_path, remote):
+        """They are told of, rather than left out."""
+        (tmp_path / "more").mkdir()
+        (remote / "files" / "more").mkdir(parents=True)
+        for path in (tmp_path, remote / "files"):
+            with pytest.raises(AirflowFailException, match=r"directories are in it \(more\)"):
+                post(source_path=str(path))
+
+    def test_formats_that_differ(self, place):
+        place.put(**{"1.csv": CSV.encode(), "2.parquet": parquet(TABLE)})
+        with pytest.raises(AirflowFailException, match=r"2\.parquet is parquet, and .*1\.csv is csv"):
+            post(source_path=str(place))
+
+    def test_arguments_that_are_nothing_for_the_files(self, tmp_path):
+        (tmp_path / "t.csv").write_text(CSV)
+        (tmp_path / "t.json").write_text("[]")
+        for arguments in (
+            {"source_path": tmp_path / "t.csv", "content_type": "application/json"},
+            {"source_path": tmp_path / "t.json", "column_types": {"a": "enum"}},
+            {"source_path": tmp_path / "t.csv", "headers": {"Content-Encoding": "gzip"}},
+        ):
+            with pytest.raises(AirflowFailException):
+                post(**arguments)
+
+
+class TestOneTableForEach:
+    def test_by_stem(self, reader, place, told):
+        files = {"a-1.csv.gz": gzip.compress(CSV.encode()), "b_2.parquet": parquet(TABLE), "c.json": b"[]"}
+        place.put(**files)
+        result = post(key="t_{stem}_{{ ds }}", source_path=f"{place}/*[12].*", check_row_count=True)
+        assert (
+            json.loads(json.dumps(result)).items()
+            >= {
+                "tables": 2,
+                "rows": 6,
+                "failed_over": [],
+                "may_hold_old": {},
+                "attempts": 0,
+            }.items()
+        )
+        assert reader("t_a-1_2024-05-01") == ROWS
+        assert_stored(reader("t_b_2_2024-05-01"), TABLE)
+        assert told()[-1][1].startswith("Stored 2 tables: 6 rows, ")
+
+    def test_by_directory(self, reader, place):
+        for name in ("north", "south"):
+            directory = place.path / name
+            if isinstance(directory, Path):
+                directory.mkdir()
+            (directory / "part-0.csv").write_bytes(CSV.encode())
+        assert post(key="sales_{parent}", source_path=f"{place}/*/part-*.csv")["tables"] == 2
+        assert reader("sales_north") == reader("sales_south") == ROWS
+
+    def test_a_failover_is_told_and_require_home_fails(self, nodes, tmp_path):
+        for number in range(20):
+            (tmp_path / f"{number}.csv").write_text(CSV)
+        nodes.kill(1)
+        result = post(key="k{stem}", source_path=tmp_path)
+        assert result["tables"] == 20
+        homes = [key for key in (f"k{n}" for n in range(20)) if nodes.urls[1] == node_for_key(nodes, key)]
+        assert sorted(result["failed_over"]) == sorted(homes) != []
+        with pytest.raises(StoredOnFailover, match="require_home") as caught:
+            post(key="k{stem}", source_path=tmp_path, require_home=True)
+        assert sorted(caught.value.result["failed_over"]) == sorted(homes)
+
+    @pytest.mark.parametrize(
+        ("names", "key", "said"),
+        [
+            (["a.csv", "b c.csv"], "{stem}", r"b c\.csv: 'b c' is no key"),
+            (["a.csv", "a.json"], "{stem}", r"a\.csv and .*a\.json would both be stored under 'a'"),
+            (["a.csv", "b.csv"], "{parent}", "would both be stored under"),
+        ],
+    )
+    def test_keys_are_looked_at_before_anything_is_stored(self, nodes, place, names, key, said):
+        place.put(**dict.fromkeys(names, CSV.encode()))
+        post(key="a", content=CSV)
+        with pytest.raises(AirflowFailException, match=said) as caught:
+            post(key=key, source_path=str(place))
+        assert isinstance(caught.value.__cause__, InvalidKey)
+
+    def test_formats_are_looked_at_before_anything_is_stored(self, nodes, reader, place):
+        place.put(**{"not_yet.csv": CSV.encode(), "b.xml": b""})
+        with pytest.raises(AirflowFailException, match=r"b\.xml"):
+            post(key="{stem}", source_path=str(place))
+        assert reader("not_yet") is None
+
+    def test_one_that_fails_keeps_its_old_table_and_the_others_are_stored(self, nodes, reader, place):
+        post(key="b", content="a\n1\n")
+        place.put(**{"a.csv": CSV.encode(), "b.csv": b"a\n1,2\n", "c.parquet": b"", "d.csv": CSV.encode()})
+        with pytest.raises(BulkError, match="2 of 4") as caught:
+            post(key="{stem}", source_path=str(place))
+        assert sorted(caught.value.report.failed) == ["b", "c"]
+        assert reader("a") == reader("d") == ROWS
+        assert reader("b") == [{"a": 1}]
+
+
+def node_for_key(nodes, key):
+    with QClient(nodes.urls) as client:
+        return client.node_for_key(key)
+
+
+FRAMES = {
+    "pandas": lambda table: table.to_pandas(),
+    "polars": pl.from_arrow,
+    "pyarrow": lambda table: table,
+    "a batch": lambda table: table.combine_chunks().to_batches()[0],
+    "a reader": lambda table: table.to_reader(max_chunksize=2),
+    "duckdb": lambda table: duckdb.connect().from_arrow(table),
+    "dicts": lambda table: table.to_pylist(),
+}
+IN_FRAMES = TABLE.select(["zip", "n", "flag", "at", "day", "text"])
+
+
+class TestFrames:
+    @pytest.mark.parametrize("form", FRAMES)
+    @pytest.mark.parametrize("source", ["content", "python_callable"])
+    def test_every_form(self, reader, form, source):
+        table = FRAMES[form](IN_FRAMES)
+        post(**{source: table if source == "content" else lambda: table}, check_row_count=True)
+        assert_stored(reader("zips"), IN_FRAMES)
+
+    def test_a_reader_is_good_for_one_attempt(self, nodes):
+        with pytest.raises(AirflowFailException, match="copies=2"):
+            post(content=TABLE.to_reader(), copies=2)
+
+    def test_types_and_stand_ins(self, reader):
+        frame = pd.DataFrame({"n": [1]})
+        post(content=frame, column_types={"n": "string"}, stand_in_columns={"c": "'US'"}, compression="gzip")
+        assert reader("zips") == [{"n": "1", "c": "US"}]
+
+    def test_dicts_are_typed(self, reader):
+        """As CSV with its types, unless JSON is asked for."""
+        rows = [{"zip": "00501", "t": ""}]
+        post(content=rows)
+        assert reader("zips") == [{"zip": "00501", "t": None}]
+        post(content=rows, content_type="application/json")
+        assert reader("zips") == rows
+
+    def test_a_frame_is_shown_in_a_few_words(self):
+        task = QCachePostOperator(task_id="post", key="k", content=pd.DataFrame({"a": [1]}))
+        assert str(task.content) == "pandas DataFrame"
+
+    def test_what_a_load_callable_returns(self, nodes, reader, tmp_path):
+        pq.write_table(IN_FRAMES, tmp_path / "t.parquet")
+        for number, load in enumerate(
+            (IN_FRAMES.to_pandas, lambda: tmp_path / "t.parquet", IN_FRAMES.to_reader)
+        ):
+            task = QCacheQueryOperator(
+                task_id="query",
+                key=f"loaded{number}",
+                query={},
+                load_callable=load,
+                column_types={"n": "string"},
+            )
+            rows = task.execute({})
+            assert [row["n"] for row in rows] == ["1", "2", "3", "4"]
+            assert rows == reader(f"loaded{number}")
+
+    def test_a_series_is_no_table(self, nodes):
+        with pytest.raises(AirflowFailException, match="Series is one column and no table"):
+            post(content=pl.Series("a", [1]))
+
+
+def test_files_are_read_anew_for_the_next_node(nodes, reader, place):
+    place.put(**{"a.csv": CSV.encode(), "b.csv": CSV.encode()})
+    (place.path / "t.parquet").write_bytes(parquet(TABLE))
+    home = post(content=CSV)["home_node"]
+    nodes.kill(nodes.urls.index(home))
+    assert post(source_path=f"{place}/*.csv")["failed_over"]
+    assert reader("zips") == ROWS * 2
+    assert post(source_path=f"{place}/*.parquet", copies=2)["rows"] == 4
+    assert_stored(reader("zips"), TABLE)
+
+
+def test_a_dev_node_answers_the_same(dev: Server, monkeypatch, tmp_path):
+    from tests.operators.conftest import connect
+
+    url = f"http://127.0.0.1:{dev.port}"
+    connect(monkeypatch, [url])
+    pq.write_table(TABLE, tmp_path / "1.parquet")
+    pq.write_table(FURTHER, tmp_path / "2.parquet")
+    post(source_path=tmp_path, check_row_count=True)
+    assert_stored(QCacheQueryOperator(task_id="query", key="zips", query={}).execute({}), TABLE, FURTHER)
