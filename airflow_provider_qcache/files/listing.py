@@ -57,7 +57,8 @@ def find_files(path: Any) -> list[File]:
         ValueError: the directory has directories in it.
         OSError: and whatever the storage raises.
     """
-    return _local_files(path) if isinstance(path, Path) else _stored_files(path)
+    # Of the class: the path itself would connect. Some versions of ObjectStoragePath are pathlib's too.
+    return _stored_files(path) if hasattr(type(path), "fs") else _local_files(path)
 
 
 def _local_files(path: Path) -> list[File]:

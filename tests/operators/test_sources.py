@@ -25,7 +25,7 @@ from airflow_provider_qcache.operators.qcache import QCachePostOperator, QCacheQ
 from tests.client.tabular import is_as_stored
 from tests.servers import Server
 
-NOON = dt.datetime(2024, 5, 6, 12)
+NOON = dt.datetime(2024, 5, 6, 12)  # noqa: DTZ001  # a time without a zone is meant
 TABLE = pa.table(
     {
         "zip": ["00501", "02139", "nan", None],
@@ -222,7 +222,7 @@ class TestOneTableOfMany:
             data = json.dumps(of_file) if suffix == ".json" else "\n".join(map(json.dumps, of_file))
             (place.path / f"{number}{suffix}").write_bytes(data.encode())
         assert post(source_path=str(place))["rows"] == 3
-        assert reader("zips") == sum(rows, [])
+        assert reader("zips") == [row for of_file in rows for row in of_file]
 
     def test_types_that_differ_by_file_alone(self, reader, tmp_path):
         """Nulls alone have no type, and a library picks widths by what it sees."""
@@ -359,7 +359,7 @@ class TestWhatIsRefused:
 
     @pytest.mark.parametrize("named", ["", "/*.csv", "/missing.csv", "/missing/"])
     def test_nothing_there(self, place, named):
-        place.put(**{"_SUCCESS": b""})
+        place.put(_SUCCESS=b"")
         with pytest.raises(FileNotFoundError, match=str(place).rpartition("/")[2]):
             post(source_path=f"{place}{named}")
 
