@@ -1,0 +1,111 @@
+"""Files of any size are never whole in memory: what they add to the process does not grow with them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+MEMORY = """
+    import gzip, os, sys
+    from pathlib import Path
+    import numpy as np
+    import pyarrow as pa, pyarrow.parquet as pq
+    from fsspec.implementations.local import LocalFileSystem
+    from airflow_provider_qcache.client import QClient
+    from airflow_provider_qcache.files.tables import table_in
+    from tests.client.faults import Node, head
+
+    ROWS = int(os.environ.get("QCACHE_MEMORY_ROWS", 3_000_000))
+
+    def resident(name):
+        return int(next(l for l in open("/proc/self/status") if l.startswith(name)).split()[1]) * 1024
+
+    def forget_the_peak():
+        pa.default_memory_pool().release_unused()
+        Path("/proc/self/clear_refs").write_text("5")
+        return resident("VmRSS")
+
+    class Storage:
+        protocol = "file"
+        fs = LocalFileSystem()
+
+        def __init__(self, path):
+            self.path = str(path)
+
+    def take(peer, request):
+        tail, peer._buffer = peer._buffer[-5:], b""
+        buffer = bytearray(1 << 16)
+        while not tail.endswith(b"0\\r\\n\\r\\n"):
+            count = peer.sock.recv_into(buffer)
+            tail = (tail + bytes(buffer[max(0, count - 5):count]))[-5:]
+        peer.send(head(201, 0))
+
+    def compressed(path):
+        data = path.read_bytes()
+        path.with_name(path.name + ".gz").write_bytes(gzip.compress(data, 1))
+        path.with_name(path.name + ".zst").write_bytes(pa.compress(data, "zstd", asbytes=True))
+
+    def write(directory, rows):
+        directory.mkdir()
+        random = np.random.default_rng(0)
+        for part in range(2):
+            table = pa.table({
+                "n": random.integers(0, 2**50, rows // 2), "x": random.random(rows // 2),
+                "t": pa.array(random.integers(0, 2**60, rows // 2)).cast(pa.string()),
+            })
+            pq.write_table(table, directory / f"{part}.parquet", row_group_size=rows)
+            with pa.ipc.new_file(directory / f"{part}.arrow", table.schema) as file:
+                file.write_table(table, max_chunksize=65536)
+            row = b'{"n": 1234567890123, "t": "some text to make the row long"}'
+            with (directory / f"{part}.csv").open("wb") as file:
+                file.write(b"n,t\\n" + b"1234567890123,some text to make the row long\\n" * (rows // 10))
+            with (directory / f"{part}.jsonl").open("wb") as file:
+                file.write((row + b"\\n") * (rows // 10))
+            with (directory / f"{part}.json").open("wb") as file:
+                file.write(b"[" + (row + b",") * (rows // 10 - 1) + row + b"]")
+            compressed(directory / f"{part}.csv")
+            compressed(directory / f"{part}.parquet")
+
+    patterns = (
+        (Path, "*.parquet"), (Storage, "*.parquet"), (Path, "*.parquet.gz"), (Storage, "*.arrow"),
+        (Path, "*.csv"), (Storage, "*.csv.gz"), (Path, "*.csv.zst"), (Path, "*.jsonl"), (Path, "*.json"),
+    )
+    small, large = Path(sys.argv[1]) / "small", Path(sys.argv[1]) / "large"
+    write(small, 20_000)
+    write(large, ROWS)
+    with Node(take, read_bodies=False) as node, QClient([node.url], 5, 60, trust_env=False) as client:
+        for directory in (small, large):
+            for place, pattern in patterns:
+                before = forget_the_peak()
+                with table_in(place(directory / pattern)).upload() as upload:
+                    stored = client.post("key", upload)
+                grown = resident("VmHWM") - before
+                if directory is large:
+                    print(f"{place.__name__}:{pattern}", grown, stored.bytes)
+"""
+MOST = 64 << 20
+MOST_OF_TEXT = 8 << 20
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is read from /proc")
+def test_what_files_add_to_the_process_is_bounded(tmp_path: Path) -> None:
+    """The tables are larger than the bound several times, and a row group of Parquet is half a table."""
+    ran = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(MEMORY), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[2],
+        timeout=240,
+    )
+    assert ran.returncode == 0, ran.stderr
+    lines = [line.split() for line in ran.stdout.splitlines()]
+    assert len(lines) == 9
+    for name, grown, stored in lines:
+        most = MOST if "parquet" in name or "arrow" in name else MOST_OF_TEXT
+        assert int(stored) > 2 * most
+        assert int(grown) < most, ran.stdout
