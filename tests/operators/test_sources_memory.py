@@ -19,7 +19,7 @@ MEMORY = """
     from airflow_provider_qcache.files.tables import table_in
     from tests.client.faults import Node, head
 
-    ROWS = int(os.environ.get("QCACHE_MEMORY_ROWS", 3_000_000))
+    ROWS = int(os.environ.get("QCACHE_MEMORY_ROWS", 2_500_000))
 
     def resident(name):
         return int(next(l for l in open("/proc/self/status") if l.startswith(name)).split()[1]) * 1024
