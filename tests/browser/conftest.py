@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.browser.shown import OLD, Ui
 
@@ -71,5 +71,6 @@ def page(browser: Browser, ui: Ui) -> Iterator[Page]:
     """A window of an empty profile."""
     context = browser.new_context(viewport={"width": 1280, "height": 1100})
     context.set_default_timeout(PATIENCE * 1000)
+    expect.set_options(timeout=PATIENCE * 1000)
     yield context.new_page()
     context.close()
