@@ -36,6 +36,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(600))
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say once why tests were skipped."""
+    skipped = [report.longrepr for report in terminalreporter.getreports("skipped")]
+    if any(isinstance(why, tuple) and HOW_TO_GET_CHROMIUM in why[2] for why in skipped):
+        terminalreporter.write_line(f"The tests of the forms were skipped: {HOW_TO_GET_CHROMIUM}")
+
+
 @pytest.fixture(scope="session")
 def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]:
     """The Airflow of the session, where a test has started it."""

@@ -14,6 +14,9 @@ from airflow_provider_qcache.devnode import LocalCluster
 from tests.browser.shown import Ui
 from tests.browser.values import EXTRA_VALUES, STANDARD_VALUES
 
+MARGIN = 16
+"""Pixels below the last field of the picture."""
+
 LABELS = {field.name: field.label for field in STANDARD}
 KINDS = {field.name: field.kind for field in EXTRA}
 
@@ -184,7 +187,7 @@ def test_a_picture_of_the_form(page: Page, ui: Ui, tmp_path: Path) -> None:
     clip, last = form.dialog.bounding_box(), form.around("store_timeout").bounding_box()
     assert clip is not None
     assert last is not None
-    clip["height"] = last["y"] + last["height"] - clip["y"]
+    clip["height"] = last["y"] + last["height"] - clip["y"] + MARGIN
     picture = Path(os.environ.get("QCACHE_PICTURE") or tmp_path / "form.png")
     page.screenshot(path=picture, clip=clip, animations="disabled")
     assert 10_000 < picture.stat().st_size < 200_000
