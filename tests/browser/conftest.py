@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -46,9 +47,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(scope="session")
 def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]:
     """The Airflow of the session, where a test has started it."""
-    ui = Ui(tmp_path_factory.mktemp("ui"))
-    yield ui
-    ui.end()
+    with contextlib.closing(Ui(tmp_path_factory.mktemp("ui"))) as ui:
+        yield ui
 
 
 @pytest.fixture

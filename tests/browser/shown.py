@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -63,10 +64,19 @@ class Ui:
         self.said += said
         return self._process.returncode
 
-    def end(self) -> None:
-        """End it, if it runs."""
+    def close(self) -> None:
+        """End it, if it runs, and whatever of it a Ctrl-C does not."""
+        processes = self.processes()
         if self.is_running:
-            self.interrupt()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.interrupt()
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process.stdout.close()
 
     def processes(self) -> list[psutil.Process]:
         """Its processes: those below it, and those that have its directory in their environment."""

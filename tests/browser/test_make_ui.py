@@ -39,16 +39,13 @@ def test_ctrl_c_leaves_nothing(ui: Ui) -> None:
 
 
 def test_ctrl_c_while_it_starts_leaves_nothing(tmp_path: Path) -> None:
-    ui = Ui(tmp_path)
-    ui.start(until=START)
-    deadline = time.monotonic() + TIMEOUT
-    while not any("standalone" in process.cmdline() for process in ui.processes()):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    time.sleep(2)  # somewhere in the middle of it
-    processes = ui.processes()
-    assert ui.interrupt() == 0
-    assert left(ui, processes) == []
+    with contextlib.closing(Ui(tmp_path)) as ui:
+        ui.start(until=START)
+        time.sleep(2)  # somewhere in the middle of it
+        processes = ui.processes()
+        assert len(processes) > 3, "three nodes, and a part of Airflow"
+        assert ui.interrupt() == 0
+        assert left(ui, processes) == []
 
 
 def listening_elsewhere_than_on_loopback(processes: list[psutil.Process]) -> list[Any]:
