@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib.util
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -40,11 +41,14 @@ def table_of(name: str, value: Any, content_type: str | None, *, functions: bool
     Raises:
         TypeError, ValueError: for anything else, naming it.
         FileNotFoundError: nothing is at the path.
+        InvalidTable: a string that UTF-8 cannot carry.
     """
-    if isinstance(value, bytes | bytearray | memoryview | str):
+    if isinstance(value, str):
+        value = _encoded(name, value)
+    if isinstance(value, bytes | bytearray | memoryview):
         return Table(value, content_type or CSV, in_memory=True)
     if is_path(value):
-        return table_at(value, content_type)
+        return table_at(name, value, content_type)
     if is_frame(value):
         return Table(value, content_type, tells_itself=True)
     if isinstance(value, Sequence):
@@ -60,26 +64,56 @@ def table_of(name: str, value: Any, content_type: str | None, *, functions: bool
     raise TypeError(f"{name}: {type(value).__name__} is no table{hint}; {forms} is wanted")
 
 
-def path_of(value: Any) -> Any:
-    """A pathlib.Path for a local path or ``file:`` URL, an ObjectStoragePath for any other URL."""
+def _encoded(name: str, text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        from airflow_provider_qcache.client import InvalidTable  # noqa: PLC0415  # it loads requests
+
+        row = text.count("\n", 0, error.start)
+        said = f"{name}: line {row + 1} has the character {text[error.start]!r}, which UTF-8 cannot carry"
+        raise InvalidTable(said) from error
+
+
+def path_of(name: str, value: Any) -> Any:
+    """A pathlib.Path for a local path or ``file:`` URL, an ObjectStoragePath for any other URL.
+
+    Raises:
+        ValueError: it names no file, or a storage that this Airflow has no provider for; with ``name``.
+        Exception: whatever the storage raises.
+    """
     from airflow_provider_qcache.compat import ObjectStoragePath  # noqa: PLC0415  # it loads fsspec
 
+    path = value
     if not is_remote(value):
         text = os.fspath(value)
         if "://" not in text:
             return Path(text)
-        value = ObjectStoragePath(text)
-    if value.protocol in ("file", "local", ""):
-        return Path(value.path)
-    return value
+        try:
+            path = ObjectStoragePath(text)
+        except ValueError as error:
+            raise _no_storage(name, value, error) from error
+    if path.protocol in ("file", "local", ""):
+        return Path(path.path)
+    try:
+        path.fs  # noqa: B018  # found by the URL's scheme, which may be unknown
+    except ValueError as error:
+        raise _no_storage(name, value, error) from error
+    return path
 
 
-def table_at(path: Any, content_type: str | None, source_format: str | None = None) -> Table:
+def _no_storage(name: str, value: Any, error: Exception) -> ValueError:
+    return ValueError(f"{name}={str(value)!r}: {error}")
+
+
+def table_at(name: str, path: Any, content_type: str | None, source_format: str | None = None) -> Table:
     """The table in the files that a path names; see ``files.tables.table_in``."""
     from airflow_provider_qcache.files.tables import table_in  # noqa: PLC0415  # it loads requests
 
     return Table(
-        table_in(path_of(path), source_format, content_type=content_type), content_type, tells_itself=True
+        table_in(path_of(name, path), source_format, content_type=content_type),
+        content_type,
+        tells_itself=True,
     )
 
 
@@ -103,6 +137,8 @@ def sendable(table: Table, given: Mapping[str, Any]) -> Iterator[tuple[Any, str,
             check_description(table.content_type, headers, column_types, stand_ins)
             if compression == "lz4" and not table.in_memory:
                 raise ValueError("compression='lz4' is for bytes and strings; 'gzip' is for all tables")
+            if compression == "lz4" and importlib.util.find_spec("lz4") is None:
+                raise ValueError("compression='lz4' needs lz4, which is not installed here: the extra 'lz4'")
         yield table.body, table.content_type or CSV, table_headers(headers, column_types, stand_ins)
         return
     from airflow_provider_qcache.client.tables import table_upload  # noqa: PLC0415  # it loads requests

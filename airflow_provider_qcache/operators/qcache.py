@@ -24,7 +24,7 @@ from airflow_provider_qcache.operators._content import (
 )
 from airflow_provider_qcache.operators._failures import ends_the_task, fail_for_good, permanent
 from airflow_provider_qcache.operators._files import summary_of
-from airflow_provider_qcache.operators._output import for_xcom, publish
+from airflow_provider_qcache.operators._output import for_xcom, output_at, publish
 from airflow_provider_qcache.operators._wrapped import TableContent, named_callable, table_content
 from airflow_provider_qcache.operators.errors import NodesUnreachable, StoredOnFailover, TableMissing
 
@@ -234,7 +234,7 @@ class QCachePostOperator(QCacheOperator):
         content_type = given["content_type"]
         if given["source_path"] is not None:
             with permanent(ValueError):
-                return table_at(given["source_path"], content_type, given["source_format"])
+                return table_at("source_path", given["source_path"], content_type, given["source_format"])
         if given["content"] is not None:
             with permanent(ValueError, TypeError):
                 return table_of("content", given["content"].value, content_type)
@@ -250,7 +250,7 @@ class QCachePostOperator(QCacheOperator):
         with permanent(ValueError):
             tables: Sequence[tuple[str, Any]] = tables_in(
                 given["key"],
-                path_of(given["source_path"]),
+                path_of("source_path", given["source_path"]),
                 given["source_format"],
                 **{name: given[name] for name in described},
             )
@@ -432,6 +432,8 @@ class QCacheQueryOperator(QCacheOperator):
     def execute(self, context: Mapping[str, Any]) -> Any:
         """Query the table."""
         given = self._checked_arguments()
+        with permanent(ValueError):
+            output = None if given["output_path"] is None else output_at(given["output_path"])
         with self._connected(given) as hook:
             result, loaded = self._ask(hook, given)
         if result is None:
@@ -440,8 +442,8 @@ class QCacheQueryOperator(QCacheOperator):
         key = given["key"]
         found = f"{'Loaded and queried' if loaded else 'Queried'} table {key!r} on {_shown_node(result.node)}"
         found += f": {rules.counted(result.unsliced_result_len, 'row')} before offset and limit"
-        if given["output_path"] is not None:
-            publish(result.content, given["output_path"])
+        if output is not None:
+            publish(result.content, output)
             self.log.info(
                 "%s, %s bytes written to %s", found, f"{len(result.content):,}", given["output_path"]
             )
