@@ -66,7 +66,38 @@ def keys():
     return ["rows", "text"]
 
 
+@task
+def frame():
+    import pandas as pd
+
+    return pd.DataFrame({"zip": ["00501"], "text": [TEMPLATE]})
+
+
+def files(name):
+    import polars as pl
+
+    directory = Path(__file__).parent / "files"
+    directory.mkdir(exist_ok=True)
+    for stem in ("a", "b"):
+        pl.DataFrame({"zip": ["00501"], "text": [stem]}).write_parquet(directory / f"{stem}.parquet")
+    return pl.read_parquet(directory / f"{name}.parquet")
+
+
 with dag("store"):
+    QCachePostOperator(task_id="from_frame", key="frame", content=frame())
+    written = QCachePostOperator(
+        task_id="from_polars", key="polars", python_callable=files, op_args=["a"], compression="gzip"
+    )
+    written >> [
+        QCachePostOperator(
+            task_id="from_directory", key="files", source_path=f"{Path(__file__).parent}/files"
+        ),
+        QCachePostOperator(
+            task_id="from_each",
+            key="file_{stem}_{{ dag.dag_id }}",
+            source_path=f"file://{Path(__file__).parent}/files/*.parquet",
+        ),
+    ]
     QCachePostOperator(task_id="from_rows", key="rows", content=rows(20_000))
     QCachePostOperator(task_id="from_text", key="text", content=text())
     QCachePostOperator(task_id="from_path", key="path", content=path())
