@@ -69,8 +69,11 @@ def keys():
 @task
 def frame():
     import pandas as pd
+    from airflow import __version__
 
-    return pd.DataFrame({"zip": ["00501"], "text": [TEMPLATE]})
+    rows = [{"zip": "00501", "text": TEMPLATE}]
+    # The XCom of Airflow 2.11 knows the DataFrame of pandas before 3 only.
+    return rows if __version__.startswith("2") else pd.DataFrame(rows)
 
 
 def files(name):
