@@ -61,6 +61,9 @@ _log = logging.getLogger("airflow_provider_qcache.client")
 _LONGEST_RETRY_AFTER: Final = 60.0
 """Seconds of Retry-After that are obeyed where no deadline says how long there is."""
 
+_BETWEEN_STATUSES: Final = 0.05
+"""Seconds at least between two rounds of asking for a status: a refusal takes no time."""
+
 _SLICE: Final = 0.2
 """Seconds a wait goes on at most before it looks whether it was cancelled."""
 
@@ -80,7 +83,8 @@ class RequestRetry:
     """Seconds: the longest such wait."""
 
     wait_for_nodes: bool = False
-    """Where no node answers, wait until one does or the deadline passes, which is needed then."""
+    """Where no node answers, wait until one does or the deadline passes, which is needed then. The nodes are
+    asked again after such waits, of 0.05 s at least."""
 
     def __post_init__(self) -> None:
         if self.consecutive_error_count_limit is not None:
@@ -400,7 +404,7 @@ class _Run:
         engine = self.engine
         nodes = self.request.nodes
         if waits:
-            pause = min(self._random_wait(waits), max(0.0, self._left()))
+            pause = min(self._status_wait(waits), max(0.0, self._left()))
             self.sleep(pause)
             if self._left() <= 0:
                 raise self._no_cache(
@@ -449,7 +453,7 @@ class _Run:
                 self.stay = node
                 return
             waits += 1
-            pause = self._random_wait(waits)
+            pause = self._status_wait(waits)
             if engine.clock.now() + pause >= until:
                 end = "the deadline" if bounded else "one store timeout had passed"
                 raise self._uncertain(f"and the node's status was silent until {end}")
@@ -585,6 +589,9 @@ class _Run:
         return self.engine.rng.uniform(
             0.0, min(policy.wait_max, policy.wait_initial * 2.0 ** min(number - 1, 60))
         )
+
+    def _status_wait(self, number: int) -> float:
+        return max(_BETWEEN_STATUSES, self._random_wait(number))
 
     # Errors.
 

@@ -7,7 +7,13 @@ from contextlib import contextmanager
 
 import pytest
 
-from airflow_provider_qcache.client import HomeNodeUnavailable, QClient
+from airflow_provider_qcache.client import (
+    HomeNodeUnavailable,
+    NoCacheAvailable,
+    QClient,
+    RequestRetry,
+    StoreUncertain,
+)
 from airflow_provider_qcache.client.errors import Outcome
 from airflow_provider_qcache.client.nodes import NodeState
 from airflow_provider_qcache.client.outcome import Kind
@@ -128,3 +134,16 @@ def test_a_node_is_gone_to_a_delete_only_if_it_refuses_this_one() -> None:
         with silent_at(port):
             # The deadline ends the probe; what the node did before says nothing of now.
             assert client.delete("k", all_nodes=True).outcomes == {node: "unreachable"}
+
+
+# Waits of nothing.
+
+
+@pytest.mark.parametrize("kind", [Kind.QUERY, Kind.STORE])
+def test_a_policy_without_waits_does_not_ask_for_statuses_without_end(kind: Kind) -> None:
+    policy = RequestRetry(wait_initial=0, wait_max=0, wait_for_nodes=True)
+    met = Outcome.REFUSED if kind is Kind.QUERY else Outcome.TIMEOUT
+    world = World([Meets(met)], [Meets(Outcome.CLOSED)], policy=policy)
+    with pytest.raises(NoCacheAvailable if kind is Kind.QUERY else StoreUncertain):
+        world.run(kind, 5.0)
+    assert 50 < len(world.clock.slept) <= 101
