@@ -44,7 +44,13 @@ from airflow_provider_qcache.client.results import (
 )
 from airflow_provider_qcache.client.retry import Engine, Request, RequestRetry, Span, home_unavailable
 from airflow_provider_qcache.client.ring import Ring
-from airflow_provider_qcache.client.transport import Failure, Limit, NodeTransport, TransportSettings
+from airflow_provider_qcache.client.transport import (
+    Failure,
+    Limit,
+    NodeTransport,
+    TransportSettings,
+    check_auth,
+)
 from airflow_provider_qcache.client.upload import Upload, update_headers
 
 if TYPE_CHECKING:
@@ -102,7 +108,8 @@ class QClient:
         wins over
             the environment's.
         cert: A client certificate: the path of a file with the key in it, or (certificate, key).
-        auth: (login, password) for basic auth, or anything requests takes for auth; asked once per node.
+        auth: (login, password) for basic auth, neither with a ':', or anything requests takes for auth;
+            asked once per node.
         consecutive_error_count_limit: Failed requests that end an operation. Each operation counts for
         itself.
         trust_env: Look up proxies, the CA bundle and netrc in the environment, once per node.
@@ -154,6 +161,7 @@ class QClient:
             )
         if isinstance(auth, list):
             auth = tuple(auth)
+        check_auth(auth)
         self._ring = Ring(node_list)
         self._clock: Clock = SystemClock()
         self._deadline = deadline
@@ -802,6 +810,7 @@ class QClient:
                     limit,
                     body_wanted=payload.method != "DELETE",
                     fresh=fresh,
+                    anonymous=payload.anonymous,
                 )
             turn = payload.turns[node] if payload.turns is not None else None
             if turn is not None:
@@ -833,10 +842,28 @@ class QClient:
             if self._clock.now() >= limit.deadline:
                 raise Failure(Outcome.DEADLINE, Phase.CONNECT)
 
-    def _ask_status(self, node: str, span: Span, *, twice: bool) -> None:
+    def _ask_whether_it_lives(self, node: str, span: Span) -> None:
+        # Twice: a node that wakes up acts on what was sent before in the turn of its loop in which it answers
+        # first, and a store or delete that was given up must not come after one that follows.
+        try:
+            self._ask_status(node, span, twice=True)
+        except Failure as failure:
+            if failure.outcome is not Outcome.CLOSED or not self._transports[node].authorized:
+                raise
+            self._ask_whether_it_lives_anonymously(node, span)
+
+    def _ask_whether_it_lives_anonymously(self, node: str, span: Span) -> None:
+        # A living node hangs up on an Authorization it cannot parse, its status included.
+        try:
+            self._ask_status(node, span, twice=True, anonymous=True)
+        except Failure as failure:
+            if failure.outcome is not Outcome.UNAUTHORIZED:
+                raise
+
+    def _ask_status(self, node: str, span: Span, *, twice: bool, anonymous: bool = False) -> None:
         settings = self._settings
         end = min(span.deadline, self._clock.now() + settings.connect_timeout + settings.read_timeout)
-        payload = _Payload("GET", "/status", b"Accept-Encoding: identity\r\n")
+        payload = _Payload("GET", "/status", b"Accept-Encoding: identity\r\n", anonymous=anonymous)
         for _ in range(2 if twice else 1):
             answer = self._exchange(node, payload, Span(end, span.cancellations), fresh=False)
             if answer.status == 401:
@@ -850,9 +877,7 @@ class QClient:
                 )
 
     def _probe(self, node: str) -> None:
-        # Twice: a node that wakes up acts on what was sent before in the turn of its loop in which it answers
-        # first, and a store or delete that was given up must not come after one that follows.
-        self._ask_status(node, Span(_FOREVER, self._engine.cancellations), twice=True)
+        self._ask_whether_it_lives(node, Span(_FOREVER, self._engine.cancellations))
 
     def _check_node(self, node: str) -> None:
         if node in self._pool.failing:
@@ -892,7 +917,7 @@ class QClient:
 class _Payload:
     """What is sent, whichever node it goes to."""
 
-    __slots__ = ("body", "headers", "method", "target", "turns", "upload")
+    __slots__ = ("anonymous", "body", "headers", "method", "target", "turns", "upload")
 
     def __init__(
         self,
@@ -903,7 +928,9 @@ class _Payload:
         *,
         upload: Upload | None = None,
         turns: Mapping[str, threading.Lock] | None = None,
+        anonymous: bool = False,
     ) -> None:
+        self.anonymous = anonymous
         self.method = method
         self.target = target
         self.headers = headers
@@ -949,7 +976,7 @@ class _Wire:
         return self._client._exchange(node, request.payload, span, fresh=fresh)
 
     def status(self, node: str, span: Span) -> None:
-        self._client._ask_status(node, span, twice=True)
+        self._client._ask_whether_it_lives(node, span)
 
     def probe(self, nodes: Iterable[str]) -> None:
         self._client._prober.start(nodes)

@@ -555,10 +555,9 @@ class _Run:
         if times >= 2:
             raise ClosedWithoutAnswer(
                 f"{self.request.what}: {shown(node)} closes the connection on this request and answers its "
-                "status at "
-                "once, so that the request is to blame: a body larger than the node's cache, a head over 64 "
-                "KiB, or "
-                "an Authorization it cannot parse (a password with ':' in it).",
+                "status at once, so that the request is to blame: a body larger than the node's cache, a "
+                "head over 64 KiB, or an Authorization it cannot parse, such as one whose login or password "
+                "holds a ':' (look at the netrc, or at what auth gives).",
                 attempts=self.attempts,
             ) from met.cause
         self.stay = node

@@ -344,6 +344,24 @@ def _tls_context(settings: TransportSettings, *, verify: bool | str) -> ssl.SSLC
     return context
 
 
+def _check_credentials(where: str, login: Any, password: Any) -> None:
+    for name, value in (("login", login), ("password", password)):
+        colon: Any = b":" if isinstance(value, bytes) else ":"
+        if isinstance(value, str | bytes) and colon in value:
+            raise ValueError(
+                f"{where}: the {name} holds a ':', on which a node hangs up without an answer; one without "
+                "it is wanted"
+            )
+
+
+def check_auth(auth: Any) -> None:
+    """Raise ValueError, without the value, for basic auth that a node cannot parse."""
+    if isinstance(auth, tuple) and len(auth) == 2:
+        _check_credentials("auth", *auth)
+    elif isinstance(auth, requests.auth.HTTPBasicAuth) and not isinstance(auth, requests.auth.HTTPProxyAuth):
+        _check_credentials("auth", auth.username, auth.password)
+
+
 class NodeTransport:
     """One node: its connections, and everything about it that is looked up once.
 
@@ -361,6 +379,8 @@ class NodeTransport:
             raise ValueError(
                 f"node {shown(node)!r} has a query or a fragment; a URL of host, port and path is wanted"
             )
+        if settings.auth is None:
+            _check_credentials(f"node {shown(node)!r}", *requests.utils.get_auth_from_url(node))
         request = requests.Request("GET", node.rstrip("/") + "/qcache/status", auth=settings.auth).prepare()
         verify = settings.verify
         proxies: dict[str, str] = {}
@@ -385,15 +405,18 @@ class NodeTransport:
         self._tunnel = connection_requires_http_tunnel(
             self._pool.proxy, self._pool.proxy_config, parts.scheme
         )
-        head = b""
         fixed = {"Host": _host_header(parts.hostname, parts.port), "User-Agent": "airflow-provider-qcache"}
-        if "Authorization" in request.headers:
-            fixed["Authorization"] = request.headers["Authorization"]
         if self.proxied and not self._tunnel:
             fixed.update(pool.proxy_headers)
-        for name, value in fixed.items():
-            head += check_header(name, value)
-        self._head = head
+        self._anonymous_head = b"".join(check_header(name, value) for name, value in fixed.items())
+        self._head = self._anonymous_head
+        if "Authorization" in request.headers:
+            self._head += check_header("Authorization", request.headers["Authorization"])
+
+    @property
+    def authorized(self) -> bool:
+        """Whether requests carry an Authorization."""
+        return self._head is not self._anonymous_head
 
     def head_size(self, target: str, headers: bytes) -> int:
         """Bytes of the head of a request, the line and the blank one included."""
@@ -412,12 +435,14 @@ class NodeTransport:
         store: bool = False,
         body_wanted: bool = True,
         fresh: bool = False,
+        anonymous: bool = False,
     ) -> Answer:
         """Send one request and read its answer; raises Failure, Cancelled, or what ``stream`` raises.
 
         ``target`` is what follows ``base``, ``headers`` whole lines, ``stream`` a body in pieces of
         ``length`` bytes in all, or None to send it chunked. Of an answer whose body is not ``body_wanted``
-        no more is read than of an error's. ``fresh`` asks for a connection that was never used.
+        no more is read than of an error's. ``fresh`` asks for a connection that was never used, ``anonymous``
+        leaves Authorization out.
         """
         settings = self._settings
         pool = self._pool
@@ -441,7 +466,8 @@ class NodeTransport:
             sock.limit = limit
             limit.sock = sock
             limit.phase = Phase.SEND
-            head = f"{method} {self.base}{target} HTTP/1.1\r\n".encode("latin-1") + self._head + headers
+            own = self._anonymous_head if anonymous else self._head
+            head = f"{method} {self.base}{target} HTTP/1.1\r\n".encode("latin-1") + own + headers
             if store:
                 start = limit.now()
                 limit.stage_end = start + self.store_time(store_body_length)
