@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_qcache.client.clock import Clock
     from airflow_provider_qcache.client.nodes import NodePool
+    from airflow_provider_qcache.client.threads import Call
     from airflow_provider_qcache.client.transport import Answer
 
 _log = logging.getLogger("airflow_provider_qcache.client")
@@ -112,10 +113,14 @@ class Request:
 
 
 class Span(NamedTuple):
-    """When an operation ends: at a time on the clock, or when the count of cancellations is another."""
+    """When an operation ends.
+
+    That is at a time on the clock, when the count of cancellations is another, or with ``call``.
+    """
 
     deadline: float
     cancellations: int = 0
+    call: Call | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -183,6 +188,10 @@ class Engine:
         self.on_attempt_failed = on_attempt_failed
         self.cancellations = 0
         """Operations that began at another count have been cancelled."""
+
+    def is_cancelled(self, span: Span) -> bool:
+        """Whether an operation of that span is to end now."""
+        return self.cancellations != span.cancellations or (span.call is not None and span.call.cancelled)
 
     def run(self, request: Request, span: Span) -> Done:
         """Run one operation within its span; raises QClientException."""
@@ -315,7 +324,7 @@ class _Run:
     # Before a request.
 
     def _check_cancelled(self) -> None:
-        if self.engine.cancellations != self.span.cancellations:
+        if self.engine.is_cancelled(self.span):
             raise OperationCancelled(f"{self.request.what}: cancelled", attempts=self.attempts)
 
     def _check(self) -> None:
@@ -440,7 +449,7 @@ class _Run:
         waits = 0
         while True:
             try:
-                engine.wire.status(node, Span(until, self.span.cancellations))
+                engine.wire.status(node, self.span._replace(deadline=until))
             except Failure as failure:
                 if failure.outcome is Outcome.CANCELLED:
                     self._check_cancelled()
