@@ -466,8 +466,7 @@ class QClient:
             BodyNotRepeatable: a request failed, and the stream cannot be read again.
             QClientException: what ``post`` raises.
         """
-        self._begin(key)
-        span = self._end()
+        span = self._begin(key)
         with table_upload(
             table,
             content_type=content_type,
