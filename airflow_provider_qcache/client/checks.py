@@ -191,7 +191,10 @@ class CsvCheck:
             if lines:
                 if max(map(_commas_in, lines)) > self._most_commas:
                     self._complain(lines)
-                self.rows += len(lines) - sum(not line or not line.strip(b" \t") for line in lines)
+                blank = lines.count(b"")
+                if b"\n " in piece or b"\n\t" in piece:
+                    blank = sum(not line.strip(b" \t") for line in lines)
+                self.rows += len(lines) - blank
             self._row_commas = last.count(b",")
             self._row_filled = bool(last.strip(b" \t"))
             self._in_field = bool(last) and last[-1:] != b","
