@@ -461,6 +461,7 @@ class _Run:
         until = self.deadline if bounded else engine.clock.now() + engine.store_timeout(self.request)
         waits = 0
         while True:
+            ticket = engine.pool.ticket(node)
             try:
                 engine.wire.status(node, self.span._replace(deadline=until))
             except Failure as failure:
@@ -468,7 +469,7 @@ class _Run:
                     self._check_cancelled()
                 if failure.outcome is Outcome.REFUSED:
                     # Its process is gone, and whatever it had taken with it: another node may have the table.
-                    engine.pool.fail(node, engine.pool.ticket(node), str(self.attempts[-1]), gone=True)
+                    engine.pool.fail(node, ticket, str(self.attempts[-1]), gone=True)
                     self.stay = None
                     return
             else:
