@@ -19,6 +19,7 @@ from airflow_provider_qcache.client.errors import (
     Attempt,
     ClientClosed,
     DeadlineExceeded,
+    HomeNodeUnavailable,
     InvalidTable,
     MalformedQueryException,
     NoCacheAvailable,
@@ -337,12 +338,12 @@ class QClient:
             statistics = self._post(key, upload, span=span).statistics
             stores += 1
 
-    def delete(self, key: str, *, all_nodes: bool = False) -> DeleteResult | None:
+    def delete(self, key: str, *, all_nodes: bool = False) -> DeleteResult:
         """Delete the table under a key.
 
-        Without ``all_nodes`` the key's first living node is asked, as qclient does, and None returned; a
-        table that an earlier failover left elsewhere stays there. With it every configured node is asked,
-        failing ones too.
+        Without ``all_nodes`` the key's first living node is asked, as qclient does; a table that an earlier
+        failover left elsewhere stays there. The result has that node, and those before it in the key's order,
+        which are gone or unreachable. With ``all_nodes`` every configured node is asked, failing ones too.
 
         Raises:
             HomeNodeUnavailable: a stand-in deleted it and a node before it is silent (with ``confirm_miss``).
@@ -414,7 +415,7 @@ class QClient:
         call = Call()
         whole = self._span(call)
 
-        def remove(key: str, _: None, turns: Mapping[str, threading.Lock]) -> DeleteResult | None:
+        def remove(key: str, _: None, turns: Mapping[str, threading.Lock]) -> DeleteResult:
             del turns
             span = Span(self._begin(key).deadline, whole.cancellations, call)
             return self._delete(key, span, all_nodes=all_nodes)
@@ -559,9 +560,10 @@ class QClient:
 
     def _span(self, call: Call | None = None) -> Span:
         """When an operation that begins now ends."""
+        # First: a cancel() from here on ends it; and close() says that it closed before it counts one.
+        cancellations = self._engine.cancellations
         deadline = _FOREVER if self._deadline is None else self._clock.now() + self._deadline
-        # In this order: close() says that it closed before it counts a cancellation.
-        span = Span(deadline, self._engine.cancellations, call)
+        span = Span(deadline, cancellations, call)
         if self._closed:
             raise ClientClosed("the client was closed")
         return span
@@ -578,14 +580,15 @@ class QClient:
     def _order(self, key: str) -> Sequence[str]:
         return _Successors(self._ring, key)
 
-    def _confirm(self, request: Request, done: Done) -> None:
-        """Nothing is there, says a node: is it the one that would know?"""
+    def _confirm(self, request: Request, done: Done) -> HomeNodeUnavailable | None:
+        """Nothing is there, says a node. Gives, or raises, an error where it may not know."""
         if not done.unknown:
-            return
+            return None
         error = home_unavailable(request, done)
         if self._confirm_miss:
             raise error
         _log.warning("%s", error)
+        return error
 
     # Queries.
 
@@ -776,7 +779,7 @@ class QClient:
 
     # Deletes.
 
-    def _delete(self, key: str, span: Span, *, all_nodes: bool) -> DeleteResult | None:
+    def _delete(self, key: str, span: Span, *, all_nodes: bool) -> DeleteResult:
         if all_nodes:
             return self._delete_everywhere(key, span)
         request = Request(
@@ -787,8 +790,18 @@ class QClient:
             _Payload("DELETE", f"/dataset/{key}"),
         )
         done = self._engine.run(request, span)
-        self._confirm(request, done)
-        return None
+        error = self._confirm(request, done)
+        outcomes = {}
+        errors: dict[str, QClientException] = {}
+        for node in request.nodes:
+            if node == done.node:
+                outcomes[shown(node)] = DeleteOutcome.CONFIRMED
+                break
+            outcomes[shown(node)] = DeleteOutcome.GONE
+            if error is not None and node in done.unknown:
+                outcomes[shown(node)] = DeleteOutcome.UNREACHABLE
+                errors[shown(node)] = error
+        return DeleteResult(key=key, outcomes=outcomes, errors=errors)
 
     def _delete_on(self, key: str, node: str, span: Span) -> tuple[DeleteOutcome, QClientException | None]:
         request = Request(
