@@ -37,7 +37,7 @@ format: $(LINT_ENV)/ready  ## Mend what ruff can mend by itself.
 demo: $(TEST_ENV)/ready  ## Show three dev nodes at work: store, query, kill one, restart it.
 	@$(RUN) scripts/demo.py
 
-bench: $(TEST_ENV)/ready real-server  ## Compare the dev node's speed with the real server's.
+bench: $(TEST_ENV)/ready real-server  ## Measure the client, tables and the dev node beside what else does the same. ARGS=client: one of them.
 	@$(RUN) -m benchmarks $(ARGS)
 
 conformance: $(TEST_ENV)/ready real-server  ## Compare the dev node with the real server on 10,000 generated cases.
