@@ -1,0 +1,493 @@
+"""From an Airflow connection to what a client is made of. No file, network or Airflow is touched.
+
+A value is understood in every spelling that Airflow's forms, its URIs, its JSON and its command line give it:
+a URI makes a string of each, the form of 2.11 too and sends extras under a second, longer name when it tests,
+the form of 3.x stores null for what is not set and may end a list in an empty string.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import ipaddress
+import json
+import os
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, Protocol
+from urllib.parse import urlsplit
+
+from airflow_provider_qcache.connection_fields import CONN_TYPE, EXTRA, MAX_HOST, STANDARD, Field
+
+if TYPE_CHECKING:
+    from airflow_provider_qcache.client import RequestRetry
+
+_FIELDS: Final = {field.name: field for field in (*STANDARD, *EXTRA)}
+_EXTRA_NAMES: Final = tuple(field.name for field in EXTRA)
+_STANDARD_NAMES: Final = tuple(field.name for field in STANDARD)
+_PREFIX: Final = f"extra__{CONN_TYPE}__"
+"""What the form of Airflow 2.11 puts before the name of an extra field."""
+
+_FLAGS: Final = {
+    **dict.fromkeys(("true", "t", "yes", "y", "on", "1"), True),
+    **dict.fromkeys(("false", "f", "no", "n", "off", "0"), False),
+}
+_NUMBER: Final = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_SEPARATORS: Final = re.compile(r"[,\s]+")
+_NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
+_LONGEST_NUMBER: Final = 40
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+
+
+class InvalidConnection(ValueError):
+    """A connection that no client can be made of. It names the field, the value and what is allowed."""
+
+
+class AirflowConnection(Protocol):
+    """What is read of Airflow's Connection, of either version."""
+
+    conn_id: Any
+    host: Any
+    schema: Any
+    login: Any
+    password: Any
+    port: Any
+    extra: Any
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionSettings:
+    """A connection, read and checked. The fields are those of the connection; credentials are not shown."""
+
+    conn_id: str
+    nodes: tuple[str, ...]
+    auth: tuple[str, str] | None = dataclasses.field(default=None, repr=False)
+    connect_timeout: float
+    read_timeout: float
+    store_timeout: float | None
+    deadline: float
+    consecutive_error_count_limit: int
+    retry_wait_initial: float
+    retry_wait_max: float
+    wait_for_nodes: bool
+    confirm_miss: bool
+    verify: bool
+    ca_file: str | None
+    cert_file: str | None
+    key_file: str | None
+    trust_env: bool
+    allow_auth_over_http: bool
+    max_response_bytes: int
+
+    def client_arguments(
+        self, request_retry: RequestRetry | Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """The keyword arguments of a QClient.
+
+        Args:
+            request_retry: None for what the connection says, a RequestRetry in its place, or a mapping of a
+                RequestRetry's fields, each in the place of the connection's. A limit of failed requests that
+                is given here, and is not None, replaces the connection's.
+
+        Raises:
+            ValueError: naming a field of request_retry that there is none of, or its value.
+        """
+        from airflow_provider_qcache.client import RequestRetry  # noqa: PLC0415  # it loads requests
+
+        check_request_retry(request_retry)
+        policy = RequestRetry(
+            wait_initial=self.retry_wait_initial,
+            wait_max=self.retry_wait_max,
+            wait_for_nodes=self.wait_for_nodes,
+        )
+        if isinstance(request_retry, RequestRetry):
+            policy = request_retry
+        elif request_retry is not None:
+            policy = dataclasses.replace(policy, **request_retry)
+        ca_file, cert_file, key_file = map(_expanded, (self.ca_file, self.cert_file, self.key_file))
+        cert: str | tuple[str, str] | None = cert_file
+        if cert_file is not None and key_file is not None:
+            cert = (cert_file, key_file)
+        auth = None
+        if self.auth is not None:
+            # As bytes: requests would send text as latin-1, and a node's options are UTF-8.
+            auth = tuple(part.encode() for part in self.auth)
+        limit = policy.consecutive_error_count_limit or self.consecutive_error_count_limit
+        return {
+            "node_list": list(self.nodes),
+            "connect_timeout": self.connect_timeout,
+            "read_timeout": self.read_timeout,
+            "verify": self.verify if ca_file is None else ca_file,
+            "cert": cert,
+            "auth": auth,
+            "consecutive_error_count_limit": limit,
+            "trust_env": self.trust_env,
+            "deadline": self.deadline,
+            "store_timeout": self.store_timeout,
+            "max_response_bytes": self.max_response_bytes,
+            "request_retry": policy,
+            "confirm_miss": self.confirm_miss,
+        }
+
+
+def check_request_retry(request_retry: Any) -> None:
+    """Check what was given as request_retry: None, a RequestRetry, or a mapping of its fields.
+
+    Raises:
+        ValueError: naming an unknown field and the known ones; or the value of one that makes no sense.
+    """
+    from airflow_provider_qcache.client import RequestRetry  # noqa: PLC0415  # it loads requests
+
+    if request_retry is None or isinstance(request_retry, RequestRetry):
+        return
+    if not isinstance(request_retry, Mapping):
+        raise ValueError(f"request_retry={request_retry!r}: a RequestRetry or a dict of its fields is wanted")  # noqa: TRY004
+    known = tuple(field.name for field in dataclasses.fields(RequestRetry))
+    for name in request_retry:
+        if name not in known:
+            raise ValueError(f"request_retry has no field {name!r}{_near(str(name), known)}")
+    RequestRetry(**request_retry)
+
+
+def _expanded(path: str | None) -> str | None:
+    return None if path is None else os.path.expanduser(path)  # noqa: PTH111  # a Path would respell the rest
+
+
+def parse_connection(connection: AirflowConnection) -> ConnectionSettings:
+    """Read an Airflow connection.
+
+    Raises:
+        InvalidConnection: naming the field, the value and what is allowed.
+    """
+    try:
+        return _parse(connection)
+    except InvalidConnection as error:
+        raise InvalidConnection(f"connection {connection.conn_id!r}: {error}") from None
+
+
+def _parse(connection: AirflowConnection) -> ConnectionSettings:
+    extra = _extra_of(connection.extra)
+    values = {field.name: _value(field, extra.get(field.name)) for field in EXTRA}
+    nodes = _nodes(connection, values.pop("nodes"))
+    auth = _auth(connection, nodes, allowed_over_http=values["allow_auth_over_http"])
+    if values["ca_file"] is not None and not values["verify"]:
+        raise InvalidConnection("ca_file is set and verify is false: clear the one or set the other to true")
+    if values["key_file"] is not None and values["cert_file"] is None:
+        raise InvalidConnection("key_file is set and cert_file is not: name the certificate's file too")
+    return ConnectionSettings(conn_id=str(connection.conn_id), nodes=nodes, auth=auth, **values)
+
+
+def check_value(field: Field, value: Any) -> None:
+    """Check one value by itself, as a form does.
+
+    Raises:
+        InvalidConnection: naming the field, the value and what is allowed.
+    """
+    read = _value(field, value)
+    if field.kind == "nodes" and read is not None:
+        for text in _items(field.name, read):
+            _node(field.name, text, None, None)
+
+
+# The extra.
+
+
+def _extra_of(text: Any) -> dict[str, Any]:
+    """The extra's values by the plain names of their fields."""
+    if text is None or text == "":
+        return {}
+    try:
+        given = json.loads(text) if isinstance(text, str | bytes) else text
+    except ValueError:
+        raise InvalidConnection("extra is not JSON; a JSON object of its fields is wanted") from None
+    if not isinstance(given, dict):
+        raise InvalidConnection(
+            f"extra is a JSON {type(given).__name__}; a JSON object of its fields is wanted"
+        )
+    extra: dict[str, Any] = {}
+    for name, value in given.items():
+        plain = name.removeprefix(_PREFIX)
+        if plain not in _EXTRA_NAMES:
+            if plain in _STANDARD_NAMES:
+                raise InvalidConnection(
+                    f"extra has a field {name!r}, which belongs into the connection itself"
+                )
+            raise InvalidConnection(f"extra has an unknown field {name!r}{_near(plain, _EXTRA_NAMES)}")
+        if plain in extra and not _is_unset(value) and extra[plain] != value:
+            if not _is_unset(extra[plain]):
+                raise InvalidConnection(
+                    f"extra has {plain} and {_PREFIX}{plain} with different values; remove one of them"
+                )
+            extra[plain] = value
+        extra.setdefault(plain, value)
+    return extra
+
+
+def _near(name: str, known: tuple[str, ...]) -> str:
+    matches = difflib.get_close_matches(name, known, n=3)
+    if matches:
+        return f"; did you mean {' or '.join(matches)}?"
+    return f"; its fields are {', '.join(known)}"
+
+
+def _is_unset(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
+def _value(field: Field, value: Any) -> Any:
+    """A field's value, from any of its spellings; its default where there is none."""
+    if _is_unset(value):
+        return field.default
+    if field.kind == "nodes":
+        return value
+    if field.kind == "flag":
+        return _flag(field, value)
+    if field.kind in ("seconds", "count"):
+        return _number(field, value)
+    if not isinstance(value, str):
+        raise _bad(field, value)
+    return value.strip()
+
+
+def _bad(field: Field, value: Any) -> InvalidConnection:
+    shown = repr(value)
+    shown = shown if len(shown) <= 100 else shown[:100] + "…"
+    # What looks like credentials was put into the wrong field, and is not shown for that.
+    shown = "***" if "@" in shown else shown
+    return InvalidConnection(f"{field.name}={shown}: {field.allowed} is wanted")
+
+
+def _flag(field: Field, value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int | str):
+        known = _FLAGS.get(str(value).strip().lower())
+        if known is not None:
+            return known
+    raise _bad(field, value)
+
+
+def _number(field: Field, value: Any) -> float | int:
+    number = value
+    if isinstance(value, str):
+        text = value.strip()
+        if not _NUMBER.fullmatch(text) or len(text) > _LONGEST_NUMBER:
+            raise _bad(field, value)
+        number = int(text) if text.lstrip("+-").isdecimal() else float(text)
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        raise _bad(field, value)
+    # Not-a-number fails the comparison.
+    if field.minimum is None or field.maximum is None or not field.minimum <= number <= field.maximum:
+        raise _bad(field, value)
+    if field.kind == "seconds":
+        return float(number)
+    if number != int(number):
+        raise _bad(field, value)
+    return int(number)
+
+
+# Nodes.
+
+
+def _nodes(connection: AirflowConnection, listed: Any) -> tuple[str, ...]:
+    host = connection.host
+    in_host = not _is_unset(host)
+    given = _items("nodes", listed) if listed is not None else []
+    if given and in_host:
+        raise InvalidConnection(
+            "nodes are given both in host and in the extra field nodes; keep one, and rather nodes"
+        )
+    if not given and not in_host:
+        raise InvalidConnection(
+            "there are no nodes: list them in the extra field nodes, or in host: http://host1:9401 or host1"
+        )
+    schema, port = _scheme(connection.schema), _port(connection.port)
+    if in_host:
+        if not isinstance(host, str):
+            raise _bad(_FIELDS["host"], host)
+        if len(host) > MAX_HOST:
+            raise InvalidConnection(
+                f"host has {len(host)} characters; Airflow keeps 500 and may cut off the rest, so that "
+                f"{MAX_HOST} are allowed: move the nodes into the extra field nodes"
+            )
+        given = _items("host", host)
+        if not given:
+            raise _bad(_FIELDS["host"], host)
+    place = "host" if in_host else "nodes"
+    nodes: dict[tuple[str, str, int | None, str], str] = {}
+    for text in given:
+        node = _node(place, text, schema, port)
+        known = nodes.setdefault(_identity(node), node)
+        if known is not node:
+            what = f"{node!r} twice" if known == node else f"one node twice, as {known!r} and {node!r}"
+            raise InvalidConnection(f"{place} lists {what}; each node is wanted once")
+    return tuple(nodes.values())
+
+
+def _items(place: str, value: Any) -> list[str]:
+    """The nodes in a list, or in a text that is a list in JSON or Python, or that separates them."""
+    if isinstance(value, str):
+        _refuse_credentials(place, value)
+        value = _list_in(value)
+    if not isinstance(value, list | tuple):
+        raise _bad(_FIELDS[place], value)
+    items: list[str] = []
+    for item in value:
+        if item is not None and not isinstance(item, str):
+            raise _bad(_FIELDS[place], item)
+        _refuse_credentials(place, item or "")
+        items += [part for part in _SEPARATORS.split(item or "") if part]
+    return items
+
+
+def _list_in(text: str) -> Any:
+    stripped = text.strip()
+    if stripped.startswith("["):
+        # The form of 2.11 shows a list as Python spells it, and saves what it shows.
+        for read in (json.loads, ast.literal_eval):
+            try:
+                found = read(stripped)
+            except (ValueError, SyntaxError, RecursionError, MemoryError):
+                continue
+            if isinstance(found, list):
+                return found
+    return [text]
+
+
+def _refuse_credentials(place: str, text: str) -> None:
+    # Nothing of the text is shown: it cannot be told where a password ends.
+    if "@" in text or "%40" in text:
+        raise InvalidConnection(
+            f"{place} holds an '@', as a URL with credentials does: put those into login and password"
+        )
+
+
+def _scheme(schema: Any) -> str | None:
+    if _is_unset(schema):
+        return None
+    if schema not in _DEFAULT_PORTS:
+        raise _bad(_FIELDS["schema"], schema)
+    return str(schema)
+
+
+def _port(port: Any) -> int | None:
+    if _is_unset(port):
+        return None
+    return int(_number(_FIELDS["port"], port))
+
+
+def _node(place: str, text: str, schema: str | None, port: int | None) -> str:
+    """A node's string: a URL as it is spelled, or one made of a name, the scheme and the port."""
+    if "://" in text:
+        return _url(place, text, schema, port)
+    name, own_port = _name_and_port(place, text)
+    node_port = own_port or port or _FIELDS["port"].default
+    return f"{schema or _FIELDS['schema'].default}://{name}:{node_port}"
+
+
+def _name_and_port(place: str, text: str) -> tuple[str, int | None]:
+    literal = text[1:].partition("]")[0] if text.startswith("[") else text
+    if text.count(":") > 1 or text.startswith("["):
+        if not _is_ipv6(literal):
+            raise _bad_node(place, text, "it is no IPv6 address without a zone, such as ::1 or [::1]:9401")
+        rest = text[len(literal) + 2 :] if text.startswith("[") else ""
+        if text.startswith("[") and "]" not in text:
+            raise _bad_node(place, text, "its ']' is missing")
+        return f"[{literal}]", _own_port(place, text, rest)
+    name, colon, rest = text.partition(":")
+    if not _NAME.fullmatch(name):
+        raise _bad_node(place, text, "a name is letters, digits, '.', '-' and '_'; else give a URL")
+    return name, _own_port(place, text, colon + rest)
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        return ipaddress.IPv6Address(text).scope_id is None
+    except ValueError:
+        return False
+
+
+def _own_port(place: str, text: str, rest: str) -> int | None:
+    if not rest:
+        return None
+    digits = rest.removeprefix(":")
+    if not rest.startswith(":") or not re.fullmatch(r"[0-9]{1,5}", digits) or not 1 <= int(digits) <= 65_535:
+        raise _bad_node(place, text, "its port is no integer, 1 to 65535")
+    return int(digits)
+
+
+def _url(place: str, text: str, schema: str | None, port: int | None) -> str:
+    try:
+        parts = urlsplit(text)
+        own_port = parts.port
+        hostname = parts.hostname
+    except ValueError:
+        raise _bad_node(place, text, "its host or its port, 1 to 65535, is not valid") from None
+    if parts.scheme not in _DEFAULT_PORTS:
+        raise _bad_node(place, text, "its scheme is neither http nor https")
+    if "?" in text or "#" in text:
+        raise _bad_node(place, text, "it has a query or a fragment: leave it off")
+    if not hostname or own_port == 0 or parts.netloc.endswith(":"):
+        raise _bad_node(place, text, "its host or its port, 1 to 65535, is not valid")
+    if not (_is_ipv6(hostname) if "[" in parts.netloc else _NAME.fullmatch(hostname)):
+        raise _bad_node(place, text, "its host is no name (letters, digits, '.', '-', '_') and no address")
+    if not text.isascii() or not text.isprintable() or "\\" in text:
+        raise _bad_node(place, text, "it has a character that a URL cannot have")
+    if "qcache" in parts.path.split("/"):
+        raise _bad_node(place, text, "a node's URL ends before /qcache: leave that and the rest off")
+    if schema is not None and schema != parts.scheme:
+        raise _bad_node(
+            place, text, f"schema says {schema!r}: clear schema, which is for names, or correct one"
+        )
+    if place == "host" and port is not None and own_port is None:
+        # So Airflow's URI qcache://http://host1:9401 arrives: host is http://host1 and port 9401.
+        if parts.path:
+            raise _bad_node(
+                place,
+                text,
+                f"it has a path and no port, while port is {port}: write the port into it, or move it into "
+                "the extra field nodes, where a URL stays as it is",
+            )
+        return f"{text}:{port}"
+    return text
+
+
+def _bad_node(place: str, text: str, why: str) -> InvalidConnection:
+    return InvalidConnection(f"{place} lists {text!r}: {why}")
+
+
+def _identity(node: str) -> tuple[str, str, int | None, str]:
+    """What two spellings of one node share."""
+    parts = urlsplit(node)
+    port = parts.port or _DEFAULT_PORTS[parts.scheme]
+    hostname = parts.hostname or ""
+    if ":" in hostname:
+        hostname = str(ipaddress.IPv6Address(hostname))
+    return parts.scheme, hostname, port, parts.path.rstrip("/")
+
+
+# Credentials.
+
+
+def _auth(
+    connection: AirflowConnection, nodes: tuple[str, ...], *, allowed_over_http: bool
+) -> tuple[str, str] | None:
+    login, password = connection.login or None, connection.password or None
+    if login is None and password is None:
+        return None
+    if login is None or password is None:
+        missing, given = ("login", "password") if login is None else ("password", "login")
+        raise InvalidConnection(f"{given} is set and {missing} is not; basic auth needs both")
+    for name, value in (("login", login), ("password", password)):
+        if not isinstance(value, str) or ":" in value:
+            raise InvalidConnection(
+                f"{name} (not shown) has a ':' in it, on which a node hangs up; text without ':' is wanted"
+            )
+    plain = [node for node in nodes if urlsplit(node).scheme == "http"]
+    if plain and not allowed_over_http:
+        raise InvalidConnection(
+            f"login and password would go to {plain[0]} unencrypted: use https, in the node's URL or as "
+            "schema, or set allow_auth_over_http to true"
+        )
+    return login, password

@@ -1,0 +1,1 @@
+"""DAGs run whole by a real Airflow."""
