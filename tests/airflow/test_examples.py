@@ -113,7 +113,7 @@ def test_many_tables(runner: Runner, nodes: Nodes) -> None:
 
 def test_readme(runner: Runner, nodes: Nodes) -> None:
     """The DAG of the README, which has ten lines, does what it says, and forgets what was there."""
-    assert len(readme_dag().splitlines()) <= 10
+    assert len([line for line in readme_dag().splitlines() if line]) <= 10
     for i in range(3):
         assert nodes.ask(i, "POST", "orders_of_last_year", b"a\n1\n").status == 201
     run = succeeded(runner.run("orders"))
