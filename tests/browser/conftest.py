@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.browser.shown import OLD, Ui
+from tests.browser.shown import OLD, PATIENCE, Ui
 
 # Each Airflow has a form of its own.
 collect_ignore = ["test_form_of_3.py" if OLD else "test_form_of_2.py"]
@@ -25,8 +26,6 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-PATIENCE = 90
-"""Seconds that a page may take to show something, on a machine that is busy with other things."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -46,9 +45,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(scope="session")
 def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]:
     """The Airflow of the session, where a test has started it."""
-    ui = Ui(tmp_path_factory.mktemp("ui"))
-    yield ui
-    ui.end()
+    with contextlib.closing(Ui(tmp_path_factory.mktemp("ui"))) as ui:
+        yield ui
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from airflow_provider_qcache.connection import parse_connection
 from airflow_provider_qcache.connection_fields import EXTRA, STANDARD
 from airflow_provider_qcache.devnode import LocalCluster
 from airflow_provider_qcache.hooks.qcache import QCacheHook
-from tests.browser.shown import Ui
+from tests.browser.shown import PATIENCE, Ui
 from tests.browser.values import EXTRA_VALUES, STANDARD_VALUES
 
 PREFIX = "extra__qcache__"
@@ -142,7 +142,7 @@ def test_the_hook_reads_what_was_stored_and_the_test_names_a_dead_node(
     page: Page, ui: Ui, monkeypatch
 ) -> None:
     """This Airflow shows a failure in green, too; what it says is the message of the hook."""
-    with LocalCluster(nodes=3) as cluster:
+    with LocalCluster(nodes=3, start_timeout=PATIENCE) as cluster:
         form = Form(page).add(ui, "tested")
         form.field("port").fill("8888")
         form.fill({"nodes": ", ".join(cluster.node_list)}).save("Added Row")

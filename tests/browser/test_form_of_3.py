@@ -11,7 +11,7 @@ from playwright.sync_api import Locator, Page, expect
 from airflow_provider_qcache.connection import parse_connection
 from airflow_provider_qcache.connection_fields import EXTRA, STANDARD
 from airflow_provider_qcache.devnode import LocalCluster
-from tests.browser.shown import Ui
+from tests.browser.shown import PATIENCE, Ui
 from tests.browser.values import EXTRA_VALUES, STANDARD_VALUES
 
 MARGIN = 16
@@ -156,7 +156,7 @@ def test_nodes_in_host_are_enough_and_the_rest_is_as_by_default(page: Page, ui: 
 
 
 def test_the_test_is_green_with_live_nodes_and_red_with_the_name_of_a_dead_one(page: Page, ui: Ui) -> None:
-    with LocalCluster(nodes=3) as cluster:
+    with LocalCluster(nodes=3, start_timeout=PATIENCE) as cluster:
         form = Form(page).add(ui, "tested")
         form.standard("port").fill("8888")
         form.open_extra().fill({"nodes": cluster.node_list}).save("tested")
