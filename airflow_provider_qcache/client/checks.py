@@ -12,7 +12,7 @@ import csv
 import json
 import operator
 import re
-from typing import Any, Final, Protocol
+from typing import Any, Final, NoReturn, Protocol
 
 from airflow_provider_qcache.client.errors import InvalidKey, InvalidTable
 
@@ -191,7 +191,10 @@ class CsvCheck:
             if lines:
                 if max(map(_commas_in, lines)) > self._most_commas:
                     self._complain(lines)
-                self.rows += len(lines) - sum(not line or not line.strip(b" \t") for line in lines)
+                blank = lines.count(b"")
+                if b"\n " in piece or b"\n\t" in piece:
+                    blank = sum(not line.strip(b" \t") for line in lines)
+                self.rows += len(lines) - blank
             self._row_commas = last.count(b",")
             self._row_filled = bool(last.strip(b" \t"))
             self._in_field = bool(last) and last[-1:] != b","
@@ -258,7 +261,7 @@ class JsonCheck:
     """A JSON list of objects, row by row: what one row needs is the most that is kept.
 
     Refused: anything else, bytes that are not UTF-8, an integer beyond 64 bits (a 500 of the node), and a row
-    of more than 4 MiB.
+    of more than 4 Mi characters.
     """
 
     columns = None
@@ -336,7 +339,7 @@ class JsonCheck:
     def _row_end(self, text: str, at: int, *, final: bool) -> int | None:
         row = self.rows + 1
         try:
-            return _decode_row(text, at)[1]
+            end = _decode_row(text, at)[1]
         except InvalidTable as error:
             # What ends in a number may go on: an integer that is too large, so far, may be a float.
             if final or text[-1] not in _IN_NUMBERS:
@@ -350,10 +353,21 @@ class JsonCheck:
                 raise InvalidTable(
                     f"row {row} of the table is not JSON: {error.msg}, at byte {where}", row=row, byte=where
                 ) from None
+        else:
+            if end - at > _MAX_JSON_ROW:
+                self._too_long(row)
+            return end
         if len(text) - at > _MAX_JSON_ROW:
-            raise InvalidTable(f"row {row} of the table is longer than {_MAX_JSON_ROW} bytes", row=row)
+            self._too_long(row)
         self._wanted = 2 * (len(text) - at)
         return None
+
+    @staticmethod
+    def _too_long(row: int) -> NoReturn:
+        raise InvalidTable(
+            f"row {row} of the table is longer than the {_MAX_JSON_ROW} characters a row is checked up to",
+            row=row,
+        )
 
     def _byte(self, text: str, at: int) -> int:
         return self._fed - len(self._decoder.getstate()[0]) - len(text[at:].encode())
@@ -402,37 +416,36 @@ def check_types(value: str, columns: tuple[str, ...] | None) -> None:
                 f"X-QCache-types: {kind!r} for column {name!r} is no type; {', '.join(sorted(_TYPES))} are",
                 column=name,
             )
-        if columns is not None and not _is_column(name, columns):
+        if columns is not None and name not in columns:
             raise InvalidTable(
                 f"X-QCache-types names column {name!r}, which the table does not have", column=name
             )
 
 
-def check_stand_ins(value: str, columns: tuple[str, ...] | None) -> None:
+def check_stand_ins(value: str, columns: tuple[str, ...] | None, *, could_be_csv: bool = False) -> None:
     """X-QCache-stand-in-columns: well-formed; a value is a number, a quoted string or a column that exists.
 
-    The node takes any other word as a string without complaint, so that a misspelled column would fill the
+    ``columns`` is None for JSON, and for CSV (``could_be_csv``) whose header is not known yet. The node takes
+    any other word as a string without complaint, so that a misspelled column would fill the
     stand-in with its own name.
     """
     known = set(columns or ())
     for name, source in _pairs("X-QCache-stand-in-columns", value):
-        if columns is not None and not _is_literal(source) and not _is_column(source, tuple(known)):
+        # Known before the table is looked at, unless it may be a column that the table turns out to have.
+        may_be_a_column = source in known or (could_be_csv and columns is None and not _is_literal(source))
+        if not source.isascii() and not may_be_a_column:
+            raise InvalidTable(
+                f"X-QCache-stand-in-columns: {source!r}, for {name!r}, is more than ASCII, which is a node's "
+                "500",
+                column=name,
+            )
+        if columns is not None and not _is_literal(source) and source not in known:
             raise InvalidTable(
                 f"X-QCache-stand-in-columns: {source!r}, for {name!r}, is no column of the table; a string "
                 "is quoted",
                 column=source,
             )
         known.add(name)
-
-
-def _is_column(name: str, columns: tuple[str, ...]) -> bool:
-    # A header carries latin-1: a name in UTF-8 arrives as the bytes it has, and QCache compares bytes.
-    if name in columns:
-        return True
-    try:
-        return name.encode("latin-1").decode() in columns
-    except UnicodeError:
-        return False
 
 
 def _is_literal(source: str) -> bool:
@@ -445,9 +458,14 @@ def _is_literal(source: str) -> bool:
     return True
 
 
+def header_text(value: Any) -> str:
+    """A header's value as text; bytes are latin-1, which is what a node takes them for."""
+    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
+
+
 def check_header(name: str, value: Any) -> bytes:
     """One header as it goes on the wire; ValueError for a line break or what is not latin-1."""
-    text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+    text = header_text(value)
     if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
         raise ValueError(f"{name!r} is no name for an HTTP header")
     if re.search(r"[\r\n\0]", text):

@@ -189,10 +189,6 @@ def table_fields(
             raise ValueError(f"header {name!r} of a table follows from it: give {argument} instead")
     if stand_in_columns:
         fields[_STAND_INS] = ";".join(f"{name}={value}" for name, value in stand_in_columns.items())
-        if not fields[_STAND_INS].isascii():
-            raise InvalidTable(
-                f"stand_in_columns: {fields[_STAND_INS]!r} is more than ASCII, which is a node's 500"
-            )
     return fields
 
 

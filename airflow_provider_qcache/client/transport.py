@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import http.client
+import ipaddress
 import os
 import re
 import socket
 import ssl
 import threading
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urlsplit
 
@@ -29,6 +32,7 @@ import requests.utils
 import urllib3.exceptions
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.util.connection import is_connection_dropped
 from urllib3.util.proxy import connection_requires_http_tunnel
 from urllib3.util.ssl_ import create_urllib3_context
 
@@ -37,7 +41,7 @@ from airflow_provider_qcache.client.checks import check_header
 from airflow_provider_qcache.client.errors import Outcome, Phase, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from airflow_provider_qcache.client.clock import Clock
 
@@ -45,6 +49,12 @@ _FOREVER: Final = float("inf")
 _POOL_SIZE: Final = 64
 _MAX_ERROR_BODY: Final = 64 * 1024
 _READ_AT_ONCE: Final = 256 * 1024
+_A_MOMENT: Final = 0.02
+"""Seconds by which the timeout of a socket may be longer than what its request has left."""
+
+_MAX_LINE: Final = 64 * 1024
+_MAX_HEADERS: Final = 100
+"""Of an answer's head, as http.client has them."""
 
 STORE_BYTES_PER_SECOND: Final = 5_000_000
 """The slowest a body is expected to be taken and parsed: a node parses JSON at 14 MB/s."""
@@ -95,7 +105,7 @@ class Answer:
     """What a node answered; ``content`` is decoded, and empty where an error's is longer than 64 KiB."""
 
     status: int
-    headers: http.client.HTTPMessage
+    headers: Headers
     content: bytes
     encoding: str | None
 
@@ -141,40 +151,48 @@ class Limit:
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
-class _DeadlineSocket(socket.socket):
-    """A socket whose timeout is what its request has left."""
+class _KeepsLimit(socket.socket):
+    """A socket whose timeout is what its request has left, before everything that may wait."""
 
     limit: Limit
 
+    def keep_limit(self) -> None:
+        """Give the next operation the time that is left; raises what ``Limit.left`` raises."""
+        left = self.limit.left()
+        known = self.gettimeout()
+        # A timeout that is set is a call of the system: one that is a moment longer is left as it is.
+        if left is None or known is None or not left <= known <= left + _A_MOMENT:
+            self.settimeout(left)
+
     def recv_into(self, *args: Any, **kwargs: Any) -> int:
-        limit = self.limit
-        self.settimeout(limit.left())
+        self.keep_limit()
         count = super().recv_into(*args, **kwargs)
         if count:
-            limit.received = True
+            self.limit.received = True
         return count
 
     def recv(self, *args: Any, **kwargs: Any) -> bytes:
-        self.settimeout(self.limit.left())
+        self.keep_limit()
         return super().recv(*args, **kwargs)
 
     def send(self, *args: Any, **kwargs: Any) -> int:
-        self.settimeout(self.limit.left())
+        self.keep_limit()
         return super().send(*args, **kwargs)
 
+
+class _DeadlineSocket(_KeepsLimit):
+    """The same for plain sockets, whose timeout is for all of sendall, not for each send in it."""
+
     def sendall(self, *args: Any, **kwargs: Any) -> None:
-        # Since Python 3.5 the timeout is for all of sendall, not for each send in it.
-        self.settimeout(self.limit.left())
+        self.keep_limit()
         super().sendall(*args, **kwargs)
 
 
 _handshaking = threading.local()
 
 
-class _DeadlineTlsSocket(ssl.SSLSocket):
+class _DeadlineTlsSocket(_KeepsLimit, ssl.SSLSocket):
     """The same over TLS. SSLSocket.sendall calls send for each record it can write."""
-
-    limit: Limit
 
     def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002  # SSLSocket's signature
         # SSLContext.wrap_socket makes the socket and shakes hands in one call, so that the limit comes from
@@ -185,22 +203,6 @@ class _DeadlineTlsSocket(ssl.SSLSocket):
         limit.phase = Phase.TLS
         self.settimeout(limit.left())
         super().do_handshake(block)
-
-    def recv_into(self, *args: Any, **kwargs: Any) -> int:
-        limit = self.limit
-        self.settimeout(limit.left())
-        count = super().recv_into(*args, **kwargs)
-        if count:
-            limit.received = True
-        return count
-
-    def recv(self, *args: Any, **kwargs: Any) -> bytes:
-        self.settimeout(self.limit.left())
-        return super().recv(*args, **kwargs)
-
-    def send(self, *args: Any, **kwargs: Any) -> int:
-        self.settimeout(self.limit.left())
-        return super().send(*args, **kwargs)
 
 
 class _Connection(HTTPConnection):
@@ -214,29 +216,43 @@ class _Connection(HTTPConnection):
         host = self._dns_host.strip("[]")
         addresses = socket.getaddrinfo(host, self.port, type=socket.SOCK_STREAM)
         limit.phase = Phase.CONNECT
-        error: OSError | None = None
+        errors: list[OSError] = []
+        told: list[OSError] = []
         for family, kind, protocol, _, address in addresses:
-            sock = _DeadlineSocket(family, kind, protocol)
-            sock.limit = limit
-            limit.sock = sock
+            sock = None
             try:
+                sock = _DeadlineSocket(family, kind, protocol)
+                sock.limit = limit
+                limit.sock = sock
                 for option in self.socket_options or ():
                     sock.setsockopt(*option)
                 sock.settimeout(limit.left())
                 sock.connect(address)
             except OSError as met:
-                sock.close()
+                if sock is not None:
+                    sock.close()
                 # A timeout has used up the time of all addresses; what it hides would mislead.
                 if isinstance(met, TimeoutError):
                     raise
-                error = met
+                errors.append(met)
+                if not _is_no_address_of_this_machine(address, met):
+                    told.append(met)
             except BaseException:
-                sock.close()
+                if sock is not None:
+                    sock.close()
                 raise
             else:
                 sock.settimeout(limit.left())
                 return sock
-        raise error or OSError("the name has no address")
+        # It refuses only where it does at every address.
+        refusals_last = sorted(told or errors, key=lambda met: isinstance(met, ConnectionRefusedError))
+        raise refusals_last[0] if refusals_last else OSError("the name has no address")
+
+
+def _is_no_address_of_this_machine(address: Any, met: OSError) -> bool:
+    """Whether nothing can listen there: ``localhost`` is often ::1 too, on machines without IPv6."""
+    absent = met.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+    return absent and ipaddress.ip_address(address[0].partition("%")[0]).is_loopback
 
 
 class _TlsConnection(_Connection, HTTPSConnection):
@@ -288,15 +304,91 @@ class _Adapter(requests.adapters.HTTPAdapter):
         return host, {} if self._context is None else {"ssl_context": self._context}
 
 
-class _Response(http.client.HTTPResponse):
-    """http.client skips 100 alone; 102 and 103 are interim as well."""
+class Headers:
+    """An answer's headers by their names in any case; of several of one name the first."""
 
-    def _read_status(self) -> tuple[str, int, str]:
+    __slots__ = ("_values",)
+
+    def __init__(self, lines: Iterable[bytes] = ()) -> None:
+        values: dict[str, str] = {}
+        last = ""
+        for line in lines:
+            text = line.decode("latin-1")
+            if text[0] in " \t":  # the line before goes on
+                if last:
+                    values[last] = f"{values[last]} {text.strip()}"
+                continue
+            name, colon, value = text.partition(":")
+            last = name.lower()
+            if not colon or last in values:
+                last = ""
+                continue
+            values[last] = value.strip()
+        self._values = values
+
+    def get(self, name: str) -> str | None:
+        """A header's value, or None."""
+        return self._values.get(name.lower())
+
+    def __getitem__(self, name: str) -> str:
+        """A header's value; KeyError without it."""
+        return self._values[name.lower()]
+
+
+class _Response(http.client.HTTPResponse):
+    """http.client's reading of bodies, under a head that is read without the parser for e-mail.
+
+    That one took a fifth of a request's time. http.client also takes 100 alone for interim; 102 and 103 are
+    as well.
+    """
+
+    head: Headers
+
+    def begin(self) -> None:
+        """Read the head."""
         while True:
-            version, status, reason = super()._read_status()  # type: ignore[misc]  # private, but old
-            if not 101 < status < 200:
-                return version, status, reason
-            http.client.parse_headers(self.fp)
+            version, status, _ = self._read_status()  # type: ignore[attr-defined]  # private, but old
+            lines = self._head_lines()
+            if status == http.client.SWITCHING_PROTOCOLS or not 100 <= status < 200:
+                break
+        if not version.startswith(("HTTP/1.", "HTTP/0.")):
+            raise http.client.UnknownProtocol(version)
+        headers = self.head = Headers(lines)
+        self.status = status
+        self.version = 10 if version in ("HTTP/1.0", "HTTP/0.9") else 11
+        self.chunked = (headers.get("Transfer-Encoding") or "").lower() == "chunked"
+        self.chunk_left = None
+        self.length = None
+        if status in (101, 204, 304):
+            self.length = 0
+        elif not self.chunked:
+            self.length = _content_length(headers.get("Content-Length"))
+        connection = (headers.get("Connection") or "").lower()
+        keeps = "keep-alive" in connection if self.version == 10 else "close" not in connection
+        self.will_close = not keeps or (self.length is None and not self.chunked)
+
+    def _head_lines(self) -> list[bytes]:
+        lines: list[bytes] = []
+        while True:
+            line = self.fp.readline(_MAX_LINE + 1)
+            if len(line) > _MAX_LINE:
+                raise http.client.LineTooLong("header line")
+            if line in (b"\r\n", b"\n"):
+                return lines
+            if line[-1:] != b"\n":
+                raise http.client.IncompleteRead(line)
+            lines.append(line)
+            if len(lines) > _MAX_HEADERS:
+                raise http.client.HTTPException(f"it has more than {_MAX_HEADERS} headers")
+
+
+def _content_length(value: str | None) -> int | None:
+    """Bytes of a body, or None where nothing, or nothing that makes sense, is said."""
+    try:
+        length = int(value or "")
+    except ValueError:
+        return None
+    return length if length >= 0 else None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -344,6 +436,24 @@ def _tls_context(settings: TransportSettings, *, verify: bool | str) -> ssl.SSLC
     return context
 
 
+def _check_credentials(where: str, login: Any, password: Any) -> None:
+    for name, value in (("login", login), ("password", password)):
+        colon: Any = b":" if isinstance(value, bytes) else ":"
+        if isinstance(value, str | bytes) and colon in value:
+            raise ValueError(
+                f"{where}: the {name} holds a ':', on which a node hangs up without an answer; one without "
+                "it is wanted"
+            )
+
+
+def check_auth(auth: Any) -> None:
+    """Raise ValueError, without the value, for basic auth that a node cannot parse."""
+    if isinstance(auth, tuple) and len(auth) == 2:
+        _check_credentials("auth", *auth)
+    elif isinstance(auth, requests.auth.HTTPBasicAuth) and not isinstance(auth, requests.auth.HTTPProxyAuth):
+        _check_credentials("auth", auth.username, auth.password)
+
+
 class NodeTransport:
     """One node: its connections, and everything about it that is looked up once.
 
@@ -361,6 +471,8 @@ class NodeTransport:
             raise ValueError(
                 f"node {shown(node)!r} has a query or a fragment; a URL of host, port and path is wanted"
             )
+        if settings.auth is None:
+            _check_credentials(f"node {shown(node)!r}", *requests.utils.get_auth_from_url(node))
         request = requests.Request("GET", node.rstrip("/") + "/qcache/status", auth=settings.auth).prepare()
         verify = settings.verify
         proxies: dict[str, str] = {}
@@ -381,19 +493,25 @@ class NodeTransport:
         self.base = target.removesuffix("/status")
         """What a request target starts with: the path, or the whole URL where a proxy forwards."""
         self._pool = pool
+        # Not the pool's queue, which costs several locks.
+        self._idle: deque[Any] = deque()
+        self._closed = False
         self.proxied = pool.proxy is not None
         self._tunnel = connection_requires_http_tunnel(
             self._pool.proxy, self._pool.proxy_config, parts.scheme
         )
-        head = b""
         fixed = {"Host": _host_header(parts.hostname, parts.port), "User-Agent": "airflow-provider-qcache"}
-        if "Authorization" in request.headers:
-            fixed["Authorization"] = request.headers["Authorization"]
         if self.proxied and not self._tunnel:
             fixed.update(pool.proxy_headers)
-        for name, value in fixed.items():
-            head += check_header(name, value)
-        self._head = head
+        self._anonymous_head = b"".join(check_header(name, value) for name, value in fixed.items())
+        self._head = self._anonymous_head
+        if "Authorization" in request.headers:
+            self._head += check_header("Authorization", request.headers["Authorization"])
+
+    @property
+    def authorized(self) -> bool:
+        """Whether requests carry an Authorization."""
+        return self._head is not self._anonymous_head
 
     def head_size(self, target: str, headers: bytes) -> int:
         """Bytes of the head of a request, the line and the blank one included."""
@@ -412,15 +530,16 @@ class NodeTransport:
         store: bool = False,
         body_wanted: bool = True,
         fresh: bool = False,
+        anonymous: bool = False,
     ) -> Answer:
         """Send one request and read its answer; raises Failure, Cancelled, or what ``stream`` raises.
 
         ``target`` is what follows ``base``, ``headers`` whole lines, ``stream`` a body in pieces of
         ``length`` bytes in all, or None to send it chunked. Of an answer whose body is not ``body_wanted``
-        no more is read than of an error's. ``fresh`` asks for a connection that was never used.
+        no more is read than of an error's. ``fresh`` asks for a connection that was never used, ``anonymous``
+        leaves Authorization out.
         """
         settings = self._settings
-        pool = self._pool
         connection = None
         reused = False
         store_body_length = len(body) if body is not None else length
@@ -429,19 +548,19 @@ class NodeTransport:
             limit.phase = Phase.CONNECT
             limit.idle = _FOREVER
             limit.stage_end = limit.now() + settings.connect_timeout
-            connection = pool._get_conn()
-            if fresh:
-                connection.close()
+            connection = self._take_connection(fresh=fresh)
             connection.limit = limit
             sock: Any = connection.sock
             reused = sock is not None
             if not reused:
                 self._connect(connection)
+                limit.received = False  # what a proxy answered to CONNECT is none of the node's
                 sock = connection.sock
             sock.limit = limit
             limit.sock = sock
             limit.phase = Phase.SEND
-            head = f"{method} {self.base}{target} HTTP/1.1\r\n".encode("latin-1") + self._head + headers
+            own = self._anonymous_head if anonymous else self._head
+            head = f"{method} {self.base}{target} HTTP/1.1\r\n".encode("latin-1") + own + headers
             if store:
                 start = limit.now()
                 limit.stage_end = start + self.store_time(store_body_length)
@@ -477,14 +596,13 @@ class NodeTransport:
                 limit.stage_end = _FOREVER if wanted else limit.now() + settings.read_timeout
                 if answered_early and response.status < 300:
                     raise Failure(Outcome.NOT_QCACHE, Phase.HEAD, detail="it answered before it had the body")
-                answer = self._read(response, wanted=wanted)
+                answer = self._read(response, limit, wanted=wanted)
                 reusable = response.isclosed() and not response.will_close and not answered_early
             finally:
                 response.close()
         except BaseException as error:
             if connection is not None:
                 connection.close()
-                pool._put_conn(connection)
             limit.sock = None
             if isinstance(error, _SourceFailed):
                 raise error.args[0] from None
@@ -493,10 +611,23 @@ class NodeTransport:
                 raise
             raise failure from error
         limit.sock = None
-        if not reusable:
+        if reusable and len(self._idle) < _POOL_SIZE:
+            self._idle.append(connection)
+            if self._closed:
+                self._close_idle()
+        else:
             connection.close()
-        pool._put_conn(connection)
         return answer
+
+    def _take_connection(self, *, fresh: bool) -> Any:
+        """An idle connection that the node has not closed as far as is known, or a new one."""
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            return self._pool._new_conn()
+        if fresh or is_connection_dropped(connection):
+            connection.close()
+        return connection
 
     def _connect(self, connection: Any) -> None:
         pool = self._pool
@@ -548,9 +679,9 @@ class NodeTransport:
         if length is None:
             sock.sendall(b"0\r\n\r\n")
 
-    def _read(self, response: http.client.HTTPResponse, *, wanted: bool) -> Answer:
+    def _read(self, response: _Response, limit: Limit, *, wanted: bool) -> Answer:
         status = response.status
-        headers = response.headers
+        headers = response.head
         content_encoding = headers.get("Content-Encoding")
         most = self._settings.max_response_bytes
         if wanted:
@@ -559,7 +690,7 @@ class NodeTransport:
             if raw is None:
                 raise Failure(Outcome.TOO_LARGE, Phase.BODY, status=status)
             try:
-                content = encoding.decode(raw, content_encoding, most)
+                content = encoding.decode(raw, content_encoding, most, limit.left)
             except encoding.TooLarge:
                 raise Failure(Outcome.TOO_LARGE, Phase.BODY, status=status) from None
             except encoding.Undecodable as error:
@@ -601,6 +732,8 @@ class NodeTransport:
             if _is_about_certificates(cause):
                 return Failure(Outcome.CERTIFICATE_REJECTED, phase, cause)
             if phase in (Phase.NAME, Phase.CONNECT, Phase.TLS):
+                if cause.reason in _ANSWERS_OF_PLAIN_HTTP:
+                    cause = OSError(f"{cause}: the node may serve plain HTTP")
                 return Failure(Outcome.TLS_FAILED, Phase.TLS, cause)
             return Failure(
                 Outcome.TRUNCATED if limit.received else Outcome.CLOSED,
@@ -633,6 +766,9 @@ class NodeTransport:
 
     def _timeout(self, cause: BaseException, limit: Limit) -> Failure:
         phase = limit.phase
+        if phase is Phase.TLS:
+            # A node that serves plain HTTP waits for the rest of what it takes for a request.
+            cause = TimeoutError("the TLS handshake was not answered: the node may serve plain HTTP")
         # A timer may go off a moment early.
         if limit.now() >= limit.deadline - 0.001:
             return Failure(Outcome.DEADLINE, phase, cause)
@@ -642,8 +778,15 @@ class NodeTransport:
 
     def close(self) -> None:
         """Close the connections that are not in use."""
+        self._closed = True
+        self._close_idle()
         self._adapter.close()
         self._pool.close()
+
+    def _close_idle(self) -> None:
+        with contextlib.suppress(IndexError):
+            while True:
+                self._idle.pop().close()
 
 
 def _came_from_the_socket(error: OSError) -> bool:
@@ -658,6 +801,12 @@ def _host_header(hostname: str, port: int | None) -> str:
 _CERTIFICATE_ALERT: Final = re.compile(
     r"ALERT_.*(CERTIFICATE|UNKNOWN_CA|ACCESS_DENIED|HANDSHAKE_FAILURE)|CERTIFICATE_VERIFY"
 )
+
+
+_ANSWERS_OF_PLAIN_HTTP: Final = frozenset(
+    {"HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE", "WRONG_VERSION_NUMBER"}
+)
+"""What OpenSSL, by its version, calls an answer that is no TLS."""
 
 
 def _is_about_certificates(error: ssl.SSLError) -> bool:

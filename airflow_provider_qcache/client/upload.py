@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 from airflow_provider_qcache.client import encoding
 from airflow_provider_qcache.client.body import PIECE, Body, BytesBody, body_of
 from airflow_provider_qcache.client.checks import (
+    CsvCheck,
     check_header,
     check_stand_ins,
     check_types,
+    header_text,
     table_check,
 )
 from airflow_provider_qcache.client.errors import InvalidTable
@@ -56,8 +58,8 @@ class Upload:
         fields = {"Content-Type": content_type}
         if headers:
             update_headers(fields, headers)
-        by_name = {name.lower(): value for name, value in fields.items()}
-        self._content_type = str(by_name["content-type"])
+        by_name = {name.lower(): header_text(value) for name, value in fields.items()}
+        self._content_type = by_name["content-type"]
         self._types = by_name.get("x-qcache-types")
         self._stand_ins = by_name.get("x-qcache-stand-in-columns")
         self._encoded = by_name.get("content-encoding")
@@ -74,7 +76,11 @@ class Upload:
             raise InvalidTable(
                 f"Content-Encoding {self._encoded!r} is none a node reads: 'gzip' and 'lz4' are"
             )
-        table_check(self._content_type)
+        is_csv = isinstance(table_check(self._content_type), CsvCheck)
+        if self._types is not None:
+            check_types(self._types, None)
+        if self._stand_ins is not None:
+            check_stand_ins(self._stand_ins, None, could_be_csv=is_csv)
         self.headers = b"".join(check_header(name, value) for name, value in fields.items())
         self._in_memory: bytes | None = None
 
@@ -82,6 +88,11 @@ class Upload:
     def length(self) -> int | None:
         """Bytes of the content, where they are known before it is read."""
         return self._body.length
+
+    @property
+    def countable(self) -> bool:
+        """Whether its rows can be counted."""
+        return self._encoded != "lz4" or encoding.lz4_block is not None
 
     def check_before_sending(self) -> None:
         """Check what is in memory; raises InvalidTable. What streams is checked as it does."""
@@ -98,7 +109,7 @@ class Upload:
             try:
                 decoded = encoding.decode(content, self._encoded, None)
             except encoding.Undecodable as error:
-                raise InvalidTable(f"the content is not what its Content-Encoding says: {error}") from error
+                raise _not_as_encoded(error) from error
             self._check_whole(decoded)
         if self._compression == "lz4":
             content = encoding.compress_lz4(content)
@@ -199,30 +210,28 @@ class _Plain:
 
 
 class _Gunzip:
-    """gzip of any number of members, a piece at a time, never more than a mebibyte of it decoded."""
-
     def __init__(self) -> None:
         self.size = 0
-        self._member = zlib.decompressobj(zlib.MAX_WBITS | 16)
-        self._started = False
+        self._gunzip = encoding.Gunzip()
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
         try:
-            while piece:
-                if self._member.eof:
-                    self._member = zlib.decompressobj(zlib.MAX_WBITS | 16)
-                self._started = True
-                decoded = self._member.decompress(piece, 1 << 20)
-                piece = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
+            for decoded in self._gunzip.feed(piece):
                 self.size += len(decoded)
                 if decoded:
                     yield decoded
-        except zlib.error as error:
-            raise InvalidTable(f"the content is not the gzip its Content-Encoding says: {error}") from error
+        except encoding.Undecodable as error:
+            raise _not_as_encoded(error) from error
 
     def finish(self) -> None:
-        if self._started and not self._member.eof:
-            raise InvalidTable("the content's gzip ends in the middle")
+        try:
+            self._gunzip.finish()
+        except encoding.Undecodable as error:
+            raise _not_as_encoded(error) from error
+
+
+def _not_as_encoded(error: encoding.Undecodable) -> InvalidTable:
+    return InvalidTable(f"the content is not what its Content-Encoding says: {error}")
 
 
 @runtime_checkable

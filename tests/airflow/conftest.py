@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -66,6 +67,7 @@ def runner(
     dags = tmp_path_factory.mktemp("dags")
     for file in (*EXAMPLES, *DAGS):
         shutil.copy(file, dags)
+    (dags / "readme.py").write_text(readme_dag())
     nodes = nodes_of_the_session.urls
     limits = {"connect_timeout": 1, "read_timeout": 1, "retry_wait_initial": 0.05, "retry_wait_max": 0.2}
     ca = {"ca_file": str(certificates.ca)}
@@ -82,6 +84,12 @@ def runner(
     environment["TMPDIR"] = str(tmp_path_factory.mktemp("files"))
     with airflow_home.runner(dags, environment) as runner:
         yield runner
+
+
+def readme_dag() -> str:
+    """The DAG that the README shows, as a file."""
+    code: str = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[0]
+    return code
 
 
 def connection(nodes: list[str], *, extra: dict[str, Any] | None = None, **given: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from scripts.airflow_runs import Run, Runner
-from tests.airflow.conftest import EXAMPLES
+from tests.airflow.conftest import EXAMPLES, readme_dag
 from tests.airflow.nodes import Nodes
 
 
@@ -109,3 +109,15 @@ def test_many_tables(runner: Runner, nodes: Nodes) -> None:
     for result in warmed:
         assert len(rows_under(nodes, result["key"])) == 2
     assert nodes.holding("sales_east") == []
+
+
+def test_readme(runner: Runner, nodes: Nodes) -> None:
+    """The DAG of the README, which has ten lines, does what it says, and forgets what was there."""
+    assert len([line for line in readme_dag().splitlines() if line]) <= 10
+    for i in range(3):
+        assert nodes.ask(i, "POST", "orders_of_last_year", b"a\n1\n").status == 201
+    run = succeeded(runner.run("orders"))
+
+    assert run["best"].result == [{"city": "Delhi", "orders": 12}]
+    assert len(rows_under(nodes, "orders")) == 2
+    assert nodes.holding("orders_of_last_year") == []
