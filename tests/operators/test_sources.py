@@ -8,6 +8,7 @@ import gzip
 import io
 import json
 import math
+import sys
 from pathlib import Path
 
 import duckdb
@@ -546,3 +547,13 @@ def test_a_dev_node_answers_the_same(dev: Server, monkeypatch, tmp_path):
     pq.write_table(FURTHER, tmp_path / "2.parquet")
     post(source_path=tmp_path, check_row_count=True)
     assert_stored(QCacheQueryOperator(task_id="query", key="zips", query={}).execute({}), TABLE, FURTHER)
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "t.csv.zst"])
+def test_a_library_that_is_missing_is_named_by_its_extra(nodes, tmp_path, monkeypatch, name):
+    (tmp_path / name).write_bytes(b"")
+    for module in ("airflow_provider_qcache.files.columnar", "airflow_provider_qcache.client.frames"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(AirflowFailException, match=r"needs pyarrow.*the extra 'arrow'"):
+        post(source_path=tmp_path / name)
