@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.conformance.pair import Pair
 from tests.conformance.tally import Tally
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
 
 
 TALLY = pytest.StashKey[Tally]()
+
+# Nothing is a failure for being slow on a busy machine.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+if not os.environ.get("CI"):  # where hypothesis has a profile of its own, which is patient too
+    settings.load_profile("patient")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -398,14 +398,14 @@ FAULTS = [
         busy,
         silent_for(Outcome("home", ("send: body not taken in time",), "read_timeout")),
         large=True,
-        store_timeout=0.6,
+        store_timeout=1.0,
     ),
     Fault(
         "answers after the client gave up",
-        lambda tables: Node(faults.LateOnce(0.7, tables)),
+        lambda tables: Node(faults.LateOnce(1.2, tables)),
         silent_for(Outcome("home", (NO_ANSWER,), "read_timeout")),
         after=look_for_other_answers,
-        store_timeout=0.4,
+        store_timeout=0.8,
     ),
     Fault("name unknown", lambda tables: "http://qcache.invalid:9401", next_for_all("name: name unknown")),
     Fault(
