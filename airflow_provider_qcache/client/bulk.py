@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import queue
 import threading
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from airflow_provider_qcache.client.errors import OperationCancelled, QClientException, forget_frames
 from airflow_provider_qcache.client.results import BulkReport
+from airflow_provider_qcache.client.threads import Call, Threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,46 +19,69 @@ if TYPE_CHECKING:
 _WAITING_PER_NODE: Final = 8
 _SLICE: Final = 0.2
 
+_Queue: TypeAlias = "queue.SimpleQueue[tuple[str, Any] | None]"
+
 
 class _Bulk:
-    """One call: what is under way and what came of the rest."""
+    """One call: what is under way and what came of the rest.
+
+    Nothing is locked: queues hand over, what threads note is one step of the interpreter, and the caller, who
+    alone waits for room, looks again after a slice of time whatever it was told.
+    """
 
     def __init__(
         self,
         work: Callable[[str, Any, Mapping[str, threading.Lock]], Any],
         nodes: Sequence[str],
         cancelled: Callable[[], bool],
+        call: Call,
     ) -> None:
         self._work = work
         self._cancelled = cancelled
+        self._call = call
         self._turns = {node: threading.Lock() for node in nodes}
-        self._queues: dict[str, queue.Queue[tuple[str, Any] | None]] = {
-            node: queue.Queue(_WAITING_PER_NODE) for node in nodes
-        }
-        self._changed = threading.Condition()
+        self._queues: dict[str, _Queue] = {node: queue.SimpleQueue() for node in nodes}
+        self._most_waiting = _WAITING_PER_NODE * len(self._queues)
         self._pending: set[str] = set()
+        self._awaited: str | None = None
+        """The key whose end the caller waits for."""
+        self._full = False
+        """The caller waits for room: it is told when half of what waits has been taken."""
+        self._news: queue.SimpleQueue[None] = queue.SimpleQueue()
         self.succeeded: dict[str, Any] = {}
         self.failed: dict[str, Exception] = {}
         self.stopped = False
         self.ended_by: BaseException | None = None
-        self.threads = [
-            threading.Thread(target=self._serve, args=(waiting,), name="qcache-bulk", daemon=True)
-            for waiting in self._queues.values()
-        ]
+        works = [functools.partial(self._serve, waiting) for waiting in self._queues.values()]
+        self._threads = Threads(works, "qcache-bulk", call)
+
+    def start(self) -> None:
+        """Start a thread for each node."""
+        self._threads.start()
 
     def add(self, node: str, key: str, content: Any) -> None:
         """Queue one operation, when there is room and no other one on its key is under way."""
-        with self._changed:
-            # Two stores of one key could go to two nodes, if one fails between them, and arrive in any order.
-            while key in self._pending:
-                self._changed.wait(_SLICE)
-            self._pending.add(key)
-        while True:
-            self._check()
-            try:
-                self._queues[node].put((key, content), timeout=_SLICE)
-            except queue.Full:
-                continue
+        # Two stores of one key could go to two nodes, if one fails between them, and arrive in any order.
+        while key in self._pending:
+            self._awaited = key
+            if key in self._pending:
+                self._wait()
+        while self._waiting() >= self._most_waiting:
+            self._full = True
+            if self._waiting() > self._most_waiting // 2:
+                self._wait()
+        self._check()
+        self._pending.add(key)
+        self._queues[node].put((key, content))
+
+    def _waiting(self) -> int:
+        return sum([waiting.qsize() for waiting in self._queues.values()])
+
+    def _wait(self) -> None:
+        self._check()
+        try:
+            self._news.get(timeout=_SLICE)
+        except queue.Empty:
             return
 
     def _check(self) -> None:
@@ -70,18 +95,22 @@ class _Bulk:
         self._note(key, error=error)
 
     def _note(self, key: str, result: Any = None, error: Exception | None = None) -> None:
-        with self._changed:
-            if error is None:
-                self.failed.pop(key, None)
-                self.succeeded[key] = result
-            else:
-                self.succeeded.pop(key, None)
-                self.failed[key] = error
-            self._pending.discard(key)
-            self._changed.notify_all()
+        if error is None:
+            self.failed.pop(key, None)
+            self.succeeded[key] = result
+        else:
+            self.succeeded.pop(key, None)
+            self.failed[key] = error
+        self._pending.discard(key)
+        if self._awaited == key:
+            self._awaited = None
+            self._news.put(None)
 
-    def _serve(self, waiting: queue.Queue[tuple[str, Any] | None]) -> None:
+    def _serve(self, waiting: _Queue) -> None:
         while (item := waiting.get()) is not None:
+            if self._full and self._waiting() <= self._most_waiting // 2:
+                self._full = False
+                self._news.put(None)
             key, content = item
             if self.stopped or self._cancelled():
                 self._note(key, error=OperationCancelled(f"{key!r}: not begun"))
@@ -95,25 +124,27 @@ class _Bulk:
             except BaseException as error:  # noqa: BLE001  # the caller's: the thread goes on, for its queue
                 self.ended_by, self.stopped = error, True
                 self._note(key, error=OperationCancelled(f"{key!r}: ended by {error!r}"))
+                self._call.cancel()
             else:
                 self._note(key, result)
             del item, content
 
     def end(self) -> None:
-        """Let every thread end after what is queued for it, and wait for that."""
-        self.release()
-        for thread in self.threads:
-            thread.join()
+        """Let every thread end after what is queued for it, and wait for that; raises what ended one."""
+        self._release()
+        self._threads.wait()
+        if self.ended_by is not None:
+            raise self.ended_by
 
-    def release(self) -> None:
-        """Let every thread end after what is queued for it."""
-        for waiting, thread in zip(self._queues.values(), self.threads, strict=True):
-            while thread.is_alive():
-                try:
-                    waiting.put(None, timeout=_SLICE)
-                except queue.Full:
-                    continue
-                break
+    def leave(self) -> None:
+        """Begin nothing more, end what is in flight, and wait no longer than that takes."""
+        self.stopped = True
+        self._release()
+        self._threads.leave()
+
+    def _release(self) -> None:
+        for waiting in self._queues.values():
+            waiting.put(None)
 
 
 def run_bulk(
@@ -124,35 +155,35 @@ def run_bulk(
     node_for_key: Callable[[str], str],
     clock: Clock,
     cancelled: Callable[[], bool],
+    call: Call | None = None,
 ) -> BulkReport:
     """Do ``work(key, content, turns)`` for every pair, each in the thread of its key's node.
 
     ``turns`` holds a lock for each node: who sends to a node holds its turn, so that a failover joins its
-    queue. Raises what ``pairs`` raises, when what is under way has ended, and OperationCancelled.
+    queue. Raises what ``pairs`` raises, when what is under way has ended, and OperationCancelled. What is no
+    Exception, an interrupt say, is raised at once: what is in flight is ended by ``call``.
     """
     started = clock.now()
-    bulk = _Bulk(work, nodes, cancelled)
-    for thread in bulk.threads:
-        thread.start()
+    bulk = _Bulk(work, nodes, cancelled, call or Call())
     try:
-        for key, content in pairs:
-            try:
-                node = node_for_key(key)
-            except QClientException as error:
-                bulk.refuse(key, error)
-                continue
-            bulk.add(node, key, content)
-    except BaseException:
-        bulk.stopped = True
+        bulk.start()
+        try:
+            for key, content in pairs:
+                try:
+                    node = node_for_key(key)
+                except QClientException as error:
+                    bulk.refuse(key, error)
+                    continue
+                bulk.add(node, key, content)
+        except Exception:
+            bulk.stopped = True
+            bulk.end()
+            raise
         bulk.end()
+    except BaseException as error:
+        if not isinstance(error, Exception):
+            bulk.leave()
         raise
-    try:
-        bulk.end()
-    except BaseException:
-        bulk.stopped = True  # what waits in the queues is not begun
-        raise
-    if bulk.ended_by is not None:
-        raise bulk.ended_by
     if cancelled():
         raise OperationCancelled(
             f"many operations: cancelled; {len(bulk.succeeded)} had succeeded, {len(bulk.failed)} failed"

@@ -12,7 +12,7 @@ import csv
 import json
 import operator
 import re
-from typing import Any, Final, Protocol
+from typing import Any, Final, NoReturn, Protocol
 
 from airflow_provider_qcache.client.errors import InvalidKey, InvalidTable
 
@@ -258,7 +258,7 @@ class JsonCheck:
     """A JSON list of objects, row by row: what one row needs is the most that is kept.
 
     Refused: anything else, bytes that are not UTF-8, an integer beyond 64 bits (a 500 of the node), and a row
-    of more than 4 MiB.
+    of more than 4 Mi characters.
     """
 
     columns = None
@@ -336,7 +336,7 @@ class JsonCheck:
     def _row_end(self, text: str, at: int, *, final: bool) -> int | None:
         row = self.rows + 1
         try:
-            return _decode_row(text, at)[1]
+            end = _decode_row(text, at)[1]
         except InvalidTable as error:
             # What ends in a number may go on: an integer that is too large, so far, may be a float.
             if final or text[-1] not in _IN_NUMBERS:
@@ -350,10 +350,21 @@ class JsonCheck:
                 raise InvalidTable(
                     f"row {row} of the table is not JSON: {error.msg}, at byte {where}", row=row, byte=where
                 ) from None
+        else:
+            if end - at > _MAX_JSON_ROW:
+                self._too_long(row)
+            return end
         if len(text) - at > _MAX_JSON_ROW:
-            raise InvalidTable(f"row {row} of the table is longer than {_MAX_JSON_ROW} bytes", row=row)
+            self._too_long(row)
         self._wanted = 2 * (len(text) - at)
         return None
+
+    @staticmethod
+    def _too_long(row: int) -> NoReturn:
+        raise InvalidTable(
+            f"row {row} of the table is longer than the {_MAX_JSON_ROW} characters a row is checked up to",
+            row=row,
+        )
 
     def _byte(self, text: str, at: int) -> int:
         return self._fed - len(self._decoder.getstate()[0]) - len(text[at:].encode())

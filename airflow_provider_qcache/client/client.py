@@ -6,8 +6,7 @@ import json
 import logging
 import random
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import quote_plus
 
 from airflow_provider_qcache.client import encoding
@@ -31,6 +30,7 @@ from airflow_provider_qcache.client.errors import (
     TooManyConsecutiveErrors,
     UnexpectedServerResponse,
     shown,
+    without_credentials,
 )
 from airflow_provider_qcache.client.nodes import NodePool, NodeStatus
 from airflow_provider_qcache.client.outcome import Kind
@@ -45,7 +45,14 @@ from airflow_provider_qcache.client.results import (
 from airflow_provider_qcache.client.retry import Engine, Request, RequestRetry, Span, home_unavailable
 from airflow_provider_qcache.client.ring import Ring
 from airflow_provider_qcache.client.tables import table_upload
-from airflow_provider_qcache.client.transport import Failure, Limit, NodeTransport, TransportSettings
+from airflow_provider_qcache.client.threads import Call, ask_all
+from airflow_provider_qcache.client.transport import (
+    Failure,
+    Limit,
+    NodeTransport,
+    TransportSettings,
+    check_auth,
+)
 from airflow_provider_qcache.client.upload import Upload, update_headers
 
 if TYPE_CHECKING:
@@ -63,8 +70,9 @@ _FOREVER: Final = float("inf")
 _LONGEST_GET: Final = 8 * 1024
 """A query whose request line would be longer goes as POST: proxies are known to stop there."""
 
-_MAX_THREADS: Final = 32
-_Got = TypeVar("_Got")
+_BAD_CONTENT: Final = frozenset({400, 413, 415, 422, 500})
+"""What a node answers to a table that it cannot read: a 500 where its parser fails."""
+
 _COUNT_ROWS: Final = {"select": [["count"]]}
 
 
@@ -103,7 +111,8 @@ class QClient:
         wins over
             the environment's.
         cert: A client certificate: the path of a file with the key in it, or (certificate, key).
-        auth: (login, password) for basic auth, or anything requests takes for auth; asked once per node.
+        auth: (login, password) for basic auth, neither with a ':', or anything requests takes for auth;
+            asked once per node.
         consecutive_error_count_limit: Failed requests that end an operation. Each operation counts for
         itself.
         trust_env: Look up proxies, the CA bundle and netrc in the environment, once per node.
@@ -155,7 +164,9 @@ class QClient:
             )
         if isinstance(auth, list):
             auth = tuple(auth)
+        check_auth(auth)
         self._ring = Ring(node_list)
+        _check_no_process_twice(self._ring.nodes)
         self._clock: Clock = SystemClock()
         self._deadline = deadline
         self._confirm_miss = confirm_miss
@@ -229,8 +240,8 @@ class QClient:
             HomeNodeUnavailable: a miss that cannot be told from a node that is silent (with
             ``confirm_miss``). QClientException: every other error of the client.
         """
-        self._begin(key)
-        return self._get(key, q, accept, post_query=post_query, query_headers=query_headers, span=self._end())
+        span = self._begin(key)
+        return self._get(key, q, accept, post_query=post_query, query_headers=query_headers, span=span)
 
     def post(
         self,
@@ -255,11 +266,13 @@ class QClient:
             compression: 'gzip' or 'lz4' to compress what is sent; lz4 only for content in memory.
             copies: Nodes that get the table: the key's first so many in ring order, its home last. A standby
             that
-                fails is reported, and the store a success where home, or its stand-in, has it.
+                fails is reported, and the store a success where home, or its stand-in, has it. One that
+                refuses the table itself (400, 413, 415, 422, 500) ends the store, before home would drop
+                what it has.
             evict_stale: Afterwards tell every other configured node to delete the key, so that a later
             failover does
                 not show an older table.
-            check_row_count: Afterwards ask the node how many rows the table has.
+            check_row_count: At the end ask the node how many rows the table has.
 
         Raises:
             InvalidTable: the content, or a header about it, is one a node would refuse; the old table is
@@ -267,12 +280,12 @@ class QClient:
             RowCountMismatch: the node has other rows than were sent. QClientException: every other error of
             the client.
         """
-        self._begin(key)
+        span = self._begin(key)
         upload = Upload(body_of(content), content_type, post_headers, compression)
         return self._post(
             key,
             upload,
-            span=self._end(),
+            span=span,
             copies=copies,
             evict_stale=evict_stale,
             check_row_count=check_row_count,
@@ -298,8 +311,7 @@ class QClient:
             TooManyConsecutiveErrors: the table was stored twice and is not there.
             QClientException: what ``get`` and ``post`` raise.
         """
-        self._begin(key)
-        span = self._end()
+        span = self._begin(key)
         upload: Upload | None = None
         statistics: dict[str, float] = {}
         stores = 0
@@ -336,10 +348,10 @@ class QClient:
             HomeNodeUnavailable: a stand-in deleted it and a node before it is silent (with ``confirm_miss``).
             QClientException: every other error of the client. With ``all_nodes`` a node that cannot be
             reached is an
-                outcome, not an error; refused credentials and certificates are errors.
+                outcome, not an error; refused credentials and certificates are errors, raised when every
+                node was asked, with the DeleteResult as ``result``.
         """
-        self._begin(key)
-        return self._delete(key, self._end(), all_nodes=all_nodes)
+        return self._delete(key, self._begin(key), all_nodes=all_nodes)
 
     def get_statistics(self) -> defaultdict[str, dict[str, int]]:
         """Take what was counted per node since this was last called.
@@ -373,25 +385,24 @@ class QClient:
             BulkError: some failed, at the end, with the report; not with ``raise_on_failure=False``.
             OperationCancelled: cancel() was called.
         """
-        self._open()
+        call = Call()
+        whole = self._span(call)
         pairs = tables.items() if isinstance(tables, Mapping) else tables
 
-        cancellations = self._engine.cancellations
-
         def store(key: str, content: Content, turns: Mapping[str, threading.Lock]) -> StoreResult:
-            self._begin(key)
+            span = Span(self._begin(key).deadline, whole.cancellations, call)
             upload = Upload(body_of(content), content_type, post_headers, compression)
             return self._post(
                 key,
                 upload,
-                span=Span(self._end().deadline, cancellations),
+                span=span,
                 copies=copies,
                 evict_stale=evict_stale,
                 check_row_count=check_row_count,
                 turns=turns,
             )
 
-        return self._bulk(pairs, store, raise_on_failure=raise_on_failure)
+        return self._bulk(pairs, store, whole, call, raise_on_failure=raise_on_failure)
 
     def delete_many(
         self, keys: Iterable[str], *, all_nodes: bool = False, raise_on_failure: bool = True
@@ -400,16 +411,16 @@ class QClient:
 
         With ``all_nodes`` a key with an unreachable node is a success whose result says so.
         """
-        self._open()
-
-        cancellations = self._engine.cancellations
+        call = Call()
+        whole = self._span(call)
 
         def remove(key: str, _: None, turns: Mapping[str, threading.Lock]) -> DeleteResult | None:
             del turns
-            self._begin(key)
-            return self._delete(key, Span(self._end().deadline, cancellations), all_nodes=all_nodes)
+            span = Span(self._begin(key).deadline, whole.cancellations, call)
+            return self._delete(key, span, all_nodes=all_nodes)
 
-        return self._bulk(((key, None) for key in keys), remove, raise_on_failure=raise_on_failure)
+        pairs = ((key, None) for key in keys)
+        return self._bulk(pairs, remove, whole, call, raise_on_failure=raise_on_failure)
 
     def post_table(
         self,
@@ -486,15 +497,16 @@ class QClient:
 
     def node_status(self, *, probe: bool = False) -> dict[str, NodeStatus]:
         """Every node as the client knows it; with ``probe`` each is first asked for its status."""
-        self._open()
+        call = Call()
+        span = self._span(call)
         if probe:
-            self._on_every_node(self._ring.nodes, self._check_node)
+            ask_all(self._ring.nodes, lambda node: self._check_node(node, span), call)
         return {shown(node): status for node, status in self._pool.snapshot().items()}
 
     def node_statistics(self) -> dict[str, dict[str, Any] | QClientException]:
         """Every node's own statistics, or the error met. Reading them resets the node's lists and counts."""
-        self._open()
-        span = self._end()
+        call = Call()
+        span = self._span(call)
 
         def ask(node: str) -> dict[str, Any] | QClientException:
             headers = b"Accept: application/json\r\nAccept-Encoding: identity\r\n"
@@ -502,8 +514,9 @@ class QClient:
                 answer = self._exchange(node, _Payload("GET", "/statistics", headers), span, fresh=False)
                 statistics: dict[str, Any] = json.loads(answer.content) if answer.status == 200 else {}
             except Failure as failure:
+                self._raise_if_cancelled(span, f"statistics of {shown(node)}")
                 return _node_error(f"statistics of {shown(node)}", node, failure)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 return UnexpectedServerResponse(f"statistics of {shown(node)}: not JSON: {error}", status=200)
             if answer.status != 200:
                 return UnexpectedServerResponse(
@@ -511,7 +524,8 @@ class QClient:
                 )
             return statistics
 
-        return {shown(node): told for node, told in self._on_every_node(self._ring.nodes, ask)}
+        nodes = self._ring.nodes
+        return dict(zip(map(shown, nodes), ask_all(nodes, ask, call), strict=True))
 
     def add_listener(self, listener: Listener) -> None:
         """Tell a Listener what happens from now on."""
@@ -544,22 +558,23 @@ class QClient:
 
     # How operations begin and end.
 
-    def _open(self) -> None:
+    def _span(self, call: Call | None = None) -> Span:
+        """When an operation that begins now ends."""
+        deadline = _FOREVER if self._deadline is None else self._clock.now() + self._deadline
+        # In this order: close() says that it closed before it counts a cancellation.
+        span = Span(deadline, self._engine.cancellations, call)
         if self._closed:
             raise ClientClosed("the client was closed")
+        return span
 
-    def _begin(self, key: str) -> None:
-        if self._closed:
-            raise ClientClosed("the client was closed")
+    def _begin(self, key: str) -> Span:
+        span = self._span()
         check_key(key)
         pool = self._pool
         pool.operation()
         if pool.failing and (due := pool.due()):
             self._prober.start(due)
-
-    def _end(self) -> Span:
-        deadline = _FOREVER if self._deadline is None else self._clock.now() + self._deadline
-        return Span(deadline, self._engine.cancellations)
+        return span
 
     def _order(self, key: str) -> Sequence[str]:
         return _Successors(self._ring, key)
@@ -653,6 +668,8 @@ class QClient:
         check_count("copies", copies)
         if copies > 1 and not upload.repeatable:
             raise ValueError(f"copies={copies}: the content can be read once only")
+        if check_row_count and not upload.countable:
+            raise ValueError("check_row_count: lz4 is not installed here, so that the rows cannot be counted")
         upload.check_before_sending()
         target = f"/dataset/{key}"
         if len(upload.headers) > MAX_HEAD_BYTES - 8192:
@@ -672,6 +689,9 @@ class QClient:
             except (InvalidTable, OperationCancelled):
                 raise
             except QClientException as error:
+                if isinstance(error, UnexpectedServerResponse) and error.status in _BAD_CONTENT:
+                    # The table is to blame, and home would drop the one it has before it says so, too.
+                    raise
                 failed[shown(standby)] = f"{type(error).__name__}: {error}"
                 _log.warning("%s failed: %s", what, error)
             else:
@@ -680,13 +700,14 @@ class QClient:
             Kind.STORE, key, f"store table {key!r}", order, payload, repeatable=upload.repeatable
         )
         done = self._engine.run(request, span)
-        if check_row_count:
-            self._check_rows(key, done.node, upload.rows, span)
         evicted: tuple[str, ...] = ()
         may_hold_old: tuple[str, ...] = ()
         if evict_stale and len(self._ring.nodes) > 1:
             others = [node for node in order if node != done.node and node not in stored]
             evicted, may_hold_old = self._evict(key, others, span)
+        if check_row_count:
+            assert upload.rows is not None  # noqa: S101  # it is countable
+            self._check_rows(key, done.node, upload.rows, span)
         home = order[0]
         assert done.answer is not None  # noqa: S101  # a store has no miss
         return StoreResult(
@@ -705,9 +726,7 @@ class QClient:
             may_hold_old=may_hold_old,
         )
 
-    def _check_rows(self, key: str, node: str, sent: int | None, span: Span) -> None:
-        if sent is None:
-            raise ValueError("check_row_count: the rows of this content could not be counted")
+    def _check_rows(self, key: str, node: str, sent: int, span: Span) -> None:
         result = self._get(
             key,
             _COUNT_ROWS,
@@ -721,7 +740,7 @@ class QClient:
         if result is not None:
             try:
                 found = int(json.loads(result.content)[0]["count"])
-            except (ValueError, LookupError, TypeError) as error:
+            except (ValueError, LookupError, TypeError, RecursionError) as error:
                 raise UnexpectedServerResponse(
                     f"count rows of table {key!r}: {shown(node)} answered {result.content[:200]!r}",
                     status=200,
@@ -795,25 +814,34 @@ class QClient:
         return DeleteOutcome.CONFIRMED, None
 
     def _delete_everywhere(self, key: str, span: Span) -> DeleteResult:
-        order = list(self._order(key))
+        order = tuple(self._order(key))
+        call = span.call or Call()
+        span = span._replace(call=call)
+        met = ask_all(order, lambda node: self._delete_on(key, node, span), call)
         outcomes = {}
         errors: dict[str, QClientException] = {}
-        for node, (outcome, error) in self._on_every_node(
-            order, lambda node: self._delete_on(key, node, span)
-        ):
+        for node, (outcome, error) in zip(order, met, strict=True):
             outcomes[shown(node)] = outcome
             if outcome is DeleteOutcome.UNREACHABLE and error is not None:
                 errors[shown(node)] = error
+        result = DeleteResult(key=key, outcomes=outcomes, errors=errors)
         for error in errors.values():
             # Wrong credentials, say: no node that is down, and not to be taken for one.
             if not error.transient:
+                error.result = result
                 raise error
-        return DeleteResult(key=key, outcomes=outcomes, errors=errors)
+        return result
 
     # Many at once.
 
     def _bulk(
-        self, pairs: Iterable[tuple[str, Any]], work: Callable[..., Any], *, raise_on_failure: bool
+        self,
+        pairs: Iterable[tuple[str, Any]],
+        work: Callable[..., Any],
+        span: Span,
+        call: Call,
+        *,
+        raise_on_failure: bool,
     ) -> BulkReport:
         report = run_bulk(
             pairs,
@@ -821,15 +849,12 @@ class QClient:
             nodes=self._ring.nodes,
             node_for_key=self._node_now,
             clock=self._clock,
-            cancelled=self._cancelled_since(),
+            cancelled=lambda: self._engine.cancellations != span.cancellations,
+            call=call,
         )
         if raise_on_failure:
             report.raise_for_failures()
         return report
-
-    def _cancelled_since(self) -> Callable[[], bool]:
-        before = self._engine.cancellations
-        return lambda: self._engine.cancellations != before
 
     def _node_now(self, key: str) -> str:
         check_key(key)
@@ -840,21 +865,17 @@ class QClient:
                     return node
         return self._ring.node_for_key(key)
 
-    @staticmethod
-    def _on_every_node(nodes: Sequence[str], ask: Callable[[str], _Got]) -> list[tuple[str, _Got]]:
-        if len(nodes) == 1:
-            return [(nodes[0], ask(nodes[0]))]
-        with ThreadPoolExecutor(min(len(nodes), _MAX_THREADS), thread_name_prefix="qcache-all") as threads:
-            return list(zip(nodes, threads.map(ask, nodes), strict=True))
-
     # The way to the nodes.
 
     def _exchange(self, node: str, payload: _Payload, span: Span, *, fresh: bool) -> Answer:
         limit = Limit(self._clock.now, span.deadline)
+        call = span.call
         self._active.add(limit)
+        if call is not None:
+            call.limits.add(limit)
         try:
-            # A cancel from before the line above has not seen this request.
-            if span.cancellations != self._engine.cancellations:
+            # A cancel from before the lines above has not seen this request.
+            if self._engine.is_cancelled(span):
                 limit.cancelled = True
             transport = self._transports[node]
             upload = payload.upload
@@ -867,6 +888,7 @@ class QClient:
                     limit,
                     body_wanted=payload.method != "DELETE",
                     fresh=fresh,
+                    anonymous=payload.anonymous,
                 )
             turn = payload.turns[node] if payload.turns is not None else None
             if turn is not None:
@@ -890,6 +912,8 @@ class QClient:
                     turn.release()
         finally:
             self._active.discard(limit)
+            if call is not None:
+                call.limits.discard(limit)
 
     def _take_turn(self, turn: threading.Lock, limit: Limit) -> None:
         while not turn.acquire(timeout=0.2):
@@ -898,12 +922,30 @@ class QClient:
             if self._clock.now() >= limit.deadline:
                 raise Failure(Outcome.DEADLINE, Phase.CONNECT)
 
-    def _ask_status(self, node: str, span: Span, *, twice: bool) -> None:
+    def _ask_whether_it_lives(self, node: str, span: Span) -> None:
+        # Twice: a node that wakes up acts on what was sent before in the turn of its loop in which it answers
+        # first, and a store or delete that was given up must not come after one that follows.
+        try:
+            self._ask_status(node, span, twice=True)
+        except Failure as failure:
+            if failure.outcome is not Outcome.CLOSED or not self._transports[node].authorized:
+                raise
+            self._ask_whether_it_lives_anonymously(node, span)
+
+    def _ask_whether_it_lives_anonymously(self, node: str, span: Span) -> None:
+        # A living node hangs up on an Authorization it cannot parse, its status included.
+        try:
+            self._ask_status(node, span, twice=True, anonymous=True)
+        except Failure as failure:
+            if failure.outcome is not Outcome.UNAUTHORIZED:
+                raise
+
+    def _ask_status(self, node: str, span: Span, *, twice: bool, anonymous: bool = False) -> None:
         settings = self._settings
         end = min(span.deadline, self._clock.now() + settings.connect_timeout + settings.read_timeout)
-        payload = _Payload("GET", "/status", b"Accept-Encoding: identity\r\n")
+        payload = _Payload("GET", "/status", b"Accept-Encoding: identity\r\n", anonymous=anonymous)
         for _ in range(2 if twice else 1):
-            answer = self._exchange(node, payload, Span(end, span.cancellations), fresh=False)
+            answer = self._exchange(node, payload, span._replace(deadline=end), fresh=False)
             if answer.status == 401:
                 raise Failure(Outcome.UNAUTHORIZED, Phase.HEAD, status=401)
             if answer.status != 200:
@@ -915,22 +957,26 @@ class QClient:
                 )
 
     def _probe(self, node: str) -> None:
-        # Twice: a node that wakes up acts on what was sent before in the turn of its loop in which it answers
-        # first, and a store or delete that was given up must not come after one that follows.
-        self._ask_status(node, Span(_FOREVER, self._engine.cancellations), twice=True)
+        self._ask_whether_it_lives(node, Span(_FOREVER, self._engine.cancellations))
 
-    def _check_node(self, node: str) -> None:
+    def _check_node(self, node: str, span: Span) -> None:
+        what = f"status of {shown(node)}"
         if node in self._pool.failing:
             self._prober.start([node])
-            self._prober.wait([node], self._end().deadline, lambda: None)
+            self._prober.wait([node], span.deadline, lambda: self._raise_if_cancelled(span, what))
             return
         ticket = self._pool.ticket(node)
         try:
-            self._ask_status(node, self._end(), twice=False)
+            self._ask_status(node, span, twice=False)
         except Failure as failure:
+            self._raise_if_cancelled(span, what)
             self._pool.fail(
                 node, ticket, f"status: {failure.outcome}: {failure}", gone=failure.outcome is Outcome.REFUSED
             )
+
+    def _raise_if_cancelled(self, span: Span, what: str) -> None:
+        if self._engine.is_cancelled(span):
+            raise OperationCancelled(f"{what}: cancelled")
 
     # Events.
 
@@ -957,7 +1003,7 @@ class QClient:
 class _Payload:
     """What is sent, whichever node it goes to."""
 
-    __slots__ = ("body", "headers", "method", "target", "turns", "upload")
+    __slots__ = ("anonymous", "body", "headers", "method", "target", "turns", "upload")
 
     def __init__(
         self,
@@ -968,7 +1014,9 @@ class _Payload:
         *,
         upload: Upload | None = None,
         turns: Mapping[str, threading.Lock] | None = None,
+        anonymous: bool = False,
     ) -> None:
+        self.anonymous = anonymous
         self.method = method
         self.target = target
         self.headers = headers
@@ -1014,13 +1062,25 @@ class _Wire:
         return self._client._exchange(node, request.payload, span, fresh=fresh)
 
     def status(self, node: str, span: Span) -> None:
-        self._client._ask_status(node, span, twice=True)
+        self._client._ask_whether_it_lives(node, span)
 
     def probe(self, nodes: Iterable[str]) -> None:
         self._client._prober.start(nodes)
 
     def await_probes(self, nodes: Sequence[str], until: float, check: Callable[[], None]) -> None:
         self._client._prober.wait(nodes, until, check)
+
+
+def _check_no_process_twice(nodes: Iterable[str]) -> None:
+    seen: dict[str, str] = {}
+    for node in nodes:
+        address = without_credentials(node)
+        if address in seen:
+            raise ValueError(
+                f"node_list: {seen[address]!r} and {shown(node)!r} differ in their credentials only and are "
+                "one process; each is wanted once"
+            )
+        seen[address] = shown(node)
 
 
 def _statistics(answer: Answer, prefix: str) -> dict[str, float]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import struct
 import zlib
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 try:
     import lz4.block as _lz4
@@ -21,6 +24,8 @@ ACCEPT_ENCODING: Final = "lz4" if _lz4 is not None else "identity"
 # that.
 _LZ4_MOST_PER_BYTE: Final = 255
 _SIZE: Final = struct.Struct("<I")
+_SLICE: Final = 8 * 1024
+_MOST_AT_ONCE: Final = 1 << 20
 
 
 class Undecodable(Exception):
@@ -31,8 +36,13 @@ class TooLarge(Exception):
     """The decoded bytes are more than allowed."""
 
 
-def decode(body: bytes, encoding: str | None, most: int | None) -> bytes:
-    """The body decoded, at most ``most`` bytes of it (None: no limit); raises Undecodable or TooLarge."""
+def decode(
+    body: bytes, encoding: str | None, most: int | None, check: Callable[[], object] = lambda: None
+) -> bytes:
+    """The body decoded, at most ``most`` bytes of it (None: no limit); raises Undecodable or TooLarge.
+
+    ``check`` is called again and again while gzip is decoded, to end it by an exception.
+    """
     if not encoding or encoding == "identity":
         if most is not None and len(body) > most:
             raise TooLarge
@@ -40,7 +50,7 @@ def decode(body: bytes, encoding: str | None, most: int | None) -> bytes:
     if encoding == "lz4":
         return _unlz4(body, most)
     if encoding in ("gzip", "x-gzip"):
-        return _gunzip(body, most)
+        return _gunzip(body, most, check)
     raise Undecodable(f"its Content-Encoding is {encoding!r}")
 
 
@@ -63,27 +73,53 @@ def _unlz4(body: bytes, most: int | None) -> bytes:
     return decoded
 
 
-def _gunzip(body: bytes, most: int | None) -> bytes:
+def _gunzip(body: bytes, most: int | None, check: Callable[[], object]) -> bytes:
     parts: list[bytes] = []
     size = 0
-    rest = body
-    try:
-        while rest:  # a gzip body may have several members
-            member = zlib.decompressobj(zlib.MAX_WBITS | 16)
-            # A max_length of 0 means none: ask for one byte more than is left, which is never 0.
-            part = member.decompress(rest, 0 if most is None else most - size + 1)
-            size += len(part)
-            if most is not None and size > most:
-                raise TooLarge
+    gunzip = Gunzip()
+    for part in gunzip.feed(body):
+        check()
+        size += len(part)
+        if most is not None and size > most:
+            raise TooLarge
+        if part:
             parts.append(part)
-            if not member.eof:
-                raise Undecodable("its gzip ends in the middle")
-            rest = member.unused_data
-    except zlib.error as error:
-        raise Undecodable(f"it is not gzip: {error}") from error
-    if not parts:
-        raise Undecodable("its gzip is empty")
+    gunzip.finish()
     return b"".join(parts)
+
+
+class Gunzip:
+    """gzip of any number of members, a piece at a time; raises Undecodable.
+
+    It takes time in proportion to what it is fed and what it gives: of what follows a member's end no more
+    than a slice is copied, and no more than a mebibyte is decoded at once.
+    """
+
+    def __init__(self) -> None:
+        self._member: Any = None
+
+    def feed(self, piece: bytes) -> Iterator[bytes]:
+        """What the next piece decodes to, in parts that may be empty."""
+        whole = memoryview(piece)
+        member = self._member
+        try:
+            for start in range(0, len(whole), _SLICE):
+                rest: Any = whole[start : start + _SLICE]
+                while rest:
+                    if member is None or member.eof:
+                        member = self._member = zlib.decompressobj(zlib.MAX_WBITS | 16)
+                    part = member.decompress(rest, _MOST_AT_ONCE)
+                    rest = member.unused_data if member.eof else member.unconsumed_tail
+                    yield part
+        except zlib.error as error:
+            raise Undecodable(f"it is not gzip: {error}") from error
+
+    def finish(self) -> None:
+        """Look at the end: the last member is whole."""
+        if self._member is None:
+            raise Undecodable("its gzip is empty")
+        if not self._member.eof:
+            raise Undecodable("its gzip ends in the middle")
 
 
 def compress_lz4(content: bytes) -> bytes:

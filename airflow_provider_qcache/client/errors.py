@@ -39,6 +39,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from airflow_provider_qcache.client.results import DeleteResult
+
 
 class Phase(enum.StrEnum):
     """How far a request had come when something happened to it."""
@@ -82,6 +84,11 @@ _CREDENTIALS = re.compile(r"(?<=://)[^/]*@")  # a password may hold an @, as req
 def shown(node: str) -> str:
     """A node's string as it may be shown: without the credentials a URL can carry."""
     return _CREDENTIALS.sub("***@", node)
+
+
+def without_credentials(node: str) -> str:
+    """A node's string as if it carried none."""
+    return _CREDENTIALS.sub("", node)
 
 
 def forget_frames(error: BaseException) -> None:
@@ -134,10 +141,12 @@ class QClientException(Exception):
     """The base of every error of the client.
 
     ``attempts`` holds the failed requests of the operation in order. ``transient`` says whether the same call
-    may succeed later with nothing changed by its caller.
+    may succeed later with nothing changed by its caller. ``result`` is the DeleteResult where a delete on all
+    nodes met this error on one of them, which says what became of the others; else None.
     """
 
     transient: bool = False
+    result: DeleteResult | None = None
 
     def __init__(self, message: str = "", *, attempts: Iterable[Attempt] = ()) -> None:
         super().__init__(message)

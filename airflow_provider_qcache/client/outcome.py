@@ -96,6 +96,9 @@ class Judgement:
     retry_after: float | None = None
 
 
+_MOST_DIGITS: Final = 20
+"""Of a number of rows: Python refuses to read an integer of thousands of digits."""
+
 _RETURN: Final = Judgement(Action.RETURN, Outcome.ANSWERED)
 _MISS: Final = Judgement(Action.MISS, Outcome.ANSWERED)
 _SUCCESS: Final = {Kind.QUERY: 200, Kind.STORE: 201, Kind.DELETE: 200}
@@ -139,8 +142,10 @@ def _judge_result(answer: Answer) -> Judgement:
         return Judgement(Action.NEXT_NODE, Outcome.NOT_QCACHE, "it is HTML")
     if length is None:
         return Judgement(Action.NEXT_NODE, Outcome.NOT_QCACHE, "it has no X-QCache-unsliced-length")
-    if not length.strip().isdecimal():
-        return Judgement(Action.NEXT_NODE, Outcome.NOT_QCACHE, f"its X-QCache-unsliced-length is {length!r}")
+    if len(length) > _MOST_DIGITS or not length.strip().isdecimal():
+        return Judgement(
+            Action.NEXT_NODE, Outcome.NOT_QCACHE, f"its X-QCache-unsliced-length is {length[:100]!r}"
+        )
     # A body without a Content-Length ends where the connection does, wherever that was.
     if content_type == "application/json" and not (content[:1] == b"[" and content.rstrip()[-1:] == b"]"):
         return Judgement(Action.NEXT_NODE, Outcome.UNDECODABLE, "it is no JSON list")
@@ -154,7 +159,7 @@ def _retry_after(value: str | None) -> float | None:
         return float(value)
     try:
         at = email.utils.parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if at.tzinfo is None:
         at = at.replace(tzinfo=dt.UTC)

@@ -54,12 +54,16 @@ if TYPE_CHECKING:
 
     from airflow_provider_qcache.client.clock import Clock
     from airflow_provider_qcache.client.nodes import NodePool
+    from airflow_provider_qcache.client.threads import Call
     from airflow_provider_qcache.client.transport import Answer
 
 _log = logging.getLogger("airflow_provider_qcache.client")
 
 _LONGEST_RETRY_AFTER: Final = 60.0
 """Seconds of Retry-After that are obeyed where no deadline says how long there is."""
+
+_BETWEEN_STATUSES: Final = 0.05
+"""Seconds at least between two rounds of asking for a status: a refusal takes no time."""
 
 _SLICE: Final = 0.2
 """Seconds a wait goes on at most before it looks whether it was cancelled."""
@@ -80,7 +84,8 @@ class RequestRetry:
     """Seconds: the longest such wait."""
 
     wait_for_nodes: bool = False
-    """Where no node answers, wait until one does or the deadline passes, which is needed then."""
+    """Where no node answers, wait until one does or the deadline passes, which is needed then. The nodes are
+    asked again after such waits, of 0.05 s at least."""
 
     def __post_init__(self) -> None:
         if self.consecutive_error_count_limit is not None:
@@ -108,10 +113,14 @@ class Request:
 
 
 class Span(NamedTuple):
-    """When an operation ends: at a time on the clock, or when the count of cancellations is another."""
+    """When an operation ends.
+
+    That is at a time on the clock, when the count of cancellations is another, or with ``call``.
+    """
 
     deadline: float
     cancellations: int = 0
+    call: Call | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -179,6 +188,10 @@ class Engine:
         self.on_attempt_failed = on_attempt_failed
         self.cancellations = 0
         """Operations that began at another count have been cancelled."""
+
+    def is_cancelled(self, span: Span) -> bool:
+        """Whether an operation of that span is to end now."""
+        return self.cancellations != span.cancellations or (span.call is not None and span.call.cancelled)
 
     def run(self, request: Request, span: Span) -> Done:
         """Run one operation within its span; raises QClientException."""
@@ -311,7 +324,7 @@ class _Run:
     # Before a request.
 
     def _check_cancelled(self) -> None:
-        if self.engine.cancellations != self.span.cancellations:
+        if self.engine.is_cancelled(self.span):
             raise OperationCancelled(f"{self.request.what}: cancelled", attempts=self.attempts)
 
     def _check(self) -> None:
@@ -400,7 +413,7 @@ class _Run:
         engine = self.engine
         nodes = self.request.nodes
         if waits:
-            pause = min(self._random_wait(waits), max(0.0, self._left()))
+            pause = min(self._status_wait(waits), max(0.0, self._left()))
             self.sleep(pause)
             if self._left() <= 0:
                 raise self._no_cache(
@@ -436,7 +449,7 @@ class _Run:
         waits = 0
         while True:
             try:
-                engine.wire.status(node, Span(until, self.span.cancellations))
+                engine.wire.status(node, self.span._replace(deadline=until))
             except Failure as failure:
                 if failure.outcome is Outcome.CANCELLED:
                     self._check_cancelled()
@@ -449,7 +462,7 @@ class _Run:
                 self.stay = node
                 return
             waits += 1
-            pause = self._random_wait(waits)
+            pause = self._status_wait(waits)
             if engine.clock.now() + pause >= until:
                 end = "the deadline" if bounded else "one store timeout had passed"
                 raise self._uncertain(f"and the node's status was silent until {end}")
@@ -551,10 +564,9 @@ class _Run:
         if times >= 2:
             raise ClosedWithoutAnswer(
                 f"{self.request.what}: {shown(node)} closes the connection on this request and answers its "
-                "status at "
-                "once, so that the request is to blame: a body larger than the node's cache, a head over 64 "
-                "KiB, or "
-                "an Authorization it cannot parse (a password with ':' in it).",
+                "status at once, so that the request is to blame: a body larger than the node's cache, a "
+                "head over 64 KiB, or an Authorization it cannot parse, such as one whose login or password "
+                "holds a ':' (look at the netrc, or at what auth gives).",
                 attempts=self.attempts,
             ) from met.cause
         self.stay = node
@@ -585,6 +597,9 @@ class _Run:
         return self.engine.rng.uniform(
             0.0, min(policy.wait_max, policy.wait_initial * 2.0 ** min(number - 1, 60))
         )
+
+    def _status_wait(self, number: int) -> float:
+        return max(_BETWEEN_STATUSES, self._random_wait(number))
 
     # Errors.
 

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import http.client
+import ipaddress
 import os
 import re
 import socket
@@ -141,8 +143,8 @@ class Limit:
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
-class _DeadlineSocket(socket.socket):
-    """A socket whose timeout is what its request has left."""
+class _KeepsLimit(socket.socket):
+    """A socket whose timeout is what its request has left, before everything that may wait."""
 
     limit: Limit
 
@@ -162,8 +164,11 @@ class _DeadlineSocket(socket.socket):
         self.settimeout(self.limit.left())
         return super().send(*args, **kwargs)
 
+
+class _DeadlineSocket(_KeepsLimit):
+    """The same for plain sockets, whose timeout is for all of sendall, not for each send in it."""
+
     def sendall(self, *args: Any, **kwargs: Any) -> None:
-        # Since Python 3.5 the timeout is for all of sendall, not for each send in it.
         self.settimeout(self.limit.left())
         super().sendall(*args, **kwargs)
 
@@ -171,10 +176,8 @@ class _DeadlineSocket(socket.socket):
 _handshaking = threading.local()
 
 
-class _DeadlineTlsSocket(ssl.SSLSocket):
+class _DeadlineTlsSocket(_KeepsLimit, ssl.SSLSocket):
     """The same over TLS. SSLSocket.sendall calls send for each record it can write."""
-
-    limit: Limit
 
     def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002  # SSLSocket's signature
         # SSLContext.wrap_socket makes the socket and shakes hands in one call, so that the limit comes from
@@ -185,22 +188,6 @@ class _DeadlineTlsSocket(ssl.SSLSocket):
         limit.phase = Phase.TLS
         self.settimeout(limit.left())
         super().do_handshake(block)
-
-    def recv_into(self, *args: Any, **kwargs: Any) -> int:
-        limit = self.limit
-        self.settimeout(limit.left())
-        count = super().recv_into(*args, **kwargs)
-        if count:
-            limit.received = True
-        return count
-
-    def recv(self, *args: Any, **kwargs: Any) -> bytes:
-        self.settimeout(self.limit.left())
-        return super().recv(*args, **kwargs)
-
-    def send(self, *args: Any, **kwargs: Any) -> int:
-        self.settimeout(self.limit.left())
-        return super().send(*args, **kwargs)
 
 
 class _Connection(HTTPConnection):
@@ -214,29 +201,43 @@ class _Connection(HTTPConnection):
         host = self._dns_host.strip("[]")
         addresses = socket.getaddrinfo(host, self.port, type=socket.SOCK_STREAM)
         limit.phase = Phase.CONNECT
-        error: OSError | None = None
+        errors: list[OSError] = []
+        told: list[OSError] = []
         for family, kind, protocol, _, address in addresses:
-            sock = _DeadlineSocket(family, kind, protocol)
-            sock.limit = limit
-            limit.sock = sock
+            sock = None
             try:
+                sock = _DeadlineSocket(family, kind, protocol)
+                sock.limit = limit
+                limit.sock = sock
                 for option in self.socket_options or ():
                     sock.setsockopt(*option)
                 sock.settimeout(limit.left())
                 sock.connect(address)
             except OSError as met:
-                sock.close()
+                if sock is not None:
+                    sock.close()
                 # A timeout has used up the time of all addresses; what it hides would mislead.
                 if isinstance(met, TimeoutError):
                     raise
-                error = met
+                errors.append(met)
+                if not _is_no_address_of_this_machine(address, met):
+                    told.append(met)
             except BaseException:
-                sock.close()
+                if sock is not None:
+                    sock.close()
                 raise
             else:
                 sock.settimeout(limit.left())
                 return sock
-        raise error or OSError("the name has no address")
+        # It refuses only where it does at every address.
+        refusals_last = sorted(told or errors, key=lambda met: isinstance(met, ConnectionRefusedError))
+        raise refusals_last[0] if refusals_last else OSError("the name has no address")
+
+
+def _is_no_address_of_this_machine(address: Any, met: OSError) -> bool:
+    """Whether nothing can listen there: ``localhost`` is often ::1 too, on machines without IPv6."""
+    absent = met.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+    return absent and ipaddress.ip_address(address[0].partition("%")[0]).is_loopback
 
 
 class _TlsConnection(_Connection, HTTPSConnection):
@@ -344,6 +345,24 @@ def _tls_context(settings: TransportSettings, *, verify: bool | str) -> ssl.SSLC
     return context
 
 
+def _check_credentials(where: str, login: Any, password: Any) -> None:
+    for name, value in (("login", login), ("password", password)):
+        colon: Any = b":" if isinstance(value, bytes) else ":"
+        if isinstance(value, str | bytes) and colon in value:
+            raise ValueError(
+                f"{where}: the {name} holds a ':', on which a node hangs up without an answer; one without "
+                "it is wanted"
+            )
+
+
+def check_auth(auth: Any) -> None:
+    """Raise ValueError, without the value, for basic auth that a node cannot parse."""
+    if isinstance(auth, tuple) and len(auth) == 2:
+        _check_credentials("auth", *auth)
+    elif isinstance(auth, requests.auth.HTTPBasicAuth) and not isinstance(auth, requests.auth.HTTPProxyAuth):
+        _check_credentials("auth", auth.username, auth.password)
+
+
 class NodeTransport:
     """One node: its connections, and everything about it that is looked up once.
 
@@ -361,6 +380,8 @@ class NodeTransport:
             raise ValueError(
                 f"node {shown(node)!r} has a query or a fragment; a URL of host, port and path is wanted"
             )
+        if settings.auth is None:
+            _check_credentials(f"node {shown(node)!r}", *requests.utils.get_auth_from_url(node))
         request = requests.Request("GET", node.rstrip("/") + "/qcache/status", auth=settings.auth).prepare()
         verify = settings.verify
         proxies: dict[str, str] = {}
@@ -385,15 +406,18 @@ class NodeTransport:
         self._tunnel = connection_requires_http_tunnel(
             self._pool.proxy, self._pool.proxy_config, parts.scheme
         )
-        head = b""
         fixed = {"Host": _host_header(parts.hostname, parts.port), "User-Agent": "airflow-provider-qcache"}
-        if "Authorization" in request.headers:
-            fixed["Authorization"] = request.headers["Authorization"]
         if self.proxied and not self._tunnel:
             fixed.update(pool.proxy_headers)
-        for name, value in fixed.items():
-            head += check_header(name, value)
-        self._head = head
+        self._anonymous_head = b"".join(check_header(name, value) for name, value in fixed.items())
+        self._head = self._anonymous_head
+        if "Authorization" in request.headers:
+            self._head += check_header("Authorization", request.headers["Authorization"])
+
+    @property
+    def authorized(self) -> bool:
+        """Whether requests carry an Authorization."""
+        return self._head is not self._anonymous_head
 
     def head_size(self, target: str, headers: bytes) -> int:
         """Bytes of the head of a request, the line and the blank one included."""
@@ -412,12 +436,14 @@ class NodeTransport:
         store: bool = False,
         body_wanted: bool = True,
         fresh: bool = False,
+        anonymous: bool = False,
     ) -> Answer:
         """Send one request and read its answer; raises Failure, Cancelled, or what ``stream`` raises.
 
         ``target`` is what follows ``base``, ``headers`` whole lines, ``stream`` a body in pieces of
         ``length`` bytes in all, or None to send it chunked. Of an answer whose body is not ``body_wanted``
-        no more is read than of an error's. ``fresh`` asks for a connection that was never used.
+        no more is read than of an error's. ``fresh`` asks for a connection that was never used, ``anonymous``
+        leaves Authorization out.
         """
         settings = self._settings
         pool = self._pool
@@ -437,11 +463,13 @@ class NodeTransport:
             reused = sock is not None
             if not reused:
                 self._connect(connection)
+                limit.received = False  # what a proxy answered to CONNECT is none of the node's
                 sock = connection.sock
             sock.limit = limit
             limit.sock = sock
             limit.phase = Phase.SEND
-            head = f"{method} {self.base}{target} HTTP/1.1\r\n".encode("latin-1") + self._head + headers
+            own = self._anonymous_head if anonymous else self._head
+            head = f"{method} {self.base}{target} HTTP/1.1\r\n".encode("latin-1") + own + headers
             if store:
                 start = limit.now()
                 limit.stage_end = start + self.store_time(store_body_length)
@@ -477,7 +505,7 @@ class NodeTransport:
                 limit.stage_end = _FOREVER if wanted else limit.now() + settings.read_timeout
                 if answered_early and response.status < 300:
                     raise Failure(Outcome.NOT_QCACHE, Phase.HEAD, detail="it answered before it had the body")
-                answer = self._read(response, wanted=wanted)
+                answer = self._read(response, limit, wanted=wanted)
                 reusable = response.isclosed() and not response.will_close and not answered_early
             finally:
                 response.close()
@@ -548,7 +576,7 @@ class NodeTransport:
         if length is None:
             sock.sendall(b"0\r\n\r\n")
 
-    def _read(self, response: http.client.HTTPResponse, *, wanted: bool) -> Answer:
+    def _read(self, response: http.client.HTTPResponse, limit: Limit, *, wanted: bool) -> Answer:
         status = response.status
         headers = response.headers
         content_encoding = headers.get("Content-Encoding")
@@ -559,7 +587,7 @@ class NodeTransport:
             if raw is None:
                 raise Failure(Outcome.TOO_LARGE, Phase.BODY, status=status)
             try:
-                content = encoding.decode(raw, content_encoding, most)
+                content = encoding.decode(raw, content_encoding, most, limit.left)
             except encoding.TooLarge:
                 raise Failure(Outcome.TOO_LARGE, Phase.BODY, status=status) from None
             except encoding.Undecodable as error:

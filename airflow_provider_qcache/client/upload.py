@@ -83,6 +83,11 @@ class Upload:
         """Bytes of the content, where they are known before it is read."""
         return self._body.length
 
+    @property
+    def countable(self) -> bool:
+        """Whether its rows can be counted."""
+        return self._encoded != "lz4" or encoding.lz4_block is not None
+
     def check_before_sending(self) -> None:
         """Check what is in memory; raises InvalidTable. What streams is checked as it does."""
         body = self._body
@@ -98,7 +103,7 @@ class Upload:
             try:
                 decoded = encoding.decode(content, self._encoded, None)
             except encoding.Undecodable as error:
-                raise InvalidTable(f"the content is not what its Content-Encoding says: {error}") from error
+                raise _not_as_encoded(error) from error
             self._check_whole(decoded)
         if self._compression == "lz4":
             content = encoding.compress_lz4(content)
@@ -199,30 +204,28 @@ class _Plain:
 
 
 class _Gunzip:
-    """gzip of any number of members, a piece at a time, never more than a mebibyte of it decoded."""
-
     def __init__(self) -> None:
         self.size = 0
-        self._member = zlib.decompressobj(zlib.MAX_WBITS | 16)
-        self._started = False
+        self._gunzip = encoding.Gunzip()
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
         try:
-            while piece:
-                if self._member.eof:
-                    self._member = zlib.decompressobj(zlib.MAX_WBITS | 16)
-                self._started = True
-                decoded = self._member.decompress(piece, 1 << 20)
-                piece = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
+            for decoded in self._gunzip.feed(piece):
                 self.size += len(decoded)
                 if decoded:
                     yield decoded
-        except zlib.error as error:
-            raise InvalidTable(f"the content is not the gzip its Content-Encoding says: {error}") from error
+        except encoding.Undecodable as error:
+            raise _not_as_encoded(error) from error
 
     def finish(self) -> None:
-        if self._started and not self._member.eof:
-            raise InvalidTable("the content's gzip ends in the middle")
+        try:
+            self._gunzip.finish()
+        except encoding.Undecodable as error:
+            raise _not_as_encoded(error) from error
+
+
+def _not_as_encoded(error: encoding.Undecodable) -> InvalidTable:
+    return InvalidTable(f"the content is not what its Content-Encoding says: {error}")
 
 
 def update_headers(fields: dict[str, str], further: Mapping[str, str]) -> None:

@@ -4,10 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from ssl import SSLContext
+from typing import Any
 
 import pytest
+from requests import PreparedRequest
+from requests.auth import HTTPBasicAuth
 
-from airflow_provider_qcache.client import HomeNodeUnavailable, QClient
+from airflow_provider_qcache.client import (
+    AuthenticationFailed,
+    ClosedWithoutAnswer,
+    HomeNodeUnavailable,
+    NoCacheAvailable,
+    QClient,
+    RequestRetry,
+    StoreUncertain,
+)
 from airflow_provider_qcache.client.errors import Outcome
 from airflow_provider_qcache.client.nodes import NodeState
 from airflow_provider_qcache.client.outcome import Kind
@@ -16,7 +29,7 @@ from tests.client.faults import Node, closed_port, sound_node
 from tests.client.simulated import Meets
 from tests.client.test_retry import World
 from tests.conftest import need_the_real_server
-from tests.servers import Server
+from tests.servers import Certificates, Server
 
 TABLE = b"a\n1\n"
 OF_BOTH = pytest.mark.parametrize("kind", ["real", "dev"])
@@ -26,14 +39,14 @@ def a_key_of(client: QClient, node: str) -> str:
     return next(key for key in (f"k{number}" for number in range(99)) if client.node_for_key(key) == node)
 
 
-def a_server(kind: str) -> Server:
+def a_server(kind: str, *options: str, tls: SSLContext | None = None) -> Server:
     if kind == "real":
         need_the_real_server()
-    return Server.real() if kind == "real" else Server.dev()
+    return (Server.real if kind == "real" else Server.dev)(*options, tls=tls)
 
 
 def url(server: Server) -> str:
-    return f"http://127.0.0.1:{server.port}"
+    return f"http{'s' if server.tls else ''}://127.0.0.1:{server.port}"
 
 
 # A node that was gone and is back, unseen.
@@ -128,3 +141,76 @@ def test_a_node_is_gone_to_a_delete_only_if_it_refuses_this_one() -> None:
         with silent_at(port):
             # The deadline ends the probe; what the node did before says nothing of now.
             assert client.delete("k", all_nodes=True).outcomes == {node: "unreachable"}
+
+
+# Waits of nothing.
+
+
+@pytest.mark.parametrize("kind", [Kind.QUERY, Kind.STORE])
+def test_a_policy_without_waits_does_not_ask_for_statuses_without_end(kind: Kind) -> None:
+    policy = RequestRetry(wait_initial=0, wait_max=0, wait_for_nodes=True)
+    met = Outcome.REFUSED if kind is Kind.QUERY else Outcome.TIMEOUT
+    world = World([Meets(met)], [Meets(Outcome.CLOSED)], policy=policy)
+    with pytest.raises(NoCacheAvailable if kind is Kind.QUERY else StoreUncertain):
+        world.run(kind, 5.0)
+    assert 50 < len(world.clock.slept) <= 101
+
+
+# Credentials a node cannot parse.
+
+SECRET = "hunter2:x"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"auth": ("login", SECRET)},
+        {"auth": [SECRET, "password"]},
+        {"auth": HTTPBasicAuth("login", SECRET)},
+        {"node_list": [f"http://login:{SECRET}@host1:9401"]},
+        {"node_list": [f"http://login:{SECRET.replace(':', '%3A')}@host1:9401"]},
+    ],
+    ids=["password", "login", "HTTPBasicAuth", "node", "node, quoted"],
+)
+def test_a_colon_in_a_login_or_password_is_refused_and_not_shown(given: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"auth: the|node 'http://") as raised:
+        QClient(**{"node_list": ["http://host1:9401"], **given})
+    assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize("source", ["netrc", "callable"])
+@OF_BOTH
+def test_an_authorization_that_a_node_cannot_parse_is_told_from_a_node_that_is_down(
+    kind: str,
+    source: str,
+    certificates: Certificates,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text(f"machine 127.0.0.1 login user password {SECRET}\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+
+    def auth(request: PreparedRequest) -> PreparedRequest:
+        return HTTPBasicAuth("user", SECRET)(request)
+
+    options = [f"--cert-file={certificates.server}", "--basic-auth=user:s3cret"]
+    node = a_server(kind, *options, tls=certificates.context())
+    given = {"auth": auth, "trust_env": False} if source == "callable" else {}
+    with node, QClient([url(node)], 5, 5, verify=str(certificates.ca), **given) as client:
+        for operation in (
+            lambda: client.get("k", {}),
+            lambda: client.post("k", TABLE),
+            lambda: client.delete("k"),
+        ):
+            with pytest.raises(ClosedWithoutAnswer, match="netrc") as raised:
+                operation()
+            assert "hunter2" not in str(raised.value)
+        with QClient([url(node)], 5, 5, verify=str(certificates.ca), auth=("user", "s3cret")) as other:
+            other.post("k", TABLE)
+            assert other.get("k", {}) is not None
+        with (
+            QClient([url(node)], verify=str(certificates.ca), auth=("user", "other")) as other,
+            pytest.raises(AuthenticationFailed),
+        ):
+            other.get("k", {})

@@ -1,0 +1,351 @@
+"""Callers that are interrupted, clients that are closed, and parts of an operation that fail."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_qcache.client import (
+    AuthenticationFailed,
+    BulkError,
+    ClientClosed,
+    InvalidTable,
+    OperationCancelled,
+    QClient,
+    RowCountMismatch,
+    UnexpectedServerResponse,
+    encoding,
+)
+from airflow_provider_qcache.client.threads import Call, ask_all
+from tests.client import faults
+from tests.client.faults import Node, Peer, Request, closed_port, sound_node
+from tests.client.test_edges import OF_BOTH, a_key_of, a_server, url
+
+TABLE = b"a\n1\n"
+CAP = 10.0  # generous; what is interrupted has timeouts of 60 s
+
+
+class Interrupted(BaseException):
+    """As Airflow's timeout is."""
+
+
+@contextlib.contextmanager
+def interrupted_after(seconds: float) -> Iterator[None]:
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def threads_left() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("qcache-")]
+
+
+MANY = {
+    "delete everywhere": lambda client: client.delete("k", all_nodes=True),
+    "evict_stale": lambda client: client.post("k", TABLE, evict_stale=True),
+    "copies": lambda client: client.post("k", TABLE, copies=2),
+    "post_many": lambda client: client.post_many({f"k{number}": TABLE for number in range(99)}),
+    "delete_many": lambda client: client.delete_many(f"k{number}" for number in range(99)),
+    "delete_many everywhere": lambda client: client.delete_many(["k", "l"], all_nodes=True),
+    "statistics": lambda client: client.node_statistics(),
+    "status": lambda client: client.node_status(probe=True),
+}
+
+
+@pytest.mark.parametrize("operation", MANY.values(), ids=MANY)
+def test_an_interrupted_caller_of_many_nodes_is_gone_at_once_with_its_threads(
+    operation: Callable[[QClient], object],
+) -> None:
+    first, second = (Node(faults.silent, status=faults.silent) for _ in range(2))
+    with first, second, QClient([first.url, second.url], 60, 60, trust_env=False) as client:
+        started = time.monotonic()
+        with interrupted_after(0.3), pytest.raises(Interrupted):
+            operation(client)
+        assert time.monotonic() - started < CAP
+        assert threads_left() == []
+        assert not client._active
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_an_interrupt_ends_the_operations_of_its_own_call_only(failing: bool) -> None:
+    """Other threads' requests go on, and the client serves the next call."""
+    answers = threading.Event()
+    sound, tables = sound_node()
+    tables.tables["k"] = TABLE
+
+    def slow(peer: Peer, request: Request) -> None:
+        while not answers.is_set():
+            peer.wait(0.02)
+        if request.kind == "query":
+            tables.answer(peer, request)
+        else:
+            peer.send(faults.head(200, 0))
+
+    node, other = Node(slow), Node(slow)
+    with sound, node, other, QClient([node.url, other.url], 60, 60, trust_env=False) as client:
+        if failing:
+            client._pool.fail(other.url, client._pool.ticket(other.url), "silent")
+        results: list[object] = []
+        thread = threading.Thread(target=lambda: results.append(client.get("k", {})))
+        thread.start()
+        with interrupted_after(0.3), pytest.raises(Interrupted):
+            client.delete("k", all_nodes=True)
+        answers.set()
+        thread.join(CAP)
+        assert results[0] is not None
+        assert client.delete("k", all_nodes=True).complete
+
+
+def test_code_of_the_caller_that_does_not_end_does_not_hold_an_interrupted_one() -> None:
+    goes_on = threading.Event()
+
+    def endless() -> Iterator[bytes]:
+        yield b"a\n"
+        goes_on.wait(60)
+
+    node, _ = sound_node()
+    with node, QClient([node.url], trust_env=False) as client:
+        started = time.monotonic()
+        with interrupted_after(0.3), pytest.raises(Interrupted):
+            client.post_many({"k": endless})
+        assert time.monotonic() - started < CAP
+        goes_on.set()
+
+
+def test_what_is_asked_of_all_comes_in_their_order_and_the_first_error_is_raised_at_the_end() -> None:
+    items = list(range(80))
+    ended: list[int] = []
+
+    def ask(item: int) -> int:
+        time.sleep(0.001 * (item % 3))
+        ended.append(item)
+        if item in (7, 50):
+            raise LookupError(item)
+        return -item
+
+    with pytest.raises(LookupError, match="7"):
+        ask_all(items, ask, Call())
+    assert sorted(ended) == items
+    assert ask_all(items[:7], ask, Call()) == [-item for item in items[:7]]
+
+
+def test_a_cancel_makes_no_node_fail_and_no_statistics_an_error() -> None:
+    nodes = [Node(faults.silent, status=faults.silent) for _ in range(2)]
+    with nodes[0], nodes[1], QClient([node.url for node in nodes], 60, 60, trust_env=False) as client:
+        for operation in (MANY["statistics"], MANY["status"]):
+            threading.Timer(0.2, client.cancel).start()
+            with pytest.raises(OperationCancelled):
+                operation(client)
+        assert all(status.alive for status in client.node_status().values())
+
+
+@pytest.mark.parametrize(
+    "operation", [*MANY.values(), lambda client: client.get("k", {})], ids=[*MANY, "get"]
+)
+def test_a_client_closed_as_an_operation_begins_says_so(
+    operation: Callable[[QClient], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node, _ = sound_node()
+    with node, QClient([node.url, f"http://127.0.0.1:{closed_port()}"], trust_env=False) as client:
+        span = client._span
+
+        def close_first(*args: object) -> object:
+            # Between the start of the call and the moment it becomes one that a close would cancel.
+            client.close()
+            return span(*args)
+
+        monkeypatch.setattr(client, "_span", close_first)
+        with pytest.raises(ClientClosed):
+            operation(client)
+
+
+def get_until_it_fails(client: QClient, raised: list[BaseException]) -> None:
+    try:
+        while True:
+            client.get("k", {})
+    except BaseException as error:  # noqa: BLE001
+        raised.append(error)
+
+
+def test_a_client_closed_in_the_midst_of_32_threads_is_never_said_to_have_no_cache() -> None:
+    node, _ = sound_node()
+    with node:
+        for _ in range(3):
+            client = QClient([node.url], trust_env=False)
+            raised: list[BaseException] = []
+
+            threads = [threading.Thread(target=get_until_it_fails, args=(client, raised)) for _ in range(32)]
+            for thread in threads:
+                thread.start()
+            time.sleep(0.1)
+            client.close()
+            for thread in threads:
+                thread.join(CAP)
+            assert len(raised) == 32
+            assert {type(error) for error in raised} <= {ClientClosed, OperationCancelled}
+
+
+def test_a_caller_that_waits_for_nodes_when_the_client_is_closed_is_not_told_there_is_no_cache() -> None:
+    node = Node(faults.silent, status=faults.silent)
+    with node, QClient([node.url], 60, 60, trust_env=False) as client:
+        client._pool.fail(node.url, client._pool.ticket(node.url), "silent")
+        threading.Timer(0.2, client.close).start()
+        with pytest.raises(OperationCancelled):
+            client.get("k", {})
+
+
+# Parts of a store.
+
+
+def counts(rows: int, tables: faults.Tables) -> faults.Answer:
+    def answer(peer: Peer, request: Request) -> None:
+        if request.kind == "query":
+            body = b'[{"count":%d}]' % rows
+            peer.send(faults.success_head(request, len(body)) + body)
+        else:
+            tables.answer(peer, request)
+
+    return answer
+
+
+def test_stale_tables_are_evicted_though_the_count_is_wrong() -> None:
+    tables, others = faults.Tables(), faults.Tables()
+    with (
+        Node(counts(2, tables)) as home,
+        Node(others.answer) as other,
+        QClient([home.url, other.url], trust_env=False) as client,
+    ):
+        key = a_key_of(client, home.url)
+        others.tables[key] = b"a\n0\n"
+        with pytest.raises(RowCountMismatch):
+            client.post(key, TABLE, evict_stale=True, check_row_count=True)
+    assert (others.tables, tables.tables) == ({}, {key: TABLE})
+
+
+def test_rows_that_cannot_be_counted_are_refused_before_anything_is_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(encoding, "lz4_block", None)
+    node, _ = sound_node()
+    packed = b"\x04\x00\x00\x00\x40a\n1\n"  # one literal run
+    headers = {"Content-Encoding": "lz4"}
+    with node, QClient([node.url], trust_env=False) as client:
+        with pytest.raises(ValueError, match="check_row_count"):
+            client.post("k", packed, post_headers=headers, check_row_count=True)
+        assert node.requests == []
+        assert client.post("k", packed, post_headers=headers).rows is None
+
+
+@pytest.mark.parametrize("status", [400, 415, 500])
+def test_a_table_that_a_standby_refuses_does_not_reach_home(status: int) -> None:
+    home, tables = sound_node()
+    with (
+        home,
+        Node(faults.status_only(status)) as standby,
+        QClient([home.url, standby.url], trust_env=False) as client,
+    ):
+        key = a_key_of(client, home.url)
+        tables.tables[key] = b"old\n1\n"
+        with pytest.raises(UnexpectedServerResponse) as raised:
+            client.post(key, TABLE, copies=2)
+        assert raised.value.status == status
+        assert tables.tables[key] == b"old\n1\n"
+
+
+@OF_BOTH
+def test_home_keeps_its_table_when_a_node_cannot_read_the_copy_that_comes_first(kind: str) -> None:
+    text_as_float = {"X-QCache-types": "a=float"}
+    with (
+        a_server(kind) as first,
+        a_server(kind) as second,
+        QClient([url(first), url(second)], trust_env=False) as client,
+        QClient([client.node_for_key("k")], trust_env=False) as home,
+    ):
+        client.post("k", b"a\n7\n", copies=2)
+        with pytest.raises(UnexpectedServerResponse, match="a copy of table 'k'"):
+            client.post("k", b"a\ntext\n", post_headers=text_as_float, copies=2)
+        assert json.loads(home.get("k", {}).content) == [{"a": 7}]
+
+
+@pytest.mark.parametrize("status", [401, 404, 503])
+def test_a_standby_that_fails_for_itself_is_reported_and_home_gets_the_table(status: int) -> None:
+    home, tables = sound_node()
+    with (
+        home,
+        Node(faults.status_only(status)) as standby,
+        QClient([home.url, standby.url], trust_env=False, consecutive_error_count_limit=2) as client,
+    ):
+        key = a_key_of(client, home.url)
+        result = client.post(key, TABLE, copies=2)
+        assert list(result.failed_copies) == [standby.url]
+        assert tables.tables[key] == TABLE
+
+
+def test_a_delete_that_one_node_does_not_allow_tells_what_became_of_the_others() -> None:
+    sound, tables = sound_node()
+    dead = f"http://127.0.0.1:{closed_port()}"
+    with (
+        sound,
+        Node(faults.status_only(401)) as strict,
+        QClient([sound.url, strict.url, dead], trust_env=False) as client,
+    ):
+        tables.tables["k"] = TABLE
+        with pytest.raises(AuthenticationFailed) as raised:
+            client.delete("k", all_nodes=True)
+        assert raised.value.result is not None
+        assert raised.value.result.outcomes == {
+            sound.url: "confirmed",
+            strict.url: "unreachable",
+            dead: "gone",
+        }
+        assert list(raised.value.result.errors) == [strict.url]
+        with pytest.raises(BulkError) as of_many:
+            client.delete_many(["k"], all_nodes=True)
+        assert of_many.value.report.failed["k"].result.outcomes[sound.url] == "confirmed"
+    assert tables.tables == {}
+
+
+# What is uploaded.
+
+
+def test_gzip_of_very_many_members_is_checked_in_time_and_sent(tmp_path: Path) -> None:
+    packed = gzip.compress(TABLE) + gzip.compress(b"") * 400_000
+    path = tmp_path / "packed"
+    path.write_bytes(packed)
+    node, tables = sound_node()
+    headers = {"Content-Encoding": "gzip"}
+    with node, QClient([node.url], 5, 60, trust_env=False) as client:
+        for content in (packed, path):
+            started = time.process_time()
+            assert client.post("k", content, post_headers=headers).rows == 1
+            assert time.process_time() - started < CAP
+            assert tables.tables["k"] == packed
+
+
+@pytest.mark.parametrize("size", [4 << 20, 6 << 20])
+def test_a_json_row_of_more_than_4_mi_characters_is_refused_wherever_pieces_end(size: int) -> None:
+    row = b'{"a":"%s"}' % (b"x" * (size - len('{"a":""}')))
+    node, _ = sound_node()
+    forms: list[object] = [b"[%s]" % row, lambda: iter([b"[", row, b"]"])]
+    with node, QClient([node.url], 5, 60, trust_env=False) as client:
+        for content in forms:
+            if size == 4 << 20:
+                assert client.post("k", content, "application/json").rows == 1
+            else:
+                with pytest.raises(InvalidTable, match="row 1"):
+                    client.post("k", content, "application/json")
