@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
+from airflow_provider_qcache.client.body import body_of
 from airflow_provider_qcache.client.checks import CSV, JSON, MAX_HEAD_BYTES
 from airflow_provider_qcache.client.columns import Column, csv_header, fits_csv
 from airflow_provider_qcache.client.errors import InvalidTable
@@ -142,6 +143,20 @@ class TableUpload(Upload):
 
     def _new_check(self) -> _EncodedCheck:
         return _EncodedCheck(self._table)
+
+
+def upload_for(
+    content: Any, content_type: str | None, headers: Mapping[str, str] | None, compression: str | None
+) -> Upload:
+    """The Upload of content in any form, tables among them; what is one already has all that the others tell.
+
+    ``content_type`` None is CSV, or what a table needs. One of a table is a context, to be closed.
+    """
+    if isinstance(content, Upload):
+        return content
+    if is_table(content):
+        return table_upload(content, content_type=content_type, headers=headers, compression=compression)
+    return Upload(body_of(content), content_type or CSV, headers, compression)
 
 
 def table_upload(
