@@ -191,7 +191,10 @@ class CsvCheck:
             if lines:
                 if max(map(_commas_in, lines)) > self._most_commas:
                     self._complain(lines)
-                self.rows += len(lines) - sum(not line or not line.strip(b" \t") for line in lines)
+                blank = lines.count(b"")
+                if b"\n " in piece or b"\n\t" in piece:
+                    blank = sum(not line.strip(b" \t") for line in lines)
+                self.rows += len(lines) - blank
             self._row_commas = last.count(b",")
             self._row_filled = bool(last.strip(b" \t"))
             self._in_field = bool(last) and last[-1:] != b","
@@ -413,37 +416,36 @@ def check_types(value: str, columns: tuple[str, ...] | None) -> None:
                 f"X-QCache-types: {kind!r} for column {name!r} is no type; {', '.join(sorted(_TYPES))} are",
                 column=name,
             )
-        if columns is not None and not _is_column(name, columns):
+        if columns is not None and name not in columns:
             raise InvalidTable(
                 f"X-QCache-types names column {name!r}, which the table does not have", column=name
             )
 
 
-def check_stand_ins(value: str, columns: tuple[str, ...] | None) -> None:
+def check_stand_ins(value: str, columns: tuple[str, ...] | None, *, could_be_csv: bool = False) -> None:
     """X-QCache-stand-in-columns: well-formed; a value is a number, a quoted string or a column that exists.
 
-    The node takes any other word as a string without complaint, so that a misspelled column would fill the
+    ``columns`` is None for JSON, and for CSV (``could_be_csv``) whose header is not known yet. The node takes
+    any other word as a string without complaint, so that a misspelled column would fill the
     stand-in with its own name.
     """
     known = set(columns or ())
     for name, source in _pairs("X-QCache-stand-in-columns", value):
-        if columns is not None and not _is_literal(source) and not _is_column(source, tuple(known)):
+        # Known before the table is looked at, unless it may be a column that the table turns out to have.
+        may_be_a_column = source in known or (could_be_csv and columns is None and not _is_literal(source))
+        if not source.isascii() and not may_be_a_column:
+            raise InvalidTable(
+                f"X-QCache-stand-in-columns: {source!r}, for {name!r}, is more than ASCII, which is a node's "
+                "500",
+                column=name,
+            )
+        if columns is not None and not _is_literal(source) and source not in known:
             raise InvalidTable(
                 f"X-QCache-stand-in-columns: {source!r}, for {name!r}, is no column of the table; a string "
                 "is quoted",
                 column=source,
             )
         known.add(name)
-
-
-def _is_column(name: str, columns: tuple[str, ...]) -> bool:
-    # A header carries latin-1: a name in UTF-8 arrives as the bytes it has, and QCache compares bytes.
-    if name in columns:
-        return True
-    try:
-        return name.encode("latin-1").decode() in columns
-    except UnicodeError:
-        return False
 
 
 def _is_literal(source: str) -> bool:
@@ -456,9 +458,14 @@ def _is_literal(source: str) -> bool:
     return True
 
 
+def header_text(value: Any) -> str:
+    """A header's value as text; bytes are latin-1, which is what a node takes them for."""
+    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
+
+
 def check_header(name: str, value: Any) -> bytes:
     """One header as it goes on the wire; ValueError for a line break or what is not latin-1."""
-    text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+    text = header_text(value)
     if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
         raise ValueError(f"{name!r} is no name for an HTTP header")
     if re.search(r"[\r\n\0]", text):

@@ -550,8 +550,7 @@ class QClient:
             BodyNotRepeatable: a request failed, and the stream cannot be read again.
             QClientException: what ``post`` raises.
         """
-        self._begin(key)
-        span = self._end()
+        span = self._begin(key)
         with table_upload(
             table,
             content_type=content_type,
@@ -1247,7 +1246,10 @@ def _check_no_process_twice(nodes: Iterable[str]) -> None:
 def _statistics(answer: Answer, prefix: str) -> dict[str, float]:
     """X-QCache-stats, ``name=number`` by commas, each name with a prefix. 0.9.3 never sends it."""
     statistics: dict[str, float] = {}
-    for part in (answer.headers.get("X-QCache-stats") or "").split(","):
+    said = answer.headers.get("X-QCache-stats")
+    if not said:
+        return statistics
+    for part in said.split(","):
         name, _, value = part.partition("=")
         try:
             statistics[prefix + name.strip()] = float(value)

@@ -1,8 +1,8 @@
 """Asking again: which node, after what wait, how often, and when to stop.
 
-Each operation runs under a ``tenacity.Retrying`` of its own, so that no two share a count. Nodes are reached
-through ``Wire`` and time through ``Clock``; nothing here does I/O, and the property tests run it against
-simulated ones.
+An operation whose first request fails goes on under a ``tenacity.Retrying`` of its own, so that no two share
+a count. Nodes are reached through ``Wire`` and time through ``Clock``; nothing here does I/O, and the
+property tests run it against simulated ones.
 """
 
 from __future__ import annotations
@@ -196,6 +196,10 @@ class Engine:
     def run(self, request: Request, span: Span) -> Done:
         """Run one operation within its span; raises QClientException."""
         run = _Run(self, request, span)
+        try:
+            return run.once()
+        except _Again as failed:
+            run.failed = failed.with_traceback(None)
         retrying = tenacity.Retrying(
             retry=_WANTS_RETRY,
             stop=run.must_stop,
@@ -204,7 +208,7 @@ class Engine:
             before_sleep=run.log,
             retry_error_callback=run.give_up,
         )
-        done: Done = retrying(run.once)
+        done: Done = retrying(run.once_again)
         return done
 
 
@@ -227,6 +231,8 @@ class _Run:
         """The nodes before the chosen one that are taken for gone: they refused somebody at some time."""
         self.seen_gone: set[str] = set()
         """Those that refused this operation a connection."""
+        self.failed: _Again | None = None
+        """A first request's failure, for tenacity to begin with."""
         self._wait = 0.0
 
     # What tenacity asks.
@@ -237,6 +243,13 @@ class _Run:
             done = self._ask()
             if done is not None:
                 return done
+
+    def once_again(self) -> Done:
+        """The same, beginning with the failure that was met before tenacity was asked: most meet none."""
+        failed, self.failed = self.failed, None
+        if failed is not None:
+            raise failed
+        return self.once()
 
     def _ask(self) -> Done | None:
         """One request; None where its answer is worth nothing, since a node before this one is back."""
@@ -448,6 +461,7 @@ class _Run:
         until = self.deadline if bounded else engine.clock.now() + engine.store_timeout(self.request)
         waits = 0
         while True:
+            ticket = engine.pool.ticket(node)
             try:
                 engine.wire.status(node, self.span._replace(deadline=until))
             except Failure as failure:
@@ -455,7 +469,7 @@ class _Run:
                     self._check_cancelled()
                 if failure.outcome is Outcome.REFUSED:
                     # Its process is gone, and whatever it had taken with it: another node may have the table.
-                    engine.pool.fail(node, engine.pool.ticket(node), str(self.attempts[-1]), gone=True)
+                    engine.pool.fail(node, ticket, str(self.attempts[-1]), gone=True)
                     self.stay = None
                     return
             else:

@@ -192,10 +192,6 @@ def _upload(
     room = MAX_HEAD_BYTES - _FOR_OTHER_HEADERS
     if stand_in_columns:
         fields[_STAND_INS] = ";".join(f"{name}={value}" for name, value in stand_in_columns.items())
-        if not fields[_STAND_INS].isascii():
-            raise InvalidTable(
-                f"stand_in_columns: {fields[_STAND_INS]!r} is more than ASCII, which is a node's 500"
-            )
         room -= len(fields[_STAND_INS])
     types = None
     if content_type != JSON and fits_csv(column.name for column in source.columns):

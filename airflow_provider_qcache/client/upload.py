@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Final
 from airflow_provider_qcache.client import encoding
 from airflow_provider_qcache.client.body import PIECE, Body, BytesBody
 from airflow_provider_qcache.client.checks import (
+    CsvCheck,
     check_header,
     check_stand_ins,
     check_types,
+    header_text,
     table_check,
 )
 from airflow_provider_qcache.client.errors import InvalidTable
@@ -56,8 +58,8 @@ class Upload:
         fields = {"Content-Type": content_type}
         if headers:
             update_headers(fields, headers)
-        by_name = {name.lower(): value for name, value in fields.items()}
-        self._content_type = str(by_name["content-type"])
+        by_name = {name.lower(): header_text(value) for name, value in fields.items()}
+        self._content_type = by_name["content-type"]
         self._types = by_name.get("x-qcache-types")
         self._stand_ins = by_name.get("x-qcache-stand-in-columns")
         self._encoded = by_name.get("content-encoding")
@@ -74,7 +76,11 @@ class Upload:
             raise InvalidTable(
                 f"Content-Encoding {self._encoded!r} is none a node reads: 'gzip' and 'lz4' are"
             )
-        table_check(self._content_type)
+        is_csv = isinstance(table_check(self._content_type), CsvCheck)
+        if self._types is not None:
+            check_types(self._types, None)
+        if self._stand_ins is not None:
+            check_stand_ins(self._stand_ins, None, could_be_csv=is_csv)
         self.headers = b"".join(check_header(name, value) for name, value in fields.items())
         self._in_memory: bytes | None = None
 

@@ -24,6 +24,7 @@ from airflow_provider_qcache.client import (
 from airflow_provider_qcache.client.errors import Outcome
 from airflow_provider_qcache.client.nodes import NodeState
 from airflow_provider_qcache.client.outcome import Kind
+from airflow_provider_qcache.client.retry import Span
 from tests.client import faults
 from tests.client.faults import Node, closed_port, sound_node
 from tests.client.simulated import Meets
@@ -141,6 +142,24 @@ def test_a_node_is_gone_to_a_delete_only_if_it_refuses_this_one() -> None:
         with silent_at(port):
             # The deadline ends the probe; what the node did before says nothing of now.
             assert client.delete("k", all_nodes=True).outcomes == {node: "unreachable"}
+
+
+def test_what_a_busy_node_refused_before_it_came_back_does_not_fail_it() -> None:
+    world = World([Meets(Outcome.TIMEOUT), Meets()], [Meets(Outcome.REFUSED), Meets()])
+    ask = world.wire.status
+
+    def while_another_operation_sees_it_fail_and_recover(node: str, span: Span) -> None:
+        pool = world.pool
+        if node not in pool.failing and not world.changes:
+            pool.fail(node, pool.ticket(node), "refused", gone=True)
+            probe = pool.begin_probe(node)
+            assert probe is not None
+            pool.end_probe(node, probe, None)
+        ask(node, span)
+
+    world.wire.status = while_another_operation_sees_it_fail_and_recover  # type: ignore[method-assign]
+    assert world.run(Kind.STORE).node == world.nodes[0]
+    assert [alive for _, alive, _ in world.changes] == [False, True]
 
 
 # Waits of nothing.

@@ -24,6 +24,7 @@ from airflow_provider_qcache.client import (
     UnexpectedServerResponse,
     encoding,
 )
+from airflow_provider_qcache.client.body import Content
 from airflow_provider_qcache.client.threads import Call, ask_all
 from tests.client import faults
 from tests.client.faults import Node, Peer, Request, closed_port, sound_node
@@ -349,3 +350,45 @@ def test_a_json_row_of_more_than_4_mi_characters_is_refused_wherever_pieces_end(
             else:
                 with pytest.raises(InvalidTable, match="row 1"):
                     client.post("k", content, "application/json")
+
+
+@pytest.mark.parametrize(
+    ("content", "stand_ins"),
+    [
+        (TABLE, "x='Zürich'"),
+        (TABLE, b"x='Z\xfcrich'"),
+        (TABLE, "x='東京'"),
+        (TABLE, "x=Zürich"),
+        (b'[{"Z\xc3\xbcrich": 1}]', "x=Zürich"),
+        (lambda: iter([TABLE]), "x='Zürich'"),
+    ],
+    ids=["text", "bytes", "beyond latin-1", "no column", "JSON", "stream"],
+)
+def test_a_stand_in_that_is_more_than_ascii_is_refused_while_the_old_table_is_there(
+    content: Content, stand_ins: str
+) -> None:
+    content_type = "application/json" if isinstance(content, bytes) and content[:1] == b"[" else "text/csv"
+    headers = {"X-QCache-stand-in-columns": stand_ins}
+    node, _ = sound_node()
+    with node, QClient([node.url], trust_env=False) as client:
+        with pytest.raises(InvalidTable, match="more than ASCII"):
+            client.post("k", content, content_type, headers)
+        with pytest.raises(BulkError, match="more than ASCII"):
+            client.post_many({"k": content}, content_type, headers)
+        assert node.requests == []
+
+
+def test_a_stand_in_may_be_a_column_whose_name_is_more_than_ascii() -> None:
+    with a_server("real") as node, QClient([url(node)], trust_env=False) as client:
+        client.post("k", "a,Zürich\n1,2\n", post_headers={"X-QCache-stand-in-columns": "x=Zürich"})
+        assert json.loads(client.get("k", {}).content) == [{"a": 1, "Zürich": 2, "x": 2}]
+        # As the node has it: a name that is UTF-8 in the header is another one, and the type not applied.
+        for name in (b"Z\xc3\xbcrich", "Zürch"):
+            with pytest.raises(InvalidTable, match="does not have"):
+                client.post("k", "Zürich\n1\n", post_headers={"X-QCache-types": _typed(name)})
+        client.post("k", "Zürich\n01\n", post_headers={"X-QCache-types": "Zürich=string"})
+        assert json.loads(client.get("k", {}).content) == [{"Zürich": "01"}]
+
+
+def _typed(name: str | bytes) -> str | bytes:
+    return name + (b"=string" if isinstance(name, bytes) else "=string")
