@@ -15,7 +15,7 @@ TEST_ENV ?= .venv/airflow-$(AIRFLOW)$(ON)
 LINT_ENV ?= .venv/lint$(ON)
 RUN = AIRFLOW_HOME=$(abspath $(TEST_ENV)/home) $(TEST_ENV)/bin/python
 
-.PHONY: help test lint format demo bench conformance real-server constraints clean
+.PHONY: help test lint format demo ui bench conformance real-server constraints clean
 
 help:  ## List the targets.
 	@awk -F ':.*##' '/^[a-z-]+:.*##/ {printf "  make %-13s%s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -36,6 +36,9 @@ format: $(LINT_ENV)/ready  ## Mend what ruff can mend by itself.
 
 demo: $(TEST_ENV)/ready  ## Show DAGs at work on a year of flights: load, warm, query, lose a node, invalidate.
 	@$(RUN) scripts/demo.py
+
+ui: $(TEST_ENV)/ready  ## Show Airflow's pages with three dev nodes, the connection and the example DAGs, until Ctrl-C.
+	@$(RUN) scripts/ui.py
 
 bench: $(TEST_ENV)/ready real-server  ## Compare the dev node's speed with the real server's.
 	@$(RUN) -m benchmarks $(ARGS)

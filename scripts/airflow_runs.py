@@ -234,14 +234,6 @@ class Runner:
             tuple(answer["waiting"]),
         )
 
-    def wait_for_log(self, text: str, timeout: float = 60) -> None:
-        """Wait until the run has logged this."""
-        deadline = time.monotonic() + timeout
-        while text not in self.printed():
-            if time.monotonic() > deadline or self.process.poll() is not None:
-                raise AirflowFailed(f"no {text!r} in:\n{_end(self._log)}")
-            time.sleep(_TICK / 10)
-
     def printed(self) -> str:
         """What was printed since the last run began."""
         with self._log.open("rb") as file:

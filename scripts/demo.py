@@ -34,7 +34,7 @@ WORST_ROUTES_SQL = """SELECT origin, dest, COUNT(*), AVG(arr_delay) AS delay FRO
     WHERE arr_delay IS NOT NULL GROUP BY origin, dest ORDER BY delay DESC LIMIT 10"""
 
 
-class Interrupted(Exception):
+class Interrupted(BaseException):
     """Ctrl-C, or another signal that asks for the end."""
 
 
@@ -50,22 +50,39 @@ class Demo:
         self.signal: int | None = None
         self.steps: list[tuple[str, str, float]] = []
         self._said = self.began
+        self._may_end_at_once = False
 
     def listen(self) -> None:
-        """Note a signal instead of dying from it in the middle of something: `heed` raises it."""
+        """Note a signal instead of dying from it in the middle of something: `end_if_asked` raises it."""
 
         def note(number: int, _: object) -> None:
             if self.signal is None:
                 self.signal = number
                 os.write(1, b"\nInterrupted, ending ...\n")
+                if self._may_end_at_once:
+                    raise Interrupted
 
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, note)
 
-    def heed(self, doing: str = "") -> None:
-        """End the demo if it was asked for, and else show that it goes on."""
+    def end_if_asked(self) -> None:
+        """Heed a signal."""
         if self.signal is not None:
             raise Interrupted
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Let a signal break off what is done meanwhile, which may take long and cleans up after itself."""
+        self._may_end_at_once = True
+        try:
+            self.end_if_asked()
+            yield
+        finally:
+            self._may_end_at_once = False
+
+    def heed(self, doing: str) -> None:
+        """Show that it goes on, unless it is to end."""
+        self.end_if_asked()
         now = time.monotonic()
         if sys.stdout.isatty():
             print(f"\r\033[K  {now - self.began:3.0f} s  {doing}", end="", flush=True)
@@ -75,7 +92,7 @@ class Demo:
 
     def say(self, text: str) -> None:
         """A line, in the place of the last sign of progress."""
-        self.heed()
+        self.end_if_asked()
         print(f"\r\033[K{text}" if sys.stdout.isatty() else text, flush=True)
         self._said = time.monotonic()
 
@@ -209,7 +226,8 @@ class Tour:
     def restart(self, cluster: LocalCluster) -> None:
         """The node comes back."""
         with self.demo.step("node back", f"{self.holder} is started again") as came:
-            cluster.restart(cluster.node_list.index(self.holder))
+            with self.demo.at_once():
+                cluster.restart(cluster.node_list.index(self.holder))
             held = holders([self.holder], self.keys)[self.holder]
             check(not held, f"a node that was killed comes back empty: {held}")
             came.append("it answers, and is empty: tables live in a node's memory")
@@ -234,10 +252,13 @@ def show(demo: Demo, given: list[str]) -> None:
         stack.callback(cluster.close)
         if given:
             nodes = given
-            holders(nodes, [ALL_FLIGHTS])  # an error now, where one does not answer
+            with demo.at_once():
+                holders(nodes, [ALL_FLIGHTS])  # an error now, where one does not answer
             demo.say(f"The nodes of QCACHE_NODES are used, and none of them is killed: {', '.join(nodes)}")
         else:
-            cluster.start()
+            demo.say("Three dev nodes are being started ...")
+            with demo.at_once():
+                cluster.start()
             nodes = cluster.node_list
             demo.say(f"Three dev nodes are up: {', '.join(nodes)}")
         demo.say(f"Airflow {version('apache-airflow')} is being made ready, in a home of its own ...")

@@ -1,7 +1,7 @@
 """Airflow's own pages for a look with one's own eyes: three dev nodes, the connection and the example DAGs.
 
-It runs `airflow standalone` with everything it needs in a temporary AIRFLOW_HOME, on loopback, without a login,
-and prints its address. Ctrl-C ends every process and removes the directory.
+It runs `airflow standalone` with everything it needs in a temporary AIRFLOW_HOME, on loopback, without a
+login, and prints its address. Ctrl-C ends every process and removes the directory.
 """
 
 from __future__ import annotations
@@ -21,30 +21,34 @@ import urllib.request
 from importlib.metadata import version
 from pathlib import Path
 from socket import socket
-from typing import Self
+from typing import Any, Self
 
 import psutil
 
-from airflow_provider_qcache.devnode import LocalCluster
+from airflow_provider_qcache.devnode import LocalCluster, NodeStartError
 
 ROOT = Path(__file__).resolve().parent.parent
 
-CONNECTION = "qcache_default"
+# Where this Airflow tells how it is, takes orders and shows connections.
+RELEASE = version("apache-airflow")
+OLD = RELEASE.startswith("2.")
+HEALTH = "/health" if OLD else "/api/v2/monitor/health"
+API = "/api/v1" if OLD else "/api/v2"
+CONNECTIONS = "/connection/list/" if OLD else "/connections"
 
-# Airflow is up in half a minute on two idle cores.
+# On two idle cores it takes half a minute.
 START_TIMEOUT = 300.0
-END_TIMEOUT = 5.0
+ANSWER_TIMEOUT = 30.0
+END_TIMEOUT = 10.0
 
-# `airflow standalone` starts its parts as `airflow PART`. Two of them would open log servers on every interface,
-# which nothing here needs: the pages read the logs from the disk.
+# `airflow standalone` starts its parts as `airflow PART`. Two of them would open log servers on every
+# interface, which nothing here needs: the pages read the logs from the disk.
 AIRFLOW = """#!/bin/sh
 case $1 in
 scheduler | triggerer) set -- "$@" --skip-serve-logs ;;
 esac
 exec {python} -m airflow "$@"
 """
-
-START = 'airflow db migrate && airflow connections add "$1" --conn-json "$2" && exec airflow standalone'
 
 # What Airflow 2.11 has instead of a setting: whoever comes may do everything.
 NO_LOGIN = """AUTH_ROLE_PUBLIC = "Admin"
@@ -61,48 +65,67 @@ class Airflow:
 
     def __init__(self, interrupted: threading.Event) -> None:
         self._interrupted = interrupted
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        self._process: subprocess.Popen[bytes] | None = None
         self.port = free_port()
         self.address = f"http://127.0.0.1:{self.port}"
+        self.home = Path()
+
+    def __enter__(self) -> Self:
         self.home = Path(tempfile.mkdtemp(prefix="qcache-ui-"))
-        self._log = self.home / "standalone.log"
-        self._process: subprocess.Popen[bytes] | None = None
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._end()
+        shutil.rmtree(self.home, ignore_errors=True)
 
     @property
     def environment(self) -> dict[str, str]:
         """What Airflow's processes get; no setting of another Airflow of the user's is among it."""
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")}
-        return inherited | {
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+        if OLD:
+            server = {
+                "AIRFLOW__WEBSERVER__WEB_SERVER_HOST": "127.0.0.1",
+                "AIRFLOW__WEBSERVER__WEB_SERVER_PORT": str(self.port),
+                "AIRFLOW__WEBSERVER__WEB_SERVER_MASTER_TIMEOUT": f"{START_TIMEOUT:g}",
+                "AIRFLOW__WEBSERVER__BASE_URL": self.address,
+                "AIRFLOW__WEBSERVER__WORKERS": "1",
+            }
+        else:
+            server = {
+                "AIRFLOW__API__HOST": "127.0.0.1",
+                "AIRFLOW__API__PORT": str(self.port),
+                "AIRFLOW__API__BASE_URL": self.address,
+                "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.address}/execution/",
+                "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+            }
+        return {
+            **inherited,
+            **server,
             "AIRFLOW_HOME": str(self.home),
             "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "example_dags"),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__CORE__PARALLELISM": "4",
             "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
-            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
-            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.address}/execution/",
             "AIRFLOW__DATABASE__LOAD_DEFAULT_CONNECTIONS": "False",
-            "AIRFLOW__API__BASE_URL": self.address,
-            "AIRFLOW__API__HOST": "127.0.0.1",
-            "AIRFLOW__API__PORT": str(self.port),
-            "AIRFLOW__WEBSERVER__BASE_URL": self.address,
-            "AIRFLOW__WEBSERVER__WEB_SERVER_HOST": "127.0.0.1",
-            "AIRFLOW__WEBSERVER__WEB_SERVER_PORT": str(self.port),
-            "AIRFLOW__WEBSERVER__WORKERS": "1",
+            "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
             "PATH": os.pathsep.join([str(self.home / "bin"), os.environ.get("PATH", os.defpath)]),
             "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
             "PYTHONUNBUFFERED": "1",
+            "TMPDIR": str(self.home / "tmp"),  # the examples write files there
         }
 
     def start(self, nodes: list[str]) -> bool:
-        """Start it with a connection to these nodes and wait until it is up; False where interrupted before."""
+        """Start it, with a connection to these nodes; True once it is up, False where interrupted before."""
+        (self.home / "tmp").mkdir()
         command = self.home / "bin" / "airflow"
         command.parent.mkdir()
         command.write_text(AIRFLOW.replace("{python}", shlex.quote(sys.executable)))
         command.chmod(0o755)
         (self.home / "webserver_config.py").write_text(NO_LOGIN)
-        connection = {"conn_type": "qcache", "description": "Three dev nodes", "port": 8888, "extra": {"nodes": nodes}}
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                ["/bin/sh", "-c", START, "ui", CONNECTION, json.dumps(connection)],
+                [command, "standalone"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -116,6 +139,15 @@ class Airflow:
                 raise Failed(f"Airflow was not up within {START_TIMEOUT:g} s; it said\n{self._last_words()}")
             if not self._lives_for(0.3):
                 return False
+        self._make(
+            "connections",
+            connection_id="qcache_default",
+            conn_type="qcache",
+            description="Three dev nodes",
+            port=8888,
+            extra=json.dumps({"nodes": nodes}),
+        )
+        self._make("pools", name="qcache", slots=len(nodes), description="One slot for each node")
         return True
 
     def wait(self) -> None:
@@ -132,45 +164,62 @@ class Airflow:
         return True
 
     def _is_up(self) -> bool:
-        """Whether the pages are served and the scheduler lives: 3.x and 2.11 tell it at addresses of their own."""
-        for path in ("/api/v2/monitor/health", "/health"):
-            with (
-                contextlib.suppress(OSError, ValueError),
-                urllib.request.urlopen(self.address + path, timeout=5) as answer,
-            ):
-                return json.load(answer)["scheduler"]["status"] == "healthy"
+        """Whether the pages are served, and tasks would be run."""
+        with contextlib.suppress(OSError, ValueError):
+            return self._ask(HEALTH)["scheduler"]["status"] == "healthy"
         return False
+
+    def _make(self, kind: str, **what: Any) -> None:
+        try:
+            self._ask(f"{API}/{kind}", json.dumps(what).encode())
+        except OSError as error:
+            raise Failed(f"Airflow did not take {what}: {error}; it said\n{self._last_words()}") from error
+
+    def _ask(self, path: str, body: bytes | None = None) -> Any:
+        request = urllib.request.Request(self.address + path, body, {"Content-Type": "application/json"})
+        with self._opener.open(request, timeout=ANSWER_TIMEOUT) as answer:
+            return json.load(answer)
+
+    @property
+    def _log(self) -> Path:
+        return self.home / "standalone.log"
 
     def _last_words(self) -> str:
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-20:])
 
-    def end(self) -> None:
-        """End every process and remove the directory."""
+    def _end(self) -> None:
+        """Kill every process: what they would tidy up is removed with the directory."""
+        family: set[psutil.Process] = set()
+        while more := self._family() - family:
+            for process in more:  # one that is stopped starts no other while the rest are looked for
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.suspend()
+            family |= more
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        deadline = time.monotonic() + END_TIMEOUT
+        while any(is_alive(process) for process in family) and time.monotonic() < deadline:
+            time.sleep(0.05)
         if self._process is not None:
-            family = self._family()
-            os.killpg(self._process.pid, signal.SIGINT)  # as a terminal's Ctrl-C would
-            psutil.wait_procs(family, timeout=END_TIMEOUT)
-            while family := {process for process in family | self._family() if process.is_running()}:
-                for process in family:
-                    process.kill()
-                psutil.wait_procs(family, timeout=1)
             self._process.wait()
-        shutil.rmtree(self.home, ignore_errors=True)
 
     def _family(self) -> set[psutil.Process]:
-        """The processes of the session, and those below them that have one of their own, as BashOperator's do."""
+        """The processes of the session, and those below them with one of their own, as BashOperator's."""
         family = set()
         for process in psutil.process_iter():
             with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
-                if os.getsid(process.pid) == self._process.pid and process.status() != psutil.STATUS_ZOMBIE:
+                if self._process is not None and os.getsid(process.pid) == self._process.pid:
                     family |= {process, *process.children(recursive=True)}
-        return family
+        return {process for process in family if is_alive(process)}
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(self, *exc: object) -> None:
-        self.end()
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it runs or is stopped; a zombie does neither."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def free_port() -> int:
@@ -187,22 +236,24 @@ def main() -> int:
         signal.signal(number, lambda *_: interrupted.set())
     try:
         with LocalCluster(nodes=3) as cluster, Airflow(interrupted) as airflow:
-            print(f"Three dev nodes are up: {', '.join(cluster.node_list)}", flush=True)
-            print(
-                f"Airflow {version('apache-airflow')} is starting, which takes about half a minute ...",
-                flush=True,
-            )
+            say(f"Three dev nodes are up: {', '.join(cluster.node_list)}")
+            say(f"Airflow {RELEASE} is starting, which takes about half a minute ...")
             if airflow.start(cluster.node_list):
-                print(f"Airflow is up, without a login: {airflow.address}", flush=True)
-                print(f"The connection {CONNECTION}: {airflow.address}/connections", flush=True)
-                print(f"Its AIRFLOW_HOME: {airflow.home}", flush=True)
-                print("Ctrl-C ends Airflow and the nodes, and removes what they made.", flush=True)
+                say(f"Airflow is up, and asks for no login: {airflow.address}")
+                say(f"The connection qcache_default: {airflow.address}{CONNECTIONS}")
+                say(f"Its AIRFLOW_HOME: {airflow.home}")
+                say("Ctrl-C ends Airflow and the nodes, and removes what they made.")
                 airflow.wait()
-    except Failed as error:
+    except (Failed, NodeStartError) as error:
         print(f"make ui: {error}", file=sys.stderr)
         return 1
-    print("Airflow and the nodes have ended.")
+    say("Airflow and the nodes have ended.")
     return 0
+
+
+def say(line: str) -> None:
+    """Print a line at once, also into a pipe."""
+    print(line, flush=True)
 
 
 if __name__ == "__main__":

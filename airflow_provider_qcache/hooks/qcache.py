@@ -211,6 +211,41 @@ class QCacheHook(BaseHook):
         self._failovers.tell_of_store(result)
         return result
 
+    def post_table(
+        self,
+        key: str,
+        table: Any,
+        *,
+        content_type: str | None = None,
+        column_types: Mapping[str, str] | None = None,
+        stand_in_columns: Mapping[str, Any] | None = None,
+        post_headers: Mapping[str, str] | None = None,
+        compression: str | None = None,
+        copies: int = 1,
+        evict_stale: bool = False,
+        check_row_count: bool = False,
+    ) -> StoreResult:
+        """Store a data frame, an Arrow table or a list of dicts under a key; see QClient.post_table."""
+        client = self.get_conn()
+        try:
+            result = client.post_table(
+                key,
+                table,
+                content_type=content_type,
+                column_types=column_types,
+                stand_in_columns=stand_in_columns,
+                post_headers=post_headers,
+                compression=compression,
+                copies=copies,
+                evict_stale=evict_stale,
+                check_row_count=check_row_count,
+            )
+        except QClientException as error:
+            self._failovers.tell_of_failed_store(key, error)
+            raise
+        self._failovers.tell_of_store(result)
+        return result
+
     def query(
         self,
         key: str,

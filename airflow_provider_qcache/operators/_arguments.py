@@ -22,8 +22,13 @@ JSON: Final = "application/json"
 COLUMN_TYPES: Final = ("string", "enum", "float")
 """What X-QCache-types can name (QCache 0.9.3, DatasetHandler.dtypes)."""
 
+OWN_HEADERS: Final = frozenset({"content-length", "transfer-encoding", "host", "connection", "expect"})
+"""Headers that the client alone sets, as they frame the request."""
+
 _KEY: Final = re.compile(r"[A-Za-z0-9_-]+").fullmatch
 _TEMPLATE: Final = re.compile(r"\{\{|\{%|\{#")
+_HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
+_NO_HEADER_TEXT: Final = re.compile(r"[\r\n\0]|[^\0-\xff]")
 _SHOWN: Final = 200
 
 
@@ -209,6 +214,12 @@ def headers(name: str, value: Any) -> dict[str, str]:
         if not isinstance(header, str) or isinstance(said, bool) or not isinstance(said, str | int | float):
             wanted = f"a string is wanted, not {type(said).__name__}"
             raise ValueError(f"{name}[{header!r}]: {wanted}")  # noqa: TRY004
+        if _HEADER(header) is None:
+            raise ValueError(f"{name}: {header!r} is no name for an HTTP header")
+        if header.lower() in OWN_HEADERS:
+            raise ValueError(f"{name}: {header!r} is the client's own and cannot be given")
+        if _NO_HEADER_TEXT.search(str(said)):
+            raise ValueError(f"{name}[{header!r}]: latin-1 text without line breaks is wanted")
     return {header: str(said) for header, said in value.items()}
 
 

@@ -40,12 +40,15 @@ def table_of(name: str, value: Any, content_type: str | None, *, functions: bool
 
     Raises:
         TypeError, ValueError: for anything else, naming it.
-        InvalidTable: a list with a value that JSON cannot carry, naming row and column.
+        InvalidTable: a list with a value that JSON cannot carry, naming row and column, or a string that
+            UTF-8 cannot.
     """
-    if isinstance(value, bytes | bytearray | memoryview | str):
+    if isinstance(value, str):
+        value = _encoded(name, value)
+    if isinstance(value, bytes | bytearray | memoryview):
         return Table(value, content_type or CSV, in_memory=True)
     if is_path(value):
-        return table_at(value, content_type)
+        return table_at(name, value, content_type)
     if isinstance(value, Sequence):
         if (content_type or JSON).partition(";")[0] != JSON:
             raise ValueError(f"content_type={content_type!r}: {name} is a list of dicts, sent as {JSON!r}")
@@ -55,6 +58,17 @@ def table_of(name: str, value: Any, content_type: str | None, *, functions: bool
     forms = f"{FORMS}, or a function that returns a fresh iterator of bytes" if functions else FORMS
     hint = ", and an iterator can be read once only" if isinstance(value, Iterator) else ""
     raise TypeError(f"{name}: {type(value).__name__} is no table{hint}; {forms} is wanted")
+
+
+def _encoded(name: str, text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        from airflow_provider_qcache.client import InvalidTable  # noqa: PLC0415  # it loads requests
+
+        row = text.count("\n", 0, error.start)
+        said = f"{name}: line {row + 1} has the character {text[error.start]!r}, which UTF-8 cannot carry"
+        raise InvalidTable(said) from error
 
 
 def _json(name: str, rows: Sequence[Any]) -> bytes:
@@ -81,23 +95,40 @@ def _culprit(name: str, rows: Sequence[Mapping[Any, Any]], error: Exception) -> 
     return InvalidTable(f"{name}: not JSON: {error}")
 
 
-def path_of(value: Any) -> Any:
-    """A pathlib.Path for a local path or ``file:`` URL, an ObjectStoragePath for any other URL."""
+def path_of(name: str, value: Any) -> Any:
+    """A pathlib.Path for a local path or ``file:`` URL, an ObjectStoragePath for any other URL.
+
+    Raises:
+        ValueError: it names no file, or a storage that this Airflow has no provider for; with ``name``.
+        Exception: whatever the storage raises.
+    """
     from airflow_provider_qcache.compat import ObjectStoragePath  # noqa: PLC0415  # it loads fsspec
 
+    path = value
     if not is_remote(value):
         text = os.fspath(value)
         if "://" not in text:
             return Path(text)
-        value = ObjectStoragePath(text)
-    if value.protocol in ("file", "local", ""):
-        return Path(value.path)
-    return value
+        try:
+            path = ObjectStoragePath(text)
+        except ValueError as error:
+            raise _no_storage(name, value, error) from error
+    if path.protocol in ("file", "local", ""):
+        return Path(path.path)
+    try:
+        path.fs  # noqa: B018  # found by the URL's scheme, which may be unknown
+    except ValueError as error:
+        raise _no_storage(name, value, error) from error
+    return path
 
 
-def table_at(path: Any, content_type: str | None) -> Table:
+def _no_storage(name: str, value: Any, error: Exception) -> ValueError:
+    return ValueError(f"{name}={str(value)!r}: {error}")
+
+
+def table_at(name: str, path: Any, content_type: str | None) -> Table:
     """The table in a file, which is opened anew for every attempt and never read whole."""
-    found = path_of(path)
+    found = path_of(name, path)
     named = JSON if str(found).endswith(".json") else CSV
     body = _reader(found) if is_remote(found) else found
     return Table(body, content_type or named, in_memory=False)

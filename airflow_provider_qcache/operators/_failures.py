@@ -10,6 +10,8 @@ from airflow_provider_qcache.compat import AirflowFailException
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_OURS: Final = "airflow_provider_qcache."
+
 FOR_GOOD: Final = frozenset(
     {
         "AuthenticationFailed",
@@ -29,7 +31,8 @@ gives may be whole at the next try."""
 
 def ends_the_task(error: BaseException, *, literal_table: bool = False) -> bool:
     """Whether the task fails at once, without its remaining retries."""
-    names = {kind.__name__ for kind in type(error).__mro__}
+    # Not by name alone: what an author's function raises may have the name of one of ours.
+    names = {kind.__name__ for kind in type(error).__mro__ if kind.__module__.startswith(_OURS)}
     return bool(names & FOR_GOOD) or (literal_table and bool(names & FOR_GOOD_IF_LITERAL))
 
 

@@ -36,7 +36,8 @@ def for_xcom(content: bytes, processor: Callable[[list[dict[str, Any]]], Any] | 
     _check_rows(returned, "what result_processor returned")
     with permanent(TypeError, ValueError):
         # As text, so that what Airflow can serialise and JSON cannot has a size too.
-        size = len(json.dumps(returned, default=str, separators=(",", ":")))
+        text = json.dumps(returned, default=str, ensure_ascii=False, separators=(",", ":"))
+        size = len(text.encode("utf-8", "surrogatepass"))
     _check_size(size, "what result_processor returned")
     return returned
 
@@ -55,20 +56,27 @@ def _check_size(size: int, what: str) -> None:
         )
 
 
-def publish(body: bytes, target: Any) -> None:
-    """Write the body beside the target, see that it is whole, and move it there.
+def output_at(target: Any) -> Any:
+    """The path of ``output_path``; ValueError where none can be written there."""
+    path = path_of("output_path", target)
+    if not path.name:
+        raise ValueError(f"output_path={str(target)!r}: the path of a file is wanted")
+    return path
+
+
+def publish(body: bytes, path: Any) -> None:
+    """Write the body beside the path, see that it is whole, and move it there.
 
     What was there before stays until then, and stays if anything fails. A local directory is made if it is
     missing.
 
     Args:
         body: What to write.
-        target: A local path or a URL of ObjectStoragePath.
+        path: What ``output_at`` gave.
 
     Raises:
         OSError: and whatever else the storage raises.
     """
-    path = path_of(target)
     # One name for each try: two tasks that write the same target do not write the same spool.
     spool = f".{path.name}.{secrets.token_hex(8)}.part"
     if is_remote(path):

@@ -5,6 +5,7 @@ Importing this loads neither the client nor requests: a DAG file is parsed again
 
 from __future__ import annotations
 
+import importlib.util
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from airflow_provider_qcache.compat import AirflowSkipException
@@ -20,7 +21,7 @@ from airflow_provider_qcache.operators._content import (
     table_of,
 )
 from airflow_provider_qcache.operators._failures import ends_the_task, fail_for_good, permanent
-from airflow_provider_qcache.operators._output import for_xcom, publish
+from airflow_provider_qcache.operators._output import for_xcom, output_at, publish
 from airflow_provider_qcache.operators._wrapped import TableContent, named_callable, table_content
 from airflow_provider_qcache.operators.errors import NodesUnreachable, StoredOnFailover, TableMissing
 
@@ -42,6 +43,9 @@ __all__ = [
 
 UNSLICED_LENGTH: Final = "unsliced_length"
 """The XCom key of the number of rows that a query has before its offset and limit."""
+
+_OUTCOMES: Final = ("confirmed", "gone", "unreachable")
+"""What a delete comes to on a node, in the order in which it is told; the values of DeleteOutcome."""
 
 _SHOWN: Final = 10
 
@@ -215,7 +219,8 @@ class QCachePostOperator(QCacheOperator):
     def _table(self, given: Mapping[str, Any]) -> Table:
         content_type = given["content_type"]
         if given["source_path"] is not None:
-            return table_at(given["source_path"], content_type)
+            with permanent(ValueError):
+                return table_at("source_path", given["source_path"], content_type)
         if given["content"] is not None:
             with permanent(ValueError, TypeError):
                 return table_of("content", given["content"].value, content_type)
@@ -231,6 +236,8 @@ class QCachePostOperator(QCacheOperator):
         )
         if given["compression"] == "lz4" and not table.in_memory:
             raise ValueError("compression='lz4' is for a table in memory; 'gzip' is for one that streams too")
+        if given["compression"] == "lz4" and importlib.util.find_spec("lz4") is None:
+            raise ValueError("compression='lz4' needs lz4, which is not installed here: the extra 'lz4'")
 
     def _told(self, stored: StoreResult, *, copies: int, require_home: bool) -> dict[str, Any]:
         rows = "rows not counted" if stored.rows is None else rules.counted(stored.rows, "row")
@@ -398,6 +405,8 @@ class QCacheQueryOperator(QCacheOperator):
     def execute(self, context: Mapping[str, Any]) -> Any:
         """Query the table."""
         given = self._checked_arguments()
+        with permanent(ValueError):
+            output = None if given["output_path"] is None else output_at(given["output_path"])
         with self._connected(given) as hook:
             result, loaded = self._ask(hook, given)
         if result is None:
@@ -406,8 +415,8 @@ class QCacheQueryOperator(QCacheOperator):
         key = given["key"]
         found = f"{'Loaded and queried' if loaded else 'Queried'} table {key!r} on {_shown_node(result.node)}"
         found += f": {rules.counted(result.unsliced_result_len, 'row')} before offset and limit"
-        if given["output_path"] is not None:
-            publish(result.content, given["output_path"])
+        if output is not None:
+            publish(result.content, output)
             self.log.info(
                 "%s, %s bytes written to %s", found, f"{len(result.content):,}", given["output_path"]
             )
@@ -582,10 +591,8 @@ class QCacheDeleteOperator(QCacheOperator):
     def _told(
         self, keys: Sequence[str], outcomes: Mapping[str, Mapping[str, str]], unreachable: Iterable[str]
     ) -> None:
-        counts: dict[str, int] = {}
-        for nodes in outcomes.values():
-            for outcome in nodes.values():
-                counts[outcome] = counts.get(outcome, 0) + 1
+        met = [outcome for nodes in outcomes.values() for outcome in nodes.values()]
+        counts = {outcome: met.count(outcome) for outcome in _OUTCOMES if outcome in met}
         what = f"table {keys[0]!r}" if len(keys) == 1 else rules.counted(len(keys), "table")
         said = f"Deleted {what}: " + ", ".join(f"{count:,} {outcome}" for outcome, count in counts.items())
         if unreachable:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import signal
 import ssl
+import time
 from typing import Self
+
+import psutil
 
 from tests.servers import Answer, Request, Server, real_python
 
@@ -43,6 +46,18 @@ class Nodes:
         process = self.servers[i].process
         assert process is not None
         process.send_signal(signal.SIGSTOP)
+
+    def wait_until_connected(self, i: int, pid: int) -> None:
+        """Wait until a process has a connection to the node, which a paused node has too."""
+        process = psutil.Process(pid)
+        deadline = time.monotonic() + 60
+        while not any(
+            connection.raddr and connection.raddr.port == self.servers[i].port
+            for connection in process.net_connections("tcp4")
+            if connection.status == psutil.CONN_ESTABLISHED
+        ):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
 
     def all_up(self) -> Self:
         """Every node as new, whatever a test did to it: empty where it was killed, else as it was."""

@@ -115,7 +115,7 @@ class TestABusyNode:
         """Longer than a read timeout, and stored there after all, in the first try."""
         nodes.pause(home)
         runner.begin("store_patient")
-        runner.wait_for_log("[DAG TEST] running task")
+        nodes.wait_until_connected(home, runner.process.pid)
         time.sleep(2)  # two read timeouts
         assert nodes.servers[home].process is not None
         nodes.servers[home].process.send_signal(signal.SIGCONT)
@@ -166,13 +166,12 @@ def test_the_right_password_and_authority(runner: Runner) -> None:
 class TestATaskThatIsEnded:
     """A store to nodes that are all silent, and that would go on for a minute at least."""
 
-    def test_by_a_signal(self, runner: Runner, nodes: Nodes) -> None:
+    def test_by_a_signal(self, runner: Runner, nodes: Nodes, home: int) -> None:
         """SIGTERM, with which Airflow ends a task, ends the request."""
         for i in range(3):
             nodes.pause(i)
         runner.begin("store_killed")
-        runner.wait_for_log("[DAG TEST] running task")
-        time.sleep(2)  # in the middle of the request
+        nodes.wait_until_connected(home, runner.process.pid)
         began = time.monotonic()
         runner.process.send_signal(signal.SIGTERM)
         task = runner.finish()["task"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import logging
 import signal
 import threading
@@ -39,6 +40,7 @@ OPERATIONS = [
     "post",
     "query",
     "delete",
+    "post_table",
     "post_many",
     "delete_many",
     "node_for_key",
@@ -82,6 +84,8 @@ class TestOperations:
             assert (stored.node, stored.rows) == (node, 1)
             assert hook.get("k", {"select": ["a"]}).content == b'[{"a":"1"}]'
             assert hook.get("k", {}, "text/csv", True).content == b"a,b\n1,2\n"
+            hook.post_table("k", [{"zip": "00501", "n": 1}], check_row_count=True)
+            assert json.loads(hook.get("k", {}).content) == [{"zip": "00501", "n": 1}]
             hook.delete("k")
             assert hook.get("k", {}) is None
             result = hook.query("k", {}, lambda text: text, {"text": TABLE}, accept="text/csv")
@@ -273,23 +277,21 @@ class TestLog:
             yield hook
 
     @staticmethod
-    def said_by(hook: QCacheHook, caplog: pytest.LogCaptureFixture) -> list[str]:
+    def said_by(hook: QCacheHook) -> list[str]:
         """What the hook says from now on. Airflow 3's own loggers print past the standard library's."""
-        caplog.set_level(logging.INFO, "hook")
-        hook._failovers._log = logging.getLogger("hook")
         lines: list[str] = []
-        caplog.handler.emit = lambda record: (
-            record.name == "hook"
-            and lines.append(  # type: ignore[method-assign]
-                f"{record.levelname} {record.getMessage()}"
-            )
+        logger, handler = logging.Logger("hook", logging.INFO), logging.Handler()
+        handler.emit = lambda record: lines.append(  # type: ignore[method-assign]
+            f"{record.levelname} {record.getMessage()}"
         )
+        logger.addHandler(handler)
+        hook._failovers._log = logger
         return lines
 
-    def test_nothing_where_all_is_well(self, living, connect, caplog):
+    def test_nothing_where_all_is_well(self, living, connect):
         connect(extra={"nodes": [living]})
         with QCacheHook() as hook:
-            said = self.said_by(hook, caplog)
+            said = self.said_by(hook)
             hook.post("k", TABLE, evict_stale=True, check_row_count=True)
             hook.get("k", {})
             hook.query("other", {}, lambda: TABLE)
@@ -299,14 +301,15 @@ class TestLog:
             hook.get("k", {})
         assert said == []
 
-    @pytest.mark.parametrize("operation", ["get", "post", "query", "delete", "post_many"])
-    def test_each_failover_and_the_final_node(self, hook, dead, living, operation, caplog):
-        said = self.said_by(hook, caplog)
+    @pytest.mark.parametrize("operation", ["get", "post", "post_table", "query", "delete", "post_many"])
+    def test_each_failover_and_the_final_node(self, hook, dead, living, operation):
+        said = self.said_by(hook)
         first, second, third = dead[0], dead[1], living
         key = homed_on(hook, first, then=second)
         what, call = {
             "get": ("query", lambda: hook.get(key, {})),
             "post": ("store", lambda: hook.post(key, TABLE)),
+            "post_table": ("store", lambda: hook.post_table(key, [{"a": 1}])),
             "query": ("query", lambda: hook.query(key, {}, lambda: TABLE)),
             "delete": ("delete", lambda: hook.delete(key)),
             "post_many": ("store", lambda: hook.post_many({key: TABLE})),
@@ -321,15 +324,16 @@ class TestLog:
         call()
         assert said == [f"INFO {what} table {key!r}: done by {third} in place of its home node {first}"]
 
-    @pytest.mark.parametrize("operation", ["get", "post", "post_many"])
-    def test_the_failovers_of_what_fails(self, dead, operation, connect, caplog):
+    @pytest.mark.parametrize("operation", ["get", "post", "post_table", "post_many"])
+    def test_the_failovers_of_what_fails(self, dead, operation, connect):
         connect(extra={"nodes": dead, "wait_for_nodes": False})
         with QCacheHook() as hook:
-            said = self.said_by(hook, caplog)
+            said = self.said_by(hook)
             key = homed_on(hook, dead[0], then=dead[1])
             what, call = {
                 "get": ("query", lambda: hook.get(key, {})),
                 "post": ("store", lambda: hook.post(key, TABLE)),
+                "post_table": ("store", lambda: hook.post_table(key, [{"a": 1}])),
                 "post_many": ("store", lambda: hook.post_many({key: TABLE})),
             }[operation]
             with pytest.raises(BulkError if operation == "post_many" else NoCacheAvailable):
@@ -339,8 +343,8 @@ class TestLog:
             f"INFO {what} table {key!r}: failed over from {dead[1]} (connection refused) to {dead[2]}",
         ]
 
-    def test_a_load_that_uses_the_hook_is_an_operation_of_its_own(self, hook, dead, living, caplog):
-        said = self.said_by(hook, caplog)
+    def test_a_load_that_uses_the_hook_is_an_operation_of_its_own(self, hook, dead, living):
+        said = self.said_by(hook)
         here = homed_on(hook, living)
         there = homed_on(hook, dead[0], then=living)
 
@@ -355,8 +359,8 @@ class TestLog:
             f"INFO query table {there!r}: done by {living} in place of its home node {dead[0]}",
         ]
 
-    def test_the_same_node_again_is_no_failover_and_a_load_s_attempts_are_its_own(self, hook, living, caplog):
-        said = self.said_by(hook, caplog)
+    def test_the_same_node_again_is_no_failover_and_a_load_s_attempts_are_its_own(self, hook, living):
+        said = self.said_by(hook)
         key, client, failovers = homed_on(hook, living), hook.get_conn(), hook._failovers
         with failovers.of("outer", client, key) as way:
             failovers.attempt_failed(attempt("http://a"))
@@ -371,8 +375,8 @@ class TestLog:
             f"INFO outer: done by http://a in place of its home node {living}",
         ]
 
-    def test_an_attempt_after_a_load_is_the_operation_s(self, hook, living, caplog):
-        said = self.said_by(hook, caplog)
+    def test_an_attempt_after_a_load_is_the_operation_s(self, hook, living):
+        said = self.said_by(hook)
         key, client, failovers = homed_on(hook, living), hook.get_conn(), hook._failovers
         with failovers.of("outer", client, key) as way:
             with failovers.of("inner", client, key) as inner:
@@ -381,8 +385,8 @@ class TestLog:
             way.node = living
         assert said == [f"INFO outer: failed over from http://a (connection refused) to {living}"]
 
-    def test_a_failed_copy_is_no_failover(self, hook, dead, living, caplog):
-        said = self.said_by(hook, caplog)
+    def test_a_failed_copy_is_no_failover(self, hook, dead, living):
+        said = self.said_by(hook)
         key = homed_on(hook, living, then=dead[0])
         assert dead[0] in hook.post(key, TABLE, copies=2, evict_stale=True).failed_copies
         assert said == []

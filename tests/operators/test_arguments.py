@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from airflow_provider_qcache.client import InvalidKey, InvalidTable, RequestRetry
-from airflow_provider_qcache.client.checks import check_key, check_types
+from airflow_provider_qcache.client import InvalidKey, InvalidTable, RequestRetry, upload
+from airflow_provider_qcache.client.checks import check_header, check_key, check_types
 from airflow_provider_qcache.compat import AirflowFailException
 from airflow_provider_qcache.operators import _arguments as rules
 from airflow_provider_qcache.operators.qcache import (
@@ -62,6 +62,10 @@ WRONG = [
     (post, {"headers": "Authorization: secret"}, "headers: a dict"),
     (post, {"headers": {"A": None}}, r"headers\['A'\]"),
     (post, {"headers": {"content-type": "text/csv"}}, "headers.*content_type"),
+    (post, {"headers": {"A b": "1"}}, "headers: 'A b'"),
+    (post, {"headers": {"A": "1\n2"}}, r"headers\['A'\].*line breaks"),
+    (post, {"headers": {"A": "\u0142"}}, r"headers\['A'\].*latin-1"),
+    (post, {"headers": {"content-length": "1"}}, "headers: 'content-length' is the client's own"),
     (post, {"compression": "zip"}, "compression='zip'.*'gzip' or 'lz4'"),
     (post, {"compression": "lz4", "content": None, "source_path": "x"}, "compression='lz4'"),
     (post, {"copies": 0}, "copies=0"),
@@ -132,7 +136,12 @@ def test_what_a_template_gives_is_not_guessed(make, arguments):
 
 def test_headers_are_in_no_message():
     """They may be credentials."""
-    for headers in ("{'Authorization': 'secret'", {"Authorization": ["secret"]}, ["secret"]):
+    for headers in (
+        "{'Authorization': 'secret'",
+        {"Authorization": ["secret"]},
+        ["secret"],
+        {"A": "secret\n"},
+    ):
         with pytest.raises(ValueError, match="headers") as caught:
             post(headers=headers)
         assert "secret" not in str(caught.value)
@@ -150,6 +159,23 @@ def test_a_key_is_one_to_the_operators_where_it_is_one_to_the_client(key):
             rules.key("key", key)
     else:
         assert rules.key("key", key) == key
+
+
+@given(st.text(max_size=4) | st.text("aZ9-_:", max_size=4), st.text(max_size=4))
+@example("A\n", "1")
+@example("A", "\x00")
+def test_a_header_is_one_to_the_operators_where_it_is_one_to_the_client(name, value):
+    try:
+        check_header(name, value)
+    except ValueError:
+        with pytest.raises(ValueError, match="headers"):
+            rules.headers("headers", {name: value})
+    else:
+        assert rules.headers("headers", {name: value}) == {name: value}
+
+
+def test_the_client_s_own_headers_are_the_same():
+    assert rules.OWN_HEADERS == upload._FRAMING
 
 
 def test_the_types_are_those_the_client_knows():

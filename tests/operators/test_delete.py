@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from airflow_provider_qcache.client import AuthenticationFailed, NoCacheAvailable
+from airflow_provider_qcache.client import AuthenticationFailed, DeleteOutcome, NoCacheAvailable
 from airflow_provider_qcache.compat import AirflowFailException
+from airflow_provider_qcache.operators import qcache
 from airflow_provider_qcache.operators.errors import NodesUnreachable
 from airflow_provider_qcache.operators.qcache import QCacheDeleteOperator
 from tests.client.faults import Node, closed_port, status_only
@@ -121,3 +122,14 @@ def test_refused_credentials_fail_for_good_after_every_node_was_tried(stored, mo
             delete(keys=KEYS, on_unreachable=on_unreachable)
     assert isinstance(caught.value.__cause__, AuthenticationFailed)
     assert left(stored) == {}
+
+
+def test_the_outcomes_are_told_in_one_order(told):
+    outcomes = {"a": {"http://x": "unreachable", "http://y": "gone", "http://z": "confirmed"}}
+    QCacheDeleteOperator(task_id="delete", key="a")._told(["a"], outcomes, ["http://x"])
+    ((_, said),) = told()
+    assert said.startswith("Deleted table 'a': 1 confirmed, 1 gone, 1 unreachable; ")
+
+
+def test_every_outcome_of_the_client_is_told():
+    assert tuple(map(str, DeleteOutcome)) == qcache._OUTCOMES

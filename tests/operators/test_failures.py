@@ -120,6 +120,15 @@ def raiser(error):
     return method
 
 
+def test_another_s_class_of_the_same_name_is_left_alone():
+    class InvalidKey(Exception):
+        """As cryptography has one."""
+
+    task = QCachePostOperator(task_id="post", key="k", python_callable=raiser(InvalidKey("the file's")))
+    with pytest.raises(InvalidKey, match="the file's"):
+        task.execute({})
+
+
 @pytest.mark.parametrize("name", OURS)
 def test_of_our_own_classes(name):
     """They are no AirflowFailException, and so retried."""

@@ -210,6 +210,18 @@ class TestInvalidTable:
             post(python_callable=lambda: [{"n": 1}, {"n": object}])
         assert (caught.value.row, caught.value.column) == (2, "n")
 
+    def test_a_character_that_utf_8_has_not_is_named(self, nodes):
+        text = "a\n1\n\ud800\n"
+        with pytest.raises(AirflowFailException, match=r"InvalidTable: content: line 3 .*'\\ud800'"):
+            post(content=text)
+        with pytest.raises(InvalidTable, match="line 3"):
+            post(python_callable=lambda: text)
+
+    def test_a_storage_that_airflow_has_not_fails_for_good(self, nodes):
+        path = "nowhere://bucket/table.csv"
+        with pytest.raises(AirflowFailException, match=f"source_path='{path}'"):
+            post(source_path=path)
+
     def test_a_missing_file_is_retryable(self, nodes, tmp_path):
         with pytest.raises(FileNotFoundError):
             post(source_path=tmp_path / "not_yet.csv")
@@ -242,3 +254,8 @@ class TestInvalidTable:
     def test_lz4_for_what_streams_fails_for_good(self, nodes):
         with pytest.raises(AirflowFailException, match="lz4"):
             post(python_callable=lambda: pieces, compression="lz4")
+
+    def test_lz4_where_it_is_not_installed_fails_for_good(self, nodes, monkeypatch):
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+        with pytest.raises(AirflowFailException, match="the extra 'lz4'"):
+            post(content=CSV, compression="lz4")

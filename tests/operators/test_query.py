@@ -99,6 +99,12 @@ class TestXCom:
         with pytest.raises(AirflowFailException, match=r"bytes of JSON.*output_path"):
             query(key="wide", query={}, result_processor=lambda rows: rows[0]["text"] * 1100)
 
+    def test_bytes_are_those_of_utf_8(self, cities):
+        text = "ü" * (_output.MAX_XCOM_BYTES // 2 - 1)
+        assert query(result_processor=lambda rows: text) == text
+        with pytest.raises(AirflowFailException, match=r"1,048,577 bytes of JSON.*output_path"):
+            query(result_processor=lambda rows: text + "a")
+
     def test_a_processor_s_own_error_is_its_own(self, cities):
         with pytest.raises(KeyError, match="no_such"):
             query(result_processor=lambda rows: rows[0]["no_such"])
@@ -164,8 +170,13 @@ class TestOutput:
         whole = type(remote.fs).pipe_file
         monkeypatch.setattr(type(remote.fs), "pipe_file", lambda fs, path, body: whole(fs, path, body[:-1]))
         with pytest.raises(OSError, match="5 bytes were written and 4 are there"):
-            _output.publish(b"12345", remote / "report")
+            _output.publish(b"12345", _output.output_at(remote / "report"))
         assert list(remote.iterdir()) == []
+
+    @pytest.mark.parametrize("target", ["nowhere://bucket/report.csv", "/"])
+    def test_where_no_file_can_be_written_fails_for_good_before_the_query(self, nodes, target):
+        with pytest.raises(AirflowFailException, match=f"output_path='{target}'"):
+            query(key="no_such_table", output_path=target)
 
     def test_a_miss_writes_nothing(self, nothing, tmp_path):
         assert query(on_miss="return_none", output_path=tmp_path / "report") is None

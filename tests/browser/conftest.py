@@ -1,0 +1,75 @@
+"""A real Airflow with its own pages, and a browser to look at them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.browser.shown import OLD, Ui
+
+# Each Airflow has a form of its own.
+collect_ignore = ["test_form_of_3.py" if OLD else "test_form_of_2.py"]
+
+HOW_TO_GET_CHROMIUM = "no Chromium: `apt-get install chromium` brings it, or CHROMIUM names one"
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PATIENCE = 90
+"""Seconds that a page may take to show something, on a machine that is busy with other things."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give the start of Airflow time, which it takes in the first test."""
+    for item in items:
+        if "tests/browser/" in item.nodeid:
+            item.add_marker(pytest.mark.timeout(600))
+
+
+@pytest.fixture(scope="session")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]:
+    """The Airflow of the session, where a test has started it."""
+    ui = Ui(tmp_path_factory.mktemp("ui"))
+    yield ui
+    ui.end()
+
+
+@pytest.fixture
+def ui(shown: Ui) -> Ui:
+    """An Airflow that is up; the first test, and one after a test that ended it, starts it."""
+    if not shown.is_running:
+        shown.start()
+    return shown
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium; tests skip where there is none, and fail where CI should have one."""
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    if chromium is None:
+        if os.environ.get("CI"):
+            pytest.fail(HOW_TO_GET_CHROMIUM, pytrace=False)
+        pytest.skip(HOW_TO_GET_CHROMIUM)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS, timeout=PATIENCE * 1000)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser, ui: Ui) -> Iterator[Page]:
+    """A window of an empty profile."""
+    context = browser.new_context(viewport={"width": 1280, "height": 1100})
+    context.set_default_timeout(PATIENCE * 1000)
+    yield context.new_page()
+    context.close()

@@ -1,0 +1,107 @@
+"""The Airflow of `make ui`: what it prints, its REST API, and what it leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import psutil
+from airflow.models.connection import Connection
+
+from tests.servers import ROOT
+
+OLD = version("apache-airflow").startswith("2.")
+API = "/api/v1" if OLD else "/api/v2"
+
+START = re.compile(r"is starting")
+UP = re.compile(r"Ctrl-C ends")
+END_TIMEOUT = 60.0
+
+
+class Ui:
+    """`scripts/ui.py`, in a process group of its own, with an empty directory for temporary files."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.said = ""
+        self._process: subprocess.Popen[str] | None = None
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def start(self, until: re.Pattern[str] = UP) -> None:
+        """Start it, and read what it prints until that is said."""
+        self.said = ""
+        self._process = subprocess.Popen(
+            [sys.executable, "scripts/ui.py"],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(self.directory)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            process_group=0,
+        )
+        while not until.search(self.said):
+            line = self._process.stdout.readline()
+            assert line, f"it ended, and said\n{self.said}"
+            self.said += line
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def interrupt(self) -> int:
+        """Ctrl-C, as a terminal sends it; the exit code, once it has ended."""
+        os.killpg(self._process.pid, signal.SIGINT)
+        said, _ = self._process.communicate(timeout=END_TIMEOUT)
+        self.said += said
+        return self._process.returncode
+
+    def end(self) -> None:
+        """End it, if it runs."""
+        if self.is_running:
+            self.interrupt()
+
+    def processes(self) -> list[psutil.Process]:
+        """Its processes: those below it, and those that have its directory in their environment."""
+        found = set(psutil.Process(self._process.pid).children(recursive=True)) if self.is_running else set()
+        for process in psutil.process_iter():
+            try:
+                if str(self.directory) in process.environ().get("TMPDIR", ""):
+                    found.add(process)
+            except psutil.Error:
+                continue
+        return sorted(found, key=lambda process: process.pid)
+
+    def link(self, said: str) -> str:
+        """The address in the line that begins so."""
+        return re.search(rf"^{said}.*?(http\S+)$", self.said, re.MULTILINE)[1]
+
+    @property
+    def address(self) -> str:
+        return self.link("Airflow is up")
+
+    def ask(self, path: str, body: Any = None, method: str | None = None) -> Any:
+        """An answer of Airflow's REST API."""
+        request = urllib.request.Request(
+            self.address + API + path,
+            None if body is None else json.dumps(body).encode(),
+            {"Content-Type": "application/json"},
+            method=method,
+        )
+        with self._opener.open(request, timeout=60) as answer:
+            return json.load(answer)
+
+    def stored(self, conn_id: str, password: str | None = None) -> tuple[Connection, dict[str, Any]]:
+        """A connection as Airflow stores it, with its extra; the API does not tell the password."""
+        told = self.ask(f"/connections/{conn_id}")
+        assert told["conn_type"] == "qcache"
+        fields = {name: told[name] for name in ("conn_type", "host", "schema", "login", "port", "extra")}
+        extra = json.loads(told["extra"] or "{}")
+        return Connection(conn_id=conn_id, password=password, **fields), extra

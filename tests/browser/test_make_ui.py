@@ -1,0 +1,78 @@
+"""`make ui`: Airflow with nodes, connection and examples, and nothing of it after Ctrl-C."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tests.browser.shown import OLD, START, Ui
+from tests.servers import ROOT
+
+TIMEOUT = 240.0
+
+
+def test_an_example_runs_on_its_nodes(ui: Ui) -> None:
+    """On the connection and the pool that it needs."""
+    dags = {dag["dag_id"]: dag for dag in ui.ask("/dags")["dags"]}
+    examples = (ROOT / "example_dags").glob("*.py")
+    assert {Path(dag["fileloc"]).name for dag in dags.values()} == {file.name for file in examples}
+    ui.ask("/dags/qcache_many_tables", {"is_paused": False}, "PATCH")
+    run = ui.ask("/dags/qcache_many_tables/dagRuns", {} if OLD else {"logical_date": None})
+    deadline = time.monotonic() + TIMEOUT
+    while run["state"] in ("queued", "running") and time.monotonic() < deadline:
+        time.sleep(0.5)
+        run = ui.ask(f"/dags/qcache_many_tables/dagRuns/{run['dag_run_id']}")
+    assert run["state"] == "success"
+
+
+def test_ctrl_c_leaves_nothing(ui: Ui) -> None:
+    processes = ui.processes()
+    assert len(processes) > 8, "three nodes, and the parts of Airflow"
+    assert listening_elsewhere_than_on_loopback(processes) == []
+    assert ui.interrupt() == 0
+    assert "Airflow and the nodes have ended." in ui.said
+    assert left(ui, processes) == []
+
+
+def test_ctrl_c_while_it_starts_leaves_nothing(tmp_path: Path) -> None:
+    ui = Ui(tmp_path)
+    ui.start(until=START)
+    deadline = time.monotonic() + TIMEOUT
+    while not any("standalone" in process.cmdline() for process in ui.processes()):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    time.sleep(2)  # somewhere in the middle of it
+    processes = ui.processes()
+    assert ui.interrupt() == 0
+    assert left(ui, processes) == []
+
+
+def listening_elsewhere_than_on_loopback(processes: list[psutil.Process]) -> list[Any]:
+    """Addresses that other machines could reach."""
+    found = []
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found += [connection for connection in process.net_connections("tcp") if is_open(connection)]
+    return found
+
+
+def is_open(connection: Any) -> bool:
+    return connection.status == psutil.CONN_LISTEN and not connection.laddr.ip.startswith("127.")
+
+
+def left(ui: Ui, processes: list[psutil.Process]) -> list[str]:
+    """Processes that are alive, and files."""
+    alive = [str(process) for process in {*processes, *ui.processes()} if is_alive(process)]
+    return alive + [str(path) for path in ui.directory.iterdir()]
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it runs or is stopped; a zombie does neither."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
