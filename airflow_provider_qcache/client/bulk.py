@@ -249,7 +249,7 @@ class GatheredDeletes:
 
     def _gathered(self, key: str, found: Mapping[str, Any]) -> DeleteResult | Exception:
         outcomes = {}
-        errors = {}
+        errors: dict[str, QClientException] = {}
         for node in self._nodes:
             met = found[node]
             if isinstance(met, Exception):

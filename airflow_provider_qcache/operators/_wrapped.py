@@ -58,6 +58,8 @@ class TableContent(ResolveMixin):
             return str(value)
         if isinstance(value, Sequence):
             return counted(len(value), "row")
+        if isinstance(value, Mapping):
+            return counted(len(value), "table")
         return type(value).__name__
 
     __repr__ = __str__

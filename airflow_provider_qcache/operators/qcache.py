@@ -21,9 +21,24 @@ from airflow_provider_qcache.operators._content import (
     table_of,
 )
 from airflow_provider_qcache.operators._failures import ends_the_task, fail_for_good, permanent
+from airflow_provider_qcache.operators._many import ManyOptions, store_tables
+from airflow_provider_qcache.operators._many_deletes import MOST_TOLD, delete_tables
+from airflow_provider_qcache.operators._many_given import (
+    checked_tables,
+    given_tables,
+    none_or_more,
+    pairs_of,
+    uploads,
+)
 from airflow_provider_qcache.operators._output import for_xcom, output_at, publish
 from airflow_provider_qcache.operators._wrapped import TableContent, named_callable, table_content
-from airflow_provider_qcache.operators.errors import NodesUnreachable, StoredOnFailover, TableMissing
+from airflow_provider_qcache.operators.errors import (
+    NodesUnreachable,
+    StoredOnFailover,
+    TableMissing,
+    TablesEvicted,
+    TablesFailed,
+)
 
 if TYPE_CHECKING:
     import os
@@ -39,6 +54,8 @@ __all__ = [
     "QCacheQueryOperator",
     "StoredOnFailover",
     "TableMissing",
+    "TablesEvicted",
+    "TablesFailed",
 ]
 
 UNSLICED_LENGTH: Final = "unsliced_length"
@@ -51,21 +68,30 @@ _SHOWN: Final = 10
 
 
 class QCachePostOperator(QCacheOperator):
-    """Store a table under a key.
+    """Store a table under a key, or thousands of tables, each under its own.
 
-    Exactly one of ``content``, ``source_path`` and ``python_callable`` gives the table. It is checked before
-    a node can act on it: a store that fails for its content leaves the table that was there.
+    Exactly one of ``content``, ``source_path`` and ``python_callable`` gives the table under ``key``, or
+    ``tables`` gives many. A table is checked before a node can act on it: a store that fails for its content
+    leaves the table that was there.
 
     Args:
-        key: The table's key: ASCII letters, digits, '-' and '_'. Templated.
+        key: The table's key: ASCII letters, digits, '-' and '_'. Templated. Not with ``tables``.
         content: The table: bytes, a string (the content itself), or a list of dicts, which is sent as JSON.
             From another task (an XComArg) a string, a list of dicts or a path. Never rendered by Jinja, and
             shown in the UI by its size only.
         source_path: A local path or any URL of ObjectStoragePath; streamed. Templated.
         python_callable: A function that returns bytes, a string, a list of dicts, a path, or a function that
             returns a fresh iterator of bytes, which is streamed.
-        op_args: Its positional arguments. Templated.
-        op_kwargs: Its keyword arguments. Templated.
+        tables: Many: a mapping of keys to tables, here or from another task, or a function that gives
+            (key, table) pairs, best a generator: a few for each node are in memory at a time. A table is what
+            ``python_callable`` may return, or what speaks the Arrow PyCapsule interface (pandas, polars,
+            pyarrow, duckdb). All nodes are stored to at once. At the end they are asked whether they have
+            every table, and on Airflow 3.3 a retry stores what is left; docs/many.md tells how.
+        max_failed_keys: Of ``tables``, how many may fail with the task a success.
+        allow_evicted: Whether the task is a success, with a warning, where nodes have evicted some of
+            ``tables`` by its end.
+        op_args: Positional arguments of ``python_callable`` or ``tables``. Templated.
+        op_kwargs: Their keyword arguments. Templated.
         content_type: 'text/csv' or 'application/json'. None is JSON for a list of dicts and a path that ends
             in ``.json``, else CSV.
         column_types: For CSV, columns whose type is not to be guessed: 'string' (a ZIP code keeps its
@@ -84,11 +110,14 @@ class QCachePostOperator(QCacheOperator):
         As XCom: ``key``, ``node`` (has the table), ``home_node``, ``failed_over``, ``may_hold_old`` (nodes
         that could not be told to delete an older table), ``bytes`` (of the content), ``rows`` (None where
         they could not be counted), ``seconds``, ``attempts`` (the requests that failed), and with more than
-        one copy ``copies`` and ``failed_copies``.
+        one copy ``copies`` and ``failed_copies``. With ``tables`` counts, and the keys that failed or are
+        gone, 100 of each at most; also where the task fails.
 
     Raises:
         ValueError: as the DAG is parsed, for an argument that makes no sense, naming it.
         AirflowFailException: for what no retry makes better; docs/operators.md lists every error.
+        TablesFailed: more of ``tables`` than ``max_failed_keys`` could not be stored; the others are.
+        TablesEvicted: nodes do not have some of ``tables`` any more.
     """
 
     template_fields: Sequence[str] = (
@@ -96,6 +125,9 @@ class QCachePostOperator(QCacheOperator):
         "content",
         "source_path",
         "python_callable",
+        "tables",
+        "max_failed_keys",
+        "allow_evicted",
         "op_args",
         "op_kwargs",
         "content_type",
@@ -119,13 +151,16 @@ class QCachePostOperator(QCacheOperator):
     }
     ui_color = "#d6efd8"
 
-    _callables: ClassVar[Collection[str]] = ("python_callable",)
+    _callables: ClassVar[Collection[str]] = ("python_callable", "tables")
     _rules: ClassVar[Mapping[str, rules.Rule]] = {
         **QCacheOperator._rules,
-        "key": rules.key,
+        "key": rules.optional(rules.key),
         "content": rules.optional(checked_content),
         "source_path": rules.optional(rules.path),
         "python_callable": rules.optional(rules.function),
+        "tables": rules.optional(checked_tables),
+        "max_failed_keys": none_or_more,
+        "allow_evicted": rules.flag,
         "op_args": rules.optional(rules.sequence),
         "op_kwargs": rules.optional(rules.mapping),
         "content_type": rules.optional(rules.content_type),
@@ -142,10 +177,13 @@ class QCachePostOperator(QCacheOperator):
     def __init__(
         self,
         *,
-        key: str,
+        key: str | None = None,
         content: Any = None,
         source_path: str | os.PathLike[str] | None = None,
         python_callable: Callable[..., Any] | None = None,
+        tables: Any = None,
+        max_failed_keys: int = 0,
+        allow_evicted: bool = False,
         op_args: Sequence[Any] | None = None,
         op_kwargs: Mapping[str, Any] | None = None,
         content_type: str | None = None,
@@ -164,6 +202,9 @@ class QCachePostOperator(QCacheOperator):
         self.content = table_content(content, literal=not self._was_mapped)
         self.source_path = source_path
         self.python_callable = named_callable(python_callable)
+        self.tables = given_tables(tables, literal=not self._was_mapped)
+        self.max_failed_keys = max_failed_keys
+        self.allow_evicted = allow_evicted
         self.op_args = op_args
         self.op_kwargs = op_kwargs
         self.content_type = content_type
@@ -178,8 +219,16 @@ class QCachePostOperator(QCacheOperator):
         self._check_when_parsed()
 
     def _check_together(self, known: Mapping[str, Any]) -> None:
-        self._check_exactly_one("content", "source_path", "python_callable")
-        if self.python_callable is None and (self.op_args or self.op_kwargs):
+        self._check_exactly_one("content", "source_path", "python_callable", "tables")
+        if (self.key is None) != (self.tables is not None):
+            raise ValueError(
+                f"key={self.key!r}: tables has its own keys"
+                if self.tables is not None
+                else "key=None: a key is wanted for the table"
+            )
+        if self.tables is None and (self.max_failed_keys or self.allow_evicted):
+            raise ValueError("max_failed_keys and allow_evicted are for tables, which is not given")
+        if self.python_callable is None and not callable(self.tables) and (self.op_args or self.op_kwargs):
             raise ValueError("op_args and op_kwargs are python_callable's, which is not given")
         content_type = known.get("content_type")
         content = known.get("content")
@@ -196,9 +245,10 @@ class QCachePostOperator(QCacheOperator):
             raise ValueError("compression='lz4' is for a table in memory; 'gzip' is for source_path too")
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
-        """Store the table."""
-        del context
+        """Store the table, or all of them."""
         given = self._checked_arguments()
+        if given["tables"] is not None:
+            return self._store_many(context, given)
         literal = isinstance(self.content, TableContent) and self.content.literal
         with self._connected(given, literal_table=literal) as hook:
             table = self._table(given)
@@ -215,6 +265,37 @@ class QCachePostOperator(QCacheOperator):
                 check_row_count=given["check_row_count"],
             )
         return self._told(stored, copies=given["copies"], require_home=given["require_home"])
+
+    def _store_many(self, context: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+        tables = given["tables"]
+        options = ManyOptions(
+            copies=given["copies"],
+            evict_stale=given["evict_stale"],
+            check_row_count=given["check_row_count"],
+            require_home=given["require_home"],
+            max_failed_keys=given["max_failed_keys"],
+            allow_evicted=given["allow_evicted"],
+            literal=isinstance(self.tables, TableContent) and self.tables.literal,
+        )
+
+        def pairs() -> Iterable[tuple[str, Any]]:
+            if isinstance(tables, TableContent):
+                return tables.value.items()  # type: ignore[no-any-return]
+            # What the function raises is its own, and left as it is.
+            returned = tables(*(given["op_args"] or ()), **(given["op_kwargs"] or {}))
+            with permanent(TypeError):
+                return pairs_of(returned)
+
+        with self._connected(given) as hook:
+            return store_tables(
+                hook,
+                pairs,
+                context=context,
+                log=self.log,
+                options=options,
+                keys=list(tables.value) if isinstance(tables, TableContent) else None,
+                prepare=uploads(given),
+            )
 
     def _table(self, given: Mapping[str, Any]) -> Table:
         content_type = given["content_type"]
@@ -488,7 +569,10 @@ class QCacheDeleteOperator(QCacheOperator):
             connection is gone, and its tables with it: that is no failure.
 
     Returns:
-        As XCom: for each key the outcome on each node: 'confirmed', 'gone' or 'unreachable'.
+        As XCom: for each key the outcome on each node: 'confirmed', 'gone' or 'unreachable'. Of more than
+        1,000 keys: ``keys``, ``confirmed``, ``gone`` and ``unreachable`` (how many keys on how many nodes, in
+        all), ``seconds``, and ``not_confirmed``, the outcomes of the keys that have others than 'confirmed',
+        100 at most.
 
     Raises:
         ValueError: as the DAG is parsed, for an argument that makes no sense, naming it.
@@ -534,11 +618,20 @@ class QCacheDeleteOperator(QCacheOperator):
         del known
         self._check_exactly_one("key", "keys")
 
-    def execute(self, context: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Delete the tables."""
         del context
         given = self._checked_arguments()
         keys = given["keys"] or [given["key"]]
+        if len(keys) > MOST_TOLD:
+            with self._connected(given) as hook:
+                return delete_tables(
+                    hook,
+                    keys,
+                    all_nodes=given["all_nodes"],
+                    ignore_unreachable=given["on_unreachable"] == "ignore",
+                    log=self.log,
+                )
         with self._connected(given) as hook:
             report = hook.delete_many(keys, all_nodes=given["all_nodes"], raise_on_failure=False)
             outcomes = {key: self._outcome(hook, key, report) for key in keys}
