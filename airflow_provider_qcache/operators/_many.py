@@ -12,8 +12,9 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from airflow_provider_qcache.compat import AirflowFailException
 from airflow_provider_qcache.operators._arguments import counted, shown
-from airflow_provider_qcache.operators._failures import ends_the_task, fail_for_good, permanent
+from airflow_provider_qcache.operators._failures import ends_the_task, permanent
 from airflow_provider_qcache.operators._marks import Marks
 from airflow_provider_qcache.operators._progress import Ticker, shown_time
 from airflow_provider_qcache.operators.errors import StoredOnFailover, TablesEvicted, TablesFailed
@@ -111,7 +112,7 @@ class _Run:
         self._marks = Marks(context, keys, log)
         self._nodes = len(hook.node_status())
         self._started = time.monotonic()
-        self._doing = "Stored"
+        self._asking = False
         self._kept: dict[str, str] = {}
         """Keys whose table an earlier try stored and a node still has, with the node."""
         self._places: dict[str, str] = {}
@@ -122,7 +123,8 @@ class _Run:
         self._stored = self._bytes = self._rows = self._attempts = 0
         self._uncounted = 0
         self._failed = self._for_good = self._without_node = 0
-        self._first_error: Exception | None = None
+        self._worst: tuple[str, Exception] | None = None
+        """The first key that failed, with its error; one that failed for good comes before all others."""
         self._errors: dict[str, str] = {}
         self._failed_over = self._failed_copies = 0
         self._may_hold_old: dict[str, int] = {}
@@ -150,7 +152,7 @@ class _Run:
             finally:
                 # Also where the callable failed, or the task is ended: for the next try.
                 self._marks.save()
-            self._doing = "Looked for"
+            self._asking = True
             absent = {} if stopped else self._absent()
             if absent:
                 self._marks.save()
@@ -229,10 +231,11 @@ class _Run:
         if name == "OperationCancelled":
             return  # not begun, or ended with the task
         self._failed += 1
-        self._for_good += self._is_for_good(error)
+        for_good = self._is_for_good(error)
+        self._for_good += for_good
         self._attempts += len(getattr(error, "attempts", ()))
-        if self._first_error is None or (self._is_for_good(error) and self._for_good == 1):
-            self._first_error = error
+        if self._worst is None or (for_good and self._for_good == 1):
+            self._worst = key, error
         if len(self._errors) < MOST_IN_LOG:
             said = str(error)
             self._errors[key] = f"{name}: {said[:_ERROR_IN_LOG]}{'…' if len(said) > _ERROR_IN_LOG else ''}"
@@ -243,27 +246,30 @@ class _Run:
             raise _ClusterUnusable(f"{name}: {error}") from error
 
     def _is_for_good(self, error: Exception) -> bool:
-        return ends_the_task(error, literal_table=self._options.literal) or isinstance(
-            error, permanent_kind()
+        return isinstance(error, AirflowFailException) or ends_the_task(
+            error, literal_table=self._options.literal
         )
 
     # Progress.
 
     def _tick(self) -> None:
+        # Before the line, so that what is told is recorded.
+        self._marks.save()
+        if self._asking:
+            self._log.info(
+                "Stored %s; asking the nodes whether they have every table", counted(self._stored, "table")
+            )
+            return
         done = self._stored + self._failed + len(self._kept)
         seconds = max(time.monotonic() - self._started, 1e-9)
-        of = "" if self._total is None else f" of {self._total:,}"
-        said = f"{self._doing} {self._stored:,}{of} tables"
-        if self._doing != "Stored":
-            self._log.info("Stored %s tables; asking the nodes whether they have them", f"{self._stored:,}")
-            return
+        said = f"Stored {self._stored:,}"
+        said += " tables" if self._total is None else f" of {self._total:,} tables"
         if self._kept:
             said += f", {len(self._kept):,} were there"
         said += f", {self._failed:,} failed; {done / seconds:,.0f}/s, {self._bytes / seconds / 1e6:,.1f} MB/s"
         if self._total is not None and done:
             said += f", {shown_time((self._total - done) * seconds / done)} left"
         self._log.info("%s", said)
-        self._marks.save()
 
     # Whether they are there.
 
@@ -332,19 +338,18 @@ class _Run:
         advice: str,
     ) -> None:
         said = self._said(summary["seconds"], summary["evicted"])
-        first = self._first_error
         if stopped is not None:
-            left = "" if self._total is None else f" of {self._total:,}"
-            said = (
-                f"Stopped after {self._stored + len(self._kept):,}{left} tables, as no other would do better"
-            )
-        if first is not None and (stopped is not None or self._failed > self._options.max_failed_keys):
-            said += f"\n{next(iter(self._errors))}: {type(first).__name__}: {first}"
-            if self._for_good > self._options.max_failed_keys or (
-                stopped is not None and self._is_for_good(first)
-            ):
-                raise fail_for_good(first, f"\n{said.splitlines()[0]}") from first
-            raise TablesFailed(said, result=summary) from first
+            begun = self._stored + len(self._kept)
+            of = "" if self._total is None else f" of {self._total:,}"
+            said = f"Stopped after {begun:,}{of} tables, as no other would do better"
+        too_many = self._failed > self._options.max_failed_keys
+        if self._worst is not None and (stopped is not None or too_many):
+            key, error = self._worst
+            said += f"\n{key}: {type(error).__name__}: {error}"
+            hopeless = stopped is not None and self._is_for_good(error)
+            if hopeless or self._for_good > self._options.max_failed_keys:
+                raise AirflowFailException(said) from error
+            raise TablesFailed(said, result=summary) from error
         if lost or (evicted and not self._options.allow_evicted):
             if lost:
                 gone = ", ".join(sorted({self._places[key] for key in lost}))
@@ -421,11 +426,3 @@ class _Run:
             ti.xcom_push(key="return_value", value=dict(summary))
         except Exception:  # noqa: BLE001  # the failure itself is to be seen
             self._log.warning("The summary could not be pushed", exc_info=True)
-
-
-def permanent_kind() -> type[Exception]:
-    """The exception that ends a task for good, which loads Airflow."""
-    from airflow_provider_qcache.compat import AirflowFailException  # noqa: PLC0415
-
-    kind: type[Exception] = AirflowFailException
-    return kind
