@@ -253,13 +253,14 @@ class _Run:
     # Progress.
 
     def _tick(self) -> None:
-        # Before the line, so that what is told is recorded.
+        said = self._progress()
+        # Before it is told, so that what is told is recorded.
         self._marks.save()
+        self._log.info("%s", said)
+
+    def _progress(self) -> str:
         if self._asking:
-            self._log.info(
-                "Stored %s; asking the nodes whether they have every table", counted(self._stored, "table")
-            )
-            return
+            return f"Stored {counted(self._stored, 'table')}; asking the nodes whether they have every table"
         done = self._stored + self._failed + len(self._kept)
         seconds = max(time.monotonic() - self._started, 1e-9)
         said = f"Stored {self._stored:,}"
@@ -269,7 +270,7 @@ class _Run:
         said += f", {self._failed:,} failed; {done / seconds:,.0f}/s, {self._bytes / seconds / 1e6:,.1f} MB/s"
         if self._total is not None and done:
             said += f", {shown_time((self._total - done) * seconds / done)} left"
-        self._log.info("%s", said)
+        return said
 
     # Whether they are there.
 

@@ -21,4 +21,4 @@ with create_session() as session:
     ti.state = TaskInstanceState.SCHEDULED
     session.commit()
     _run_task(ti=ti, task=dag.task_dict[ti.task_id])
-    print(f"[NEXT TRY] try {ti.try_number}: {ti.state}")  # noqa: T201
+    print(f"[NEXT TRY] try {ti.try_number}: {ti.state.value}")  # noqa: T201

@@ -217,7 +217,8 @@ def test_a_node_that_died_since_fails_the_task(nodes, monkeypatch):
     def tables():
         for key in keys:
             yield key, rows(key)
-        time.sleep(0.5)
+        while None in found(nodes, keys):
+            time.sleep(0.05)
         nodes.kill(0)
 
     with pytest.raises(TablesEvicted, match=f"{nodes.urls[0]} went down since") as caught:
