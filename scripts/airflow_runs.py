@@ -38,12 +38,13 @@ class AirflowFailed(Exception):
 class Task:
     """What became of one task instance.
 
-    ``logs`` holds the text of each try, ``retries`` says how many more than one it may have, ``xcoms`` holds
-    what it pushed.
+    ``logs`` holds the text of each try, ``retries`` says how many more than one it may have, ``pool`` names
+    the one it takes a slot of, ``xcoms`` holds what it pushed.
     """
 
     state: str
     retries: int
+    pool: str
     logs: tuple[str, ...]
     xcoms: dict[str, Any] = field(repr=False)
 
@@ -226,6 +227,7 @@ class Runner:
                 (task["task_id"], task["map_index"]): Task(
                     task["state"],
                     task["retries"],
+                    task["pool"],
                     tuple(logs.get((task["task_id"], task["map_index"]), ())),
                     task["xcoms"],
                 )

@@ -58,6 +58,7 @@ def run(bag: DagBag, given: dict[str, Any]) -> dict[str, Any]:
                     "map_index": task.map_index,
                     "state": str(task.state),
                     "retries": task.max_tries,
+                    "pool": task.pool,
                     "xcoms": xcoms.get((task.task_id, task.map_index), {}),
                 }
                 for task in done.get_task_instances(session=session)

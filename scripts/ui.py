@@ -36,7 +36,7 @@ HEALTH = "/health" if OLD else "/api/v2/monitor/health"
 API = "/api/v1" if OLD else "/api/v2"
 CONNECTIONS = "/connection/list/" if OLD else "/connections"
 
-# On two idle cores it takes half a minute.
+# On two idle cores Airflow takes half a minute, a node a second.
 START_TIMEOUT = 300.0
 ANSWER_TIMEOUT = 30.0
 END_TIMEOUT = 10.0
@@ -235,7 +235,7 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: interrupted.set())
     try:
-        with LocalCluster(nodes=3) as cluster, Airflow(interrupted) as airflow:
+        with LocalCluster(nodes=3, start_timeout=START_TIMEOUT) as cluster, Airflow(interrupted) as airflow:
             say(f"Three dev nodes are up: {', '.join(cluster.node_list)}")
             say(f"Airflow {RELEASE} is starting, which takes about half a minute ...")
             if airflow.start(cluster.node_list):

@@ -98,11 +98,12 @@ def test_query_report(runner: Runner, nodes: Nodes) -> None:
 
 
 def test_many_tables(runner: Runner, nodes: Nodes) -> None:
-    """A table for each region, on two nodes, and none for the one that was closed."""
+    """By slots of the pool: a table for each region, on two nodes, and none for the one that was closed."""
     for i in range(3):
         assert nodes.ask(i, "POST", "sales_east", b"a\n1\n").status == 201
     run = succeeded(runner.run("qcache_many_tables"))
 
+    assert {task.pool for task in (*run.mapped("warm"), run["invalidate_closed"])} == {"qcache"}
     warmed = [task.result for task in run.mapped("warm")]
     assert [result["key"] for result in warmed] == ["sales_north", "sales_south", "sales_west"]
     for result in warmed:

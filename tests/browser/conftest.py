@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.browser.shown import OLD, Ui
+from tests.browser.shown import OLD, PATIENCE, Ui
 
 # Each Airflow has a form of its own.
 collect_ignore = ["test_form_of_3.py" if OLD else "test_form_of_2.py"]
@@ -25,8 +26,6 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-PATIENCE = 90
-"""Seconds that a page may take to show something, on a machine that is busy with other things."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -36,12 +35,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(600))
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say once why tests were skipped."""
+    skipped = [report.longrepr for report in terminalreporter.getreports("skipped")]
+    if any(isinstance(why, tuple) and HOW_TO_GET_CHROMIUM in why[2] for why in skipped):
+        terminalreporter.write_line(f"The tests of the forms were skipped: {HOW_TO_GET_CHROMIUM}")
+
+
 @pytest.fixture(scope="session")
 def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]:
     """The Airflow of the session, where a test has started it."""
-    ui = Ui(tmp_path_factory.mktemp("ui"))
-    yield ui
-    ui.end()
+    with contextlib.closing(Ui(tmp_path_factory.mktemp("ui"))) as ui:
+        yield ui
 
 
 @pytest.fixture
@@ -71,5 +76,6 @@ def page(browser: Browser, ui: Ui) -> Iterator[Page]:
     """A window of an empty profile."""
     context = browser.new_context(viewport={"width": 1280, "height": 1100})
     context.set_default_timeout(PATIENCE * 1000)
+    expect.set_options(timeout=PATIENCE * 1000)
     yield context.new_page()
     context.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -21,9 +22,11 @@ from tests.servers import ROOT
 OLD = version("apache-airflow").startswith("2.")
 API = "/api/v1" if OLD else "/api/v2"
 
+PATIENCE = 90
+"""Seconds that something may take on a machine that is busy with other things."""
+
 START = re.compile(r"is starting")
 UP = re.compile(r"Ctrl-C ends")
-END_TIMEOUT = 60.0
 
 
 class Ui:
@@ -59,14 +62,23 @@ class Ui:
     def interrupt(self) -> int:
         """Ctrl-C, as a terminal sends it; the exit code, once it has ended."""
         os.killpg(self._process.pid, signal.SIGINT)
-        said, _ = self._process.communicate(timeout=END_TIMEOUT)
+        said, _ = self._process.communicate(timeout=PATIENCE)
         self.said += said
         return self._process.returncode
 
-    def end(self) -> None:
-        """End it, if it runs."""
+    def close(self) -> None:
+        """End it, if it runs, and whatever of it a Ctrl-C does not."""
+        processes = self.processes()
         if self.is_running:
-            self.interrupt()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.interrupt()
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process.stdout.close()
 
     def processes(self) -> list[psutil.Process]:
         """Its processes: those below it, and those that have its directory in their environment."""
@@ -95,7 +107,7 @@ class Ui:
             {"Content-Type": "application/json"},
             method=method,
         )
-        with self._opener.open(request, timeout=60) as answer:
+        with self._opener.open(request, timeout=PATIENCE) as answer:
             return json.load(answer)
 
     def stored(self, conn_id: str, password: str | None = None) -> tuple[Connection, dict[str, Any]]:

@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from airflow_provider_qcache.connection import parse_connection
 from airflow_provider_qcache.connection_fields import EXTRA, STANDARD
 from airflow_provider_qcache.devnode import LocalCluster
-from tests.browser.conftest import PATIENCE
-from tests.browser.shown import Ui
+from tests.browser.shown import PATIENCE, Ui
 from tests.browser.values import EXTRA_VALUES, STANDARD_VALUES
+
+MARGIN = 16
+"""Pixels below the last field of the picture."""
 
 LABELS = {field.name: field.label for field in STANDARD}
 KINDS = {field.name: field.kind for field in EXTRA}
-
-
-@pytest.fixture(autouse=True)
-def patience() -> Iterator[None]:
-    """What is expected may take its time to come."""
-    expect.set_options(timeout=PATIENCE * 1000)
-    yield
-    expect.set_options(timeout=None)
 
 
 class Form:
@@ -164,7 +156,7 @@ def test_nodes_in_host_are_enough_and_the_rest_is_as_by_default(page: Page, ui: 
 
 
 def test_the_test_is_green_with_live_nodes_and_red_with_the_name_of_a_dead_one(page: Page, ui: Ui) -> None:
-    with LocalCluster(nodes=3) as cluster:
+    with LocalCluster(nodes=3, start_timeout=PATIENCE) as cluster:
         form = Form(page).add(ui, "tested")
         form.standard("port").fill("8888")
         form.open_extra().fill({"nodes": cluster.node_list}).save("tested")
@@ -191,7 +183,11 @@ def test_a_picture_of_the_form(page: Page, ui: Ui, tmp_path: Path) -> None:
     form = Form(page).add(ui, "qcache_default").open_extra()
     nodes = [f"http://cache{number}:9401" for number in (1, 2, 3)]
     form.fill({"nodes": nodes, "connect_timeout": 2, "read_timeout": 60})
-    form.dialog.get_by_role("textbox", name="Connection ID").focus()
+    page.evaluate("document.activeElement.blur()")
+    clip, last = form.dialog.bounding_box(), form.around("store_timeout").bounding_box()
+    assert clip is not None
+    assert last is not None
+    clip["height"] = last["y"] + last["height"] - clip["y"] + MARGIN
     picture = Path(os.environ.get("QCACHE_PICTURE") or tmp_path / "form.png")
-    page.screenshot(path=picture, clip=form.dialog.bounding_box(), animations="disabled", caret="hide")
+    page.screenshot(path=picture, clip=clip, animations="disabled")
     assert 10_000 < picture.stat().st_size < 200_000
