@@ -40,7 +40,7 @@ demo: $(TEST_ENV)/ready  ## Show DAGs at work on a year of flights: load, warm, 
 ui: $(TEST_ENV)/ready  ## Show Airflow's pages with three dev nodes, the connection and the example DAGs, until Ctrl-C.
 	@$(RUN) scripts/ui.py
 
-bench: $(TEST_ENV)/ready real-server  ## Compare the dev node's speed with the real server's.
+bench: $(TEST_ENV)/ready real-server  ## Measure the client, tables and the dev node beside what else does the same. ARGS=client: one of them.
 	@$(RUN) -m benchmarks $(ARGS)
 
 conformance: $(TEST_ENV)/ready real-server  ## Compare the dev node with the real server on 10,000 generated cases.

@@ -20,6 +20,7 @@ from airflow_provider_qcache.client.errors import (
     Attempt,
     ClientClosed,
     DeadlineExceeded,
+    HomeNodeUnavailable,
     InvalidTable,
     MalformedQueryException,
     NoCacheAvailable,
@@ -345,12 +346,12 @@ class QClient:
             statistics = self._post(key, upload, span=span).statistics
             stores += 1
 
-    def delete(self, key: str, *, all_nodes: bool = False) -> DeleteResult | None:
+    def delete(self, key: str, *, all_nodes: bool = False) -> DeleteResult:
         """Delete the table under a key.
 
-        Without ``all_nodes`` the key's first living node is asked, as qclient does, and None returned; a
-        table that an earlier failover left elsewhere stays there. With it every configured node is asked,
-        failing ones too.
+        Without ``all_nodes`` the key's first living node is asked, as qclient does; a table that an earlier
+        failover left elsewhere stays there. The result has that node, and those before it in the key's order,
+        which are gone or unreachable. With ``all_nodes`` every configured node is asked, failing ones too.
 
         Raises:
             HomeNodeUnavailable: a stand-in deleted it and a node before it is silent (with ``confirm_miss``).
@@ -443,7 +444,7 @@ class QClient:
         *,
         all_nodes: bool = False,
         raise_on_failure: bool = True,
-        on_done: Callable[[str, DeleteResult | Exception | None], object] | None = None,
+        on_done: Callable[[str, DeleteResult | Exception], object] | None = None,
     ) -> BulkReport:
         """Delete many keys, as ``delete`` does each, on all nodes at once and one at a time on each.
 
@@ -456,10 +457,10 @@ class QClient:
         if all_nodes:
             return self._delete_many_everywhere(keys, whole, call, raise_on_failure, on_done)
 
-        def remove(key: str, _: None, turns: Mapping[str, threading.Lock]) -> None:
+        def remove(key: str, _: None, turns: Mapping[str, threading.Lock]) -> DeleteResult:
             del turns
             span = Span(self._begin(key).deadline, whole.cancellations, call)
-            self._delete(key, span, all_nodes=False)
+            return self._delete(key, span, all_nodes=False)
 
         pairs = ((key, None) for key in keys)
         return self._bulk(pairs, remove, whole, call, raise_on_failure=raise_on_failure, on_done=on_done)
@@ -643,9 +644,10 @@ class QClient:
 
     def _span(self, call: Call | None = None) -> Span:
         """When an operation that begins now ends."""
+        # First: a cancel() from here on ends it; and close() says that it closed before it counts one.
+        cancellations = self._engine.cancellations
         deadline = _FOREVER if self._deadline is None else self._clock.now() + self._deadline
-        # In this order: close() says that it closed before it counts a cancellation.
-        span = Span(deadline, self._engine.cancellations, call)
+        span = Span(deadline, cancellations, call)
         if self._closed:
             raise ClientClosed("the client was closed")
         return span
@@ -662,14 +664,15 @@ class QClient:
     def _order(self, key: str) -> Sequence[str]:
         return _Successors(self._ring, key)
 
-    def _confirm(self, request: Request, done: Done) -> None:
-        """Nothing is there, says a node: is it the one that would know?"""
+    def _confirm(self, request: Request, done: Done) -> HomeNodeUnavailable | None:
+        """Nothing is there, says a node. Gives, or raises, an error where it may not know."""
         if not done.unknown:
-            return
+            return None
         error = home_unavailable(request, done)
         if self._confirm_miss:
             raise error
         _log.warning("%s", error)
+        return error
 
     # Queries.
 
@@ -860,7 +863,7 @@ class QClient:
 
     # Deletes.
 
-    def _delete(self, key: str, span: Span, *, all_nodes: bool) -> DeleteResult | None:
+    def _delete(self, key: str, span: Span, *, all_nodes: bool) -> DeleteResult:
         if all_nodes:
             return self._delete_everywhere(key, span)
         request = Request(
@@ -871,8 +874,18 @@ class QClient:
             _Payload("DELETE", f"/dataset/{key}"),
         )
         done = self._engine.run(request, span)
-        self._confirm(request, done)
-        return None
+        error = self._confirm(request, done)
+        outcomes = {}
+        errors: dict[str, QClientException] = {}
+        for node in request.nodes:
+            if node == done.node:
+                outcomes[shown(node)] = DeleteOutcome.CONFIRMED
+                break
+            outcomes[shown(node)] = DeleteOutcome.GONE
+            if error is not None and node in done.unknown:
+                outcomes[shown(node)] = DeleteOutcome.UNREACHABLE
+                errors[shown(node)] = error
+        return DeleteResult(key=key, outcomes=outcomes, errors=errors)
 
     def _delete_on(self, key: str, node: str, span: Span) -> tuple[DeleteOutcome, QClientException | None]:
         request = Request(
@@ -948,7 +961,7 @@ class QClient:
         whole: Span,
         call: Call,
         raise_on_failure: bool,  # noqa: FBT001
-        on_done: Callable[[str, DeleteResult | Exception | None], object] | None,
+        on_done: Callable[[str, DeleteResult | Exception], object] | None,
     ) -> BulkReport:
         nodes = self._ring.nodes
         gathered = GatheredDeletes(nodes, on_done)

@@ -140,7 +140,10 @@ class DeleteOutcome(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteResult:
-    """A delete on every configured node: each one's outcome, and for those unreachable the error met."""
+    """A delete: each asked node's outcome, and for those unreachable the error met.
+
+    Where ``all_nodes`` was not wanted, the last node is the one that answered.
+    """
 
     key: str
     outcomes: dict[str, DeleteOutcome]
@@ -153,7 +156,7 @@ class DeleteResult:
 
     @property
     def complete(self) -> bool:
-        """Whether no node can hold the key any more."""
+        """Whether no node that was asked can hold the key any more."""
         return not self.unreachable
 
 
@@ -183,7 +186,7 @@ class BulkReport:
     Both are empty where a function was told of each key instead (``on_done``).
     """
 
-    succeeded: dict[str, StoreResult | KeptTable | DeleteResult | None]
+    succeeded: dict[str, StoreResult | KeptTable | DeleteResult]
     failed: dict[str, Exception]
     seconds: float
 

@@ -732,6 +732,8 @@ class NodeTransport:
             if _is_about_certificates(cause):
                 return Failure(Outcome.CERTIFICATE_REJECTED, phase, cause)
             if phase in (Phase.NAME, Phase.CONNECT, Phase.TLS):
+                if cause.reason in _ANSWERS_OF_PLAIN_HTTP:
+                    cause = OSError(f"{cause}: the node may serve plain HTTP")
                 return Failure(Outcome.TLS_FAILED, Phase.TLS, cause)
             return Failure(
                 Outcome.TRUNCATED if limit.received else Outcome.CLOSED,
@@ -764,6 +766,9 @@ class NodeTransport:
 
     def _timeout(self, cause: BaseException, limit: Limit) -> Failure:
         phase = limit.phase
+        if phase is Phase.TLS:
+            # A node that serves plain HTTP waits for the rest of what it takes for a request.
+            cause = TimeoutError("the TLS handshake was not answered: the node may serve plain HTTP")
         # A timer may go off a moment early.
         if limit.now() >= limit.deadline - 0.001:
             return Failure(Outcome.DEADLINE, phase, cause)
@@ -796,6 +801,12 @@ def _host_header(hostname: str, port: int | None) -> str:
 _CERTIFICATE_ALERT: Final = re.compile(
     r"ALERT_.*(CERTIFICATE|UNKNOWN_CA|ACCESS_DENIED|HANDSHAKE_FAILURE)|CERTIFICATE_VERIFY"
 )
+
+
+_ANSWERS_OF_PLAIN_HTTP: Final = frozenset(
+    {"HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE", "WRONG_VERSION_NUMBER"}
+)
+"""What OpenSSL, by its version, calls an answer that is no TLS."""
 
 
 def _is_about_certificates(error: ssl.SSLError) -> bool:

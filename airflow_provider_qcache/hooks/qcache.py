@@ -325,7 +325,7 @@ class QCacheHook(BaseHook):
         *,
         all_nodes: bool = False,
         raise_on_failure: bool = True,
-        on_done: Callable[[str, DeleteResult | Exception | None], object] | None = None,
+        on_done: Callable[[str, DeleteResult | Exception], object] | None = None,
     ) -> BulkReport:
         """Delete many keys; see QClient.delete_many."""
         return self.get_conn().delete_many(

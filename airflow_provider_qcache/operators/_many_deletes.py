@@ -77,8 +77,6 @@ class _Run:
             if ends_the_task(outcome):
                 raise _Stop(outcome)
             self._take(key, {"": "unreachable"}, f"{type(outcome).__name__}: {outcome}")
-        elif outcome is None:
-            self._counts["confirmed"] += 1  # by its first living node, as was asked for
         else:
             found = {node: str(each) for node, each in outcome.outcomes.items()}
             error = next(iter(outcome.errors.values()), None)

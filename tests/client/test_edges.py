@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from ssl import SSLContext
 from typing import Any
@@ -68,7 +68,7 @@ def test_a_table_on_a_home_that_is_back_is_neither_missed_nor_left_there_by_a_de
                 assert client.get(first, {}) is not None
                 # Again as it was, for the delete.
                 client._pool.fail(url(home), client._pool.ticket(url(home)), "refused", gone=True)
-                client.delete(second)
+                assert client.delete(second).outcomes == {url(home): "confirmed"}
                 assert elsewhere.get(second, {}) is None
 
 
@@ -122,6 +122,24 @@ def test_a_silent_home_that_refused_once_makes_the_miss_uncertain() -> None:
             client._pool.fail(home, client._pool.ticket(home), "refused", gone=True)
             with pytest.raises(HomeNodeUnavailable):
                 client.delete(key)
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_a_delete_names_the_node_that_answered_and_those_before_it(silent: bool) -> None:
+    port = closed_port()
+    sound, tables = sound_node()
+    home = f"http://127.0.0.1:{port}"
+    with sound, QClient([home, sound.url], 0.5, 0.3, trust_env=False) as client:
+        key = a_key_of(client, home)
+        tables.tables[key] = TABLE
+        with silent_at(port) if silent else nullcontext():
+            result = client.delete(key)
+            report = client.delete_many([key])
+        assert result.outcomes == {home: "unreachable" if silent else "gone", sound.url: "confirmed"}
+        assert list(result.outcomes) == [home, sound.url]
+        assert (list(result.errors), result.complete) == ([home] if silent else [], not silent)
+        assert report.succeeded[key].outcomes == result.outcomes
+        assert tables.tables == {}
 
 
 @contextmanager

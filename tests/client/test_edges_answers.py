@@ -10,11 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_qcache.client import QClient, TooManyConsecutiveErrors
+from airflow_provider_qcache.client import (
+    DeadlineExceeded,
+    NoCacheAvailable,
+    QClient,
+    QClientException,
+    StoreUncertain,
+    TooManyConsecutiveErrors,
+    UnexpectedServerResponse,
+)
 from airflow_provider_qcache.client.errors import Outcome
 from airflow_provider_qcache.client.transport import Headers, Limit, _DeadlineSocket, _Response
 from tests.client import faults
-from tests.client.faults import Node, Peer, Request, sound_node
+from tests.client.faults import Node, Peer, Request, closed_port, sound_node
+from tests.client.test_edges import OF_BOTH, a_key_of, a_server
 
 TABLE = b"a\n1\n"
 
@@ -138,3 +147,131 @@ def test_a_socket_times_out_no_later_than_its_request_though_the_timeout_is_not_
             limit.deadline = time.monotonic()
             with pytest.raises(TimeoutError):
                 sock.keep_limit()
+
+
+# TLS to a node that has none.
+
+
+@OF_BOTH
+def test_a_node_that_serves_plain_http_is_named_as_such(kind: str) -> None:
+    with a_server(kind) as node:
+        address = f"https://127.0.0.1:{node.port}"
+        with QClient([address], 0.3, 0.3, trust_env=False) as client:
+            with pytest.raises(NoCacheAvailable, match="may serve plain HTTP") as raised:
+                client.get("k", {})
+            assert client.get_statistics()[address]["connect_timeout"] == 1
+        assert "may serve plain HTTP" in raised.value.nodes[address]
+        with (
+            QClient([address], 5, 5, trust_env=False, deadline=0.3) as client,
+            pytest.raises(DeadlineExceeded, match="may serve plain HTTP"),
+        ):
+            client.get("k", {})
+
+
+def test_a_plain_answer_to_a_handshake_is_named_as_such() -> None:
+    def refuse(peer: Peer) -> None:
+        peer.sock.recv(1000)
+        peer.send(faults.head(400, 0))
+        raise faults.HungUp
+
+    with Node(faults.silent, before_reading=refuse) as node:
+        address = node.url.replace("http:", "https:")
+        with QClient([address], 5, 5, trust_env=False) as client:
+            with pytest.raises(NoCacheAvailable, match=r"TLS failed.*may serve plain HTTP"):
+                client.get("k", {})
+            counters = client.get_statistics()[address]
+        assert (counters["connection_error"], counters["connect_timeout"]) == (1, 0)
+
+
+# The bodies of errors.
+
+
+def test_an_error_is_said_by_its_status_and_its_body_waited_for_one_read_timeout() -> None:
+    def drip(peer: Peer, request: Request) -> None:
+        peer.send(faults.head(500, 60_000))
+        peer.drip(b"x")
+
+    with Node(drip) as node, QClient([node.url], 5, 0.3, trust_env=False) as client:
+        started = time.monotonic()
+        with pytest.raises(UnexpectedServerResponse, match="answered 500"):
+            client.get("k", {})
+        assert time.monotonic() - started < 20  # half an hour, if each byte were waited for anew
+
+
+def test_the_body_of_an_error_that_comes_a_moment_later_is_told() -> None:
+    said = b'{"error": "as the test wants it"}'
+
+    def answer(peer: Peer, request: Request) -> None:
+        peer.send(faults.head(400, len(said)))
+        peer.wait(0.2)
+        peer.send(said)
+
+    with Node(answer) as node, QClient([node.url], 5, 20, trust_env=False) as client:
+        for operation in (lambda: client.get("k", {}), lambda: client.post("k", TABLE)):
+            with pytest.raises(QClientException, match="as the test wants it"):
+                operation()
+
+
+# Nodes that are alive only in part.
+
+
+def test_a_node_is_alive_again_when_its_status_was_answered_twice() -> None:
+    answers = iter([True, False, True, True])
+
+    def status(peer: Peer, request: Request) -> None:
+        if not next(answers):
+            raise faults.HungUp
+        peer.send(faults.head(200, 2) + b"OK")
+
+    tables = faults.Tables()
+    with Node(tables.answer, status=status) as node, QClient([node.url], 5, 5, trust_env=False) as client:
+        client._pool.fail(node.url, client._pool.ticket(node.url), "silent")
+        with pytest.raises(NoCacheAvailable):
+            client.post("k", TABLE)
+        assert tables.tables == {}
+        client.post("k", TABLE)
+    assert [request.kind for request in node.requests] == ["status"] * 4 + ["store"]
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["unknown", "known to fail"])
+def test_a_silent_node_is_not_called_evicted(known: bool) -> None:
+    home, _ = sound_node()
+    with (
+        home,
+        Node(faults.silent, status=faults.silent) as silent,
+        QClient(
+            [home.url, silent.url, f"http://127.0.0.1:{closed_port()}"], 0.3, 0.3, trust_env=False
+        ) as client,
+    ):
+        key = a_key_of(client, home.url)
+        if known:
+            client._pool.fail(silent.url, client._pool.ticket(silent.url), "silent")
+        result = client.post(key, TABLE, evict_stale=True)
+        assert result.may_hold_old == (silent.url,)
+        assert len(result.evicted) == 1  # what refuses connections holds nothing
+        assert silent.url not in result.evicted
+
+
+@pytest.mark.parametrize("then", ["silent", "hangs up", "fails"])
+def test_a_store_that_timed_out_goes_to_no_other_node(then: str) -> None:
+    stores = iter(range(9))
+
+    def answer(peer: Peer, request: Request) -> None:
+        if next(stores) == 0 or then == "silent":
+            peer.wait_for_ever()
+        if then == "fails":
+            peer.send(faults.head(503, 0))
+        raise faults.HungUp
+
+    def status(peer: Peer, request: Request) -> None:
+        if then == "hangs up" and sum(met.kind == "store" for met in home.requests) > 1:
+            raise faults.HungUp  # after the store that came second
+        peer.send(faults.head(200, 2) + b"OK")
+
+    other, tables = sound_node()
+    home = Node(answer, status=status)
+    with home, other, QClient([home.url, other.url], 5, 0.3, trust_env=False, store_timeout=0.3) as client:
+        with pytest.raises(StoreUncertain):
+            client.post(a_key_of(client, home.url), TABLE)
+        assert tables.tables == {}
+        assert other.requests == []

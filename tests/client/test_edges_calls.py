@@ -25,6 +25,7 @@ from airflow_provider_qcache.client import (
     encoding,
 )
 from airflow_provider_qcache.client.body import Content
+from airflow_provider_qcache.client.clock import SystemClock
 from airflow_provider_qcache.client.threads import Call, ask_all
 from tests.client import faults
 from tests.client.faults import Node, Peer, Request, closed_port, sound_node
@@ -172,6 +173,27 @@ def test_a_client_closed_as_an_operation_begins_says_so(
 
         monkeypatch.setattr(client, "_span", close_first)
         with pytest.raises(ClientClosed):
+            operation(client)
+
+
+@pytest.mark.parametrize(
+    "operation", [*MANY.values(), lambda client: client.get("k", {})], ids=[*MANY, "get"]
+)
+def test_a_cancel_as_an_operation_begins_ends_it(
+    operation: Callable[[QClient], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node, _ = sound_node()
+    dead = f"http://127.0.0.1:{closed_port()}"
+    with node, QClient([node.url, dead], trust_env=False, deadline=60) as client:
+
+        class Clock(SystemClock):
+            def now(self) -> float:  # type: ignore[override]
+                monkeypatch.undo()
+                client.cancel()
+                return time.monotonic()
+
+        monkeypatch.setattr(client, "_clock", Clock())  # asked first for the deadline
+        with pytest.raises(OperationCancelled):
             operation(client)
 
 

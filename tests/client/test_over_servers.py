@@ -321,8 +321,8 @@ def test_delete_takes_the_table_from_its_home_and_all_nodes_from_everywhere(
     singles = {node: QClient([node]) for node in nodes}
     for single in singles.values():
         single.post("deleted", TABLE)
-    assert client.delete("deleted") is None
     home = client.node_for_key("deleted")
+    assert client.delete("deleted").outcomes == {home: DeleteOutcome.CONFIRMED}
     assert {node: rows(single, "deleted") is None for node, single in singles.items()} == {
         node: node == home for node in nodes
     }
