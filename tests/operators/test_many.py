@@ -480,3 +480,17 @@ def test_a_silent_node_does_not_cost_a_timeout_for_every_key(nodes, monkeypatch)
     assert (result["confirmed"], result["unreachable"]) == (300, 150)
     assert len(result["not_confirmed"]) == 100
     assert set(result["not_confirmed"]["gone_0"].items()) == {(nodes.urls[1], "unreachable")}
+
+
+def a_table():
+    yield "many_a", "n\n1\n"
+
+
+@pytest.mark.parametrize(
+    ("tables", "shown"),
+    [(a_table, f"<callable {__name__}.a_table>"), ({"a": "n\n1\n", "b": "n\n1\n"}, "2 tables")],
+)
+def test_tables_are_shown_by_name_or_number(tables, shown):
+    task = QCachePostOperator(task_id="store", tables=tables)
+    task.render_template_fields({})
+    assert str(task.tables) == shown
