@@ -269,7 +269,7 @@ class QCacheHook(BaseHook):
             way.node = result.node
         return result
 
-    def delete(self, key: str, *, all_nodes: bool = False) -> DeleteResult | None:
+    def delete(self, key: str, *, all_nodes: bool = False) -> DeleteResult:
         """Delete the table under a key; see QClient.delete."""
         client = self.get_conn()
         if all_nodes:

@@ -20,14 +20,14 @@ KEYS = [f"many_{n}" for n in range(60)]
 
 def stores_of(nodes: Nodes) -> int:
     """How many stores the nodes have counted since they were last asked."""
-    with QClient(nodes.urls, trust_env=False) as client:
+    with QClient(nodes.urls, 5, 30, trust_env=False) as client:
         found = client.node_statistics().values()
     return sum(statistics.get("store_count", 0) for statistics in found if isinstance(statistics, dict))
 
 
 def forget(nodes: Nodes) -> None:
     """Nothing is stored, and nothing counted."""
-    with QClient(nodes.urls, trust_env=False) as client:
+    with QClient(nodes.urls, 5, 30, trust_env=False) as client:
         client.delete_many(KEYS, all_nodes=True)
     stores_of(nodes)
 

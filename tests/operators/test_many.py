@@ -75,7 +75,7 @@ def found(nodes, keys):
 def stores_of(nodes):
     """How many stores the nodes have counted since they were last asked."""
     counted = 0
-    with QClient(nodes.urls, trust_env=False) as client:
+    with QClient(nodes.urls, 5, 30, trust_env=False) as client:
         for statistics in client.node_statistics().values():
             counted += statistics.get("store_count", 0)
     return counted
@@ -118,7 +118,7 @@ FRAMES = {
 def test_tables_of_every_library_are_taken_with_their_types(nodes, reader, form):
     store({"many_frame": FRAMES[form]()})
     assert reader("many_frame") == [{"n": 1, "zip": "007"}]
-    with QClient(nodes.urls, trust_env=False) as client:
+    with QClient(nodes.urls, 5, 30, trust_env=False) as client:
         client.post_many({"many_frame_2": FRAMES[form]()})
     assert reader("many_frame_2") == [{"n": 1, "zip": "007"}]
 
@@ -224,7 +224,7 @@ def test_a_node_that_died_since_fails_the_task(nodes, monkeypatch):
     with pytest.raises(TablesEvicted, match=f"{nodes.urls[0]} went down since") as caught:
         store(tables)
     lost = caught.value.result["lost_keys"]
-    with QClient(nodes.urls, trust_env=False) as client:
+    with QClient(nodes.urls, 5, 30, trust_env=False) as client:
         assert set(lost) == {key for key in keys if client.node_for_key(key) == nodes.urls[0]}
     assert set(lost.values()) == {"gone"}
 
