@@ -35,9 +35,11 @@ from airflow_provider_qcache.client.errors import (
 )
 from airflow_provider_qcache.client.nodes import NodeState, NodeStatus
 from airflow_provider_qcache.client.results import (
+    Absence,
     BulkReport,
     DeleteOutcome,
     DeleteResult,
+    KeptTable,
     QueryResult,
     StoreResult,
 )
@@ -45,6 +47,7 @@ from airflow_provider_qcache.client.retry import RequestRetry
 from airflow_provider_qcache.client.ring import Ring
 
 __all__ = [
+    "Absence",
     "Attempt",
     "AuthenticationFailed",
     "BodyNotRepeatable",
@@ -59,6 +62,7 @@ __all__ = [
     "HomeNodeUnavailable",
     "InvalidKey",
     "InvalidTable",
+    "KeptTable",
     "Listener",
     "MalformedQueryException",
     "NoCacheAvailable",

@@ -7,8 +7,13 @@ import queue
 import threading
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from airflow_provider_qcache.client.errors import OperationCancelled, QClientException, forget_frames
-from airflow_provider_qcache.client.results import BulkReport
+from airflow_provider_qcache.client.errors import (
+    OperationCancelled,
+    QClientException,
+    forget_frames,
+    shown,
+)
+from airflow_provider_qcache.client.results import BulkReport, DeleteOutcome, DeleteResult
 from airflow_provider_qcache.client.threads import Call, Threads
 
 if TYPE_CHECKING:
@@ -19,37 +24,43 @@ if TYPE_CHECKING:
 _WAITING_PER_NODE: Final = 8
 _SLICE: Final = 0.2
 
-_Queue: TypeAlias = "queue.SimpleQueue[tuple[str, Any] | None]"
+_Queue: TypeAlias = "queue.SimpleQueue[tuple[Any, Any] | None]"
 
 
 class _Bulk:
     """One call: what is under way and what came of the rest.
 
-    Nothing is locked: queues hand over, what threads note is one step of the interpreter, and the caller, who
-    alone waits for room, looks again after a slice of time whatever it was told.
+    Nothing is locked but the one who is told: queues hand over, what threads note is one step of the
+    interpreter, and the caller, who alone waits for room, looks again after a slice of time whatever it was
+    told.
     """
 
     def __init__(
         self,
-        work: Callable[[str, Any, Mapping[str, threading.Lock]], Any],
+        work: Callable[[Any, Any, Mapping[str, threading.Lock]], Any],
         nodes: Sequence[str],
         cancelled: Callable[[], bool],
         call: Call,
+        on_done: Callable[[Any, Any], object] | None,
     ) -> None:
+        self._on_done = on_done
+        self._telling = threading.Lock()
         self._work = work
         self._cancelled = cancelled
         self._call = call
         self._turns = {node: threading.Lock() for node in nodes}
         self._queues: dict[str, _Queue] = {node: queue.SimpleQueue() for node in nodes}
         self._most_waiting = _WAITING_PER_NODE * len(self._queues)
-        self._pending: set[str] = set()
-        self._awaited: str | None = None
+        self._pending: set[Any] = set()
+        self._awaited: Any = None
         """The key whose end the caller waits for."""
         self._full = False
         """The caller waits for room: it is told when half of what waits has been taken."""
         self._news: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self.succeeded: dict[str, Any] = {}
-        self.failed: dict[str, Exception] = {}
+        self.succeeded: dict[Any, Any] = {}
+        self.failed: dict[Any, Exception] = {}
+        self.told = {True: 0, False: 0}
+        """How many succeeded and failed, of those the function was told of."""
         self.stopped = False
         self.ended_by: BaseException | None = None
         works = [functools.partial(self._serve, waiting) for waiting in self._queues.values()]
@@ -59,7 +70,7 @@ class _Bulk:
         """Start a thread for each node."""
         self._threads.start()
 
-    def add(self, node: str, key: str, content: Any) -> None:
+    def add(self, node: str, key: Any, content: Any) -> None:
         """Queue one operation, when there is room and no other one on its key is under way."""
         # Two stores of one key could go to two nodes, if one fails between them, and arrive in any order.
         while key in self._pending:
@@ -90,12 +101,14 @@ class _Bulk:
         if self._cancelled():
             raise OperationCancelled("many operations: cancelled")
 
-    def refuse(self, key: str, error: Exception) -> None:
+    def refuse(self, key: Any, error: Exception) -> None:
         """Note an operation that was not even begun."""
         self._note(key, error=error)
 
-    def _note(self, key: str, result: Any = None, error: Exception | None = None) -> None:
-        if error is None:
+    def _note(self, key: Any, result: Any = None, error: Exception | None = None) -> None:
+        if self._on_done is not None:
+            self._tell(self._on_done, key, result if error is None else error, succeeded=error is None)
+        elif error is None:
             self.failed.pop(key, None)
             self.succeeded[key] = result
         else:
@@ -105,6 +118,18 @@ class _Bulk:
         if self._awaited == key:
             self._awaited = None
             self._news.put(None)
+
+    def _tell(
+        self, on_done: Callable[[Any, Any], object], key: Any, outcome: Any, *, succeeded: bool
+    ) -> None:
+        with self._telling:
+            self.told[succeeded] += 1
+            try:
+                on_done(key, outcome)
+            except BaseException as error:  # noqa: BLE001  # the caller's: what is in flight is told still
+                if self.ended_by is None:
+                    self.ended_by = error
+                self.stopped = True
 
     def _serve(self, waiting: _Queue) -> None:
         while (item := waiting.get()) is not None:
@@ -148,23 +173,27 @@ class _Bulk:
 
 
 def run_bulk(
-    pairs: Iterable[tuple[str, Any]],
-    work: Callable[[str, Any, Mapping[str, threading.Lock]], Any],
+    pairs: Iterable[tuple[Any, Any]],
+    work: Callable[[Any, Any, Mapping[str, threading.Lock]], Any],
     *,
     nodes: Sequence[str],
-    node_for_key: Callable[[str], str],
+    node_for_key: Callable[[Any], str],
     clock: Clock,
     cancelled: Callable[[], bool],
     call: Call | None = None,
+    on_done: Callable[[Any, Any], object] | None = None,
 ) -> BulkReport:
     """Do ``work(key, content, turns)`` for every pair, each in the thread of its key's node.
+
+    With ``on_done`` nothing is kept: it is told each key with its result, or the Exception, by the threads,
+    one at a time. What it raises ends the call, when what is in flight has ended and was told.
 
     ``turns`` holds a lock for each node: who sends to a node holds its turn, so that a failover joins its
     queue. Raises what ``pairs`` raises, when what is under way has ended, and OperationCancelled. What is no
     Exception, an interrupt say, is raised at once: what is in flight is ended by ``call``.
     """
     started = clock.now()
-    bulk = _Bulk(work, nodes, cancelled, call or Call())
+    bulk = _Bulk(work, nodes, cancelled, call or Call(), on_done)
     try:
         bulk.start()
         try:
@@ -186,6 +215,53 @@ def run_bulk(
         raise
     if cancelled():
         raise OperationCancelled(
-            f"many operations: cancelled; {len(bulk.succeeded)} had succeeded, {len(bulk.failed)} failed"
+            f"many operations: cancelled; {len(bulk.succeeded) + bulk.told[True]} had succeeded, "
+            f"{len(bulk.failed) + bulk.told[False]} failed"
         )
     return BulkReport(succeeded=bulk.succeeded, failed=bulk.failed, seconds=clock.now() - started)
+
+
+class GatheredDeletes:
+    """Deletes on every node, told one key and node at a time: a DeleteResult once each node has answered."""
+
+    def __init__(self, nodes: Sequence[str], on_done: Callable[[str, Any], object] | None) -> None:
+        self._nodes = tuple(nodes)
+        self._on_done = on_done
+        self._partly: dict[str, dict[str, Any]] = {}
+        self.succeeded: dict[str, Any] = {}
+        self.failed: dict[str, Exception] = {}
+
+    def note(self, place: tuple[str, str], met: Any) -> None:
+        """Take what a delete met on a node: its outcome and the error, or an Exception for the key."""
+        key, node = place
+        found = self._partly.setdefault(key, {})
+        found[node] = met
+        if len(found) < len(self._nodes):
+            return
+        del self._partly[key]
+        outcome = self._gathered(key, found)
+        if self._on_done is not None:
+            self._on_done(key, outcome)
+        elif isinstance(outcome, Exception):
+            self.failed[key] = outcome
+        else:
+            self.succeeded[key] = outcome
+
+    def _gathered(self, key: str, found: Mapping[str, Any]) -> DeleteResult | Exception:
+        outcomes = {}
+        errors: dict[str, QClientException] = {}
+        for node in self._nodes:
+            met = found[node]
+            if isinstance(met, Exception):
+                return met
+            outcome, error = met
+            outcomes[shown(node)] = outcome
+            if outcome is DeleteOutcome.UNREACHABLE and error is not None:
+                errors[shown(node)] = error
+        result = DeleteResult(key=key, outcomes=outcomes, errors=errors)
+        for error in errors.values():
+            # Wrong credentials, say: no node that is down, and not to be taken for one.
+            if not error.transient:
+                error.result = result
+                return error
+        return result

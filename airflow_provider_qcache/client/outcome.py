@@ -15,11 +15,13 @@ if TYPE_CHECKING:
 
 
 class Kind(enum.StrEnum):
-    """The three things asked of a table."""
+    """The things asked of a table."""
 
     QUERY = "query"
     STORE = "store"
     DELETE = "delete"
+    PRESENCE = "presence"
+    """Whether it is there, by a query that is refused (400) where it is."""
 
 
 class Action(enum.Enum):
@@ -101,7 +103,7 @@ _MOST_DIGITS: Final = 20
 
 _RETURN: Final = Judgement(Action.RETURN, Outcome.ANSWERED)
 _MISS: Final = Judgement(Action.MISS, Outcome.ANSWERED)
-_SUCCESS: Final = {Kind.QUERY: 200, Kind.STORE: 201, Kind.DELETE: 200}
+_SUCCESS: Final = {Kind.QUERY: 200, Kind.STORE: 201, Kind.DELETE: 200, Kind.PRESENCE: 400}
 
 
 def judge(kind: Kind, answer: Answer) -> Judgement:
@@ -110,12 +112,14 @@ def judge(kind: Kind, answer: Answer) -> Judgement:
     if status == _SUCCESS[kind]:
         if kind is Kind.QUERY:
             return _judge_result(answer)
+        if kind is Kind.PRESENCE and not answer.content.lstrip().startswith(b'{"error"'):
+            return Judgement(Action.RAISE, Outcome.REFUSED_REQUEST, "it is no refusal of QCache's")
         if answer.content.lstrip().startswith(
             b"<"
         ):  # QCache's is empty; this is a page of something before it
             return Judgement(Action.NEXT_NODE, Outcome.NOT_QCACHE, "it is HTML")
         return _RETURN
-    if status == 404 and kind is Kind.QUERY:
+    if status == 404 and kind in (Kind.QUERY, Kind.PRESENCE):
         return _MISS
     if status in (502, 503, 504):
         return Judgement(Action.NEXT_NODE, Outcome.UNAVAILABLE, "a proxy before the node answers for it")

@@ -161,10 +161,32 @@ class DeleteResult:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class BulkReport:
-    """What many operations did: a result for each key that succeeded, an error for each that failed."""
+class KeptTable:
+    """A table that ``post_many`` was to leave where it is, and that ``node`` has."""
 
-    succeeded: dict[str, StoreResult | DeleteResult | None]
+    key: str
+    node: str
+
+
+class Absence(enum.StrEnum):
+    """Why a table is not known to be on a node."""
+
+    MISSING = "missing"
+    """The node answers, and does not have it: evicted, aged out, deleted, or it was restarted since."""
+    GONE = "gone"
+    """The node refuses the connection: its process is gone, and what it held with it."""
+    UNKNOWN = "unknown"
+    """The node could not be asked."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class BulkReport:
+    """What many operations did: a result for each key that succeeded, an error for each that failed.
+
+    Both are empty where a function was told of each key instead (``on_done``).
+    """
+
+    succeeded: dict[str, StoreResult | KeptTable | DeleteResult]
     failed: dict[str, Exception]
     seconds: float
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from airflow_provider_qcache.client.body import Body
 from airflow_provider_qcache.client.checks import CSV, JSON, MAX_HEAD_BYTES
 from airflow_provider_qcache.client.columns import Column, csv_header, fits_csv
 from airflow_provider_qcache.client.errors import InvalidTable
-from airflow_provider_qcache.client.upload import Upload
+from airflow_provider_qcache.client.upload import Upload, upload_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -148,14 +148,23 @@ class TableUpload(Upload):
         super().__init__(body, content_type, headers, compression)
         self._table = body
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(self, *error: object) -> None:
         self._table.close()
 
     def _new_check(self) -> _EncodedCheck:
         return _EncodedCheck(self._table)
+
+
+def upload_for(
+    content: Any, content_type: str | None, headers: Mapping[str, str] | None, compression: str | None
+) -> Upload:
+    """The Upload of content in any form, tables among them; what is one already has all that the others tell.
+
+    ``content_type`` None is CSV, or what a table needs.
+    """
+    if is_table(content):
+        return table_upload(content, content_type=content_type, headers=headers, compression=compression)
+    return upload_of(content, content_type or CSV, headers, compression)
 
 
 def table_upload(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import zlib
-from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, runtime_checkable
 
 from airflow_provider_qcache.client import encoding
 from airflow_provider_qcache.client.body import PIECE, Body, BytesBody, body_of
@@ -83,6 +83,12 @@ class Upload:
             check_stand_ins(self._stand_ins, None, could_be_csv=is_csv)
         self.headers = b"".join(check_header(name, value) for name, value in fields.items())
         self._in_memory: bytes | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Nothing is open."""
 
     @property
     def length(self) -> int | None:

@@ -10,8 +10,10 @@ from urllib.parse import urlsplit
 from requests.utils import get_netrc_auth
 
 from airflow_provider_qcache.client import (
+    Absence,
     BulkReport,
     DeleteResult,
+    KeptTable,
     NodeStatus,
     OperationCancelled,
     QClient,
@@ -33,10 +35,11 @@ from airflow_provider_qcache.hooks.node_check import check_nodes
 
 if TYPE_CHECKING:
     from collections import defaultdict
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Container, Iterable, Mapping
 
     from airflow_provider_qcache.client import RequestRetry
     from airflow_provider_qcache.client.body import Content
+    from airflow_provider_qcache.client.upload import Upload
 
 
 class QCacheHook(BaseHook):
@@ -183,7 +186,7 @@ class QCacheHook(BaseHook):
     def post(
         self,
         key: str,
-        content: Content,
+        content: Content | Upload,
         content_type: str = "text/csv",
         post_headers: Mapping[str, str] | None = None,
         *,
@@ -267,7 +270,7 @@ class QCacheHook(BaseHook):
             way.node = result.node
         return result
 
-    def delete(self, key: str, *, all_nodes: bool = False) -> DeleteResult | None:
+    def delete(self, key: str, *, all_nodes: bool = False) -> DeleteResult:
         """Delete the table under a key; see QClient.delete."""
         client = self.get_conn()
         if all_nodes:
@@ -281,8 +284,8 @@ class QCacheHook(BaseHook):
 
     def post_many(
         self,
-        tables: Mapping[str, Content] | Iterable[tuple[str, Content]],
-        content_type: str = "text/csv",
+        tables: Mapping[str, Any] | Iterable[tuple[str, Any]],
+        content_type: str | None = None,
         post_headers: Mapping[str, str] | None = None,
         *,
         compression: str | None = None,
@@ -290,8 +293,11 @@ class QCacheHook(BaseHook):
         evict_stale: bool = False,
         check_row_count: bool = False,
         raise_on_failure: bool = True,
+        prepare: Callable[[str, Any], Any] | None = None,
+        keep: Container[str] = (),
+        on_done: Callable[[str, StoreResult | KeptTable | Exception], object] | None = None,
     ) -> BulkReport:
-        """Store many tables; see QClient.post_many."""
+        """Store many tables; see QClient.post_many. With ``on_done`` no failover of a key is logged."""
         report = self.get_conn().post_many(
             tables,
             content_type,
@@ -301,6 +307,9 @@ class QCacheHook(BaseHook):
             evict_stale=evict_stale,
             check_row_count=check_row_count,
             raise_on_failure=False,
+            prepare=prepare,
+            keep=keep,
+            on_done=on_done,
         )
         for result in report.succeeded.values():
             if isinstance(result, StoreResult):
@@ -312,10 +321,21 @@ class QCacheHook(BaseHook):
         return report
 
     def delete_many(
-        self, keys: Iterable[str], *, all_nodes: bool = False, raise_on_failure: bool = True
+        self,
+        keys: Iterable[str],
+        *,
+        all_nodes: bool = False,
+        raise_on_failure: bool = True,
+        on_done: Callable[[str, DeleteResult | Exception], object] | None = None,
     ) -> BulkReport:
         """Delete many keys; see QClient.delete_many."""
-        return self.get_conn().delete_many(keys, all_nodes=all_nodes, raise_on_failure=raise_on_failure)
+        return self.get_conn().delete_many(
+            keys, all_nodes=all_nodes, raise_on_failure=raise_on_failure, on_done=on_done
+        )
+
+    def find_absent(self, places: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Absence]:
+        """Which tables are not where they were stored; see QClient.find_absent."""
+        return self.get_conn().find_absent(places)
 
     def node_for_key(self, key: str) -> str:
         """The key's home node, whether it is alive or not."""

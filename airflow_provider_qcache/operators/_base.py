@@ -53,8 +53,9 @@ class QCacheOperator(BaseOperator):
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:
         """Airflow's ``partial``; a table is shown by its size."""
-        if "content" in kwargs:
-            kwargs["content"] = table_content(kwargs["content"])
+        for name in ("content", "tables"):
+            if name in kwargs and not callable(kwargs[name]):
+                kwargs[name] = table_content(kwargs[name])
         return super().partial(**kwargs)
 
     @property
@@ -121,9 +122,9 @@ class QCacheOperator(BaseOperator):
             super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
             return
         for name in template_fields:
-            if name in self._callables:
-                continue
             given = getattr(self, name)
+            if name in self._callables and not isinstance(given, TableContent):
+                continue
             super()._do_render_template_fields(self, (name,), context, jinja_env, seen_oids)
             if not QCacheOperator._is_pending(self, name, given):
                 continue

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import importlib.util
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_qcache.operators._arguments import CSV, JSON, is_nothing, is_path, is_remote, shown
 from airflow_provider_qcache.operators._failures import permanent
 from airflow_provider_qcache.operators._wrapped import TableContent, is_frame
+
+if TYPE_CHECKING:
+    from airflow_provider_qcache.client.upload import Upload
 
 FORMS: Final = "bytes, a string, a DataFrame or other Arrow data, a list of dicts, or a path"
 
@@ -117,9 +119,8 @@ def table_at(name: str, path: Any, content_type: str | None, source_format: str 
     )
 
 
-@contextlib.contextmanager
-def sendable(table: Table, given: Mapping[str, Any]) -> Iterator[tuple[Any, str, dict[str, str] | None]]:
-    """A table as the client takes it: content, content type and headers, for the time of the block.
+def upload_from(table: Table, given: Mapping[str, Any]) -> Upload:
+    """A table as the client takes it, with all that is said of it; a context, at its end nothing is open.
 
     Args:
         table: The table.
@@ -130,22 +131,20 @@ def sendable(table: Table, given: Mapping[str, Any]) -> Iterator[tuple[Any, str,
         AirflowFailException: the arguments are nothing for the table, or a library for it is missing.
         InvalidTable: it cannot be stored.
     """
+    from airflow_provider_qcache.client.tables import table_upload  # noqa: PLC0415  # it loads requests
+    from airflow_provider_qcache.client.upload import upload_of  # noqa: PLC0415
+
     column_types, headers = given["column_types"], given.get("headers")
     stand_ins, compression = given.get("stand_in_columns"), given.get("compression")
-    if not table.tells_itself:
-        with permanent(ValueError):
+    with permanent(ValueError, TypeError, ImportError):
+        if compression == "lz4" and not table.in_memory:
+            raise ValueError("compression='lz4' is for bytes and strings; 'gzip' is for all tables")
+        if not table.tells_itself:
             check_description(table.content_type, headers, column_types, stand_ins)
-            if compression == "lz4" and not table.in_memory:
-                raise ValueError("compression='lz4' is for bytes and strings; 'gzip' is for all tables")
             if compression == "lz4" and importlib.util.find_spec("lz4") is None:
                 raise ValueError("compression='lz4' needs lz4, which is not installed here: the extra 'lz4'")
-        yield table.body, table.content_type or CSV, table_headers(headers, column_types, stand_ins)
-        return
-    from airflow_provider_qcache.client.tables import table_upload  # noqa: PLC0415  # it loads requests
-
-    with permanent(ValueError, TypeError, ImportError):
-        if compression == "lz4":
-            raise ValueError("compression='lz4' is for bytes and strings; 'gzip' is for all tables")
+            said = table_headers(headers, column_types, stand_ins)
+            return upload_of(table.body, table.content_type or CSV, said, compression)
         arguments = {
             "content_type": table.content_type and table.content_type.partition(";")[0],
             "column_types": column_types,
@@ -153,14 +152,17 @@ def sendable(table: Table, given: Mapping[str, Any]) -> Iterator[tuple[Any, str,
             "headers": headers,
             "compression": compression,
         }
+        upload: Upload
         if hasattr(table.body, "upload"):
             upload = dataclasses.replace(table.body, **arguments).upload()
         else:
             upload = table_upload(table.body, **arguments)
         if not upload.repeatable and given.get("copies", 1) > 1:
-            raise ValueError(f"copies={given['copies']}: {type(table.body).__name__} can be read once only")
-    with upload:
-        yield upload, table.content_type or CSV, None
+            with upload:
+                raise ValueError(
+                    f"copies={given['copies']}: {type(table.body).__name__} can be read once only"
+                )
+        return upload
 
 
 def table_headers(

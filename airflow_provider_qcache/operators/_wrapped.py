@@ -60,6 +60,8 @@ class TableContent(ResolveMixin):
             return counted(len(value), "row")
         if is_frame(value):
             return f"{type(value).__module__.partition('.')[0]} {type(value).__name__}"
+        if isinstance(value, Mapping):
+            return counted(len(value), "table")
         return type(value).__name__
 
     __repr__ = __str__

@@ -44,3 +44,20 @@ class NodesUnreachable(AirflowException):
     def __init__(self, message: str = "", *, outcomes: Mapping[str, Mapping[str, str]] | None = None) -> None:
         super().__init__(message)
         self.outcomes = {key: dict(nodes) for key, nodes in (outcomes or {}).items()}
+
+
+class TablesFailed(AirflowException):
+    """Of many tables more could not be stored than ``max_failed_keys``; the others are.
+
+    ``result`` is what the task would have returned, and its XCom: with the failed keys.
+    """
+
+    transient = True
+
+    def __init__(self, message: str = "", *, result: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.result = dict(result or {})
+
+
+class TablesEvicted(TablesFailed):
+    """Of many tables that were stored some are on their nodes no more; ``result`` is as in TablesFailed."""

@@ -18,21 +18,36 @@ from airflow_provider_qcache.operators._content import (
     check_description,
     checked_content,
     path_of,
-    sendable,
     table_at,
     table_of,
+    upload_from,
 )
 from airflow_provider_qcache.operators._failures import ends_the_task, fail_for_good, permanent
-from airflow_provider_qcache.operators._files import summary_of
+from airflow_provider_qcache.operators._many import ManyOptions, store_tables
+from airflow_provider_qcache.operators._many_deletes import MOST_TOLD, delete_tables
+from airflow_provider_qcache.operators._many_given import (
+    checked_tables,
+    given_tables,
+    none_or_more,
+    pairs_of,
+    uploads,
+)
 from airflow_provider_qcache.operators._output import for_xcom, output_at, publish
 from airflow_provider_qcache.operators._wrapped import TableContent, named_callable, table_content
-from airflow_provider_qcache.operators.errors import NodesUnreachable, StoredOnFailover, TableMissing
+from airflow_provider_qcache.operators.errors import (
+    NodesUnreachable,
+    StoredOnFailover,
+    TableMissing,
+    TablesEvicted,
+    TablesFailed,
+)
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from airflow_provider_qcache.client import BulkReport, QueryResult, StoreResult
+    from airflow_provider_qcache.client.upload import Upload
     from airflow_provider_qcache.hooks.qcache import QCacheHook
 
 __all__ = [
@@ -42,6 +57,8 @@ __all__ = [
     "QCacheQueryOperator",
     "StoredOnFailover",
     "TableMissing",
+    "TablesEvicted",
+    "TablesFailed",
 ]
 
 UNSLICED_LENGTH: Final = "unsliced_length"
@@ -54,14 +71,16 @@ _SHOWN: Final = 10
 
 
 class QCachePostOperator(QCacheOperator):
-    """Store a table under a key.
+    """Store a table under a key, or thousands of tables, each under its own.
 
-    Exactly one of ``content``, ``source_path`` and ``python_callable`` gives the table. It is checked before
-    a node can act on it: a store that fails for its content leaves the table that was there.
+    Exactly one of ``content``, ``source_path`` and ``python_callable`` gives the table under ``key``, or
+    ``tables`` gives many. A table is checked before a node can act on it: a store that fails for its content
+    leaves the table that was there.
 
     Args:
         key: The table's key: ASCII letters, digits, '-' and '_'. With ``{stem}`` or ``{parent}`` in it, the
-            name of a file or of its directory, each file of ``source_path`` is a table. Templated.
+            name of a file or of its directory, each file of ``source_path`` is a table. Templated. Not with
+            ``tables``.
         content: The table: bytes, a string (the content itself), or what ``QClient.post_table`` takes: a
             DataFrame or other Arrow data, a list of dicts. From another task (an XComArg) also a path. Never
             rendered by Jinja, and shown in the UI by its size only.
@@ -71,8 +90,15 @@ class QCachePostOperator(QCacheOperator):
             names tell.
         python_callable: A function that returns what ``content`` may be, a path, or a function that returns
             a fresh iterator of bytes, which is streamed.
-        op_args: Its positional arguments. Templated.
-        op_kwargs: Its keyword arguments. Templated.
+        tables: Many: a mapping of keys to tables, here or from another task, or a function that gives
+            (key, table) pairs, best a generator: a few for each node are in memory at a time. A table is what
+            ``python_callable`` may return. All nodes are stored to at once. At the end they are asked whether
+            they have every table, and on Airflow 3.3 a retry stores what is left; docs/many.md tells how.
+        max_failed_keys: Of many tables, how many may fail with the task a success.
+        allow_evicted: Whether the task is a success, with a warning, where nodes have evicted some of many
+            tables by its end.
+        op_args: Positional arguments of ``python_callable`` or ``tables``. Templated.
+        op_kwargs: Their keyword arguments. Templated.
         content_type: 'text/csv' or 'application/json': what bytes and strings are (None is CSV), and what a
             table of another form is sent as (None is CSV, or JSON where a column's name needs it).
         column_types: Columns whose type is not to be guessed: 'string' (a ZIP code keeps its
@@ -91,11 +117,14 @@ class QCachePostOperator(QCacheOperator):
         As XCom: ``key``, ``node`` (has the table), ``home_node``, ``failed_over``, ``may_hold_old`` (nodes
         that could not be told to delete an older table), ``bytes`` (of the content), ``rows`` (None where
         they could not be counted), ``seconds``, ``attempts`` (the requests that failed), and with more than
-        one copy ``copies`` and ``failed_copies``.
+        one copy ``copies`` and ``failed_copies``. With ``tables`` counts, and the keys that failed or are
+        gone, 100 of each at most; also where the task fails.
 
     Raises:
         ValueError: as the DAG is parsed, for an argument that makes no sense, naming it.
         AirflowFailException: for what no retry makes better; docs/operators.md lists every error.
+        TablesFailed: more of ``tables`` than ``max_failed_keys`` could not be stored; the others are.
+        TablesEvicted: nodes do not have some of ``tables`` any more.
     """
 
     template_fields: Sequence[str] = (
@@ -104,6 +133,9 @@ class QCachePostOperator(QCacheOperator):
         "source_path",
         "source_format",
         "python_callable",
+        "tables",
+        "max_failed_keys",
+        "allow_evicted",
         "op_args",
         "op_kwargs",
         "content_type",
@@ -127,14 +159,17 @@ class QCachePostOperator(QCacheOperator):
     }
     ui_color = "#d6efd8"
 
-    _callables: ClassVar[Collection[str]] = ("python_callable",)
+    _callables: ClassVar[Collection[str]] = ("python_callable", "tables")
     _rules: ClassVar[Mapping[str, rules.Rule]] = {
         **QCacheOperator._rules,
-        "key": rules.key_of_files,
+        "key": rules.optional(rules.key_of_files),
         "content": rules.optional(checked_content),
         "source_path": rules.optional(rules.path),
         "source_format": rules.optional(rules.one_of(*map(str, Format))),
         "python_callable": rules.optional(rules.function),
+        "tables": rules.optional(checked_tables),
+        "max_failed_keys": none_or_more,
+        "allow_evicted": rules.flag,
         "op_args": rules.optional(rules.sequence),
         "op_kwargs": rules.optional(rules.mapping),
         "content_type": rules.optional(rules.content_type),
@@ -151,11 +186,14 @@ class QCachePostOperator(QCacheOperator):
     def __init__(
         self,
         *,
-        key: str,
+        key: str | None = None,
         content: Any = None,
         source_path: str | os.PathLike[str] | None = None,
         source_format: str | None = None,
         python_callable: Callable[..., Any] | None = None,
+        tables: Any = None,
+        max_failed_keys: int = 0,
+        allow_evicted: bool = False,
         op_args: Sequence[Any] | None = None,
         op_kwargs: Mapping[str, Any] | None = None,
         content_type: str | None = None,
@@ -175,6 +213,9 @@ class QCachePostOperator(QCacheOperator):
         self.source_path = source_path
         self.source_format = source_format
         self.python_callable = named_callable(python_callable)
+        self.tables = given_tables(tables, literal=not self._was_mapped)
+        self.max_failed_keys = max_failed_keys
+        self.allow_evicted = allow_evicted
         self.op_args = op_args
         self.op_kwargs = op_kwargs
         self.content_type = content_type
@@ -189,8 +230,17 @@ class QCachePostOperator(QCacheOperator):
         self._check_when_parsed()
 
     def _check_together(self, known: Mapping[str, Any]) -> None:
-        self._check_exactly_one("content", "source_path", "python_callable")
-        if self.python_callable is None and (self.op_args or self.op_kwargs):
+        self._check_exactly_one("content", "source_path", "python_callable", "tables")
+        if (self.key is None) != (self.tables is not None):
+            raise ValueError(
+                f"key={self.key!r}: tables has its own keys"
+                if self.tables is not None
+                else "key=None: a key is wanted for the table"
+            )
+        many = self.tables is not None or "key" not in known or rules.has_placeholder(known["key"])
+        if not many and (self.max_failed_keys or self.allow_evicted):
+            raise ValueError("max_failed_keys and allow_evicted are for many tables, and here is one key")
+        if self.python_callable is None and not callable(self.tables) and (self.op_args or self.op_kwargs):
             raise ValueError("op_args and op_kwargs are python_callable's, which is not given")
         if self.source_path is None:
             if self.source_format is not None:
@@ -210,25 +260,69 @@ class QCachePostOperator(QCacheOperator):
             raise ValueError("compression='lz4' is for bytes and strings; 'gzip' is for all tables")
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
-        """Store the table."""
-        del context
+        """Store the table, or all of them."""
         given = self._checked_arguments()
+        if given["tables"] is not None or rules.has_placeholder(given["key"]):
+            return self._store_many(context, given)
         literal = isinstance(self.content, TableContent) and self.content.literal
-        with self._connected(given, literal_table=literal) as hook:
-            if rules.has_placeholder(given["key"]):
-                return self._store_each_file(hook, given)
-            with sendable(self._table(given), given) as (body, content_type, headers):
-                stored = hook.post(
-                    given["key"],
-                    body,
-                    content_type,
-                    headers,
-                    compression=given["compression"],
-                    copies=given["copies"],
-                    evict_stale=given["evict_stale"],
-                    check_row_count=given["check_row_count"],
-                )
+        with (
+            self._connected(given, literal_table=literal) as hook,
+            upload_from(self._table(given), given) as upload,
+        ):
+            stored = hook.post(
+                given["key"],
+                upload,
+                copies=given["copies"],
+                evict_stale=given["evict_stale"],
+                check_row_count=given["check_row_count"],
+            )
         return self._told(stored, copies=given["copies"], require_home=given["require_home"])
+
+    def _store_many(self, context: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+        tables = given["tables"]
+        options = ManyOptions(
+            copies=given["copies"],
+            evict_stale=given["evict_stale"],
+            check_row_count=given["check_row_count"],
+            require_home=given["require_home"],
+            max_failed_keys=given["max_failed_keys"],
+            allow_evicted=given["allow_evicted"],
+            literal=isinstance(self.tables, TableContent) and self.tables.literal,
+        )
+        with self._connected(given) as hook:
+            known: Mapping[str, Any] | None = None
+            if tables is None:
+                known = self._files_by_key(given)
+            elif isinstance(tables, TableContent):
+                known = tables.value
+
+            def pairs() -> Iterable[tuple[str, Any]]:
+                if known is not None:
+                    return known.items()
+                # What the function raises is its own, and left as it is.
+                returned = tables(*(given["op_args"] or ()), **(given["op_kwargs"] or {}))
+                with permanent(TypeError):
+                    return pairs_of(returned)
+
+            return store_tables(
+                hook,
+                pairs,
+                context=context,
+                log=self.log,
+                options=options,
+                keys=None if known is None else list(known),
+                prepare=uploads(given),
+            )
+
+    @staticmethod
+    def _files_by_key(given: Mapping[str, Any]) -> dict[str, Any]:
+        from airflow_provider_qcache.files.tables import tables_in  # noqa: PLC0415  # it loads requests
+
+        content_type = given["content_type"]
+        with permanent(ValueError):
+            path = path_of("source_path", given["source_path"])
+            tables = tables_in(given["key"], path, given["source_format"], content_type=content_type)
+        return {key: Table(table, content_type, tells_itself=True) for key, table in tables}
 
     def _table(self, given: Mapping[str, Any]) -> Table:
         content_type = given["content_type"]
@@ -242,29 +336,6 @@ class QCachePostOperator(QCacheOperator):
         returned = given["python_callable"](*(given["op_args"] or ()), **(given["op_kwargs"] or {}))
         with permanent(ValueError, TypeError):
             return table_of("what python_callable returned", returned, content_type, functions=True)
-
-    def _store_each_file(self, hook: QCacheHook, given: Mapping[str, Any]) -> dict[str, Any]:
-        from airflow_provider_qcache.files.tables import tables_in  # noqa: PLC0415  # it loads requests
-
-        described = ("content_type", "column_types", "stand_in_columns", "headers", "compression")
-        with permanent(ValueError):
-            tables: Sequence[tuple[str, Any]] = tables_in(
-                given["key"],
-                path_of("source_path", given["source_path"]),
-                given["source_format"],
-                **{name: given[name] for name in described},
-            )
-        report = hook.post_many(
-            tables, **{name: given[name] for name in ("copies", "evict_stale", "check_row_count")}
-        )
-        summary, said = summary_of(report)
-        if not summary["failed_over"]:
-            self.log.info("%s", said)
-        elif given["require_home"]:
-            raise StoredOnFailover(f"{said}, and require_home is set", result=summary)
-        else:
-            self.log.warning("%s", said)
-        return summary
 
     def _told(self, stored: StoreResult, *, copies: int, require_home: bool) -> dict[str, Any]:
         rows = "rows not counted" if stored.rows is None else rules.counted(stored.rows, "row")
@@ -464,20 +535,18 @@ class QCacheQueryOperator(QCacheOperator):
         if load_callable is None:
             return hook.get(key, query, accept), False
         content_type = given["content_type"]
-        # Filled by load(), which the client calls before it looks at them.
-        headers: dict[str, str] = {}
+        loaded: list[Upload] = []
 
         def load(**load_kwargs: Any) -> Any:
             returned = load_callable(**load_kwargs)
             with permanent(ValueError, TypeError):
                 table = table_of("what load_callable returned", returned, content_type, functions=True)
-            body, headers["Content-Type"], more = loaded.enter_context(sendable(table, given))
-            headers.update(more or {})
-            return body
+            loaded.append(at_the_end.enter_context(upload_from(table, given)))
+            return loaded[0]
 
-        with contextlib.ExitStack() as loaded:
-            result = hook.query(key, query, load, given["load_kwargs"], accept=accept, post_headers=headers)
-        return result, bool(headers)
+        with contextlib.ExitStack() as at_the_end:
+            result = hook.query(key, query, load, given["load_kwargs"], accept=accept)
+        return result, bool(loaded)
 
     def _is_pending(self, name: str, value: Any) -> bool:
         return (name == "query" and rules.names_json_file(value)) or super()._is_pending(name, value)
@@ -515,7 +584,10 @@ class QCacheDeleteOperator(QCacheOperator):
             connection is gone, and its tables with it: that is no failure.
 
     Returns:
-        As XCom: for each key the outcome on each node: 'confirmed', 'gone' or 'unreachable'.
+        As XCom: for each key the outcome on each node: 'confirmed', 'gone' or 'unreachable'. Of more than
+        1,000 keys: ``keys``, ``confirmed``, ``gone`` and ``unreachable`` (how many keys on how many nodes, in
+        all), ``seconds``, and ``not_confirmed``, the outcomes of the keys that have others than 'confirmed',
+        100 at most.
 
     Raises:
         ValueError: as the DAG is parsed, for an argument that makes no sense, naming it.
@@ -561,11 +633,20 @@ class QCacheDeleteOperator(QCacheOperator):
         del known
         self._check_exactly_one("key", "keys")
 
-    def execute(self, context: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Delete the tables."""
         del context
         given = self._checked_arguments()
         keys = given["keys"] or [given["key"]]
+        if len(keys) > MOST_TOLD:
+            with self._connected(given) as hook:
+                return delete_tables(
+                    hook,
+                    keys,
+                    all_nodes=given["all_nodes"],
+                    ignore_unreachable=given["on_unreachable"] == "ignore",
+                    log=self.log,
+                )
         with self._connected(given) as hook:
             report = hook.delete_many(keys, all_nodes=given["all_nodes"], raise_on_failure=False)
             outcomes = {key: self._outcome(hook, key, report) for key in keys}

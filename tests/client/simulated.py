@@ -110,6 +110,8 @@ class Meets:
             return False
         if kind is Kind.QUERY:
             return self.status == 404 or (self.status in (0, 200) and self.unsliced)
+        if kind is Kind.PRESENCE and self.status == 404:
+            return True
         return self.status in (0, SUCCESS[kind])
 
     def is_permanent(self, kind: Kind) -> bool:
@@ -121,7 +123,7 @@ class Meets:
         return not self.is_success(kind) and self.status not in (429, 502, 503, 504)
 
 
-SUCCESS = {Kind.QUERY: 200, Kind.STORE: 201, Kind.DELETE: 200}
+SUCCESS = {Kind.QUERY: 200, Kind.STORE: 201, Kind.DELETE: 200, Kind.PRESENCE: 400}
 
 
 def answer(meets: Meets, kind: Kind) -> Answer:
@@ -131,7 +133,8 @@ def answer(meets: Meets, kind: Kind) -> Answer:
     if meets.unsliced:
         headers["X-QCache-unsliced-length"] = "0"
     headers["Content-Type"] = "application/json; charset=utf-8"
-    return Answer(meets.status or SUCCESS[kind], headers, b"[]", None)
+    content = b'{"error": "no such clause"}' if kind is Kind.PRESENCE else b"[]"
+    return Answer(meets.status or SUCCESS[kind], headers, content, None)
 
 
 @dataclass

@@ -36,7 +36,11 @@ WRONG = [
     (post, {"key": ""}, "key=''"),
     (post, {"key": None}, "key=None"),
     (post, {"key": 20240501}, "key=20240501"),
-    (post, {"content": None}, "exactly one of content, source_path and python_callable is wanted, not none"),
+    (
+        post,
+        {"content": None},
+        "exactly one of content, source_path, python_callable and tables is wanted, not none",
+    ),
     (post, {"source_path": "x.csv"}, "not content and source_path"),
     (post, {"content": ""}, "content=''"),
     (post, {"content": []}, r"content=\[\]"),

@@ -1,0 +1,496 @@
+"""Many tables from one task: what the nodes have then, what a retry does, and what is told."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from typing import Any
+
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+from qclient import QClient as Reader
+
+from airflow_provider_qcache.client import AuthenticationFailed, QClient
+from airflow_provider_qcache.compat import AirflowFailException
+from airflow_provider_qcache.operators import _progress, qcache
+from airflow_provider_qcache.operators.errors import StoredOnFailover, TablesEvicted, TablesFailed
+from airflow_provider_qcache.operators.qcache import QCacheDeleteOperator, QCachePostOperator
+from tests.airflow.nodes import Nodes
+from tests.client.faults import Node, status_only
+from tests.conftest import need_the_real_server
+from tests.operators.conftest import connect
+
+
+class StateStore:
+    """Stands for Airflow's task state store, which needs a supervisor; tests/airflow has the real one."""
+
+    def __init__(self):
+        self.kept = {}
+        self.writes = []
+
+    def get(self, key, default=None):
+        return json.loads(self.kept[key]) if key in self.kept else default
+
+    def set(self, key, value, *, retention=None):
+        self.kept[key] = json.dumps(value)
+        self.writes.append(len(self.kept[key]))
+
+    def delete(self, key):
+        self.kept.pop(key, None)
+
+
+class TaskInstance:
+    def __init__(self, max_tries=2):
+        self.max_tries = max_tries
+        self.pushed = {}
+
+    def xcom_push(self, key, value):
+        self.pushed[key] = json.loads(json.dumps(value))
+
+
+def context(store=None, max_tries=2):
+    return {"task_state_store": store if store is not None else StateStore(), "ti": TaskInstance(max_tries)}
+
+
+def store(tables, given=None, **arguments):
+    task = QCachePostOperator(task_id="store", tables=tables, **arguments)
+    task.render_template_fields({})
+    return json.loads(json.dumps(task.execute({} if given is None else given)))
+
+
+def rows(key):
+    return f"key\n{key}\n"
+
+
+def found(nodes, keys):
+    """What qcache-client, as an application uses it, finds under each key: its first row's only value."""
+    reader = Reader(nodes.urls)
+    answers = [reader.get(key, {"limit": 1}) for key in keys]
+    return [None if answer is None else json.loads(answer.content)[0]["key"] for answer in answers]
+
+
+def stores_of(nodes):
+    """How many stores the nodes have counted since they were last asked."""
+    counted = 0
+    with QClient(nodes.urls, 5, 30, trust_env=False) as client:
+        for statistics in client.node_statistics().values():
+            counted += statistics.get("store_count", 0)
+    return counted
+
+
+def keys_left(nodes, keys):
+    return [key for key in keys if nodes.holding(key)]
+
+
+@pytest.fixture
+def small_nodes(monkeypatch):
+    """Three real nodes with a small cache."""
+    need_the_real_server()
+    with Nodes(3, "--size=20000") as nodes:
+        connect(monkeypatch, nodes.urls)
+        yield nodes
+
+
+def test_every_table_is_where_readers_look(nodes, told):
+    keys = [f"many_{n}" for n in range(200)]
+    result = store({key: f"key\n{key}\n" for key in keys})
+    assert found(nodes, keys) == keys
+    assert (result["stored"], result["failed"], result["evicted"], result["rows"]) == (200, 0, 0, 200)
+    assert sum(result["nodes"].values()) == 200
+    assert result["bytes"] == sum(len(f"key\n{key}\n") for key in keys)
+    ((level, said),) = told()
+    assert level == "INFO"
+    assert said.startswith("Stored 200 tables: ")
+
+
+FRAMES = {
+    "pandas": lambda: pd.DataFrame({"zip": ["007"], "n": [1]}),
+    "polars": lambda: pl.DataFrame({"zip": ["007"], "n": [1]}),
+    "arrow": lambda: pa.table({"zip": ["007"], "n": [1]}),
+    "dicts": lambda: [{"zip": "007", "n": 1}],
+}
+
+
+@pytest.mark.parametrize("form", FRAMES)
+def test_tables_of_every_library_are_taken_with_their_types(nodes, reader, form):
+    store({"many_frame": FRAMES[form]()})
+    assert reader("many_frame") == [{"n": 1, "zip": "007"}]
+    with QClient(nodes.urls, 5, 30, trust_env=False) as client:
+        client.post_many({"many_frame_2": FRAMES[form]()})
+    assert reader("many_frame_2") == [{"n": 1, "zip": "007"}]
+
+
+def test_a_function_gives_pairs_in_every_form_of_content(nodes, reader, tmp_path):
+    (tmp_path / "table.csv").write_text("n\n1\n")
+    (tmp_path / "table.json").write_text('[{"n": 1}]')
+
+    def tables(first, *, last):
+        yield f"many_{first}", b"n\n1\n"
+        yield "many_text", "n\n1\n"
+        yield "many_path", tmp_path / "table.csv"
+        yield "many_json", tmp_path / "table.json"
+        yield f"many_{last}", lambda: iter([b"n\n", b"1\n"])
+
+    assert store(tables, op_args=["bytes"], op_kwargs={"last": "function"})["stored"] == 5
+    for key in ("bytes", "text", "path", "json", "function"):
+        assert reader(f"many_{key}") == [{"n": 1}]
+
+
+def test_what_fails_leaves_its_old_table_and_no_other(nodes, reader):
+    store({"many_bad": "n\n1\n", "many_good": "n\n1\n"})
+
+    def cut():
+        yield b"n\n2\n"
+        raise OSError("the disk is gone")
+
+    given = context()
+    with pytest.raises(TablesFailed, match="1 failed") as caught:
+        store(lambda: iter([("many_bad", cut), ("many_good", "n\n2\n")]), given)
+    assert "the disk is gone" in str(caught.value)
+    assert (reader("many_bad"), reader("many_good")) == ([{"n": 1}], [{"n": 2}])
+    assert given["ti"].pushed["return_value"] == caught.value.result
+    assert caught.value.result["failed_keys"] == {"many_bad": "OSError: the disk is gone"}
+
+
+def test_some_may_fail(nodes, told):
+    result = store({"many_a": "n\n1\n", "many_b": ""}, max_failed_keys=1)
+    assert (result["stored"], list(result["failed_keys"])) == (1, ["many_b"])
+    assert [level for level, said in told() if "many_b" in said] == ["ERROR"]
+
+
+@pytest.mark.parametrize("literal", [True, False])
+def test_what_the_dag_says_wrong_fails_for_good_and_what_a_function_gives_does_not(nodes, literal):
+    tables = {"many_a": "n\n1\n", "many_b": "n,n\n1,2\n"}
+    with pytest.raises(AirflowFailException if literal else TablesFailed, match="many_b"):
+        store(tables if literal else lambda: tables)
+
+
+@pytest.mark.parametrize(
+    ("tables", "said"),
+    [
+        (lambda: [("a", "n\n1\n"), ("a", "n\n2\n")], "'a' comes twice, as number 1 and 2"),
+        (lambda: ["ab"], "number 1 is 'ab'"),
+        (lambda: 3, "what the function returned is 3"),
+        (lambda: [("a b", "n\n1\n")], "'a b'"),
+        (lambda: [("a", 3)], "int is no table"),
+    ],
+)
+def test_what_is_no_pair_of_key_and_table_fails_for_good(nodes, tables, said):
+    with pytest.raises(AirflowFailException, match=said):
+        store(tables)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"tables": {}}, "tables={}"),
+        ({"tables": {"a b": "n\n1\n"}}, "tables: key='a b'"),
+        ({"tables": {"a": "n\n1\n"}, "key": "a"}, "tables has its own keys"),
+        ({"tables": {"a": "n\n1\n"}, "content": "n\n1\n"}, "exactly one of"),
+        ({"tables": {"a": "n\n1\n"}, "max_failed_keys": -1}, "max_failed_keys=-1"),
+        ({"key": "a", "content": "n\n1\n", "max_failed_keys": 1}, "for many tables"),
+        ({"content": "n\n1\n"}, "a key is wanted"),
+    ],
+)
+def test_arguments_that_make_no_sense_are_refused_when_the_dag_is_parsed(arguments, said):
+    with pytest.raises(ValueError, match=said):
+        QCachePostOperator(task_id="store", **arguments)
+
+
+def test_what_the_nodes_evicted_fails_the_task_with_advice(small_nodes):
+    tables = {f"many_{n}": "text\n" + "x" * 2000 + "\n" for n in range(60)}
+    with pytest.raises(TablesEvicted, match="larger --size") as caught:
+        store(tables)
+    result = caught.value.result
+    left = keys_left(small_nodes, tables)
+    assert 0 < len(left) == 60 - result["evicted"]
+    assert set(result["evicted_keys"]) == set(tables) - set(left)
+    assert store(tables, allow_evicted=True)["evicted"] > 0
+
+
+def test_a_node_that_died_since_fails_the_task(nodes, monkeypatch):
+    keys = [f"many_{n}" for n in range(30)]
+
+    def tables():
+        for key in keys:
+            yield key, rows(key)
+        while None in found(nodes, keys):
+            time.sleep(0.05)
+        nodes.kill(0)
+
+    with pytest.raises(TablesEvicted, match=f"{nodes.urls[0]} went down since") as caught:
+        store(tables)
+    lost = caught.value.result["lost_keys"]
+    with QClient(nodes.urls, 5, 30, trust_env=False) as client:
+        assert set(lost) == {key for key in keys if client.node_for_key(key) == nodes.urls[0]}
+    assert set(lost.values()) == {"gone"}
+
+
+def test_tables_of_a_node_that_is_down_go_to_the_next(nodes):
+    nodes.kill(0)
+    keys = [f"many_{n}" for n in range(30)]
+    result = store({key: rows(key) for key in keys})
+    assert result["failed_over"] > 0
+    assert result["stored"] == 30
+    assert found(nodes, keys) == keys
+    with pytest.raises(StoredOnFailover, match="require_home"):
+        store({key: rows(key) for key in keys}, require_home=True)
+
+
+def test_where_no_node_answers_nothing_more_is_begun(nodes, monkeypatch):
+    connect(monkeypatch, nodes.urls, deadline=1)
+    for i in range(3):
+        nodes.kill(i)
+    began = time.monotonic()
+    with pytest.raises(TablesFailed, match="Stopped after 0 of 1,000 tables"):
+        store({f"many_{n}": "n\n1\n" for n in range(1000)})
+    assert time.monotonic() - began < 20
+
+
+def test_refused_credentials_end_it_at_once(monkeypatch):
+    with Node(status_only(401)) as node:
+        connect(monkeypatch, [node.url])
+        with pytest.raises(AirflowFailException) as caught:
+            store({f"many_{n}": "n\n1\n" for n in range(1000)})
+        assert isinstance(caught.value.__cause__, AuthenticationFailed)
+        assert len(node.requests) < 100
+
+
+def test_copies_and_counted_rows_are_for_many_too(nodes):
+    result = store({f"many_{n}": "n\n1\n" for n in range(10)}, copies=2, check_row_count=True)
+    assert (result["failed_copies"], result["absent_copies"]) == (0, 0)
+    assert [len(nodes.holding(f"many_{n}")) for n in range(10)] == [2] * 10
+
+
+def test_older_tables_on_other_nodes_are_deleted(nodes):
+    for i in range(3):
+        nodes.ask(i, "POST", "many_a", b"n\n0\n")
+    store({"many_a": "n\n1\n"})
+    assert len(nodes.holding("many_a")) == 1
+
+
+@pytest.fixture
+def broken_then_whole():
+    """Tables of which every third fails at the first reading, as a mapping or one by one."""
+    state = {"broken": True, "readings": 0}
+    keys = [f"retry_{n}" for n in range(90)]
+
+    def content(n):
+        def pieces():
+            yield b"key\n"
+            if state["broken"] and n % 3 == 0:
+                raise OSError("not yet there")
+            yield f"{keys[n]}\n".encode()
+
+        return pieces
+
+    def tables():
+        state["readings"] += 1
+        for n, key in enumerate(keys):
+            yield key, content(n)
+
+    state["keys"], state["tables"] = keys, tables
+    return state
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["a mapping", "one by one"])
+def test_a_retry_stores_what_is_left(nodes, broken_then_whole, known):
+    state, record = broken_then_whole, StateStore()
+    given = dict(state["tables"]()) if known else state["tables"]
+    with pytest.raises(TablesFailed, match="30 failed"):
+        store(given, context(record))
+    stores_of(nodes)
+    state["broken"] = False
+    result = store(given, context(record))
+    assert (result["stored"], result["were_there"]) == (30, 60)
+    assert stores_of(nodes) == 30
+    assert found(nodes, state["keys"]) == state["keys"]
+    assert record.kept == {}
+
+
+def test_without_a_state_store_a_retry_repeats_everything(nodes, broken_then_whole):
+    with pytest.raises(TablesFailed):
+        store(broken_then_whole["tables"], {})
+    broken_then_whole["broken"] = False
+    assert store(broken_then_whole["tables"], {})["stored"] == 90
+
+
+def test_a_task_that_was_cleared_stores_everything(nodes, broken_then_whole):
+    """Its tables may be others by then."""
+    record = StateStore()
+    with pytest.raises(TablesFailed):
+        store(broken_then_whole["tables"], context(record, max_tries=2))
+    broken_then_whole["broken"] = False
+    assert store(broken_then_whole["tables"], context(record, max_tries=5))["stored"] == 90
+
+
+def test_what_was_evicted_meanwhile_is_stored_again(nodes, broken_then_whole):
+    record = StateStore()
+    with pytest.raises(TablesFailed):
+        store(broken_then_whole["tables"], context(record))
+    for i in range(3):
+        nodes.ask(i, "DELETE", "retry_1")
+    broken_then_whole["broken"] = False
+    result = store(broken_then_whole["tables"], context(record))
+    assert (result["stored"], result["were_there"]) == (31, 59)
+    assert nodes.holding("retry_1")
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["a mapping", "one by one"])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda keys: [*keys[:5], "retry_new", *keys[5:]],
+        lambda keys: keys[:-1],
+        lambda keys: list(reversed(keys)),
+    ],
+    ids=["one more", "one less", "reversed"],
+)
+def test_other_keys_are_stored_from_the_start(nodes, broken_then_whole, known, changed):
+    record = StateStore()
+    with pytest.raises(TablesFailed):
+        store(broken_then_whole["tables"], context(record))
+    keys = changed(broken_then_whole["keys"])
+    tables = {key: f"key\nnew_{key}\n" for key in keys}
+    result = store(tables if known else lambda: iter(tables.items()), context(record))
+    assert (result["stored"], result["were_there"]) == (len(keys), 0)
+    assert found(nodes, keys) == [f"new_{key}" for key in keys]
+
+
+def test_progress_and_a_record_come_while_tables_are_stored(nodes, monkeypatch, told):
+    monkeypatch.setattr(_progress, "PROGRESS_EVERY", 0.1)
+    record = StateStore()
+
+    def tables():
+        for n in range(10):
+            time.sleep(0.1)
+            yield f"many_{n}", "n\n1\n"
+
+    store(tables, context(record))
+    lines = [said for _, said in told() if "/s, " in said]
+    assert len(lines) >= 3
+    assert len(record.writes) >= len(lines)
+    assert max(record.writes) < 1000
+
+
+def test_the_time_left_is_told_where_the_total_is_known(nodes, monkeypatch, told):
+    monkeypatch.setattr(_progress, "PROGRESS_EVERY", 0.1)
+
+    def slow():
+        time.sleep(0.2)
+        yield b"n\n1\n"
+
+    store({f"many_{n}": slow for n in range(9)} | {"many_9": "n\n1\n"})
+    assert any(" of 10 tables" in said and said.endswith(" left") for _, said in told())
+
+
+def test_only_a_few_tables_are_in_memory(nodes):
+    alive, most = 0, 0
+    lock = threading.Lock()
+
+    class Pieces:
+        def __init__(self):
+            nonlocal alive, most
+            with lock:
+                alive += 1
+                most = max(most, alive)
+
+        def __call__(self):
+            yield b"n\n1\n"
+
+        def __del__(self):
+            nonlocal alive
+            with lock:
+                alive -= 1
+
+    store(lambda: ((f"many_{n}", Pieces()) for n in range(150)))
+    assert most < 60
+
+
+def test_a_reader_of_a_healthy_node_never_misses(nodes):
+    """It sees the old table, waits while the node parses, and sees the new one."""
+    keys = [f"reader_{n}" for n in range(12)]
+
+    def tables(version):
+        return dict.fromkeys(keys, "version\n" + f"{version}\n" * 200000)
+
+    store(tables(0))
+    seen: dict[Any, int] = {}
+    over = threading.Event()
+
+    def read(first):
+        reader = Reader(nodes.urls, read_timeout=60)
+        n = first
+        while not over.is_set():
+            n += 1
+            found = reader.get(keys[n % len(keys)], {"limit": 1, "select": ["version"]})
+            what = (
+                None
+                if found is None
+                else (json.loads(found.content)[0]["version"], found.unsliced_result_len)
+            )
+            seen[what] = seen.get(what, 0) + 1
+
+    readers = [threading.Thread(target=read, args=(n,)) for n in range(3)]
+    for reader in readers:
+        reader.start()
+    try:
+        for version in (1, 2):
+            store(tables(version))
+    finally:
+        over.set()
+        for reader in readers:
+            reader.join()
+    assert set(seen) == {(version, 200_000) for version in (0, 1, 2)}
+    assert sum(seen.values()) > 50
+
+
+def test_more_keys_than_are_told_one_by_one_are_deleted_on_every_node(nodes, told, monkeypatch):
+    monkeypatch.setattr(qcache, "MOST_TOLD", 100)
+    keys = [f"gone_{n}" for n in range(150)]
+    for i in range(3):
+        for key in keys[:20]:
+            nodes.ask(i, "POST", key, b"n\n1\n")
+    task = QCacheDeleteOperator(task_id="delete", keys=keys)
+    result = task.execute({})
+    assert {name: result[name] for name in ("keys", "confirmed", "gone", "unreachable", "not_confirmed")} == {
+        "keys": 150,
+        "confirmed": 450,
+        "gone": 0,
+        "unreachable": 0,
+        "not_confirmed": {},
+    }
+    assert keys_left(nodes, keys[:20]) == []
+    assert told()[-1][1].startswith("Deleted 150 tables: 450 confirmed")
+
+
+def test_a_silent_node_does_not_cost_a_timeout_for_every_key(nodes, monkeypatch):
+    monkeypatch.setattr(qcache, "MOST_TOLD", 100)
+    connect(monkeypatch, nodes.urls, read_timeout=0.5)
+    nodes.pause(1)
+    task = QCacheDeleteOperator(
+        task_id="delete", keys=[f"gone_{n}" for n in range(150)], on_unreachable="ignore"
+    )
+    began = time.monotonic()
+    result = task.execute({})
+    assert time.monotonic() - began < 60
+    assert (result["confirmed"], result["unreachable"]) == (300, 150)
+    assert len(result["not_confirmed"]) == 100
+    assert set(result["not_confirmed"]["gone_0"].items()) == {(nodes.urls[1], "unreachable")}
+
+
+def a_table():
+    yield "many_a", "n\n1\n"
+
+
+@pytest.mark.parametrize(
+    ("tables", "shown"),
+    [(a_table, f"<callable {__name__}.a_table>"), ({"a": "n\n1\n", "b": "n\n1\n"}, "2 tables")],
+)
+def test_tables_are_shown_by_name_or_number(tables, shown):
+    task = QCachePostOperator(task_id="store", tables=tables)
+    task.render_template_fields({})
+    assert str(task.tables) == shown
