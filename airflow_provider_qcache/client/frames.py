@@ -127,7 +127,8 @@ def _with_index_as_columns(table: Any) -> Any:
     """A pandas frame whose named index levels are its first columns, and whose unnamed ones are gone."""
     # Another thread may be loading it right now: no table of it is here then.
     pandas: Any = sys.modules.get("pandas")
-    if not isinstance(table, getattr(pandas, "DataFrame", ())):
+    frame: Any = getattr(pandas, "DataFrame", None)
+    if frame is None or not isinstance(table, frame):
         return table
     names = [name for name in table.index.names if name is not None]
     if not names:
