@@ -129,8 +129,10 @@ class FrameSource:
 
 def _with_index_as_columns(table: Any) -> Any:
     """A pandas frame whose named index levels are its first columns, and whose unnamed ones are gone."""
-    pandas = sys.modules.get("pandas")
-    if pandas is None or not isinstance(table, pandas.DataFrame):
+    # Another thread may be loading it right now: no table of it is here then.
+    pandas: Any = sys.modules.get("pandas")
+    frame: Any = getattr(pandas, "DataFrame", None)
+    if frame is None or not isinstance(table, frame):
         return table
     names = [name for name in table.index.names if name is not None]
     if not names:
