@@ -613,9 +613,11 @@ def test_no_lock_is_held_while_anything_is_sent_received_or_waited_for(
 
 
 def test_nothing_is_printed_and_no_secret_is_shown(
-    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.DEBUG)
+    # Airflow's own handler, where another test has loaded it, prints.
+    monkeypatch.setattr(logging.getLogger(), "handlers", [caplog.handler])
     secret = "hunter2"
     node = f"http://login:{secret}@127.0.0.1:{closed_port()}"
     with QClient([node], auth=("other", secret), trust_env=False) as client:
