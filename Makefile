@@ -34,7 +34,7 @@ format: $(LINT_ENV)/ready  ## Mend what ruff can mend by itself.
 	@$(LINT_ENV)/bin/ruff check --fix
 	@$(LINT_ENV)/bin/ruff format
 
-demo: $(TEST_ENV)/ready  ## Show three dev nodes at work: store, query, kill one, restart it.
+demo: $(TEST_ENV)/ready  ## Show DAGs at work on a year of flights: load, warm, query, lose a node, invalidate.
 	@$(RUN) scripts/demo.py
 
 bench: $(TEST_ENV)/ready real-server  ## Compare the dev node's speed with the real server's.

@@ -14,6 +14,7 @@ from airflow.providers.common.compat.sdk import (
     AirflowTaskTimeout,
     BaseHook,
     BaseOperator,
+    Connection,
     ObjectStoragePath,
     XComArg,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "AirflowTaskTimeout",
     "BaseHook",
     "BaseOperator",
+    "Connection",
     "ObjectStoragePath",
     "ResolveMixin",
     "XComArg",

@@ -1,4 +1,4 @@
-"""From an Airflow connection to what a client is made of. Pure: no file, network or Airflow is touched.
+"""From an Airflow connection to what a client is made of. No file, network or Airflow is touched.
 
 A value is understood in every spelling that Airflow's forms, its URIs, its JSON and its command line give it:
 a URI makes a string of each, the form of 2.11 too and sends extras under a second, longer name when it tests,
@@ -12,15 +12,15 @@ import dataclasses
 import difflib
 import ipaddress
 import json
+import os
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urlsplit
 
 from airflow_provider_qcache.connection_fields import CONN_TYPE, EXTRA, MAX_HOST, STANDARD, Field
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from airflow_provider_qcache.client import RequestRetry
 
 _FIELDS: Final = {field.name: field for field in (*STANDARD, *EXTRA)}
@@ -35,7 +35,8 @@ _FLAGS: Final = {
 }
 _NUMBER: Final = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _SEPARATORS: Final = re.compile(r"[,\s]+")
-_NAME: Final = re.compile(r"[\w.-]+")
+_NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
+_LONGEST_NUMBER: Final = 40
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -94,6 +95,7 @@ class ConnectionSettings:
         """
         from airflow_provider_qcache.client import RequestRetry  # noqa: PLC0415  # it loads requests
 
+        check_request_retry(request_retry)
         policy = RequestRetry(
             wait_initial=self.retry_wait_initial,
             wait_max=self.retry_wait_max,
@@ -102,10 +104,11 @@ class ConnectionSettings:
         if isinstance(request_retry, RequestRetry):
             policy = request_retry
         elif request_retry is not None:
-            policy = dataclasses.replace(policy, **check_request_retry(request_retry))
-        cert: str | tuple[str, str] | None = self.cert_file
-        if self.cert_file is not None and self.key_file is not None:
-            cert = (self.cert_file, self.key_file)
+            policy = dataclasses.replace(policy, **request_retry)
+        ca_file, cert_file, key_file = map(_expanded, (self.ca_file, self.cert_file, self.key_file))
+        cert: str | tuple[str, str] | None = cert_file
+        if cert_file is not None and key_file is not None:
+            cert = (cert_file, key_file)
         auth = None
         if self.auth is not None:
             # As bytes: requests would send text as latin-1, and a node's options are UTF-8.
@@ -115,7 +118,7 @@ class ConnectionSettings:
             "node_list": list(self.nodes),
             "connect_timeout": self.connect_timeout,
             "read_timeout": self.read_timeout,
-            "verify": self.verify if self.ca_file is None else self.ca_file,
+            "verify": self.verify if ca_file is None else ca_file,
             "cert": cert,
             "auth": auth,
             "consecutive_error_count_limit": limit,
@@ -128,20 +131,27 @@ class ConnectionSettings:
         }
 
 
-def check_request_retry(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a RequestRetry, given as a mapping.
+def check_request_retry(request_retry: Any) -> None:
+    """Check what was given as request_retry: None, a RequestRetry, or a mapping of its fields.
 
     Raises:
         ValueError: naming an unknown field and the known ones; or the value of one that makes no sense.
     """
     from airflow_provider_qcache.client import RequestRetry  # noqa: PLC0415  # it loads requests
 
+    if request_retry is None or isinstance(request_retry, RequestRetry):
+        return
+    if not isinstance(request_retry, Mapping):
+        raise ValueError(f"request_retry={request_retry!r}: a RequestRetry or a dict of its fields is wanted")  # noqa: TRY004
     known = tuple(field.name for field in dataclasses.fields(RequestRetry))
-    for name in fields:
+    for name in request_retry:
         if name not in known:
             raise ValueError(f"request_retry has no field {name!r}{_near(str(name), known)}")
-    RequestRetry(**fields)
-    return dict(fields)
+    RequestRetry(**request_retry)
+
+
+def _expanded(path: str | None) -> str | None:
+    return None if path is None else os.path.expanduser(path)  # noqa: PTH111  # a Path would respell the rest
 
 
 def parse_connection(connection: AirflowConnection) -> ConnectionSettings:
@@ -166,6 +176,18 @@ def _parse(connection: AirflowConnection) -> ConnectionSettings:
     if values["key_file"] is not None and values["cert_file"] is None:
         raise InvalidConnection("key_file is set and cert_file is not: name the certificate's file too")
     return ConnectionSettings(conn_id=str(connection.conn_id), nodes=nodes, auth=auth, **values)
+
+
+def check_value(field: Field, value: Any) -> None:
+    """Check one value by itself, as a form does.
+
+    Raises:
+        InvalidConnection: naming the field, the value and what is allowed.
+    """
+    read = _value(field, value)
+    if field.kind == "nodes" and read is not None:
+        for text in _items(field.name, read):
+            _node(field.name, text, None, None)
 
 
 # The extra.
@@ -250,7 +272,7 @@ def _number(field: Field, value: Any) -> float | int:
     number = value
     if isinstance(value, str):
         text = value.strip()
-        if not _NUMBER.fullmatch(text):
+        if not _NUMBER.fullmatch(text) or len(text) > _LONGEST_NUMBER:
             raise _bad(field, value)
         number = int(text) if text.lstrip("+-").isdecimal() else float(text)
     if isinstance(number, bool) or not isinstance(number, int | float):
@@ -335,7 +357,7 @@ def _list_in(text: str) -> Any:
 
 def _refuse_credentials(place: str, text: str) -> None:
     # Nothing of the text is shown: it cannot be told where a password ends.
-    if "@" in text:
+    if "@" in text or "%40" in text:
         raise InvalidConnection(
             f"{place} holds an '@', as a URL with credentials does: put those into login and password"
         )
@@ -367,12 +389,8 @@ def _node(place: str, text: str, schema: str | None, port: int | None) -> str:
 def _name_and_port(place: str, text: str) -> tuple[str, int | None]:
     literal = text[1:].partition("]")[0] if text.startswith("[") else text
     if text.count(":") > 1 or text.startswith("["):
-        try:
-            ipaddress.IPv6Address(literal)
-        except ValueError:
-            raise _bad_node(place, text, "it is no IPv6 address, such as ::1 or [::1]:9401") from None
-        if "%" in literal:
-            raise _bad_node(place, text, "an IPv6 address with a zone has no place in a URL")
+        if not _is_ipv6(literal):
+            raise _bad_node(place, text, "it is no IPv6 address without a zone, such as ::1 or [::1]:9401")
         rest = text[len(literal) + 2 :] if text.startswith("[") else ""
         if text.startswith("[") and "]" not in text:
             raise _bad_node(place, text, "its ']' is missing")
@@ -381,6 +399,13 @@ def _name_and_port(place: str, text: str) -> tuple[str, int | None]:
     if not _NAME.fullmatch(name):
         raise _bad_node(place, text, "a name is letters, digits, '.', '-' and '_'; else give a URL")
     return name, _own_port(place, text, colon + rest)
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        return ipaddress.IPv6Address(text).scope_id is None
+    except ValueError:
+        return False
 
 
 def _own_port(place: str, text: str, rest: str) -> int | None:
@@ -403,10 +428,12 @@ def _url(place: str, text: str, schema: str | None, port: int | None) -> str:
         raise _bad_node(place, text, "its scheme is neither http nor https")
     if "?" in text or "#" in text:
         raise _bad_node(place, text, "it has a query or a fragment: leave it off")
-    if not hostname or own_port == 0 or parts.netloc.endswith(":") or "\\" in text or "%" in parts.netloc:
+    if not hostname or own_port == 0 or parts.netloc.endswith(":"):
         raise _bad_node(place, text, "its host or its port, 1 to 65535, is not valid")
-    if ":" not in hostname and not _NAME.fullmatch(hostname):
-        raise _bad_node(place, text, "its host is no name: letters, digits, '.', '-' and '_'")
+    if not (_is_ipv6(hostname) if "[" in parts.netloc else _NAME.fullmatch(hostname)):
+        raise _bad_node(place, text, "its host is no name (letters, digits, '.', '-', '_') and no address")
+    if not text.isascii() or not text.isprintable() or "\\" in text:
+        raise _bad_node(place, text, "it has a character that a URL cannot have")
     if "qcache" in parts.path.split("/"):
         raise _bad_node(place, text, "a node's URL ends before /qcache: leave that and the rest off")
     if schema is not None and schema != parts.scheme:

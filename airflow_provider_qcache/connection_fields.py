@@ -15,8 +15,9 @@ HOOK_NAME: Final = "QCache"
 HOOK_CLASS: Final = "airflow_provider_qcache.hooks.qcache.QCacheHook"
 
 MAX_HOST: Final = 480
-"""Characters of a host that are taken. Airflow's column holds 500 (``airflow.models.connection``), and what a
-database cut there may have lost a few more where a form stripped blanks: it could end in half a node."""
+"""Characters of a host that are taken. Airflow's column holds 500 (``airflow.models.connection``); a list
+that a database cut there, and of which a form then stripped blanks, would end in half a node without a word.
+"""
 
 
 class Field:
@@ -72,8 +73,8 @@ class Field:
 
     def _what_is_allowed(self) -> str:
         if self.kind in ("seconds", "count"):
-            number = "an integer" if self.kind == "count" else "a number"
-            return f"{number} of {self.unit}, {self.minimum:g} to {self.maximum:.17g}"
+            number = "an integer" if self.kind == "count" else f"a number of {self.unit}"
+            return f"{number}, {self.minimum:g} to {self.maximum:.17g}"
         return "true or false"
 
     @property
@@ -119,8 +120,8 @@ STANDARD: Final = (
         "host",
         "Nodes (few)",
         "nodes",
-        "The nodes, separated by commas, spaces or lines, for the short case; more than a few belong into the "
-        "extra field nodes.",
+        "The nodes, separated by commas, spaces or lines, for the short case; many belong into the extra "
+        "field nodes.",
         allowed=f"{_NODES}; {MAX_HOST} characters at most",
         placeholder="host1, host2, host3",
     ),

@@ -36,9 +36,14 @@ class AirflowFailed(Exception):
 
 @dataclass(frozen=True)
 class Task:
-    """What became of one task instance: `logs` holds the text of each try, `xcoms` what it pushed."""
+    """What became of one task instance.
+
+    ``logs`` holds the text of each try, ``retries`` says how many more than one it may have, ``xcoms`` holds
+    what it pushed.
+    """
 
     state: str
+    retries: int
     logs: tuple[str, ...]
     xcoms: dict[str, Any] = field(repr=False)
 
@@ -98,16 +103,20 @@ class AirflowHome:
     def __enter__(self) -> Self:
         self.path = Path(tempfile.mkdtemp(prefix="airflow-qcache-"))
         try:
-            with self.start(["-m", "airflow", "db", "migrate"], self.path / "migrate.log") as migrate:
-                while migrate.poll() is None:
-                    self.heed("")
-                    time.sleep(_TICK)
-            if migrate.returncode:
-                raise AirflowFailed(f"airflow db migrate failed:\n{_end(self.path / 'migrate.log')}")
+            self._migrate()
         except BaseException:
             self.__exit__()
             raise
         return self
+
+    def _migrate(self) -> None:
+        log = self.path / "migrate.log"
+        with self.start(["-m", "airflow", "db", "migrate"], log) as migrate:
+            while migrate.poll() is None:
+                self.heed("")
+                time.sleep(_TICK)
+        if migrate.returncode:
+            raise AirflowFailed(f"airflow db migrate failed:\n{_end(log)}")
 
     def __exit__(self, *error: object) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
@@ -216,6 +225,7 @@ class Runner:
             {
                 (task["task_id"], task["map_index"]): Task(
                     task["state"],
+                    task["retries"],
                     tuple(logs.get((task["task_id"], task["map_index"]), ())),
                     task["xcoms"],
                 )

@@ -1,93 +1,256 @@
-"""A tour of three QCache nodes on this machine: store, query, one node dies and comes back empty."""
+"""A year of flights in the cache: real DAGs on a real Airflow load, warm, query and invalidate tables.
+
+Three dev nodes on this machine are used, or with QCACHE_NODES="http://host1:8888 http://host2:8888" others,
+of which none is killed. No process and no file is left behind; Ctrl-C ends it at any time.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
-import urllib.error
-import urllib.parse
-import urllib.request
+import math
+import os
+import signal
+import sqlite3
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
+from airflow_runs import ROOT, AirflowFailed, AirflowHome, Run, Runner
+
+from airflow_provider_qcache.client import QClient
 from airflow_provider_qcache.devnode import LocalCluster
 
-CSV = """city,country,population
-Tokyo,JP,37036200
-Delhi,IN,34665600
-Osaka,JP,18921600
-Mumbai,IN,22089000
-"""
+DAGS = ROOT / "scripts" / "demo_dags"
+ALL_FLIGHTS = "qcache_demo_flights"
+PROGRESS_SECONDS = 5.0
 
-BY_COUNTRY = {
-    "select": ["country", ["sum", "population"]],
-    "group_by": ["country"],
-    "order_by": ["-population"],
-}
+WORST_ROUTES_SQL = """SELECT origin, dest, COUNT(*), AVG(arr_delay) AS delay FROM flights
+    WHERE arr_delay IS NOT NULL GROUP BY origin, dest ORDER BY delay DESC LIMIT 10"""
 
 
-def ask(method: str, url: str, body: str | None = None, **headers: str) -> None:
-    """Send a request and print it with its answer."""
-    print(f"> {method} {urllib.parse.unquote_plus(url)}")
-    for line in (body or "").splitlines():
-        print(f">   {line}")
-    request = urllib.request.Request(url, body.encode() if body else None, headers, method=method)
-    try:
-        with urllib.request.urlopen(request, timeout=10) as response:
-            unsliced = response.headers.get("X-QCache-unsliced-length")
-            rows = f"  X-QCache-unsliced-length: {unsliced}" if unsliced else ""
-            print(f"< {response.status} {response.reason}{rows}")
-            answer = response.read().decode()
-    except urllib.error.HTTPError as error:
-        print(f"< {error.code} {error.reason}")
-        answer = error.read().decode()
-    except OSError as error:
-        print(f"< no answer: {getattr(error, 'reason', error)}")
-        answer = ""
-    for line in answer.splitlines():
-        print(f"<   {line}")
-    print()
+class Interrupted(Exception):
+    """Ctrl-C, or another signal that asks for the end."""
 
 
-def query_url(node: str, query: object) -> str:
-    """Where the table "cities" on this node answers the query."""
-    return f"{node}/qcache/dataset/cities?{urllib.parse.urlencode({'q': json.dumps(query)})}"
+class DemoFailed(Exception):
+    """Something was not as it should be."""
 
 
-def tour(cluster: LocalCluster) -> None:
-    """What a reader of the cache and an operator of it would see."""
-    first, second, third = cluster.node_list
-    print(f"Three nodes, a process each: {first}, {second}, {third}\n")
+class Demo:
+    """What has happened so far, and how it is told."""
 
-    print("A table is stored under a key on one node ...\n")
-    ask("POST", f"{first}/qcache/dataset/cities", CSV, **{"Content-Type": "text/csv"})
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+        self.signal: int | None = None
+        self.steps: list[tuple[str, str, float]] = []
+        self._said = self.began
 
-    print("... and queried there, as JSON or as CSV.\n")
-    by_population = {"where": ["==", "country", "'JP'"], "order_by": ["-population"], "limit": 1}
-    ask("GET", query_url(first, by_population), Accept="application/json")
-    ask("GET", query_url(first, BY_COUNTRY), Accept="text/csv")
+    def listen(self) -> None:
+        """Note a signal instead of dying from it in the middle of something: `heed` raises it."""
 
-    print("There is no replication: another node does not have it.\n")
-    ask("GET", query_url(second, BY_COUNTRY), Accept="application/json")
+        def note(number: int, _: object) -> None:
+            self.signal = number
 
-    print("The first node is killed. It refuses; the others answer.\n")
-    cluster.kill(0)
-    for node in (first, second, third):
-        ask("GET", f"{node}/qcache/status")
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, note)
 
-    print("It is started again on the same port, and is empty: tables live in a node's memory.\n")
-    cluster.restart(0)
-    ask("GET", f"{first}/qcache/status")
-    ask("GET", query_url(first, BY_COUNTRY), Accept="application/json")
-    ask("GET", f"{first}/qcache/statistics")
+    def heed(self, doing: str = "") -> None:
+        """End the demo if it was asked for, and else show that it goes on."""
+        if self.signal is not None:
+            raise Interrupted
+        now = time.monotonic()
+        if sys.stdout.isatty():
+            print(f"\r\033[K  {now - self.began:3.0f} s  {doing}", end="", flush=True)
+        elif now - self._said > PROGRESS_SECONDS:
+            print(f"  {now - self.began:3.0f} s  {doing}", flush=True)
+            self._said = now
+
+    def say(self, text: str) -> None:
+        """A line, in the place of the last sign of progress."""
+        self.heed()
+        print(f"\r\033[K{text}" if sys.stdout.isatty() else text, flush=True)
+        self._said = time.monotonic()
+
+    @contextlib.contextmanager
+    def step(self, name: str, intent: str) -> Iterator[list[str]]:
+        """One step; what is appended to the list is what came of it."""
+        self.say(f"\n{name}: {intent}")
+        began = time.monotonic()
+        came: list[str] = []
+        yield came
+        self.steps.append((name, "; ".join(came), time.monotonic() - began))
+        for line in came:
+            self.say(f"  {line}")
+
+    def summary(self) -> str:
+        """The table of what happened."""
+        width = max(len(name) for name, _, _ in self.steps)
+        lines = [f"{name:{width}}  {seconds:5.1f} s  {came}" for name, came, seconds in self.steps]
+        return "\n".join(["What happened", *(f"  {line}" for line in lines)])
+
+
+def finished(run: Run) -> Run:
+    """A run, if it succeeded."""
+    if run.state != "success":
+        failed = [(name, task) for (name, _), task in run.tasks.items() if task.state != "success"]
+        logs = "\n".join(f"{name} {task.state}:\n{task.log[-3000:]}" for name, task in failed)
+        raise DemoFailed(f"the DAG {run.dag_id} ended as {run.state}\n{logs}")
+    return run
+
+
+def check(holds: bool, what: str) -> None:  # noqa: FBT001
+    """Stop where something is not as the demo would claim."""
+    if not holds:
+        raise DemoFailed(f"this does not hold: {what}")
+
+
+def same_routes(rows: list[dict[str, Any]], expected: list[tuple[Any, ...]]) -> bool:
+    """Whether the cache and the database name the same routes with the same figures."""
+    return len(rows) == len(expected) and all(
+        (row["origin"], row["dest"], row["flight"]) == (origin, dest, flights)
+        and math.isclose(row["arr_delay"], delay, rel_tol=1e-9)
+        for row, (origin, dest, flights, delay) in zip(rows, expected, strict=True)
+    )
+
+
+def holders(nodes: list[str], keys: list[str]) -> dict[str, list[str]]:
+    """The keys that each node has a table for, each node being asked for all."""
+    held = {}
+    for node in nodes:
+        with QClient([node], read_timeout=30, deadline=60) as client:
+            held[node] = [key for key in keys if client.get(key, {"limit": 1}) is not None]
+    return held
+
+
+class Tour:
+    """The steps of the demo."""
+
+    def __init__(self, demo: Demo, runner: Runner, nodes: list[str], database: Path) -> None:
+        self.demo = demo
+        self.runner = runner
+        self.nodes = nodes
+        self.database = database
+        self.keys: list[str] = []
+        self.holder = ""
+        self.answer: list[dict[str, Any]] = []
+
+    def load(self) -> None:
+        """The ETL."""
+        with self.demo.step("load", "the DAG flights_load puts the flights of 2013 into SQLite") as came:
+            run = finished(self.runner.run("flights_load"))
+            counts = run["load"].result
+            came.append(", ".join(f"{count:,} {name}" for name, count in counts.items()))
+            check("flights_warm" in run.waiting, "the DAG flights_warm is started by the load")
+            came.append("its asset is updated, so Airflow is to start flights_warm")
+
+    def warm(self) -> None:
+        """The tables go to the nodes, each to its home and a standby."""
+        intent = "the DAG flights_warm stores a table per carrier, per origin airport, and one of all"
+        with self.demo.step("warm", intent) as came:
+            stored = [task.result for task in finished(self.runner.run("flights_warm")).mapped("warm")]
+            self.keys = [result["key"] for result in stored]
+            self.holder = next(result["node"] for result in stored if result["key"] == ALL_FLIGHTS)
+            rows, size = (sum(result[what] for result in stored) for what in ("rows", "bytes"))
+            came.append(f"{len(stored)} tables, {rows:,} rows, {size / 1e6:.0f} MB of CSV")
+            held = holders(self.nodes, self.keys)
+            on = ", ".join(f"{len(keys)} on {node}" for node, keys in held.items())
+            came.append(f"{on}: each is on {min(2, len(self.nodes))}")
+
+    def query(self) -> None:
+        """The answer of the cache is the database's."""
+        intent = "the DAG flights_report asks for the ten routes with the worst mean delay"
+        with self.demo.step("query", intent) as came:
+            self.answer = finished(self.runner.run("flights_report"))["worst_routes"].result
+            with closing(sqlite3.connect(self.database)) as database:
+                expected = database.execute(WORST_ROUTES_SQL).fetchall()
+            check(same_routes(self.answer, expected), "the cache answers what SQLite does")
+            came.append("the same ten routes as SQLite finds")
+        self.demo.say("    route      flights  mean delay in minutes")
+        for row in self.answer:
+            self.demo.say(
+                f"    {row['origin']} - {row['dest']}  {row['flight']:7,}  {row['arr_delay']:21.1f}"
+            )
+
+    def kill(self, cluster: LocalCluster) -> None:
+        """The node that has the table dies, and nobody notices."""
+        with self.demo.step("kill", f"{self.holder} holds the table, and is killed") as came:
+            cluster.kill(cluster.node_list.index(self.holder))
+            came.append(f"{self.holder} refuses connections, its tables are gone")
+        with self.demo.step("query again", "the DAG flights_report runs once more") as came:
+            again = finished(self.runner.run("flights_report"))["worst_routes"].result
+            check(again == self.answer, "the answer is the same without the node")
+            came.append("the same answer, from the standby")
+
+    def restart(self, cluster: LocalCluster) -> None:
+        """The node comes back."""
+        with self.demo.step("node back", f"{self.holder} is started again") as came:
+            cluster.restart(cluster.node_list.index(self.holder))
+            came.append(f"it answers, and holds {len(holders([self.holder], self.keys)[self.holder])} tables")
+
+    def invalidate(self) -> None:
+        """Every table is deleted from every node."""
+        with self.demo.step("invalidate", "the DAG flights_invalidate deletes every table") as came:
+            run = finished(self.runner.run("flights_invalidate", conf={"keys": self.keys}))
+            outcomes = [outcome for nodes in run["invalidate"].result.values() for outcome in nodes.values()]
+            counted = ", ".join(f"{outcomes.count(name)} {name}" for name in sorted(set(outcomes)))
+            came.append(f"{len(self.keys)} keys on {len(self.nodes)} nodes: {counted}")
+        with self.demo.step("look", "each node is asked for each key") as came:
+            held = holders(self.nodes, self.keys)
+            check(not any(held.values()), f"no node holds a table: {held}")
+            came.append(f"no table on any of {len(self.nodes)} nodes")
+
+
+def show(demo: Demo, given: list[str]) -> None:
+    """The whole demo, on nodes that are given or on its own."""
+    with ExitStack() as stack:
+        cluster = LocalCluster(nodes=3)
+        stack.callback(cluster.close)
+        if given:
+            nodes = given
+            demo.say(f"The nodes of QCACHE_NODES are used, and none of them is killed: {', '.join(nodes)}")
+        else:
+            cluster.start()
+            nodes = cluster.node_list
+            demo.say(f"Three dev nodes are up: {', '.join(nodes)}")
+        demo.say(f"Airflow {version('apache-airflow')} gets a home of its own ...")
+        home = stack.enter_context(AirflowHome(sys.executable, demo.heed))
+        database = home.path / "flights.db"
+        connection = {"conn_type": "qcache", "extra": {"nodes": nodes}}
+        environment = {
+            "AIRFLOW_CONN_QCACHE_DEFAULT": json.dumps(connection),
+            "DEMO_DATABASE": str(database),
+            "DEMO_COPIES": "2",
+        }
+        runner = stack.enter_context(home.runner(DAGS, environment))
+        tour = Tour(demo, runner, nodes, database)
+        tour.load()
+        tour.warm()
+        tour.query()
+        if not given:
+            tour.kill(cluster)
+            tour.restart(cluster)
+        tour.invalidate()
 
 
 def main() -> int:
-    """Run the tour; the nodes end with it, on Ctrl-C too."""
+    """Run the demo."""
+    demo = Demo()
+    demo.listen()
     try:
-        with LocalCluster(nodes=3) as cluster:
-            tour(cluster)
-    except KeyboardInterrupt:
-        print("Interrupted: the nodes have ended.")
-        return 130
-    print("The nodes have ended.")
+        show(demo, os.environ.get("QCACHE_NODES", "").replace(",", " ").split())
+    except Interrupted:
+        print("\nInterrupted: nothing is left running.")
+        return 128 + (demo.signal or signal.SIGINT)
+    except (DemoFailed, AirflowFailed) as error:
+        print(f"\nThe demo failed: {error}", file=sys.stderr)
+        return 1
+    took = time.monotonic() - demo.began
+    print(f"\n{demo.summary()}\nAll of it took {took:.0f} s; nothing is left running.")
     return 0
 
 

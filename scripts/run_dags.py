@@ -1,8 +1,8 @@
 """Run DAGs with `dag.test()` on any Airflow and tell what became of their tasks.
 
 A program of its own, because an Airflow reads its configuration once per process; airflow_runs.py starts it.
-Reads runs from standard input, a JSON object a line (`dag_id`, `logical_date`, `conf`), and writes an answer a
-line to the descriptor that its argument names. What the tasks log goes to standard output.
+Reads runs from standard input, a JSON object a line (`dag_id`, `logical_date`, `conf`), and writes an answer
+for each, a line too, to the descriptor that its argument names. What tasks log goes to standard output.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ def run(bag: DagBag, given: dict[str, Any]) -> dict[str, Any]:
                     "task_id": task.task_id,
                     "map_index": task.map_index,
                     "state": str(task.state),
+                    "retries": task.max_tries,
                     "xcoms": xcoms.get((task.task_id, task.map_index), {}),
                 }
                 for task in done.get_task_instances(session=session)

@@ -71,7 +71,7 @@ airflow_python() {
 make_airflow() {
     python=$(airflow_python "$1")
     make_tools
-    install "$2" "$python" -c "constraints/airflow-$1.txt" apache-airflow -e ".[devnode]" --group test
+    install "$2" "$python" -c "constraints/airflow-$1.txt" apache-airflow -e ".[devnode]" --group test --group demo
     about_airflow "$2" >"$2/ready"
 }
 about_airflow() {
@@ -142,7 +142,7 @@ make_constraints() {
     renew lint "$env" make --no-print-directory lint LINT_ENV="$env"
     for release in 3.3 2.11; do
         env=.venv/newest-$release
-        install "$env" "$python" "apache-airflow==$release.*" -e ".[devnode]" --group test
+        install "$env" "$python" "apache-airflow==$release.*" -e ".[devnode]" --group test --group demo
         about_airflow "$env" >"$env/ready"
         renew "airflow-$release" "$env" make --no-print-directory test AIRFLOW=$release TEST_ENV="$env"
     done

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
+
+from requests.utils import get_netrc_auth
 
 from airflow_provider_qcache.client import (
     BulkReport,
@@ -11,18 +15,27 @@ from airflow_provider_qcache.client import (
     NodeStatus,
     OperationCancelled,
     QClient,
+    QClientException,
     QueryResult,
     StoreResult,
 )
-from airflow_provider_qcache.compat import BaseHook
-from airflow_provider_qcache.connection import ConnectionSettings, parse_connection
+from airflow_provider_qcache.compat import AirflowNotFoundException, BaseHook
+from airflow_provider_qcache.connection import (
+    ConnectionSettings,
+    InvalidConnection,
+    check_request_retry,
+    parse_connection,
+)
 from airflow_provider_qcache.connection_fields import CONN_TYPE, HOOK_NAME
+from airflow_provider_qcache.hooks import form
+from airflow_provider_qcache.hooks.failovers import Failovers
+from airflow_provider_qcache.hooks.node_check import check_nodes
 
 if TYPE_CHECKING:
     from collections import defaultdict
     from collections.abc import Callable, Iterable, Mapping
 
-    from airflow_provider_qcache.client import QClientException, RequestRetry
+    from airflow_provider_qcache.client import RequestRetry
     from airflow_provider_qcache.client.body import Content
 
 
@@ -36,6 +49,9 @@ class QCacheHook(BaseHook):
         qcache_conn_id: The connection, of type ``qcache``.
         request_retry: How failed requests are asked again: None for what the connection says, a RequestRetry
             in its place, or a dict of RequestRetry's fields, each in the place of the connection's.
+
+    Raises:
+        ValueError: request_retry is none of these, or has an unknown field or a bad value.
     """
 
     conn_name_attr = "qcache_conn_id"
@@ -50,11 +66,13 @@ class QCacheHook(BaseHook):
         request_retry: RequestRetry | Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        check_request_retry(request_retry)
         self.qcache_conn_id = qcache_conn_id
         self.request_retry = request_retry
         self._making = threading.Lock()
         self._client: QClient | None = None
         self._cancelled = False
+        self._failovers = Failovers(self.log)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.qcache_conn_id!r})"
@@ -74,16 +92,58 @@ class QCacheHook(BaseHook):
         return parse_connection(self.get_connection(self.qcache_conn_id))
 
     def get_conn(self) -> QClient:
-        """The hook's client, made at first use."""
+        """The hook's client, made at first use.
+
+        Raises:
+            InvalidConnection: naming the field, the value and what is allowed.
+            OperationCancelled: after ``cancel()``.
+        """
         client = self._client
         if client is None:
             with self._making:
                 client = self._client
                 if client is None:
-                    client = self._client = QClient(**self.settings().client_arguments(self.request_retry))
+                    client = QClient(**self._client_arguments())
+                    client.add_listener(self._failovers)
+                    self._client = client
         if self._cancelled:
             raise OperationCancelled(f"the hook of connection {self.qcache_conn_id!r} was cancelled")
         return client
+
+    def _client_arguments(self) -> dict[str, Any]:
+        settings = self.settings()
+        _check_files(settings)
+        _check_netrc(settings)
+        return settings.client_arguments(self.request_retry)
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Ask every node for its status, all at once: within connect plus read timeout, 10 s at most.
+
+        Returns:
+            Whether every node can be used, and a text that names each with its time or its trouble.
+        """
+        try:
+            checks = check_nodes(self._client_arguments())
+        except (InvalidConnection, AirflowNotFoundException) as error:
+            return False, str(error)
+        troubled = [check for check in checks if check.trouble is not None]
+        if troubled:
+            said = f"{len(troubled)} of {len(checks)} nodes cannot be used"
+        else:
+            said = f"{len(checks)} nodes answer" if len(checks) > 1 else "the node answers"
+        # Those in trouble first: a form may show no more than the beginning.
+        listed = sorted(checks, key=lambda check: check.trouble is None)
+        return not troubled, f"{said}. " + "; ".join(map(str, listed))
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """The form's fields on Airflow before 3.2, by name; later ones read provider_info."""
+        return form.widgets()
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """The form's labels and placeholders on Airflow before 3.2."""
+        return form.field_behaviour()
 
     def close(self) -> None:
         """End the client, and what is in progress; a later use makes a new one."""
@@ -114,7 +174,11 @@ class QCacheHook(BaseHook):
         query_headers: Mapping[str, str] | None = None,
     ) -> QueryResult | None:
         """Query the table stored under a key; see QClient.get."""
-        return self.get_conn().get(key, q, accept, post_query, query_headers)
+        client = self.get_conn()
+        with self._failovers.of(f"query table {key!r}", client, key) as way:
+            result = client.get(key, q, accept, post_query, query_headers)
+            way.node = result.node if result is not None else None
+        return result
 
     def post(
         self,
@@ -129,16 +193,23 @@ class QCacheHook(BaseHook):
         check_row_count: bool = False,
     ) -> StoreResult:
         """Store a table under a key; see QClient.post."""
-        return self.get_conn().post(
-            key,
-            content,
-            content_type,
-            post_headers,
-            compression=compression,
-            copies=copies,
-            evict_stale=evict_stale,
-            check_row_count=check_row_count,
-        )
+        client = self.get_conn()
+        try:
+            result = client.post(
+                key,
+                content,
+                content_type,
+                post_headers,
+                compression=compression,
+                copies=copies,
+                evict_stale=evict_stale,
+                check_row_count=check_row_count,
+            )
+        except QClientException as error:
+            self._failovers.tell_of_failed_store(key, error)
+            raise
+        self._failovers.tell_of_store(result)
+        return result
 
     def query(
         self,
@@ -153,13 +224,21 @@ class QCacheHook(BaseHook):
         query_headers: Mapping[str, str] | None = None,
     ) -> QueryResult:
         """Query a table, loading and storing it where there is none; see QClient.query."""
-        return self.get_conn().query(
-            key, q, load_fn, load_fn_kwargs, content_type, accept, post_headers, post_query, query_headers
-        )
+        client = self.get_conn()
+        with self._failovers.of(f"query table {key!r}", client, key) as way:
+            result = client.query(
+                key, q, load_fn, load_fn_kwargs, content_type, accept, post_headers, post_query, query_headers
+            )
+            way.node = result.node
+        return result
 
     def delete(self, key: str, *, all_nodes: bool = False) -> DeleteResult | None:
         """Delete the table under a key; see QClient.delete."""
-        return self.get_conn().delete(key, all_nodes=all_nodes)
+        client = self.get_conn()
+        if all_nodes:
+            return client.delete(key, all_nodes=True)
+        with self._failovers.of(f"delete table {key!r}", client, key):
+            return client.delete(key)
 
     def get_statistics(self) -> defaultdict[str, dict[str, int]]:
         """Take what the client counted per node since this was last called; see QClient.get_statistics."""
@@ -178,7 +257,7 @@ class QCacheHook(BaseHook):
         raise_on_failure: bool = True,
     ) -> BulkReport:
         """Store many tables; see QClient.post_many."""
-        return self.get_conn().post_many(
+        report = self.get_conn().post_many(
             tables,
             content_type,
             post_headers,
@@ -186,8 +265,16 @@ class QCacheHook(BaseHook):
             copies=copies,
             evict_stale=evict_stale,
             check_row_count=check_row_count,
-            raise_on_failure=raise_on_failure,
+            raise_on_failure=False,
         )
+        for result in report.succeeded.values():
+            if isinstance(result, StoreResult):
+                self._failovers.tell_of_store(result)
+        for key, error in report.failed.items():
+            self._failovers.tell_of_failed_store(key, error)
+        if raise_on_failure:
+            report.raise_for_failures()
+        return report
 
     def delete_many(
         self, keys: Iterable[str], *, all_nodes: bool = False, raise_on_failure: bool = True
@@ -210,3 +297,27 @@ class QCacheHook(BaseHook):
     def node_statistics(self) -> dict[str, dict[str, Any] | QClientException]:
         """Every node's own statistics; see QClient.node_statistics."""
         return self.get_conn().node_statistics()
+
+
+def _check_files(settings: ConnectionSettings) -> None:
+    """Refuse files that are not there by the name of their field, as the client does not know it."""
+    for name in ("ca_file", "cert_file", "key_file"):
+        value = getattr(settings, name)
+        # A CA bundle may be a directory.
+        if value is not None and not Path(value).expanduser().exists():
+            raise InvalidConnection(
+                f"connection {settings.conn_id!r}: {name}={value!r}: no such file on this machine, or it may "
+                "not be read"
+            )
+
+
+def _check_netrc(settings: ConnectionSettings) -> None:
+    """Refuse credentials of the environment's netrc where the connection's own would be."""
+    if settings.auth is not None or settings.allow_auth_over_http or not settings.trust_env:
+        return
+    for node in settings.nodes:
+        if urlsplit(node).scheme == "http" and get_netrc_auth(node) is not None:
+            raise InvalidConnection(
+                f"connection {settings.conn_id!r}: the environment's netrc has credentials for {node}, which "
+                "would go unencrypted: use https, or set trust_env to false or allow_auth_over_http to true"
+            )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import ssl
-from typing import Any, Self
+from typing import Self
 
 from tests.servers import Answer, Request, Server, real_python
 
@@ -74,7 +74,7 @@ class Nodes:
     def __enter__(self) -> Self:
         return self.all_up()
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         for server in self.servers:
             if server.process is not None and server.process.poll() is None:
                 server.process.send_signal(signal.SIGCONT)

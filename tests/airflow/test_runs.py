@@ -8,7 +8,9 @@ from airflow.providers.common.compat.sdk import DAG, Asset, task
 
 LOADED = Asset("example://loaded")
 
-with DAG("upstream", start_date=datetime(2026, 1, 1), default_args={"retries": 1, "retry_delay": timedelta(0)}):
+RETRIES = {"retries": 1, "retry_delay": timedelta(0)}
+
+with DAG("upstream", start_date=datetime(2026, 1, 1), default_args=RETRIES):
 
     @task(outlets=[LOADED])
     def loads():

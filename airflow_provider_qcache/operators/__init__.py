@@ -1,0 +1,1 @@
+"""Operators: store, query and delete tables from a DAG."""

@@ -1,0 +1,107 @@
+"""Where an answer goes: to XCom within limits, or to a file that has all of it or is not there."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow_provider_qcache.compat import AirflowFailException
+from airflow_provider_qcache.operators._content import path_of
+from airflow_provider_qcache.operators._failures import permanent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MAX_XCOM_ROWS: Final = 10_000
+"""Rows that a query puts into XCom at most."""
+
+MAX_XCOM_BYTES: Final = 1 << 20
+"""Bytes, as JSON, that a query puts into XCom at most."""
+
+
+def for_xcom(content: bytes, processor: Callable[[list[dict[str, Any]]], Any] | None) -> Any:
+    """The rows, or what a function makes of them, within the limits; AirflowFailException beyond."""
+    if processor is None:
+        _check_size(len(content), "the query's rows")
+        rows = json.loads(content)
+        _check_rows(rows, "the query's rows")
+        return rows
+    returned = processor(json.loads(content))
+    _check_rows(returned, "what result_processor returned")
+    with permanent(TypeError, ValueError):
+        # As text, so that what Airflow can serialise and JSON cannot has a size too.
+        size = len(json.dumps(returned, default=str, separators=(",", ":")))
+    _check_size(size, "what result_processor returned")
+    return returned
+
+
+def _check_rows(value: Any, what: str) -> None:
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes) and len(value) > MAX_XCOM_ROWS:
+        raise AirflowFailException(
+            f"{what}: {len(value):,} rows, and XCom takes {MAX_XCOM_ROWS:,}: give output_path, or a limit"
+        )
+
+
+def _check_size(size: int, what: str) -> None:
+    if size > MAX_XCOM_BYTES:
+        raise AirflowFailException(
+            f"{what}: {size:,} bytes of JSON, and XCom takes {MAX_XCOM_BYTES:,}: give output_path, or a limit"
+        )
+
+
+def publish(body: bytes, target: Any) -> None:
+    """Write the body beside the target, see that it is whole, and move it there.
+
+    What was there before stays until then, and stays if anything fails. A local directory is made if it is
+    missing.
+
+    Args:
+        body: What to write.
+        target: A local path or a URL of ObjectStoragePath.
+
+    Raises:
+        OSError: and whatever else the storage raises.
+    """
+    path = path_of(target)
+    # One name for each try: two tasks that write the same target do not write the same spool.
+    spool = f".{path.name}.{secrets.token_hex(8)}.part"
+    if isinstance(path, Path):
+        _publish_file(body, path, path.with_name(spool))
+    else:
+        _publish_object(body, path, path.parent / spool)
+
+
+def _publish_file(body: bytes, path: Path, spool: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with spool.open("xb") as file:
+            file.write(body)
+            file.flush()
+            os.fsync(file.fileno())
+        _check_whole(spool.stat().st_size, body, path)
+        spool.replace(path)
+    except BaseException:
+        spool.unlink(missing_ok=True)
+        raise
+
+
+def _publish_object(body: bytes, path: Any, spool: Any) -> None:
+    storage = path.fs
+    try:
+        storage.pipe_file(spool.path, body)
+        _check_whole(storage.info(spool.path)["size"], body, path)
+        storage.mv(spool.path, path.path)
+    except BaseException:
+        with contextlib.suppress(Exception):
+            storage.rm(spool.path)
+        raise
+
+
+def _check_whole(found: int | None, body: bytes, path: Any) -> None:
+    if found != len(body):
+        raise OSError(f"{path}: {len(body)} bytes were written and {found} are there; nothing is published")

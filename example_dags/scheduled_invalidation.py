@@ -1,0 +1,34 @@
+"""Invalidate tables on a schedule.
+
+Shows:
+    A cron schedule, keys made from the logical date, and a delete that is told to every node, so that none
+    brings an old table back. A run without a logical date, as Airflow 3 has them when one is started by an
+    asset, takes the date it was due at.
+
+Needs:
+    A connection ``qcache_default``. The tables are those that other DAGs store each day, such as
+    ``sales_20260131`` and ``visits_20260131``; a key that is not there is no error.
+"""
+
+from datetime import timedelta
+
+import pendulum
+from airflow.providers.common.compat.sdk import DAG
+from airflow_provider_qcache.operators.qcache import QCacheDeleteOperator
+
+KEPT_DAYS = 7
+EXPIRED = (
+    "{{ ((logical_date or dag_run.run_after) - macros.timedelta(days=params.kept_days)).strftime('%Y%m%d') }}"
+)
+
+with DAG(
+    "qcache_scheduled_invalidation",
+    description="Forget the daily tables that are a week old",
+    schedule="30 4 * * *",
+    start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
+    catchup=False,
+    params={"kept_days": KEPT_DAYS},
+    default_args={"retries": 3, "retry_delay": timedelta(minutes=1)},
+    tags=["qcache", "example"],
+):
+    QCacheDeleteOperator(task_id="invalidate", keys=[f"sales_{EXPIRED}", f"visits_{EXPIRED}"])

@@ -1,0 +1,125 @@
+"""The example DAGs, run whole and as they are."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts.airflow_runs import Run, Runner
+from tests.airflow.conftest import connection
+from tests.airflow.nodes import Nodes
+from tests.servers import ROOT
+
+EXAMPLES = sorted((ROOT / "example_dags").glob("*.py"))
+
+
+@pytest.fixture(scope="module")
+def runner(
+    start_runner: Callable[..., Any], nodes_of_the_session: Nodes, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Runner]:
+    """An Airflow with every example, and a temporary directory for them alone."""
+    connections = {"qcache_default": connection(nodes_of_the_session.urls)}
+    files = str(tmp_path_factory.mktemp("files"))
+    with start_runner(*EXAMPLES, connections=connections, TMPDIR=files) as runner:
+        yield runner
+
+
+def rows_under(nodes: Nodes, key: str) -> list[list[dict[str, Any]]]:
+    """The table of each node that has one under the key."""
+    answers = [nodes.ask(i, "GET", key) for i in range(3)]
+    return [json.loads(answer.body) for answer in answers if answer.status == 200]
+
+
+def succeeded(run: Run) -> Run:
+    """A run all of whose tasks succeeded, at the first try, and could have been retried."""
+    assert run.state == "success", {name: task.log[-3000:] for name, task in run.tasks.items()}
+    assert {(task.state, len(task.logs)) for task in run.tasks.values()} == {("success", 1)}
+    assert all(task.retries >= 1 for task in run.tasks.values())
+    return run
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_opens_with_what_it_shows_and_needs(example: Path) -> None:
+    """The docstring is what a user reads first."""
+    opening = example.read_text().split('"""')
+    assert opening[0] == ""
+    assert "\n\nShows:\n" in opening[1]
+    assert "\n\nNeeds:\n    A connection ``qcache_default``" in opening[1]
+
+
+def test_every_example_is_run_here(runner: Runner) -> None:
+    """A new example needs a test of its own."""
+    assert runner.dags == [
+        "qcache_load_customers",
+        "qcache_many_tables",
+        "qcache_query_report",
+        "qcache_scheduled_invalidation",
+        "qcache_warm_customers",
+    ]
+
+
+def test_warm_after_etl(runner: Runner, nodes: Nodes) -> None:
+    """The load has the warming waiting, which stores the table on two nodes, ZIP codes with their zeros."""
+    load = succeeded(runner.run("qcache_load_customers"))
+    warm = succeeded(runner.run("qcache_warm_customers"))
+
+    assert load.waiting == ("qcache_warm_customers",)
+    assert warm["warm"].result["rows"] == 3
+    tables = rows_under(nodes, "customers")
+    assert len(tables) == 2
+    assert tables[0] == tables[1]
+    assert [row["zip"] for row in tables[0]] == ["02139", "00501", "78712"]
+
+
+def test_scheduled_invalidation(runner: Runner, nodes: Nodes) -> None:
+    """The tables of a week before the logical date are gone from every node, those of other days are not."""
+    for i in range(3):
+        for key in ("sales_20260124", "visits_20260124", "sales_20260125"):
+            assert nodes.ask(i, "POST", key, b"a\n1\n").status == 201
+    succeeded(runner.run("qcache_scheduled_invalidation", logical_date="2026-01-31T04:30:00+00:00"))
+
+    assert nodes.holding("sales_20260124") == []
+    assert nodes.holding("visits_20260124") == []
+    assert nodes.holding("sales_20260125") == nodes.urls
+
+
+def test_scheduled_invalidation_without_a_logical_date(runner: Runner, nodes: Nodes) -> None:
+    """A run that has none takes the date it was due at; on 2.11, where each has one, that is now too."""
+    before = datetime.now(UTC)
+    run = succeeded(runner.run("qcache_scheduled_invalidation", logical_date=None))
+    days = {(now - timedelta(days=7)).strftime("%Y%m%d") for now in (before, datetime.now(UTC))}
+
+    keys = set(run["invalidate"].result)
+    assert keys in [{f"sales_{day}", f"visits_{day}"} for day in days]
+
+
+def test_query_report(runner: Runner, nodes: Nodes) -> None:
+    """The rows reach the report by XCom, and the same ones a file."""
+    run = succeeded(runner.run("qcache_query_report"))
+
+    assert run["report"].result == "IN: 56.8 million, JP: 56.0 million"
+    (report,) = {Path(path) for path in [run["to_file"].result["output_path"]]}
+    with report.open() as file:
+        written = list(csv.DictReader(file))
+    assert [(row["country"], int(row["population"])) for row in written] == [
+        (row["country"], row["population"]) for row in run["largest"].result
+    ]
+
+
+def test_many_tables(runner: Runner, nodes: Nodes) -> None:
+    """A table for each region, on two nodes, and none for the one that was closed."""
+    for i in range(3):
+        assert nodes.ask(i, "POST", "sales_east", b"a\n1\n").status == 201
+    run = succeeded(runner.run("qcache_many_tables"))
+
+    warmed = [task.result for task in run.mapped("warm")]
+    assert [result["key"] for result in warmed] == ["sales_north", "sales_south", "sales_west"]
+    for result in warmed:
+        assert len(rows_under(nodes, result["key"])) == 2
+    assert nodes.holding("sales_east") == []

@@ -1,0 +1,273 @@
+"""What a task does about each misfortune, read from its state, its tries and its log.
+
+Every task has one retry: what may be gone at the next try is tried twice, what can never succeed once.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from scripts.airflow_runs import Runner, Task
+from tests.airflow.conftest import connection
+from tests.airflow.nodes import Nodes
+from tests.servers import Certificates
+
+PASSWORD = "correct-horse-battery-staple"
+WRONG_PASSWORD = "incorrect-horse-battery-staple"
+OLD_TABLE = b"a,b\n1,old\n2,old\n"
+KEY = "orders"
+
+DAGS = """
+from datetime import datetime, timedelta
+
+from airflow.providers.common.compat.sdk import DAG
+from airflow_provider_qcache.operators.qcache import (
+    QCacheDeleteOperator, QCachePostOperator, QCacheQueryOperator,
+)
+
+KEY = "orders"
+CSV = "a,b\\n1,new\\n2,new\\n3,new\\n"
+
+def dag(name, connection, **arguments):
+    return DAG(
+        name,
+        schedule=None,
+        start_date=datetime(2026, 1, 1),
+        default_args={
+            "retries": 1, "retry_delay": timedelta(0), "qcache_conn_id": connection, **arguments
+        },
+    )
+
+for connection in ("patient", "hasty", "wrong_password", "unknown_ca", "right"):
+    with dag(f"query_{connection}", connection):
+        QCacheQueryOperator(task_id="task", key=KEY, query={"order_by": ["a"]})
+
+    with dag(f"store_{connection}", connection):
+        QCachePostOperator(task_id="task", key=KEY, content=CSV)
+
+    with dag(f"delete_{connection}", connection):
+        QCacheDeleteOperator(task_id="task", key=KEY)
+
+with dag("malformed_query", "patient"):
+    QCacheQueryOperator(task_id="task", key=KEY, query={"select": ["no_such_column"]})
+
+with dag("invalid_literal", "patient"):
+    QCachePostOperator(task_id="task", key=KEY, content="a,b\\n1,2,3\\n")
+
+with dag("invalid_result", "patient"):
+    QCachePostOperator(task_id="task", key=KEY, python_callable=lambda: "a,b\\n1,2,3\\n")
+
+with dag("store_killed", "stubborn", retries=0):
+    QCachePostOperator(task_id="task", key=KEY, content=CSV)
+
+with dag("store_timed_out", "stubborn", retries=0, execution_timeout=timedelta(seconds=2)):
+    QCachePostOperator(task_id="task", key=KEY, content=CSV)
+"""
+
+
+@pytest.fixture(scope="module")
+def guarded(certificates: Certificates) -> Iterator[Nodes]:
+    """Nodes with TLS that want a password."""
+    options = [f"--cert-file={certificates.server}", f"--basic-auth=airflow:{PASSWORD}"]
+    with Nodes(2, *options, tls=certificates.context()) as nodes:
+        yield nodes
+
+
+@pytest.fixture(scope="module")
+def runner(
+    start_runner: Callable[..., Any],
+    nodes_of_the_session: Nodes,
+    guarded: Nodes,
+    certificates: Certificates,
+) -> Iterator[Runner]:
+    """An Airflow with the DAGs and connections of different temper."""
+    nodes = nodes_of_the_session.urls
+    limits = {"connect_timeout": 1, "read_timeout": 1, "retry_wait_initial": 0.05, "retry_wait_max": 0.2}
+    ca = {"ca_file": str(certificates.ca)}
+    connections = {
+        "patient": connection(nodes, extra={**limits, "deadline": 30}),
+        "hasty": connection(nodes, extra={**limits, "deadline": 2, "store_timeout": 1}),
+        "stubborn": connection(nodes, extra={"read_timeout": 60, "store_timeout": 60}),
+        "right": connection(guarded.urls, login="airflow", password=PASSWORD, extra=ca),
+        "wrong_password": connection(guarded.urls, login="airflow", password=WRONG_PASSWORD, extra=ca),
+        "unknown_ca": connection(guarded.urls, login="airflow", password=PASSWORD),
+    }
+    with start_runner(DAGS, connections=connections) as runner:
+        yield runner
+
+
+@pytest.fixture
+def home(runner: Runner, nodes: Nodes) -> int:
+    """The number of the node that has the key, with the old table on it and on no other."""
+    assert done(runner, "store_patient").state == "success"
+    found = nodes.urls.index(nodes.holding(KEY)[0])
+    assert nodes.ask(found, "POST", KEY, OLD_TABLE).status == 201
+    return found
+
+
+def done(runner: Runner, dag_id: str) -> Task:
+    """The only task of a DAG, after a run."""
+    return runner.run(dag_id)["task"]
+
+
+def succeeds_at_once(task: Task) -> None:
+    """One try, which succeeds."""
+    assert (task.state, len(task.logs)) == ("success", 1), task.log[-4000:]
+
+
+def fails_for_good(task: Task, error: str) -> None:
+    """One try, in spite of the retry there would be, and the error by its name in the log."""
+    assert (task.state, len(task.logs)) == ("failed", 1), task.log[-4000:]
+    assert "AirflowFailException" in task.log
+    assert error in task.log
+
+
+def is_retried(task: Task, error: str) -> None:
+    """Two tries, the error by its name in the log of each."""
+    assert (task.state, len(task.logs)) == ("failed", 2), task.log[-4000:]
+    assert all(error in log for log in task.logs)
+    assert "AirflowFailException" not in task.log
+
+
+class TestADeadNode:
+    def test_a_store_goes_to_the_next_node(self, runner: Runner, nodes: Nodes, home: int) -> None:
+        """The task succeeds and warns that the table is not at home."""
+        nodes.kill(home)
+        task = done(runner, "store_patient")
+        succeeds_at_once(task)
+        assert task.result["failed_over"]
+        assert task.result["home_node"] == nodes.urls[home]
+        assert "connection refused" in task.log
+
+    def test_a_query_finds_nothing_elsewhere_and_is_tried_again(
+        self, runner: Runner, nodes: Nodes, home: int
+    ) -> None:
+        """Its process is gone and the table with it: that is a miss, and the next load may fill it."""
+        nodes.kill(home)
+        is_retried(done(runner, "query_patient"), "TableMissing")
+
+    def test_a_delete_counts_it_as_gone(self, runner: Runner, nodes: Nodes, home: int) -> None:
+        """What it held is gone with it."""
+        nodes.kill(home)
+        task = done(runner, "delete_patient")
+        succeeds_at_once(task)
+        assert task.result[KEY][nodes.urls[home]] == "gone"
+
+    @pytest.mark.parametrize("operation", ["query", "store"])
+    def test_where_all_are_dead_the_task_waits_until_its_deadline_and_is_tried_again(
+        self, runner: Runner, nodes: Nodes, operation: str
+    ) -> None:
+        """No node is left: a transient error that names them."""
+        for i in range(3):
+            nodes.kill(i)
+        task = done(runner, f"{operation}_hasty")
+        is_retried(task, "DeadlineExceeded")
+        assert all(url in task.log for url in nodes.urls)
+
+
+class TestAHungNode:
+    def test_a_query_is_not_answered_by_a_miss_of_another_node(
+        self, runner: Runner, nodes: Nodes, home: int
+    ) -> None:
+        """The silent node may have the table."""
+        nodes.pause(home)
+        is_retried(done(runner, "query_patient"), "HomeNodeUnavailable")
+
+    def test_a_store_is_sent_to_no_other_node(self, runner: Runner, nodes: Nodes, home: int) -> None:
+        """It may be busy with this very table."""
+        nodes.pause(home)
+        is_retried(done(runner, "store_hasty"), "StoreUncertain")
+        nodes.all_up()
+        assert set(nodes.holding(KEY)) <= {nodes.urls[home]}
+
+    def test_a_delete_that_cannot_be_told_to_it_is_tried_again(
+        self, runner: Runner, nodes: Nodes, home: int
+    ) -> None:
+        """The node may hold the table still; the others were told."""
+        nodes.pause(home)
+        is_retried(done(runner, "delete_hasty"), "NodesUnreachable")
+
+
+class TestABusyNode:
+    def test_a_store_waits_until_the_node_has_time(self, runner: Runner, nodes: Nodes, home: int) -> None:
+        """Longer than a read timeout, and stored there after all, in the first try."""
+        nodes.pause(home)
+        runner.begin("store_patient")
+        runner.wait_for_log("[DAG TEST] running task")
+        time.sleep(2)  # two read timeouts
+        assert nodes.servers[home].process is not None
+        nodes.servers[home].process.send_signal(signal.SIGCONT)
+        task = runner.finish()["task"]
+        succeeds_at_once(task)
+        assert task.result["node"] == nodes.urls[home]
+        assert nodes.holding(KEY) == [nodes.urls[home]]
+
+
+class TestWhatCanNeverSucceed:
+    @pytest.mark.usefixtures("home")
+    def test_a_malformed_query(self, runner: Runner) -> None:
+        """The node refuses it, and would again."""
+        fails_for_good(done(runner, "malformed_query"), "MalformedQueryException")
+
+    def test_an_invalid_table_in_the_dag(self, runner: Runner, nodes: Nodes, home: int) -> None:
+        """It is refused before the node can act on it: the old table stays."""
+        fails_for_good(done(runner, "invalid_literal"), "InvalidTable")
+        assert b"old" in nodes.ask(home, "GET", KEY).body
+
+    @pytest.mark.parametrize("operation", ["query", "store", "delete"])
+    def test_a_wrong_password(self, runner: Runner, operation: str) -> None:
+        """No retry makes it right; neither password is shown."""
+        task = done(runner, f"{operation}_wrong_password")
+        fails_for_good(task, "AuthenticationFailed")
+        assert WRONG_PASSWORD not in runner.printed()
+
+    @pytest.mark.parametrize("operation", ["query", "store", "delete"])
+    def test_a_certificate_of_an_unknown_authority(self, runner: Runner, operation: str) -> None:
+        """It says what to check instead of claiming that no node is there."""
+        task = done(runner, f"{operation}_unknown_ca")
+        fails_for_good(task, "CertificateRejected")
+        assert PASSWORD not in runner.printed()
+
+
+def test_an_invalid_table_of_a_function_is_tried_again(runner: Runner, nodes: Nodes, home: int) -> None:
+    """It may be whole at the next try; until then the old table stays."""
+    is_retried(done(runner, "invalid_result"), "InvalidTable")
+    assert b"old" in nodes.ask(home, "GET", KEY).body
+
+
+def test_the_right_password_and_authority(runner: Runner) -> None:
+    """The same nodes are content with them: what fails above fails for its own reason."""
+    for operation in ("store", "query", "delete"):
+        succeeds_at_once(done(runner, f"{operation}_right"))
+
+
+class TestATaskThatIsEnded:
+    """A store to nodes that are all silent, and that would go on for a minute at least."""
+
+    def test_by_a_signal(self, runner: Runner, nodes: Nodes) -> None:
+        """SIGTERM, with which Airflow ends a task, ends the request."""
+        for i in range(3):
+            nodes.pause(i)
+        runner.begin("store_killed")
+        runner.wait_for_log("[DAG TEST] running task")
+        time.sleep(2)  # in the middle of the request
+        began = time.monotonic()
+        runner.process.send_signal(signal.SIGTERM)
+        task = runner.finish()["task"]
+        assert task.state == "failed"
+        assert time.monotonic() - began < 10
+
+    def test_by_its_timeout(self, runner: Runner, nodes: Nodes) -> None:
+        """``execution_timeout`` ends the request."""
+        for i in range(3):
+            nodes.pause(i)
+        began = time.monotonic()
+        task = done(runner, "store_timed_out")
+        assert task.state == "failed"
+        assert "AirflowTaskTimeout" in task.log
+        assert time.monotonic() - began < 20

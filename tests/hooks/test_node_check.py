@@ -1,0 +1,191 @@
+"""What Test says: every node with its time or its trouble, soon, and green only where all can be used."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+import time
+from typing import Any
+
+import pytest
+
+from airflow_provider_qcache.hooks.qcache import QCacheHook
+from tests.conftest import need_the_real_server
+from tests.servers import Server
+
+SECRET = "hunter2-secret"
+
+
+def check(connect: Any, nodes: list[str], **fields: Any) -> tuple[bool, dict[str, str], str]:
+    """Whether it is green, what it says of each node, and what it says first."""
+    extra = {"nodes": nodes, **fields.pop("extra", {})}
+    connect(extra=extra, **fields)
+    green, message = QCacheHook().test_connection()
+    assert SECRET not in message
+    summary, _, listed = message.partition(". ")
+    said = dict(re.split(r": ", part, maxsplit=1) for part in re.split(r"; (?=https?://)", listed))
+    assert set(said) == set(nodes)
+    return green, said, summary
+
+
+def test_living_nodes_are_green_with_their_times(living, connect):
+    green, said, summary = check(connect, [living, f"http://localhost:{living.rpartition(':')[2]}"])
+    assert green
+    assert summary == "2 nodes answer"
+    assert all(re.fullmatch(r"OK, \d+ ms", each) for each in said.values())
+
+
+def test_the_real_server_is_green(real, connect):
+    green, said, summary = check(connect, [f"http://127.0.0.1:{real.port}"])
+    assert green, said
+    assert summary == "the node answers"
+
+
+def test_a_dead_node_is_named_before_the_living(living, dead, connect):
+    green, said, summary = check(connect, [living, dead[0]])
+    assert not green
+    assert summary == "1 of 2 nodes cannot be used"
+    assert list(said) == [dead[0], living]
+    assert said[dead[0]].startswith("connection refused")
+    assert said[living].startswith("OK, ")
+
+
+def test_silent_nodes_are_asked_at_once_and_within_both_timeouts(connect):
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(40)]
+        nodes = [f"http://127.0.0.1:{server.getsockname()[1]}" for server in servers]
+        started = time.monotonic()
+        green, said, _ = check(connect, nodes, extra={"connect_timeout": 1, "read_timeout": 1})
+    assert time.monotonic() - started < 5
+    assert not green
+    assert all(each.startswith("timeout: it takes the connection") for each in said.values())
+
+
+def test_ten_seconds_are_the_most(hung, connect, monkeypatch):
+    """read_timeout is 30 s unless set; the limit is brought near so that the test does not wait for it."""
+    from airflow_provider_qcache.hooks import node_check
+
+    assert node_check.LONGEST == 10
+    monkeypatch.setattr(node_check, "LONGEST", 0.5)
+    started = time.monotonic()
+    green, said, _ = check(connect, [hung])
+    assert time.monotonic() - started < 1.5
+    assert not green
+    assert said[hung].startswith("timeout: it takes the connection")
+
+
+def test_a_connection_that_is_not_taken(connect):
+    """A full backlog: the kernel answers no further connection."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server, socket.socket() as one:
+        address = server.getsockname()
+        one.connect(address)
+        node = f"http://127.0.0.1:{address[1]}"
+        with socket.socket() as two:
+            two.setblocking(False)
+            two.connect_ex(address)
+            _, said, _ = check(connect, [node], extra={"connect_timeout": 0.5, "read_timeout": 0.5})
+    assert said[node] == "timeout: no connection within 0.5 s (connect_timeout)"
+
+
+def test_a_name_that_is_not_known(connect):
+    _, said, _ = check(connect, ["http://nowhere.invalid:9401"])
+    assert said["http://nowhere.invalid:9401"].startswith("name unknown: ")
+
+
+def test_a_name_look_up_that_hangs_is_not_waited_for(connect, living, monkeypatch):
+    real = socket.getaddrinfo
+
+    def slow(host: Any, *args: Any, **kwargs: Any) -> Any:
+        if host == "slow.invalid":
+            time.sleep(3)
+        return real(host, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    started = time.monotonic()
+    nodes = ["http://slow.invalid:1", living]
+    _, said, _ = check(connect, nodes, extra={"connect_timeout": 0.5, "read_timeout": 0.5})
+    assert time.monotonic() - started < 2.5
+    assert said[nodes[0]] == "timeout: its name was not looked up within 1 s"
+    assert said[nodes[1]].startswith("OK, ")
+
+
+def test_certificates(certificates, connect, monkeypatch):
+    """A CA that is not known here, one that is, one that verify=false leaves out, and a wrong name."""
+    with Server.dev("--cert-file", str(certificates.server), tls=certificates.context()) as server:
+        node = f"https://localhost:{server.port}"
+        _, said, _ = check(connect, [node])
+        assert said[node].startswith("certificate rejected: ")
+        assert "unable to get local issuer certificate" in said[node]
+        assert check(connect, [node], extra={"ca_file": str(certificates.ca)})[0]
+        assert check(connect, [node], extra={"verify": False})[0]
+        real = socket.getaddrinfo
+        monkeypatch.setattr(socket, "getaddrinfo", lambda _, *args, **kw: real("127.0.0.1", *args, **kw))
+        other = node.replace("localhost", "node1.invalid")
+        _, said, _ = check(connect, [other], extra={"ca_file": str(certificates.ca)})
+        assert said[other].startswith("certificate rejected: ")
+        assert "node1.invalid" in said[other]
+        plain = node.replace("https", "http")
+        _, said, _ = check(connect, [plain])
+        assert "does it speak https" in said[plain]
+
+
+def test_https_to_a_node_that_speaks_http(living, connect):
+    node = living.replace("http", "https")
+    _, said, _ = check(connect, [node], extra={"connect_timeout": 0.5})
+    assert said[node] == "timeout: no TLS within 0.5 s (connect_timeout); does it speak http?"
+
+
+def test_a_ca_file_without_certificates(connect, tmp_path):
+    (tmp_path / "ca.pem").write_text("none\n")
+    _, said, _ = check(connect, ["https://host1:1"], extra={"ca_file": str(tmp_path / "ca.pem")})
+    assert "no CA certificates could be read there" in said["https://host1:1"]
+
+
+def test_credentials(certificates, connect):
+    need_the_real_server()
+    options = ["--basic-auth", f"user:{SECRET}", "--cert-file", str(certificates.server)]
+    with Server.real(*options, tls=certificates.context()) as server:
+        node = f"https://localhost:{server.port}"
+        ca = {"ca_file": str(certificates.ca)}
+        assert check(connect, [node], login="user", password=SECRET, extra=ca)[0]
+        for credentials in ({}, {"login": "user", "password": f"{SECRET}x"}):
+            green, said, _ = check(connect, [node], extra=ca, **credentials)
+            assert not green
+            assert said[node].startswith("401: ")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+        b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 302 Found\r\nLocation: /login\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 1_000_000,
+        b"SSH-2.0-OpenSSH_9.6\r\n\r\n",
+    ],
+    ids=["hello", "404", "redirect", "large", "ssh"],
+)
+def test_what_is_no_qcache(answer, answering, connect):
+    node = answering(answer)
+    green, said, _ = check(connect, [node])
+    assert not green
+    assert said[node].startswith("not a QCache: ")
+
+
+def test_a_proxy_before_a_node_that_is_down(answering, connect):
+    node = answering(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
+    assert check(connect, [node])[1][node].startswith("503: a proxy answers for it")
+
+
+def test_a_server_that_hangs_up(answering, connect):
+    node = answering(b"")
+    assert check(connect, [node])[1][node].startswith("closed without an answer")
+
+
+def test_a_connection_that_is_not_valid(connect):
+    connect(host="host1", extra={"deadlin": SECRET})
+    green, message = QCacheHook().test_connection()
+    assert not green
+    assert "did you mean deadline" in message
+    assert SECRET not in message
