@@ -44,7 +44,13 @@ def check_key(key: Any) -> None:
 class TableCheck(Protocol):
     """A checker of one body: ``feed`` every piece, then ``finish``; both raise InvalidTable."""
 
-    rows: int
+    @property
+    def rows(self) -> int:
+        """The rows seen so far."""
+
+    @property
+    def columns(self) -> tuple[str, ...] | None:
+        """The columns' names, once they are known."""
 
     def feed(self, piece: bytes) -> None:
         """Look at the next piece."""

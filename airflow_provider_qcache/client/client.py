@@ -44,6 +44,7 @@ from airflow_provider_qcache.client.results import (
 )
 from airflow_provider_qcache.client.retry import Engine, Request, RequestRetry, Span, home_unavailable
 from airflow_provider_qcache.client.ring import Ring
+from airflow_provider_qcache.client.tables import table_upload
 from airflow_provider_qcache.client.transport import Failure, Limit, NodeTransport, TransportSettings
 from airflow_provider_qcache.client.upload import Upload, update_headers
 
@@ -410,6 +411,69 @@ class QClient:
 
         return self._bulk(((key, None) for key in keys), remove, raise_on_failure=raise_on_failure)
 
+    def post_table(
+        self,
+        key: str,
+        table: Any,
+        *,
+        content_type: str | None = None,
+        column_types: Mapping[str, str] | None = None,
+        stand_in_columns: Mapping[str, Any] | None = None,
+        post_headers: Mapping[str, str] | None = None,
+        compression: str | None = None,
+        copies: int = 1,
+        evict_stale: bool = False,
+        check_row_count: bool = False,
+    ) -> StoreResult:
+        """Store a table that is no bytes yet: it is encoded as it is sent, in bounded memory.
+
+        Every column goes as what it is: texts stay texts, so that a ZIP code keeps its zeros, and what a node
+        could not hold truly is refused by its column and row, while the old table is still there.
+        docs/tables.md has the rule for each type.
+
+        Args:
+            key: The table's key.
+            table: What speaks the Arrow PyCapsule interface (pandas, polars, pyarrow, duckdb), which needs
+                pyarrow, the extra ``arrow``; or a list of dicts, which needs nothing. A named index of pandas
+                becomes columns. A stream that can be read once (a RecordBatchReader) gets one attempt.
+            content_type: None for CSV, or JSON where a column's name needs it; 'application/json' keeps the
+                empty string apart from null, at a fifth of the speed, with the columns in alphabetical order;
+                'text/csv' refuses such names.
+            column_types: 'string', 'enum' or 'float' by column, before what its type says.
+            stand_in_columns: Columns that are added where the table lacks them, by name: a number, the name
+                of a column, or a text in quotes of its own (``"'none'"``).
+            post_headers: Further headers.
+            compression: 'gzip', or None.
+            copies: As for ``post``, like the next two.
+            evict_stale: See there.
+            check_row_count: See there.
+
+        Raises:
+            TypeError: it is no table.
+            ImportError: it needs pyarrow, which is not installed.
+            InvalidTable: it holds what a node cannot; the old table is still there.
+            BodyNotRepeatable: a request failed, and the stream cannot be read again.
+            QClientException: what ``post`` raises.
+        """
+        self._begin(key)
+        span = self._end()
+        with table_upload(
+            table,
+            content_type=content_type,
+            headers=post_headers,
+            column_types=column_types,
+            stand_in_columns=stand_in_columns,
+            compression=compression,
+        ) as upload:
+            return self._post(
+                key,
+                upload,
+                span=span,
+                copies=copies,
+                evict_stale=evict_stale,
+                check_row_count=check_row_count,
+            )
+
     def node_for_key(self, key: str) -> str:
         """The key's home node, whether it is alive or not."""
         check_key(key)
@@ -556,6 +620,7 @@ class QClient:
             answer.encoding,
             _statistics(answer, "get_"),
             done.node,
+            (answer.headers.get("Content-Type") or accept).partition(";")[0].strip().lower(),
         )
 
     def _check_head(self, node: str, target: str, lines: bytes, error: type[QClientException]) -> None:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from airflow_provider_qcache.client import answers
 from airflow_provider_qcache.client.errors import Attempt, BulkError, QClientException
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+
+    import pandas as pd
+    import polars as pl
+    import pyarrow as pa
 
 
 class QueryResult:
@@ -17,10 +22,11 @@ class QueryResult:
 
     ``content`` is the body as bytes, decoded; ``unsliced_result_len`` the rows there are before offset and
     limit; ``encoding`` the Content-Encoding it came in, or None; ``statistics`` what the node or the store
-    before it told about durations; ``node`` the node that answered.
+    before it told about durations; ``node`` the node that answered; ``content_type`` its Content-Type,
+    without a charset.
     """
 
-    __slots__ = ("content", "encoding", "node", "statistics", "unsliced_result_len")
+    __slots__ = ("content", "content_type", "encoding", "node", "statistics", "unsliced_result_len")
 
     def __init__(
         self,
@@ -29,8 +35,10 @@ class QueryResult:
         encoding: str | None = None,
         statistics: dict[str, float] | None = None,
         node: str = "",
+        content_type: str = "application/json",
     ) -> None:
         self.content = content
+        self.content_type = content_type
         self.unsliced_result_len = unsliced_result_len
         self.encoding = encoding
         self.statistics: dict[str, float] = statistics if statistics is not None else {}
@@ -39,6 +47,52 @@ class QueryResult:
     def add_stats(self, stats: Mapping[str, float]) -> None:
         """Add to ``statistics``."""
         self.statistics.update(stats)
+
+    def to_arrow(self) -> pa.Table:
+        """The rows as a pyarrow Table: text, int64, double and bool, with nulls.
+
+        JSON tells what a value is, but no columns where there are no rows. CSV keeps the columns and tells no
+        types: a column that holds nothing but what a node writes for numbers or booleans is read as those.
+
+        Raises:
+            ImportError: pyarrow is not installed; it is the extra ``arrow``.
+            ValueError: a column holds values of several types.
+        """
+        pyarrow = answers.library("pyarrow", "arrow")
+        return pyarrow.table(self._built(pyarrow.array))
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The rows as a pandas DataFrame, typed as in ``to_arrow``; pandas decides what holds a null.
+
+        Raises:
+            ImportError: pandas is not installed; it is the extra ``pandas``.
+        """
+        pandas = answers.library("pandas", "pandas")
+        frame: pd.DataFrame = pandas.DataFrame(self._columns())
+        return frame
+
+    def to_polars(self) -> pl.DataFrame:
+        """The rows as a polars DataFrame, typed as in ``to_arrow``.
+
+        Raises:
+            ImportError: polars is not installed; it is the extra ``polars``.
+            ValueError: a column holds values of several types.
+        """
+        polars = answers.library("polars", "polars")
+        return polars.DataFrame(self._built(lambda values: polars.Series(values, strict=True)))
+
+    def _columns(self) -> dict[str, list[Any]]:
+        return answers.columns_of(self.content, is_csv=self.content_type == "text/csv")
+
+    def _built(self, build: Callable[[list[Any]], Any]) -> dict[str, Any]:
+        built = {}
+        for name, values in self._columns().items():
+            try:
+                built[name] = build(values)
+            except Exception as error:
+                kinds = sorted({type(value).__name__ for value in values if value is not None})
+                raise ValueError(f"column {name!r} holds {' and '.join(kinds)}: {error}") from error
+        return built
 
     def __repr__(self) -> str:
         return (

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Final
 from airflow_provider_qcache.client import encoding
 from airflow_provider_qcache.client.body import PIECE, Body, BytesBody
 from airflow_provider_qcache.client.checks import (
-    CsvCheck,
-    JsonCheck,
     check_header,
     check_stand_ins,
     check_types,
@@ -21,6 +19,8 @@ from airflow_provider_qcache.client.errors import InvalidTable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from airflow_provider_qcache.client.checks import TableCheck
 
 _log = logging.getLogger("airflow_provider_qcache.client")
 
@@ -115,7 +115,10 @@ class Upload:
         self.rows = check.rows
         self.bytes = len(content)
 
-    def _check_columns(self, check: CsvCheck | JsonCheck) -> None:
+    def _new_check(self) -> TableCheck:
+        return table_check(self._content_type)
+
+    def _check_columns(self, check: TableCheck) -> None:
         if self._types is not None:
             check_types(self._types, check.columns)
         if self._stand_ins is not None:
@@ -132,7 +135,7 @@ class Upload:
 
     def _checked(self, length: int | None, *, withhold: bool) -> Iterator[bytes]:
         """The content's pieces: the last one (with ``withhold``), and the end, come after every check."""
-        check = table_check(self._content_type)
+        check = self._new_check()
         decoder = self._decoder()
         columns_checked = False
         size = 0

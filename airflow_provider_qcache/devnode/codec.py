@@ -21,6 +21,9 @@ from pandas.errors import DtypeWarning, Pandas4Warning
 from airflow_provider_qcache.devnode.errors import RequestError
 from airflow_provider_qcache.devnode.values import Column, is_null, set_column, texts_as_objects
 
+# Where pyarrow is installed, pandas would read texts into it, which bytes that are no UTF-8 cannot be.
+pd.options.mode.string_storage = "python"
+
 CSV = "text/csv"
 JSON = "application/json"
 

@@ -1,0 +1,498 @@
+"""Tables that speak the Arrow PyCapsule interface, by pyarrow: batches bounded by bytes, then CSV or JSON.
+
+pyarrow alone does the work: whatever library a frame is from, its values are written by one encoder, and no
+other library is imported.
+"""
+
+from __future__ import annotations
+
+import decimal
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
+
+from airflow_provider_qcache.client import columns as rules
+from airflow_provider_qcache.client.columns import Column, Kind, refuse
+from airflow_provider_qcache.client.errors import InvalidTable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+try:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.csv
+except ImportError as error:
+    raise ImportError(
+        "post_table needs pyarrow for tables other than lists of dicts, and it is not installed: install "
+        "the extra 'arrow'"
+    ) from error
+
+_BATCH_BYTES: Final = 4 << 20
+"""Arrow bytes that are encoded at a time; CSV is about as long."""
+_BATCH_ROWS: Final = 1 << 15
+_CSV: Final = pyarrow.csv.WriteOptions(include_header=False, batch_size=8192)
+_TEXT: Final = pa.large_string()
+_YEARS: Final = (-719_162, 2_932_896)  # days of 0001-01-01 and 9999-12-31 since 1970-01-01
+_PER_SECOND: Final = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+
+_Step: TypeAlias = Callable[[str, Any, int], Any]
+"""A column's name, its part of a batch, and the rows before that, to what is written of it."""
+
+
+class FrameSource:
+    """A Source of Arrow data. Raises TypeError for no table, InvalidTable for one that cannot be stored."""
+
+    def __init__(self, table: Any, column_types: Mapping[str, str] | None) -> None:
+        self._table = _with_index_as_columns(table)
+        # A stream may be given once only. What has a length is at hand, and gives it again; so does an array.
+        self.repeatable = hasattr(type(table), "__len__") or not hasattr(table, "__arrow_c_stream__")
+        self._reader: Any = _open(self._table)
+        self._begun = False
+        try:
+            schema = self._reader.schema
+            rules.check_names(schema.names)
+            wanted = rules.check_column_types(column_types, schema.names)
+            self._plans = [_plan(field.name, field.type, wanted.get(field.name)) for field in schema]
+        except BaseException:
+            self.close()
+            raise
+        self.columns = tuple(Column(plan.name, plan.kind) for plan in self._plans)
+
+    def csv(self) -> Iterator[tuple[bytes, int]]:
+        """Rows as CSV, every text in quotes, nulls as nothing between two commas."""
+        for row, batch in self._batches():
+            data = _csv_of(batch)
+            if b"\0" in data or not _is_utf8(data):
+                _refuse_text(batch, row)
+            yield data, batch.num_rows
+
+    def json(self) -> Iterator[tuple[bytes, int]]:
+        """Rows as JSON objects."""
+        names = [column.name for column in self.columns]
+        for row, batch in self._batches():
+            try:
+                values = [_for_json(array).to_pylist() for array in batch.columns]
+            except UnicodeDecodeError:
+                _refuse_text(batch, row)
+            data = rules.json_rows(names, zip(*values, strict=True), first=row == 0)
+            if b"\\u0000" in data:
+                _refuse_text(batch, row, certain=False)
+            yield data, batch.num_rows
+
+    def misread(self) -> set[str]:
+        """The columns whose inference may be wrong: enums, texts like numbers, floats that are all whole."""
+        suspects = {column.name: column.kind for column in self.columns if column.kind.header is not None}
+        found = {name for name, kind in suspects.items() if kind is Kind.ENUM}
+        sure = set()
+        for _, batch in self._batches():
+            for name in suspects.keys() - found:
+                array = batch.column(name)
+                if suspects[name] is Kind.TEXT:
+                    if _any(pc.match_substring_regex(array, rules.MISREAD, ignore_case=True)):
+                        found.add(name)
+                    elif _any(pc.not_equal(array, "")):
+                        sure.add(name)
+                elif array.null_count or _any(pc.not_equal(pc.floor(array), array)):
+                    sure.add(name)
+        return found | (suspects.keys() - sure)
+
+    def close(self) -> None:
+        """End the stream that is open."""
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.close()
+
+    def _batches(self) -> Iterator[tuple[int, Any]]:
+        """Converted batches, bounded, each with the rows before it."""
+        for plan in self._plans:
+            plan.begin()
+        if self._begun:
+            self.close()
+            self._reader = _open(self._table)
+        self._begun = True
+        names = [column.name for column in self.columns]
+        rows = 0
+        for batch in self._reader:
+            for part in _bounded(batch):
+                arrays = [
+                    plan.convert(array, rows) for plan, array in zip(self._plans, part.columns, strict=True)
+                ]
+                yield rows, pa.RecordBatch.from_arrays(arrays, names)
+                rows += part.num_rows
+        self.close()
+
+
+def _with_index_as_columns(table: Any) -> Any:
+    """A pandas frame whose named index levels are its first columns, and whose unnamed ones are gone."""
+    pandas = sys.modules.get("pandas")
+    if pandas is None or not isinstance(table, pandas.DataFrame):
+        return table
+    names = [name for name in table.index.names if name is not None]
+    if not names:
+        return table if isinstance(table.index, pandas.RangeIndex) else table.reset_index(drop=True)
+    try:
+        if len(names) == len(table.index.names):
+            return table.reset_index()
+        return table.reset_index(level=names).reset_index(drop=True)
+    except ValueError as error:
+        raise InvalidTable(f"the table's index cannot become columns: {error}") from error
+
+
+def _open(table: Any) -> Any:
+    if isinstance(table, pa.RecordBatchReader):
+        return table
+    if isinstance(table, pa.Table):
+        return table.to_reader()
+    try:
+        if hasattr(table, "__arrow_c_stream__"):
+            return pa.RecordBatchReader.from_stream(table)
+        batch = pa.record_batch(table)
+        return pa.RecordBatchReader.from_batches(batch.schema, [batch])
+    except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
+        if "non-struct" in str(error):
+            raise TypeError(f"{type(table).__name__} is one column and no table") from error
+        name = _culprit(table)
+        where = "the table" if name is None else f"column {name!r}"
+        raise InvalidTable(f"{where} cannot be had as Arrow: {error}", column=name) from error
+
+
+def _culprit(table: Any) -> str | None:
+    """The column that a frame of pandas' kind cannot give."""
+    for name in getattr(table, "columns", ()):
+        try:
+            pa.RecordBatchReader.from_stream(table[[name]])
+        except (pa.ArrowException, OverflowError, TypeError, ValueError):
+            return str(name)
+        except Exception:  # noqa: BLE001  # a library of another kind: no column is named
+            return None
+    return None
+
+
+def _bounded(batch: Any) -> Iterator[Any]:
+    """A batch in parts, its string views as strings: a part of a view tells nothing about its bytes."""
+    arrays = [_with_words(array) for array in batch.columns]
+    views = [at for at, array in enumerate(arrays) if array.type == pa.string_view()]
+    texts = sum(buffer.size for at in views for buffer in arrays[at].buffers()[2:] if buffer)
+    rows = max(1, min(_BATCH_ROWS, _BATCH_BYTES * batch.num_rows // max(1, texts)))
+    for start in range(0, batch.num_rows, rows):
+        parts = [array.slice(start, rows) for array in arrays]
+        for at in views:
+            parts[at] = parts[at].cast(_TEXT)
+        yield from _halved(pa.RecordBatch.from_arrays(parts, batch.schema.names))
+
+
+def _with_words(array: Any) -> Any:
+    """A dictionary of string views as one of strings, once for all its parts."""
+    if pa.types.is_dictionary(array.type) and array.dictionary.type == pa.string_view():
+        return pa.DictionaryArray.from_arrays(array.indices, array.dictionary.cast(_TEXT))
+    return array
+
+
+def _halved(batch: Any) -> Iterator[Any]:
+    rows = batch.num_rows
+    if rows > 1 and sum(map(_weight, batch.columns)) > _BATCH_BYTES:
+        yield from _halved(batch.slice(0, rows // 2))
+        yield from _halved(batch.slice(rows // 2))
+    else:
+        yield batch
+
+
+def _weight(array: Any) -> int:
+    """The bytes of an array's own rows, its dictionary's texts as often as they come."""
+    if pa.types.is_dictionary(array.type):
+        words = array.dictionary
+        array, texts = array.indices, len(array) * (_weight(words) // max(1, len(words)))
+    else:
+        texts = 0
+    size: int = array.nbytes + texts
+    return size
+
+
+def _csv_of(batch: Any) -> bytes:
+    if batch.num_columns == 1:
+        # A blank line is no row: a null is written as "", which a node reads as null too.
+        batch = pa.RecordBatch.from_arrays([pc.fill_null(batch.column(0).cast(_TEXT), "")], names=[""])
+    sink = pa.BufferOutputStream()
+    pyarrow.csv.write_csv(batch, sink, _CSV)
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def _for_json(array: Any) -> Any:
+    if array.type == pa.float32():  # 0.1 and not 0.10000000149011612
+        return array.cast(_TEXT).cast(pa.float64())
+    return array
+
+
+def _is_utf8(data: bytes) -> bool:
+    if data.isascii():
+        return True
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _refuse_text(batch: Any, row: int, *, certain: bool = True) -> None:
+    """Raise for the first text that a node would not take as it is."""
+    for name, array in zip(batch.schema.names, batch.columns, strict=True):
+        if array.type != _TEXT:
+            continue
+        for number, value in enumerate(array.cast(pa.large_binary()).to_pylist(), row + 1):
+            if value is None:
+                continue
+            if b"\0" in value:
+                rules.nul_in_text(name, number)
+            if not _is_utf8(value):
+                refuse(name, "a text that is not UTF-8", row=number)
+    if certain:
+        raise InvalidTable("the table holds a text that is not UTF-8, or a NUL")
+
+
+def _any(mask: Any) -> bool:
+    return bool(pc.any(mask).as_py())
+
+
+def _first(mask: Any) -> int:
+    return int(pc.index(mask, pa.scalar(value=True)).as_py())
+
+
+class _Plan:
+    """How one column is converted: ``convert(array, row)`` raises InvalidTable for what cannot be stored."""
+
+    def __init__(self, name: str, kind: Kind, *steps: _Step) -> None:
+        self.name = name
+        self.kind = kind
+        self._steps = steps
+
+    def before(self, step: _Step) -> Self:
+        """The same, after another step."""
+        self._steps = (step, *self._steps)
+        return self
+
+    def after(self, kind: Kind, step: _Step) -> Self:
+        """The same, and then another step to a kind."""
+        self.kind = kind
+        self._steps = (*self._steps, step)
+        return self
+
+    def convert(self, array: Any, row: int) -> Any:
+        """A column's part of a batch, with the rows before it, as text, floats, integers or booleans."""
+        for step in self._steps:
+            array = step(self.name, array, row)
+        return array
+
+    def begin(self) -> None:
+        """Forget what an earlier reading found."""
+
+
+def _plan(name: str, kind: Any, wanted: Kind | None) -> _Plan:
+    """The plan for a type of Arrow; InvalidTable for one that a node has nothing for."""
+    types = pa.types
+    if isinstance(kind, pa.BaseExtensionType) and kind.extension_name == "arrow.json":
+        return _plan(name, kind.storage_type, wanted).before(_storage)
+    if types.is_dictionary(kind):
+        plan = _plan(name, kind.value_type, wanted).before(_decoded)
+        if plan.kind is Kind.TEXT and wanted is None and _is_text(kind.value_type):
+            plan.kind = Kind.ENUM
+        return plan
+    if _is_text(kind):
+        if wanted is Kind.FLOAT:
+            return _Plan(name, Kind.FLOAT, _as_text, _parsed, _floats)
+        return _Plan(name, wanted or Kind.TEXT, _as_text)
+    if types.is_null(kind):
+        return _Plan(name, wanted or Kind.NULLS, _to_float if wanted is Kind.FLOAT else _as_text)
+    if types.is_date(kind) or types.is_time(kind) or types.is_timestamp(kind):
+        if wanted is Kind.FLOAT:
+            refuse(name, f"column_types: 'float' is nothing for {kind}")
+        step = _dates if types.is_date(kind) else _times if types.is_time(kind) else _timestamps
+        return _Plan(name, wanted or Kind.TEXT, step)
+    if types.is_decimal(kind):
+        if wanted in (Kind.TEXT, Kind.ENUM):
+            return _Plan(name, wanted, _plain)
+        if wanted is Kind.FLOAT:
+            return _Plan(name, wanted, _as_text, _to_float)
+        return _IntPlan(name) if kind.scale <= 0 else _Plan(name, Kind.FLOAT, _decimals)
+    if types.is_integer(kind) and wanted is None:
+        return _IntPlan(name)
+    plan = _number_plan(name, kind)
+    if wanted is None:
+        return plan
+    return plan.after(wanted, _to_float if wanted is Kind.FLOAT else _as_text)
+
+
+def _number_plan(name: str, kind: Any) -> _Plan:
+    types = pa.types
+    if types.is_boolean(kind):
+        return _Plan(name, Kind.BOOL)
+    if types.is_integer(kind):
+        return _Plan(name, Kind.INT)
+    if types.is_floating(kind):
+        return _Plan(name, Kind.FLOAT, _floats)
+    if types.is_duration(kind):
+        return _Plan(name, Kind.FLOAT, _seconds)
+    return refuse(name, f"{kind} is nothing that a node can hold; a text or numbers are")
+
+
+def _is_text(kind: Any) -> bool:
+    types = pa.types
+    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
+
+
+def _storage(_name: str, array: Any, _row: int) -> Any:
+    return array.storage
+
+
+def _decoded(_name: str, array: Any, _row: int) -> Any:
+    return array.dictionary.take(array.indices)
+
+
+def _as_text(_name: str, array: Any, _row: int) -> Any:
+    return array.cast(_TEXT)
+
+
+def _to_float(_name: str, array: Any, _row: int) -> Any:
+    return array.cast(pa.float64(), safe=False)
+
+
+class _IntPlan(_Plan):
+    """Integers that are answered as they are: 64 bits with a sign, and 2**53 where a null is beside them."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, Kind.INT, self._integers)
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget where nulls and large ones were."""
+        self._null_row = self._large_row = 0
+
+    def _integers(self, _name: str, array: Any, row: int) -> Any:
+        if not self._null_row and array.null_count:
+            self._null_row = row + 1 + _first(array.is_null())
+        if not pa.types.is_integer(array.type) or array.type.bit_width == 64:
+            array = self._checked(array, row)
+        if self._null_row and self._large_row:
+            rules.too_large_with_null(self.name, row=self._large_row, null_row=self._null_row)
+        return array
+
+    def _checked(self, array: Any, row: int) -> Any:
+        bounds = pc.min_max(array).as_py()
+        least, most = bounds["min"], bounds["max"]
+        if least is None:
+            return array.cast(pa.int64())
+        if least < rules.INT64_MIN or most > rules.INT64_MAX:
+            for number, value in enumerate(array.to_pylist(), row + 1):
+                if value is not None and not rules.INT64_MIN <= value <= rules.INT64_MAX:
+                    rules.too_large_int(self.name, int(value), number)
+        array = array.cast(pa.int64())
+        if not self._large_row and (least < -rules.EXACT or most > rules.EXACT):
+            beyond = pc.or_(pc.less(array, -rules.EXACT), pc.greater(array, rules.EXACT))
+            self._large_row = row + 1 + _first(beyond)
+        return array
+
+
+def _floats(name: str, array: Any, row: int) -> Any:
+    if array.type == pa.float16():
+        array = array.cast(pa.float32())
+    nan = pc.is_nan(array)
+    if _any(nan):
+        array = pc.if_else(nan, pa.scalar(None, array.type), array)
+    if array.type == pa.float64():
+        bounds = pc.min_max(array).as_py()
+        if bounds["min"] is not None and max(-bounds["min"], bounds["max"]) >= rules.MOST_FLOAT:
+            size = pc.abs(array)
+            beyond = pc.and_(pc.greater_equal(size, rules.MOST_FLOAT), pc.is_finite(array))
+            if _any(beyond):
+                at = _first(beyond)
+                rules.too_large_float(name, array[at].as_py(), row + 1 + at)
+    return array
+
+
+def _parsed(name: str, array: Any, row: int) -> Any:
+    """Texts as the floats they are to be."""
+    array = pc.if_else(pc.equal(array, ""), pa.scalar(None, _TEXT), array)
+    try:
+        return array.cast(pa.float64())
+    except pa.ArrowInvalid:
+        for number, text in enumerate(array, row + 1):
+            try:
+                text.cast(pa.float64())
+            except pa.ArrowInvalid:
+                refuse(name, f"column_types: {rules.shown_value(text.as_py())} is no float", row=number)
+        raise
+
+
+def _decimals(name: str, array: Any, row: int) -> Any:
+    text = array.cast(_TEXT)
+    bounds = pc.min_max(array).as_py()
+    many = decimal.Decimal(1).scaleb(rules.MOST_DIGITS - array.type.scale)
+    if bounds["min"] is not None and max(-bounds["min"], bounds["max"]) >= many:
+        digits = pc.utf8_rtrim(pc.replace_substring_regex(text, "E.*", ""), "0")
+        digits = pc.utf8_ltrim(pc.replace_substring(digits, ".", ""), "-0")
+        beyond = pc.greater(pc.binary_length(digits), rules.MOST_DIGITS)
+        if _any(beyond):
+            at = _first(beyond)
+            rules.too_many_digits(name, array[at].as_py(), row + 1 + at)
+    # By way of text, which is parsed to the nearest float.
+    return text.cast(pa.float64())
+
+
+def _plain(_name: str, array: Any, _row: int) -> Any:
+    """Decimals as text without an exponent."""
+    text = array.cast(_TEXT)
+    if _any(pc.match_substring(text, "E")):
+        return pa.array([None if value is None else f"{value:f}" for value in array.to_pylist()], _TEXT)
+    return text
+
+
+def _seconds(_name: str, array: Any, _row: int) -> Any:
+    numbers = array.view(pa.int64()).cast(pa.float64(), safe=False)
+    return pc.divide(numbers, float(_PER_SECOND[array.type.unit]))
+
+
+def _dates(name: str, array: Any, row: int) -> Any:
+    days = array.cast(pa.date32(), safe=False)
+    _check_calendar(name, days.view(pa.int32()), row, *_YEARS)
+    return days.cast(_TEXT)
+
+
+def _check_calendar(name: str, numbers: Any, row: int, first: int, last: int) -> None:
+    bounds = pc.min_max(numbers).as_py()
+    if bounds["min"] is not None and (bounds["min"] < first or bounds["max"] > last):
+        beyond = pc.or_(pc.less(numbers, first), pc.greater(numbers, last))
+        rules.out_of_calendar(name, row + 1 + _first(beyond))
+
+
+def _times(name: str, array: Any, row: int) -> Any:
+    unit = array.type.unit
+    numbers = array.view(pa.int32() if array.type.bit_width == 32 else pa.int64()).cast(pa.int64())
+    per = _PER_SECOND[unit]
+    bounds = pc.min_max(numbers).as_py()
+    if bounds["min"] is not None and (bounds["min"] < 0 or bounds["max"] >= per * rules.DAY_SECONDS):
+        beyond = pc.or_(pc.less(numbers, 0), pc.greater_equal(numbers, per * rules.DAY_SECONDS))
+        refuse(name, "a time outside 00:00:00 to 23:59:59.999999999", row=row + 1 + _first(beyond))
+    return _with_fractions(array, numbers, per, pa.time32("s"))
+
+
+def _timestamps(name: str, array: Any, row: int) -> Any:
+    numbers = array.view(pa.int64())
+    per = _PER_SECOND[array.type.unit]
+    first, last = _YEARS
+    least, most = first * rules.DAY_SECONDS * per, (last + 1) * rules.DAY_SECONDS * per - 1
+    if per < 10**9:  # nanoseconds hold the years 1677 to 2262 only
+        _check_calendar(name, numbers, row, least, most)
+    text = _with_fractions(numbers.view(pa.timestamp(array.type.unit)), numbers, per, pa.timestamp("s"))
+    if array.type.tz is not None:
+        text = pc.binary_join_element_wise(text, pa.scalar("+00:00", _TEXT), pa.scalar("", _TEXT))
+    return text
+
+
+def _with_fractions(array: Any, numbers: Any, per: int, seconds: Any) -> Any:
+    """As text, each value's fraction only where it has one: equal times are equal texts, and in order."""
+    if per == 1:
+        return array.cast(_TEXT)
+    fraction = pc.not_equal(numbers, pc.multiply(pc.divide(numbers, per), per))
+    whole = array.cast(seconds, safe=False).cast(_TEXT)
+    return pc.if_else(fraction, array.cast(_TEXT), whole) if _any(fraction) else whole

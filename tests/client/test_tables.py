@@ -1,0 +1,758 @@
+"""post_table: each type's rule, what is refused and where, and what an attempt may cost."""
+
+from __future__ import annotations
+
+import datetime as dt
+import decimal
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from airflow_provider_qcache.client import BodyNotRepeatable, InvalidTable, NoCacheAvailable, QClient
+from airflow_provider_qcache.client.checks import CsvCheck, JsonCheck
+from airflow_provider_qcache.client.tables import TableBody, is_table, source_of, table_upload
+from tests.client import faults
+from tests.client.tabular import FORMS, answered, in_form
+from tests.servers import free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+D = decimal.Decimal
+REPEATABLE = [form for form in FORMS if form != "RecordBatchReader"]
+NOON = dt.datetime(2024, 5, 6, 12, 0, tzinfo=dt.timezone(dt.timedelta(hours=2)))
+MIDNIGHT = NOON.replace(hour=0, tzinfo=None)
+
+
+def encoded(
+    table: Any, column_types: Mapping[str, str] | None = None, content_type: str = "text/csv"
+) -> bytes:
+    return b"".join(TableBody(source_of(table, column_types), content_type).pieces())
+
+
+def kinds(table: Any, column_types: Mapping[str, str] | None = None) -> dict[str, str | None]:
+    return {column.name: column.kind.header for column in source_of(table, column_types).columns}
+
+
+def array(values: list[Any], kind: pa.DataType) -> pa.Table:
+    return pa.table({"x": pa.array(values, kind)})
+
+
+def sql(query: str) -> Callable[[], duckdb.DuckDBPyRelation]:
+    """A relation, made by the test that needs it: duckdb complains of those that are left at the end."""
+    return lambda: duckdb.connect().sql(query)
+
+
+def made(table: Any) -> Any:
+    return table() if callable(table) else table
+
+
+def rows(values: list[Any]) -> list[dict[str, Any]]:
+    return [{"x": value} for value in values]
+
+
+REFUSED: dict[str, tuple[Any, int | None, str]] = {
+    # What: the table, the row and words of the error.
+    "binary": (array([b"a"], pa.binary()), None, "binary"),
+    "binary in dicts": (rows([b"a"]), 1, "bytes"),
+    "list": (array([[1]], pa.list_(pa.int64())), None, "list"),
+    "list in dicts": (rows([1, [1]]), 2, "list"),
+    "struct": (array([{"a": 1}], pa.struct({"a": pa.int64()})), None, "struct"),
+    "struct in dicts": (rows([None, {"a": 1}]), 2, "dict"),
+    "map": (array([[("a", 1)]], pa.map_(pa.string(), pa.int64())), None, "map"),
+    "polars Object": (pl.DataFrame({"x": pl.Series([object()], dtype=pl.Object)}), None, "binary"),
+    "object of dicts": (pd.DataFrame({"x": [{"a": 1}]}), None, "struct"),
+    "mixed object": (pd.DataFrame({"x": [1, "a"]}), None, "cannot be had as Arrow"),
+    "mixed in dicts": (rows([1, "a"]), 2, "a text, and a integer in row 1"),
+    "zoned and not": (rows([MIDNIGHT, None, NOON]), 3, "time zone"),
+    "pandas period": (pd.DataFrame({"x": pd.PeriodIndex(["2024-01"], freq="M")}), None, "period"),
+    "interval of duckdb": (sql("select interval 1 month as x"), None, "interval"),
+    "object int of 70 bits": (pd.DataFrame({"x": [1, 2**70]}), None, "too large"),
+    "int of 70 bits in dicts": (rows([1, 2**70]), 2, "column_types"),
+    "uint64": (array([1, None, 2**63], pa.uint64()), 3, "column_types"),
+    "hugeint of duckdb": (sql("select 9223372036854775808::hugeint as x"), 1, "column_types"),
+    "2**53+1, then a null": (array([1, 2**53 + 1, None], pa.int64()), 2, "null (row 3)"),
+    "a null, then -2**53-1": (array([None, 1, -(2**53) - 1], pa.int64()), 3, "null (row 1)"),
+    "2**53+1 and a null in dicts": (rows([2**53 + 1, None]), 1, "null (row 2)"),
+    "2**53+1 beside floats": (rows([2**53 + 1, 0.5]), 1, "beside floats"),
+    "decimal of 16 digits": (array([D("1.5"), D("12345678901234.56")], pa.decimal128(20, 2)), 2, "15"),
+    "decimal of 16 digits in dicts": (rows([D("1.5"), D("-12345678901234.56")]), 2, "15"),
+    "small decimal": (array([D("0.1234567890123456")], pa.decimal128(30, 20)), 1, "15"),
+    "infinite decimal": (rows([D("Infinity")]), 1, "Infinity"),
+    "float": (array([1.0, None, 1.797e308], pa.float64()), 3, "1.797e+308"),
+    "least float in dicts": (rows([float("inf"), -sys.float_info.max]), 2, "1.797"),
+    "NUL": (array(["a", "b\0c"], pa.string()), 2, "NUL"),
+    "NUL in a string view": (pl.DataFrame({"x": ["a", "b\0c"]}), 2, "NUL"),
+    "NUL in an enum": (pl.DataFrame({"x": ["a", "b\0c"]}, schema={"x": pl.Categorical}), 2, "NUL"),
+    "NUL in dicts": (rows(["a", "b\0c"]), 2, "NUL"),
+    "surrogate in dicts": (rows(["a", "\ud800"]), 2, "surrogate"),
+    "not UTF-8": (
+        pa.table({"x": pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff"], pa.binary()).buffers())}),
+        1,
+        "UTF-8",
+    ),
+    "year 10000": (array([0, 2_932_897], pa.date32()), 2, "years"),
+    "year 0": (array([-719_163], pa.date32()), 1, "years"),
+    "timestamp in year 10000": (array([0, 253_402_300_800], pa.timestamp("s")), 2, "years"),
+    "infinite timestamp": (sql("select 'infinity'::timestamp as x"), 1, "years"),
+    "UTC before year 1": (rows([dt.datetime.min.replace(tzinfo=NOON.tzinfo)]), 1, "years"),
+    "24:00": (sql("select time '24:00:00' as x"), 1, "00:00:00"),
+    "zoned time in dicts": (rows([NOON.timetz()]), 1, "time zone"),
+    "complex": (pd.DataFrame({"x": [1j]}), None, "complex128"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_a_node_cannot_hold_is_refused_by_column_and_row(what: str) -> None:
+    table, row, words = REFUSED[what]
+    with pytest.raises(InvalidTable) as refused:
+        encoded(made(table))
+    assert (refused.value.column, refused.value.row) == ("x", row)
+    assert "'x'" in str(refused.value)
+    assert words in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "what", ["NUL", "uint64", "float", "2**53+1, then a null", "NUL in dicts", "struct in dicts"]
+)
+def test_what_goes_as_json_is_refused_alike(what: str) -> None:
+    table, row, _ = REFUSED[what]
+    with pytest.raises(InvalidTable) as refused:
+        encoded(table, content_type="application/json")
+    assert (refused.value.column, refused.value.row) == ("x", row)
+
+
+def test_as_json_a_float32_is_its_own_digits() -> None:
+    assert (
+        encoded(array([0.1, None], pa.float32()), content_type="application/json")
+        == b'[{"x":0.1},{"x":null}]'
+    )
+
+
+def test_a_text_that_looks_like_an_escaped_nul_is_none() -> None:
+    table = pl.DataFrame({"x": ["\\u0000"]})
+    assert encoded(table, content_type="application/json") == b'[{"x":"\\\\u0000"}]'
+
+
+NAMES: dict[str, tuple[Any, str | None, str]] = {
+    "twice": (pa.table([[1], [2]], ["a", "a"]), "a", "more than once"),
+    "twice in pandas": (pd.DataFrame([[1, 2]], columns=["a", "a"]), "a", "Duplicate"),
+    "none": (pl.DataFrame({"": [1]}), "", "no name"),
+    "a NUL": (pa.table({"a\0": [1]}), "a\0", "NUL"),
+    "a NUL in dicts": ([{"a\0": 1}], "a\0", "NUL"),
+    "a number in dicts": ([{1: 1}], None, "text"),
+    "no columns": (pa.table({}), None, "no columns"),
+    "rows without columns": (pd.DataFrame(index=range(3)), None, "no columns"),
+    "no rows of dicts": ([], None, "no columns"),
+    "an index like a column": (
+        pd.DataFrame({"a": [1]}, index=pd.Index([1], name="a")),
+        None,
+        "already exists",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", NAMES)
+def test_names_that_no_table_can_have_are_refused(what: str) -> None:
+    table, column, words = NAMES[what]
+    with pytest.raises(InvalidTable, match=words) as refused:
+        source_of(table, None)
+    assert refused.value.column == column
+
+
+CONVERTED: dict[str, tuple[Any, str, list[str]]] = {
+    # What: the table, the type it is given in the header, and its fields in CSV.
+    "whole seconds have no fraction, others theirs": (
+        array([MIDNIGHT, MIDNIGHT.replace(microsecond=500_000), None], pa.timestamp("us")),
+        "string",
+        ["2024-05-06 00:00:00", "2024-05-06 00:00:00.500000", ""],
+    ),
+    "the same in dicts": (
+        rows([MIDNIGHT, MIDNIGHT.replace(microsecond=500_000), None]),
+        "string",
+        ["2024-05-06 00:00:00", "2024-05-06 00:00:00.500000", ""],
+    ),
+    "milliseconds": (
+        array([1, 1000], pa.timestamp("ms")),
+        "string", ["1970-01-01 00:00:00.001", "1970-01-01 00:00:01"],
+    ),
+    "before 1970": (
+        array([-1, -1000], pa.timestamp("ms")),
+        "string", ["1969-12-31 23:59:59.999", "1969-12-31 23:59:59"],
+    ),
+    "a zone becomes UTC": (
+        array([NOON], pa.timestamp("s", "Asia/Tokyo")),
+        "string", ["2024-05-06 10:00:00+00:00"],
+    ),
+    "a zone becomes UTC in dicts": (rows([NOON]), "string", ["2024-05-06 10:00:00+00:00"]),
+    "date64": (array([dt.date(2024, 5, 6)], pa.date64()), "string", ["2024-05-06"]),
+    "year 1": (rows([dt.date(1, 2, 3)]), "string", ["0001-02-03"]),
+    "times": (
+        array([dt.time(1, 2, 3), dt.time(1, 2, 3, 40)], pa.time64("us")),
+        "string", ["01:02:03", "01:02:03.000040"],
+    ),
+    "times in dicts": (
+        rows([dt.time(1, 2, 3), dt.time(1, 2, 3, 40)]),
+        "string", ["01:02:03", "01:02:03.000040"],
+    ),
+    "durations are seconds": (array([1_500_000, -1], pa.duration("us")), "float", ["1.5", "-0.000001"]),
+    "durations in dicts": (rows([dt.timedelta(seconds=1.5)]), "float", ["1.5"]),
+    "decimals are floats": (array([D("1.50"), D("0.10")], pa.decimal128(9, 2)), "float", ["1.5", "0.1"]),
+    "decimals with places are floats, whole or not": (rows([D("5.00"), D("6.00")]), "float", ["5.0", "6.0"]),
+    "decimals without places are integers": (array([D(5), None], pa.decimal128(38, 0)), "", ["5", ""]),
+    "decimals without places in dicts": (rows([D(5), None]), "", ["5", ""]),
+    "many zeros are no digits": (array([D("123.5" + 20 * "0")], pa.decimal256(40, 21)), "float", ["123.5"]),
+    "float32 in its own digits": (array([0.1], pa.float32()), "float", ["0.1"]),
+    "float16": (array([np.float16(0.5)], pa.float16()), "float", ["0.5"]),
+    "NaN is null": (array([float("nan"), 1.5, None], pa.float64()), "float", ["", "1.5", ""]),
+    "NaN in dicts is null": (rows([float("nan"), 1.5, None]), "float", ["", "1.5", ""]),
+    "NaN among texts is null": (rows([float("nan"), "a"]), "string", ["", "a"]),
+    "NaT is null": (rows([pd.NaT, MIDNIGHT]), "string", ["", "2024-05-06 00:00:00"]),
+    "infinities": (array([float("inf"), float("-inf")], pa.float64()), "float", ["inf", "-inf"]),
+    "integers beside floats": (rows([1, 0.5]), "float", ["1.0", "0.5"]),
+    "numpy's numbers": (rows([np.int64(1), np.float32(0.5)]), "float", ["1.0", "0.5"]),
+    "booleans": (array([True, None, False], pa.bool_()), "", ["true", "", "false"]),
+    "booleans in dicts": (rows([True, None, False]), "", ["true", "", "false"]),
+    "enum": (pd.DataFrame({"x": pd.Categorical(["b", None, "a"])}), "enum", ["b", "", "a"]),
+    "enum of polars": (pl.DataFrame({"x": ["b", None]}, schema={"x": pl.Enum(["b"])}), "enum", ["b", ""]),
+    "dictionary of numbers": (array([7, None, 7], pa.dictionary(pa.int8(), pa.int64())), "", ["7", "", "7"]),
+    "string view": (array(["007", ""], pa.string_view()), "string", ["007", ""]),
+    "an object column of texts": (
+        pd.DataFrame({"x": pd.Series(["007", None], dtype=object)}),
+        "string", ["007", ""],
+    ),
+    "an object column of decimals": (pd.DataFrame({"x": [D("1.5")]}), "float", ["1.5"]),
+    "a text with a CR": (rows(["a\rb"]), "string", ["a\rb"]),
+    "JSON of duckdb": (sql("""select '{"a": 1}'::json as x"""), "string", ['{"a": 1}']),
+    "a column of nulls": (rows([None, None]), "", ["", ""]),
+    "a null column": (pa.table({"x": pa.nulls(2)}), "", ["", ""]),
+}  # fmt: skip
+
+
+def fields_of(table: Any, column_types: Mapping[str, str] | None = None) -> list[str]:
+    """The lone column's fields; the quotes of every one say that a null is no blank line."""
+    import csv
+    import io
+
+    content = encoded(table, column_types).decode()
+    (header,), *records = csv.reader(io.StringIO(content, newline=""))
+    assert header == "x"
+    return [field for (field,) in records]
+
+
+@pytest.mark.parametrize("what", CONVERTED)
+def test_what_is_converted_is_written_by_its_rule(what: str) -> None:
+    given, header, fields = CONVERTED[what]
+    table = made(given)
+    assert kinds(table) == {"x": header or None}
+    assert fields_of(table) == fields
+
+
+AS_ASKED: list[tuple[Any, str, list[str]]] = [
+    (array([7, 2**63 + 1], pa.uint64()), "string", ["7", str(2**63 + 1)]),
+    (rows([7, 2**63 + 1]), "string", ["7", str(2**63 + 1)]),
+    (rows([7, 2**70]), "enum", ["7", str(2**70)]),
+    (array([2**53 + 1, None], pa.int64()), "float", ["9.007199254740992e+15", ""]),
+    (rows([2**53 + 1, None]), "float", ["9007199254740992.0", ""]),
+    (array(["1", "", None, "1.50"], pa.string()), "float", ["1", "", "", "1.5"]),
+    (rows(["1", "", None, "1.50"]), "float", ["1.0", "", "", "1.5"]),
+    (array([D("1234567890123456.78")], pa.decimal128(20, 2)), "string", ["1234567890123456.78"]),
+    (rows([D("1234567890123456.78")]), "string", ["1234567890123456.78"]),
+    (array([D("0.00000000010")], pa.decimal128(20, 11)), "string", ["0.00000000010"]),
+    (rows([D("0.00000000010")]), "string", ["0.00000000010"]),
+    (array([True, False], pa.bool_()), "string", ["true", "false"]),
+    (rows([True, False]), "string", ["true", "false"]),
+    (array([True, False], pa.bool_()), "float", ["1", "0"]),
+    (rows([True, False]), "float", ["1.0", "0.0"]),
+    (array([1.0, 1.5], pa.float64()), "string", ["1", "1.5"]),
+    (rows([1.0, 1.5]), "string", ["1", "1.5"]),
+    (pl.DataFrame({"x": ["b", "a"]}), "enum", ["b", "a"]),
+    (pd.DataFrame({"x": pd.Categorical(["b", "a"])}), "string", ["b", "a"]),
+    (rows([None, None]), "string", ["", ""]),
+    (pa.table({"x": pa.nulls(2)}), "string", ["", ""]),
+    (pa.table({"x": pa.nulls(2)}), "float", ["", ""]),
+    (rows([MIDNIGHT]), "enum", ["2024-05-06 00:00:00"]),
+    (array([10**6], pa.duration("us")), "string", ["1"]),
+    (rows([dt.timedelta(seconds=1)]), "string", ["1"]),
+]
+
+
+@pytest.mark.parametrize(("table", "wanted", "fields"), AS_ASKED)
+def test_column_types_come_before_the_schema(table: Any, wanted: str, fields: list[str]) -> None:
+    assert kinds(table, {"x": wanted}) == {"x": wanted}
+    assert fields_of(table, {"x": wanted}) == fields
+
+
+@pytest.mark.parametrize("make", [rows, lambda values: pl.DataFrame({"x": values})])
+def test_a_text_that_is_to_be_a_float_and_is_none_is_refused(make: Callable[[list[Any]], Any]) -> None:
+    """A node would answer 500, the old table gone."""
+    with pytest.raises(InvalidTable, match="'one' is no float") as refused:
+        encoded(make(["1", "one"]), {"x": "float"})
+    assert (refused.value.column, refused.value.row) == ("x", 2)
+
+
+@pytest.mark.parametrize("table", [rows([MIDNIGHT]), pd.DataFrame({"x": [MIDNIGHT]})])
+def test_a_timestamp_is_no_float(table: Any) -> None:
+    with pytest.raises(InvalidTable, match="'float' is nothing for"):
+        encoded(table, {"x": "float"})
+
+
+@pytest.mark.parametrize("table", [rows([1]), pl.DataFrame({"x": [1]})])
+def test_column_types_name_columns_and_types_that_exist(table: Any) -> None:
+    with pytest.raises(InvalidTable, match="names column 'y', which the table does not have"):
+        source_of(table, {"y": "string"})
+    with pytest.raises(InvalidTable, match="'int' for column 'x' is no type; enum, float, string are"):
+        source_of(table, {"x": "int"})
+
+
+INDEXES: dict[str, tuple[pd.DataFrame, list[str]]] = {
+    "none": (pd.DataFrame({"a": [1, 2]}), ["a"]),
+    "of a filter": (pd.DataFrame({"a": [0, 1, 2]}).query("a > 0"), ["a"]),
+    "named": (pd.DataFrame({"a": [1, 2]}, index=pd.Index(["x", "y"], name="k")), ["k", "a"]),
+    "a named range": (pd.DataFrame({"a": [1, 2]}, index=pd.RangeIndex(2, name="k")), ["k", "a"]),
+    "of a group_by": (
+        pd.DataFrame({"a": [1, 2], "b": ["x", "y"], "c": [3, 4]}).groupby(["a", "b"]).sum(),
+        ["a", "b", "c"],
+    ),
+    "partly named": (
+        pd.DataFrame({"a": [1, 2]}, index=pd.MultiIndex.from_tuples([(1, 2), (3, 4)], names=[None, "k"])),
+        ["k", "a"],
+    ),
+    "named by a number": (pd.DataFrame({0: [1, 2], 1: [3, 4]}), ["0", "1"]),
+}
+
+
+@pytest.mark.parametrize("what", INDEXES)
+def test_a_named_index_of_pandas_becomes_columns_and_another_goes(what: str) -> None:
+    frame, columns = INDEXES[what]
+    before = frame.copy()
+    assert list(kinds(frame)) == columns
+    assert encoded(frame).count(b"\n") == 3
+    pd.testing.assert_frame_equal(frame, before)
+
+
+def test_only_tables_are_tables() -> None:
+    for table in (
+        pd.DataFrame(),
+        pl.DataFrame(),
+        pa.table({}),
+        made(sql("select 1")),
+        [],
+        [{}],
+        ({"a": 1},),
+    ):
+        assert is_table(table)
+    for content in (b"a,b", "a,b", {"a": 1}, [b"a"], None, 1, iter([{"a": 1}]), pl.LazyFrame({"a": [1]})):
+        assert not is_table(content)
+        with pytest.raises(TypeError, match="is no table"):
+            source_of(content, None)
+    for column in (pd.Series([1]), pl.Series([1]), pa.chunked_array([[1]]), pa.array([1])):
+        with pytest.raises(TypeError, match="one column and no table"):
+            source_of(column, None)
+    with pytest.raises(InvalidTable, match="row 2 is int"):
+        source_of([{"a": 1}, 2], None)
+
+
+def test_a_key_that_a_dict_lacks_is_a_null_and_columns_come_as_they_are_met() -> None:
+    assert encoded([{"b": 1}, {"a": "x"}, {"b": 2, "c": None}]) == b"b,a,c\n1,,\r\n,x,\r\n2,,\r\n"
+
+
+TABLE = pa.table(
+    {
+        "zip": ["007", "12", None],
+        "city": pa.array(["a", "b", "a"]).dictionary_encode(),
+        "n": [1, 2, 3],
+        "x": [1.0, 2.0, None],
+        "yes": [True, None, False],
+        "at": pa.array([MIDNIGHT, None, MIDNIGHT], pa.timestamp("us")),
+    }
+)
+ROWS = [
+    {"zip": "007", "city": "a", "n": 1, "x": 1.0, "yes": True, "at": "2024-05-06 00:00:00"},
+    {"zip": "12", "city": "b", "n": 2, "x": 2.0, "yes": None, "at": None},
+    {"zip": None, "city": "a", "n": 3, "x": None, "yes": False, "at": "2024-05-06 00:00:00"},
+]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("compression", [None, "gzip"])
+def test_every_library_s_table_is_stored(client: QClient, form: str, compression: str | None) -> None:
+    stored = client.post_table("table", in_form(form, TABLE), compression=compression, check_row_count=True)
+    assert stored.rows == 3
+    assert answered(client, "table") == ROWS
+    assert answered(client, "table", {"where": ["==", "zip", "'007'"]}) == ROWS[:1]
+
+
+@pytest.mark.parametrize("form", REPEATABLE)
+def test_a_table_is_stored_on_several_nodes_and_nowhere_else(
+    client: QClient, nodes: list[str], form: str
+) -> None:
+    order = client.successors("copied")
+    for node in nodes:
+        with QClient([node]) as one:
+            one.post("copied", "old\n1\n")
+    stored = client.post_table(
+        "copied", in_form(form, TABLE), copies=2, evict_stale=True, check_row_count=True
+    )
+    assert (stored.node, stored.copies, stored.evicted) == (order[0], (order[1],), (order[2],))
+    for node in order[:2]:
+        with QClient([node], read_timeout=20) as one:
+            assert answered(one, "copied") == ROWS
+    with QClient([order[2]]) as one:
+        assert one.get("copied", {}) is None
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_each_attempt_gives_the_whole_table_or_is_the_only_one(form: str) -> None:
+    """An attempt that ended in the middle included, where nothing but a stream is left of it."""
+    body = TableBody(source_of(in_form(form, TABLE), None), "text/csv")
+    assert body.repeatable is (form != "RecordBatchReader")
+    if not body.repeatable:
+        assert encoded(TABLE) == b"".join(body.pieces())
+        return
+    first = body.pieces()
+    assert next(first).startswith(b"zip,")
+    next(first)
+    first.close()
+    assert b"".join(body.pieces()) == b"".join(body.pieces())
+    assert body.rows == 3
+
+
+def with_home(home: str, nodes: list[str]) -> tuple[QClient, str]:
+    """A client of one node more, and a key that is that node's."""
+    client = QClient([home, *nodes], read_timeout=20, deadline=60)
+    return client, next(key for key in map("key{}".format, range(1000)) if client.node_for_key(key) == home)
+
+
+def unreachable_home(nodes: list[str]) -> tuple[QClient, str]:
+    return with_home(f"http://127.0.0.1:{free_port()}", nodes)
+
+
+@pytest.mark.parametrize("form", REPEATABLE)
+def test_a_table_fails_over(nodes: list[str], form: str) -> None:
+    client, key = unreachable_home(nodes)
+    with client:
+        assert client.post_table(key, in_form(form, TABLE)).failed_over
+        assert answered(client, key) == ROWS
+
+
+def reset_in_the_middle(peer: faults.Peer) -> None:
+    peer.sock.recv(1000)
+    peer.reset()
+
+
+@pytest.mark.parametrize("form", REPEATABLE)
+def test_a_node_that_dies_within_a_table_gets_none_of_the_next_one_s(nodes: list[str], form: str) -> None:
+    """The next node is sent the whole table, encoded anew."""
+    table = pa.table({"n": range(100_000), "text": ["some text that is not so short"] * 100_000})
+    with faults.Node(faults.silent, before_reading=reset_in_the_middle) as dying:
+        client, key = with_home(dying.url, nodes)
+        with client:
+            stored = client.post_table(key, in_form(form, table), check_row_count=True)
+            assert (stored.failed_over, stored.rows) == (True, 100_000)
+            assert [attempt.node for attempt in stored.attempts] == [dying.url]
+            assert answered(client, key, {"select": [["sum", "n"]]}) == [{"n": sum(range(100_000))}]
+
+
+def test_a_stream_that_can_be_read_once_gets_one_attempt(nodes: list[str]) -> None:
+    client, key = unreachable_home(nodes)
+    with client:
+        with pytest.raises(BodyNotRepeatable):
+            client.post_table(key, TABLE.to_reader())
+        with pytest.raises(ValueError, match="can be read once only"):
+            client.post_table(key, TABLE.to_reader(), copies=2)
+
+
+def test_a_query_of_duckdb_leaves_its_connection_free(nodes: list[str]) -> None:
+    """Whether an attempt ended in the middle, the table was refused, or no node was there."""
+    connection = duckdb.connect()
+    query = (
+        "select case when n = 199999 then 'a' || chr(0) else 'a' end as x, {} as y from range(200000) as t(n)"
+    )
+    with QClient(nodes, read_timeout=20) as client, QClient(["http://127.0.0.1:1"]) as nobody:
+        for there, y, error in (
+            (client, "n", InvalidTable),
+            (client, "[n]", InvalidTable),
+            (nobody, "n", NoCacheAvailable),
+        ):
+            with pytest.raises(error) as raised:
+                there.post_table("query", connection.sql(query.format(y)))
+            assert connection.sql("select 1").fetchall() == [(1,)]
+            del raised
+        source = source_of(connection.sql("select n as x from range(200000) as t(n)"), None)
+        held = source.csv()
+        next(held)
+        assert sum(rows for _, rows in source.csv()) == 200_000
+        source.close()
+        assert connection.sql("select 1").fetchall() == [(1,)]
+
+
+@pytest.mark.parametrize("make", [lambda values: pa.table({"x": values}), rows])
+def test_a_bad_value_at_the_end_leaves_the_old_table(
+    client: QClient, make: Callable[[list[Any]], Any]
+) -> None:
+    client.post("kept", "x\n1\n")
+    with pytest.raises(InvalidTable) as refused:
+        client.post_table("kept", make(["text of some length"] * 200_000 + ["a\0b"]))
+    assert refused.value.row == 200_001
+    assert answered(client, "kept") == [{"x": 1}]
+    assert all(status.state == "alive" for status in client.node_status().values())
+
+
+def test_an_error_of_the_source_leaves_the_old_table(client: QClient) -> None:
+    client.post("kept", "x\n1\n")
+
+    def batches() -> Any:
+        yield from TABLE.to_batches()
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        client.post_table("kept", pa.RecordBatchReader.from_batches(TABLE.schema, batches()))
+    assert answered(client, "kept") == [{"x": 1}]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_lone_column_has_no_blank_lines(client: QClient, form: str) -> None:
+    """A node would skip them."""
+    for values in ([" ", None, "x", ""], [None, None, "\t"], [None, 1.5], [None, True], ["\n", "\r\n", " "]):
+        client.post_table("lone", in_form(form, pa.table({"x": values})), check_row_count=True)
+        assert [row["x"] for row in answered(client, "lone")] == [value or None for value in values]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_no_rows_are_a_table_with_its_columns(client: QClient, form: str) -> None:
+    if form == "dicts":
+        return  # it would have no columns: see NAMES
+    stored = client.post_table("empty", in_form(form, TABLE.slice(0, 0)), check_row_count=True)
+    assert stored.rows == 0
+    result = client.get("empty", {}, accept="text/csv")
+    assert result is not None
+    assert result.to_arrow().column_names == TABLE.column_names
+    assert answered(client, "empty", {"where": ["==", "zip", "'x'"]}) == []
+
+
+def test_no_rows_and_names_only_json_can_carry_are_refused(client: QClient) -> None:
+    client.post("kept", "x\n1\n")
+    with pytest.raises(InvalidTable, match="no rows"):
+        client.post_table("kept", pl.DataFrame({"é": []}))
+    assert answered(client, "kept") == [{"x": 1}]
+
+
+AWKWARD_NAMES = ["é", "a;b", "a=b", " a", "a ", 'a"b', "a\nb", "a\rb", "\ufeffa", "日本", "a\tb"]
+
+
+@pytest.mark.parametrize("name", AWKWARD_NAMES)
+@pytest.mark.parametrize("form", ["polars", "dicts"])
+def test_names_that_csv_or_headers_cannot_carry_go_as_json(client: QClient, name: str, form: str) -> None:
+    table = pa.table({name: ["007", "", None], "b": [1.0, 2.0, 3.0], "c": [1, 2, 3]})
+    client.post_table("named", in_form(form, table), check_row_count=True)
+    assert answered(client, "named", {"where": [">", "c", 1]}) == [
+        {name: "", "b": 2.0, "c": 2},
+        {name: None, "b": 3.0, "c": 3},
+    ]
+    with pytest.raises(InvalidTable, match="CSV and its headers cannot carry") as refused:
+        client.post_table("named", in_form(form, table), content_type="text/csv")
+    assert refused.value.column == name
+
+
+@pytest.mark.parametrize("form", ["polars", "dicts"])
+def test_names_with_commas_and_spaces_go_as_csv(client: QClient, form: str) -> None:
+    table = pa.table({"a, b": ["007"], "c'd": ["1"], "1": ["2"]})
+    upload = table_upload(in_form(form, table))
+    assert b"Content-Type: text/csv" in upload.headers
+    client.post_table("named", in_form(form, table))
+    assert answered(client, "named") == [{"a, b": "007", "c'd": "1", "1": "2"}]
+
+
+WIDE = 4000
+
+
+def wide(form: str) -> Any:
+    plain = {f"a_long_name_of_a_column_{number:05}": ["plain", None] for number in range(WIDE)}
+    misread = {
+        "digits": ["007", "8"],
+        "nulls": [None, None],
+        "yes": ["a", "true"],
+        "whole": [1.0, 2.0],
+        "half": [1.0, 1.5],
+        "int": [1, 2],
+        "empty": ["", ""],
+    }
+    kinds = {"nulls": pa.string()}
+    columns = {name: pa.array(values, kinds.get(name)) for name, values in (plain | misread).items()}
+    columns["enum"] = pa.array(["a", "b"]).dictionary_encode()
+    return in_form(form, pa.table(columns))
+
+
+@pytest.mark.parametrize("form", ["pyarrow", "polars", "dicts", "RecordBatchReader"])
+def test_a_head_that_would_be_too_long_names_what_a_node_would_misread(client: QClient, form: str) -> None:
+    """Other columns are left to the node's inference; what can be read once only goes as JSON."""
+    client.post_table("wide", wide(form), check_row_count=True)
+    misread = ["digits", "yes", "whole", "half", "int"]
+    first, second = answered(client, "wide", {"select": [*misread, "a_long_name_of_a_column_00000"]})
+    assert first == dict(zip(misread, ["007", "a", 1.0, 1.0, 1], strict=True)) | {
+        "a_long_name_of_a_column_00000": "plain"
+    }
+    assert [type(first[name]) for name in misread] == [str, str, float, float, int]
+    assert second["yes"] == "true"
+    no_kind = {b"nulls"} if form == "dicts" else set()
+    types = next(
+        (line for line in table_upload(wide(form)).headers.split(b"\r\n") if b"X-QCache-types" in line), None
+    )
+    if form == "RecordBatchReader":
+        assert types is None
+    else:
+        assert types is not None
+        named = {pair.split(b"=")[0] for pair in types.partition(b": ")[2].split(b";")}
+        enums = set() if form == "dicts" else {b"enum"}  # a dict has texts only
+        assert named == {b"digits", b"yes", b"whole", b"nulls", b"empty"} - no_kind | enums
+
+
+def test_too_many_types_for_a_head_go_as_json_unless_csv_is_asked_for() -> None:
+    columns = {f"a_long_name_of_a_column_{number:05}": ["007"] for number in range(WIDE)}
+    assert b"application/json" in table_upload(pl.DataFrame(columns)).headers
+    with pytest.raises(InvalidTable, match=f"the types of {WIDE} columns"):
+        table_upload(pl.DataFrame(columns), content_type="text/csv")
+
+
+@pytest.mark.parametrize("form", ["polars", "dicts"])
+def test_stand_in_columns_are_added(client: QClient, form: str) -> None:
+    table = in_form(form, TABLE)
+    client.post_table("stand-in", table, stand_in_columns={"one": 1, "copy": "n", "none": "'a b'", "n": 9})
+    assert answered(client, "stand-in", {"select": ["n", "one", "copy", "none"], "limit": 1}) == [
+        {"n": 1, "one": 1, "copy": 1, "none": "a b"}
+    ]
+    for bad, words in (
+        ("misspelled", "'misspelled', for 'copy', is no column"),
+        ("'Zürich'", "more than ASCII"),
+    ):
+        with pytest.raises(InvalidTable, match=words):
+            client.post_table("stand-in", table, stand_in_columns={"copy": bad})
+
+
+def test_headers_that_follow_from_the_table_are_not_given() -> None:
+    for name in ("X-QCache-types", "x-qcache-stand-in-columns", "Content-Type", "Content-Encoding"):
+        with pytest.raises(ValueError, match="follows from it: give"):
+            table_upload([{"a": 1}], headers={name: "a=string"})
+    with pytest.raises(ValueError, match="content_type='text/html'"):
+        table_upload([{"a": 1}], content_type="text/html")
+    with pytest.raises(ValueError, match="'gzip' streams"):
+        table_upload([{"a": 1}], compression="lz4")
+    assert b"X-Request: 7" in table_upload([{"a": 1}], headers={"X-Request": "7"}).headers
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("content_type", ["text/csv", "application/json"])
+def test_what_is_written_passes_the_checks_it_is_spared(form: str, content_type: str) -> None:
+    check = CsvCheck() if content_type == "text/csv" else JsonCheck()
+    table = pa.table({"a, b": ["x\r\ny", 'q"', None, "", ",", "é"] * 5000, "n": list(range(30_000))})
+    body = TableBody(source_of(in_form(form, table), None), content_type)
+    for piece in body.pieces():
+        check.feed(piece)
+    check.finish()
+    assert (check.rows, body.rows) == (30_000, 30_000)
+
+
+LONG = "x" * 100_000
+LARGE: dict[str, Callable[[], Any]] = {
+    "many rows": lambda: pa.table({"a": range(1_000_000), "b": ["some text"] * 1_000_000}),
+    "long texts": lambda: pa.table({"a": [LONG] * 500}),
+    "long texts in views": lambda: pl.DataFrame({"a": [LONG + str(number) for number in range(500)]}),
+    "long words of an enum": lambda: pa.table(
+        {"a": pa.array([LONG] * 500).dictionary_encode(), "n": range(500)}
+    ),
+    "long texts in dicts": lambda: [{"a": LONG}] * 500,
+    "many rows of dicts": lambda: [{"a": number, "b": "some text"} for number in range(500_000)],
+}
+
+
+@pytest.mark.parametrize("what", LARGE)
+@pytest.mark.parametrize("content_type", ["text/csv", "application/json"])
+def test_memory_is_bounded_by_bytes(what: str, content_type: str) -> None:
+    """Of 10 to 50 MB, 8 at most are written at a time, whatever the rows are like."""
+    table = LARGE[what]()
+    pool = pa.default_memory_pool()
+    body = TableBody(source_of(table, None), content_type)
+    before = pool.bytes_allocated()
+    most = total = 0
+    for piece in body.pieces():
+        total += len(piece)
+        most = max(most, len(piece), pool.bytes_allocated() - before)
+    assert total > 8e6
+    assert most < 8 << 20
+
+
+def test_long_columns_are_read_alike_in_all_their_chunks(client: QClient) -> None:
+    """A node infers types in chunks of rows; half of these hold nothing but nulls."""
+    half = 100_000
+    table = pa.table(
+        {
+            "yes": pa.array([None] * half + [True] * half),
+            "text": pa.array([None] * half + ["007"] * half),
+            "enum": pa.array([None] * half + ["a"] * half).dictionary_encode(),
+            "int": pa.array([None] * half + [7] * half),
+            "mixed": pa.array(["1"] * half + ["x"] * half),
+        }
+    )
+    client.post_table("long", table, check_row_count=True)
+    assert answered(client, "long", {"offset": half - 1, "limit": 2}) == [
+        {"yes": None, "text": None, "enum": None, "int": None, "mixed": "1"},
+        {"yes": True, "text": "007", "enum": "a", "int": 7.0, "mixed": "x"},
+    ]
+    for where in (["==", "yes", True], ["==", "text", "'007'"], ["==", "mixed", "'1'"]):
+        assert answered(client, "long", {"select": [["count"]], "where": where}) == [{"count": half}]
+
+
+def python(code: str) -> str:
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+HEAVY = "print(*sorted({'pyarrow', 'pandas', 'polars', 'duckdb', 'numpy'} & set(sys.modules)))"
+ENCODE = "list(TableBody(source_of({}, None), 'text/csv').pieces())"
+
+
+def test_libraries_are_loaded_by_what_needs_them() -> None:
+    """The client loads none, dicts need none, Arrow needs pyarrow, and nothing needs pandas or polars."""
+    start = "import sys; from airflow_provider_qcache.client.tables import TableBody, source_of\n"
+    assert python("import sys; import airflow_provider_qcache.client\n" + HEAVY).split() == []
+    dicts = ENCODE.format("[{'a': 'x', 'b': 1.5}]")
+    assert python(f"{start}{dicts}\n{HEAVY}").split() == []
+    arrow = ENCODE.format("table")
+    before = (
+        "import io, pyarrow.csv; table = pyarrow.csv.read_csv(io.BytesIO(b'a,b\\nx,1.5\\n'))\n"
+        "before = {*sys.modules} - {'pyarrow.compute'}\n"
+    )
+    since = HEAVY.replace("sys.modules", "{name.partition('.')[0] for name in {*sys.modules} - before}")
+    assert python(f"{start}{before}{arrow}\n{since}").split() == ["pyarrow"]
+
+
+def test_without_pyarrow_the_error_names_the_extra() -> None:
+    code = """
+import sys
+sys.modules["pyarrow"] = sys.modules["pandas"] = sys.modules["polars"] = None
+from airflow_provider_qcache.client import QClient
+from airflow_provider_qcache.client.results import QueryResult
+class Frame:
+    def __arrow_c_stream__(self, requested_schema=None): raise AssertionError
+result = QueryResult(b"[]", 0)
+with QClient(["http://127.0.0.1:1"]) as client:
+    store = lambda: client.post_table("key", Frame())
+    for call in (store, result.to_arrow, result.to_pandas, result.to_polars):
+        try: call()
+        except ImportError as error: print(error)
+"""
+    lines = python(code).splitlines()
+    assert len(lines) == 4
+    for line, extra in zip(lines, ["arrow", "arrow", "pandas", "polars"], strict=True):
+        assert f"install the extra {extra!r}" in line
