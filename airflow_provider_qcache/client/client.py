@@ -46,7 +46,7 @@ from airflow_provider_qcache.client.retry import Engine, Request, RequestRetry, 
 from airflow_provider_qcache.client.ring import Ring
 from airflow_provider_qcache.client.tables import table_upload
 from airflow_provider_qcache.client.transport import Failure, Limit, NodeTransport, TransportSettings
-from airflow_provider_qcache.client.upload import Upload, update_headers
+from airflow_provider_qcache.client.upload import Upload, update_headers, upload_of
 
 if TYPE_CHECKING:
     import threading
@@ -268,7 +268,7 @@ class QClient:
             the client.
         """
         self._begin(key)
-        upload = Upload(body_of(content), content_type, post_headers, compression)
+        upload = upload_of(content, content_type, post_headers, compression)
         return self._post(
             key,
             upload,
@@ -380,7 +380,7 @@ class QClient:
 
         def store(key: str, content: Content, turns: Mapping[str, threading.Lock]) -> StoreResult:
             self._begin(key)
-            upload = Upload(body_of(content), content_type, post_headers, compression)
+            upload = upload_of(content, content_type, post_headers, compression)
             return self._post(
                 key,
                 upload,

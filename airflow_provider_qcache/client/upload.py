@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import logging
 import zlib
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_qcache.client import encoding
-from airflow_provider_qcache.client.body import PIECE, Body, BytesBody
+from airflow_provider_qcache.client.body import PIECE, Body, BytesBody, body_of
 from airflow_provider_qcache.client.checks import (
     check_header,
     check_stand_ins,
@@ -223,6 +223,15 @@ class _Gunzip:
     def finish(self) -> None:
         if self._started and not self._member.eof:
             raise InvalidTable("the content's gzip ends in the middle")
+
+
+def upload_of(
+    content: Any, content_type: str, headers: Mapping[str, str] | None, compression: str | None
+) -> Upload:
+    """The Upload for any form of content. One that is an Upload already has all that the others tell."""
+    if isinstance(content, Upload):
+        return content
+    return Upload(body_of(content), content_type, headers, compression)
 
 
 def update_headers(fields: dict[str, str], further: Mapping[str, str]) -> None:
