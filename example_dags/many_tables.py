@@ -14,6 +14,7 @@ from datetime import timedelta
 
 import pendulum
 from airflow.providers.common.compat.sdk import DAG, task
+
 from airflow_provider_qcache.operators.qcache import QCacheDeleteOperator, QCachePostOperator
 
 SALES = {

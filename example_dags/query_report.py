@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pendulum
 from airflow.providers.common.compat.sdk import DAG, task
+
 from airflow_provider_qcache.operators.qcache import QCachePostOperator, QCacheQueryOperator
 
 REPORT = Path(tempfile.gettempdir()) / "qcache_example_report.csv"

@@ -14,12 +14,11 @@ from datetime import timedelta
 
 import pendulum
 from airflow.providers.common.compat.sdk import DAG
+
 from airflow_provider_qcache.operators.qcache import QCacheDeleteOperator
 
-KEPT_DAYS = 7
-EXPIRED = (
-    "{{ ((logical_date or dag_run.run_after) - macros.timedelta(days=params.kept_days)).strftime('%Y%m%d') }}"
-)
+DUE = "(dag_run.logical_date or dag_run.run_after)"
+A_WEEK_AGO = f"{{{{ ({DUE} - macros.timedelta(days=7)).strftime('%Y%m%d') }}}}"
 
 with DAG(
     "qcache_scheduled_invalidation",
@@ -27,8 +26,7 @@ with DAG(
     schedule="30 4 * * *",
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
-    params={"kept_days": KEPT_DAYS},
     default_args={"retries": 3, "retry_delay": timedelta(minutes=1)},
     tags=["qcache", "example"],
 ):
-    QCacheDeleteOperator(task_id="invalidate", keys=[f"sales_{EXPIRED}", f"visits_{EXPIRED}"])
+    QCacheDeleteOperator(task_id="invalidate", keys=[f"sales_{A_WEEK_AGO}", f"visits_{A_WEEK_AGO}"])

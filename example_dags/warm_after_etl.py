@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pendulum
 from airflow.providers.common.compat.sdk import DAG, Asset, task
+
 from airflow_provider_qcache.operators.qcache import QCachePostOperator
 
 WAREHOUSE = Path(tempfile.gettempdir()) / "qcache_example_warehouse.db"

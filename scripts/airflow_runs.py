@@ -113,7 +113,7 @@ class AirflowHome:
         log = self.path / "migrate.log"
         with self.start(["-m", "airflow", "db", "migrate"], log) as migrate:
             while migrate.poll() is None:
-                self.heed("")
+                self.heed("migrating the database")
                 time.sleep(_TICK)
         if migrate.returncode:
             raise AirflowFailed(f"airflow db migrate failed:\n{_end(log)}")
@@ -258,8 +258,8 @@ class Runner:
 
     def _answer(self) -> dict[str, Any]:
         while not select.select([self._answers], [], [], _TICK)[0]:
-            begun = _BEGIN.findall(self.printed())
-            self._heed(begun[-1][0] if begun else "")
+            begun = [name for name, _ in _BEGIN.findall(self.printed())]
+            self._heed(f"{begun[-1]}, task {len(begun)}" if begun else "loading the DAGs")
         line = self._answers.readline()
         if not line:
             raise AirflowFailed(f"the process that runs DAGs ended:\n{_end(self._log)}")

@@ -14,6 +14,7 @@ import signal
 import sqlite3
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from importlib.metadata import version
@@ -54,7 +55,9 @@ class Demo:
         """Note a signal instead of dying from it in the middle of something: `heed` raises it."""
 
         def note(number: int, _: object) -> None:
-            self.signal = number
+            if self.signal is None:
+                self.signal = number
+                os.write(1, b"\nInterrupted, ending ...\n")
 
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, note)
@@ -78,12 +81,12 @@ class Demo:
 
     @contextlib.contextmanager
     def step(self, name: str, intent: str) -> Iterator[list[str]]:
-        """One step; what is appended to the list is what came of it."""
+        """One step; what is appended to the list is what came of it, the first of it for the summary."""
         self.say(f"\n{name}: {intent}")
         began = time.monotonic()
         came: list[str] = []
         yield came
-        self.steps.append((name, "; ".join(came), time.monotonic() - began))
+        self.steps.append((name, came[0], time.monotonic() - began))
         for line in came:
             self.say(f"  {line}")
 
@@ -156,10 +159,14 @@ class Tour:
             self.keys = [result["key"] for result in stored]
             self.holder = next(result["node"] for result in stored if result["key"] == ALL_FLIGHTS)
             rows, size = (sum(result[what] for result in stored) for what in ("rows", "bytes"))
-            came.append(f"{len(stored)} tables, {rows:,} rows, {size / 1e6:.0f} MB of CSV")
             held = holders(self.nodes, self.keys)
-            on = ", ".join(f"{len(keys)} on {node}" for node, keys in held.items())
-            came.append(f"{on}: each is on {min(2, len(self.nodes))}")
+            copies = Counter(key for keys in held.values() for key in keys)
+            wanted = min(2, len(self.nodes))
+            check(set(copies.values()) == {wanted}, f"each table is on {wanted} nodes: {copies}")
+            came.append(
+                f"{len(stored)} tables, {rows:,} rows, {size / 1e6:.0f} MB of CSV, each on {wanted} nodes"
+            )
+            came.append(", ".join(f"{len(keys)} on {node}" for node, keys in held.items()))
 
     def query(self) -> None:
         """The answer of the cache is the database's."""
@@ -190,7 +197,9 @@ class Tour:
         """The node comes back."""
         with self.demo.step("node back", f"{self.holder} is started again") as came:
             cluster.restart(cluster.node_list.index(self.holder))
-            came.append(f"it answers, and holds {len(holders([self.holder], self.keys)[self.holder])} tables")
+            held = holders([self.holder], self.keys)[self.holder]
+            check(not held, f"a node that was killed comes back empty: {held}")
+            came.append("it answers, and is empty: tables live in a node's memory")
 
     def invalidate(self) -> None:
         """Every table is deleted from every node."""
@@ -217,7 +226,7 @@ def show(demo: Demo, given: list[str]) -> None:
             cluster.start()
             nodes = cluster.node_list
             demo.say(f"Three dev nodes are up: {', '.join(nodes)}")
-        demo.say(f"Airflow {version('apache-airflow')} gets a home of its own ...")
+        demo.say(f"Airflow {version('apache-airflow')} is being made ready, in a home of its own ...")
         home = stack.enter_context(AirflowHome(sys.executable, demo.heed))
         database = home.path / "flights.db"
         connection = {"conn_type": "qcache", "extra": {"nodes": nodes}}
@@ -244,7 +253,7 @@ def main() -> int:
     try:
         show(demo, os.environ.get("QCACHE_NODES", "").replace(",", " ").split())
     except Interrupted:
-        print("\nInterrupted: nothing is left running.")
+        print("Nothing is left running.")
         return 128 + (demo.signal or signal.SIGINT)
     except (DemoFailed, AirflowFailed) as error:
         print(f"\nThe demo failed: {error}", file=sys.stderr)

@@ -79,6 +79,16 @@ def literal(text: str) -> Any:
         raise ValueError(f"neither JSON nor a Python literal: {error}") from error
 
 
+def is_remote(path: Any) -> bool:
+    """Whether a path is ObjectStoragePath or like it; some versions of it are pathlib's too, some are not."""
+    return hasattr(type(path), "fs")  # not the path itself, which would connect
+
+
+def is_path(value: Any) -> bool:
+    """Whether a value is a path as an object."""
+    return isinstance(value, os.PathLike) or is_remote(value)
+
+
 def _held(name: str, value: Any, wanted: str) -> Any:
     """The value, or what it holds where a template made it a string."""
     if not isinstance(value, str):
@@ -124,7 +134,7 @@ def keys(name: str, value: Any) -> list[str]:
 
 def flag(name: str, value: Any) -> bool:
     """True or False; a template's string may say so."""
-    found = _held(name, value.capitalize() if isinstance(value, str) else value, "True or False")
+    found = {"true": True, "false": False}.get(value.lower()) if isinstance(value, str) else value
     if not isinstance(found, bool):
         raise refused(name, value, "True or False")
     return found
@@ -160,7 +170,7 @@ def path(name: str, value: Any) -> Any:
     """A local path or a URL of ObjectStoragePath, or either as an object."""
     if isinstance(value, str):
         return text(name, value)
-    if isinstance(value, os.PathLike) or hasattr(value, "fs"):
+    if is_path(value):
         return value
     raise refused(name, value, "a local path or the URL of an ObjectStoragePath")
 

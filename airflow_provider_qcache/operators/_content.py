@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from airflow_provider_qcache.operators._arguments import CSV, JSON, is_nothing, shown
+from airflow_provider_qcache.operators._arguments import CSV, JSON, is_nothing, is_path, is_remote, shown
 from airflow_provider_qcache.operators._wrapped import TableContent
 
 _PIECE: Final = 128 * 1024
@@ -44,7 +44,7 @@ def table_of(name: str, value: Any, content_type: str | None, *, functions: bool
     """
     if isinstance(value, bytes | bytearray | memoryview | str):
         return Table(value, content_type or CSV, in_memory=True)
-    if isinstance(value, os.PathLike) or hasattr(value, "fs"):
+    if is_path(value):
         return table_at(value, content_type)
     if isinstance(value, Sequence):
         if (content_type or JSON).partition(";")[0] != JSON:
@@ -85,7 +85,7 @@ def path_of(value: Any) -> Any:
     """A pathlib.Path for a local path or ``file:`` URL, an ObjectStoragePath for any other URL."""
     from airflow_provider_qcache.compat import ObjectStoragePath  # noqa: PLC0415  # it loads fsspec
 
-    if isinstance(value, str | os.PathLike) and not isinstance(value, ObjectStoragePath):
+    if not is_remote(value):
         text = os.fspath(value)
         if "://" not in text:
             return Path(text)
@@ -99,7 +99,7 @@ def table_at(path: Any, content_type: str | None) -> Table:
     """The table in a file, which is opened anew for every attempt and never read whole."""
     found = path_of(path)
     named = JSON if str(found).endswith(".json") else CSV
-    body = found if isinstance(found, Path) else _reader(found)
+    body = _reader(found) if is_remote(found) else found
     return Table(body, content_type or named, in_memory=False)
 
 
@@ -157,7 +157,7 @@ def checked_content(name: str, value: Any) -> TableContent:
     table = content.value
     if isinstance(table, list) and not all(isinstance(row, Mapping) for row in table):
         raise ValueError(f"{name}: a list whose items are not all dicts; {FORMS} is wanted")
-    forms = (bytes, bytearray, memoryview, str, Sequence, os.PathLike)
-    if is_nothing(table) or not (isinstance(table, forms) or hasattr(table, "fs")):
+    sized = isinstance(table, bytes | bytearray | memoryview | str | Sequence)
+    if is_nothing(table) or not (sized or is_path(table)):
         raise ValueError(f"{name}={shown(table)}: {FORMS} is wanted, and not empty")
     return content

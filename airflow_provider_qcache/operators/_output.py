@@ -7,15 +7,16 @@ import json
 import os
 import secrets
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_qcache.compat import AirflowFailException
+from airflow_provider_qcache.operators._arguments import is_remote
 from airflow_provider_qcache.operators._content import path_of
 from airflow_provider_qcache.operators._failures import permanent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 MAX_XCOM_ROWS: Final = 10_000
 """Rows that a query puts into XCom at most."""
@@ -70,10 +71,10 @@ def publish(body: bytes, target: Any) -> None:
     path = path_of(target)
     # One name for each try: two tasks that write the same target do not write the same spool.
     spool = f".{path.name}.{secrets.token_hex(8)}.part"
-    if isinstance(path, Path):
-        _publish_file(body, path, path.with_name(spool))
-    else:
+    if is_remote(path):
         _publish_object(body, path, path.parent / spool)
+    else:
+        _publish_file(body, path, path.with_name(spool))
 
 
 def _publish_file(body: bytes, path: Path, spool: Path) -> None:

@@ -8,11 +8,11 @@ hash at every parse. Wrapped, each is passed on as it is and shown in a few word
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from airflow_provider_qcache.compat import ResolveMixin, XComArg
+from airflow_provider_qcache.operators._arguments import is_path
 
 
 class TableContent(ResolveMixin):
@@ -54,7 +54,7 @@ class TableContent(ResolveMixin):
             return f"{len(value):,} characters"
         if isinstance(value, bytes | bytearray | memoryview):
             return f"{len(value):,} bytes"
-        if isinstance(value, os.PathLike) or hasattr(value, "fs"):
+        if is_path(value):
             return str(value)
         if isinstance(value, Sequence):
             return f"{len(value):,} rows"

@@ -233,7 +233,7 @@ class QCachePostOperator(QCacheOperator):
             raise ValueError("compression='lz4' is for a table in memory; 'gzip' is for one that streams too")
 
     def _told(self, stored: StoreResult, *, copies: int, require_home: bool) -> dict[str, Any]:
-        rows = "rows not counted" if stored.rows is None else f"{stored.rows:,} rows"
+        rows = "rows not counted" if stored.rows is None else _rows(stored.rows)
         said = f"Stored table {stored.key!r} on {stored.node}: "
         said += f"{rows}, {stored.bytes:,} bytes, {stored.seconds:.2f} s"
         result = {
@@ -405,7 +405,7 @@ class QCacheQueryOperator(QCacheOperator):
         self._push_unsliced_length(context, result.unsliced_result_len)
         key = given["key"]
         found = f"{'Loaded and queried' if loaded else 'Queried'} table {key!r} on {_shown_node(result.node)}"
-        found += f": {result.unsliced_result_len:,} rows before offset and limit"
+        found += f": {_rows(result.unsliced_result_len)} before offset and limit"
         if given["output_path"] is not None:
             publish(result.content, given["output_path"])
             self.log.info(
@@ -458,6 +458,10 @@ class QCacheQueryOperator(QCacheOperator):
         ti = context.get("ti")
         if ti is not None and self.do_xcom_push:
             ti.xcom_push(key=UNSLICED_LENGTH, value=length)
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row{'s' if count != 1 else ''}"
 
 
 def _shown_node(node: str) -> str:
@@ -573,7 +577,7 @@ class QCacheDeleteOperator(QCacheOperator):
         for error in errors.values():
             if ends_the_task(error):
                 others = len(errors) - 1
-                raise fail_for_good(error, f"; {others} more keys failed" if others else "") from error
+                raise fail_for_good(error, f"\nMore keys that failed: {others}" if others else "") from error
         if len(errors) == 1 and len(report.failed) == 1:
             raise next(iter(errors.values()))
         if errors:

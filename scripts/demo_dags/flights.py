@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pendulum
 from airflow.providers.common.compat.sdk import DAG, Asset, task
+
 from airflow_provider_qcache.operators.qcache import (
     QCacheDeleteOperator,
     QCachePostOperator,

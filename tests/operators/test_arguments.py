@@ -1,0 +1,178 @@
+"""Bad arguments: an error that names the argument, when the DAG is parsed where they are known then."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from airflow_provider_qcache.client import InvalidKey, InvalidTable, RequestRetry
+from airflow_provider_qcache.client.checks import check_key, check_types
+from airflow_provider_qcache.compat import AirflowFailException
+from airflow_provider_qcache.operators import _arguments as rules
+from airflow_provider_qcache.operators.qcache import (
+    QCacheDeleteOperator,
+    QCachePostOperator,
+    QCacheQueryOperator,
+)
+
+
+def post(**arguments):
+    return QCachePostOperator(task_id="post", **{"key": "k", "content": "a\n1\n", **arguments})
+
+
+def query(**arguments):
+    return QCacheQueryOperator(task_id="query", **{"key": "k", "query": {}, **arguments})
+
+
+def delete(**arguments):
+    return QCacheDeleteOperator(task_id="delete", **arguments)
+
+
+WRONG = [
+    (post, {"key": "a b"}, "key='a b'"),
+    (post, {"key": ""}, "key=''"),
+    (post, {"key": None}, "key=None"),
+    (post, {"key": 20240501}, "key=20240501"),
+    (post, {"content": None}, "exactly one of content, source_path and python_callable is wanted, not none"),
+    (post, {"source_path": "x.csv"}, "not content and source_path"),
+    (post, {"content": ""}, "content=''"),
+    (post, {"content": []}, r"content=\[\]"),
+    (post, {"content": ["a"]}, "content: a list whose items are not all dicts"),
+    (post, {"content": {"a": 1}}, "content=.*a list of dicts"),
+    (post, {"content": 1}, "content=1"),
+    (post, {"content": None, "source_path": ""}, "source_path=''"),
+    (post, {"content": None, "source_path": 1}, "source_path=1"),
+    (post, {"content": None, "python_callable": "load"}, "python_callable='load'"),
+    (post, {"op_args": [1]}, "op_args"),
+    (post, {"content": None, "python_callable": len, "op_args": 1}, "op_args=1"),
+    (post, {"content": None, "python_callable": len, "op_kwargs": {1: 1}}, "op_kwargs="),
+    (post, {"content_type": "text/html"}, "content_type='text/html'.*'text/csv' or 'application/json'"),
+    (post, {"content": [{"a": 1}], "content_type": "text/csv"}, "content_type='text/csv'"),
+    (post, {"column_types": {"a": "int"}}, r"column_types\['a'\]='int'.*'string' or 'enum' or 'float'"),
+    (post, {"column_types": {"a;b": "enum"}}, "column_types.*'a;b'"),
+    (post, {"column_types": {"größe": "enum"}}, "column_types.*'größe'"),
+    (post, {"column_types": "a=enum"}, "column_types='a=enum'"),
+    (post, {"column_types": {"a": "enum"}, "content": [{"a": 1}]}, "column_types.*application/json"),
+    (post, {"column_types": {"a": "enum"}, "headers": {"X-QCache-types": "a=enum"}}, "headers.*column_types"),
+    (post, {"stand_in_columns": {"a": ""}}, r"stand_in_columns\['a'\]=''"),
+    (post, {"stand_in_columns": {"a": "'x;y'"}}, r"stand_in_columns\['a'\]="),
+    (post, {"headers": "Authorization: secret"}, "headers: a dict"),
+    (post, {"headers": {"A": None}}, r"headers\['A'\]"),
+    (post, {"headers": {"content-type": "text/csv"}}, "headers.*content_type"),
+    (post, {"compression": "zip"}, "compression='zip'.*'gzip' or 'lz4'"),
+    (post, {"compression": "lz4", "content": None, "source_path": "x"}, "compression='lz4'"),
+    (post, {"copies": 0}, "copies=0"),
+    (post, {"copies": True}, "copies=True"),
+    (post, {"evict_stale": "maybe"}, "evict_stale='maybe'"),
+    (post, {"require_home": None}, "require_home=None"),
+    (post, {"check_row_count": 1}, "check_row_count=1"),
+    (post, {"request_retry": {"waits": 1}}, "request_retry: 'waits' is no field.*wait_initial"),
+    (post, {"request_retry": 3}, "request_retry=3"),
+    (post, {"qcache_conn_id": ""}, "qcache_conn_id=''"),
+    (query, {"query": None}, "query=None"),
+    (query, {"query": "select"}, "query='select'"),
+    (query, {"query": "[1]"}, r"query='\[1\]'"),
+    (query, {"query": {"where": object}}, "query=.*not JSON"),
+    (query, {"accept": "csv"}, "accept='csv'"),
+    (query, {"accept": "text/csv"}, "accept='text/csv' is for output_path"),
+    (query, {"output_path": "x", "result_processor": len}, "result_processor"),
+    (query, {"result_processor": 1}, "result_processor=1"),
+    (query, {"load_kwargs": {"a": 1}}, "load_kwargs"),
+    (query, {"on_miss": "ignore"}, "on_miss='ignore'.*'fail' or 'skip' or 'return_none'"),
+    (delete, {}, "exactly one of key and keys is wanted, not none"),
+    (delete, {"key": "a", "keys": ["b"]}, "not key and keys"),
+    (delete, {"key": ["a"]}, "key="),
+    (delete, {"keys": []}, r"keys=\[\]"),
+    (delete, {"keys": "a"}, "keys='a'"),
+    (delete, {"keys": "__import__('os')"}, "keys="),
+    (delete, {"keys": {"a": 1}}, "keys="),
+    (delete, {"keys": ["a", "b c"]}, r"keys\[1\]='b c'"),
+    (delete, {"keys": ["a", 1]}, r"keys\[1\]=1"),
+    (delete, {"key": "a", "all_nodes": "some"}, "all_nodes='some'"),
+    (delete, {"key": "a", "on_unreachable": "skip"}, "on_unreachable='skip'"),
+]
+
+CASES = [f"{make.__name__} {arguments!r}" for make, arguments, _ in WRONG]
+
+
+@pytest.mark.parametrize(("make", "arguments", "said"), WRONG, ids=CASES)
+def test_a_wrong_argument_is_named_when_the_dag_is_parsed(make, arguments, said):
+    with pytest.raises(ValueError, match=said):
+        make(**arguments)
+
+
+@pytest.mark.parametrize(("make", "arguments", "said"), WRONG, ids=CASES)
+def test_a_mapped_one_fails_the_task_for_good(make, arguments, said):
+    """What comes from another task is not known before; the same rules then end the task."""
+    task = make(**arguments, _airflow_from_mapped=True)
+    with pytest.raises(AirflowFailException, match=said):
+        task.execute({})
+
+
+@pytest.mark.parametrize(
+    ("make", "arguments"),
+    [
+        (post, {"key": "{{ ds }}", "copies": "{{ n }}", "evict_stale": "{% if x %}True{% endif %}"}),
+        (post, {"content": None, "source_path": "{{ path }}", "column_types": {"a": "{{ kind }}"}}),
+        (query, {"query": "{{ query }}", "output_path": "{{ path }}"}),
+        (query, {"query": {"where": "{{ where }}"}}),
+        (query, {"query": "queries/{{ ds }}.json"}),
+        (query, {"query": "query.json"}),
+        (delete, {"keys": "{{ keys }}"}),
+        (delete, {"keys": ["a", "{{ b c }}"]}),
+    ],
+)
+def test_what_a_template_gives_is_not_guessed(make, arguments):
+    make(**arguments)
+
+
+def test_headers_are_in_no_message():
+    """They may be credentials."""
+    for headers in ("{'Authorization': 'secret'", {"Authorization": ["secret"]}, ["secret"]):
+        with pytest.raises(ValueError, match="headers") as caught:
+            post(headers=headers)
+        assert "secret" not in str(caught.value)
+
+
+@given(st.one_of(st.text(max_size=5), st.text("aZ09_-", max_size=5), st.binary(max_size=3), st.integers()))
+@example("a\n")
+@example("ａ")
+def test_a_key_is_one_to_the_operators_where_it_is_one_to_the_client(key):
+    """The rule is written twice, so that a DAG file does not load the client."""
+    try:
+        check_key(key)
+    except InvalidKey:
+        with pytest.raises(ValueError, match="key="):
+            rules.key("key", key)
+    else:
+        assert rules.key("key", key) == key
+
+
+def test_the_types_are_those_the_client_knows():
+    for kind in (*rules.COLUMN_TYPES, "int"):
+        try:
+            check_types(f"a={kind}", ("a",))
+        except InvalidTable:
+            assert kind not in rules.COLUMN_TYPES
+        else:
+            assert kind in rules.COLUMN_TYPES
+
+
+def test_the_fields_of_request_retry_are_its_own():
+    assert tuple(field.name for field in dataclasses.fields(RequestRetry)) == rules.REQUEST_RETRY_FIELDS
+
+
+@given(st.lists(st.text("abc09_-", min_size=1), min_size=1))
+def test_keys_survive_a_template(keys):
+    """str() is what a template makes of a list."""
+    assert rules.keys("keys", str(keys)) == list(dict.fromkeys(keys))
+
+
+@given(
+    st.dictionaries(st.text(), st.recursive(st.integers() | st.text() | st.booleans() | st.none(), st.lists))
+)
+def test_a_query_survives_a_template(query):
+    assert rules.query("query", str(query)) == query

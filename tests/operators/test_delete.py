@@ -1,0 +1,123 @@
+"""What a delete from a task leaves on the nodes, and what it returns."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from airflow_provider_qcache.client import AuthenticationFailed, NoCacheAvailable
+from airflow_provider_qcache.compat import AirflowFailException
+from airflow_provider_qcache.operators.errors import NodesUnreachable
+from airflow_provider_qcache.operators.qcache import QCacheDeleteOperator
+from tests.client.faults import Node, closed_port, status_only
+from tests.operators.conftest import connect
+
+KEYS = ["delete_a", "delete_b", "delete_c"]
+
+
+def delete(**arguments):
+    task = QCacheDeleteOperator(task_id="delete", **arguments)
+    task.render_template_fields({"keys": KEYS, "ds": "a"})
+    return task.execute({})
+
+
+@pytest.fixture
+def stored(nodes):
+    """Every key on every node."""
+    for key in KEYS:
+        for i in range(3):
+            assert nodes.ask(i, "POST", key, b"a\n1\n").status == 201
+    return nodes
+
+
+def left(nodes):
+    nodes.all_up()
+    return {key: nodes.holding(key) for key in KEYS if nodes.holding(key)}
+
+
+def test_a_key_leaves_every_node(stored, told):
+    result = json.loads(json.dumps(delete(key="delete_{{ ds }}")))
+    assert result == {"delete_a": dict.fromkeys(stored.urls, "confirmed")}
+    assert left(stored) == dict.fromkeys(KEYS[1:], stored.urls)
+    assert told() == [("INFO", "Deleted table 'delete_a': 3 confirmed")]
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [KEYS, tuple(KEYS), [*KEYS, KEYS[0]], json.dumps(KEYS), str(KEYS), "{{ keys }}", "{{ keys | tojson }}"],
+    ids=["list", "tuple", "repeated", "JSON", "Python", "template", "template of JSON"],
+)
+def test_keys_are_a_list_or_a_string_that_holds_one(stored, keys, told):
+    assert delete(keys=keys) == {key: dict.fromkeys(stored.urls, "confirmed") for key in KEYS}
+    assert left(stored) == {}
+    assert told() == [("INFO", "Deleted 3 tables: 9 confirmed")]
+
+
+def test_one_node_is_asked_on_demand(stored):
+    result = delete(keys=KEYS, all_nodes=False)
+    for key, outcomes in result.items():
+        ((node, outcome),) = outcomes.items()
+        assert outcome == "confirmed"
+        assert stored.holding(key) == [url for url in stored.urls if url != node]
+
+
+def test_one_node_is_the_next_where_the_first_is_gone(stored):
+    home = next(iter(delete(key=KEYS[0], all_nodes=False)[KEYS[0]]))
+    stored.kill(stored.urls.index(home))
+    outcomes = delete(key=KEYS[0], all_nodes=False)[KEYS[0]]
+    assert outcomes.pop(home) == "gone"
+    assert list(outcomes.values()) == ["confirmed"]
+
+
+def test_a_node_whose_process_is_gone_is_no_failure(stored):
+    stored.kill(1)
+    result = delete(keys=KEYS)
+    for outcomes in result.values():
+        assert outcomes == {url: "gone" if url == stored.urls[1] else "confirmed" for url in stored.urls}
+    assert left(stored) == {}
+
+
+def test_a_silent_node_fails_the_task_after_every_key_and_node_was_tried(stored):
+    stored.pause(1)
+    with pytest.raises(NodesUnreachable, match="3 of 3 keys") as caught:
+        delete(keys=KEYS)
+    assert caught.value.transient
+    assert stored.urls[1] in str(caught.value)
+    assert caught.value.outcomes == {
+        key: {url: "unreachable" if url == stored.urls[1] else "confirmed" for url in stored.urls}
+        for key in KEYS
+    }
+    assert set(map(tuple, left(stored).values())) <= {(stored.urls[1],)}
+
+
+def test_a_silent_node_may_be_ignored(stored, told):
+    stored.pause(1)
+    result = delete(keys=KEYS, on_unreachable="ignore")
+    assert all(outcomes[stored.urls[1]] == "unreachable" for outcomes in result.values())
+    ((level, said),) = told()
+    assert level == "WARNING"
+    assert said == f"Deleted 3 tables: 6 confirmed, 3 unreachable; tables may be left on {stored.urls[1]}"
+
+
+def test_no_node_at_all_is_retryable_or_ignored(monkeypatch):
+    dead = [f"http://127.0.0.1:{closed_port()}" for _ in range(2)]
+    connect(monkeypatch, dead, wait_for_nodes=False)
+    assert delete(key="a") == {"a": dict.fromkeys(dead, "gone")}
+    with pytest.raises(NoCacheAvailable):
+        delete(key="a", all_nodes=False)
+    assert delete(key="a", all_nodes=False, on_unreachable="ignore") == {
+        "a": dict.fromkeys(dead, "unreachable")
+    }
+
+
+@pytest.mark.parametrize("on_unreachable", ["fail", "ignore"])
+def test_refused_credentials_fail_for_good_after_every_node_was_tried(stored, monkeypatch, on_unreachable):
+    with Node(status_only(401)) as guarded:
+        connect(monkeypatch, [guarded.url, *stored.urls])
+        with pytest.raises(
+            AirflowFailException, match=r"AuthenticationFailed(.|\n)*More keys that failed: 2$"
+        ) as caught:
+            delete(keys=KEYS, on_unreachable=on_unreachable)
+    assert isinstance(caught.value.__cause__, AuthenticationFailed)
+    assert left(stored) == {}

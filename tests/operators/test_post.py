@@ -1,0 +1,244 @@
+"""What a store from a task leaves on the nodes, and what it returns."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_qcache.client import InvalidTable
+from airflow_provider_qcache.compat import AirflowFailException
+from airflow_provider_qcache.operators.errors import StoredOnFailover
+from airflow_provider_qcache.operators.qcache import QCachePostOperator
+
+CSV = "zip,n\n00501,1\n02139,2\n"
+ROWS = [{"zip": 501, "n": 1}, {"zip": 2139, "n": 2}]
+
+
+def post(**arguments):
+    """Make a task of these arguments, render it and run it."""
+    task = QCachePostOperator(task_id="post", **{"key": "zips", **arguments})
+    task.render_template_fields({"ds": "2024-05-01"})
+    return task.execute({})
+
+
+def pieces():
+    """A fresh iterator at each call."""
+    return iter([CSV[:7].encode(), CSV[7:].encode()])
+
+
+class TestForms:
+    @pytest.mark.parametrize(
+        "content",
+        [CSV, CSV.encode(), bytearray(CSV.encode()), ROWS, tuple(ROWS)],
+        ids=lambda c: type(c).__name__,
+    )
+    def test_content(self, reader, content):
+        result = post(content=content)
+        assert reader("zips") == ROWS
+        assert result["rows"] == 2
+
+    @pytest.mark.parametrize("as_path", [str, Path, lambda path: f"file://{path}"])
+    def test_a_local_file(self, reader, tmp_path, as_path):
+        (tmp_path / "zips.csv").write_text(CSV)
+        result = post(source_path=as_path(tmp_path / "zips.csv"))
+        assert reader("zips") == ROWS
+        assert result["bytes"] == len(CSV)
+
+    @pytest.mark.parametrize("as_path", [str, lambda path: path])
+    def test_an_object(self, reader, remote, as_path):
+        (remote / "zips.csv").write_bytes(CSV.encode())
+        post(source_path=as_path(remote / "zips.csv"))
+        assert reader("zips") == ROWS
+
+    @pytest.mark.parametrize("form", ["local", "remote"])
+    def test_a_json_file_is_json_by_its_name(self, reader, tmp_path, remote, form):
+        path = {"local": tmp_path, "remote": remote}[form] / "zips.json"
+        path.write_bytes(json.dumps(ROWS).encode())
+        post(source_path=str(path))
+        assert reader("zips") == ROWS
+
+    @pytest.mark.parametrize("returned", [CSV, CSV.encode(), ROWS, pieces], ids=lambda r: type(r).__name__)
+    def test_what_a_callable_returns(self, reader, returned):
+        post(python_callable=lambda: returned)
+        assert reader("zips") == ROWS
+
+    def test_a_path_that_a_callable_returns(self, reader, tmp_path, remote):
+        for path in (tmp_path / "zips.csv", remote / "zips.csv"):
+            path.write_bytes(CSV.encode())
+            post(key="from_path", python_callable=lambda path=path: path)
+            assert reader("from_path") == ROWS
+
+    def test_a_callable_gets_its_arguments_rendered(self, reader):
+        def table(day, *, count):
+            return [{"day": day, "n": n} for n in range(count)]
+
+        post(python_callable=table, op_args=["{{ ds }}"], op_kwargs={"count": 2})
+        assert reader("zips") == [{"day": "2024-05-01", "n": 0}, {"day": "2024-05-01", "n": 1}]
+
+    def test_an_object_is_opened_anew_for_the_next_node(self, nodes, reader, remote):
+        """A store that fails over sends the whole table again."""
+        (remote / "zips.csv").write_bytes(CSV.encode())
+        home = post(content=CSV)["home_node"]
+        nodes.kill(nodes.urls.index(home))
+        assert post(source_path=str(remote / "zips.csv"))["failed_over"]
+        assert reader("zips") == ROWS
+
+    def test_a_large_object_is_never_whole_in_memory(self, nodes, monkeypatch, remote):
+        """Files are read in pieces: the reader is asked for no more than one at a time."""
+        line = "a" * 99 + "\n"
+        (remote / "large.csv").write_bytes(("name\n" + line * 100_000).encode())
+        asked = []
+        opened = type(remote).open
+
+        def open_(self, *arguments, **options):
+            file = opened(self, *arguments, **options)
+            read = file.read
+            monkeypatch.setattr(file, "read", lambda size=-1: asked.append(size) or read(size), raising=False)
+            return file
+
+        monkeypatch.setattr(type(remote), "open", open_)
+        assert post(source_path=str(remote / "large.csv"))["rows"] == 100_000
+        assert len(asked) > 10
+        assert 0 < min(asked) <= max(asked) <= 1 << 20
+
+
+class TestArguments:
+    def test_types_and_stand_ins(self, reader):
+        post(content=CSV, column_types={"zip": "string"}, stand_in_columns={"country": "'US'", "m": 3})
+        assert reader("zips")[0]["zip"] == "00501"
+
+    def test_headers_and_compression(self, reader):
+        post(content=gzip.compress(CSV.encode()), headers={"Content-Encoding": "gzip"})
+        assert reader("zips") == ROWS
+        for compression in ("gzip", "lz4"):
+            assert post(key=compression, content=CSV, compression=compression)["bytes"] == len(CSV)
+            assert reader(compression) == ROWS
+
+    def test_copies(self, nodes):
+        result = post(content=CSV, copies=2)
+        assert sorted([result["node"], *result["copies"]]) == sorted(nodes.holding("zips"))
+        assert len(nodes.holding("zips")) == 2
+        assert result["failed_copies"] == {}
+
+    @pytest.mark.parametrize("evict_stale", [True, False])
+    def test_stale_copies_are_evicted_unless_told_otherwise(self, nodes, evict_stale):
+        for i in range(3):
+            nodes.ask(i, "POST", "zips", b"a\nold\n")
+        post(content=CSV, **({} if evict_stale else {"evict_stale": False}))
+        assert len(nodes.holding("zips")) == (1 if evict_stale else 3)
+
+    def test_row_count(self, reader):
+        assert post(content=CSV, check_row_count=True)["rows"] == 2
+
+
+class TestResult:
+    def test_is_json_with_the_store_s_outcome(self, nodes):
+        result = json.loads(json.dumps(post(content=CSV)))
+        assert result.pop("seconds") < 5
+        node = result["node"]
+        assert node in nodes.urls
+        assert result == {
+            "key": "zips",
+            "node": node,
+            "home_node": node,
+            "failed_over": False,
+            "may_hold_old": [],
+            "bytes": len(CSV),
+            "rows": 2,
+            "attempts": [],
+        }
+
+    def test_one_line_tells_it(self, nodes, told):
+        result = post(content=CSV)
+        ((level, said),) = told()
+        assert level == "INFO"
+        assert said.startswith(f"Stored table 'zips' on {result['node']}: 2 rows, {len(CSV)} bytes, ")
+
+    def test_a_failover_is_a_success_with_a_warning(self, nodes, told):
+        home = post(content=CSV)["node"]
+        nodes.kill(nodes.urls.index(home))
+        result = post(content=CSV)
+        assert result["failed_over"]
+        assert result["home_node"] == home != result["node"]
+        assert result["attempts"][0]["node"] == home
+        assert result["attempts"][0]["outcome"] == "connection refused"
+        level, said = told()[-1]
+        assert level == "WARNING"
+        assert said.endswith(f"; its home {home} was down")
+
+    def test_require_home_stores_and_then_fails_transiently(self, nodes):
+        home = post(content=CSV)["node"]
+        nodes.kill(nodes.urls.index(home))
+        with pytest.raises(StoredOnFailover, match="zips") as caught:
+            post(content=CSV, require_home=True)
+        assert not isinstance(caught.value, AirflowFailException)
+        assert caught.value.transient
+        nodes.all_up()
+        assert [caught.value.result["node"]] == nodes.holding("zips")
+
+    def test_a_node_that_may_hold_an_older_table_is_named(self, nodes):
+        home = post(content=CSV)["node"]
+        other = next(i for i, url in enumerate(nodes.urls) if url != home)
+        nodes.pause(other)
+        assert post(content=CSV)["may_hold_old"] == [nodes.urls[other]]
+
+
+class TestInvalidTable:
+    BAD = "a,b\n1,2,3\n"
+
+    def test_written_in_the_dag_fails_for_good_and_leaves_the_old_table(self, reader):
+        post(content=CSV)
+        with pytest.raises(AirflowFailException, match="InvalidTable") as caught:
+            post(content=self.BAD)
+        assert isinstance(caught.value.__cause__, InvalidTable)
+        assert reader("zips") == ROWS
+
+    def test_from_a_file_or_a_callable_may_be_whole_at_the_next_try(self, reader, tmp_path):
+        post(content=CSV)
+        (tmp_path / "bad.csv").write_text(self.BAD)
+        for source in ({"source_path": tmp_path / "bad.csv"}, {"python_callable": lambda: self.BAD}):
+            with pytest.raises(InvalidTable):
+                post(**source)
+        assert reader("zips") == ROWS
+
+    def test_a_value_that_json_has_not_is_named(self, nodes):
+        with pytest.raises(InvalidTable, match="row 2, column 'n'") as caught:
+            post(python_callable=lambda: [{"n": 1}, {"n": object}])
+        assert (caught.value.row, caught.value.column) == (2, "n")
+
+    def test_a_missing_file_is_retryable(self, nodes, tmp_path):
+        with pytest.raises(FileNotFoundError):
+            post(source_path=tmp_path / "not_yet.csv")
+
+    def test_a_callable_s_own_error_is_its_own(self, nodes):
+        def broken():
+            raise ValueError("mine")
+
+        with pytest.raises(ValueError, match="mine") as caught:
+            post(python_callable=broken)
+        assert caught.type is ValueError
+
+    @pytest.mark.parametrize(
+        ("returned", "said"),
+        [
+            (None, "NoneType is no table"),
+            (iter([b"a\n"]), "can be read once only"),
+            ({"a": 1}, "dict is no table"),
+        ],
+    )
+    def test_a_callable_that_returns_no_table_fails_for_good(self, nodes, returned, said):
+        with pytest.raises(AirflowFailException, match=said):
+            post(python_callable=partial(lambda value: value, returned))
+
+    def test_types_for_json_fail_for_good(self, nodes):
+        """A node would take them and not heed them."""
+        with pytest.raises(AirflowFailException, match="column_types"):
+            post(python_callable=lambda: ROWS, column_types={"zip": "string"})
+
+    def test_lz4_for_what_streams_fails_for_good(self, nodes):
+        with pytest.raises(AirflowFailException, match="lz4"):
+            post(python_callable=lambda: pieces, compression="lz4")
