@@ -1,4 +1,4 @@
-"""A real PostgreSQL to test against: Debian's packages, started on a loopback port in a directory of its own."""
+"""A real PostgreSQL to test against: Debian's packages, on a loopback port and in a directory of its own."""
 
 from __future__ import annotations
 
@@ -58,16 +58,20 @@ class Postgres:
         log = self._directory / "log"
         with log.open("wb") as printed:
             made = self._run(
-                [programs / "initdb", "-D", data, "-U", self.user, "-A", "trust", "-E", "UTF8"]
-                + ["--locale=C", "--no-sync"],
+                [
+                    *(programs / "initdb", "-D", data, "-U", self.user, "-A", "trust"),
+                    *("-E", "UTF8", "--locale=C", "--no-sync"),
+                ],
                 printed,
             )
             if made.wait(START_TIMEOUT) != 0:
                 self._fail(log)
             # -F: no fsync; what it holds is thrown away.
             self._process = self._run(
-                [programs / "postgres", "-D", data, "-k", "", "-p", str(self.port), "-F"]
-                + ["-c", "listen_addresses=127.0.0.1", *self._options],
+                [
+                    *(programs / "postgres", "-D", data, "-k", "", "-p", str(self.port), "-F"),
+                    *("-c", "listen_addresses=127.0.0.1", *self._options),
+                ],
                 printed,
             )
         end = time.monotonic() + START_TIMEOUT

@@ -5,9 +5,6 @@ from __future__ import annotations
 import string
 from typing import TYPE_CHECKING, Final
 
-from airflow_provider_qcache.client.checks import check_key
-from airflow_provider_qcache.client.errors import InvalidKey, InvalidTable
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -45,11 +42,15 @@ class KeyPattern:
         for name in self.columns:
             if name not in names:
                 raise ValueError(
-                    f"key={key!r}: {{{name}}} is missing, a column of {_SAID}; its partitions would share a key"
+                    f"key={key!r}: {{{name}}} is missing, a column of {_SAID}; partitions would share a key"
                 )
 
     def key(self, values: Sequence[str]) -> str:
         """The key of a partition; InvalidKey where a value has no place in one."""
+        # Here, since the client is not loaded where a DAG is parsed.
+        from airflow_provider_qcache.client.checks import check_key  # noqa: PLC0415
+        from airflow_provider_qcache.client.errors import InvalidKey  # noqa: PLC0415
+
         key = self._pattern.format_map(dict(zip(self.columns, values, strict=True)))
         try:
             check_key(key)
@@ -80,6 +81,8 @@ class Keys:
             InvalidTable: a value is null.
             InvalidKey: a value has no place in a key, or another partition has the same.
         """
+        from airflow_provider_qcache.client.errors import InvalidKey, InvalidTable  # noqa: PLC0415  # as above
+
         present: list[str] = []
         for column, value in zip(self._pattern.columns, values, strict=True):
             if value is None:

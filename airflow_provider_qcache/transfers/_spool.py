@@ -16,7 +16,7 @@ HELD: Final = 16 << 20
 """Bytes that wait in memory before they are written, of all tables together."""
 
 _EACH: Final = 96
-"""What a waiting piece takes beside its bytes, about: its object and its place in a list (CPython, 64 bits)."""
+"""What a waiting piece takes beside its bytes, about: its object and its place in a list (64 bits)."""
 
 _CHAIN: Final = struct.Struct("<QQ")
 """Before every segment: where the table's previous segment is, and its length; 0, 0 before the first."""
@@ -46,10 +46,8 @@ class SpooledTable:
         piece = bytearray(self.head)
         for start, length in self._segments():
             end = start + length
-            while start < end:
-                read = self._spool.read(start, min(PIECE, end - start))
-                start += len(read)
-                piece += read
+            for at in range(start, end, PIECE):
+                piece += self._spool.read(at, min(PIECE, end - at))
                 if len(piece) >= PIECE:
                     yield bytes(piece)
                     piece.clear()
@@ -102,6 +100,8 @@ class Spool:
         self._waiting: list[SpooledTable] = []
         self._file = tempfile.TemporaryFile(prefix="qcache-", buffering=1 << 20)  # noqa: SIM115  # close()
         self._end = 0
+        self.rows = 0
+        """Of all tables."""
 
     def __enter__(self) -> Self:
         return self
@@ -123,6 +123,7 @@ class Spool:
             self._waiting.append(table)
         table.waiting.append(piece)
         table.rows += rows
+        self.rows += rows
         self._held += len(piece) + _EACH
         if self._held > self._most:
             self.flush()
@@ -138,5 +139,8 @@ class Spool:
         self._file.flush()
 
     def read(self, start: int, length: int) -> bytes:
-        """Bytes of the file."""
-        return os.pread(self._file.fileno(), length, start)
+        """Bytes of the file. Raises OSError where they are not there: the disk is at fault."""
+        read = os.pread(self._file.fileno(), length, start)
+        if len(read) != length:
+            raise OSError(f"of {length} bytes of a temporary file only {len(read)} could be read")
+        return read
