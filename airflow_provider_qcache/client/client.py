@@ -781,12 +781,14 @@ class QClient:
             _Payload("DELETE", f"/dataset/{key}"),
             wait_for_nodes=False,
         )
+        started = self._clock.now()
         try:
             self._engine.run(request, span)
         except OperationCancelled:
             raise
         except (NoCacheAvailable, TooManyConsecutiveErrors) as error:
-            gone = self._pool.is_gone(node)
+            # A refusal from before does not count: the node may have come back, and been stored to, since.
+            gone = self._pool.is_gone(node, since=started)
             return (DeleteOutcome.GONE if gone else DeleteOutcome.UNREACHABLE), error
         except QClientException as error:
             return DeleteOutcome.UNREACHABLE, error

@@ -64,14 +64,15 @@ def new_counters() -> dict[str, int]:
 
 
 class _Node:
-    __slots__ = ("due_at", "epoch", "failures", "gone", "last_error", "state")
+    __slots__ = ("due_at", "epoch", "failures", "last_error", "refused_at", "state")
 
     def __init__(self) -> None:
         self.state = NodeState.ALIVE
         self.epoch = 0
         self.failures = 0
         self.due_at = 0.0
-        self.gone = False
+        self.refused_at: float | None = None
+        """When the node refused a connection, if that is the last thing it did."""
         self.last_error: str | None = None
 
 
@@ -117,7 +118,7 @@ class NodePool:
                 return False
             known.state = NodeState.FAILING
             known.epoch += 1
-            known.gone = gone
+            known.refused_at = self._clock.now() if gone else None
             known.last_error = error
             self._back_off(known)
             self.failing |= {node}
@@ -168,12 +169,12 @@ class NodePool:
                 known.state = NodeState.ALIVE
                 known.epoch += 1
                 known.failures = 0
-                known.gone = False
+                known.refused_at = None
                 self.failing -= {node}
                 self.statistics[node]["resurrections"] += 1
             else:
                 known.state = NodeState.FAILING
-                known.gone = gone
+                known.refused_at = self._clock.now() if gone else None
                 known.last_error = error
                 self._back_off(known)
                 self.statistics[node]["retry_error"] += 1
@@ -198,9 +199,10 @@ class NodePool:
             taken, self.statistics = self.statistics, defaultdict(new_counters)
         return taken
 
-    def is_gone(self, node: str) -> bool:
-        """Whether the last thing a failing node did was to refuse the connection."""
-        return self._nodes[node].gone
+    def is_gone(self, node: str, since: float = float("-inf")) -> bool:
+        """Whether the last thing a failing node did was to refuse the connection, at ``since`` or later."""
+        refused_at = self._nodes[node].refused_at
+        return refused_at is not None and refused_at >= since
 
     def last_error(self, node: str) -> str | None:
         """The last thing that made a node fail, or a probe of it."""
@@ -214,7 +216,7 @@ class NodePool:
                 node: NodeStatus(
                     node=shown(node),
                     state=known.state,
-                    gone=known.gone,
+                    gone=known.refused_at is not None,
                     failures=known.failures,
                     last_error=known.last_error,
                     probe_in=max(0.0, known.due_at - now) if known.state is NodeState.FAILING else None,

@@ -74,6 +74,9 @@ COUNTERS: Final = {
 }
 """qclient's counter for each outcome; every other counts as unknown_error, and CANCELLED as nothing."""
 
+MET_ON_A_LIVING_NODE: Final = frozenset({Outcome.UNAUTHORIZED, Outcome.CERTIFICATE_REJECTED})
+"""What asking for the status meets on a node that is up: a caller is to meet it too, and be told."""
+
 
 def action_for(kind: Kind, outcome: Outcome) -> Action:
     """What follows an outcome that is no answer."""

@@ -6,6 +6,7 @@ import threading
 from typing import TYPE_CHECKING, Final
 
 from airflow_provider_qcache.client.errors import Outcome
+from airflow_provider_qcache.client.outcome import MET_ON_A_LIVING_NODE
 from airflow_provider_qcache.client.transport import Failure
 
 if TYPE_CHECKING:
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
     from airflow_provider_qcache.client.nodes import NodePool
 
 _SLICE: Final = 0.05
-
-_ANSWERS: Final = frozenset({Outcome.UNAUTHORIZED, Outcome.CERTIFICATE_REJECTED})
-"""What a probe meets on a node that is up: a caller is to meet it too, and be told."""
 
 
 class Prober:
@@ -73,7 +71,7 @@ class Prober:
         except Failure as failure:
             if failure.outcome is Outcome.CANCELLED:
                 self._pool.abandon_probe(node, ticket)
-            elif failure.outcome in _ANSWERS:
+            elif failure.outcome in MET_ON_A_LIVING_NODE:
                 self._pool.end_probe(node, ticket, None)
             else:
                 self._pool.end_probe(

@@ -37,7 +37,15 @@ from airflow_provider_qcache.client.errors import (
     forget_traceback,
     shown,
 )
-from airflow_provider_qcache.client.outcome import COUNTERS, Action, Judgement, Kind, action_for, judge
+from airflow_provider_qcache.client.outcome import (
+    COUNTERS,
+    MET_ON_A_LIVING_NODE,
+    Action,
+    Judgement,
+    Kind,
+    action_for,
+    judge,
+)
 from airflow_provider_qcache.client.transport import Cancelled, Failure
 
 if TYPE_CHECKING:
@@ -202,12 +210,23 @@ class _Run:
         self.suspects: dict[str, int] = {}
         self.fresh = False
         self.unknown: tuple[str, ...] = ()
+        self.gone: tuple[str, ...] = ()
+        """The nodes before the chosen one that are taken for gone: they refused somebody at some time."""
+        self.seen_gone: set[str] = set()
+        """Those that refused this operation a connection."""
         self._wait = 0.0
 
     # What tenacity asks.
 
     def once(self) -> Done:
         """One request that counts, if it fails."""
+        while True:
+            done = self._ask()
+            if done is not None:
+                return done
+
+    def _ask(self) -> Done | None:
+        """One request; None where its answer is worth nothing, since a node before this one is back."""
         self._check()
         if self.busy is not None:
             self._await_status(self.busy)
@@ -233,10 +252,12 @@ class _Run:
             )
             return self._failed(node, ticket, met, action, None)
         judged = judge(self.request.kind, answer)
-        if judged.action is Action.RETURN:
-            return Done(node, answer, tuple(self.attempts), self.unknown)
-        if judged.action is Action.MISS:
-            return Done(node, None, tuple(self.attempts), self.unknown)
+        if judged.action is Action.RETURN or judged.action is Action.MISS:
+            missed = judged.action is Action.MISS
+            says_nothing_is_left = missed or self.request.kind is Kind.DELETE
+            if says_nothing_is_left and self.gone and self._any_is_back():
+                return None
+            return Done(node, None if missed else answer, tuple(self.attempts), self.unknown)
         cause = UnexpectedServerResponse(judged.detail, status=answer.status) if judged.detail else None
         phase = Phase.HEAD if answer.status != 200 else Phase.BODY
         met = self._attempt(node, started, phase, judged.outcome, answer.status, cause)
@@ -311,15 +332,68 @@ class _Run:
             # A busy node's status was just answered to this operation, whatever others met there meanwhile.
             if stay is not None and (stay not in failing or stay == self.busy):
                 return stay
+            if not failing:
+                self.unknown = self.gone = ()
+                return self.request.nodes[0]
             silent: list[str] = []
+            gone: list[str] = []
             for node in self.request.nodes:
                 if node not in failing:
-                    self.unknown = tuple(silent)
+                    self.unknown, self.gone = tuple(silent), tuple(gone)
                     return node
-                if not pool.is_gone(node):
-                    silent.append(node)
+                (gone if pool.is_gone(node) else silent).append(node)
             self._await_a_node(waits)
             waits += 1
+
+    def _any_is_back(self) -> bool:
+        """Ask the nodes before this one that are taken for gone: what they had is, but they may be back.
+
+        Those that are silent now are unknown; those that refused this operation itself are not asked again.
+        """
+        silent = []
+        for node in self.gone:
+            if node in self.seen_gone:
+                continue
+            met = self._ask_one_taken_for_gone(node)
+            if met is None:
+                return True
+            if met is not Outcome.REFUSED:
+                silent.append(node)
+        if silent:
+            self.unknown = tuple(node for node in self.request.nodes if node in {*self.unknown, *silent})
+        return False
+
+    def _ask_one_taken_for_gone(self, node: str) -> Outcome | None:
+        """What asking for its status met, or None where it answers and so is alive again."""
+        engine = self.engine
+        pool = engine.pool
+        while (ticket := pool.begin_probe(node)) is None:
+            if node not in pool.failing:
+                return None
+            # Somebody else's probe may have met what it met before this operation began.
+            engine.wire.await_probes((node,), self.deadline, self._check_cancelled)
+            if self._left() <= 0:
+                return Outcome.DEADLINE
+        try:
+            engine.wire.status(node, self.span)
+        except Failure as failure:
+            if failure.outcome is Outcome.REFUSED:
+                self.seen_gone.add(node)
+                pool.abandon_probe(node, ticket)  # it stays what it was
+            elif failure.outcome is Outcome.CANCELLED:
+                pool.abandon_probe(node, ticket)
+                self._check_cancelled()
+            elif failure.outcome in MET_ON_A_LIVING_NODE:
+                pool.end_probe(node, ticket, None)
+                return None
+            else:
+                pool.end_probe(node, ticket, f"status: {failure.outcome}: {failure}")
+            return failure.outcome
+        except BaseException:
+            pool.abandon_probe(node, ticket)
+            raise
+        pool.end_probe(node, ticket, None)
+        return None
 
     def _await_a_node(self, waits: int) -> None:
         """No node is left: have them probed and wait for the first that answers."""
@@ -334,6 +408,7 @@ class _Run:
                 )
         engine.wire.probe(nodes)
         engine.wire.await_probes(nodes, self.deadline, self._check_cancelled)
+        self._check_cancelled()
         if any(node not in engine.pool.failing for node in nodes):
             return
         if self._left() <= 0:
@@ -430,6 +505,8 @@ class _Run:
             raise self._deadline_exceeded() from met.cause
         if action is Action.RAISE:
             raise self._permanent(node, met, judged, answer) from met.cause
+        if met.outcome is Outcome.REFUSED:
+            self.seen_gone.add(node)
         if action is Action.NEXT_NODE:
             engine.pool.fail(node, ticket, str(met), gone=met.outcome is Outcome.REFUSED)
             self.stay = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -21,14 +22,6 @@ JSON: Final = "application/json"
 COLUMN_TYPES: Final = ("string", "enum", "float")
 """What X-QCache-types can name (QCache 0.9.3, DatasetHandler.dtypes)."""
 
-REQUEST_RETRY_FIELDS: Final = (
-    "consecutive_error_count_limit",
-    "wait_initial",
-    "wait_max",
-    "wait_for_nodes",
-)
-"""RequestRetry's, whose module loads tenacity."""
-
 _KEY: Final = re.compile(r"[A-Za-z0-9_-]+").fullmatch
 _TEMPLATE: Final = re.compile(r"\{\{|\{%|\{#")
 _SHOWN: Final = 200
@@ -38,6 +31,11 @@ def shown(value: Any) -> str:
     """A value for an error message, cut where it is long."""
     text = repr(value)
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things, for people: '1 row', '20,000 rows'."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def refused(name: str, value: Any, wanted: str) -> ValueError:
@@ -243,18 +241,35 @@ def stand_in_columns(name: str, value: Any) -> dict[str, str]:
     return {column: str(source) for column, source in found.items()}
 
 
+def _seconds(name: str, value: Any) -> Any:
+    found = _held(name, value, "a number of seconds, 0 or more,")
+    number = isinstance(found, int | float) and not isinstance(found, bool)
+    if not number or not 0 <= found < math.inf:
+        raise refused(name, value, "a number of seconds, 0 or more,")
+    return found
+
+
+REQUEST_RETRY: Final[Mapping[str, Rule]] = {
+    "consecutive_error_count_limit": optional(count),
+    "wait_initial": _seconds,
+    "wait_max": _seconds,
+    "wait_for_nodes": flag,
+}
+"""RequestRetry's fields, whose module loads tenacity."""
+
+
 def request_retry(name: str, value: Any) -> Any:
     """A RequestRetry, or a dict of its fields."""
-    wanted = f"a RequestRetry or a dict of its fields ({', '.join(REQUEST_RETRY_FIELDS)})"
+    wanted = f"a RequestRetry or a dict of its fields ({', '.join(REQUEST_RETRY)})"
     if type(value).__name__ == "RequestRetry":
         return value
     found = _held(name, value, wanted)
     if not isinstance(found, Mapping):
         raise refused(name, value, wanted)
     for field in found:
-        if field not in REQUEST_RETRY_FIELDS:
-            raise ValueError(f"{name}: {field!r} is no field of it; {', '.join(REQUEST_RETRY_FIELDS)} are")
-    return dict(found)
+        if field not in REQUEST_RETRY:
+            raise ValueError(f"{name}: {field!r} is no field of it; {', '.join(REQUEST_RETRY)} are")
+    return {field: REQUEST_RETRY[field](f"{name}[{field!r}]", given) for field, given in found.items()}
 
 
 def names_json_file(value: Any) -> bool:

@@ -116,11 +116,7 @@ class QCacheOperator(BaseOperator):
         jinja_env: Any,
         seen_oids: set[int],
     ) -> None:
-        """Render as Airflow does, but no functions, and with a note of what rendered to nothing.
-
-        Airflow 3 calls a function that is a template field, and 2.11 leaves the template in place where it
-        renders to nothing.
-        """
+        """Render as Airflow does, but leave functions, which it would call, and note what gave nothing."""
         if parent is not self:
             super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
             return
@@ -133,7 +129,7 @@ class QCacheOperator(BaseOperator):
                 continue
             rendered = getattr(self, name)
             value = rendered.value if isinstance(rendered, TableContent) else rendered
-            if rendered is given or rules.is_nothing(value):
+            if rules.is_nothing(value):
                 setattr(self, name, RenderedToNothing(given))
 
     # The run.
@@ -143,7 +139,8 @@ class QCacheOperator(BaseOperator):
         """The hook, for the time of the block; what can never succeed leaves it as AirflowFailException."""
         from airflow_provider_qcache.hooks.qcache import QCacheHook  # noqa: PLC0415  # it loads requests
 
-        hook = self._hook = QCacheHook(given["qcache_conn_id"], request_retry=given["request_retry"])
+        with permanent(ValueError):
+            hook = self._hook = QCacheHook(given["qcache_conn_id"], request_retry=given["request_retry"])
         try:
             with permanent(ValueError):
                 hook.get_conn()

@@ -1,8 +1,8 @@
 """Values that Airflow is to leave alone: neither rendered by Jinja, nor called, nor shown at length.
 
-Airflow renders what ``template_fields`` names, sets dependencies from it and shows it. A table goes through
-Jinja at 3 ms a row, a callable is called (3.x) or shown with its address (2.11), which changes the DAG's
-hash at every parse. Wrapped, each is passed on as it is and shown in a few words.
+Airflow renders what ``template_fields`` names, sets dependencies from it and shows it. A table of 100,000
+rows was with Jinja for 264 s; a function is called, and 2.11 shows it with its address, which is another one
+at every parse and with it the DAG's hash. Wrapped, each is passed on as it is and shown in a few words.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from airflow_provider_qcache.compat import ResolveMixin, XComArg
-from airflow_provider_qcache.operators._arguments import is_path
+from airflow_provider_qcache.operators._arguments import counted, is_path
 
 
 class TableContent(ResolveMixin):
@@ -51,13 +51,13 @@ class TableContent(ResolveMixin):
             return f"a table from {tasks}"
         value = self.value
         if isinstance(value, str):
-            return f"{len(value):,} characters"
+            return counted(len(value), "character")
         if isinstance(value, bytes | bytearray | memoryview):
-            return f"{len(value):,} bytes"
+            return counted(len(value), "byte")
         if is_path(value):
             return str(value)
         if isinstance(value, Sequence):
-            return f"{len(value):,} rows"
+            return counted(len(value), "row")
         return type(value).__name__
 
     __repr__ = __str__

@@ -233,7 +233,7 @@ class QCachePostOperator(QCacheOperator):
             raise ValueError("compression='lz4' is for a table in memory; 'gzip' is for one that streams too")
 
     def _told(self, stored: StoreResult, *, copies: int, require_home: bool) -> dict[str, Any]:
-        rows = "rows not counted" if stored.rows is None else _rows(stored.rows)
+        rows = "rows not counted" if stored.rows is None else rules.counted(stored.rows, "row")
         said = f"Stored table {stored.key!r} on {stored.node}: "
         said += f"{rows}, {stored.bytes:,} bytes, {stored.seconds:.2f} s"
         result = {
@@ -405,7 +405,7 @@ class QCacheQueryOperator(QCacheOperator):
         self._push_unsliced_length(context, result.unsliced_result_len)
         key = given["key"]
         found = f"{'Loaded and queried' if loaded else 'Queried'} table {key!r} on {_shown_node(result.node)}"
-        found += f": {_rows(result.unsliced_result_len)} before offset and limit"
+        found += f": {rules.counted(result.unsliced_result_len, 'row')} before offset and limit"
         if given["output_path"] is not None:
             publish(result.content, given["output_path"])
             self.log.info(
@@ -458,10 +458,6 @@ class QCacheQueryOperator(QCacheOperator):
         ti = context.get("ti")
         if ti is not None and self.do_xcom_push:
             ti.xcom_push(key=UNSLICED_LENGTH, value=length)
-
-
-def _rows(count: int) -> str:
-    return f"{count:,} row{'s' if count != 1 else ''}"
 
 
 def _shown_node(node: str) -> str:
@@ -590,7 +586,7 @@ class QCacheDeleteOperator(QCacheOperator):
         for nodes in outcomes.values():
             for outcome in nodes.values():
                 counts[outcome] = counts.get(outcome, 0) + 1
-        what = f"table {keys[0]!r}" if len(keys) == 1 else f"{len(keys):,} tables"
+        what = f"table {keys[0]!r}" if len(keys) == 1 else rules.counted(len(keys), "table")
         said = f"Deleted {what}: " + ", ".join(f"{count:,} {outcome}" for outcome, count in counts.items())
         if unreachable:
             self.log.warning("%s; tables may be left on %s", said, ", ".join(sorted(unreachable)))

@@ -6,44 +6,22 @@ import contextlib
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from scripts.airflow_runs import AirflowHome, Runner
 from tests.airflow.nodes import Nodes
 from tests.conftest import need_the_real_server
+from tests.servers import ROOT, Certificates
 
-if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
+EXAMPLES = sorted((ROOT / "example_dags").glob("*.py"))
+DAGS = sorted((Path(__file__).parent / "dags").glob("*.py"))
 
-
-@pytest.fixture(scope="session")
-def airflow_home() -> Iterator[AirflowHome]:
-    """An AIRFLOW_HOME for the whole session."""
-    with AirflowHome(sys.executable) as home:
-        yield home
-
-
-@pytest.fixture(scope="session")
-def start_runner(
-    airflow_home: AirflowHome, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[..., AbstractContextManager[Runner]]:
-    """Load DAGs, files or texts, into an Airflow that has these connections and other variables."""
-
-    def start(*dags: Path | str, connections: dict[str, str], **environment: str) -> Any:
-        folder = tmp_path_factory.mktemp("dags")
-        for number, dag in enumerate(dags):
-            if isinstance(dag, Path):
-                shutil.copy(dag, folder)
-            else:
-                (folder / f"dag_{number}.py").write_text(dag)
-        variables = {f"AIRFLOW_CONN_{name.upper()}": value for name, value in connections.items()}
-        return airflow_home.runner(folder, {**variables, **environment})
-
-    return start
+PASSWORD = "correct-horse-battery-staple"
+WRONG_PASSWORD = "incorrect-horse-battery-staple"
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +39,51 @@ def nodes(nodes_of_the_session: Nodes) -> Nodes:
     return nodes_of_the_session.all_up()
 
 
-def connection(nodes: list[str], **given: Any) -> str:
+@pytest.fixture(scope="session")
+def guarded(certificates: Certificates) -> Iterator[Nodes]:
+    """Nodes with TLS that want a password."""
+    options = [f"--cert-file={certificates.server}", f"--basic-auth=airflow:{PASSWORD}"]
+    with Nodes(2, *options, tls=certificates.context()) as nodes:
+        yield nodes
+
+
+@pytest.fixture(scope="session")
+def airflow_home() -> Iterator[AirflowHome]:
+    """An AIRFLOW_HOME for the whole session."""
+    with AirflowHome(sys.executable) as home:
+        yield home
+
+
+@pytest.fixture(scope="session")
+def runner(
+    airflow_home: AirflowHome,
+    nodes_of_the_session: Nodes,
+    guarded: Nodes,
+    certificates: Certificates,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Runner]:
+    """An Airflow that has loaded the examples and the DAGs of the tests: its start costs some ten seconds."""
+    dags = tmp_path_factory.mktemp("dags")
+    for file in (*EXAMPLES, *DAGS):
+        shutil.copy(file, dags)
+    nodes = nodes_of_the_session.urls
+    limits = {"connect_timeout": 1, "read_timeout": 1, "retry_wait_initial": 0.05, "retry_wait_max": 0.2}
+    ca = {"ca_file": str(certificates.ca)}
+    connections = {
+        "qcache_default": connection(nodes),
+        "patient": connection(nodes, extra={**limits, "deadline": 30}),
+        "hasty": connection(nodes, extra={**limits, "deadline": 2, "store_timeout": 1}),
+        "stubborn": connection(nodes, extra={"read_timeout": 60, "store_timeout": 60}),
+        "right": connection(guarded.urls, login="airflow", password=PASSWORD, extra=ca),
+        "wrong_password": connection(guarded.urls, login="airflow", password=WRONG_PASSWORD, extra=ca),
+        "unknown_ca": connection(guarded.urls, login="airflow", password=PASSWORD),
+    }
+    environment = {f"AIRFLOW_CONN_{name.upper()}": value for name, value in connections.items()}
+    environment["TMPDIR"] = str(tmp_path_factory.mktemp("files"))
+    with airflow_home.runner(dags, environment) as runner:
+        yield runner
+
+
+def connection(nodes: list[str], *, extra: dict[str, Any] | None = None, **given: str) -> str:
     """An Airflow connection to these nodes, as the value of an environment variable."""
-    extra = {"nodes": nodes, **given.pop("extra", {})}
-    return json.dumps({"conn_type": "qcache", "extra": extra, **given})
+    return json.dumps({"conn_type": "qcache", "extra": {"nodes": nodes, **(extra or {})}, **given})

@@ -7,98 +7,15 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 
 from scripts.airflow_runs import Runner, Task
-from tests.airflow.conftest import connection
+from tests.airflow.conftest import PASSWORD, WRONG_PASSWORD
 from tests.airflow.nodes import Nodes
-from tests.servers import Certificates
 
-PASSWORD = "correct-horse-battery-staple"
-WRONG_PASSWORD = "incorrect-horse-battery-staple"
 OLD_TABLE = b"a,b\n1,old\n2,old\n"
 KEY = "orders"
-
-DAGS = """
-from datetime import datetime, timedelta
-
-from airflow.providers.common.compat.sdk import DAG
-from airflow_provider_qcache.operators.qcache import (
-    QCacheDeleteOperator, QCachePostOperator, QCacheQueryOperator,
-)
-
-KEY = "orders"
-CSV = "a,b\\n1,new\\n2,new\\n3,new\\n"
-
-def dag(name, connection, **arguments):
-    return DAG(
-        name,
-        schedule=None,
-        start_date=datetime(2026, 1, 1),
-        default_args={
-            "retries": 1, "retry_delay": timedelta(0), "qcache_conn_id": connection, **arguments
-        },
-    )
-
-for connection in ("patient", "hasty", "wrong_password", "unknown_ca", "right"):
-    with dag(f"query_{connection}", connection):
-        QCacheQueryOperator(task_id="task", key=KEY, query={"order_by": ["a"]})
-
-    with dag(f"store_{connection}", connection):
-        QCachePostOperator(task_id="task", key=KEY, content=CSV)
-
-    with dag(f"delete_{connection}", connection):
-        QCacheDeleteOperator(task_id="task", key=KEY)
-
-with dag("malformed_query", "patient"):
-    QCacheQueryOperator(task_id="task", key=KEY, query={"select": ["no_such_column"]})
-
-with dag("invalid_literal", "patient"):
-    QCachePostOperator(task_id="task", key=KEY, content="a,b\\n1,2,3\\n")
-
-with dag("invalid_result", "patient"):
-    QCachePostOperator(task_id="task", key=KEY, python_callable=lambda: "a,b\\n1,2,3\\n")
-
-with dag("store_killed", "stubborn", retries=0):
-    QCachePostOperator(task_id="task", key=KEY, content=CSV)
-
-with dag("store_timed_out", "stubborn", retries=0, execution_timeout=timedelta(seconds=2)):
-    QCachePostOperator(task_id="task", key=KEY, content=CSV)
-"""
-
-
-@pytest.fixture(scope="module")
-def guarded(certificates: Certificates) -> Iterator[Nodes]:
-    """Nodes with TLS that want a password."""
-    options = [f"--cert-file={certificates.server}", f"--basic-auth=airflow:{PASSWORD}"]
-    with Nodes(2, *options, tls=certificates.context()) as nodes:
-        yield nodes
-
-
-@pytest.fixture(scope="module")
-def runner(
-    start_runner: Callable[..., Any],
-    nodes_of_the_session: Nodes,
-    guarded: Nodes,
-    certificates: Certificates,
-) -> Iterator[Runner]:
-    """An Airflow with the DAGs and connections of different temper."""
-    nodes = nodes_of_the_session.urls
-    limits = {"connect_timeout": 1, "read_timeout": 1, "retry_wait_initial": 0.05, "retry_wait_max": 0.2}
-    ca = {"ca_file": str(certificates.ca)}
-    connections = {
-        "patient": connection(nodes, extra={**limits, "deadline": 30}),
-        "hasty": connection(nodes, extra={**limits, "deadline": 2, "store_timeout": 1}),
-        "stubborn": connection(nodes, extra={"read_timeout": 60, "store_timeout": 60}),
-        "right": connection(guarded.urls, login="airflow", password=PASSWORD, extra=ca),
-        "wrong_password": connection(guarded.urls, login="airflow", password=WRONG_PASSWORD, extra=ca),
-        "unknown_ca": connection(guarded.urls, login="airflow", password=PASSWORD),
-    }
-    with start_runner(DAGS, connections=connections) as runner:
-        yield runner
 
 
 @pytest.fixture
@@ -166,7 +83,7 @@ class TestADeadNode:
         for i in range(3):
             nodes.kill(i)
         task = done(runner, f"{operation}_hasty")
-        is_retried(task, "DeadlineExceeded")
+        is_retried(task, "NoCacheAvailable")
         assert all(url in task.log for url in nodes.urls)
 
 

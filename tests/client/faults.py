@@ -247,7 +247,9 @@ class Tables:
         self.tables: dict[str, bytes] = {}
 
     def answer(self, peer: Peer, request: Request) -> None:
-        if request.kind == "store":
+        if "/dataset/" not in request.target:
+            peer.send(head(404, 0))
+        elif request.kind == "store":
             self.tables[request.key] = request.body
             peer.send(head(201, 0))
         elif request.kind == "delete":
@@ -279,12 +281,22 @@ def status_only(status: int, **headers: str) -> Answer:
     return lambda peer, request: peer.send(head(status, len(body), **headers) + body)
 
 
+def only_the_head_of_500(peer: Peer, request: Request) -> None:
+    peer.send(head(500, 100))
+    peer.wait_for_ever()
+
+
 def half_an_answer(peer: Peer, request: Request) -> None:
     peer.send(success_head(request, 100) + b'[{"a"')
 
 
 def reset_in_the_head(peer: Peer, request: Request) -> None:
     peer.send(b"HTTP/1.1 2")
+    peer.reset()
+
+
+def reset_after_the_head(peer: Peer, request: Request) -> None:
+    peer.send(success_head(request, 100))
     peer.reset()
 
 
@@ -407,12 +419,19 @@ class Busy:
         peer.wait(max(0.0, self.until - time.monotonic()))
 
 
-def answer_late(seconds: float, tables: Tables) -> Answer:
-    def answer(peer: Peer, request: Request) -> None:
-        peer.wait(seconds)
-        tables.answer(peer, request)
+class LateOnce:
+    """Answers its first request after so many seconds, when nobody waits for it, and is sound otherwise."""
 
-    return answer
+    def __init__(self, seconds: float, tables: Tables) -> None:
+        self._seconds = seconds
+        self._tables = tables
+        self._first = True
+
+    def __call__(self, peer: Peer, request: Request) -> None:
+        if self._first:
+            self._first = False
+            peer.wait(self._seconds)
+        self._tables.answer(peer, request)
 
 
 @dataclass

@@ -2,65 +2,114 @@
 
 The faulty node is the key's home, a sound one is the next. A cell is what one operation came to: ``home`` and
 ``next`` are successes there, ``miss`` is None, anything else is the error's class; after it stands what the
-client thinks of the home node then.
+client thinks of the home node then. The key's table is on both nodes before, but for a query with load, which
+finds none and stores one.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import socket
 import ssl
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import trustme
 
-from airflow_provider_qcache.client import QClient, QClientException, RequestRetry
+from airflow_provider_qcache.client import Attempt, Listener, QClient, QClientException, RequestRetry
 from airflow_provider_qcache.client.encoding import compress_lz4, lz4_block
 from tests.client import faults
 from tests.client.faults import ROWS, Node, Tables
 
 OPERATIONS = ("get", "POST query", "post bytes", "post file", "query with load", "delete")
-DEADLINE = 4.0
+DEADLINE = 3.0
+READ_TIMEOUT = 0.4
 SMALL = b"a\n1\n"
 LARGE = b"a,b\n" + b"1,some text to make it long\n" * 400_000
 
 
 @dataclass(frozen=True)
+class Outcome:
+    """What an operation comes to, what each failed request met at the home node, and what it counts."""
+
+    result: str
+    met: tuple[str, ...] = ()
+    counted: str | None = None
+    """qclient's counter, once for each; None where none is counted."""
+    failing: bool = False
+
+    @property
+    def counters(self) -> dict[str, int]:
+        return {self.counted: len(self.met)} if self.counted is not None else {}
+
+
+HOME = Outcome("home")
+
+
+@dataclass(frozen=True)
 class Expected:
-    """What a query, a store and a delete come to, and the home's state and counters after each."""
+    """The same for a query, a store and a delete. A query with load is what the query is, if not given."""
 
-    query: str
-    store: str
-    delete: str
-    alive: tuple[bool, bool, bool] = (True, True, True)
-    counters: tuple[dict[str, int], ...] = ({}, {}, {})
+    query: Outcome
+    store: Outcome
+    delete: Outcome
+    load: Outcome | None = None
 
-    def of(self, operation: str) -> tuple[str, bool, dict[str, int]]:
-        index = 1 if operation.startswith("post ") else 2 if operation == "delete" else 0
-        return (self.query, self.store, self.delete)[index], self.alive[index], self.counters[index]
-
-
-def all_the_same(result: str, counter: str | None = None, times: int = 1) -> Expected:
-    """The same for every operation; the home fails where the next node has to help."""
-    alive = (result != "next",) * 3
-    return Expected(result, result, result, alive, (({counter: times} if counter else {}),) * 3)
+    def of(self, operation: str) -> Outcome:
+        if operation == "query with load":
+            return self.load or self.query
+        return self.store if operation.startswith("post ") else getattr(self, operation, self.query)
 
 
-NEXT_CONNECTION_ERROR = all_the_same("next", "connection_error")
-LIE = Expected("next", "home", "home", (False, True, True), ({"unknown_error": 1}, {}, {}))
-CUT = Expected("next", "home", "home", (False, True, True), ({"connection_error": 1}, {}, {}))
-SILENT_ONCE = {"read_timeout": 1}
-REFUSED_STORE = ({}, {"unknown_error": 1}, {})
+def all_the_same(outcome: Outcome) -> Expected:
+    return Expected(outcome, outcome, outcome)
 
 
-def refused(query: str) -> Expected:
-    other = "UnexpectedServerResponse"
-    return Expected(query, other, other, (True, True, True), REFUSED_STORE)
+def next_after(met: str, counted: str) -> Outcome:
+    return Outcome("next", (met,), counted, failing=True)
+
+
+def next_for_all(met: str, counted: str = "connection_error") -> Expected:
+    return all_the_same(next_after(met, counted))
+
+
+def only_for_queries(outcome: Outcome) -> Expected:
+    """Of a store and a delete the status is all that is needed."""
+    return Expected(outcome, HOME, HOME)
+
+
+def lie(met: str) -> Expected:
+    return only_for_queries(next_after(met, "unknown_error"))
+
+
+def cut(met: str) -> Expected:
+    return only_for_queries(next_after(met, "connection_error"))
+
+
+def refused(status: int, query: str = "UnexpectedServerResponse") -> Expected:
+    met = (f"head: request refused {status}",)
+    store = Outcome("UnexpectedServerResponse", met, "unknown_error")
+    delete = Outcome("UnexpectedServerResponse", met)
+    if query == "miss":
+        return Expected(Outcome("miss"), store, delete, load=store)
+    return Expected(Outcome(query, met), store, delete)
+
+
+NO_ANSWER = "head: no answer in time"
+TIMED_OUT = next_after(NO_ANSWER, "read_timeout")
+
+
+def silent_for(store: Outcome) -> Expected:
+    return Expected(TIMED_OUT, store, TIMED_OUT)
+
+
+def uncertain(*met: str) -> Outcome:
+    return Outcome("StoreUncertain", met, "read_timeout")
 
 
 @dataclass(frozen=True)
@@ -73,7 +122,17 @@ class Fault:
     large: bool = False
     """Stores send a body that fills every buffer."""
     before: Callable[[QClient, str], None] | None = None
+    after: Callable[[QClient, str, str], None] | None = None
     verify: bool | str = True
+    store_timeout: float = 1.5
+
+
+class PlainWhereTlsShouldBe(Node):
+    """It answers the handshake in plain HTTP."""
+
+    @property
+    def url(self) -> str:
+        return f"https://127.0.0.1:{self.port}"
 
 
 class Certificates:
@@ -123,6 +182,26 @@ def over_tls(context: ssl.SSLContext) -> Callable[[Tables], Node]:
     return lambda tables: Node(tables.answer, tls=context)
 
 
+def acknowledge_early(tables: Tables) -> Node:
+    def answer(peer: faults.Peer, request: faults.Request) -> None:
+        if request.kind == "store":
+            peer.send(faults.head(201, 0))
+            raise faults.HungUp
+        peer.read_body(request)
+        tables.answer(peer, request)
+
+    return Node(answer, read_bodies=False)
+
+
+def no_tls(tables: Tables) -> Node:
+    def refuse(peer: faults.Peer) -> None:
+        peer.sock.recv(10)
+        peer.send(faults.head(400, 0))
+        raise faults.HungUp
+
+    return PlainWhereTlsShouldBe(tables.answer, before_reading=refuse)
+
+
 def keep_a_connection(client: QClient, key: str) -> None:
     client.post(key, SMALL)
     time.sleep(0.1)  # the node's FIN is to arrive, where it sends one
@@ -136,9 +215,16 @@ def cut_after_each_answer(tables: Tables) -> Node:
     return Node(answer)
 
 
+ELSEWHERE = socket.create_server(("127.0.0.1", 0))
+"""Where a redirect leads. Nobody is to come here."""
+ELSEWHERE.setblocking(False)
+
+
 def redirect(tables: Tables) -> Node:
+    place = f"http://localhost:{ELSEWHERE.getsockname()[1]}/qcache/dataset/foo"
+
     def answer(peer: faults.Peer, request: faults.Request) -> None:
-        peer.send(faults.head(307, 0, Location="http://localhost:9/qcache/dataset/foo"))
+        peer.send(faults.head(307, 0, Location=place))
 
     return Node(answer)
 
@@ -147,135 +233,209 @@ def closes(status: faults.Answer | None = None) -> Callable[[Tables], Node]:
     return lambda tables: Node(faults.reset_before_the_head, status=status)
 
 
-CLOSED_TWICE = all_the_same("ClosedWithoutAnswer", "connection_error", 2)
-SILENT = Expected(
-    "next", "StoreUncertain", "next", (False, True, False), (SILENT_ONCE, SILENT_ONCE, SILENT_ONCE)
+def reset_after_the_body(tables: Tables) -> Node:
+    def answer(peer: faults.Peer, request: faults.Request) -> None:
+        tables.answer(peer, request)
+        peer.reset()
+
+    return Node(answer)
+
+
+def look_for_other_answers(client: QClient, key: str, home: str) -> None:
+    """The answer that came when nobody waited is none to what is asked next."""
+    time.sleep(0.5)
+    assert client.node_status(probe=True)[home].alive
+    other = next(key for key in (f"other{i}" for i in range(1000)) if client.node_for_key(key) == home)
+    assert client.get(other, {}) is None
+    assert client.post(other, SMALL).node == home
+    assert client.get(other, {}).content == ROWS
+
+
+CLOSED = "head: closed without an answer"
+CUT = "head: answer cut short"
+CUT_IN_BODY = "body: answer cut short"
+GARBAGE = "head: not an answer of QCache"
+NOT_DECODABLE = "body: answer not decodable 200"
+TOO_LARGE = only_for_queries(Outcome("ResponseTooLarge", ("body: answer too large 200",), "unknown_error"))
+REJECTED = all_the_same(Outcome("CertificateRejected", ("TLS: certificate rejected",), "connection_error"))
+# TLS 1.3 says what is wrong with a client's certificate only after the handshake.
+REJECTED_LATER = all_the_same(
+    Outcome("CertificateRejected", ("head: certificate rejected",), "connection_error")
 )
-DRIPS_A_HEAD = Expected(
-    "next", "StoreUncertain", "next", (False, True, False), (SILENT_ONCE, {"read_timeout": 2}, SILENT_ONCE)
-)
-TOO_LARGE = Expected("ResponseTooLarge", "home", "home", counters=({"unknown_error": 1}, {}, {}))
 
 FAULTS = [
-    Fault("refuses", lambda tables: f"http://127.0.0.1:{faults.closed_port()}", NEXT_CONNECTION_ERROR),
-    Fault("accepts and never answers", sick(faults.silent), SILENT),
-    Fault("accepts and does not read", lambda tables: Node(faults.silent, accepts=False), SILENT, large=True),
-    Fault("resets before the head", closes(), CLOSED_TWICE),
-    Fault("resets everything", closes(faults.reset_before_the_head), NEXT_CONNECTION_ERROR),
+    Fault(
+        "refuses",
+        lambda tables: f"http://127.0.0.1:{faults.closed_port()}",
+        next_for_all("connect: connection refused"),
+    ),
+    Fault("accepts and never answers", sick(faults.silent), silent_for(uncertain(NO_ANSWER))),
+    Fault(
+        "accepts and does not read",
+        lambda tables: Node(faults.silent, accepts=False),
+        silent_for(uncertain("send: body not taken in time")),
+        large=True,
+        store_timeout=0.6,
+    ),
+    Fault(
+        "resets before the head",
+        closes(),
+        all_the_same(Outcome("ClosedWithoutAnswer", (CLOSED, CLOSED), "connection_error")),
+    ),
+    Fault("resets everything", closes(faults.reset_before_the_head), next_for_all(CLOSED)),
     Fault(
         "resets while it reads",
         lambda tables: Node(faults.silent, before_reading=faults.reset_while_reading),
-        NEXT_CONNECTION_ERROR,
+        next_for_all(CLOSED),
         large=True,
     ),
-    Fault("resets during the head", answering(faults.reset_in_the_head), NEXT_CONNECTION_ERROR),
-    Fault("resets during the body", answering(faults.reset_in_the_body), CUT),
     Fault(
-        "closes during the head", answering(faults.close_in_the_head), all_the_same("next", "unknown_error")
+        "acknowledges before it has the body",
+        acknowledge_early,
+        Expected(HOME, next_after(GARBAGE, "unknown_error"), HOME, next_after(GARBAGE, "unknown_error")),
+        large=True,
     ),
-    Fault("answers half and closes", answering(faults.close_in_the_body), CUT),
+    Fault("resets during the head", answering(faults.reset_in_the_head), next_for_all(CUT)),
+    Fault("resets after the head", answering(faults.reset_after_the_head), cut(CUT_IN_BODY)),
+    Fault("resets during the body", answering(faults.reset_in_the_body), cut(CUT_IN_BODY)),
+    Fault("resets after the body", reset_after_the_body, all_the_same(HOME)),
+    Fault(
+        "closes during the head", answering(faults.close_in_the_head), next_for_all(GARBAGE, "unknown_error")
+    ),
+    Fault("answers half and closes", answering(faults.close_in_the_body), cut(CUT_IN_BODY)),
     Fault(
         "drips its body",
         answering(faults.drip_the_body),
-        Expected("DeadlineExceeded", "home", "home", (False, True, True), (SILENT_ONCE, {}, {})),
+        only_for_queries(
+            Outcome("DeadlineExceeded", ("body: deadline passed",), "read_timeout", failing=True)
+        ),
+        store_timeout=0.6,
     ),
-    Fault("drips its head", answering(faults.drip_the_head), DRIPS_A_HEAD),
-    Fault("drips interim responses", answering(faults.drip_interim_responses), DRIPS_A_HEAD),
+    Fault(
+        "drips its head",
+        answering(faults.drip_the_head),
+        silent_for(uncertain(NO_ANSWER, NO_ANSWER)),
+        store_timeout=0.6,
+    ),
+    Fault(
+        "drips interim responses",
+        answering(faults.drip_interim_responses),
+        silent_for(uncertain(NO_ANSWER, NO_ANSWER)),
+        store_timeout=0.6,
+    ),
     Fault("never stops sending", answering(faults.never_stop), TOO_LARGE),
     Fault(
         "Content-Length too long",
         answering(faults.length_too_long),
-        Expected("next", "home", "home", (False, True, True), (SILENT_ONCE, {}, {})),
+        only_for_queries(next_after("body: no answer in time", "read_timeout")),
     ),
-    Fault("Content-Length too short", answering(faults.length_too_short), LIE),
-    Fault("bad chunk", answering(faults.bad_chunk), CUT),
-    Fault("bad gzip", answering(faults.encoded("gzip", b"\x1f\x8b" + ROWS)), LIE),
+    Fault(
+        "Content-Length too short", answering(faults.length_too_short), lie("body: answer not decodable 200")
+    ),
+    Fault("bad chunk", answering(faults.bad_chunk), cut(CUT_IN_BODY)),
+    Fault("bad gzip", answering(faults.encoded("gzip", b"\x1f\x8b" + ROWS)), lie(NOT_DECODABLE)),
     Fault("gzip bomb", answering(faults.encoded("gzip", faults.gzip_bomb())), TOO_LARGE),
-    Fault("not HTTP", answering(faults.not_http), all_the_same("next", "unknown_error")),
+    Fault("not HTTP", answering(faults.not_http), next_for_all(GARBAGE, "unknown_error")),
     Fault(
         "HTML where JSON should be",
         answering(faults.html),
-        all_the_same("next", "unknown_error"),
+        Expected(
+            next_after("body: not an answer of QCache 200", "unknown_error"),
+            next_after("head: not an answer of QCache 201", "unknown_error"),
+            next_after("body: not an answer of QCache 200", "unknown_error"),
+        ),
     ),
-    Fault("no unsliced length", answering(faults.without_the_length), LIE),
-    Fault("400", answering(faults.status_only(400)), refused("MalformedQueryException")),
-    Fault("401", answering(faults.status_only(401)), all_the_same("AuthenticationFailed", "unknown_error")),
-    Fault("404", answering(faults.status_only(404)), refused("miss")),
-    Fault("406", answering(faults.status_only(406)), refused("UnsupportedAcceptType")),
-    Fault("415", answering(faults.status_only(415)), refused("UnexpectedServerResponse")),
+    Fault(
+        "no unsliced length",
+        answering(faults.without_the_length),
+        lie("body: not an answer of QCache 200"),
+    ),
+    Fault("400", answering(faults.status_only(400)), refused(400, "MalformedQueryException")),
+    Fault(
+        "401",
+        answering(faults.status_only(401)),
+        all_the_same(Outcome("AuthenticationFailed", ("head: not authorised 401",), "unknown_error")),
+    ),
+    Fault("404", answering(faults.status_only(404)), refused(404, "miss")),
+    Fault("406", answering(faults.status_only(406)), refused(406, "UnsupportedAcceptType")),
+    Fault("415", answering(faults.status_only(415)), refused(415)),
     Fault(
         "429 with Retry-After",
         lambda tables: Node(faults.OverloadedOnce(tables)),
-        all_the_same("home", "unknown_error"),
+        all_the_same(Outcome("home", ("head: overloaded 429",), "unknown_error")),
     ),
-    Fault("500", answering(faults.status_only(500)), refused("UnexpectedServerResponse")),
-    Fault("502", answering(faults.status_only(502)), all_the_same("next", "unknown_error")),
-    Fault("503", answering(faults.status_only(503)), all_the_same("next", "unknown_error")),
-    Fault("504", answering(faults.status_only(504)), all_the_same("next", "unknown_error")),
-    Fault("redirects to another host", redirect, refused("UnexpectedServerResponse")),
+    Fault("500", answering(faults.status_only(500)), refused(500)),
+    Fault("500 whose body never comes", answering(faults.only_the_head_of_500), refused(500)),
+    *(
+        Fault(
+            str(status),
+            answering(faults.status_only(status)),
+            next_for_all(f"head: unavailable {status}", "unknown_error"),
+        )
+        for status in (502, 503, 504)
+    ),
+    Fault("redirects to another host", redirect, refused(307)),
     Fault(
         "idle connection closed while unused",
         cut_after_each_answer,
-        all_the_same("home"),
+        all_the_same(HOME),
         before=keep_a_connection,
     ),
     Fault(
         "idle connection closed as it is used",
         lambda tables: Node(faults.CutsIdleConnections(tables, reset=False)),
-        all_the_same("home"),
+        all_the_same(HOME),
         before=keep_a_connection,
     ),
     Fault(
         "idle connection reset as it is used",
         lambda tables: Node(faults.CutsIdleConnections(tables, reset=True)),
-        all_the_same("home"),
+        all_the_same(HOME),
         before=keep_a_connection,
     ),
     Fault(
         "busy for longer than every timeout",
         busy,
-        Expected("next", "home", "next", (False, True, False), (SILENT_ONCE, SILENT_ONCE, SILENT_ONCE)),
+        silent_for(Outcome("home", ("send: body not taken in time",), "read_timeout")),
         large=True,
+        store_timeout=0.6,
     ),
     Fault(
         "answers after the client gave up",
-        lambda tables: Node(faults.answer_late(0.7, tables)),
-        Expected("next", "home", "next", (False, True, False), (SILENT_ONCE, {}, SILENT_ONCE)),
+        lambda tables: Node(faults.LateOnce(0.7, tables)),
+        silent_for(Outcome("home", (NO_ANSWER,), "read_timeout")),
+        after=look_for_other_answers,
+        store_timeout=0.4,
     ),
-    Fault("name unknown", lambda tables: "http://qcache.invalid:9401", NEXT_CONNECTION_ERROR),
+    Fault("name unknown", lambda tables: "http://qcache.invalid:9401", next_for_all("name: name unknown")),
     Fault(
         "TLS handshake never answered",
         lambda tables: Node(tables.answer, accepts=False, tls=CERTIFICATES.good),
-        all_the_same("next", "connect_timeout"),
+        next_for_all("TLS: connect timeout", "connect_timeout"),
     ),
-    Fault(
-        "expired certificate",
-        over_tls(CERTIFICATES.expired),
-        all_the_same("CertificateRejected", "connection_error"),
-        verify=CERTIFICATES.ca_file,
-    ),
-    Fault(
-        "unknown certificate",
-        over_tls(CERTIFICATES.unknown),
-        all_the_same("CertificateRejected", "connection_error"),
-        verify=CERTIFICATES.ca_file,
-    ),
+    Fault("no TLS where it should be", no_tls, next_for_all("TLS: TLS failed")),
+    Fault("expired certificate", over_tls(CERTIFICATES.expired), REJECTED, verify=CERTIFICATES.ca_file),
+    Fault("unknown certificate", over_tls(CERTIFICATES.unknown), REJECTED, verify=CERTIFICATES.ca_file),
     Fault(
         "certificate of another name",
         over_tls(CERTIFICATES.wrong_name),
-        all_the_same("CertificateRejected", "connection_error"),
+        REJECTED,
         verify=CERTIFICATES.ca_file,
     ),
     Fault(
         "client certificate demanded",
         over_tls(CERTIFICATES.client_wanted),
-        all_the_same("CertificateRejected", "connection_error"),
+        REJECTED_LATER,
         verify=CERTIFICATES.ca_file,
     ),
 ]
 if lz4_block is not None:
     LYING = b"\xff\xff\xff\x7f" + compress_lz4(ROWS)[4:]
-    FAULTS.insert(19, Fault("lz4 with a lying size", answering(faults.encoded("lz4", LYING)), LIE))
+    BOMB = next(number for number, fault in enumerate(FAULTS) if fault.name == "gzip bomb")
+    FAULTS.insert(
+        BOMB + 1,
+        Fault("lz4 with a lying size", answering(faults.encoded("lz4", LYING)), lie(NOT_DECODABLE)),
+    )
 
 
 @dataclass(frozen=True)
@@ -283,101 +443,159 @@ class Cell:
     """What one operation came to."""
 
     result: str
-    alive: bool
-    counters: dict[str, int]
+    key: str
+    home: str
+    state: str
+    counters: dict[str, dict[str, int]]
+    attempts: list[Attempt]
     seconds: float
     error: QClientException | None = None
 
+    @property
+    def met(self) -> tuple[str, ...]:
+        """What each failed request met, wherever that was."""
+        return tuple(
+            ("" if attempt.node == self.home else f"{attempt.node}: ")
+            + f"{attempt.phase}: {attempt.outcome}"
+            + ("" if attempt.status is None else f" {attempt.status}")
+            for attempt in self.attempts
+        )
+
     def __str__(self) -> str:
-        return f"{self.result}, {'alive' if self.alive else 'failing'}"
+        return f"{self.result}, {self.state}"
+
+
+@dataclass
+class Setting:
+    """A client whose key lives on the faulty node first and on a sound one second."""
+
+    client: QClient
+    key: str
+    home: str
+    next: str
+    node: Node | None
+    home_tables: Tables
+    next_tables: Tables
+
+
+@dataclass
+class Attempts(Listener):
+    """Hears of each failed request, of operations that succeed, too."""
+
+    heard: list[Attempt] = field(default_factory=list)
+
+    def attempt_failed(self, attempt: Attempt) -> None:
+        self.heard.append(attempt)
 
 
 @contextlib.contextmanager
-def faulty_home(fault: Fault) -> Iterator[tuple[QClient, str, str, Tables]]:
-    """A client whose key lives on the faulty node first and on a sound one second."""
-    sound, tables = faults.sound_node()
+def faulty_home(fault: Fault) -> Iterator[Setting]:
+    sound, next_tables = faults.sound_node()
     with contextlib.ExitStack() as stack:
         stack.enter_context(sound)
         home_tables = Tables()
         made = fault.make(home_tables)
-        if isinstance(made, Node):
-            stack.enter_context(made)
+        node = made if isinstance(made, Node) else None
+        if node is not None:
+            stack.enter_context(node)
         home = made if isinstance(made, str) else made.url
         client = QClient(
             [home, sound.url],
             connect_timeout=0.5,
-            read_timeout=0.4,
+            read_timeout=READ_TIMEOUT,
             verify=fault.verify,
             trust_env=False,
             deadline=DEADLINE,
-            store_timeout=0.6 if fault.large or fault.name.startswith("drips") else 1.5,
+            store_timeout=fault.store_timeout,
             max_response_bytes=1 << 20,
             request_retry=RequestRetry(wait_initial=0.05, wait_max=0.2),
         )
         stack.enter_context(client)
         key = next(key for key in (f"key{i}" for i in range(1000)) if client.node_for_key(key) == home)
-        home_tables.tables[key] = SMALL
-        yield client, key, home, tables
+        yield Setting(client, key, home, sound.url, node, home_tables, next_tables)
 
 
 def run_cell(fault: Fault, operation: str) -> Cell:
     """Do one operation against a fresh pair of nodes."""
-    with faulty_home(fault) as (client, key, home, tables):
+    content = LARGE if fault.large else SMALL
+    with faulty_home(fault) as setting, tempfile.NamedTemporaryFile(suffix=".csv") as file:
+        client, key, home = setting.client, setting.key, setting.home
+        file.write(content)
+        file.flush()
         if fault.before is not None:
             fault.before(client, key)
             client.get_statistics()
-        else:
-            tables.tables[key] = SMALL
-        content = LARGE if fault.large else SMALL
-        if operation.startswith("post "):
-            tables.tables.clear()
+        for tables in (setting.home_tables, setting.next_tables):
+            tables.tables = {} if operation == "query with load" else {key: b"old\n1\n"}
+        listener = Attempts()
+        client.add_listener(listener)
         error = None
         started = time.monotonic()
         try:
-            with tempfile.NamedTemporaryFile(suffix=".csv") as file:
-                file.write(content)
-                file.flush()
-                result = _do(client, key, home, operation, content, Path(file.name))
+            result = _do(setting, operation, content, Path(file.name))
         except QClientException as raised:
             error = raised
             result = type(raised).__name__
         seconds = time.monotonic() - started
-        if result == "next" and operation.startswith("post "):
-            assert tables.tables[key] == content, "the next node did not get the whole body"
-        alive = client._pool.snapshot()[home].state == "alive"
-        counted = client.get_statistics()[home]
-        # How often a probe met it depends on the time it had.
+        attempts = listener.heard[:]
+        state = client.node_status()
+        assert state[setting.next].alive
         counters = {
-            name: count
-            for name, count in counted.items()
-            if count and name not in ("retry_error", "resurrections")
+            node: {name: count for name, count in counted.items() if count}
+            for node, counted in client.get_statistics().items()
         }
-        return Cell(result, alive, counters, seconds, error)
+        if fault.after is not None:
+            fault.after(client, key, home)
+        try:
+            ELSEWHERE.accept()[0].close()
+            result = "followed a redirect"
+        except BlockingIOError:
+            pass
+        return Cell(result, key, home, state[home].state, counters, attempts, seconds, error)
 
 
-def _do(client: QClient, key: str, home: str, operation: str, content: bytes, path: Path) -> str:
+def _do(setting: Setting, operation: str, content: bytes, path: Path) -> str:
+    client, key = setting.client, setting.key
+
     def where(node: str) -> str:
-        return "home" if node == home else "next"
+        return {setting.home: "home", setting.next: "next"}[node]
+
+    def stored(node: str) -> None:
+        if node == setting.next:
+            held = setting.next_tables.tables.get(key)
+        else:
+            assert setting.node is not None
+            held = next(x.body for x in reversed(setting.node.requests) if x.kind == "store")
+        assert held == content, "the node did not get the whole body"
 
     if operation in ("get", "POST query"):
         result = client.get(key, {}, post_query=operation == "POST query")
-        return "miss" if result is None else where(result.node)
+        if result is None:
+            return "miss"
+        assert result.content == ROWS
+        return where(result.node)
     if operation.startswith("post "):
-        return where(client.post(key, content if operation == "post bytes" else path).node)
+        result = client.post(key, content if operation == "post bytes" else path)
+        stored(result.node)
+        return where(result.node)
     if operation == "query with load":
-        return where(client.query(key, {}, lambda: content).node)
-    requests = len(client._pool.failing)
+        loads = []
+
+        def load() -> bytes:
+            loads.append(key)
+            return content
+
+        result = client.query(key, {}, load)
+        assert loads == [key]
+        assert result.content == ROWS
+        stored(result.node)
+        return where(result.node)
     client.delete(key)
-    return "home" if len(client._pool.failing) == requests else "next"
-
-
-def expected_of(fault: Fault, operation: str) -> tuple[str, bool, dict[str, int]]:
-    """What a cell is to be."""
-    result, alive, counters = fault.expected.of(operation)
-    if fault.name == "404" and operation == "query with load":
-        # The miss has the table loaded, and the store is refused.
-        return fault.expected.of("post bytes")
-    return result, alive, counters
+    if key not in setting.next_tables.tables:
+        return "next"
+    assert setting.node is not None
+    assert any(request.kind == "delete" for request in setting.node.requests)
+    return "home"
 
 
 def table() -> str:

@@ -1,8 +1,11 @@
-"""A clock that is turned by hand, and nodes that meet what a list says."""
+"""A clock that is turned by hand, nodes that meet what a list says, and operations that take turns."""
 
 from __future__ import annotations
 
 import email.message
+import heapq
+import itertools
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -26,18 +29,96 @@ class SimulatedClock:
     def sleep(self, seconds: float) -> None:
         assert seconds >= 0
         self.slept.append(seconds)
+        self.spend(seconds)
+
+    def spend(self, seconds: float) -> None:
+        """Let time pass without sleeping: a request takes it."""
         self.time += seconds
+
+
+class Turns(SimulatedClock):
+    """A clock for tasks that take turns: each runs until it lets time pass, then the one whose time is first.
+
+    Exactly one thread runs at a time, so that what happens depends on the tasks alone.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._waiting: list[tuple[float, int, threading.Event]] = []
+        self._numbers = itertools.count()
+        self._threads: list[threading.Thread] = []
+        self._over = threading.Event()
+
+    def begin(self, task: Callable[[], object], after: float = 0.0) -> None:
+        """Add a task, to begin so many seconds from now."""
+        turn = self._queue(after)
+
+        def run() -> None:
+            turn.wait()
+            try:
+                task()
+            finally:
+                self._next()
+
+        thread = threading.Thread(target=run, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def run(self) -> None:
+        """Run until no task is left."""
+        self._next()
+        assert self._over.wait(60)
+        for thread in self._threads:
+            thread.join(60)
+
+    def spend(self, seconds: float) -> None:
+        turn = self._queue(seconds)
+        self._next()
+        turn.wait()
+
+    def _queue(self, seconds: float) -> threading.Event:
+        turn = threading.Event()
+        heapq.heappush(self._waiting, (self.time + seconds, next(self._numbers), turn))
+        return turn
+
+    def _next(self) -> None:
+        if not self._waiting:
+            self._over.set()
+            return
+        self.time, _, turn = heapq.heappop(self._waiting)
+        turn.set()
 
 
 @dataclass(frozen=True)
 class Meets:
-    """What a request meets, and after how many seconds. `status` is an answer's, else there is none."""
+    """What a request meets, and after how many seconds. `status` is an answer's, else there is none.
+
+    `reused` is said of CLOSED: the connection was one that had been used before, unless the request asked
+    for a fresh one.
+    """
 
     outcome: Outcome = Outcome.ANSWERED
     status: int = 0
     seconds: float = 0.0
     retry_after: str | None = None
     unsliced: bool = True
+    reused: bool = False
+
+    def is_success(self, kind: Kind) -> bool:
+        """Whether it is a result, or a miss."""
+        if self.outcome is not Outcome.ANSWERED:
+            return False
+        if kind is Kind.QUERY:
+            return self.status == 404 or (self.status in (0, 200) and self.unsliced)
+        return self.status in (0, SUCCESS[kind])
+
+    def is_permanent(self, kind: Kind) -> bool:
+        """Whether asking again would change nothing."""
+        if self.outcome is not Outcome.ANSWERED:
+            return self.outcome in (Outcome.CERTIFICATE_REJECTED, Outcome.TOO_LARGE)
+        if self.status in (0, 200) and kind is Kind.QUERY:
+            return False  # without its length it is a lie, and another node is asked
+        return not self.is_success(kind) and self.status not in (429, 502, 503, 504)
 
 
 SUCCESS = {Kind.QUERY: 200, Kind.STORE: 201, Kind.DELETE: 200}
@@ -54,8 +135,27 @@ def answer(meets: Meets, kind: Kind) -> Answer:
 
 
 @dataclass
+class Exchange:
+    """One request, status or probe, as the simulated nodes saw it."""
+
+    what: str
+    node: str
+    meets: Meets
+    began: float
+    fresh: bool = False
+    ended: float = 0.0
+    met: Outcome | None = None
+    """What the operation was told."""
+    cut: bool = False
+    """It was told that a reused connection ended before any byte of an answer."""
+
+
+@dataclass
 class SimulatedWire:
-    """Nodes without a network: `requests` and `statuses` say what each next request or probe meets."""
+    """Nodes without a network: `requests` and `statuses` say what each next request or probe meets.
+
+    A request whose payload is an iterator has its own. `exchanges` is all that was asked, in order.
+    """
 
     clock: SimulatedClock
     pool: NodePool
@@ -63,21 +163,49 @@ class SimulatedWire:
     statuses: Iterator[Meets]
     connect_timeout: float = 1.0
     read_timeout: float = 2.0
-    sent: list[tuple[str, Meets]] = field(default_factory=list)
+    exchanges: list[Exchange] = field(default_factory=list)
+
+    @property
+    def sends(self) -> list[Exchange]:
+        return [exchange for exchange in self.exchanges if exchange.what == "send"]
+
+    @property
+    def sent(self) -> list[tuple[str, Meets]]:
+        return [(exchange.node, exchange.meets) for exchange in self.sends]
 
     def send(self, node: str, request: Request, span: Span, *, fresh: bool) -> Answer:
-        meets = next(self.requests)
-        self.sent.append((node, meets))
-        self._spend(meets.seconds, span.deadline)
-        if meets.outcome is not Outcome.ANSWERED:
-            raise Failure(meets.outcome, PHASES.get(meets.outcome, Phase.BODY))
-        return answer(meets, request.kind)
+        meets = next(request.payload or self.requests)
+        exchange = self._begin("send", node, meets, fresh=fresh)
+        if request.payload is not None:
+            request.payload.last = exchange
+        return self._end(exchange, request.kind, meets.seconds, span)
 
     def status(self, node: str, span: Span) -> None:
-        meets = next(self.statuses)
-        self._spend(min(meets.seconds, self.connect_timeout + self.read_timeout), span.deadline)
+        self._ask("status", node, span)
+
+    def _ask(self, what: str, node: str, span: Span) -> None:
+        exchange = self._begin(what, node, next(self.statuses))
+        seconds = min(exchange.meets.seconds, self.connect_timeout + self.read_timeout)
+        self._end(exchange, Kind.DELETE, seconds, span)
+
+    def _begin(self, what: str, node: str, meets: Meets, *, fresh: bool = False) -> Exchange:
+        exchange = Exchange(what, node, meets, self.clock.now(), fresh)
+        self.exchanges.append(exchange)
+        return exchange
+
+    def _end(self, exchange: Exchange, kind: Kind, seconds: float, span: Span) -> Answer:
+        meets = exchange.meets
+        left = span.deadline - self.clock.now()
+        late = seconds >= left
+        self.clock.spend(max(0.0, left) if late else seconds)
+        exchange.ended = self.clock.now()
+        exchange.met = Outcome.DEADLINE if late else meets.outcome
+        if late:
+            raise Failure(Outcome.DEADLINE, Phase.HEAD)
         if meets.outcome is not Outcome.ANSWERED:
-            raise Failure(meets.outcome, Phase.HEAD)
+            exchange.cut = meets.outcome is Outcome.CLOSED and meets.reused and not exchange.fresh
+            raise Failure(meets.outcome, PHASES.get(meets.outcome, Phase.BODY), before_answer=exchange.cut)
+        return answer(meets, kind)
 
     def probe(self, nodes: Iterable[str]) -> None:
         self._probed = [
@@ -86,19 +214,37 @@ class SimulatedWire:
 
     def await_probes(self, nodes: Sequence[str], until: float, check: Callable[[], None]) -> None:
         for node, ticket in self._probed:
-            try:
-                self.status(node, Span(until))
-            except Failure as failure:
-                self.pool.end_probe(node, ticket, str(failure), gone=failure.outcome is Outcome.REFUSED)
-            else:
-                self.pool.end_probe(node, ticket, None)
+            self._end_probe(node, ticket, until)
 
-    def _spend(self, seconds: float, deadline: float) -> None:
-        left = deadline - self.clock.now()
-        if seconds >= left:
-            self.clock.time += max(0.0, left)
-            raise Failure(Outcome.DEADLINE, Phase.HEAD)
-        self.clock.time += seconds
+    def _end_probe(self, node: str, ticket: int, until: float) -> None:
+        try:
+            self._ask("probe", node, Span(until))
+        except Failure as failure:
+            self.pool.end_probe(node, ticket, str(failure), gone=failure.outcome is Outcome.REFUSED)
+        else:
+            self.pool.end_probe(node, ticket, None)
+
+
+class WireInTurns(SimulatedWire):
+    """The same for operations that take turns: probes are tasks of their own."""
+
+    clock: Turns
+
+    def probe(self, nodes: Iterable[str]) -> None:
+        for node in nodes:
+            ticket = self.pool.begin_probe(node)
+            if ticket is not None:
+                self.clock.begin(lambda node=node, ticket=ticket: self._end_probe(node, ticket, float("inf")))
+
+    def await_probes(self, nodes: Sequence[str], until: float, check: Callable[[], None]) -> None:
+        while True:
+            states = [self.pool.snapshot()[node] for node in nodes]
+            if any(known.alive for known in states) or self.clock.now() >= until:
+                return
+            if not any(known.state == "being probed" for known in states):
+                return
+            check()
+            self.clock.spend(min(0.05, until - self.clock.now()))
 
 
 PHASES = {

@@ -1,11 +1,13 @@
 """Operations from many threads while nodes die, stop and return: ``python -m tests.client.soak``.
 
 Each of the threads owns its keys, so that what was acknowledged last under a key is known, and numbers the
-tables it stores. Afterwards every node is asked what it holds.
+tables it stores. Two threads at a time share a client, which knows of nodes only what it met itself; half of
+the reads are of any thread's key, by any client. Afterwards every node is asked what it holds.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -14,30 +16,34 @@ import sys
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import qclient
 
 from airflow_provider_qcache.client import (
     DeleteOutcome,
-    OperationCancelled,
+    HomeNodeUnavailable,
     QClient,
     QClientException,
     RequestRetry,
 )
+from tests.client.lateness import Lateness
 from tests.servers import Server
 
 KEYS_PER_THREAD = 12
+THREADS_PER_CLIENT = 2
+DEADLINE = 20.0
 OPERATIONS_PER_EVENT = 150
 
 
-@dataclass
+@dataclass(frozen=True)
 class Last:
-    """What is known of a key."""
+    """What is known of a key. Replaced by the thread that owns the key, and read by all."""
 
     version: int = 0
     """Of the last store that was acknowledged; 0 for none, or a delete since."""
     node: str | None = None
+    at_home: bool = False
     stored_in_life: int = 0
     """How often the node's process had ended when the store was acknowledged."""
     may_hold_old: frozenset[str] = frozenset()
@@ -60,11 +66,14 @@ class Soak:
     problems: list[str] = field(default_factory=list)
     lives: dict[str, int] = field(default_factory=dict)
     events: Counter[str] = field(default_factory=Counter)
+    repaired: int = 0
 
     def __post_init__(self) -> None:
         self.nodes = [f"http://127.0.0.1:{server.port}" for server in self.servers]
         self.lives = dict.fromkeys(self.nodes, 0)
         self._lock = threading.Lock()
+        self._late = Lateness()
+        self.keys: list[list[str]] = []
         self._left = self.operations
         self._done = threading.Event()
         self.last: dict[str, Last] = {}
@@ -73,7 +82,7 @@ class Soak:
         settings = {
             "connect_timeout": 0.5,
             "read_timeout": 1.0,
-            "deadline": 20.0,
+            "deadline": DEADLINE,
             "store_timeout": 1.5,
             "trust_env": False,
             "request_retry": RequestRetry(wait_initial=0.05, wait_max=0.5, wait_for_nodes=True),
@@ -83,9 +92,18 @@ class Soak:
 
     def run(self) -> None:
         started = time.monotonic()
-        with self.client() as client:
+        with Lateness() as late, contextlib.ExitStack() as stack:
+            self._late = late
+            clients = [
+                stack.enter_context(self.client())
+                for _ in range((self.threads + THREADS_PER_CLIENT - 1) // THREADS_PER_CLIENT)
+            ]
+            self.keys = [
+                [f"soak-{number}-{i}" for i in range(KEYS_PER_THREAD)] for number in range(self.threads)
+            ]
+            self.last = {key: Last() for keys in self.keys for key in keys}
             threads = [
-                threading.Thread(target=self._work, args=(client, number)) for number in range(self.threads)
+                threading.Thread(target=self._work, args=(clients, number)) for number in range(self.threads)
             ]
             havoc = threading.Thread(target=self._wreak_havoc)
             for thread in [*threads, havoc]:
@@ -94,86 +112,109 @@ class Soak:
                 thread.join()
             self._done.set()
             havoc.join()
+        if (done := self.counts.total()) != self.operations:
+            self.problems.append(f"{done} operations ended of {self.operations}")
         self._check_nodes()
         self._repair()
         self.seconds = time.monotonic() - started
 
     def _take(self) -> bool:
         # A node takes its time to start: what is to happen to nodes is not to be outrun.
-        while self.operations - self._left > (self.events.total() + 2) * OPERATIONS_PER_EVENT:
+        misfortunes = self.events["SIGKILL"] + self.events["SIGSTOP"]
+        while self.operations - self._left > (misfortunes + 2) * OPERATIONS_PER_EVENT:
+            misfortunes = self.events["SIGKILL"] + self.events["SIGSTOP"]
             time.sleep(0.01)
         with self._lock:
             self._left -= 1
             return self._left >= 0
 
-    def _work(self, client: QClient, number: int) -> None:
+    def _work(self, clients: list[QClient], number: int) -> None:
         rng = random.Random(self.seed * 100 + number)
-        keys = [f"soak-{number}-{i}" for i in range(KEYS_PER_THREAD)]
-        self.last.update({key: Last() for key in keys})
+        own = clients[number // THREADS_PER_CLIENT]
+        first = list(self.keys[number])  # every key has its table before the first misfortune
         while self._take():
+            operation = rng.choices(("get", "read", "post", "query", "delete"), (25, 25, 35, 10, 5))[0]
+            client, keys = own, self.keys[number]
+            if operation == "read":
+                client, keys = rng.choice(clients), rng.choice(self.keys)
             key = rng.choice(keys)
-            operation = rng.choices(("get", "post", "query", "delete"), (50, 35, 10, 5))[0]
+            if first:
+                operation, client, key = "post", own, first.pop()
+            started, late = time.monotonic(), self._late.seconds
             try:
                 getattr(self, f"_{operation}")(client, key)
                 outcome = "done"
             except QClientException as error:
                 outcome = type(error).__name__
-                if not isinstance(error, OperationCancelled) and not str(error):
-                    self.problems.append(f"{operation} {key}: an error that says nothing")
+                # It says what was asked, and what it met: a miss that is none meets nothing itself.
+                if key not in str(error) or not (error.attempts or isinstance(error, HomeNodeUnavailable)):
+                    self.problems.append(f"{operation} {key}: an error that says little: {error!r}")
             except Exception as error:  # noqa: BLE001
                 outcome = type(error).__name__
                 self.problems.append(f"{operation} {key}: {error!r}, which is no error of the client")
+            seconds = time.monotonic() - started
+            if seconds > DEADLINE + 0.5 + self._late.seconds - late:
+                self.problems.append(f"{operation} {key}: took {seconds:.2f} s, over its deadline")
             with self._lock:
                 self.counts[f"{operation}: {outcome}"] += 1
 
     def _get(self, client: QClient, key: str) -> None:
-        result = client.get(key, {})
+        lives = dict(self.lives)
         last = self.last[key]
+        result = client.get(key, {})
         if result is not None:
             self._check_version(key, last, version_of(result.content), result.node, "was read")
+            return
+        # Nobody else writes this key: with its node's process alive a miss would be a failure in disguise.
+        lived = last.node is not None and last.stored_in_life == lives[last.node] == self.lives[last.node]
+        if last.at_home and lived and self.last[key] is last:
+            self.problems.append(f"{key}: version {last.version} is on {last.node}, and was a miss")
+
+    _read = _get
 
     def _check_version(self, key: str, last: Last, version: int, node: str, what: str) -> None:
         if version < last.floor and node not in last.may_hold_old:
             self.problems.append(
                 f"{key}: version {version} {what} on {node}, which is older than {last.floor} and not named"
             )
-        if version > last.latest:
+        if version > self.last[key].latest:
             self.problems.append(f"{key}: version {version} {what} on {node}, which was never stored")
 
+    def _begin_store(self, key: str) -> tuple[int, str]:
+        # While it is under way nothing is sure but what was: another thread may read either version.
+        last = self.last[key] = replace(self.last[key], latest=self.last[key].latest + 1, at_home=False)
+        return last.latest, "version,i\n" + "".join(f"{last.latest},{i}\n" for i in range(40))
+
     def _post(self, client: QClient, key: str) -> None:
-        last = self.last[key]
-        last.latest += 1
-        version = last.latest
-        rows = "".join(f"{version},{i}\n" for i in range(40))
+        version, table = self._begin_store(key)
         lives = dict(self.lives)
-        result = client.post(key, f"version,i\n{rows}", evict_stale=True)
-        last.version = last.floor = version
-        last.node = result.node
-        # As it was before: a process that ended since may have been the one that acknowledged.
-        last.stored_in_life = lives[result.node]
-        last.may_hold_old = frozenset(result.may_hold_old)
+        result = client.post(key, table, evict_stale=True)
+        self.last[key] = Last(
+            version=version,
+            node=result.node,
+            at_home=not result.failed_over,
+            # As it was before: a process that ended since may have been the one that acknowledged.
+            stored_in_life=lives[result.node],
+            may_hold_old=frozenset(result.may_hold_old),
+            latest=version,
+            floor=version,
+        )
 
     def _query(self, client: QClient, key: str) -> None:
         last = self.last[key]
-        loads = []
-
-        def load() -> str:
-            last.latest += 1
-            loads.append(last.latest)
-            return "version,i\n" + "".join(f"{last.latest},{i}\n" for i in range(40))
-
-        result = client.query(key, {}, load)
+        result = client.query(key, {}, lambda: self._begin_store(key)[1])
         self._check_version(key, last, version_of(result.content), result.node, "was read")
 
     def _delete(self, client: QClient, key: str) -> None:
-        last = self.last[key]
-        last.node = None  # a delete that fails may have reached it
+        # A delete that fails may have reached it.
+        last = self.last[key] = replace(self.last[key], node=None, at_home=False)
         result = client.delete(key, all_nodes=True)
-        last.version, last.node = 0, None
-        last.floor = last.latest + 1
-        last.latest += 1
-        last.may_hold_old = frozenset(
-            node for node, outcome in result.outcomes.items() if outcome is DeleteOutcome.UNREACHABLE
+        self.last[key] = Last(
+            latest=last.latest + 1,
+            floor=last.latest + 1,
+            may_hold_old=frozenset(
+                node for node, outcome in result.outcomes.items() if outcome is DeleteOutcome.UNREACHABLE
+            ),
         )
 
     def _wreak_havoc(self) -> None:
@@ -185,7 +226,8 @@ class Soak:
             due = self._left - OPERATIONS_PER_EVENT
             number = rng.randrange(len(self.servers))
             server, node = self.servers[number], self.nodes[number]
-            if rng.random() < 0.5:
+            stops = self.events["SIGSTOP"]
+            if self.events["SIGKILL"] < stops:
                 self.events["SIGKILL"] += 1
                 # Before: a store that is acknowledged meanwhile counts as one of the process that is ending.
                 self.lives[node] += 1
@@ -195,11 +237,14 @@ class Soak:
                 self._done.wait(rng.uniform(0.1, 1.0))
                 server.stop()
                 server.start()
+                self.events["restart"] += 1
             else:
                 self.events["SIGSTOP"] += 1
                 server.process.send_signal(signal.SIGSTOP)
-                self._done.wait(rng.uniform(0.1, 3.0))
+                # Longer than a read timeout, and shorter, in turn.
+                self._done.wait(rng.uniform(0.1, 0.9) if stops % 2 else rng.uniform(1.5, 3.0))
                 server.process.send_signal(signal.SIGCONT)
+                self.events["SIGCONT"] += 1
 
     def held(self, key: str) -> dict[str, int]:
         """The version each node holds."""
@@ -230,7 +275,7 @@ class Soak:
                 {key: f"version,i\n{last.latest + 1},0\n" for key, last in self.last.items()},
                 evict_stale=True,
             )
-            self.counts["repaired"] = len(report.succeeded)
+            self.repaired = len(report.succeeded)
         theirs = qclient.QClient(self.nodes, trust_env=False)
         for key, last in self.last.items():
             result = theirs.get(key, {})
@@ -258,9 +303,12 @@ def main() -> int:
     finally:
         for server in servers:
             server.stop()
-    print(f"{soak.operations} operations from {soak.threads} threads on 3 {kind} nodes: {soak.seconds:.0f} s")  # noqa: T201
+    clients = soak.threads // THREADS_PER_CLIENT
+    who = f"{soak.threads} threads with {clients} clients"
+    print(f"{soak.operations} operations from {who} on 3 {kind} nodes: {soak.seconds:.0f} s")  # noqa: T201
     for name, count in [*sorted(soak.events.items()), *sorted(soak.counts.items())]:
         print(f"  {count:6d} {name}")  # noqa: T201
+    print(f"  {soak.repaired:6d} repaired")  # noqa: T201
     for problem in soak.problems:
         print(f"PROBLEM: {problem}")  # noqa: T201
     return bool(soak.problems)

@@ -27,6 +27,12 @@ def test_what_was_acknowledged_is_there_while_nodes_are_killed_stopped_and_resta
         for server in servers:
             server.stop()
     assert soak.problems == []
-    assert soak.counts["repaired"] == len(soak.last)
-    assert sum(soak.events.values()) >= 2
+    assert soak.repaired == len(soak.last)
+    assert soak.counts.total() == soak.operations
+    assert soak.events["SIGKILL"] == soak.events["restart"]
+    assert soak.events["SIGSTOP"] == soak.events["SIGCONT"]
+    # One misfortune for each 150 operations.
+    assert soak.events["SIGKILL"] + soak.events["SIGSTOP"] >= 4
+    assert soak.events["SIGKILL"]
+    assert soak.events["SIGSTOP"]
     assert soak.seconds < MOST_SECONDS

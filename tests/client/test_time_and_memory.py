@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import signal
 import subprocess
@@ -11,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
@@ -19,6 +22,8 @@ from airflow_provider_qcache.client import (
     ClientClosed,
     DeadlineExceeded,
     HomeNodeUnavailable,
+    Listener,
+    NoCacheAvailable,
     OperationCancelled,
     QClient,
     QClientException,
@@ -28,13 +33,13 @@ from airflow_provider_qcache.client import (
 from airflow_provider_qcache.client.transport import STORE_BYTES_PER_SECOND
 from tests.client import faults
 from tests.client.faults import Node, Peer, Request, closed_port, sound_node
+from tests.client.lateness import Lateness
 from tests.client.matrix import CERTIFICATES, LARGE
 
-CAP = 10.0  # generous, for a machine with other things to do; what is measured here ends after 0.7 s
-
-
-def drips_a_tls_body(peer: Peer, request: Request) -> None:
-    faults.drip_the_body(peer, request)
+DEADLINE = 1.0
+OVER = 0.5  # what a deadline may be passed by; what the machine was late, as measured meanwhile, comes on top
+CANCEL = 1.0
+LONG = 60.0  # no timeout of these is what ends anything here
 
 
 def takes_a_body_slowly(peer: Peer) -> None:
@@ -47,55 +52,93 @@ def takes_a_body_slowly(peer: Peer) -> None:
         peer.wait(0.02)
 
 
+def get(client: QClient) -> object:
+    return client.get("foo", {})
+
+
+def post(client: QClient) -> object:
+    return client.post("foo", b"a\n1\n")
+
+
+def post_large(client: QClient) -> object:
+    return client.post("foo", LARGE)
+
+
+def closes_and_its_status(answer: faults.Answer) -> dict[str, object]:
+    return {"answer": faults.reset_before_the_head, "status": answer}
+
+
+NEVER_ENDS: dict[str, tuple[dict[str, object], Callable[[QClient], object]]] = {
+    "silent": ({"answer": faults.silent}, get),
+    "body drips": ({"answer": faults.drip_the_body}, get),
+    "head drips": ({"answer": faults.drip_the_head}, get),
+    "interim responses drip": ({"answer": faults.drip_interim_responses}, get),
+    "store unanswered": ({"answer": faults.silent}, post),
+    "store's head drips": ({"answer": faults.drip_the_head}, post),
+    "body taken slowly": ({"answer": faults.silent, "before_reading": takes_a_body_slowly}, post_large),
+    "body not taken": ({"answer": faults.silent, "accepts": False}, post_large),
+    "status silent": (closes_and_its_status(faults.silent), get),
+    "status's head drips": (closes_and_its_status(faults.drip_the_head), get),
+    "query of load_fn's table": ({"answer": faults.silent}, lambda client: client.query("foo", {}, bytes)),
+    "delete": ({"answer": faults.silent}, lambda client: client.delete("foo")),
+    "delete everywhere": ({"answer": faults.silent}, lambda client: client.delete("foo", all_nodes=True)),
+}
+
+
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
-@pytest.mark.parametrize(
-    ("answer", "operation"),
-    [
-        (faults.silent, lambda client: client.get("foo", {})),
-        (faults.drip_the_body, lambda client: client.get("foo", {})),
-        (faults.drip_the_head, lambda client: client.get("foo", {})),
-        (faults.drip_interim_responses, lambda client: client.get("foo", {})),
-        (faults.silent, lambda client: client.post("foo", b"a\n1\n")),
-        (takes_a_body_slowly, lambda client: client.post("foo", LARGE)),
-    ],
-    ids=[
-        "silent",
-        "body drips",
-        "head drips",
-        "interim responses drip",
-        "store unanswered",
-        "body taken slowly",
-    ],
-)
-def test_the_deadline_ends_an_operation_whatever_the_node_does(
-    answer: Callable[..., None], operation: Callable[[QClient], object], tls: bool
-) -> None:
-    options = {"before_reading": answer} if answer is takes_a_body_slowly else {}
-    node = Node(faults.silent if options else answer, tls=CERTIFICATES.good if tls else None, **options)
+@pytest.mark.parametrize("name", NEVER_ENDS)
+def test_the_deadline_ends_an_operation_whatever_the_node_does(name: str, tls: bool) -> None:
+    options, operation = NEVER_ENDS[name]
+    node = Node(tls=CERTIFICATES.good if tls else None, **options)  # type: ignore[arg-type]
     with (
         node,
-        QClient([node.url], 5, 60, verify=CERTIFICATES.ca_file, trust_env=False, deadline=0.7) as client,
+        QClient(
+            [node.url], LONG, LONG, verify=CERTIFICATES.ca_file, trust_env=False, deadline=DEADLINE
+        ) as client,
+        Lateness() as late,
     ):
         started = time.monotonic()
-        with pytest.raises((DeadlineExceeded, StoreUncertain)):
-            operation(client)
-        assert 0.6 < time.monotonic() - started < CAP
+        if name == "delete everywhere":
+            assert not operation(client).complete  # type: ignore[attr-defined]
+        else:
+            with pytest.raises((DeadlineExceeded, StoreUncertain, NoCacheAvailable)):
+                operation(client)
+        assert DEADLINE - 0.1 < time.monotonic() - started < DEADLINE + OVER + late.seconds
+
+
+def test_the_deadline_ends_the_wait_for_nodes() -> None:
+    node = f"http://127.0.0.1:{closed_port()}"
+    policy = RequestRetry(wait_initial=LONG, wait_max=LONG, wait_for_nodes=True)
+    with (
+        QClient([node], LONG, LONG, trust_env=False, deadline=DEADLINE, request_retry=policy) as client,
+        Lateness() as late,
+    ):
+        started = time.monotonic()
+        with pytest.raises(NoCacheAvailable):
+            client.get("foo", {})
+        assert time.monotonic() - started < DEADLINE + OVER + late.seconds
 
 
 @pytest.mark.parametrize("how", ["cancel", "close"])
 @pytest.mark.parametrize(
-    "operation",
+    ("options", "operation"),
     [
-        lambda client: client.get("foo", {}),
-        lambda client: client.post("foo", LARGE),
-        lambda client: client.post_many({"foo": b"a\n1\n", "bar": b"a\n1\n"}),
-        lambda client: client.delete("foo", all_nodes=True),
+        ({}, get),
+        ({}, post_large),
+        ({}, lambda client: client.post_many({"foo": b"a\n1\n", "bar": b"a\n1\n"})),
+        ({}, lambda client: client.delete("foo", all_nodes=True)),
+        ({"answer": faults.drip_the_body}, get),
+        ({"answer": faults.reset_before_the_head}, get),
+        ({"tls": CERTIFICATES.good}, get),
+        ({"tls": CERTIFICATES.good, "accepts": False}, get),
     ],
-    ids=["get", "post", "post_many", "delete everywhere"],
+    ids=["get", "post", "post_many", "delete everywhere", "dripping", "status", "TLS", "handshake"],
 )
-def test_cancel_and_close_end_what_is_in_flight(operation: Callable[[QClient], object], how: str) -> None:
-    node = Node(faults.silent, status=faults.silent, read_bodies=False)
-    with node, QClient([node.url], 60, 60, trust_env=False) as client:
+def test_cancel_and_close_end_what_is_in_flight_within_a_second(
+    options: dict[str, object], operation: Callable[[QClient], object], how: str
+) -> None:
+    node = Node(**{"answer": faults.silent, "status": faults.silent, "read_bodies": False, **options})  # type: ignore[arg-type]
+    with node, QClient([node.url], LONG, LONG, verify=CERTIFICATES.ca_file, trust_env=False) as client:
         raised: list[BaseException] = []
 
         def run() -> None:
@@ -107,26 +150,28 @@ def test_cancel_and_close_end_what_is_in_flight(operation: Callable[[QClient], o
         thread = threading.Thread(target=run)
         thread.start()
         time.sleep(0.5)
-        started = time.monotonic()
-        getattr(client, how)()
-        thread.join(CAP)
-        assert not thread.is_alive()
-        assert time.monotonic() - started < CAP
+        assert thread.is_alive()
+        with Lateness() as late:
+            started = time.monotonic()
+            getattr(client, how)()
+            thread.join(LONG)
+            seconds = time.monotonic() - started
+        assert seconds < CANCEL + late.seconds
         assert isinstance(raised[0], OperationCancelled)
         if how == "close":
             with pytest.raises(ClientClosed):
                 client.get("foo", {})
 
 
-def test_cancel_ends_the_waits_between_attempts() -> None:
+def test_cancel_ends_the_waits_between_attempts_within_a_second() -> None:
     node = f"http://127.0.0.1:{closed_port()}"
-    policy = RequestRetry(wait_initial=60, wait_max=60, wait_for_nodes=True)
+    policy = RequestRetry(wait_initial=LONG, wait_max=LONG, wait_for_nodes=True)
     with QClient([node], trust_env=False, deadline=600, request_retry=policy) as client:
         threading.Timer(0.5, client.cancel).start()
         started = time.monotonic()
-        with pytest.raises(OperationCancelled):
+        with Lateness() as late, pytest.raises(OperationCancelled):
             client.get("foo", {})
-        assert time.monotonic() - started < CAP
+        assert time.monotonic() - started < 0.5 + CANCEL + late.seconds
 
 
 def test_cancel_from_a_signal_handler_and_what_comes_after_it_runs() -> None:
@@ -240,8 +285,15 @@ MEMORY = """
     SIZE = int(os.environ.get("QCACHE_MEMORY_BYTES", 64_000_000))
     ROW = b"1,some text to make the row long,2.5\\n"
 
-    def peak():
-        return int(next(l for l in open("/proc/self/status") if l.startswith("VmHWM")).split()[1]) * 1024
+    def resident(name):
+        return int(next(l for l in open("/proc/self/status") if l.startswith(name)).split()[1]) * 1024
+
+    def forget_the_peak():
+        Path("/proc/self/clear_refs").write_text("5")  # else what was there before would hide what is added
+        return resident("VmRSS")
+
+    def growth(before):
+        return resident("VmHWM") - before
 
     class Counts:
         def __init__(self, stop_after=None):
@@ -286,17 +338,20 @@ MEMORY = """
         client.post(other, b"a\\n1\\n")
         with path.open("rb") as file:
             for name, content in (("path", path), ("file", file), ("function", pieces)):
-                before = peak()
                 file.seek(0)
+                before = forget_the_peak()
                 client.post(other, content)
+                print(name, growth(before))
                 file.seek(0)
                 ticket = client._pool.begin_probe(first.url)
                 if ticket is not None:
                     client._pool.end_probe(first.url, ticket, None)
+                takes.total = None
+                before = forget_the_peak()
                 result = client.post(key, content)
+                print(name + ",failover", growth(before))
                 assert result.failed_over and result.bytes == size, result
                 assert takes.total >= size, takes.total
-                print(name, peak() - before)
         client.close()
 """
 
@@ -313,7 +368,9 @@ def test_a_streamed_body_and_a_failover_in_its_middle_add_less_than_8_mib(tmp_pa
     )
     assert ran.returncode == 0, ran.stderr
     added = {name: int(grew) for name, grew in (line.split() for line in ran.stdout.splitlines())}
-    assert set(added) == {"path", "file", "function"}
+    assert set(added) == {
+        f"{name}{how}" for name in ("path", "file", "function") for how in ("", ",failover")
+    }
     assert all(grew < 8 * 1024 * 1024 for grew in added.values()), added
 
 
@@ -329,70 +386,236 @@ def test_an_answer_of_any_size_is_refused_before_it_fills_the_memory() -> None:
 THREADS = 32
 
 
-def test_32_threads_on_one_client_while_a_node_dies_and_comes_back() -> None:
-    """Every result is the right one, whatever the nodes do meanwhile."""
-    (first, tables), (second, others) = sound_node(), sound_node()
-    sick = threading.Event()
-    hung = threading.Event()
+def test_32_threads_on_one_client_while_nodes_die_hang_and_come_back() -> None:
+    """Every result is the right one, and in the end every node is asked again."""
+    made = [sound_node() for _ in range(3)]
+    moods = [{"dead": threading.Event(), "hung": threading.Event()} for _ in made]
 
-    def moody(peer: Peer, request: Request) -> None:
-        if sick.is_set():
-            peer.reset()
-        if hung.is_set():
-            peer.wait_for_ever()
-        if request.kind == "status":
-            peer.send(faults.head(200, 2) + b"OK")
-        else:
-            tables.answer(peer, request)
+    def moody(number: int) -> faults.Answer:
+        tables, mood = made[number][1], moods[number]
 
-    first._answer = first._status = moody
+        def answer(peer: Peer, request: Request) -> None:
+            if mood["dead"].is_set():
+                peer.reset()
+            if mood["hung"].is_set():
+                peer.wait_for_ever()
+            if request.kind == "status":
+                peer.send(faults.head(200, 2) + b"OK")
+            else:
+                tables.answer(peer, request)
+
+        return answer
+
+    for number, (node, _) in enumerate(made):
+        node._answer = node._status = moody(number)
+    urls = [node.url for node, _ in made]
     errors: list[BaseException] = []
-    slowest_elsewhere = [0.0]
+    done = [0] * THREADS
     stop = threading.Event()
-    with first, second, QClient([first.url, second.url], 0.5, 0.5, trust_env=False, deadline=30) as client:
-        for key in range(64):
-            for held in (tables, others):
-                held.tables[f"key{key}"] = b"a\n1\n"
+    policy = RequestRetry(wait_for_nodes=True)
+    with (
+        made[0][0],
+        made[1][0],
+        made[2][0],
+        QClient(urls, 0.5, 0.3, 20, trust_env=False, deadline=30, request_retry=policy) as client,
+    ):
+        for _, tables in made:
+            tables.tables.update({f"key{key}": b"a\n1\n" for key in range(THREADS)})
 
         def work(number: int) -> None:
             key = f"key{number}"
-            elsewhere = client.node_for_key(key) == second.url
             while not stop.is_set():
-                started = time.monotonic()
                 try:
                     if number % 4:
                         assert client.get(key, {}).content == faults.ROWS
                     else:
-                        client.post(key, b"a\n1\n")
+                        assert client.post(key, b"a\n1\n").key == key
                 except StoreUncertain:
-                    pass
+                    assert not number % 4
                 except BaseException as error:  # noqa: BLE001
                     errors.append(error)
                     return
-                if elsewhere:
-                    slowest_elsewhere[0] = max(slowest_elsewhere[0], time.monotonic() - started)
+                done[number] += 1
                 time.sleep(0.002)
 
         threads = [threading.Thread(target=work, args=(number,)) for number in range(THREADS)]
         for thread in threads:
             thread.start()
-        for _ in range(3):
-            for mood in (sick, hung):
-                mood.set()
-                time.sleep(0.4)
-                mood.clear()
-                time.sleep(0.3)
+        for number in range(6):
+            mood = moods[number % 3]["dead" if number % 2 else "hung"]
+            mood.set()
+            time.sleep(0.4)
+            mood.clear()
+            time.sleep(0.1)
         stop.set()
         for thread in threads:
-            thread.join(CAP)
+            thread.join(LONG)
             assert not thread.is_alive()
         assert errors == []
+        assert min(done) > 1
         assert not client._active
-        assert slowest_elsewhere[0] < CAP
+        counted = client.get_statistics()
+        assert all(sum(counted[url].values()) for url in urls)  # each was met as it failed
+        assert all(known.alive for known in client.node_status(probe=True).values())
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("qcache-")]
 
 
-def test_nothing_is_printed_and_no_secret_is_shown(caplog: pytest.LogCaptureFixture) -> None:
+def test_one_hung_node_never_delays_a_caller_whose_key_lives_elsewhere() -> None:
+    """A node hangs for longer than the test may take; half of the callers are caught there."""
+    (sound, _), hung = sound_node(), Node(faults.silent, status=faults.silent)
+    with sound, hung, QClient([hung.url, sound.url], LONG, LONG, trust_env=False) as client:
+        keys = [f"key{number}" for number in range(999)]
+        caught = [key for key in keys if client.node_for_key(key) == hung.url][: THREADS // 2]
+        elsewhere = [key for key in keys if client.node_for_key(key) == sound.url][: THREADS // 2]
+        ended: list[object] = []
+
+        def be_caught(key: str) -> None:
+            try:
+                ended.append(client.get(key, {}))
+            except OperationCancelled as error:
+                ended.append(error)
+
+        slowest: list[float] = []
+
+        def work(key: str) -> None:
+            for _ in range(20):
+                started = time.monotonic()
+                client.post(key, b"a\n1\n")
+                assert client.get(key, {}).content == faults.ROWS
+                client.delete(key)
+                slowest.append(time.monotonic() - started)
+
+        waiting = [threading.Thread(target=be_caught, args=(key,)) for key in caught]
+        for thread in waiting:
+            thread.start()
+        while len(hung.requests) < len(caught):
+            time.sleep(0.01)
+        working = [threading.Thread(target=work, args=(key,)) for key in elsewhere]
+        with Lateness() as late:
+            for thread in working:
+                thread.start()
+            for thread in working:
+                thread.join(LONG / 2)
+        assert len(slowest) == 20 * len(elsewhere)
+        assert max(slowest) < LONG / 10 + late.seconds
+        assert ended == []
+        client.cancel()
+        for thread in waiting:
+            thread.join(LONG / 2)
+        assert [type(error) for error in ended] == [OperationCancelled] * len(caught)
+        assert {request.key for request in hung.requests if request.kind != "status"} == set(caught)
+
+
+IO = {
+    "connect",
+    "recv",
+    "recv_into",
+    "send",
+    "sendall",
+    "getaddrinfo",
+    "do_handshake",
+    "read",
+    "write",
+    "sleep",
+}
+
+
+class Watched:
+    """A lock that knows who holds it."""
+
+    def __init__(self, make: Callable[[], threading.Lock], held: dict[int, list[Watched]]) -> None:
+        self._lock = make()
+        self._held = held
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        got = self._lock.acquire(blocking, timeout)
+        if got:
+            self._held.setdefault(threading.get_ident(), []).append(self)
+        return got
+
+    def release(self) -> None:
+        for locks in self._held.values():
+            if self in locks:
+                locks.remove(self)
+                break
+        self._lock.release()
+
+    def locked(self) -> bool:
+        return self._lock.locked()
+
+    def __enter__(self) -> bool:
+        return self.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
+
+
+def test_no_lock_is_held_while_anything_is_sent_received_or_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    held: dict[int, list[Watched]] = {}
+    met: list[str] = []
+    seen: set[str] = set()
+
+    def look(frame: FrameType, event: str, function: object) -> None:
+        if event == "c_call" and (name := getattr(function, "__name__", "")) in IO:
+            owner = type(getattr(function, "__self__", None)).__module__ or ""
+            if name in ("read", "write") and "ssl" not in owner:
+                return
+            seen.add(name)
+            if held.get(threading.get_ident()):
+                met.append(f"{name} in {frame.f_code.co_qualname}")
+
+    (sound, _), (secure, _) = sound_node(), sound_node()
+    secure = Node(secure._answer, tls=CERTIFICATES.good)
+    cuts = Node(faults.CutsIdleConnections(faults.Tables(), reset=True))
+    dead = f"http://localhost:{closed_port()}"
+    drips = Node(faults.drip_the_head, status=faults.drip_the_head)
+    told: list[str] = []
+
+    class Hears(Listener):
+        def attempt_failed(self, attempt: object) -> None:
+            told.append("held" if held.get(threading.get_ident()) else "free")
+
+        def node_failed(self, node: str, error: str) -> None:
+            self.attempt_failed(None)
+
+        def node_recovered(self, node: str) -> None:
+            self.attempt_failed(None)
+
+    make = threading.Lock
+    with sound, secure, cuts, drips:
+        # Every lock that is made from here on, the client's and those of what is beneath it, is watched.
+        monkeypatch.setattr(threading, "Lock", lambda: Watched(make, held))
+        nodes = [sound.url, secure.url, cuts.url, dead, drips.url]
+        client = QClient(nodes, 0.5, 0.3, verify=CERTIFICATES.ca_file, trust_env=False, store_timeout=0.3)
+        monkeypatch.setattr(threading, "Lock", make)
+        assert isinstance(client._pool._lock, Watched)
+        client.add_listener(Hears())
+        threading.setprofile(look)
+        sys.setprofile(look)
+        try:
+            for number in range(12):
+                for operation in (client.post, client.get):
+                    with contextlib.suppress(QClientException):
+                        operation(f"key{number}", b"a\n1\n" if operation == client.post else {})
+            client.delete("key1", all_nodes=True)
+            client.node_status(probe=True)
+            client.node_statistics()
+        finally:
+            sys.setprofile(None)
+            threading.setprofile(None)
+            client.close()
+    assert met == []
+    assert seen >= {"connect", "getaddrinfo", "recv_into", "sendall", "do_handshake"}
+    assert "free" in told
+    assert "held" not in told
+
+
+def test_nothing_is_printed_and_no_secret_is_shown(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.DEBUG)
     secret = "hunter2"
     node = f"http://login:{secret}@127.0.0.1:{closed_port()}"
     with QClient([node], auth=("other", secret), trust_env=False) as client:
@@ -400,12 +623,12 @@ def test_nothing_is_printed_and_no_secret_is_shown(caplog: pytest.LogCaptureFixt
             client.get("foo", {})
         shown = [repr(client), str(raised.value), repr(raised.value), caplog.text, str(client.node_status())]
         shown += [repr(client._settings), *(repr(attempt) for attempt in raised.value.attempts)]
+    assert caplog.text
     assert not any(secret in text for text in shown)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_listeners_hear_of_nodes_and_attempts_and_their_own_errors_break_nothing() -> None:
-    from airflow_provider_qcache.client import Listener
-
     heard: list[tuple[str, str]] = []
 
     class Hears(Listener):

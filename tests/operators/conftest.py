@@ -39,8 +39,8 @@ def connect(monkeypatch: pytest.MonkeyPatch, urls: list[str], **extra: Any) -> N
     """Make the connection ``qcache_default`` one to these nodes."""
     limits = {
         "connect_timeout": 1,
-        "read_timeout": 0.5,
-        "deadline": 5,
+        "read_timeout": 1.5,
+        "deadline": 10,
         "retry_wait_initial": 0.02,
         "retry_wait_max": 0.1,
     }
