@@ -50,7 +50,7 @@ class _Expression:
     fine: str = ""
     """True where there is nothing to flag; empty where there never is."""
     flag: str = ""
-    """The flag where that is not true."""
+    """The flag of a value; empty where it says no more than whether there is one."""
     refuse: Callable[[str, str, int], None] | None = None
     """Raises for a value flagged as refused: takes the column's name, the value, the row."""
 
@@ -120,7 +120,6 @@ def _moment(text: str, in_years: str) -> _Expression:
         Kind.TEXT,
         text,
         fine=in_years,
-        flag=f"'{_REFUSED}'",
         refuse=lambda name, _, row: rules.out_of_calendar(name, row),
     )
 
@@ -145,7 +144,6 @@ def _time(column: str) -> _Expression:
         f"CASE WHEN date_trunc('second', {moment}) = {moment} THEN {column}::text"
         f" ELSE to_char({moment}, 'HH24:MI:SS.US') END",
         fine=f"({column} IS NULL OR {column} < '24:00:00')",
-        flag=f"'{_REFUSED}'",
         refuse=lambda name, value, row: refuse(name, f"{value} is no time of day up to 23:59:59", row=row),
     )
 
@@ -156,7 +154,6 @@ def _interval(column: str) -> _Expression:
         Kind.FLOAT,
         f"extract(epoch from {column})::float8::text",
         fine=f"({column} IS NULL OR NOT ({months}))",
-        flag=f"'{_REFUSED}'",
         refuse=lambda name, _, row: refuse(
             name, "an interval of months or years, which is no number of seconds", row=row
         ),
@@ -327,8 +324,12 @@ class CopyQuery:
     def _first_field(self, keys: Sequence[str]) -> str:
         flags = "''"
         if self._watched:
-            fine = " AND ".join(expression.fine for _, _, expression in self._watched)
-            all_flags = " || ".join(expression.flag for _, _, expression in self._watched)
+            watched = [expression for _, _, expression in self._watched]
+            fine = " AND ".join(expression.fine for expression in watched)
+            all_flags = " || ".join(
+                expression.flag or f"CASE WHEN {expression.fine} THEN '{_FINE}' ELSE '{_REFUSED}' END"
+                for expression in watched
+            )
             flags = f"CASE WHEN {fine} THEN '' ELSE {all_flags} END"
         parts = [flags, *(f"COALESCE({key}, chr({ord(_NULL)}))" for key in keys)]
         return f" || chr({ord(_BETWEEN)}) || ".join(parts)

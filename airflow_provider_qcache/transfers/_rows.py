@@ -129,7 +129,7 @@ class _ColumnReader:
         if self._wanted in (Kind.TEXT, Kind.ENUM) and forms <= _MIXTURE:
             return "mixture"
         first = _form_of_value(next(value for value in values if value is not None))
-        self._mixed(first, row, values, row)
+        return self._mixed(first, row, values, row)
 
     def _mixed(self, first: str, first_row: int, values: Sequence[Any], row: int) -> NoReturn:
         found = ((_form_of_value(value), number) for number, value in enumerate(values, row + 1))
