@@ -33,8 +33,9 @@ _NULL: Final = "\x1e"
 
 # Types by their OIDs, which never change (PostgreSQL's pg_type.dat).
 _BOOL, _BYTEA, _INT8, _INT2, _INT4, _OID, _FLOAT4, _FLOAT8, _NUMERIC = 16, 17, 20, 21, 23, 26, 700, 701, 1700
+_BPCHAR: Final = 1042
 _DATE, _TIME, _TIMESTAMP, _TIMESTAMPTZ, _INTERVAL, _TIMETZ = 1082, 1083, 1114, 1184, 1186, 1266
-_TEXTS: Final = frozenset({18, 19, 25, 114, 142, 1042, 1043, 2950, 3802})
+_TEXTS: Final = frozenset({18, 19, 25, 114, 142, _BPCHAR, 1043, 2950, 3802})
 """char, name, text, json, xml, bpchar, varchar, uuid, jsonb."""
 _TEXT_CATEGORIES: Final = frozenset("SEINVX")
 """Of other types (pg_type.typcategory): strings, enums, addresses, numbers such as money, bits, unknown."""
@@ -196,6 +197,8 @@ def _expression(name: str, column: str, described: Any, category: str, wanted: K
     if oid in _TEXTS or category in _TEXT_CATEGORIES:
         if wanted is Kind.FLOAT:
             raise NotByCopy(f"column {name!r} is text that is to be floats")
+        if oid == _BPCHAR:  # a cast would take its padding off
+            return _Expression(Kind.TEXT, f"CASE WHEN {column} IS NOT NULL THEN concat({column}) END")
         return _Expression(Kind.TEXT, f"{column}::text")
     return refuse(
         name,

@@ -158,7 +158,8 @@ def _batches(cursor: Any) -> Iterator[tuple[list[Sequence[Any]], Callable[[int],
         size = max(1, min(fitting, 4 * size, _MOST_ROWS))
 
     while True:
-        cursor.arraysize = size
+        with contextlib.suppress(AttributeError):  # duckdb has none; many drivers fetch as many as it says
+            cursor.arraysize = size
         rows = cursor.fetchmany(size) if cursor.description is not None or _is_named(cursor) else []
         if not rows:
             return

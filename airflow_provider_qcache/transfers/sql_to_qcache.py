@@ -35,7 +35,12 @@ class QueryEmpty(AirflowException):
 
 def _parameters(name: str, value: Any) -> Any:
     """Parameters of a query: a list or a dict; a string may hold one."""
-    found = rules.literal(value) if isinstance(value, str) else value
+    found = value
+    if isinstance(value, str):
+        try:
+            found = rules.literal(value)
+        except ValueError as error:
+            raise rules.refused(name, value, "a list or a dict, or a string that holds one,") from error
     if not isinstance(found, list | tuple | dict):
         raise rules.refused(name, value, "a list or a dict")
     return found
@@ -221,11 +226,11 @@ class SqlToQCacheOperator(QCacheOperator):
                 self._source = None
             spool.flush()
             self.log.info(
-                "Read %s rows of %s by %s into %s",
-                f"{spool.rows:,}",
+                "Read %s of %s by %s into %s",
+                rules.counted(spool.rows, "row"),
                 given["sql_conn_id"],
                 how,
-                _count(tables),
+                rules.counted(len(tables), "table"),
             )
             if not spool.rows and given["on_empty"] != "store":
                 said = f"{given['sql_conn_id']} gave no rows for {given['key']!r}; nothing is stored"
@@ -265,7 +270,8 @@ class SqlToQCacheOperator(QCacheOperator):
                 for attempt in stored.attempts
             ],
         }
-        said = f"Stored table {stored.key!r} on {stored.node}: {stored.rows:,} rows, {stored.bytes:,} bytes"
+        said = f"Stored table {stored.key!r} on {stored.node}: "
+        said += f"{rules.counted(stored.rows or 0, 'row')}, {stored.bytes:,} bytes, {stored.seconds:.2f} s"
         if given["copies"] > 1:
             result |= {"copies": list(stored.copies), "failed_copies": dict(stored.failed_copies)}
             said += f", with {len(stored.copies)} of {given['copies'] - 1} further copies"
@@ -294,7 +300,8 @@ class SqlToQCacheOperator(QCacheOperator):
             "may_hold_old": may_hold_old,
             "attempts": sum(len(stored.attempts) for stored in results),
         }
-        said = f"Stored {len(results):,} tables: {result['rows']:,} rows, {result['bytes']:,} bytes"
+        said = f"Stored {rules.counted(len(results), 'table')}: {rules.counted(result['rows'], 'row')}, "
+        said += f"{result['bytes']:,} bytes, {report.seconds:.2f} s"
         if given["copies"] > 1:
             result["failed_copies"] = failed_copies
             said += f", {failed_copies} further copies failed"
@@ -319,7 +326,3 @@ class SqlToQCacheOperator(QCacheOperator):
 
 def _options(given: Mapping[str, Any]) -> dict[str, Any]:
     return {name: given[name] for name in ("copies", "evict_stale", "check_row_count")}
-
-
-def _count(tables: QueryTables) -> str:
-    return "1 table" if len(tables) == 1 else f"{len(tables):,} tables"
