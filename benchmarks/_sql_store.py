@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-import pyarrow  # noqa: F401  # before the work
+import pyarrow as pa
 import qclient
 from airflow.providers.common.compat.sdk import BaseHook
 
@@ -64,6 +64,7 @@ def main() -> None:
     parser.add_argument("--key", default="table")
     parser.add_argument("--partition-by", nargs="*")
     given = parser.parse_args()
+    pa.array([None])  # it loads pandas, where there is one
     # The hook's module is loaded before the work, and its connection tried.
     hook = BaseHook.get_connection(given.connection).get_hook()
     hook.get_conn().close()

@@ -68,7 +68,8 @@ def fill(postgres: Postgres, sqlite: Path) -> None:
             target.execute(IN_SQLITE)
             cursor.itersize = 20_000
             cursor.execute(
-                "SELECT id, shop, price, ratio, discount, open::int, country, sku, note, seen::text FROM mixed"
+                "SELECT id, shop, price, ratio, discount, open::int, country, sku, note, seen::text "
+                "FROM mixed"
             )
             target.executemany(f"INSERT INTO mixed VALUES ({', '.join('?' * 10)})", cursor)
 
@@ -140,9 +141,12 @@ def report(environment: dict[str, str], node: str, runs: int) -> str:
         name: {field: statistics.median(one[field] for one in results) for field in ("seconds", "peak")}
         for name, results in found.items()
     }
-    lines = [
+    head = (
         f"{ROWS:,} rows of 10 mixed columns, to the real node. Medians of {runs}. "
-        f"Python {platform.python_version()}, {versions()}; {os.cpu_count()} cores for all.",
+        f"Python {platform.python_version()}, {versions()}; {os.cpu_count()} cores for all."
+    )
+    lines = [
+        head,
         "",
         "| from | s | times as fast | goal | peak, MB | of its rival's | goal |",
         "|---|---:|---:|---:|---:|---:|---:|",

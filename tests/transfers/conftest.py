@@ -16,7 +16,8 @@ import pytest
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_qcache.client import QClient
-from airflow_provider_qcache.transfers._source import SqlSource
+from airflow_provider_qcache.transfers import _copy, _source
+from airflow_provider_qcache.transfers._source import COPY, CURSOR, SqlSource
 from airflow_provider_qcache.transfers._spool import Spool
 from airflow_provider_qcache.transfers._tables import QueryTables
 from airflow_provider_qcache.transfers.sql_to_qcache import SqlToQCacheOperator
@@ -79,13 +80,25 @@ class Hook(DbApiHook):
 
 @pytest.fixture(params=DRIVERS)
 def driver(request: pytest.FixtureRequest) -> Any:
-    """psycopg 2 and 3: which of them the hook of PostgreSQL uses depends on Airflow's version."""
+    """Versions 2 and 3 of psycopg: which of them the hook of PostgreSQL uses depends on Airflow's version."""
     return importlib.import_module(request.param)
 
 
 @pytest.fixture
 def postgres_hook(postgres: Postgres, driver: Any) -> Hook:
     return Hook(lambda: driver.connect(postgres.uri))
+
+
+@pytest.fixture(params=[COPY, CURSOR])
+def way(request, monkeypatch):
+    """By COPY, and by the cursor that is left where COPY cannot be used."""
+    if request.param == CURSOR:
+
+        def refuse(*_):
+            raise _copy.NotByCopy("the test wants a cursor")
+
+        monkeypatch.setattr(_source, "CopyQuery", refuse)
+    return request.param
 
 
 @pytest.fixture

@@ -128,7 +128,7 @@ class TestNoRows:
 
     def test_fails_by_default_and_leaves_the_table(self, reader):
         run_task()
-        with pytest.raises(QueryEmpty, match="^lite gave no rows for 'zips'; nothing is stored$"):
+        with pytest.raises(QueryEmpty, match=r"^lite gave no rows for 'zips'; nothing is stored$"):
             run_task(sql=self.SQL)
         assert reader("zips") == ROWS
 
@@ -143,7 +143,7 @@ class TestNoRows:
         run_task()
         assert run_task(sql=self.SQL, on_empty="store")["rows"] == 0
         assert reader("zips") == []
-        (holder,) = nodes.holding("zips")
+        assert len(nodes.holding("zips")) == 1
 
 
 class TestPartitions:
@@ -210,16 +210,16 @@ class TestFailures:
         with pytest.raises(StoredOnFailover, match="require_home is set"):
             run_task(require_home=True)
 
-    def test_a_node_that_is_down_and_many_tables(self, nodes, told):
+    def test_a_node_that_is_down_and_many_tables(self, nodes, reader, told):
         run_task(**BY_STATE)
         (home,) = nodes.holding("zips_NY")
         nodes.kill(nodes.urls.index(home))
         result = run_task(**BY_STATE)
         assert "zips_NY" in result["failed_over"]
-        assert nodes.ask(0 if nodes.urls[0] != home else 1, "GET", "zips_NY").status in (200, 404)
+        assert reader("zips_NY") == ROWS[:1]
         level, said = told()[-1]
         assert level == "WARNING"
-        assert "the home was down of zips_NY" in said or "zips_NY" in said
+        assert "; the home was down of zips_" in said
         with pytest.raises(StoredOnFailover, match="Stored 2 tables"):
             run_task(**BY_STATE, require_home=True)
 
@@ -233,30 +233,25 @@ class TestFailures:
             run_task(sql="UPDATE zips SET n = 1")
 
     def test_a_hook_of_another_kind(self):
-        with pytest.raises(AirflowFailException, match="sql_conn_id='qcache_default'.*QCacheHook"):
+        with pytest.raises(AirflowFailException, match=r"sql_conn_id='qcache_default'.*QCacheHook"):
             run_task(sql_conn_id="qcache_default")
 
     def test_on_kill_ends_the_query(self):
         endless = "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n) SELECT max(n) FROM n"
         task = SqlToQCacheOperator(task_id="store", sql=endless, key="k", sql_conn_id="lite")
-        failed = []
 
-        def run():
-            try:
-                task.execute({})
-            except Exception as error:
-                failed.append(error)
+        def kill():
+            end = time.monotonic() + 30
+            while (task._source is None or task._source._connection is None) and time.monotonic() < end:
+                time.sleep(0.01)
+            time.sleep(0.1)  # for the query to begin
+            task.on_kill()
 
-        thread = threading.Thread(target=run)
-        thread.start()
-        end = time.monotonic() + 30
-        while (task._source is None or task._source._connection is None) and time.monotonic() < end:
-            time.sleep(0.01)
-        task.on_kill()
-        thread.join(30)
-        assert not thread.is_alive()
-        (error,) = failed
-        assert isinstance(error, OperationCancelled)
+        killer = threading.Thread(target=kill)
+        killer.start()
+        with pytest.raises(OperationCancelled, match="the query was cancelled"):
+            task.execute({})
+        killer.join()
 
 
 class TestArguments:
@@ -294,9 +289,9 @@ class TestArguments:
         assert error in str(raised.value)
 
     def test_and_what_a_template_gives_fails_for_good(self):
-        with pytest.raises(AirflowFailException, match="sql: {{ empty }} gave nothing"):
+        with pytest.raises(AirflowFailException, match=r"sql: {{ empty }} gave nothing"):
             run_task(sql="{{ empty }}")
-        with pytest.raises(AirflowFailException, match="{b} is missing"):
+        with pytest.raises(AirflowFailException, match=r"{b} is missing"):
             run_task(key="k_{a}", partition_by="{{ ['a', 'b'] }}")
 
     def test_a_dag_file_that_has_it_loads_nothing_heavy(self, tmp_path):
@@ -307,6 +302,6 @@ class TestArguments:
         before = f"{AIRFLOW}\nimport airflow.providers.common.compat.sdk as s; s.BaseHook, s.AirflowException"
         assert loaded_by(code, before, tmp_path) == []
 
-    def test_it_can_be_mapped(self, reader):
+    def test_it_can_be_mapped(self):
         partial = SqlToQCacheOperator.partial(task_id="store", sql_conn_id="lite", sql="SELECT * FROM zips")
-        assert partial.expand(key=["a", "b"]) is not None
+        assert partial.expand(key=["a", "b"]).task_id == "store"

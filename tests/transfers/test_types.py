@@ -8,23 +8,12 @@ import io
 import pytest
 
 from airflow_provider_qcache.client import InvalidTable
-from airflow_provider_qcache.transfers import _copy, _source
+from airflow_provider_qcache.transfers import _source
 from airflow_provider_qcache.transfers._source import COPY, CURSOR
-from tests.transfers.conftest import read, stored
+from tests.transfers.conftest import Hook, read, stored
 
 LARGE = 2**53 + 1
-
-
-@pytest.fixture(params=[COPY, CURSOR])
-def way(request, monkeypatch):
-    """By COPY, and by the cursor that is left where COPY cannot be used."""
-    if request.param == CURSOR:
-
-        def refuse(*_):
-            raise _copy.NotByCopy("the test wants a cursor")
-
-        monkeypatch.setattr(_source, "CopyQuery", refuse)
-    return request.param
+UUID = "5a6e7a0c-2ad5-4a2c-8f49-000000000001"
 
 
 def column(text):
@@ -39,7 +28,7 @@ POSTGRES = [
      ["007", "nan", 'a"b,c', "x\r\ny", " é ", ""]),
     ("varchar(3)", ["'01'"], "v=string", ["01"]),
     ("char(3)", ["'01'"], "v=string", ["01 "]),
-    ("uuid", ["'5a6e7a0c-2ad5-4a2c-8f49-000000000001'"], "v=string", ["5a6e7a0c-2ad5-4a2c-8f49-000000000001"]),
+    ("uuid", [f"'{UUID}'"], "v=string", [UUID]),
     ("boolean", ["true", "NULL", "false"], "", ["true", "", "false"]),
     ("smallint", ["-32768", "32767", "NULL"], "", ["-32768", "32767", ""]),
     ("integer", ["-1", "2147483647"], "", ["-1", "2147483647"]),
@@ -207,13 +196,9 @@ def test_names_of_columns(postgres_hook, way, sql, why):
 
 def test_the_session_is_left_as_it_was_told(postgres, driver):
     """Date styles, encodings and time zones of the session change nothing."""
-    from tests.transfers.conftest import Hook
 
     def connect():
-        connection = driver.connect(
-            postgres.uri, options="-c timezone=Asia/Kolkata -c client_encoding=latin1"
-        )
-        return connection
+        return driver.connect(postgres.uri, options="-c timezone=Asia/Kolkata -c client_encoding=latin1")
 
     found = read(Hook(connect), "SELECT timestamptz '2024-05-06 12:00+02' AS t, '€' AS e")
     assert (found.how, found.text) == (COPY, "t,e\n2024-05-06 10:00:00+00:00,€\n")
@@ -271,7 +256,8 @@ class TestSqlite:
         monkeypatch.setattr(_source, "_FIRST_ROWS", batch)
         sql = (
             "WITH RECURSIVE t(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM t WHERE n < 99) "
-            "SELECT n, n % 3 AS part, CASE n % 4 WHEN 0 THEN 'a\n\"b\"\n' WHEN 1 THEN '\"' ELSE 'c' END AS t FROM t"
+            "SELECT n, n % 3 AS part, CASE n % 4 WHEN 0 THEN 'a\n\"b\"\n' WHEN 1 THEN '\"' ELSE 'c' END AS t "
+            "FROM t"
         )
         found = read(sqlite_hook, sql, key="k{part}", partition_by=("part",))
         whole = list(csv.DictReader(io.StringIO(read(sqlite_hook, sql).text, newline="")))
