@@ -35,13 +35,13 @@ MIXED = """
 CREATE TABLE mixed AS
 SELECT
     number AS id,
-    number * 7919 % 1000 AS shop,
-    (number * 31 % 100000)::float8 / 100 AS price,
+    number % 1000 * 919 % 1000 AS shop,
+    (number % 100000 * 31 % 100000)::float8 / 100 AS price,
     sin(number) AS ratio,
     CASE WHEN number % 10 < 7 THEN (number % 50)::float8 / 100 END AS discount,
     number % 2 = 0 AS open,
     (ARRAY['JP', 'IN', 'CH', 'NO', 'BR'])[number % 5 + 1] AS country,
-    'sku-' || lpad((number * 7 % 100000)::text, 6, '0') AS sku,
+    'sku-' || lpad((number % 100000 * 7 % 100000)::text, 6, '0') AS sku,
     CASE WHEN number % 10 > 0 THEN 'sold, ' || number % 100 || ' times' END AS note,
     timestamp '2024-01-01' + number * interval '31 seconds' AS seen
 FROM generate_series(0, {rows} - 1) AS number

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("airflow_provider_qcache.transfers")
 
 _FIRST_ROWS: Final = 256
-_MOST_ROWS: Final = 20_000
-"""Rows in a batch: beyond some thousands a batch gets no faster by being larger."""
+_MOST_ROWS: Final = 2000
+"""Rows in a batch: with more of them the processor's caches do not hold what is turned into columns."""
 _BATCH_BYTES: Final = 4 << 20
 """CSV in a batch, about: as Python objects it takes several times as much memory."""
 _GRACE: Final = 5.0

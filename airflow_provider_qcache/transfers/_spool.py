@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import tempfile
-from typing import TYPE_CHECKING, Final, Self
+from typing import IO, TYPE_CHECKING, Final, Self
 
 from airflow_provider_qcache.client.body import PIECE
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 HELD: Final = 16 << 20
 """Bytes that wait in memory before they are written, of all tables together."""
+
+_SEGMENT: Final = 256 << 10
+"""Bytes a segment need not be larger than: where few tables wait, nothing is gained by waiting for more."""
 
 _EACH: Final = 96
 """What a waiting piece takes beside its bytes, about: its object and its place in a list (64 bits)."""
@@ -64,14 +67,15 @@ class SpooledTable:
         segments.reverse()
         return segments
 
-    def segment(self, end: int) -> bytes:
-        """What waits, as a segment for the end of the file."""
-        data = b"".join(self.waiting)
+    def write(self, file: IO[bytes], end: int) -> int:
+        """Write what waits as a segment at the file's end; gives its new end."""
+        length = sum(map(len, self.waiting))
+        file.write(_CHAIN.pack(*self._last))
+        file.writelines(self.waiting)
         self.waiting.clear()
-        before = _CHAIN.pack(*self._last)
-        self._last = (end + _CHAIN.size, len(data))
-        self.length += len(data)
-        return before + data
+        self._last = (end + _CHAIN.size, length)
+        self.length += length
+        return end + _CHAIN.size + length
 
     # A TableCheck too: what is spooled was written here, well-formed, and its rows are known.
 
@@ -89,13 +93,13 @@ class SpooledTable:
 class Spool:
     """Tables written piece by piece, in any order, and read whole, in any order and by any thread.
 
-    Memory holds ``held`` bytes that wait to be written, and a few words for each table: where its last
+    Memory holds up to ``held`` bytes that wait to be written, and a few words for each table: where its last
     segment is, which leads to those before. The file has no name and goes with the process; it is made where
     TMPDIR says.
     """
 
     def __init__(self, held: int = HELD) -> None:
-        self._most = held
+        self._most = self._limit = held
         self._held = 0
         self._waiting: list[SpooledTable] = []
         self._file = tempfile.TemporaryFile(prefix="qcache-", buffering=1 << 20)  # noqa: SIM115  # close()
@@ -121,19 +125,18 @@ class Spool:
         """Add rows to a table's end."""
         if not table.waiting:
             self._waiting.append(table)
+            self._limit = min(self._most, len(self._waiting) * _SEGMENT)
         table.waiting.append(piece)
         table.rows += rows
         self.rows += rows
         self._held += len(piece) + _EACH
-        if self._held > self._most:
+        if self._held > self._limit:
             self.flush()
 
     def flush(self) -> None:
         """Write what waits: needed before a table is read."""
         for table in self._waiting:
-            segment = table.segment(self._end)
-            self._file.write(segment)
-            self._end += len(segment)
+            self._end = table.write(self._file, self._end)
         self._waiting.clear()
         self._held = 0
         self._file.flush()
