@@ -31,6 +31,11 @@ _BETWEEN: Final = "\x1f"
 _NULL: Final = "\x1e"
 """What is between the parts of the first field, and a null in it; no key may hold them."""
 
+_NO_FLAGS: Final = b'"",'
+"""How a row begins whose first field is empty: COPY's CSV tells it from a null so."""
+
+_ROWS_AT_A_TIME: Final = 256
+
 # Types by their OIDs, which never change (PostgreSQL's pg_type.dat).
 _BOOL, _BYTEA, _INT8, _INT2, _INT4, _OID, _FLOAT4, _FLOAT8, _NUMERIC = 16, 17, 20, 21, 23, 26, 700, 701, 1700
 _BPCHAR: Final = 1042
@@ -46,8 +51,8 @@ class _Expression:
     """A column in the query that COPY runs."""
 
     kind: Kind
-    text: str
-    """Its value as text."""
+    written: str
+    """Its value as it is written: a text, or what COPY writes as a node reads it."""
     fine: str = ""
     """True where there is nothing to flag; empty where there never is."""
     flag: str = ""
@@ -86,7 +91,7 @@ def _integer(value: str) -> _Expression:
     held = f"{value} BETWEEN {rules.INT64_MIN} AND {rules.INT64_MAX}"
     return _Expression(
         Kind.INT,
-        f"{value}::text",
+        value,
         fine=exact,
         flag=(
             f"CASE WHEN {value} IS NULL THEN '{_HAS_NULL}' WHEN {exact} THEN '{_FINE}'"
@@ -171,7 +176,7 @@ def _expression(name: str, column: str, described: Any, category: str, wanted: K
     if oid == _BOOL:
         return _Expression(Kind.BOOL, f"{column}::int::text" if wanted is Kind.FLOAT else f"{column}::text")
     if oid in (_INT2, _INT4, _OID) or (oid == _INT8 and wanted is Kind.FLOAT):
-        return _Expression(Kind.INT, f"{column}::text")
+        return _Expression(Kind.INT, column)
     if oid == _INT8:
         return _integer(column)
     if oid == _NUMERIC:
@@ -199,7 +204,7 @@ def _expression(name: str, column: str, described: Any, category: str, wanted: K
             raise NotByCopy(f"column {name!r} is text that is to be floats")
         if oid == _BPCHAR:  # a cast would take its padding off
             return _Expression(Kind.TEXT, f"CASE WHEN {column} IS NOT NULL THEN concat({column}) END")
-        return _Expression(Kind.TEXT, f"{column}::text")
+        return _Expression(Kind.TEXT, column)
     return refuse(
         name,
         "bytes, arrays, records, ranges and the like are nothing that a node can hold; a cast in the SQL can "
@@ -272,27 +277,56 @@ class CopyQuery:
         names = [column[0] for column in self._columns]
         whole = tables.begin(names)
         statement = self._statement(names, tables)
-        if whole is not None and not self._watched:
-
-            def write(row: bytes) -> None:
-                spool.add(whole, row)
-
+        if whole is None:
+            write, end = self._by_partition(spool, tables), None
         else:
-            known = self._known
-
-            def write(row: bytes) -> None:
-                first, _, rest = row.partition(b",")
-                table = known.get(first)
-                if table is None:
-                    table = self._first_of(first, row, spool.rows + 1, tables, whole)
-                spool.add(table, rest)
-
+            write, end = self._to_one(spool, tables, whole)
         if type(self._connection).__module__.startswith("psycopg2"):
             self._cursor.copy_expert(statement, _Writer(write))
         else:
             with self._cursor.copy(statement) as copy:
                 for row in copy:
                     write(bytes(row))
+        if end is not None:
+            end()
+
+    def _by_partition(self, spool: Spool, tables: QueryTables) -> Callable[[bytes], None]:
+        known = self._known
+
+        def write(row: bytes) -> None:
+            first, _, rest = row.partition(b",")
+            table = known.get(first)
+            if table is None:
+                table = self._first_of(first, row, spool.rows + 1, tables, None)
+            spool.add(table, rest)
+
+        return write
+
+    def _to_one(
+        self, spool: Spool, tables: QueryTables, whole: SpooledTable
+    ) -> tuple[Callable[[bytes], None], Callable[[], None]]:
+        """A function for each row, and one for the end; rows go to the spool some at a time."""
+        waiting: list[bytes] = []
+        watched = bool(self._watched)
+
+        def write(row: bytes) -> None:
+            if watched:
+                if row.startswith(_NO_FLAGS):
+                    row = row[len(_NO_FLAGS) :]
+                else:
+                    first, _, rest = row.partition(b",")
+                    if first not in self._known:
+                        self._first_of(first, row, spool.rows + len(waiting) + 1, tables, whole)
+                    row = rest
+            waiting.append(row)
+            if len(waiting) == _ROWS_AT_A_TIME:
+                end()
+
+        def end() -> None:
+            spool.add(whole, b"".join(waiting), len(waiting))
+            waiting.clear()
+
+        return write, end
 
     def _statement(self, names: Sequence[str], tables: QueryTables) -> str:
         categories = self._categories()
@@ -310,15 +344,15 @@ class CopyQuery:
             for number, (name, expression) in enumerate(zip(names, expressions, strict=True))
             if expression.fine
         ]
-        texts = [expression.text for expression in expressions]
-        fields = texts
+        fields = [expression.written for expression in expressions]
+        keys = [f"({fields[position]})::text" for position in tables.positions]
         options = "FORMAT csv"
-        if len(texts) == 1:
+        if len(fields) == 1:
             # A blank line is no row: a null is written as "", which a node reads as null too.
-            fields = [f"COALESCE({texts[0]}, '') AS lone"]
+            fields = [f"COALESCE(({fields[0]})::text, '') AS lone"]
             options += ", FORCE_QUOTE (lone)"
         if self._watched or tables.positions:
-            fields = [self._first_field([texts[position] for position in tables.positions]), *fields]
+            fields = [self._first_field(keys), *fields]
         return (  # the query is the DAG author's own
             f"COPY (SELECT {', '.join(fields)} FROM (\n{self._sql}\n) AS query({', '.join(places)}))"  # noqa: S608
             f" TO STDOUT ({options})"

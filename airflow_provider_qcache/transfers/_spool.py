@@ -123,6 +123,8 @@ class Spool:
 
     def add(self, table: SpooledTable, piece: bytes, rows: int = 1) -> None:
         """Add rows to a table's end."""
+        if not piece:
+            return
         if not table.waiting:
             self._waiting.append(table)
             self._limit = min(self._most, len(self._waiting) * _SEGMENT)
