@@ -22,7 +22,7 @@ def test_every_part_of_the_benchmark_runs(monkeypatch, capsys, postgres):
     in_a_process = sql.measured
 
     def measured(environment, *arguments):
-        """The first in a process of its own, as in earnest; the others here, since each would take seconds."""
+        """The first in a process of its own, as in earnest; the others here: each would take seconds."""
         monkeypatch.setattr(sql, "measured", measured_here)
         return in_a_process(environment, *arguments)
 
