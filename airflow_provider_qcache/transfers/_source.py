@@ -6,6 +6,7 @@ import contextlib
 import contextvars
 import logging
 import threading
+import time
 from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -28,6 +29,8 @@ _BATCH_BYTES: Final = 4 << 20
 """CSV in a batch, about: as Python objects it takes several times as much memory."""
 _GRACE: Final = 5.0
 """Seconds that a cancelled query has to end in; then its thread is left to the end of the process."""
+
+_SLICE: Final = 0.5
 
 _Got = TypeVar("_Got")
 
@@ -58,7 +61,7 @@ class SqlSource:
             Exception: what the database's driver raises.
         """
         try:
-            return _on_a_thread(lambda: self._read(spool, tables), self.cancel)
+            return _on_a_thread(lambda: self._read(spool, tables), self.cancel, lambda: self._cancelled)
         except Exception as error:
             if self._cancelled:
                 raise OperationCancelled("the query was cancelled") from error
@@ -101,7 +104,9 @@ class SqlSource:
             connection.commit()
         sql = with_parameters(connection, self._sql, self._parameters)
         try:
-            CopyQuery(connection, sql).read(spool, tables)
+            query = CopyQuery(connection, sql)
+            self._check()
+            query.read(spool, tables)
         except NotByCopy as why:
             _log.info("The query is read row by row and not by COPY: %s", str(why).strip().splitlines()[0])
             connection.rollback()
@@ -185,27 +190,36 @@ def _streaming_cursor(connection: Any) -> Any:
     return connection.cursor()
 
 
-def _on_a_thread(work: Callable[[], _Got], cancel: Callable[[], None]) -> _Got:
-    """What ``work`` returns or raises; ``cancel`` ends it when this thread is interrupted."""
+def _on_a_thread(work: Callable[[], _Got], cancel: Callable[[], None], cancelled: Callable[[], bool]) -> _Got:
+    """What ``work`` returns or raises; ``cancel`` ends it when this thread is interrupted.
+
+    It is called again and again, since between two statements there is nothing that it could end.
+    """
     got: list[_Got] = []
     failed: list[BaseException] = []
+    done = threading.Event()  # a join that is interrupted has Python 3.11 take the thread for ended
 
     def run() -> None:
         try:
             got.append(work())
         except BaseException as error:  # noqa: BLE001  # raised again where it is waited for
             failed.append(error)
+        finally:
+            done.set()
 
     thread = threading.Thread(
         target=contextvars.copy_context().run, args=(run,), name="qcache-sql", daemon=True
     )
     thread.start()
     try:
-        while thread.is_alive():
-            thread.join(0.5)
+        while not done.wait(_SLICE):
+            if cancelled():
+                cancel()
     except BaseException:
+        end = time.monotonic() + _GRACE
         cancel()
-        thread.join(_GRACE)
+        while not done.wait(_SLICE) and time.monotonic() < end:
+            cancel()
         raise
     if failed:
         raise failed[0]

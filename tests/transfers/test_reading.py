@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from airflow_provider_qcache.client import InvalidKey, InvalidTable, OperationCancelled
+from airflow_provider_qcache.transfers import _copy
 from airflow_provider_qcache.transfers._source import SqlSource
 from airflow_provider_qcache.transfers._spool import Spool
 from airflow_provider_qcache.transfers._tables import QueryTables
@@ -50,6 +51,20 @@ def test_cancel_ends_the_query_in_the_database(postgres, postgres_hook):
     with Spool() as spool, pytest.raises(OperationCancelled):
         source.read(spool, QueryTables(spool, "key"))
     other.join()
+    wait_until(lambda: not sleeping(postgres))
+
+
+def test_a_cancel_between_two_statements_is_not_lost(postgres, postgres_hook, monkeypatch):
+    source = SqlSource(postgres_hook, SLEEP, None)
+    statement = _copy.CopyQuery._statement
+
+    def cancelled_before(self, *arguments):
+        source.cancel()
+        return statement(self, *arguments)
+
+    monkeypatch.setattr(_copy.CopyQuery, "_statement", cancelled_before)
+    with Spool() as spool, pytest.raises(OperationCancelled):
+        source.read(spool, QueryTables(spool, "key"))
     wait_until(lambda: not sleeping(postgres))
 
 
