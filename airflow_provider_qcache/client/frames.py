@@ -17,7 +17,7 @@ from airflow_provider_qcache.client.columns import Column, Kind, refuse
 from airflow_provider_qcache.client.errors import InvalidTable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 try:
     import pyarrow as pa
@@ -57,7 +57,7 @@ class FrameSource:
             schema = self._reader.schema
             rules.check_names(schema.names)
             wanted = rules.check_column_types(column_types, schema.names)
-            self._plans = [_plan(field.name, field.type, wanted.get(field.name)) for field in schema]
+            self._plans = [plan_of(field.name, field.type, wanted.get(field.name)) for field in schema]
         except BaseException:
             self.close()
             raise
@@ -66,10 +66,7 @@ class FrameSource:
     def csv(self) -> Iterator[tuple[bytes, int]]:
         """Rows as CSV, every text in quotes, nulls as nothing between two commas."""
         for row, batch in self._batches():
-            data = _csv_of(batch)
-            if b"\0" in data or not _is_utf8(data):
-                _refuse_text(batch, row)
-            yield data, batch.num_rows
+            yield csv_of(batch, row), batch.num_rows
 
     def json(self) -> Iterator[tuple[bytes, int]]:
         """Rows as JSON objects."""
@@ -115,16 +112,26 @@ class FrameSource:
             self.close()
             self._reader = _open(self._table)
         self._begun = True
-        names = [column.name for column in self.columns]
         rows = 0
         for batch in self._reader:
             for part in _bounded(batch):
-                arrays = [
-                    plan.convert(array, rows) for plan, array in zip(self._plans, part.columns, strict=True)
-                ]
-                yield rows, pa.RecordBatch.from_arrays(arrays, names)
+                yield rows, converted(self._plans, part, rows)
                 rows += part.num_rows
         self.close()
+
+
+def converted(plans: Sequence[Plan], batch: Any, row: int) -> Any:
+    """A batch, with the rows before it, as its columns' plans have it. Raises InvalidTable."""
+    arrays = [plan.convert(array, row) for plan, array in zip(plans, batch.columns, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, [plan.name for plan in plans])
+
+
+def csv_of(batch: Any, row: int) -> bytes:
+    """A converted batch, with the rows before it, as CSV. Raises InvalidTable for a text no node takes."""
+    data = _csv_of(batch)
+    if b"\0" in data or not _is_utf8(data):
+        _refuse_text(batch, row)
+    return data
 
 
 def _with_index_as_columns(table: Any) -> Any:
@@ -267,7 +274,7 @@ def _first(mask: Any) -> int:
     return int(pc.index(mask, pa.scalar(value=True)).as_py())
 
 
-class _Plan:
+class Plan:
     """How one column is converted: ``convert(array, row)`` raises InvalidTable for what cannot be stored."""
 
     def __init__(self, name: str, kind: Kind, *steps: _Step) -> None:
@@ -292,37 +299,40 @@ class _Plan:
             array = step(self.name, array, row)
         return array
 
-    def begin(self) -> None:
-        """Forget what an earlier reading found."""
+    large_row = 0
+    """The first row with an integer that a float does not hold, or 0."""
+
+    def begin(self, null_row: int = 0) -> None:
+        """Forget what an earlier reading found; ``null_row`` is that of a null which is known already."""
 
 
-def _plan(name: str, kind: Any, wanted: Kind | None) -> _Plan:
+def plan_of(name: str, kind: Any, wanted: Kind | None) -> Plan:
     """The plan for a type of Arrow; InvalidTable for one that a node has nothing for."""
     types = pa.types
     if isinstance(kind, pa.BaseExtensionType) and kind.extension_name == "arrow.json":
-        return _plan(name, kind.storage_type, wanted).before(_storage)
+        return plan_of(name, kind.storage_type, wanted).before(_storage)
     if types.is_dictionary(kind):
-        plan = _plan(name, kind.value_type, wanted).before(_decoded)
+        plan = plan_of(name, kind.value_type, wanted).before(_decoded)
         if plan.kind is Kind.TEXT and wanted is None and _is_text(kind.value_type):
             plan.kind = Kind.ENUM
         return plan
     if _is_text(kind):
         if wanted is Kind.FLOAT:
-            return _Plan(name, Kind.FLOAT, _as_text, _parsed, _floats)
-        return _Plan(name, wanted or Kind.TEXT, _as_text)
+            return Plan(name, Kind.FLOAT, _as_text, _parsed, _floats)
+        return Plan(name, wanted or Kind.TEXT, _as_text)
     if types.is_null(kind):
-        return _Plan(name, wanted or Kind.NULLS, _to_float if wanted is Kind.FLOAT else _as_text)
+        return Plan(name, wanted or Kind.NULLS, _to_float if wanted is Kind.FLOAT else _as_text)
     if types.is_date(kind) or types.is_time(kind) or types.is_timestamp(kind):
         if wanted is Kind.FLOAT:
             refuse(name, f"column_types: 'float' is nothing for {kind}")
         step = _dates if types.is_date(kind) else _times if types.is_time(kind) else _timestamps
-        return _Plan(name, wanted or Kind.TEXT, step)
+        return Plan(name, wanted or Kind.TEXT, step)
     if types.is_decimal(kind):
         if wanted in (Kind.TEXT, Kind.ENUM):
-            return _Plan(name, wanted, _plain)
+            return Plan(name, wanted, _plain)
         if wanted is Kind.FLOAT:
-            return _Plan(name, wanted, _as_text, _to_float)
-        return _IntPlan(name) if kind.scale <= 0 else _Plan(name, Kind.FLOAT, _decimals)
+            return Plan(name, wanted, _as_text, _to_float)
+        return _IntPlan(name) if kind.scale <= 0 else Plan(name, Kind.FLOAT, _decimals)
     if types.is_integer(kind) and wanted is None:
         return _IntPlan(name)
     plan = _number_plan(name, kind)
@@ -331,16 +341,16 @@ def _plan(name: str, kind: Any, wanted: Kind | None) -> _Plan:
     return plan.after(wanted, _to_float if wanted is Kind.FLOAT else _as_text)
 
 
-def _number_plan(name: str, kind: Any) -> _Plan:
+def _number_plan(name: str, kind: Any) -> Plan:
     types = pa.types
     if types.is_boolean(kind):
-        return _Plan(name, Kind.BOOL)
+        return Plan(name, Kind.BOOL)
     if types.is_integer(kind):
-        return _Plan(name, Kind.INT)
+        return Plan(name, Kind.INT)
     if types.is_floating(kind):
-        return _Plan(name, Kind.FLOAT, _floats)
+        return Plan(name, Kind.FLOAT, _floats)
     if types.is_duration(kind):
-        return _Plan(name, Kind.FLOAT, _seconds)
+        return Plan(name, Kind.FLOAT, _seconds)
     return refuse(name, f"{kind} is nothing that a node can hold; a text or numbers are")
 
 
@@ -365,24 +375,24 @@ def _to_float(_name: str, array: Any, _row: int) -> Any:
     return array.cast(pa.float64(), safe=False)
 
 
-class _IntPlan(_Plan):
+class _IntPlan(Plan):
     """Integers that are answered as they are: 64 bits with a sign, and 2**53 where a null is beside them."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name, Kind.INT, self._integers)
         self.begin()
 
-    def begin(self) -> None:
+    def begin(self, null_row: int = 0) -> None:
         """Forget where nulls and large ones were."""
-        self._null_row = self._large_row = 0
+        self._null_row, self.large_row = null_row, 0
 
     def _integers(self, _name: str, array: Any, row: int) -> Any:
         if not self._null_row and array.null_count:
             self._null_row = row + 1 + _first(array.is_null())
         if not pa.types.is_integer(array.type) or array.type.bit_width == 64:
             array = self._checked(array, row)
-        if self._null_row and self._large_row:
-            rules.too_large_with_null(self.name, row=self._large_row, null_row=self._null_row)
+        if self._null_row and self.large_row:
+            rules.too_large_with_null(self.name, row=self.large_row, null_row=self._null_row)
         return array
 
     def _checked(self, array: Any, row: int) -> Any:
@@ -395,9 +405,9 @@ class _IntPlan(_Plan):
                 if value is not None and not rules.INT64_MIN <= value <= rules.INT64_MAX:
                     rules.too_large_int(self.name, int(value), number)
         array = array.cast(pa.int64())
-        if not self._large_row and (least < -rules.EXACT or most > rules.EXACT):
+        if not self.large_row and (least < -rules.EXACT or most > rules.EXACT):
             beyond = pc.or_(pc.less(array, -rules.EXACT), pc.greater(array, rules.EXACT))
-            self._large_row = row + 1 + _first(beyond)
+            self.large_row = row + 1 + _first(beyond)
         return array
 
 

@@ -33,6 +33,7 @@ from airflow_provider_qcache.operators._many_given import (
     uploads,
 )
 from airflow_provider_qcache.operators._output import for_xcom, output_at, publish
+from airflow_provider_qcache.operators._stored import told
 from airflow_provider_qcache.operators._wrapped import TableContent, named_callable, table_content
 from airflow_provider_qcache.operators.errors import (
     NodesUnreachable,
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-    from airflow_provider_qcache.client import BulkReport, QueryResult, StoreResult
+    from airflow_provider_qcache.client import BulkReport, QueryResult
     from airflow_provider_qcache.client.upload import Upload
     from airflow_provider_qcache.hooks.qcache import QCacheHook
 
@@ -276,7 +277,7 @@ class QCachePostOperator(QCacheOperator):
                 evict_stale=given["evict_stale"],
                 check_row_count=given["check_row_count"],
             )
-        return self._told(stored, copies=given["copies"], require_home=given["require_home"])
+        return told(stored, self.log, copies=given["copies"], require_home=given["require_home"])
 
     def _store_many(self, context: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
         tables = given["tables"]
@@ -336,45 +337,6 @@ class QCachePostOperator(QCacheOperator):
         returned = given["python_callable"](*(given["op_args"] or ()), **(given["op_kwargs"] or {}))
         with permanent(ValueError, TypeError):
             return table_of("what python_callable returned", returned, content_type, functions=True)
-
-    def _told(self, stored: StoreResult, *, copies: int, require_home: bool) -> dict[str, Any]:
-        rows = "rows not counted" if stored.rows is None else rules.counted(stored.rows, "row")
-        said = f"Stored table {stored.key!r} on {stored.node}: "
-        said += f"{rows}, {stored.bytes:,} bytes, {stored.seconds:.2f} s"
-        result = {
-            "key": stored.key,
-            "node": stored.node,
-            "home_node": stored.home_node,
-            "failed_over": stored.failed_over,
-            "may_hold_old": list(stored.may_hold_old),
-            "bytes": stored.bytes,
-            "rows": stored.rows,
-            "seconds": round(stored.seconds, 3),
-            "attempts": [
-                {
-                    "node": attempt.node,
-                    "phase": str(attempt.phase),
-                    "outcome": str(attempt.outcome),
-                    "status": attempt.status,
-                    "seconds": round(attempt.seconds, 3),
-                }
-                for attempt in stored.attempts
-            ],
-        }
-        if copies > 1:
-            result["copies"] = list(stored.copies)
-            result["failed_copies"] = dict(stored.failed_copies)
-            said += f", with {len(stored.copies)} of {copies - 1} further copies"
-        if stored.may_hold_old:
-            said += f"; an older table may be on {', '.join(stored.may_hold_old)}"
-        if stored.failed_over:
-            said += f"; its home {stored.home_node} was down"
-            if require_home:
-                raise StoredOnFailover(f"{said}, and require_home is set", result=result)
-            self.log.warning("%s", said)
-        else:
-            self.log.info("%s", said)
-        return result
 
 
 class QCacheQueryOperator(QCacheOperator):

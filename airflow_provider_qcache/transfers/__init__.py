@@ -1,0 +1,1 @@
+"""Transfers: tables from elsewhere into QCache."""

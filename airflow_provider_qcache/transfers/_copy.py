@@ -1,0 +1,416 @@
+"""PostgreSQL's COPY: the server writes the CSV, by the rules of docs/tables.md, and Python passes it on.
+
+What the rules convert is converted by the query that COPY runs. What they refuse is found by it too: each
+row comes with a first field that flags nulls and values beyond a limit, and names its partition. It is cut
+off here, and looked at where it is a new one.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow_provider_qcache.client import columns as rules
+from airflow_provider_qcache.client.columns import Column, Kind, refuse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from airflow_provider_qcache.transfers._spool import Spool, SpooledTable
+    from airflow_provider_qcache.transfers._tables import QueryTables
+
+_FIRST_VERSION: Final = 90_000
+"""PostgreSQL 9.0 brought this COPY. What speaks its protocol and is older (Redshift says 8.0) has none."""
+
+_CANNOT: Final = frozenset({"42601", "42P11", "0A000"})
+"""SQLSTATEs of a statement that is nothing for a cursor, and so nothing for COPY: INSERT … RETURNING, say."""
+
+_FINE, _HAS_NULL, _LARGE, _REFUSED = "-", "n", "l", "r"
+_BETWEEN: Final = "\x1f"
+_NULL: Final = "\x1e"
+"""What is between the parts of the first field, and a null in it; no key may hold them."""
+
+_NO_FLAGS: Final = b'"",'
+"""How a row begins whose first field is empty: COPY's CSV tells it from a null so."""
+
+_ROWS_AT_A_TIME: Final = 256
+
+# Types by their OIDs, which never change (PostgreSQL's pg_type.dat).
+_BOOL, _BYTEA, _INT8, _INT2, _INT4, _OID, _FLOAT4, _FLOAT8, _NUMERIC = 16, 17, 20, 21, 23, 26, 700, 701, 1700
+_BPCHAR: Final = 1042
+_DATE, _TIME, _TIMESTAMP, _TIMESTAMPTZ, _INTERVAL, _TIMETZ = 1082, 1083, 1114, 1184, 1186, 1266
+_TEXTS: Final = frozenset({18, 19, 25, 114, 142, _BPCHAR, 1043, 2950, 3802})
+"""char, name, text, json, xml, bpchar, varchar, uuid, jsonb."""
+_TEXT_CATEGORIES: Final = frozenset("SEINVX")
+"""Of other types (pg_type.typcategory): strings, enums, addresses, numbers such as money, bits, unknown."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Expression:
+    """A column in the query that COPY runs."""
+
+    kind: Kind
+    written: str
+    """Its value as it is written: a text, or what COPY writes as a node reads it."""
+    fine: str = ""
+    """True where there is nothing to flag; empty where there never is."""
+    flag: str = ""
+    """The flag of a value; empty where it says no more than whether there is one."""
+    refuse: Callable[[str, str, int], None] | None = None
+    """Raises for a value flagged as refused: takes the column's name, the value, the row."""
+
+
+class NotByCopy(Exception):
+    """Something that the server cannot, or not by the rules, give as COPY: it is read row by row."""
+
+
+class NoCursor(NotByCopy):
+    """What the server has no cursor for either."""
+
+
+def _float(column: str, *, double: bool) -> _Expression:
+    bound = f"{rules.MOST_FLOAT!r}::float8"
+    finite = f"{column} > '-Infinity' AND {column} < 'Infinity'"
+    special = f"WHEN {column} = 'Infinity' THEN 'inf' WHEN {column} = '-Infinity' THEN '-inf'"
+    text = f"CASE WHEN {finite} THEN {column}::text {special} END"
+    if not double:
+        return _Expression(Kind.FLOAT, text)
+    parsed = f"{column} > -{bound} AND {column} < {bound}"
+    return _Expression(
+        Kind.FLOAT,
+        text,
+        fine=f"({column} IS NULL OR ({parsed}))",
+        flag=f"CASE WHEN {finite} AND NOT ({parsed}) THEN '{_REFUSED}' ELSE '{_FINE}' END",
+        refuse=lambda name, value, row: rules.too_large_float(name, float(value), row),
+    )
+
+
+def _integer(value: str) -> _Expression:
+    exact = f"{value} BETWEEN -{rules.EXACT} AND {rules.EXACT}"
+    held = f"{value} BETWEEN {rules.INT64_MIN} AND {rules.INT64_MAX}"
+    return _Expression(
+        Kind.INT,
+        value,
+        fine=exact,
+        flag=(
+            f"CASE WHEN {value} IS NULL THEN '{_HAS_NULL}' WHEN {exact} THEN '{_FINE}'"
+            f" WHEN {held} THEN '{_LARGE}' ELSE '{_REFUSED}' END"
+        ),
+        refuse=lambda name, found, row: rules.too_large_int(name, int(found), row),
+    )
+
+
+def _not_a_float(name: str, value: str, row: int) -> None:
+    if value.endswith("Infinity"):
+        refuse(name, f"{value} is nothing that a node can hold", row=row)
+    rules.too_many_digits(name, value, row)
+
+
+def _decimal(column: str, *, exact: bool) -> _Expression:
+    digits = f"ltrim(rtrim(replace({column}::text, '.', ''), '0'), '-0')"
+    unfit = f"{column}::text LIKE '%Infinity'"
+    if exact:
+        unfit += f" OR ({column} <> 'NaN' AND length({digits}) > {rules.MOST_DIGITS})"
+    return _Expression(
+        Kind.FLOAT,
+        f"NULLIF({column}, 'NaN')::text",
+        fine=f"({column} IS NULL OR length({column}::text) < {len('Infinity')})",
+        flag=f"CASE WHEN {unfit} THEN '{_REFUSED}' ELSE '{_FINE}' END",
+        refuse=_not_a_float,
+    )
+
+
+def _moment(text: str, in_years: str) -> _Expression:
+    return _Expression(
+        Kind.TEXT,
+        text,
+        fine=in_years,
+        refuse=lambda name, _, row: rules.out_of_calendar(name, row),
+    )
+
+
+def _in_years(column: str) -> str:
+    return f"({column} IS NULL OR ({column} >= '0001-01-01' AND {column} < '10000-01-01'))"
+
+
+def _timestamp(value: str, zone: str) -> _Expression:
+    # A fraction where there is one, with the digits of a microsecond.
+    text = (
+        f"CASE WHEN date_trunc('second', {value}) = {value} THEN {value}::text"
+        f" ELSE to_char({value}, 'YYYY-MM-DD HH24:MI:SS.US') END{zone}"
+    )
+    return _moment(text, _in_years(value))
+
+
+def _time(column: str) -> _Expression:
+    moment = f"('2000-01-01'::date + {column})"
+    return _Expression(
+        Kind.TEXT,
+        f"CASE WHEN date_trunc('second', {moment}) = {moment} THEN {column}::text"
+        f" ELSE to_char({moment}, 'HH24:MI:SS.US') END",
+        fine=f"({column} IS NULL OR {column} < '24:00:00')",
+        refuse=lambda name, value, row: refuse(name, f"{value} is no time of day up to 23:59:59", row=row),
+    )
+
+
+def _interval(column: str) -> _Expression:
+    months = f"extract(year from {column}) <> 0 OR extract(month from {column}) <> 0"
+    return _Expression(
+        Kind.FLOAT,
+        f"extract(epoch from {column})::float8::text",
+        fine=f"({column} IS NULL OR NOT ({months}))",
+        refuse=lambda name, _, row: refuse(
+            name, "an interval of months or years, which is no number of seconds", row=row
+        ),
+    )
+
+
+def _expression(name: str, column: str, described: Any, category: str, wanted: Kind | None) -> _Expression:
+    """The expression for a column. Raises InvalidTable for a type that a node has nothing for."""
+    oid = described[1]
+    as_text = wanted in (Kind.TEXT, Kind.ENUM)
+    if oid in (_BOOL, _INT2, _INT4, _OID, _INT8, _NUMERIC) and as_text:
+        value = f"NULLIF({column}, 'NaN')" if oid == _NUMERIC else column
+        return _Expression(Kind.TEXT, f"{value}::text")
+    if oid == _BOOL:
+        return _Expression(Kind.BOOL, f"{column}::int::text" if wanted is Kind.FLOAT else f"{column}::text")
+    if oid in (_INT2, _INT4, _OID) or (oid == _INT8 and wanted is Kind.FLOAT):
+        return _Expression(Kind.INT, column)
+    if oid == _INT8:
+        return _integer(column)
+    if oid == _NUMERIC:
+        if described[5] == 0 and wanted is None:
+            return _integer(f"NULLIF({column}, 'NaN')")
+        return _decimal(column, exact=wanted is None)
+    if oid in (_FLOAT4, _FLOAT8):
+        return _float(column, double=oid == _FLOAT8)
+    if oid == _INTERVAL:
+        return _interval(column)
+    if oid in (_DATE, _TIME, _TIMESTAMP, _TIMESTAMPTZ):
+        if wanted is Kind.FLOAT:
+            refuse(name, "column_types: 'float' is nothing for a date or a time")
+        if oid == _TIME:
+            return _time(column)
+        if oid == _DATE:
+            return _moment(f"{column}::text", _in_years(column))
+        if oid == _TIMESTAMP:
+            return _timestamp(column, "")
+        return _timestamp(f"({column} AT TIME ZONE 'UTC')", " || '+00:00'")
+    if oid == _TIMETZ:
+        refuse(name, "a time of day with a time zone, which tells no time in UTC")
+    if oid in _TEXTS or category in _TEXT_CATEGORIES:
+        if wanted is Kind.FLOAT:
+            raise NotByCopy(f"column {name!r} is text that is to be floats")
+        if oid == _BPCHAR:  # a cast would take its padding off
+            return _Expression(Kind.TEXT, f"CASE WHEN {column} IS NOT NULL THEN concat({column}) END")
+        return _Expression(Kind.TEXT, column)
+    return refuse(
+        name,
+        "bytes, arrays, records, ranges and the like are nothing that a node can hold; a cast in the SQL can "
+        "make a text or a number of it",
+    )
+
+
+class CopyQuery:
+    """A query of PostgreSQL, by a connection of psycopg 2 or 3, that COPY can run.
+
+    Raises NotByCopy, the transaction rolled back, where it cannot.
+    """
+
+    def __init__(self, connection: Any, sql: str) -> None:
+        self._connection = connection
+        self._sql = sql
+        self._cursor = connection.cursor()
+        self._known: dict[bytes, SpooledTable] = {}
+        self._watched: list[tuple[int, str, _Expression]] = []
+        self._null_rows: dict[str, int] = {}
+        self._large_rows: dict[str, int] = {}
+        try:
+            self._check_session()
+            self._columns = self._describe()
+        except BaseException:
+            connection.rollback()
+            raise
+
+    def _one(self, sql: str) -> str:
+        """The text that a query gives, whatever the connection makes of a row."""
+        self._cursor.execute(sql)
+        row = self._cursor.fetchone()
+        value: str = next(iter(row.values())) if isinstance(row, dict) else row[0]
+        return value
+
+    def _check_session(self) -> None:
+        version = self._connection.info.server_version
+        if version < _FIRST_VERSION:
+            raise NotByCopy(f"the server calls itself version {version}")
+        said = self._one("SELECT current_setting('datestyle') || ' ' || current_setting('server_encoding')")
+        if not said.startswith("ISO") or said.endswith("SQL_ASCII"):
+            raise NotByCopy(f"the session's date style and the server's encoding are {said}")
+        self._cursor.execute("SET LOCAL extra_float_digits = 3")  # floats by their shortest digits
+
+    def _describe(self) -> list[Any]:
+        """The columns, as DB-API describes them, without running the query."""
+        try:
+            self._cursor.execute(f"DECLARE qcache_columns NO SCROLL CURSOR FOR {self._sql}")
+            self._cursor.execute("FETCH 0 FROM qcache_columns")
+        except Exception as error:
+            state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+            if state in _CANNOT:
+                raise NoCursor(str(error)) from error
+            raise
+        columns = list(self._cursor.description)
+        self._cursor.execute("CLOSE qcache_columns")
+        return columns
+
+    def _categories(self) -> dict[int, str]:
+        oids = {column[1] for column in self._columns}
+        told = self._one(
+            "SELECT string_agg(oid::text || ' ' || typcategory::text, ',') FROM pg_type WHERE oid IN "  # noqa: S608
+            f"({', '.join(map(str, sorted(oids)))})"
+        )
+        pairs = (pair.split(" ") for pair in told.split(","))
+        return {int(oid): category for oid, category in pairs}
+
+    def read(self, spool: Spool, tables: QueryTables) -> None:
+        """Run it, its rows to the tables in the spool. Raises InvalidTable, InvalidKey."""
+        names = [column[0] for column in self._columns]
+        whole = tables.begin(names)
+        statement = self._statement(names, tables)
+        if whole is None:
+            write, end = self._by_partition(spool, tables), None
+        else:
+            write, end = self._to_one(spool, tables, whole)
+        if type(self._connection).__module__.startswith("psycopg2"):
+            self._cursor.copy_expert(statement, _Writer(write))
+        else:
+            with self._cursor.copy(statement) as copy:
+                for row in copy:
+                    write(bytes(row))
+        if end is not None:
+            end()
+
+    def _by_partition(self, spool: Spool, tables: QueryTables) -> Callable[[bytes], None]:
+        known = self._known
+
+        def write(row: bytes) -> None:
+            first, _, rest = row.partition(b",")
+            table = known.get(first)
+            if table is None:
+                table = self._first_of(first, row, spool.rows + 1, tables, None)
+            spool.add(table, rest)
+
+        return write
+
+    def _to_one(
+        self, spool: Spool, tables: QueryTables, whole: SpooledTable
+    ) -> tuple[Callable[[bytes], None], Callable[[], None]]:
+        """A function for each row, and one for the end; rows go to the spool some at a time."""
+        waiting: list[bytes] = []
+        watched = bool(self._watched)
+
+        def write(row: bytes) -> None:
+            if watched:
+                if row.startswith(_NO_FLAGS):
+                    row = row[len(_NO_FLAGS) :]
+                else:
+                    first, _, rest = row.partition(b",")
+                    if first not in self._known:
+                        self._first_of(first, row, spool.rows + len(waiting) + 1, tables, whole)
+                    row = rest
+            waiting.append(row)
+            if len(waiting) == _ROWS_AT_A_TIME:
+                end()
+
+        def end() -> None:
+            spool.add(whole, b"".join(waiting), len(waiting))
+            waiting.clear()
+
+        return write, end
+
+    def _statement(self, names: Sequence[str], tables: QueryTables) -> str:
+        categories = self._categories()
+        places = [f"c{number}" for number in range(len(names))]
+        expressions = [
+            _expression(name, place, column, categories.get(column[1], ""), tables.wanted.get(name))
+            for name, place, column in zip(names, places, self._columns, strict=True)
+        ]
+        tables.columns = tuple(
+            Column(name, tables.wanted.get(name, expression.kind))
+            for name, expression in zip(names, expressions, strict=True)
+        )
+        self._watched = [
+            (number, name, expression)
+            for number, (name, expression) in enumerate(zip(names, expressions, strict=True))
+            if expression.fine
+        ]
+        fields = [expression.written for expression in expressions]
+        keys = [f"({fields[position]})::text" for position in tables.positions]
+        options = "FORMAT csv"
+        if len(fields) == 1:
+            # A blank line is no row: a null is written as "", which a node reads as null too.
+            fields = [f"COALESCE(({fields[0]})::text, '') AS lone"]
+            options += ", FORCE_QUOTE (lone)"
+        if self._watched or tables.positions:
+            fields = [self._first_field(keys), *fields]
+        return (  # the query is the DAG author's own
+            f"COPY (SELECT {', '.join(fields)} FROM (\n{self._sql}\n) AS query({', '.join(places)}))"  # noqa: S608
+            f" TO STDOUT ({options})"
+        )
+
+    def _first_field(self, keys: Sequence[str]) -> str:
+        flags = "''"
+        if self._watched:
+            watched = [expression for _, _, expression in self._watched]
+            fine = " AND ".join(expression.fine for expression in watched)
+            all_flags = " || ".join(
+                expression.flag or f"CASE WHEN {expression.fine} THEN '{_FINE}' ELSE '{_REFUSED}' END"
+                for expression in watched
+            )
+            flags = f"CASE WHEN {fine} THEN '' ELSE {all_flags} END"
+        parts = [flags, *(f"COALESCE({key}, chr({ord(_NULL)}))" for key in keys)]
+        return f" || chr({ord(_BETWEEN)}) || ".join(parts)
+
+    def _first_of(
+        self, first: bytes, row: bytes, number: int, tables: QueryTables, whole: SpooledTable | None
+    ) -> SpooledTable:
+        """Look at a first field that is new. Raises InvalidTable for what it flags, InvalidKey."""
+        fields = next(csv.reader([row.decode()]))
+        flags, *values = fields[0].split(_BETWEEN)
+        for flag, (place, name, expression) in zip(flags, self._watched, strict=False):
+            if flag == _REFUSED and expression.refuse is not None:
+                expression.refuse(name, fields[1 + place], number)
+            if flag == _HAS_NULL:
+                self._null_rows.setdefault(name, number)
+            if flag == _LARGE:
+                self._large_rows.setdefault(name, number)
+            if name in self._null_rows and name in self._large_rows:
+                rules.too_large_with_null(name, row=self._large_rows[name], null_row=self._null_rows[name])
+        table = whole
+        if table is None:
+            last = len(tables.positions) - 1
+            values = [*values[:last], _BETWEEN.join(values[last:])]
+            table = tables.partition([None if value == _NULL else value for value in values], number)
+        self._known[first] = table
+        return table
+
+
+class _Writer:
+    """A file for psycopg 2, which writes a row at a time."""
+
+    def __init__(self, write: Callable[[bytes], None]) -> None:
+        self.write = write
+
+
+def with_parameters(connection: Any, sql: str, parameters: Sequence[Any] | Mapping[str, Any] | None) -> str:
+    """A statement with its parameters put in as literals, by psycopg itself: COPY takes none."""
+    if not parameters:
+        return sql
+    if type(connection).__module__.startswith("psycopg2"):
+        with connection.cursor() as cursor:
+            whole: bytes = cursor.mogrify(sql, parameters)
+        return whole.decode()
+    from psycopg import ClientCursor  # type: ignore[import-not-found]  # noqa: PLC0415  # it is there where a connection of it is
+
+    text: str = ClientCursor(connection).mogrify(sql, parameters)
+    return text

@@ -1,0 +1,278 @@
+"""Rows as DB-API cursors give them, to CSV by way of Arrow and the rules of docs/tables.md."""
+
+from __future__ import annotations
+
+import datetime as dt
+import decimal
+import ipaddress
+import numbers
+import uuid
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from airflow_provider_qcache.client import columns as rules
+from airflow_provider_qcache.client.columns import Column, Kind, refuse
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+try:
+    import pyarrow as pa
+except ImportError as error:
+    raise ImportError(
+        "SqlToQCacheOperator needs pyarrow for what is not PostgreSQL's COPY, and it is not installed: "
+        "install the extra 'sql'"
+    ) from error
+
+from airflow_provider_qcache.client.frames import Plan, converted, csv_of, plan_of
+
+_TEXT: Final = pa.large_string()
+_NO_DECIMALS: Final = pa.decimal128(38, 1)
+
+_FORMS: Final[tuple[tuple[tuple[type, ...], str, Any], ...]] = (
+    ((str,), "text", _TEXT),
+    ((bool,), "boolean", pa.bool_()),
+    ((numbers.Integral,), "integer", pa.int64()),
+    ((decimal.Decimal,), "decimal", None),  # its precision is each batch's own
+    ((numbers.Real,), "float", pa.float64()),
+    ((dt.datetime,), "timestamp", pa.timestamp("us")),
+    ((dt.date,), "date", pa.date32()),
+    ((dt.time,), "time", pa.time64("us")),
+    ((dt.timedelta,), "duration", pa.duration("us")),
+    (
+        (uuid.UUID, ipaddress._BaseAddress, ipaddress._BaseNetwork),
+        "name",
+        _TEXT,
+    ),
+)
+"""What a value may be, in the order in which it is looked at: a bool is an int, a datetime is a date."""
+
+_ZONED: Final = "timestamp with a time zone"
+_ARROW: Final[dict[str, Any]] = {
+    **{form: kind for _, form, kind in _FORMS},
+    _ZONED: pa.timestamp("us", tz="UTC"),
+    "null": pa.null(),
+}
+_WIDER: Final = {
+    frozenset({"integer", "float"}): "float",
+    frozenset({"integer", "decimal"}): "decimal",
+    frozenset({"text", "name"}): "name",
+}
+"""Two forms that make a column of one."""
+
+_NUMBERS: Final = frozenset({"integer", "decimal", "mixture"})
+_MIXTURE: Final = frozenset({"integer", "float", "decimal", "text", "name"})
+"""Forms that column_types can make texts of, also where a column has several."""
+
+_form_of_type: dict[type, str | None] = {type(None): "null"}
+
+
+def _form(kind: type) -> str | None:
+    """The form of a type's values; None for one that a node has nothing for."""
+    if kind not in _form_of_type:
+        _form_of_type[kind] = next((name for bases, name, _ in _FORMS if issubclass(kind, bases)), None)
+    return _form_of_type[kind]
+
+
+class _ColumnReader:
+    """One column: what its values were so far, and the plan by which they are written."""
+
+    def __init__(self, name: str, wanted: Kind | None) -> None:
+        self.name = name
+        self._wanted = wanted
+        self._form = "null"
+        self._form_row = 0
+        self.plan: Plan = plan_of(name, pa.null(), wanted)
+
+    def array(self, values: Sequence[Any], row: int) -> Any:
+        """A part of the column, with the rows before it, as ``plan`` takes it. Raises InvalidTable."""
+        form = self._form_of(values, row)
+        if form == "name" or (form in _NUMBERS and self._wanted in (Kind.TEXT, Kind.ENUM)):
+            form, values = "text", [None if value is None else _written(value) for value in values]
+        if self._wanted is None:
+            form = self._settled(form, values, row)
+        array = self._arrow(form, values, row)
+        if self._wanted is not None:
+            self.plan = plan_of(self.name, array.type, self._wanted)
+        elif form == "decimal" and array.type.scale <= 0 and self._form in ("null", "integer"):
+            form = "integer"
+        if self._wanted is None and form not in ("null", self._form):
+            self._change(form, array.type, row)
+        return array
+
+    def _form_of(self, values: Sequence[Any], row: int) -> str:
+        """The one form of values, of which some are nulls."""
+        forms: set[str] = set()
+        for kind in set(map(type, values)):
+            form = _form(kind)
+            if form is None:
+                number = next(number for number, value in enumerate(values, row + 1) if type(value) is kind)
+                refuse(
+                    self.name,
+                    f"{kind.__name__} is nothing that a node can hold; a cast in the SQL can make a text or "
+                    "a number of it",
+                    row=number,
+                )
+            forms.add(form)
+        forms.discard("null")
+        if not forms:
+            return "null"
+        if "timestamp" in forms:
+            zoned = {value.tzinfo is not None for value in values if isinstance(value, dt.datetime)}
+            if True in zoned:
+                forms.add(_ZONED)
+                if False not in zoned:
+                    forms.discard("timestamp")
+        if len(forms) == 1:
+            return forms.pop()
+        if (wider := _WIDER.get(frozenset(forms))) is not None:
+            return wider
+        if self._wanted in (Kind.TEXT, Kind.ENUM) and forms <= _MIXTURE:
+            return "mixture"
+        first = _form_of_value(next(value for value in values if value is not None))
+        return self._mixed(first, row, values, row)
+
+    def _mixed(self, first: str, first_row: int, values: Sequence[Any], row: int) -> NoReturn:
+        found = ((_form_of_value(value), number) for number, value in enumerate(values, row + 1))
+        other, number = next((form, number) for form, number in found if form not in ("null", first))
+        refuse(
+            self.name,
+            f"a {other}, and from row {first_row + 1} on a {first}: a column is of one type; "
+            f"column_types={{{self.name!r}: 'string'}} makes texts of numbers",
+            row=number,
+        )
+
+    def _settled(self, form: str, values: Sequence[Any], row: int) -> str:
+        """The form in which values are taken where the column has one already."""
+        if form == "null" or self._form in ("null", form):
+            return form
+        wider = _WIDER.get(frozenset({form, self._form}))
+        if wider is None:
+            self._mixed(self._form, self._form_row, values, row)
+        return wider
+
+    def _change(self, form: str, kind: Any, row: int) -> None:
+        """Go on with another plan: the values so far were nulls, or integers and now there are others."""
+        if self.plan.large_row:
+            refuse(
+                self.name,
+                f"an integer beyond 2**53, and from row {row + 1} on a {form}: as floats it would be rounded",
+                row=self.plan.large_row,
+            )
+        only_nulls = self._form == "null"
+        if only_nulls:
+            self._form_row = row
+        self._form = form
+        self.plan = plan_of(self.name, kind, None)
+        self.plan.begin(null_row=1 if only_nulls and row else 0)
+
+    def _arrow(self, form: str, values: Sequence[Any], row: int) -> Any:
+        if form == "decimal":
+            return self._decimals(values, row)
+        if form == "null" and self._form not in ("null", "decimal"):
+            return pa.nulls(len(values), _ARROW[self._form])
+        if form == "null":
+            return pa.nulls(len(values), _NO_DECIMALS if self._form == "decimal" else pa.null())
+        if form == "time" and any(value is not None and value.tzinfo is not None for value in values):
+            refuse(self.name, "a time of day with a time zone, which tells no time in UTC")
+        try:
+            return pa.array(values, _ARROW[form])
+        except (pa.ArrowException, OverflowError, TypeError, ValueError):
+            self._culprit(form, values, row)
+            raise
+
+    def _decimals(self, values: Sequence[Any], row: int) -> Any:
+        try:
+            array = pa.array(values)
+        except (pa.ArrowException, TypeError, ValueError):
+            array = None
+        if array is not None and pa.types.is_decimal(array.type):
+            return array
+        # NaN, which is null, or integers beside decimals.
+        kept = [_decimal_or_null(self.name, value, number) for number, value in enumerate(values, row + 1)]
+        try:
+            return pa.array(kept, None if any(value is not None for value in kept) else _NO_DECIMALS)
+        except (pa.ArrowException, TypeError, ValueError) as error:
+            refuse(self.name, f"decimals of more digits than Arrow has: {error}")
+
+    def _culprit(self, form: str, values: Sequence[Any], row: int) -> None:
+        """Raise for the first value that Arrow does not take."""
+        for number, value in enumerate(values, row + 1):
+            try:
+                pa.array([value], _ARROW[form])
+            except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
+                if form == "integer":
+                    rules.too_large_int(self.name, value, number)
+                if form == "float":
+                    refuse(self.name, f"{value} beside floats, and no float holds it", row=number)
+                if form == "text":
+                    refuse(self.name, "a text with a lone surrogate, which is not UTF-8", row=number)
+                if form in ("timestamp", _ZONED):
+                    rules.out_of_calendar(self.name, number)
+                refuse(self.name, f"{rules.shown_value(value)}: {error}", row=number)
+
+
+def _form_of_value(value: Any) -> str:
+    if isinstance(value, dt.datetime) and value.tzinfo is not None:
+        return _ZONED
+    return _form(type(value)) or type(value).__name__
+
+
+def _written(value: Any) -> str:
+    """A number as the text that column_types asks for."""
+    if isinstance(value, decimal.Decimal):
+        return f"{value:f}"
+    if isinstance(value, float):
+        return repr(value).removesuffix(".0")
+    return str(value)
+
+
+def _decimal_or_null(name: str, value: Any, row: int) -> Any:
+    """A decimal for Arrow, in which NaN is null."""
+    if value is None or value != value:
+        return None
+    exact = decimal.Decimal(value)
+    if not exact.is_finite():
+        refuse(name, f"{value} is nothing that a node can hold", row=row)
+    return exact
+
+
+class RowEncoder:
+    """Batches of rows to CSV. A column's type is that of its values; every value is looked at."""
+
+    def __init__(self, names: Sequence[str], wanted: Mapping[str, Kind]) -> None:
+        self._readers = [_ColumnReader(name, wanted.get(name)) for name in names]
+        self.rows = 0
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The columns as a node is to have them, once all rows were encoded."""
+        return tuple(Column(reader.name, reader.plan.kind) for reader in self._readers)
+
+    def encode(self, rows: Sequence[Sequence[Any]], keys: Sequence[int] = ()) -> tuple[bytes, list[Any]]:
+        """Rows as CSV, and for the columns ``keys`` their texts by row. Raises InvalidTable."""
+        arrays = [
+            reader.array(values, self.rows)
+            for reader, values in zip(self._readers, zip(*rows, strict=True), strict=True)
+        ]
+        given = pa.RecordBatch.from_arrays(arrays, [reader.name for reader in self._readers])
+        batch = converted([reader.plan for reader in self._readers], given, self.rows)
+        data = csv_of(batch, self.rows)
+        self.rows += len(rows)
+        return data, list(zip(*(batch.column(key).cast(_TEXT).to_pylist() for key in keys), strict=True))
+
+
+def lines_of(data: bytes, rows: int) -> list[bytes]:
+    """The lines of so many rows of CSV, without their ends; a text may hold line breaks."""
+    lines = data.split(b"\n")
+    lines.pop()
+    if len(lines) == rows:
+        return lines
+    whole: list[bytes] = []
+    open_ = b""
+    inside = False
+    for line in lines:
+        open_ = open_ + b"\n" + line if inside else line
+        inside ^= bool(line.count(b'"') % 2)
+        if not inside:
+            whole.append(open_)
+    return whole

@@ -1,0 +1,226 @@
+"""A query's rows to a spool, by the fastest way its database has, on a thread that can be cancelled."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from airflow_provider_qcache.client.errors import InvalidTable, OperationCancelled
+from airflow_provider_qcache.transfers._copy import CopyQuery, NoCursor, NotByCopy, with_parameters
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from airflow_provider_qcache.transfers._spool import Spool, SpooledTable
+    from airflow_provider_qcache.transfers._tables import QueryTables
+
+_log = logging.getLogger("airflow_provider_qcache.transfers")
+
+_FIRST_ROWS: Final = 256
+_MOST_ROWS: Final = 2000
+"""Rows in a batch: with more of them the processor's caches do not hold what is turned into columns."""
+_BATCH_BYTES: Final = 4 << 20
+"""CSV in a batch, about: as Python objects it takes several times as much memory."""
+_GRACE: Final = 5.0
+"""Seconds that a cancelled query has to end in; then its thread is left to the end of the process."""
+
+_SLICE: Final = 0.5
+
+_Got = TypeVar("_Got")
+
+COPY: Final = "COPY"
+CURSOR: Final = "a cursor"
+
+
+class SqlSource:
+    """One reading of a query, by a DbApiHook. ``cancel`` may be called from any thread."""
+
+    def __init__(self, hook: Any, sql: str, parameters: Sequence[Any] | Mapping[str, Any] | None) -> None:
+        self._hook = hook
+        self._sql = hook.strip_sql_string(sql)
+        self._parameters = parameters or None
+        self._connection: Any = None
+        self._cancelled = False
+
+    def read(self, spool: Spool, tables: QueryTables) -> str:
+        """Run the query, its rows to the tables in the spool; tells how: ``COPY`` or ``CURSOR``.
+
+        It runs on a thread of its own, since a driver that waits for its database lets no signal through,
+        and Airflow ends a task by one.
+
+        Raises:
+            InvalidTable: the rows hold what a node cannot.
+            InvalidKey: a partition's values make no key, or that of another.
+            OperationCancelled: cancel() was called.
+            Exception: what the database's driver raises.
+        """
+        try:
+            return _on_a_thread(lambda: self._read(spool, tables), self.cancel, lambda: self._cancelled)
+        except Exception as error:
+            if self._cancelled:
+                raise OperationCancelled("the query was cancelled") from error
+            raise
+
+    def cancel(self) -> None:
+        """End the query, where the driver can."""
+        self._cancelled = True
+        connection = self._connection
+        # cancel: psycopg and many others; interrupt: sqlite3, duckdb.
+        for name in ("cancel", "interrupt"):
+            if connection is not None and callable(end := getattr(connection, name, None)):
+                with contextlib.suppress(Exception):  # it may have ended meanwhile
+                    end()
+                return
+
+    def _check(self) -> None:
+        if self._cancelled:
+            raise OperationCancelled("the query was cancelled")
+
+    def _read(self, spool: Spool, tables: QueryTables) -> str:
+        self._check()
+        with contextlib.closing(self._hook.get_conn()) as connection:
+            self._connection = connection
+            self._check()
+            try:
+                if not _is_psycopg(connection):
+                    self._read_rows(_streaming_cursor(connection), self._sql, self._parameters, spool, tables)
+                    return CURSOR
+                return self._read_postgres(connection, spool, tables)
+            finally:
+                self._connection = None
+
+    def _read_postgres(self, connection: Any, spool: Spool, tables: QueryTables) -> str:
+        connection.autocommit = False  # a cursor lives in a transaction, which is never committed
+        if hasattr(connection, "set_client_encoding"):
+            connection.set_client_encoding("UTF8")
+        else:
+            connection.execute("SET client_encoding = 'UTF8'")
+            connection.commit()
+        sql = with_parameters(connection, self._sql, self._parameters)
+        try:
+            query = CopyQuery(connection, sql)
+            self._check()
+            query.read(spool, tables)
+        except NotByCopy as why:
+            _log.info("The query is read row by row and not by COPY: %s", str(why).strip().splitlines()[0])
+            connection.rollback()
+            cursor = connection.cursor() if isinstance(why, NoCursor) else connection.cursor("qcache_rows")
+            self._read_rows(cursor, sql, None, spool, tables)
+            return CURSOR
+        return COPY
+
+    def _read_rows(self, cursor: Any, sql: str, parameters: Any, spool: Spool, tables: QueryTables) -> None:
+        from airflow_provider_qcache.transfers._rows import RowEncoder, lines_of  # noqa: PLC0415  # pyarrow
+
+        if parameters is None:
+            cursor.execute(sql)
+        else:
+            cursor.execute(sql, parameters)
+        batches = _batches(cursor)
+        rows, grow = next(batches, ([], None))
+        if cursor.description is None:
+            raise InvalidTable("the SQL gives no rows to store: a query is wanted")
+        names = [column[0] for column in cursor.description]
+        whole = tables.begin(names)
+        encoder = RowEncoder(names, tables.wanted)
+        known: dict[Any, SpooledTable] = {}
+        while rows:
+            self._check()
+            data, keys = encoder.encode(rows, tables.positions)
+            if whole is not None:
+                spool.add(whole, data, len(rows))
+            else:
+                groups: dict[Any, list[bytes]] = {}
+                for key, line in zip(keys, lines_of(data, len(rows)), strict=True):
+                    group = groups.get(key)
+                    if group is None:
+                        group = groups[key] = []
+                        if key not in known:
+                            first = spool.rows + keys.index(key) + 1
+                            known[key] = tables.partition(key, first)
+                    group.append(line)
+                for key, lines in groups.items():
+                    spool.add(known[key], b"\n".join(lines) + b"\n", len(lines))
+            if grow is not None:
+                grow(len(data))
+            rows, grow = next(batches, ([], None))
+        tables.columns = encoder.columns
+
+
+def _batches(cursor: Any) -> Iterator[tuple[list[Sequence[Any]], Callable[[int], None]]]:
+    """Rows in batches, and a function to tell how many bytes the last was: the next is sized by that."""
+    size = _FIRST_ROWS
+
+    def grow(bytes_: int) -> None:
+        nonlocal size
+        fitting = size * _BATCH_BYTES // max(1, bytes_)
+        size = max(1, min(fitting, 4 * size, _MOST_ROWS))
+
+    while True:
+        with contextlib.suppress(AttributeError):  # duckdb has none; many drivers fetch as many as it says
+            cursor.arraysize = size
+        rows = cursor.fetchmany(size) if cursor.description is not None or _is_named(cursor) else []
+        if not rows:
+            return
+        if isinstance(rows[0], Mapping):
+            rows = [tuple(row.values()) for row in rows]
+        yield rows, grow
+
+
+def _is_named(cursor: Any) -> bool:
+    """Whether it is psycopg 2's server-side cursor, which has no description before its first rows."""
+    return bool(getattr(cursor, "name", None))
+
+
+def _is_psycopg(connection: Any) -> bool:
+    return type(connection).__module__.split(".")[0] in ("psycopg", "psycopg2")
+
+
+def _streaming_cursor(connection: Any) -> Any:
+    """A cursor that leaves its rows with the server, where the driver would else fetch all of them."""
+    package = type(connection).__module__.split(".")[0]
+    if package in ("MySQLdb", "pymysql"):
+        return connection.cursor(import_module(f"{package}.cursors").SSCursor)
+    return connection.cursor()
+
+
+def _on_a_thread(work: Callable[[], _Got], cancel: Callable[[], None], cancelled: Callable[[], bool]) -> _Got:
+    """What ``work`` returns or raises; ``cancel`` ends it when this thread is interrupted.
+
+    It is called again and again, since between two statements there is nothing that it could end.
+    """
+    got: list[_Got] = []
+    failed: list[BaseException] = []
+    done = threading.Event()  # a join that is interrupted has Python 3.11 take the thread for ended
+
+    def run() -> None:
+        try:
+            got.append(work())
+        except BaseException as error:  # noqa: BLE001  # raised again where it is waited for
+            failed.append(error)
+        finally:
+            done.set()
+
+    thread = threading.Thread(
+        target=contextvars.copy_context().run, args=(run,), name="qcache-sql", daemon=True
+    )
+    thread.start()
+    try:
+        while not done.wait(_SLICE):
+            if cancelled():
+                cancel()
+    except BaseException:
+        end = time.monotonic() + _GRACE
+        cancel()
+        while not done.wait(_SLICE) and time.monotonic() < end:
+            cancel()
+        raise
+    if failed:
+        raise failed[0]
+    return got[0]

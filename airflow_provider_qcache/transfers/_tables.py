@@ -1,0 +1,120 @@
+"""The tables that the rows of a query become: one, or one for each partition."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_qcache.client import columns as rules
+from airflow_provider_qcache.client.checks import CSV, check_key
+from airflow_provider_qcache.client.columns import Kind, csv_header, fits_csv
+from airflow_provider_qcache.client.errors import InvalidTable
+from airflow_provider_qcache.client.upload import Upload
+from airflow_provider_qcache.transfers._partitions import KeyPattern, Keys
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from airflow_provider_qcache.client.columns import Column
+    from airflow_provider_qcache.transfers._spool import Spool, SpooledTable
+
+
+class QueryTables:
+    """Tables by key, filled as rows come. ``begin`` comes first, ``columns`` are set when all rows are there.
+
+    Raises ValueError, InvalidKey for a key that does not fit; see KeyPattern.
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        key: str,
+        partition_by: Sequence[str] = (),
+        column_types: Mapping[str, str] | None = None,
+    ) -> None:
+        self._spool = spool
+        self._key = key
+        self._keys = Keys(KeyPattern(key, partition_by)) if partition_by else None
+        if self._keys is None:
+            check_key(key)
+        self._column_types = column_types
+        self._tables: dict[str, SpooledTable] = {}
+        self._head = b""
+        self._names: tuple[str, ...] = ()
+        self.partition_by = tuple(partition_by)
+        self.positions: tuple[int, ...] = ()
+        """Which columns make the key, by their place."""
+        self.wanted: dict[str, Kind] = {}
+        """The kinds that column_types asks for."""
+        self.columns: tuple[Column, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self._tables)
+
+    def begin(self, names: Sequence[str]) -> SpooledTable | None:
+        """Take the columns' names; gives the one table where there are no partitions.
+
+        Raises:
+            InvalidTable: a name cannot be stored, or column_types or partition_by names none of them.
+        """
+        rules.check_names(names)
+        for name in names:
+            if not fits_csv([name]):
+                rules.refuse(
+                    name,
+                    "CSV and its headers cannot carry the name: printable ASCII without ';', '=' and '\"', "
+                    "not padded, can be; an alias in the SQL gives it one",
+                )
+        self.wanted = rules.check_column_types(self._column_types, names)
+        for name in self.partition_by:
+            if name not in names:
+                raise InvalidTable(
+                    f"partition_by names column {name!r}, which the query does not have; it has "
+                    f"{', '.join(names)}",
+                    column=name,
+                )
+        self.positions = tuple(map(list(names).index, self.partition_by))
+        self._names = tuple(names)
+        self._head = csv_header(names)
+        if self._keys is not None:
+            return None
+        return self._new(self._key)
+
+    def partition(self, values: Sequence[str | None], row: int) -> SpooledTable:
+        """The table of a partition that is new, whose first row (from 1) is this. See ``Keys.key``."""
+        if self._keys is None:
+            raise TypeError("there are no partitions")
+        return self._new(self._keys.key(values, row))
+
+    def _new(self, key: str) -> SpooledTable:
+        table = self._tables[key] = self._spool.table(self._names, self._head)
+        return table
+
+    def types(self) -> str:
+        """X-QCache-types of every table."""
+        named = (column for column in self.columns if column.kind.header is not None)
+        return ";".join(f"{column.name}={column.kind.header}" for column in named)
+
+    @property
+    def keys(self) -> list[str]:
+        """Every table's key, in the order of ``uploads``."""
+        return list(self._tables)
+
+    def uploads(
+        self, headers: Mapping[str, str] | None = None, compression: str | None = None
+    ) -> Iterator[tuple[str, Any]]:
+        """Pairs of key and content for the client, made as they are taken."""
+        types = self.types()
+        fields = {**({"X-QCache-types": types} if types else {}), **(headers or {})}
+        for key, table in self._tables.items():
+            yield key, SpooledUpload(table, fields, compression)
+
+
+class SpooledUpload(Upload):
+    """An Upload of a table in a spool: it was written well-formed, and is not looked at again."""
+
+    def __init__(self, table: SpooledTable, headers: Mapping[str, str], compression: str | None) -> None:
+        super().__init__(table, CSV, headers, compression)
+        self._table = table
+
+    def _new_check(self) -> SpooledTable:
+        return self._table
