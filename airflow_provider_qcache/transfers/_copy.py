@@ -15,7 +15,7 @@ from airflow_provider_qcache.client import columns as rules
 from airflow_provider_qcache.client.columns import Column, Kind, refuse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
 
     from airflow_provider_qcache.transfers._spool import Spool, SpooledTable
     from airflow_provider_qcache.transfers._tables import QueryTables
@@ -31,10 +31,12 @@ _BETWEEN: Final = "\x1f"
 _NULL: Final = "\x1e"
 """What is between the parts of the first field, and a null in it; no key may hold them."""
 
-_NO_FLAGS: Final = b'"",'
-"""How a row begins whose first field is empty: COPY's CSV tells it from a null so."""
+_PAST_NO_FLAGS: Final = len('"",')
+_QUOTE: Final = ord('"')
+"""How a row begins whose first field is empty, since COPY's CSV tells it from a null so; flags need none."""
 
 _ROWS_AT_A_TIME: Final = 256
+_BYTES_AT_A_TIME: Final = 1 << 20
 
 # Types by their OIDs, which never change (PostgreSQL's pg_type.dat).
 _BOOL, _BYTEA, _INT8, _INT2, _INT4, _OID, _FLOAT4, _FLOAT8, _NUMERIC = 16, 17, 20, 21, 23, 26, 700, 701, 1700
@@ -277,56 +279,48 @@ class CopyQuery:
         names = [column[0] for column in self._columns]
         whole = tables.begin(names)
         statement = self._statement(names, tables)
-        if whole is None:
-            write, end = self._by_partition(spool, tables), None
-        else:
-            write, end = self._to_one(spool, tables, whole)
+        take = self._by_partition(spool, tables) if whole is None else self._to_one(spool, tables, whole)
+        writer = _Writer(take)
         if type(self._connection).__module__.startswith("psycopg2"):
-            self._cursor.copy_expert(statement, _Writer(write))
+            self._cursor.copy_expert(statement, writer)
         else:
-            with self._cursor.copy(statement) as copy:
-                for row in copy:
-                    write(bytes(row))
-        if end is not None:
-            end()
+            with self._cursor.copy(statement):
+                self._connection.wait(_copied(self._connection.pgconn, writer.write))
+        writer.end()
 
-    def _by_partition(self, spool: Spool, tables: QueryTables) -> Callable[[bytes], None]:
+    def _by_partition(self, spool: Spool, tables: QueryTables) -> Callable[[Sequence[bytes]], None]:
         known = self._known
 
-        def write(row: bytes) -> None:
-            first, _, rest = row.partition(b",")
-            table = known.get(first)
-            if table is None:
-                table = self._first_of(first, row, spool.rows + 1, tables, None)
-            spool.add(table, rest)
+        def take(rows: Sequence[bytes]) -> None:
+            for row in rows:
+                first, _, rest = row.partition(b",")
+                table = known.get(first)
+                if table is None:
+                    table = self._first_of(first, row, spool.rows + 1, tables, None)
+                spool.add(table, rest)
 
-        return write
+        return take
 
     def _to_one(
         self, spool: Spool, tables: QueryTables, whole: SpooledTable
-    ) -> tuple[Callable[[bytes], None], Callable[[], None]]:
-        """A function for each row, and one for the end; rows go to the spool some at a time."""
-        waiting: list[bytes] = []
+    ) -> Callable[[Sequence[bytes]], None]:
         watched = bool(self._watched)
 
-        def write(row: bytes) -> None:
+        def looked_at(row: bytes, number: int) -> bytes:
+            first, _, rest = row.partition(b",")
+            if first not in self._known:
+                self._first_of(first, row, number, tables, whole)
+            return rest
+
+        def take(rows: Sequence[bytes]) -> None:
+            given = rows
             if watched:
-                if row.startswith(_NO_FLAGS):
-                    row = row[len(_NO_FLAGS) :]
-                else:
-                    first, _, rest = row.partition(b",")
-                    if first not in self._known:
-                        self._first_of(first, row, spool.rows + len(waiting) + 1, tables, whole)
-                    row = rest
-            waiting.append(row)
-            if len(waiting) == _ROWS_AT_A_TIME:
-                end()
+                rows = [row[_PAST_NO_FLAGS:] for row in given if row[0] == _QUOTE]
+                if len(rows) != len(given):
+                    rows = [looked_at(row, number) for number, row in enumerate(given, spool.rows + 1)]
+            spool.add(whole, b"".join(rows), len(rows))
 
-        def end() -> None:
-            spool.add(whole, b"".join(waiting), len(waiting))
-            waiting.clear()
-
-        return write, end
+        return take
 
     def _statement(self, names: Sequence[str], tables: QueryTables) -> str:
         categories = self._categories()
@@ -396,10 +390,32 @@ class CopyQuery:
 
 
 class _Writer:
-    """A file for psycopg 2, which writes a row at a time."""
+    """A file for psycopg 2, which writes a row at a time; they are taken some at a time."""
 
-    def __init__(self, write: Callable[[bytes], None]) -> None:
-        self.write = write
+    def __init__(self, take: Callable[[Sequence[bytes]], None]) -> None:
+        self._take = take
+        self._rows: list[bytes] = []
+        self._bytes = 0
+
+    def write(self, row: bytes) -> None:
+        self._rows.append(row)
+        self._bytes += len(row)
+        if len(self._rows) == _ROWS_AT_A_TIME or self._bytes > _BYTES_AT_A_TIME:
+            self.end()
+
+    def end(self) -> None:
+        """Have what is left taken."""
+        self._take(self._rows)
+        self._rows.clear()
+        self._bytes = 0
+
+
+def _copied(pgconn: Any, write: Callable[[bytes], None]) -> Generator[Any, Any, None]:
+    """Write a COPY's rows as psycopg 3 has them, in one wait: its own Copy waits anew for each."""
+    from psycopg.generators import copy_from  # type: ignore[import-not-found]  # noqa: PLC0415  # as below
+
+    while isinstance(row := (yield from copy_from(pgconn)), memoryview):
+        write(bytes(row))
 
 
 def with_parameters(connection: Any, sql: str, parameters: Sequence[Any] | Mapping[str, Any] | None) -> str:
