@@ -56,7 +56,7 @@ class _Expression:
     written: str
     """Its value as it is written: a text, or what COPY writes as a node reads it."""
     fine: str = ""
-    """True where there is nothing to flag; empty where there never is."""
+    """False where there is something to flag; empty where there never is. Most are null for a null."""
     flag: str = ""
     """The flag of a value; empty where it says no more than whether there is one."""
     refuse: Callable[[str, str, int], None] | None = None
@@ -82,7 +82,7 @@ def _float(column: str, *, double: bool) -> _Expression:
     return _Expression(
         Kind.FLOAT,
         text,
-        fine=f"({column} IS NULL OR ({parsed}))",
+        fine=parsed,
         flag=f"CASE WHEN {finite} AND NOT ({parsed}) THEN '{_REFUSED}' ELSE '{_FINE}' END",
         refuse=lambda name, value, row: rules.too_large_float(name, float(value), row),
     )
@@ -94,7 +94,7 @@ def _integer(value: str) -> _Expression:
     return _Expression(
         Kind.INT,
         value,
-        fine=exact,
+        fine=f"({exact}) IS TRUE",  # a null beside a large one is to be found
         flag=(
             f"CASE WHEN {value} IS NULL THEN '{_HAS_NULL}' WHEN {exact} THEN '{_FINE}'"
             f" WHEN {held} THEN '{_LARGE}' ELSE '{_REFUSED}' END"
@@ -117,7 +117,7 @@ def _decimal(column: str, *, exact: bool) -> _Expression:
     return _Expression(
         Kind.FLOAT,
         f"NULLIF({column}, 'NaN')::text",
-        fine=f"({column} IS NULL OR length({column}::text) < {len('Infinity')})",
+        fine=f"length({column}::text) < {len('Infinity')}",
         flag=f"CASE WHEN {unfit} THEN '{_REFUSED}' ELSE '{_FINE}' END",
         refuse=_not_a_float,
     )
@@ -133,13 +133,13 @@ def _moment(text: str, in_years: str) -> _Expression:
 
 
 def _in_years(column: str) -> str:
-    return f"({column} IS NULL OR ({column} >= '0001-01-01' AND {column} < '10000-01-01'))"
+    return f"{column} >= '0001-01-01' AND {column} < '10000-01-01'"
 
 
 def _timestamp(value: str, zone: str) -> _Expression:
     # A fraction where there is one, with the digits of a microsecond.
     text = (
-        f"CASE WHEN date_trunc('second', {value}) = {value} THEN {value}::text"
+        f"CASE WHEN {value}::timestamp(0) = {value} THEN {value}::text"
         f" ELSE to_char({value}, 'YYYY-MM-DD HH24:MI:SS.US') END{zone}"
     )
     return _moment(text, _in_years(value))
@@ -149,9 +149,9 @@ def _time(column: str) -> _Expression:
     moment = f"('2000-01-01'::date + {column})"
     return _Expression(
         Kind.TEXT,
-        f"CASE WHEN date_trunc('second', {moment}) = {moment} THEN {column}::text"
+        f"CASE WHEN {column}::time(0) = {column} THEN {column}::text"
         f" ELSE to_char({moment}, 'HH24:MI:SS.US') END",
-        fine=f"({column} IS NULL OR {column} < '24:00:00')",
+        fine=f"{column} < '24:00:00'",
         refuse=lambda name, value, row: refuse(name, f"{value} is no time of day up to 23:59:59", row=row),
     )
 
@@ -161,7 +161,7 @@ def _interval(column: str) -> _Expression:
     return _Expression(
         Kind.FLOAT,
         f"extract(epoch from {column})::float8::text",
-        fine=f"({column} IS NULL OR NOT ({months}))",
+        fine=f"NOT ({months})",
         refuse=lambda name, _, row: refuse(
             name, "an interval of months or years, which is no number of seconds", row=row
         ),
@@ -356,12 +356,13 @@ class CopyQuery:
         flags = "''"
         if self._watched:
             watched = [expression for _, _, expression in self._watched]
-            fine = " AND ".join(expression.fine for expression in watched)
+            fine = " AND ".join(f"({expression.fine})" for expression in watched)
             all_flags = " || ".join(
-                expression.flag or f"CASE WHEN {expression.fine} THEN '{_FINE}' ELSE '{_REFUSED}' END"
+                expression.flag
+                or f"CASE WHEN ({expression.fine}) IS NOT FALSE THEN '{_FINE}' ELSE '{_REFUSED}' END"
                 for expression in watched
             )
-            flags = f"CASE WHEN {fine} THEN '' ELSE {all_flags} END"
+            flags = f"CASE WHEN ({fine}) IS NOT FALSE THEN '' ELSE {all_flags} END"
         parts = [flags, *(f"COALESCE({key}, chr({ord(_NULL)}))" for key in keys)]
         return f" || chr({ord(_BETWEEN)}) || ".join(parts)
 
