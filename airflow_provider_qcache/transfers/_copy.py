@@ -15,7 +15,7 @@ from airflow_provider_qcache.client import columns as rules
 from airflow_provider_qcache.client.columns import Column, Kind, refuse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
 
     from airflow_provider_qcache.transfers._spool import Spool, SpooledTable
     from airflow_provider_qcache.transfers._tables import QueryTables
@@ -31,10 +31,12 @@ _BETWEEN: Final = "\x1f"
 _NULL: Final = "\x1e"
 """What is between the parts of the first field, and a null in it; no key may hold them."""
 
-_NO_FLAGS: Final = b'"",'
-"""How a row begins whose first field is empty: COPY's CSV tells it from a null so."""
+_PAST_NO_FLAGS: Final = len('"",')
+_QUOTE: Final = ord('"')
+"""How a row begins whose first field is empty, since COPY's CSV tells it from a null so; flags need none."""
 
 _ROWS_AT_A_TIME: Final = 256
+_BYTES_AT_A_TIME: Final = 1 << 20
 
 # Types by their OIDs, which never change (PostgreSQL's pg_type.dat).
 _BOOL, _BYTEA, _INT8, _INT2, _INT4, _OID, _FLOAT4, _FLOAT8, _NUMERIC = 16, 17, 20, 21, 23, 26, 700, 701, 1700
@@ -54,7 +56,7 @@ class _Expression:
     written: str
     """Its value as it is written: a text, or what COPY writes as a node reads it."""
     fine: str = ""
-    """True where there is nothing to flag; empty where there never is."""
+    """False where there is something to flag; empty where there never is. Most are null for a null."""
     flag: str = ""
     """The flag of a value; empty where it says no more than whether there is one."""
     refuse: Callable[[str, str, int], None] | None = None
@@ -80,7 +82,7 @@ def _float(column: str, *, double: bool) -> _Expression:
     return _Expression(
         Kind.FLOAT,
         text,
-        fine=f"({column} IS NULL OR ({parsed}))",
+        fine=parsed,
         flag=f"CASE WHEN {finite} AND NOT ({parsed}) THEN '{_REFUSED}' ELSE '{_FINE}' END",
         refuse=lambda name, value, row: rules.too_large_float(name, float(value), row),
     )
@@ -92,7 +94,7 @@ def _integer(value: str) -> _Expression:
     return _Expression(
         Kind.INT,
         value,
-        fine=exact,
+        fine=f"({exact}) IS TRUE",  # a null beside a large one is to be found
         flag=(
             f"CASE WHEN {value} IS NULL THEN '{_HAS_NULL}' WHEN {exact} THEN '{_FINE}'"
             f" WHEN {held} THEN '{_LARGE}' ELSE '{_REFUSED}' END"
@@ -115,7 +117,7 @@ def _decimal(column: str, *, exact: bool) -> _Expression:
     return _Expression(
         Kind.FLOAT,
         f"NULLIF({column}, 'NaN')::text",
-        fine=f"({column} IS NULL OR length({column}::text) < {len('Infinity')})",
+        fine=f"length({column}::text) < {len('Infinity')}",
         flag=f"CASE WHEN {unfit} THEN '{_REFUSED}' ELSE '{_FINE}' END",
         refuse=_not_a_float,
     )
@@ -131,13 +133,13 @@ def _moment(text: str, in_years: str) -> _Expression:
 
 
 def _in_years(column: str) -> str:
-    return f"({column} IS NULL OR ({column} >= '0001-01-01' AND {column} < '10000-01-01'))"
+    return f"{column} >= '0001-01-01' AND {column} < '10000-01-01'"
 
 
 def _timestamp(value: str, zone: str) -> _Expression:
     # A fraction where there is one, with the digits of a microsecond.
     text = (
-        f"CASE WHEN date_trunc('second', {value}) = {value} THEN {value}::text"
+        f"CASE WHEN {value}::timestamp(0) = {value} THEN {value}::text"
         f" ELSE to_char({value}, 'YYYY-MM-DD HH24:MI:SS.US') END{zone}"
     )
     return _moment(text, _in_years(value))
@@ -147,9 +149,9 @@ def _time(column: str) -> _Expression:
     moment = f"('2000-01-01'::date + {column})"
     return _Expression(
         Kind.TEXT,
-        f"CASE WHEN date_trunc('second', {moment}) = {moment} THEN {column}::text"
+        f"CASE WHEN {column}::time(0) = {column} THEN {column}::text"
         f" ELSE to_char({moment}, 'HH24:MI:SS.US') END",
-        fine=f"({column} IS NULL OR {column} < '24:00:00')",
+        fine=f"{column} < '24:00:00'",
         refuse=lambda name, value, row: refuse(name, f"{value} is no time of day up to 23:59:59", row=row),
     )
 
@@ -159,7 +161,7 @@ def _interval(column: str) -> _Expression:
     return _Expression(
         Kind.FLOAT,
         f"extract(epoch from {column})::float8::text",
-        fine=f"({column} IS NULL OR NOT ({months}))",
+        fine=f"NOT ({months})",
         refuse=lambda name, _, row: refuse(
             name, "an interval of months or years, which is no number of seconds", row=row
         ),
@@ -277,56 +279,48 @@ class CopyQuery:
         names = [column[0] for column in self._columns]
         whole = tables.begin(names)
         statement = self._statement(names, tables)
-        if whole is None:
-            write, end = self._by_partition(spool, tables), None
-        else:
-            write, end = self._to_one(spool, tables, whole)
+        take = self._by_partition(spool, tables) if whole is None else self._to_one(spool, tables, whole)
+        writer = _Writer(take)
         if type(self._connection).__module__.startswith("psycopg2"):
-            self._cursor.copy_expert(statement, _Writer(write))
+            self._cursor.copy_expert(statement, writer)
         else:
-            with self._cursor.copy(statement) as copy:
-                for row in copy:
-                    write(bytes(row))
-        if end is not None:
-            end()
+            with self._cursor.copy(statement):
+                self._connection.wait(_copied(self._connection.pgconn, writer.write))
+        writer.end()
 
-    def _by_partition(self, spool: Spool, tables: QueryTables) -> Callable[[bytes], None]:
+    def _by_partition(self, spool: Spool, tables: QueryTables) -> Callable[[Sequence[bytes]], None]:
         known = self._known
 
-        def write(row: bytes) -> None:
-            first, _, rest = row.partition(b",")
-            table = known.get(first)
-            if table is None:
-                table = self._first_of(first, row, spool.rows + 1, tables, None)
-            spool.add(table, rest)
+        def take(rows: Sequence[bytes]) -> None:
+            for row in rows:
+                first, _, rest = row.partition(b",")
+                table = known.get(first)
+                if table is None:
+                    table = self._first_of(first, row, spool.rows + 1, tables, None)
+                spool.add(table, rest)
 
-        return write
+        return take
 
     def _to_one(
         self, spool: Spool, tables: QueryTables, whole: SpooledTable
-    ) -> tuple[Callable[[bytes], None], Callable[[], None]]:
-        """A function for each row, and one for the end; rows go to the spool some at a time."""
-        waiting: list[bytes] = []
+    ) -> Callable[[Sequence[bytes]], None]:
         watched = bool(self._watched)
 
-        def write(row: bytes) -> None:
+        def looked_at(row: bytes, number: int) -> bytes:
+            first, _, rest = row.partition(b",")
+            if first not in self._known:
+                self._first_of(first, row, number, tables, whole)
+            return rest
+
+        def take(rows: Sequence[bytes]) -> None:
+            given = rows
             if watched:
-                if row.startswith(_NO_FLAGS):
-                    row = row[len(_NO_FLAGS) :]
-                else:
-                    first, _, rest = row.partition(b",")
-                    if first not in self._known:
-                        self._first_of(first, row, spool.rows + len(waiting) + 1, tables, whole)
-                    row = rest
-            waiting.append(row)
-            if len(waiting) == _ROWS_AT_A_TIME:
-                end()
+                rows = [row[_PAST_NO_FLAGS:] for row in given if row[0] == _QUOTE]
+                if len(rows) != len(given):
+                    rows = [looked_at(row, number) for number, row in enumerate(given, spool.rows + 1)]
+            spool.add(whole, b"".join(rows), len(rows))
 
-        def end() -> None:
-            spool.add(whole, b"".join(waiting), len(waiting))
-            waiting.clear()
-
-        return write, end
+        return take
 
     def _statement(self, names: Sequence[str], tables: QueryTables) -> str:
         categories = self._categories()
@@ -362,12 +356,13 @@ class CopyQuery:
         flags = "''"
         if self._watched:
             watched = [expression for _, _, expression in self._watched]
-            fine = " AND ".join(expression.fine for expression in watched)
+            fine = " AND ".join(f"({expression.fine})" for expression in watched)
             all_flags = " || ".join(
-                expression.flag or f"CASE WHEN {expression.fine} THEN '{_FINE}' ELSE '{_REFUSED}' END"
+                expression.flag
+                or f"CASE WHEN ({expression.fine}) IS NOT FALSE THEN '{_FINE}' ELSE '{_REFUSED}' END"
                 for expression in watched
             )
-            flags = f"CASE WHEN {fine} THEN '' ELSE {all_flags} END"
+            flags = f"CASE WHEN ({fine}) IS NOT FALSE THEN '' ELSE {all_flags} END"
         parts = [flags, *(f"COALESCE({key}, chr({ord(_NULL)}))" for key in keys)]
         return f" || chr({ord(_BETWEEN)}) || ".join(parts)
 
@@ -396,10 +391,32 @@ class CopyQuery:
 
 
 class _Writer:
-    """A file for psycopg 2, which writes a row at a time."""
+    """A file for psycopg 2, which writes a row at a time; they are taken some at a time."""
 
-    def __init__(self, write: Callable[[bytes], None]) -> None:
-        self.write = write
+    def __init__(self, take: Callable[[Sequence[bytes]], None]) -> None:
+        self._take = take
+        self._rows: list[bytes] = []
+        self._bytes = 0
+
+    def write(self, row: bytes) -> None:
+        self._rows.append(row)
+        self._bytes += len(row)
+        if len(self._rows) == _ROWS_AT_A_TIME or self._bytes > _BYTES_AT_A_TIME:
+            self.end()
+
+    def end(self) -> None:
+        """Have what is left taken."""
+        self._take(self._rows)
+        self._rows.clear()
+        self._bytes = 0
+
+
+def _copied(pgconn: Any, write: Callable[[bytes], None]) -> Generator[Any, Any, None]:
+    """Write a COPY's rows as psycopg 3 has them, in one wait: its own Copy waits anew for each."""
+    from psycopg.generators import copy_from  # type: ignore[import-not-found]  # noqa: PLC0415  # as below
+
+    while isinstance(row := (yield from copy_from(pgconn)), memoryview):
+        write(bytes(row))
 
 
 def with_parameters(connection: Any, sql: str, parameters: Sequence[Any] | Mapping[str, Any] | None) -> str:

@@ -248,16 +248,15 @@ class RowEncoder:
         """The columns as a node is to have them, once all rows were encoded."""
         return tuple(Column(reader.name, reader.plan.kind) for reader in self._readers)
 
-    def encode(self, rows: Sequence[Sequence[Any]], keys: Sequence[int] = ()) -> tuple[bytes, list[Any]]:
-        """Rows as CSV, and for the columns ``keys`` their texts by row. Raises InvalidTable."""
+    def encode(self, columns: Sequence[Sequence[Any]], keys: Sequence[int] = ()) -> tuple[bytes, list[Any]]:
+        """Rows, given by column, as CSV; for the columns ``keys`` their texts by row. Raises InvalidTable."""
         arrays = [
-            reader.array(values, self.rows)
-            for reader, values in zip(self._readers, zip(*rows, strict=True), strict=True)
+            reader.array(values, self.rows) for reader, values in zip(self._readers, columns, strict=True)
         ]
         given = pa.RecordBatch.from_arrays(arrays, [reader.name for reader in self._readers])
         batch = converted([reader.plan for reader in self._readers], given, self.rows)
         data = csv_of(batch, self.rows)
-        self.rows += len(rows)
+        self.rows += batch.num_rows
         return data, list(zip(*(batch.column(key).cast(_TEXT).to_pylist() for key in keys), strict=True))
 
 

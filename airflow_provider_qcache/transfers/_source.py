@@ -15,7 +15,7 @@ from airflow_provider_qcache.client.errors import InvalidTable, OperationCancell
 from airflow_provider_qcache.transfers._copy import CopyQuery, NoCursor, NotByCopy, with_parameters
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from airflow_provider_qcache.transfers._spool import Spool, SpooledTable
     from airflow_provider_qcache.transfers._tables import QueryTables
@@ -23,8 +23,11 @@ if TYPE_CHECKING:
 _log = logging.getLogger("airflow_provider_qcache.transfers")
 
 _FIRST_ROWS: Final = 256
-_MOST_ROWS: Final = 2000
+_MOST_ROWS: Final = 4000
 """Rows in a batch: with more of them the processor's caches do not hold what is turned into columns."""
+_ROWS_AT_A_TIME: Final = 500
+"""Rows that are rows at a time, before they are columns: at 700 new tuples Python looks for garbage, time and
+again in all that Airflow has loaded."""
 _BATCH_BYTES: Final = 4 << 20
 """CSV in a batch, about: as Python objects it takes several times as much memory."""
 _GRACE: Final = 5.0
@@ -122,55 +125,73 @@ class SqlSource:
             cursor.execute(sql)
         else:
             cursor.execute(sql, parameters)
-        batches = _batches(cursor)
-        rows, grow = next(batches, ([], None))
+        batches = _Batches(cursor)
+        columns = batches.next()
         if cursor.description is None:
             raise InvalidTable("the SQL gives no rows to store: a query is wanted")
         names = [column[0] for column in cursor.description]
         whole = tables.begin(names)
         encoder = RowEncoder(names, tables.wanted)
         known: dict[Any, SpooledTable] = {}
-        while rows:
+        while columns:
             self._check()
-            data, keys = encoder.encode(rows, tables.positions)
+            data, keys = encoder.encode(columns, tables.positions)
+            rows = len(columns[0])
             if whole is not None:
-                spool.add(whole, data, len(rows))
+                spool.add(whole, data, rows)
             else:
                 groups: dict[Any, list[bytes]] = {}
-                for key, line in zip(keys, lines_of(data, len(rows)), strict=True):
+                for key, line in zip(keys, lines_of(data, rows), strict=True):
                     group = groups.get(key)
                     if group is None:
                         group = groups[key] = []
                         if key not in known:
-                            first = spool.rows + keys.index(key) + 1
-                            known[key] = tables.partition(key, first)
+                            known[key] = tables.partition(key, spool.rows + keys.index(key) + 1)
                     group.append(line)
                 for key, lines in groups.items():
                     spool.add(known[key], b"\n".join(lines) + b"\n", len(lines))
-            if grow is not None:
-                grow(len(data))
-            rows, grow = next(batches, ([], None))
+            batches.took(rows, len(data))
+            columns = batches.next()
         tables.columns = encoder.columns
 
 
-def _batches(cursor: Any) -> Iterator[tuple[list[Sequence[Any]], Callable[[int], None]]]:
-    """Rows in batches, and a function to tell how many bytes the last was: the next is sized by that."""
-    size = _FIRST_ROWS
+class _Batches:
+    """A query's rows by column, in batches that are sized by what a row took so far."""
 
-    def grow(bytes_: int) -> None:
-        nonlocal size
-        fitting = size * _BATCH_BYTES // max(1, bytes_)
-        size = max(1, min(fitting, 4 * size, _MOST_ROWS))
+    def __init__(self, cursor: Any) -> None:
+        self._cursor = cursor
+        self._size = _FIRST_ROWS
+        self._ended = False
 
-    while True:
+    def next(self) -> list[list[Any]]:
+        """The next rows, each column's values in a list; no columns after the last."""
+        columns: list[list[Any]] = []
+        count = 0
+        while count < self._size and not self._ended:
+            rows = self._fetch(min(_ROWS_AT_A_TIME, self._size - count))
+            count += len(rows)
+            self._ended = not rows
+            for number, values in enumerate(zip(*rows, strict=True)):
+                if number == len(columns):
+                    columns.append([])
+                columns[number].extend(values)
+        return columns
+
+    def _fetch(self, count: int) -> Sequence[Sequence[Any]]:
+        cursor = self._cursor
         with contextlib.suppress(AttributeError):  # duckdb has none; many drivers fetch as many as it says
-            cursor.arraysize = size
-        rows = cursor.fetchmany(size) if cursor.description is not None or _is_named(cursor) else []
-        if not rows:
-            return
-        if isinstance(rows[0], Mapping):
-            rows = [tuple(row.values()) for row in rows]
-        yield rows, grow
+            cursor.arraysize = count
+        if cursor.description is None and not _is_named(cursor):
+            return ()
+        rows: Sequence[Any] = cursor.fetchmany(count)
+        if rows and isinstance(rows[0], Mapping):
+            return [tuple(row.values()) for row in rows]
+        return rows
+
+    def took(self, rows: int, bytes_: int) -> None:
+        """Tell what a batch took as CSV."""
+        fitting = rows * _BATCH_BYTES // max(1, bytes_)
+        self._size = max(1, min(fitting, 4 * self._size, _MOST_ROWS))
 
 
 def _is_named(cursor: Any) -> bool:
