@@ -33,6 +33,7 @@ from airflow_provider_qcache.operators._many_given import (
     uploads,
 )
 from airflow_provider_qcache.operators._output import for_xcom, output_at, publish
+from airflow_provider_qcache.operators._rendering import RenderedToNothing, watched
 from airflow_provider_qcache.operators._stored import told
 from airflow_provider_qcache.operators._wrapped import TableContent, named_callable, table_content
 from airflow_provider_qcache.operators.errors import (
@@ -161,6 +162,7 @@ class QCachePostOperator(QCacheOperator):
     ui_color = "#d6efd8"
 
     _callables: ClassVar[Collection[str]] = ("python_callable", "tables")
+    _objects: ClassVar[Collection[str]] = ("op_args", "op_kwargs")
     _rules: ClassVar[Mapping[str, rules.Rule]] = {
         **QCacheOperator._rules,
         "key": rules.optional(rules.key_of_files),
@@ -392,6 +394,7 @@ class QCacheQueryOperator(QCacheOperator):
     ui_color = "#d6e6f5"
 
     _callables: ClassVar[Collection[str]] = ("load_callable", "result_processor")
+    _objects: ClassVar[Collection[str]] = ("load_kwargs",)
     _rules: ClassVar[Mapping[str, rules.Rule]] = {
         **QCacheOperator._rules,
         "key": rules.key,
@@ -460,7 +463,10 @@ class QCacheQueryOperator(QCacheOperator):
                 raise ValueError(
                     f"query={self.query!r}: a file is looked for in its DAG's folder, and it has no DAG"
                 )
-            self.query = self._render(jinja_env.get_template(self.query.strip()), context)
+            name = self.query.strip()
+            rendered = self._render(watched(jinja_env).get_template(name), context)
+            nothing = rules.is_nothing(rendered) or isinstance(rendered, RenderedToNothing)
+            self.query = RenderedToNothing("query", name) if nothing else rendered
 
     def execute(self, context: Mapping[str, Any]) -> Any:
         """Query the table."""

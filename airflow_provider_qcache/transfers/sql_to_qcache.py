@@ -17,7 +17,7 @@ from airflow_provider_qcache.operators._stored import told
 from airflow_provider_qcache.transfers._partitions import KeyPattern
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from airflow_provider_qcache.hooks.qcache import QCacheHook
     from airflow_provider_qcache.transfers._source import SqlSource
@@ -125,6 +125,7 @@ class SqlToQCacheOperator(QCacheOperator):
     }
     ui_color = "#d6efd8"
 
+    _objects: ClassVar[Collection[str]] = ("parameters", "hook_params")
     _rules: ClassVar[Mapping[str, rules.Rule]] = {
         **QCacheOperator._rules,
         "sql": rules.text,
