@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import secrets
+import stat
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -57,18 +59,47 @@ def _check_size(size: int, what: str) -> None:
 
 
 def output_at(target: Any) -> Any:
-    """The path of ``output_path``; ValueError where none can be written there."""
+    """The path of ``output_path``, its symlinks followed; ValueError where no file can be written there.
+
+    A file that is there may be replaced, and nothing else: a device or a FIFO would be one no more, and an
+    object would be moved into a directory or below a prefix.
+    """
     path = path_of("output_path", target)
     if not path.name:
         raise ValueError(f"output_path={str(target)!r}: the path of a file is wanted")
+    if is_remote(path):
+        path.fs.invalidate_cache(path.parent.path)
+        if path.fs.isdir(path.path):
+            raise ValueError(
+                f"output_path={str(target)!r}: a directory, or objects below it; a file is wanted"
+            )
+        return path
+    try:
+        path = path.resolve()
+        mode = _mode_of(path)
+    except (RuntimeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.ELOOP:
+            raise
+        raise ValueError(f"output_path={str(target)!r}: a symlink that leads to itself") from error
+    if mode is not None and not stat.S_ISREG(mode):
+        what = "a directory" if stat.S_ISDIR(mode) else "a device, FIFO or socket"
+        raise ValueError(f"output_path={str(target)!r}: {what}; a file is wanted")
     return path
+
+
+def _mode_of(path: Path) -> int | None:
+    """What is at a local path; None for nothing."""
+    try:
+        return path.stat().st_mode
+    except FileNotFoundError:
+        return None
 
 
 def publish(body: bytes, path: Any) -> None:
     """Write the body beside the path, see that it is whole, and move it there.
 
     What was there before stays until then, and stays if anything fails. A local directory is made if it is
-    missing.
+    missing, and a local file keeps its mode.
 
     Args:
         body: What to write.
@@ -87,8 +118,11 @@ def publish(body: bytes, path: Any) -> None:
 
 def _publish_file(body: bytes, path: Path, spool: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    mode = _mode_of(path)
     try:
         with spool.open("xb") as file:
+            if mode is not None:
+                os.fchmod(file.fileno(), stat.S_IMODE(mode))
             file.write(body)
             file.flush()
             os.fsync(file.fileno())
@@ -105,12 +139,23 @@ def _publish_object(body: bytes, path: Any, spool: Any) -> None:
         storage.pipe_file(spool.path, body)
         _check_whole(storage.info(spool.path)["size"], body, path)
         storage.mv(spool.path, path.path)
+        _check_moved(storage, body, path)
     except BaseException:
-        with contextlib.suppress(Exception):
-            storage.rm(spool.path)
+        for left in (spool.path, (path / spool.name).path):
+            with contextlib.suppress(Exception):
+                storage.rm_file(left)
         raise
 
 
 def _check_whole(found: int | None, body: bytes, path: Any) -> None:
     if found != len(body):
         raise OSError(f"{path}: {len(body)} bytes were written and {found} are there; nothing is published")
+
+
+def _check_moved(storage: Any, body: bytes, path: Any) -> None:
+    storage.invalidate_cache(path.parent.path)
+    found = storage.info(path.path)
+    kind, size = found["type"], found["size"]
+    if kind != "file" or size != len(body):
+        # Where objects came below the path meanwhile, it was moved among them.
+        raise OSError(f"{path}: {len(body)} bytes were moved there, and a {kind} of {size} bytes is there")
