@@ -8,13 +8,13 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_qcache.compat import AirflowFailException
 from airflow_provider_qcache.operators._arguments import is_remote
 from airflow_provider_qcache.operators._content import path_of
-from airflow_provider_qcache.operators._failures import permanent
+from airflow_provider_qcache.operators._wrapped import is_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +26,8 @@ MAX_XCOM_ROWS: Final = 10_000
 MAX_XCOM_BYTES: Final = 1 << 20
 """Bytes, as JSON, that a query puts into XCom at most."""
 
+_RETURNED: Final = "what result_processor returned"
+
 
 def for_xcom(content: bytes, processor: Callable[[list[dict[str, Any]]], Any] | None) -> Any:
     """The rows, or what a function makes of them, within the limits; AirflowFailException beyond."""
@@ -35,17 +37,29 @@ def for_xcom(content: bytes, processor: Callable[[list[dict[str, Any]]], Any] | 
         _check_rows(rows, "the query's rows")
         return rows
     returned = processor(json.loads(content))
-    _check_rows(returned, "what result_processor returned")
-    with permanent(TypeError, ValueError):
-        # As text, so that what Airflow can serialise and JSON cannot has a size too.
-        text = json.dumps(returned, default=str, ensure_ascii=False, separators=(",", ":"))
-        size = len(text.encode("utf-8", "surrogatepass"))
-    _check_size(size, "what result_processor returned")
+    _check_rows(returned, _RETURNED)
+    _check_size(_size_in_xcom(returned), _RETURNED)
     return returned
 
 
+def _size_in_xcom(value: Any) -> int:
+    """The bytes of JSON that Airflow makes of a value; AirflowFailException where it can make none."""
+    from airflow_provider_qcache.compat import serialize  # noqa: PLC0415  # with its first use
+
+    try:
+        # As text, and not by a default: a repr may be shorter than what is pushed.
+        text = json.dumps(serialize(value), ensure_ascii=False, separators=(",", ":"))
+    except (TypeError, ValueError, AttributeError, RecursionError, ImportError) as error:
+        raise AirflowFailException(
+            f"{_RETURNED}: {type(value).__name__}, of which XCom can carry nothing or not all; values of "
+            f"JSON are wanted ({type(error).__name__}: {error})"
+        ) from error
+    return len(text.encode("utf-8", "surrogatepass"))
+
+
 def _check_rows(value: Any, what: str) -> None:
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes) and len(value) > MAX_XCOM_ROWS:
+    counted = isinstance(value, Sequence) or (is_frame(value) and isinstance(value, Sized))
+    if counted and not isinstance(value, str | bytes) and len(value) > MAX_XCOM_ROWS:
         raise AirflowFailException(
             f"{what}: {len(value):,} rows, and XCom takes {MAX_XCOM_ROWS:,}: give output_path, or a limit"
         )

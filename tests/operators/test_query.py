@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import stat
+from datetime import UTC, datetime
 
+import pandas as pd
 import pytest
 
 from airflow_provider_qcache.client import HomeNodeUnavailable, InvalidTable, MalformedQueryException
-from airflow_provider_qcache.compat import AirflowFailException, AirflowSkipException
+from airflow_provider_qcache.compat import AirflowFailException, AirflowSkipException, serialize
 from airflow_provider_qcache.operators import _output
 from airflow_provider_qcache.operators.errors import TableMissing
 from airflow_provider_qcache.operators.qcache import (
@@ -17,6 +20,11 @@ from airflow_provider_qcache.operators.qcache import (
     QCachePostOperator,
     QCacheQueryOperator,
 )
+
+try:
+    from airflow.sdk.serde import deserialize
+except ImportError:
+    from airflow.serialization.serde import deserialize
 
 ROWS = [{"city": "Oslo", "n": 3}, {"city": "Lima", "n": 1}, {"city": "Turin", "n": 2}]
 LARGEST_TWO = {"order_by": ["-n"], "limit": 2}
@@ -106,6 +114,38 @@ class TestXCom:
         assert query(result_processor=lambda rows: text) == text
         with pytest.raises(AirflowFailException, match=r"1,048,577 bytes of JSON.*output_path"):
             query(result_processor=lambda rows: text + "a")
+
+    @pytest.mark.parametrize(
+        ("make", "name"),
+        [
+            (lambda rows: (row for row in rows), "generator"),
+            (lambda rows: map(len, rows), "map"),
+            (lambda rows: {"rows": [object()]}, "dict"),
+            (lambda rows: b"bytes", "bytes"),
+            (lambda rows: {"__classname__": "a"}, "dict"),
+        ],
+    )
+    def test_what_xcom_cannot_carry_fails_for_good_by_its_name(self, cities, make, name):
+        said = f"what result_processor returned: {name}, of which XCom can carry"
+        with pytest.raises(AirflowFailException, match=said):
+            query(result_processor=make)
+
+    @pytest.mark.parametrize(
+        "value", [None, 1.5, {"a": [None, True, "ü"]}, {1, 2}, ("a", 1), datetime.now(UTC)]
+    )
+    def test_what_xcom_carries_is_returned(self, cities, value):
+        assert query(result_processor=lambda rows: value) == value
+        assert deserialize(json.loads(json.dumps(serialize(value)))) == value
+
+    def test_a_frame_is_measured_by_what_airflow_makes_of_it(self, cities):
+        """Its repr is cut; Airflow 2.11 makes nothing of it."""
+        with pytest.raises(AirflowFailException, match="what result_processor returned: 10,001 rows"):
+            query(result_processor=lambda rows: pd.DataFrame({"a": range(10_001)}))
+        wide = pd.DataFrame({"a": [secrets.token_hex(600) for _ in range(1000)]})
+        with pytest.raises(
+            AirflowFailException, match=r"bytes of JSON, and XCom takes|XCom can carry nothing"
+        ):
+            query(result_processor=lambda rows: wide)
 
     def test_a_processor_s_own_error_is_its_own(self, cities):
         with pytest.raises(KeyError, match="no_such"):
