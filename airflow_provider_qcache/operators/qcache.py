@@ -84,7 +84,7 @@ class QCachePostOperator(QCacheOperator):
             name of a file or of its directory, each file of ``source_path`` is a table. Templated. Not with
             ``tables``.
         content: The table: bytes, a string (the content itself), or what ``QClient.post_table`` takes: a
-            DataFrame or other Arrow data, a list of dicts. From another task (an XComArg) also a path. Never
+            DataFrame or other Arrow data, a list of dicts. From another task (an XComArg) also an ObjectStoragePath. Never
             rendered by Jinja, and shown in the UI by its size only.
         source_path: A local path or any URL of ObjectStoragePath: a file, a directory or a glob of CSV, JSON,
             Parquet or Arrow files; streamed. Templated.

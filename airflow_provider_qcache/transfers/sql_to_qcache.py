@@ -254,7 +254,9 @@ class SqlToQCacheOperator(QCacheOperator):
     def _store_one(self, hook: QCacheHook, tables: QueryTables, given: Mapping[str, Any]) -> dict[str, Any]:
         ((key, upload),) = tables.uploads(compression=given["compression"])
         stored = hook.post(key, upload, **_options(given))
-        return told(stored, self.log, copies=given["copies"], require_home=given["require_home"])
+        return told(
+            stored, self.log, copies=given["copies"], require_home=given["require_home"], may_be_empty=True
+        )
 
     def _store_many(
         self, hook: QCacheHook, tables: QueryTables, given: Mapping[str, Any], context: Mapping[str, Any]

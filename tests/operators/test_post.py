@@ -70,6 +70,21 @@ class TestWithoutColumns:
         assert nodes.holding("no_such") == []
 
 
+@pytest.mark.parametrize(
+    "content", ["a.b,/c.csv", "{{ a }},b", "{{ a }}\n1", "/a\n1", "zip", "a/b", "a{{ b }}c"]
+)
+def test_a_header_that_is_a_template_or_a_path_in_part_is_one(reader, content):
+    post(content=content)
+    assert len(reader("zips")) == content.count("\n")
+
+
+def test_no_rows_are_a_warning(reader, told):
+    post(content="a,b")
+    ((level, said),) = told()
+    assert level == "WARNING"
+    assert ": 0 rows, 3 bytes" in said
+
+
 def test_columns_without_rows_are_a_table(reader, nodes):
     for table in (pd.DataFrame({"a": []}), "a\n"):
         post(content=CSV)
