@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_qcache.compat import AirflowException, AirflowSkipException, BaseHook
+from airflow_provider_qcache.compat import AirflowSkipException, BaseHook
 from airflow_provider_qcache.operators import _arguments as rules
 from airflow_provider_qcache.operators._base import QCacheOperator
 from airflow_provider_qcache.operators._failures import permanent
 from airflow_provider_qcache.operators._many import ManyOptions, store_tables
 from airflow_provider_qcache.operators._many_given import none_or_more
 from airflow_provider_qcache.operators._stored import told
+from airflow_provider_qcache.operators.errors import QueryEmpty
 from airflow_provider_qcache.transfers._partitions import KeyPattern
 
 if TYPE_CHECKING:
@@ -24,12 +25,6 @@ if TYPE_CHECKING:
     from airflow_provider_qcache.transfers._tables import QueryTables
 
 __all__ = ["QueryEmpty", "SqlToQCacheOperator"]
-
-
-class QueryEmpty(AirflowException):
-    """With ``on_empty="fail"``: the query gave no rows. Nothing was stored."""
-
-    transient = True
 
 
 def _parameters(name: str, value: Any) -> Any:
