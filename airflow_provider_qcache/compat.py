@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         XComArg,
     )
     from airflow.sdk.definitions._internal.mixins import ResolveMixin
+    from airflow.sdk.serde import serialize
 
 __all__ = [
     "AirflowException",
@@ -35,6 +36,7 @@ __all__ = [
     "ObjectStoragePath",
     "ResolveMixin",
     "XComArg",
+    "serialize",
 ]
 
 
@@ -46,6 +48,11 @@ def __getattr__(name: str) -> Any:
             from airflow.sdk.definitions._internal import mixins as module  # noqa: PLC0415
         except ImportError:
             from airflow.utils import mixins as module  # noqa: PLC0415
+    elif name == "serialize":
+        try:
+            from airflow.sdk import serde as module  # noqa: PLC0415
+        except ImportError:
+            from airflow.serialization import serde as module  # noqa: PLC0415
     else:
         from airflow.providers.common.compat import sdk as module  # noqa: PLC0415
     found = getattr(module, name)

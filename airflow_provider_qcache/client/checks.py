@@ -268,6 +268,8 @@ class JsonCheck:
 
     def __init__(self) -> None:
         self.rows = 0
+        self.has_columns = False
+        """Whether an object so far has a name in it."""
         self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._fed = 0
         self._text = ""
@@ -339,7 +341,7 @@ class JsonCheck:
     def _row_end(self, text: str, at: int, *, final: bool) -> int | None:
         row = self.rows + 1
         try:
-            end = _decode_row(text, at)[1]
+            found, end = _decode_row(text, at)
         except InvalidTable as error:
             # What ends in a number may go on: an integer that is too large, so far, may be a float.
             if final or text[-1] not in _IN_NUMBERS:
@@ -356,6 +358,7 @@ class JsonCheck:
         else:
             if end - at > _MAX_JSON_ROW:
                 self._too_long(row)
+            self.has_columns |= bool(found)
             return end
         if len(text) - at > _MAX_JSON_ROW:
             self._too_long(row)
@@ -381,6 +384,22 @@ class JsonCheck:
         )
 
 
+class JsonTableCheck(JsonCheck):
+    """The same of a whole table, which has a column: a node takes one without, in the old table's place."""
+
+    def finish(self) -> None:
+        """Look at the end."""
+        super().finish()
+        check_has_columns(self.rows, has_columns=self.has_columns)
+
+
+def check_has_columns(rows: int, *, has_columns: bool) -> None:
+    """Raise InvalidTable for a JSON list that is empty, or of nothing but empty objects."""
+    if not has_columns:
+        what = "objects without a name in them" if rows else "an empty list"
+        raise InvalidTable(f"the table has no columns: {what}")
+
+
 def table_check(content_type: str) -> CsvCheck | JsonCheck:
     """The checker for a Content-Type, or InvalidTable for one a node answers with 415 (the table gone)."""
     if content_type == CSV:
@@ -388,7 +407,7 @@ def table_check(content_type: str) -> CsvCheck | JsonCheck:
     kind, _, parameters = content_type.partition(";")
     charset = re.match(r"charset=([A-Za-z0-9_-]+)", parameters.strip())  # as the node looks for it
     if kind in (CSV, JSON) and (charset is None or charset.group(1) == "utf-8"):
-        return CsvCheck() if kind == CSV else JsonCheck()
+        return CsvCheck() if kind == CSV else JsonTableCheck()
     raise InvalidTable(
         f"Content-Type {content_type!r} is none a node reads: {CSV!r} and {JSON!r} are, their charset utf-8"
     )

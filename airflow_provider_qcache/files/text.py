@@ -6,7 +6,7 @@ import contextlib
 import json
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_qcache.client.checks import CsvCheck, JsonCheck
+from airflow_provider_qcache.client.checks import CsvCheck, JsonCheck, check_has_columns
 from airflow_provider_qcache.client.errors import InvalidTable
 from airflow_provider_qcache.files.reading import named, pieces_of
 
@@ -127,14 +127,17 @@ def _line_end(text: bytes, start: int) -> int:
 class JsonFiles:
     """A CheckedBody of JSON files, each a list of objects or an object a line, as one list.
 
-    ``inside`` gives a file's objects, with commas between them, and the rows so far.
+    ``inside`` gives a file's objects, with commas between them, the rows so far and whether one has a column.
+    A file may be without, and all of them may not: InvalidTable.
     """
 
     length: int | None = None
     repeatable = True
     columns: tuple[str, ...] | None = None
 
-    def __init__(self, files: Sequence[File], inside: Callable[[File], Iterator[tuple[bytes, int]]]) -> None:
+    def __init__(
+        self, files: Sequence[File], inside: Callable[[File], Iterator[tuple[bytes, int, bool]]]
+    ) -> None:
         self._files = files
         self._inside = inside
         self.rows = 0
@@ -142,22 +145,24 @@ class JsonFiles:
     def pieces(self) -> Iterator[bytes]:
         """The list from its start."""
         self.rows = 0
-        start = b"["
+        start, has_columns = b"[", False
         for file in self._files:
             before, first = self.rows, True
-            for piece, rows in self._inside(file):
+            for piece, rows, columned in self._inside(file):
                 self.rows = before + rows
+                has_columns |= columned
                 if piece:
                     yield start + piece if first else piece
                     start, first = b",", False
-        yield b"]" if start != b"[" else b"[]"
+        check_has_columns(self.rows, has_columns=has_columns)
+        yield b"]"
 
     def close(self) -> None:
         """Nothing is open between readings."""
 
 
-def json_list(file: File) -> Iterator[tuple[bytes, int]]:
-    """The objects of a JSON list, without its brackets, and the rows so far."""
+def json_list(file: File) -> Iterator[tuple[bytes, int, bool]]:
+    """The objects of a JSON list, without its brackets, the rows so far, and whether one has a column."""
     check = JsonCheck()
     held: bytes | None = None
     for piece in pieces_of(file):
@@ -179,14 +184,17 @@ def json_list(file: File) -> Iterator[tuple[bytes, int]]:
             inside = held + piece
         kept = inside.rstrip(_JSON_END)
         held = inside[len(kept) :]
-        yield kept, check.rows
+        yield kept, check.rows, check.has_columns
     with named(file):
         check.finish()
-    yield b"", check.rows
+    yield b"", check.rows, check.has_columns
 
 
-def json_lines(file: File) -> Iterator[tuple[bytes, int]]:
-    """The objects of a file with one on each line, and the rows so far; blank lines are none."""
+def json_lines(file: File) -> Iterator[tuple[bytes, int, bool]]:
+    """The objects of a file with one on each line, the rows so far, and whether one has a column.
+
+    Blank lines are none.
+    """
     rows = number = 0
     open_line = b""
     for piece in pieces_of(file):
@@ -194,32 +202,33 @@ def json_lines(file: File) -> Iterator[tuple[bytes, int]]:
         if len(last) > _LONGEST_LINE:
             line = number + len(lines) + 1
             raise InvalidTable(f"{file.name}: line {line} is longer than {_LONGEST_LINE} bytes", row=line)
-        joined, count = _checked_lines(file, lines, number)
-        yield (b"," if rows and joined else b"") + joined, rows + count
+        joined, count, columned = _checked_lines(file, lines, number)
+        yield (b"," if rows and joined else b"") + joined, rows + count, columned
         rows, number, open_line = rows + count, number + len(lines), last
-    joined, count = _checked_lines(file, [open_line], number)
-    yield (b"," if rows and joined else b"") + joined, rows + count
+    joined, count, columned = _checked_lines(file, [open_line], number)
+    yield (b"," if rows and joined else b"") + joined, rows + count, columned
 
 
-def _checked_lines(file: File, lines: Sequence[bytes], before: int) -> tuple[bytes, int]:
+def _checked_lines(file: File, lines: Sequence[bytes], before: int) -> tuple[bytes, int, bool]:
     filled = [line for line in lines if line.strip(b" \t\r")]
     joined = b",".join(filled)
     try:
-        if _rows_in(joined) != len(filled):
+        check = _checked(joined)
+        if check.rows != len(filled):
             raise InvalidTable("its lines are not one object each")  # noqa: TRY301
     except InvalidTable as error:
         for number, line in enumerate(lines, before + 1):
             if line.strip(b" \t\r") and (wrong := _wrong(line)):
                 raise InvalidTable(f"{file.name}: line {number}: {wrong}", row=number) from error
         raise InvalidTable(f"{file.name}: {error}") from error
-    return joined, len(filled)
+    return joined, len(filled), check.has_columns
 
 
-def _rows_in(objects: bytes) -> int:
+def _checked(objects: bytes) -> JsonCheck:
     check = JsonCheck()
     check.feed(b"[" + objects + b"]")
     check.finish()
-    return check.rows
+    return check
 
 
 def _wrong(line: bytes) -> str | None:
@@ -237,7 +246,7 @@ def _wrong(line: bytes) -> str | None:
     if not isinstance(found, dict):
         return f"{type(found).__name__} where an object belongs"
     try:
-        _rows_in(line)
+        _checked(line)
     except InvalidTable as error:
         return str(error).removeprefix("row 1: ")
     return None

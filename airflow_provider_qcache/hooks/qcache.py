@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import ssl
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
@@ -355,15 +356,46 @@ class QCacheHook(BaseHook):
 
 
 def _check_files(settings: ConnectionSettings) -> None:
-    """Refuse files that are not there by the name of their field, as the client does not know it."""
+    """Refuse files that cannot be used by the names of their fields, as the client does not know them."""
+    files: dict[str, str] = {}
     for name in ("ca_file", "cert_file", "key_file"):
         value = getattr(settings, name)
+        if value is None:
+            continue
+        path = files[name] = os.path.expanduser(value)  # noqa: PTH111  # Path raises for an unknown user
         # A CA bundle may be a directory.
-        if value is not None and not Path(value).expanduser().exists():
+        if not os.path.exists(path):  # noqa: PTH110  # Path raises where it may not look
             raise InvalidConnection(
                 f"connection {settings.conn_id!r}: {name}={value!r}: no such file on this machine, or it may "
                 "not be read"
             )
+    if any(urlsplit(node).scheme == "https" for node in settings.nodes):
+        _check_certificates(settings, files)
+
+
+def _check_certificates(settings: ConnectionSettings, files: Mapping[str, str]) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+    def refused(what: str, error: Exception, *names: str) -> InvalidConnection:
+        given = " and ".join(f"{name}={getattr(settings, name)!r}" for name in names)
+        return InvalidConnection(f"connection {settings.conn_id!r}: {given}: {what} ({error})")
+
+    if (ca := files.get("ca_file")) is not None:
+        try:
+            if os.path.isdir(ca):  # noqa: PTH112
+                context.load_verify_locations(capath=ca)
+            else:
+                context.load_verify_locations(cafile=ca)
+        except (OSError, ssl.SSLError) as error:
+            raise refused("no CA certificates could be read there", error, "ca_file") from error
+    if (certificate := files.get("cert_file")) is not None:
+        try:
+            # Without a password the terminal would be asked for one.
+            context.load_cert_chain(certificate, files.get("key_file"), password="")
+        except (OSError, ssl.SSLError) as error:
+            names = [name for name in ("cert_file", "key_file") if name in files]
+            what = "no certificate and key without a password could be read there"
+            raise refused(what, error, *names) from error
 
 
 def _check_netrc(settings: ConnectionSettings) -> None:

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow_provider_qcache.compat import BaseOperator
 from airflow_provider_qcache.operators import _arguments as rules
 from airflow_provider_qcache.operators._failures import ends_the_task, fail_for_good, permanent
-from airflow_provider_qcache.operators._wrapped import RenderedToNothing, TableContent, table_content
+from airflow_provider_qcache.operators._rendering import (
+    NoneWatch,
+    RenderedToNothing,
+    nothing_in,
+    unwatched,
+    watched,
+)
+from airflow_provider_qcache.operators._wrapped import TableContent, table_content
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -36,6 +43,9 @@ class QCacheOperator(BaseOperator):
 
     _callables: ClassVar[Collection[str]] = ()
     """Arguments that are functions: shown by name, and neither rendered nor called by Airflow."""
+
+    _objects: ClassVar[Collection[str]] = ()
+    """Arguments whose items are the author's own values, of which None, as an object, is one."""
 
     _hook: QCacheHook | None = None
 
@@ -94,7 +104,7 @@ class QCacheOperator(BaseOperator):
                 value = getattr(self, name)
                 if isinstance(value, RenderedToNothing):
                     raise ValueError(  # noqa: TRY004
-                        f"{name}: {value.given} gave nothing (None, Undefined or an empty value)"
+                        f"{value.place}: {value.given} gave nothing (None, Undefined or an empty value)"
                     )
             arguments = {name: rule(name, getattr(self, name)) for name, rule in self._rules.items()}
             self._check_together(arguments)
@@ -119,19 +129,28 @@ class QCacheOperator(BaseOperator):
     ) -> None:
         """Render as Airflow does, but leave functions, which it would call, and note what gave nothing."""
         if parent is not self:
-            super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
+            env = unwatched(jinja_env)
+            super()._do_render_template_fields(parent, template_fields, context, env, seen_oids)
             return
         for name in template_fields:
             given = getattr(self, name)
             if name in self._callables and not isinstance(given, TableContent):
                 continue
-            super()._do_render_template_fields(self, (name,), context, jinja_env, seen_oids)
-            if not QCacheOperator._is_pending(self, name, given):
-                continue
+            objects = name in self._objects
+            env = watched(jinja_env, objects=objects)
+            super()._do_render_template_fields(self, (name,), context, env, seen_oids)
             rendered = getattr(self, name)
+            nothing = nothing_in(name, given, rendered, objects=objects)
             value = rendered.value if isinstance(rendered, TableContent) else rendered
-            if rules.is_nothing(value):
-                setattr(self, name, RenderedToNothing(given))
+            if rules.is_nothing(value) and QCacheOperator._is_pending(self, name, given):
+                nothing = RenderedToNothing(name, given)
+            if nothing is not None:
+                setattr(self, name, nothing)
+
+    def _render(self, template: Any, *arguments: Any, **options: Any) -> Any:
+        rendered = super()._render(template, *arguments, **options)
+        watch = template.environment.finalize
+        return watch.judged(rendered) if isinstance(watch, NoneWatch) else rendered
 
     # The run.
 

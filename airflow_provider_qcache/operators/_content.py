@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,6 +18,13 @@ if TYPE_CHECKING:
     from airflow_provider_qcache.client.upload import Upload
 
 FORMS: Final = "bytes, a string, a DataFrame or other Arrow data, a list of dicts, or a path"
+
+_TEMPLATE: Final = re.compile(r"\{\{[^\r\n]*\}\}").fullmatch
+_PATH: Final = re.compile(
+    r"(/|~|\.{1,2}/|[A-Za-z][A-Za-z0-9+.-]*://)[^\r\n,]*"
+    r"|[^\r\n,]*\.(csv|json|jsonl|ndjson|parquet|arrow|feather)(\.(gz|zst|bz2|xz|lz4))?",
+    re.IGNORECASE,
+).fullmatch
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -213,4 +221,20 @@ def checked_content(name: str, value: Any) -> TableContent:
     sized = isinstance(table, bytes | bytearray | memoryview | str | Sequence)
     if is_nothing(table) or not (sized or is_path(table) or is_frame(table)):
         raise ValueError(f"{name}={shown(table)}: {FORMS} is wanted, and not empty")
+    if isinstance(table, str):
+        _check_no_path(name, table)
     return content
+
+
+def _check_no_path(name: str, text: str) -> None:
+    """Refuse a template or a path, which would be a header without rows."""
+    line = text.strip()
+    if _TEMPLATE(line) is not None:
+        raise ValueError(
+            f"{name}={shown(text)}: it is not rendered and would be the name of a column; another task's "
+            "result is given as its .output"
+        )
+    if _PATH(line) is not None:
+        raise ValueError(
+            f"{name}={shown(text)}: a string is the content itself; source_path is for the path of a file"
+        )

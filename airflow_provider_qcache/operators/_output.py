@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import secrets
-from collections.abc import Sequence
+import stat
+from collections.abc import Sequence, Sized
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_qcache.compat import AirflowFailException
 from airflow_provider_qcache.operators._arguments import is_remote
 from airflow_provider_qcache.operators._content import path_of
-from airflow_provider_qcache.operators._failures import permanent
+from airflow_provider_qcache.operators._wrapped import is_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +26,8 @@ MAX_XCOM_ROWS: Final = 10_000
 MAX_XCOM_BYTES: Final = 1 << 20
 """Bytes, as JSON, that a query puts into XCom at most."""
 
+_RETURNED: Final = "what result_processor returned"
+
 
 def for_xcom(content: bytes, processor: Callable[[list[dict[str, Any]]], Any] | None) -> Any:
     """The rows, or what a function makes of them, within the limits; AirflowFailException beyond."""
@@ -33,17 +37,29 @@ def for_xcom(content: bytes, processor: Callable[[list[dict[str, Any]]], Any] | 
         _check_rows(rows, "the query's rows")
         return rows
     returned = processor(json.loads(content))
-    _check_rows(returned, "what result_processor returned")
-    with permanent(TypeError, ValueError):
-        # As text, so that what Airflow can serialise and JSON cannot has a size too.
-        text = json.dumps(returned, default=str, ensure_ascii=False, separators=(",", ":"))
-        size = len(text.encode("utf-8", "surrogatepass"))
-    _check_size(size, "what result_processor returned")
+    _check_rows(returned, _RETURNED)
+    _check_size(_size_in_xcom(returned), _RETURNED)
     return returned
 
 
+def _size_in_xcom(value: Any) -> int:
+    """The bytes of JSON that Airflow makes of a value; AirflowFailException where it can make none."""
+    from airflow_provider_qcache.compat import serialize  # noqa: PLC0415  # with its first use
+
+    try:
+        # As text, and not by a default: a repr may be shorter than what is pushed.
+        text = json.dumps(serialize(value), ensure_ascii=False, separators=(",", ":"))
+    except (TypeError, ValueError, AttributeError, RecursionError, ImportError) as error:
+        raise AirflowFailException(
+            f"{_RETURNED}: {type(value).__name__}, of which XCom can carry nothing or not all; values of "
+            f"JSON are wanted ({type(error).__name__}: {error})"
+        ) from error
+    return len(text.encode("utf-8", "surrogatepass"))
+
+
 def _check_rows(value: Any, what: str) -> None:
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes) and len(value) > MAX_XCOM_ROWS:
+    counted = isinstance(value, Sequence) or (is_frame(value) and isinstance(value, Sized))
+    if counted and not isinstance(value, str | bytes) and len(value) > MAX_XCOM_ROWS:
         raise AirflowFailException(
             f"{what}: {len(value):,} rows, and XCom takes {MAX_XCOM_ROWS:,}: give output_path, or a limit"
         )
@@ -57,18 +73,47 @@ def _check_size(size: int, what: str) -> None:
 
 
 def output_at(target: Any) -> Any:
-    """The path of ``output_path``; ValueError where none can be written there."""
+    """The path of ``output_path``, its symlinks followed; ValueError where no file can be written there.
+
+    A file that is there may be replaced, and nothing else: a device or a FIFO would be one no more, and an
+    object would be moved into a directory or below a prefix.
+    """
     path = path_of("output_path", target)
     if not path.name:
         raise ValueError(f"output_path={str(target)!r}: the path of a file is wanted")
+    if is_remote(path):
+        path.fs.invalidate_cache(path.parent.path)
+        if path.fs.isdir(path.path):
+            raise ValueError(
+                f"output_path={str(target)!r}: a directory, or objects below it; a file is wanted"
+            )
+        return path
+    try:
+        path = path.resolve()
+        mode = _mode_of(path)
+    except (RuntimeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.ELOOP:
+            raise
+        raise ValueError(f"output_path={str(target)!r}: a symlink that leads to itself") from error
+    if mode is not None and not stat.S_ISREG(mode):
+        what = "a directory" if stat.S_ISDIR(mode) else "a device, FIFO or socket"
+        raise ValueError(f"output_path={str(target)!r}: {what}; a file is wanted")
     return path
+
+
+def _mode_of(path: Path) -> int | None:
+    """What is at a local path; None for nothing."""
+    try:
+        return path.stat().st_mode
+    except FileNotFoundError:
+        return None
 
 
 def publish(body: bytes, path: Any) -> None:
     """Write the body beside the path, see that it is whole, and move it there.
 
     What was there before stays until then, and stays if anything fails. A local directory is made if it is
-    missing.
+    missing, and a local file keeps its mode.
 
     Args:
         body: What to write.
@@ -87,8 +132,11 @@ def publish(body: bytes, path: Any) -> None:
 
 def _publish_file(body: bytes, path: Path, spool: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    mode = _mode_of(path)
     try:
         with spool.open("xb") as file:
+            if mode is not None:
+                os.fchmod(file.fileno(), stat.S_IMODE(mode))
             file.write(body)
             file.flush()
             os.fsync(file.fileno())
@@ -105,12 +153,23 @@ def _publish_object(body: bytes, path: Any, spool: Any) -> None:
         storage.pipe_file(spool.path, body)
         _check_whole(storage.info(spool.path)["size"], body, path)
         storage.mv(spool.path, path.path)
+        _check_moved(storage, body, path)
     except BaseException:
-        with contextlib.suppress(Exception):
-            storage.rm(spool.path)
+        for left in (spool.path, (path / spool.name).path):
+            with contextlib.suppress(Exception):
+                storage.rm_file(left)
         raise
 
 
 def _check_whole(found: int | None, body: bytes, path: Any) -> None:
     if found != len(body):
         raise OSError(f"{path}: {len(body)} bytes were written and {found} are there; nothing is published")
+
+
+def _check_moved(storage: Any, body: bytes, path: Any) -> None:
+    storage.invalidate_cache(path.parent.path)
+    found = storage.info(path.path)
+    kind, size = found["type"], found["size"]
+    if kind != "file" or size != len(body):
+        # Where objects came below the path meanwhile, it was moved among them.
+        raise OSError(f"{path}: {len(body)} bytes were moved there, and a {kind} of {size} bytes is there")

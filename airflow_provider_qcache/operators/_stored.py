@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from airflow_provider_qcache.client import StoreResult
 
 
-def told(stored: StoreResult, log: logging.Logger, *, copies: int, require_home: bool) -> dict[str, Any]:
-    """Log what became of one table, and give it for XCom.
+def told(
+    stored: StoreResult, log: logging.Logger, *, copies: int, require_home: bool, may_be_empty: bool = False
+) -> dict[str, Any]:
+    """Log what became of one table, and give it for XCom; that it has no rows is a warning, unless it may.
 
     Raises:
         StoredOnFailover: with ``require_home``, where its home was down.
@@ -52,6 +54,7 @@ def told(stored: StoreResult, log: logging.Logger, *, copies: int, require_home:
         said += f"; its home {stored.home_node} was down"
         if require_home:
             raise StoredOnFailover(f"{said}, and require_home is set", result=result)
+    if stored.failed_over or (stored.rows == 0 and not may_be_empty):
         log.warning("%s", said)
     else:
         log.info("%s", said)

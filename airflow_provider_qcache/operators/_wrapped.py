@@ -115,15 +115,3 @@ def named_callable(value: Any) -> Any:
     if not callable(value) or isinstance(value, NamedCallable):
         return value
     return NamedCallable(value)
-
-
-class RenderedToNothing:
-    """In place of an argument whose template, or upstream task, gave None, Undefined or an empty value."""
-
-    def __init__(self, given: Any) -> None:
-        self.given = str(given)
-
-    def __str__(self) -> str:
-        return "(nothing)"
-
-    __repr__ = __str__

@@ -61,3 +61,9 @@ class TablesFailed(AirflowException):
 
 class TablesEvicted(TablesFailed):
     """Of many tables that were stored some are on their nodes no more; ``result`` is as in TablesFailed."""
+
+
+class QueryEmpty(AirflowException):
+    """Of SqlToQCacheOperator with ``on_empty="fail"``: the query gave no rows. Nothing was stored."""
+
+    transient = True

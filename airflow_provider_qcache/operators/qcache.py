@@ -6,7 +6,8 @@ Importing this loads neither the client nor requests: a DAG file is parsed again
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 from airflow_provider_qcache.compat import AirflowSkipException
 from airflow_provider_qcache.files.formats import Format
@@ -33,6 +34,7 @@ from airflow_provider_qcache.operators._many_given import (
     uploads,
 )
 from airflow_provider_qcache.operators._output import for_xcom, output_at, publish
+from airflow_provider_qcache.operators._rendering import RenderedToNothing, watched
 from airflow_provider_qcache.operators._stored import told
 from airflow_provider_qcache.operators._wrapped import TableContent, named_callable, table_content
 from airflow_provider_qcache.operators.errors import (
@@ -45,9 +47,9 @@ from airflow_provider_qcache.operators.errors import (
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
-    from airflow_provider_qcache.client import BulkReport, QueryResult
+    from airflow_provider_qcache.client import BulkReport, DeleteResult, QueryResult
     from airflow_provider_qcache.client.upload import Upload
     from airflow_provider_qcache.hooks.qcache import QCacheHook
 
@@ -83,8 +85,8 @@ class QCachePostOperator(QCacheOperator):
             name of a file or of its directory, each file of ``source_path`` is a table. Templated. Not with
             ``tables``.
         content: The table: bytes, a string (the content itself), or what ``QClient.post_table`` takes: a
-            DataFrame or other Arrow data, a list of dicts. From another task (an XComArg) also a path. Never
-            rendered by Jinja, and shown in the UI by its size only.
+            DataFrame or other Arrow data, a list of dicts. From another task (an XComArg) also an
+            ObjectStoragePath. Never rendered by Jinja, and shown in the UI by its size only.
         source_path: A local path or any URL of ObjectStoragePath: a file, a directory or a glob of CSV, JSON,
             Parquet or Arrow files; streamed. Templated.
         source_format: What the files hold: 'csv', 'json', 'jsonl', 'parquet' or 'arrow'. None where their
@@ -161,6 +163,7 @@ class QCachePostOperator(QCacheOperator):
     ui_color = "#d6efd8"
 
     _callables: ClassVar[Collection[str]] = ("python_callable", "tables")
+    _objects: ClassVar[Collection[str]] = ("op_args", "op_kwargs")
     _rules: ClassVar[Mapping[str, rules.Rule]] = {
         **QCacheOperator._rules,
         "key": rules.optional(rules.key_of_files),
@@ -392,6 +395,7 @@ class QCacheQueryOperator(QCacheOperator):
     ui_color = "#d6e6f5"
 
     _callables: ClassVar[Collection[str]] = ("load_callable", "result_processor")
+    _objects: ClassVar[Collection[str]] = ("load_kwargs",)
     _rules: ClassVar[Mapping[str, rules.Rule]] = {
         **QCacheOperator._rules,
         "key": rules.key,
@@ -460,7 +464,10 @@ class QCacheQueryOperator(QCacheOperator):
                 raise ValueError(
                     f"query={self.query!r}: a file is looked for in its DAG's folder, and it has no DAG"
                 )
-            self.query = self._render(jinja_env.get_template(self.query.strip()), context)
+            name = self.query.strip()
+            rendered = self._render(watched(jinja_env).get_template(name), context)
+            nothing = rules.is_nothing(rendered) or isinstance(rendered, RenderedToNothing)
+            self.query = RenderedToNothing("query", name) if nothing else rendered
 
     def execute(self, context: Mapping[str, Any]) -> Any:
         """Query the table."""
@@ -595,6 +602,19 @@ class QCacheDeleteOperator(QCacheOperator):
         del known
         self._check_exactly_one("key", "keys")
 
+    def _do_render_template_fields(
+        self,
+        parent: Any,
+        template_fields: Collection[str],
+        context: Mapping[str, Any],
+        jinja_env: Any,
+        seen_oids: set[int],
+    ) -> None:
+        super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
+        # What mapped tasks returned comes as a sequence that is read as it is used, and is shown by its type.
+        if parent is self and not isinstance(self.keys, str | list) and isinstance(self.keys, Sequence):
+            self.keys = list(self.keys)
+
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Delete the tables."""
         del context
@@ -627,24 +647,12 @@ class QCacheDeleteOperator(QCacheOperator):
     @staticmethod
     def _outcome(hook: QCacheHook, key: str, report: BulkReport) -> dict[str, str]:
         """What became of a key on each node that was asked."""
-        from airflow_provider_qcache.client import DeleteResult  # noqa: PLC0415  # it loads requests
-
         error = report.failed.get(key)
-        if error is not None:
-            asked = [*getattr(error, "nodes", ()), *(met.node for met in getattr(error, "attempts", ()))]
-            return dict.fromkeys(asked or [_shown_node(hook.node_for_key(key))], "unreachable")
-        result = report.succeeded[key]
-        if isinstance(result, DeleteResult):
-            return {node: str(outcome) for node, outcome in result.outcomes.items()}
-        # The key's first living node was asked, and those before it are not there.
-        outcomes = {}
-        status = hook.node_status()
-        for node in map(_shown_node, hook.successors(key)):
-            if status[node].alive:
-                outcomes[node] = "confirmed"
-                break
-            outcomes[node] = "gone" if status[node].gone else "unreachable"
-        return outcomes
+        if error is None:
+            deleted = cast("DeleteResult", report.succeeded[key])
+            return {node: str(outcome) for node, outcome in deleted.outcomes.items()}
+        asked = [*getattr(error, "nodes", ()), *(met.node for met in getattr(error, "attempts", ()))]
+        return dict.fromkeys(asked or [_shown_node(hook.node_for_key(key))], "unreachable")
 
     @staticmethod
     def _raise_first(errors: Mapping[str, Exception], report: BulkReport) -> None:

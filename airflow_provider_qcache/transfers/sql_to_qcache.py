@@ -7,29 +7,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_qcache.compat import AirflowException, AirflowSkipException, BaseHook
+from airflow_provider_qcache.compat import AirflowSkipException, BaseHook
 from airflow_provider_qcache.operators import _arguments as rules
 from airflow_provider_qcache.operators._base import QCacheOperator
 from airflow_provider_qcache.operators._failures import permanent
 from airflow_provider_qcache.operators._many import ManyOptions, store_tables
 from airflow_provider_qcache.operators._many_given import none_or_more
 from airflow_provider_qcache.operators._stored import told
+from airflow_provider_qcache.operators.errors import QueryEmpty
 from airflow_provider_qcache.transfers._partitions import KeyPattern
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from airflow_provider_qcache.hooks.qcache import QCacheHook
     from airflow_provider_qcache.transfers._source import SqlSource
     from airflow_provider_qcache.transfers._tables import QueryTables
 
 __all__ = ["QueryEmpty", "SqlToQCacheOperator"]
-
-
-class QueryEmpty(AirflowException):
-    """With ``on_empty="fail"``: the query gave no rows. Nothing was stored."""
-
-    transient = True
 
 
 def _parameters(name: str, value: Any) -> Any:
@@ -125,6 +120,7 @@ class SqlToQCacheOperator(QCacheOperator):
     }
     ui_color = "#d6efd8"
 
+    _objects: ClassVar[Collection[str]] = ("parameters", "hook_params")
     _rules: ClassVar[Mapping[str, rules.Rule]] = {
         **QCacheOperator._rules,
         "sql": rules.text,
@@ -253,7 +249,9 @@ class SqlToQCacheOperator(QCacheOperator):
     def _store_one(self, hook: QCacheHook, tables: QueryTables, given: Mapping[str, Any]) -> dict[str, Any]:
         ((key, upload),) = tables.uploads(compression=given["compression"])
         stored = hook.post(key, upload, **_options(given))
-        return told(stored, self.log, copies=given["copies"], require_home=given["require_home"])
+        return told(
+            stored, self.log, copies=given["copies"], require_home=given["require_home"], may_be_empty=True
+        )
 
     def _store_many(
         self, hook: QCacheHook, tables: QueryTables, given: Mapping[str, Any], context: Mapping[str, Any]

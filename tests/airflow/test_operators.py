@@ -108,8 +108,13 @@ def test_queries_are_mapped(stored: Run, runner: Runner, airflow_home: AirflowHo
     ]
 
 
-def test_keys_are_mapped_or_given_by_a_task(stored: Run, runner: Runner, nodes: Nodes) -> None:
+def test_keys_are_mapped_or_given_by_a_task(
+    stored: Run, runner: Runner, airflow_home: AirflowHome, nodes: Nodes
+) -> None:
     run = runner.run("operators_delete")
+    assert list(run["of_mapped"].result) == ["both_0", "both_1"]
+    (fields,) = shown(airflow_home, "operators_delete", "of_mapped")
+    assert fields["keys"] == ["both_0", "both_1"]
     assert run["listed"].result == {key: dict.fromkeys(nodes.urls, "confirmed") for key in ("rows", "text")}
     assert [list(task.result) for task in run.mapped("mapped")] == [["key_0"], ["key_1"]]
     assert [key for key in ("rows", "text", "key_0", "key_1") if nodes.holding(key)] == []

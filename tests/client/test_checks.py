@@ -181,6 +181,15 @@ def test_bad_json_is_refused(content: bytes, says: str) -> None:
             feed(JsonCheck(), content, sizes)
 
 
+@pytest.mark.parametrize("content", [b"[]", b" [ ]\n", b"[{}]", b"[{}, {}]"])
+def test_a_json_list_without_columns_is_no_table(content: bytes) -> None:
+    """A node takes it, in the place of the table that is there: tests/conformance/test_csv_json.py."""
+    for sizes in ([], [1] * len(content)):
+        with pytest.raises(InvalidTable, match="the table has no columns"):
+            feed(table_check("application/json"), content, sizes)
+    feed(table_check("application/json"), b'[{}, {"a": null}]')
+
+
 @pytest.mark.parametrize(
     "content_type", ["text/plain", "text/csv; charset=latin-1", "Text/CSV", "application/json;charset=UTF-8"]
 )

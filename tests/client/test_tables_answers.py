@@ -8,6 +8,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -123,7 +124,13 @@ def test_no_rows_keep_their_columns_in_csv_alone(client: QClient) -> None:
 
 
 def test_a_table_without_columns_is_empty(client: QClient) -> None:
-    client.post("answer", "[]", content_type="application/json")
+    stored = requests.post(
+        f"{client.node_for_key('answer')}/qcache/dataset/answer",
+        b"[]",
+        headers={"Content-Type": "application/json"},
+        timeout=10,
+    )
+    assert stored.status_code == 201
     for accept in ("application/json", "text/csv"):
         result = client.get("answer", {}, accept=accept)
         assert result is not None

@@ -13,6 +13,12 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from airflow_provider_qcache.client import (
     Attempt,
@@ -145,6 +151,40 @@ class TestClient:
     def test_a_file_that_is_not_there_is_named_by_its_field(self, name, connect):
         connect(host="host1", schema="https", extra={name: "/nowhere.pem"})
         with pytest.raises(InvalidConnection, match=f"'qcache_default': {name}='/nowhere.pem': no such file"):
+            QCacheHook().get_conn()
+
+    @pytest.mark.parametrize("name", ["ca_file", "cert_file"])
+    def test_a_home_of_nobody_is_named_by_its_field(self, name, connect):
+        connect(host="host1", schema="https", extra={name: "~nosuchuser/x.pem"})
+        with pytest.raises(InvalidConnection, match=f"{name}='~nosuchuser/x.pem': no such file"):
+            QCacheHook().get_conn()
+
+    def test_a_file_that_is_no_certificate_is_named_by_its_field(self, connect, tmp_path, certificates):
+        bad, good = tmp_path / "bad.pem", str(certificates.client)
+        bad.write_text("none\n")
+        for extra, named in (
+            ({"ca_file": str(bad)}, f"ca_file='{bad}': no CA"),
+            ({"cert_file": str(bad)}, f"cert_file='{bad}': no certificate"),
+            ({"cert_file": good, "key_file": str(bad)}, f"cert_file='{good}' and key_file='{bad}': no cert"),
+            ({"ca_file": good, "cert_file": str(certificates.ca)}, f"cert_file='{certificates.ca}': no cert"),
+        ):
+            connect(host="host1", schema="https", extra=extra)
+            with pytest.raises(InvalidConnection, match=f"connection 'qcache_default': {named}"):
+                QCacheHook().get_conn()
+            said = QCacheHook().test_connection()
+            assert (said[0], named in said[1]) == (False, True)
+        connect(host="host1", schema="https", extra={"ca_file": str(tmp_path), "cert_file": good})
+        QCacheHook().get_conn()
+        connect(host="host1", extra={"ca_file": str(bad)})
+        QCacheHook().get_conn()
+
+    def test_a_key_with_a_password_asks_nobody_for_it(self, connect, tmp_path, certificates):
+        key = load_pem_private_key(certificates.client.read_bytes(), None)
+        locked = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
+        (tmp_path / "key.pem").write_bytes(locked)
+        extra = {"cert_file": str(certificates.client), "key_file": str(tmp_path / "key.pem")}
+        connect(host="host1", schema="https", extra=extra)
+        with pytest.raises(InvalidConnection, match=r"key_file=.*without a password"):
             QCacheHook().get_conn()
 
     def test_netrc_is_no_way_around_encryption(self, connect, tmp_path, monkeypatch):

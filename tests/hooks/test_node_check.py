@@ -136,12 +136,6 @@ def test_https_to_a_node_that_speaks_http(living, connect):
     assert said[node] == "timeout: no TLS within 0.5 s (connect_timeout); does it speak http?"
 
 
-def test_a_ca_file_without_certificates(connect, tmp_path):
-    (tmp_path / "ca.pem").write_text("none\n")
-    _, said, _ = check(connect, ["https://host1:1"], extra={"ca_file": str(tmp_path / "ca.pem")})
-    assert "no CA certificates could be read there" in said["https://host1:1"]
-
-
 def test_credentials(certificates, connect):
     need_the_real_server()
     options = ["--basic-auth", f"user:{SECRET}", "--cert-file", str(certificates.server)]

@@ -7,13 +7,14 @@ import json
 from functools import partial
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from airflow_provider_qcache.client import InvalidTable
 from airflow_provider_qcache.compat import AirflowFailException
-from airflow_provider_qcache.operators.errors import StoredOnFailover
-from airflow_provider_qcache.operators.qcache import QCachePostOperator
+from airflow_provider_qcache.operators.errors import StoredOnFailover, TablesFailed
+from airflow_provider_qcache.operators.qcache import QCachePostOperator, QCacheQueryOperator
 
 CSV = "zip,n\n00501,1\n02139,2\n"
 ROWS = [{"zip": 501, "n": 1}, {"zip": 2139, "n": 2}]
@@ -29,6 +30,66 @@ def post(**arguments):
 def pieces():
     """A fresh iterator at each call."""
     return iter([CSV[:7].encode(), CSV[7:].encode()])
+
+
+class TestWithoutColumns:
+    """A node takes what has no columns, and then the old table is gone."""
+
+    @pytest.fixture(params=["[]", "[{}]", "[{}, {}]"])
+    def text(self, request, reader):
+        post(content=CSV)
+        yield request.param
+        assert reader("zips") == ROWS
+
+    @pytest.mark.parametrize(
+        "returned", [str, str.encode, json.loads, lambda text: lambda: iter([text.encode()])]
+    )
+    def test_what_a_function_returns_leaves_the_old_table(self, text, returned):
+        for content_type in ("application/json", "text/csv"):
+            if content_type == "application/json" or returned is json.loads:
+                with pytest.raises(InvalidTable, match="the table has no columns"):
+                    post(python_callable=lambda: returned(text), content_type=content_type)
+
+    @pytest.mark.parametrize("suffix", [".json", ".jsonl"])
+    def test_files_leave_the_old_table(self, text, tmp_path, suffix):
+        for number in range(2):
+            lines = "\n".join(json.dumps(row) for row in json.loads(text))
+            (tmp_path / f"{number}{suffix}").write_text(text if suffix == ".json" else lines)
+        with pytest.raises(InvalidTable, match="the table has no columns"):
+            post(source_path=tmp_path)
+
+    def test_one_of_many_leaves_its_old_table(self, text):
+        for table in (json.loads(text), text):
+            with pytest.raises(TablesFailed, match="the table has no columns"):
+                post(key=None, tables=lambda: {"zips": table}, content_type="application/json")  # noqa: B023
+
+    def test_what_a_miss_loads_is_no_table(self, nodes):
+        task = QCacheQueryOperator(task_id="q", key="no_such", query={}, load_callable=list)
+        with pytest.raises(InvalidTable, match="the table has no columns"):
+            task.execute({})
+        assert nodes.holding("no_such") == []
+
+
+@pytest.mark.parametrize(
+    "content", ["a.b,/c.csv", "{{ a }},b", "{{ a }}\n1", "/a\n1", "zip", "a/b", "a{{ b }}c"]
+)
+def test_a_header_that_is_a_template_or_a_path_in_part_is_one(reader, content):
+    post(content=content)
+    assert len(reader("zips")) == content.count("\n")
+
+
+def test_no_rows_are_a_warning(reader, told):
+    post(content="a,b")
+    ((level, said),) = told()
+    assert level == "WARNING"
+    assert ": 0 rows, 3 bytes" in said
+
+
+def test_columns_without_rows_are_a_table(reader, nodes):
+    for table in (pd.DataFrame({"a": []}), "a\n"):
+        post(content=CSV)
+        assert post(python_callable=lambda: table)["rows"] == 0  # noqa: B023
+        assert reader("zips") == []
 
 
 class TestForms:

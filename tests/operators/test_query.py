@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import secrets
+import stat
+from datetime import UTC, datetime
 
+import pandas as pd
 import pytest
 
 from airflow_provider_qcache.client import HomeNodeUnavailable, InvalidTable, MalformedQueryException
-from airflow_provider_qcache.compat import AirflowFailException, AirflowSkipException
+from airflow_provider_qcache.compat import AirflowFailException, AirflowSkipException, serialize
 from airflow_provider_qcache.operators import _output
 from airflow_provider_qcache.operators.errors import TableMissing
 from airflow_provider_qcache.operators.qcache import (
@@ -15,6 +20,11 @@ from airflow_provider_qcache.operators.qcache import (
     QCachePostOperator,
     QCacheQueryOperator,
 )
+
+try:
+    from airflow.sdk.serde import deserialize
+except ImportError:
+    from airflow.serialization.serde import deserialize
 
 ROWS = [{"city": "Oslo", "n": 3}, {"city": "Lima", "n": 1}, {"city": "Turin", "n": 2}]
 LARGEST_TWO = {"order_by": ["-n"], "limit": 2}
@@ -105,6 +115,38 @@ class TestXCom:
         with pytest.raises(AirflowFailException, match=r"1,048,577 bytes of JSON.*output_path"):
             query(result_processor=lambda rows: text + "a")
 
+    @pytest.mark.parametrize(
+        ("make", "name"),
+        [
+            (lambda rows: (row for row in rows), "generator"),
+            (lambda rows: map(len, rows), "map"),
+            (lambda rows: {"rows": [object()]}, "dict"),
+            (lambda rows: b"bytes", "bytes"),
+            (lambda rows: {"__classname__": "a"}, "dict"),
+        ],
+    )
+    def test_what_xcom_cannot_carry_fails_for_good_by_its_name(self, cities, make, name):
+        said = f"what result_processor returned: {name}, of which XCom can carry"
+        with pytest.raises(AirflowFailException, match=said):
+            query(result_processor=make)
+
+    @pytest.mark.parametrize(
+        "value", [None, 1.5, {"a": [None, True, "ü"]}, {1, 2}, ("a", 1), datetime.now(UTC)]
+    )
+    def test_what_xcom_carries_is_returned(self, cities, value):
+        assert query(result_processor=lambda rows: value) == value
+        assert deserialize(json.loads(json.dumps(serialize(value)))) == value
+
+    def test_a_frame_is_measured_by_what_airflow_makes_of_it(self, cities):
+        """Its repr is cut; Airflow 2.11 makes nothing of it."""
+        with pytest.raises(AirflowFailException, match="what result_processor returned: 10,001 rows"):
+            query(result_processor=lambda rows: pd.DataFrame({"a": range(10_001)}))
+        wide = pd.DataFrame({"a": [secrets.token_hex(600) for _ in range(1000)]})
+        with pytest.raises(
+            AirflowFailException, match=r"bytes of JSON, and XCom takes|XCom can carry nothing"
+        ):
+            query(result_processor=lambda rows: wide)
+
     def test_a_processor_s_own_error_is_its_own(self, cities):
         with pytest.raises(KeyError, match="no_such"):
             query(result_processor=lambda rows: rows[0]["no_such"])
@@ -177,6 +219,56 @@ class TestOutput:
     def test_where_no_file_can_be_written_fails_for_good_before_the_query(self, nodes, target):
         with pytest.raises(AirflowFailException, match=f"output_path='{target}'"):
             query(key="no_such_table", output_path=target)
+
+    def test_a_prefix_of_objects_fails_for_good_before_the_query(self, nodes, remote):
+        """The move would put the answer among them."""
+        (remote / "reports" / "2024").mkdir(parents=True)
+        (remote / "reports" / "2024" / "part.csv").write_bytes(b"a\n")
+        for target in (remote / "reports" / "2024", remote / "reports"):
+            with pytest.raises(AirflowFailException, match=f"output_path='{target}'.* a file is wanted"):
+                query(key="no_such_table", output_path=str(target))
+        assert [path.name for path in (remote / "reports" / "2024").iterdir()] == ["part.csv"]
+
+    def test_a_prefix_that_comes_meanwhile_is_an_error_and_left_as_it_is(self, remote):
+        path = _output.output_at(remote / "report")
+        path.mkdir()
+        (path / "part.csv").write_bytes(b"a\n")
+        with pytest.raises(OSError, match="5 bytes were moved there, and a directory of 0 bytes is there"):
+            _output.publish(b"12345", path)
+        assert [one.name for one in remote.iterdir()] == ["report"]
+        assert [one.name for one in path.iterdir()] == ["part.csv"]
+
+    def test_what_is_no_file_fails_for_good_before_the_query(self, nodes, tmp_path):
+        (tmp_path / "directory").mkdir()
+        os.mkfifo(tmp_path / "fifo")
+        (tmp_path / "link").symlink_to("fifo")
+        (tmp_path / "loop").symlink_to("loop")
+        for name in ("directory", "fifo", "link", "loop"):
+            for target in (tmp_path / name, f"file://{tmp_path / name}"):
+                with pytest.raises(AirflowFailException, match=f"output_path='.*{name}': a"):
+                    query(key="no_such_table", output_path=target)
+        assert stat.S_ISFIFO((tmp_path / "fifo").stat().st_mode)
+        assert {path.name for path in tmp_path.iterdir()} == {"directory", "fifo", "link", "loop"}
+
+    def test_a_symlink_stays_and_its_file_is_replaced(self, cities, tmp_path):
+        (tmp_path / "data").mkdir()
+        for name in ("there", "new"):
+            (tmp_path / name).symlink_to(tmp_path / "data" / name)
+        (tmp_path / "data" / "there").write_bytes(b"yesterday's")
+        for name in ("there", "new"):
+            query(output_path=tmp_path / name)
+            assert (tmp_path / name).is_symlink()
+            assert json.loads((tmp_path / "data" / name).read_bytes()) == [ROWS[0], ROWS[2]]
+        assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["new", "there"]
+
+    def test_a_file_keeps_its_mode(self, cities, tmp_path):
+        (tmp_path / "report").touch()
+        (tmp_path / "report").chmod(0o640)
+        query(output_path=tmp_path / "report")
+        query(output_path=tmp_path / "other")
+        (tmp_path / "plain").touch()
+        assert stat.S_IMODE((tmp_path / "report").stat().st_mode) == 0o640
+        assert (tmp_path / "other").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
     def test_a_miss_writes_nothing(self, nothing, tmp_path):
         assert query(on_miss="return_none", output_path=tmp_path / "report") is None

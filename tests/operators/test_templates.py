@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import re
 from datetime import UTC, datetime
 
 import jinja2
@@ -22,6 +23,7 @@ from airflow_provider_qcache.operators.qcache import (
     QCachePostOperator,
     QCacheQueryOperator,
 )
+from airflow_provider_qcache.transfers.sql_to_qcache import SqlToQCacheOperator
 
 SERIALIZER = getattr(serialized_objects, "DagSerialization", serialized_objects.SerializedDAG)
 CONTEXT = {"ds": "2024-05-01", "none": None, "empty": "", "n": 2, "yes": True}
@@ -215,13 +217,113 @@ class TestRendered:
     def test_to_nothing_fails_for_good_by_the_argument_s_name(
         self, operator, argument, arguments, native, name
     ):
-        """None is text in a template of text, and wrong by itself, but for a path."""
-        if name == "none" and not native:
-            name = "empty"
         with a_dag(render_template_as_native_obj=native, template_undefined=jinja2.Undefined):
             task = operator(task_id="task", **arguments, **{argument: f"{{{{ {name} }}}}"})
         task.render_template_fields(CONTEXT)
         with pytest.raises(AirflowFailException, match=f"^ValueError: {argument}: .*{name}.* gave nothing"):
+            task.execute({})
+
+    @pytest.mark.parametrize("native", [False, True])
+    @pytest.mark.parametrize(
+        ("make", "place"),
+        [
+            (lambda: QCacheDeleteOperator(task_id="task", keys=["{{ none }}", "b"]), "keys[0]"),
+            (lambda: QCacheDeleteOperator(task_id="task", keys=["b", "b_{{ none }}"]), "keys[1]"),
+            (lambda: QCacheDeleteOperator(task_id="task", keys="['{{ none }}', 'b']"), "keys"),
+            (lambda: QCacheDeleteOperator(task_id="task", key="orders_{{ none }}"), "key"),
+            (
+                lambda: QCacheDeleteOperator(task_id="task", key="k", qcache_conn_id="{{ none }}"),
+                "qcache_conn_id",
+            ),
+            (
+                lambda: QCacheDeleteOperator(task_id="task", key="{% if yes %}{{ absent() }}{% endif %}"),
+                "key",
+            ),
+            (
+                lambda: QCacheQueryOperator(
+                    task_id="task", key="k", query={"where": ["==", "a", "{{ none }}"]}
+                ),
+                "query['where'][2]",
+            ),
+            (
+                lambda: QCachePostOperator(task_id="task", key="k", content=CSV, headers={"A": "{{ none }}"}),
+                "headers['A']",
+            ),
+            (
+                lambda: QCachePostOperator(
+                    task_id="task", key="k", python_callable=load, op_args=["a{{ none }}"]
+                ),
+                "op_args[0]",
+            ),
+            (
+                lambda: SqlToQCacheOperator(
+                    task_id="task", key="k", sql_conn_id="{{ none }}", sql="SELECT 1"
+                ),
+                "sql_conn_id",
+            ),
+            (
+                lambda: SqlToQCacheOperator(
+                    task_id="task", key="k", sql_conn_id="a", sql="SELECT {{ none }}"
+                ),
+                "sql",
+            ),
+        ],
+    )
+    def test_none_inside_is_named_and_no_text(self, make, place, native):
+        with a_dag(render_template_as_native_obj=native):
+            task = make()
+        task.render_template_fields({**CONTEXT, "absent": lambda: None})
+        with pytest.raises(AirflowFailException, match=f"^ValueError: {re.escape(place)}: .*gave nothing"):
+            task.execute({})
+
+    @pytest.mark.parametrize("native", [False, True])
+    def test_none_that_the_author_wrote_is_text(self, native):
+        keys = ["{{ 'None' }}_b", "None_{{ ds }}", "{% set a = none %}c{# None #}"]
+        with a_dag(render_template_as_native_obj=native):
+            # As native objects a text that is None alone is None, by Jinja's own reading.
+            task = QCacheDeleteOperator(task_id="task", keys=keys if native else ["None", *keys])
+        task.render_template_fields(CONTEXT)
+        expected = ["None_b", "None_2024-05-01", "c"]
+        assert task._checked_arguments()["keys"] == (expected if native else ["None", *expected])
+
+    def test_none_as_an_object_is_a_value_of_the_author_s_function(self):
+        arguments = {"op_args": ["{{ none }}"], "op_kwargs": {"a": "{{ none }}", "b": [1, "{{ empty }}"]}}
+        with a_dag(render_template_as_native_obj=True):
+            task = QCachePostOperator(task_id="task", key="k", python_callable=load, **arguments)
+            sql = SqlToQCacheOperator(
+                task_id="sql", key="k", sql_conn_id="a", sql="SELECT 1", parameters={"a": "{{ none }}"}
+            )
+        task.render_template_fields(CONTEXT)
+        sql.render_template_fields(CONTEXT)
+        given = task._checked_arguments()
+        assert (given["op_args"], given["op_kwargs"]) == ([None], {"a": None, "b": [1, ""]})
+        assert sql._checked_arguments()["parameters"] == {"a": None}
+
+    def test_a_dag_s_own_finalize_says_what_none_is(self):
+        own = {"finalize": lambda value: "nix" if value is None else value}
+        with a_dag(jinja_environment_kwargs=own) as dag:
+            task = QCacheDeleteOperator(task_id="task", key="a_{{ none }}")
+        task.render_template_fields(CONTEXT)
+        assert task._checked_arguments()["key"] == "a_nix"
+        assert dag.get_template_env().finalize is own["finalize"]
+
+    def test_an_object_with_templates_of_its_own_is_airflow_s(self):
+        class Own:
+            template_fields = ("a",)
+            a = "{{ none }}"
+
+        with a_dag():
+            task = QCachePostOperator(task_id="task", key="k", python_callable=load, op_args=[Own()])
+        task.render_template_fields(CONTEXT)
+        assert task._checked_arguments()["op_args"][0].a == "None"
+
+    @pytest.mark.parametrize("native", [False, True])
+    def test_a_mapped_task_s_too(self, native):
+        with a_dag(render_template_as_native_obj=native):
+            mapped = QCacheDeleteOperator.partial(task_id="task").expand(key=["a_{{ none }}", "b"])
+        task = mapped.unmap({"key": "a_{{ none }}"})
+        task.render_template_fields(CONTEXT)
+        with pytest.raises(AirflowFailException, match=r"^ValueError: key: a_.*gave nothing"):
             task.execute({})
 
     def test_undefined_is_airflow_s_error_where_it_is_strict(self):
@@ -261,6 +363,18 @@ class TestQueryFile:
             task = QCacheQueryOperator(task_id="task", key="k", query=name)
         task.render_template_fields(CONTEXT)
         assert task._checked_arguments()["query"] == {"where": ["==", "day", "'2024-05-01'"]}
+
+    @pytest.mark.parametrize("native", [False, True])
+    @pytest.mark.parametrize(
+        "text", ['{"where": ["==", "day", "{{ none }}"]}', '{"limit": {{ none }}}', "{{ empty }}"]
+    )
+    def test_that_has_none_in_it_is_refused(self, folder, text, native):
+        (folder / "q.json").write_text(text)
+        with a_dag(template_searchpath=[str(folder)], render_template_as_native_obj=native):
+            task = QCacheQueryOperator(task_id="task", key="k", query="q.json")
+        task.render_template_fields(CONTEXT)
+        with pytest.raises(AirflowFailException, match=r"^ValueError: query: q\.json gave nothing"):
+            task.execute({})
 
     def test_that_is_missing_is_named(self, folder):
         with a_dag(template_searchpath=[str(folder)]):

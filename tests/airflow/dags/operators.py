@@ -67,6 +67,11 @@ def keys():
 
 
 @task
+def one_key(n):
+    return f"both_{n}"
+
+
+@task
 def frame():
     import pandas as pd
     from airflow import __version__
@@ -124,6 +129,7 @@ with dag("query"):
 
 with dag("delete"):
     QCacheDeleteOperator(task_id="listed", keys=keys())
+    QCacheDeleteOperator(task_id="of_mapped", keys=one_key.expand(n=[0, 1]))
     QCacheDeleteOperator.partial(task_id="mapped").expand(key=["key_0", "key_1"])
 
 with dag("nothing"):
