@@ -133,7 +133,9 @@ def test_flights_from_sql(runner: Runner, nodes: Nodes, flights_db: Postgres) ->
     assert {name: done[name] for name in ("stored", "rows", "failed", "evicted", "lost")} == {
         "stored": len(tables),
         "rows": sum(map(len, tables.values())),
-        **{"failed": 0, "evicted": 0, "lost": 0},
+        "failed": 0,
+        "evicted": 0,
+        "lost": 0,
     }
     assert run["report"].result.startswith(f"{len(tables):,} tables in ")
     assert run["report"].result.endswith(" s, on 3 nodes")
