@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shutil
 import sys
@@ -16,6 +17,7 @@ import pytest
 from scripts.airflow_runs import AirflowHome, Runner
 from tests.airflow.nodes import Nodes
 from tests.conftest import need_the_real_server
+from tests.postgres import HOW_TO_GET_POSTGRES, Postgres, postgres_programs
 from tests.servers import ROOT, Certificates
 
 EXAMPLES = sorted((ROOT / "example_dags").glob("*.py"))
@@ -49,6 +51,24 @@ def guarded(certificates: Certificates) -> Iterator[Nodes]:
 
 
 @pytest.fixture(scope="session")
+def postgres_to_start() -> Iterator[Postgres]:
+    """A PostgreSQL that does not run yet, and whose address is known: its start costs seconds."""
+    postgres = Postgres()
+    yield postgres
+    postgres.stop()
+
+
+@pytest.fixture(scope="session")
+def flights_db(postgres_to_start: Postgres) -> Postgres:
+    """The PostgreSQL of the connection ``flights_db``; without one tests are skipped, and fail in CI."""
+    if postgres_programs() is None:
+        if os.environ.get("CI"):
+            pytest.fail(HOW_TO_GET_POSTGRES, pytrace=False)
+        pytest.skip(HOW_TO_GET_POSTGRES)
+    return postgres_to_start.start()
+
+
+@pytest.fixture(scope="session")
 def airflow_home() -> Iterator[AirflowHome]:
     """An AIRFLOW_HOME for the whole session."""
     with AirflowHome(sys.executable) as home:
@@ -61,6 +81,7 @@ def runner(
     nodes_of_the_session: Nodes,
     guarded: Nodes,
     certificates: Certificates,
+    postgres_to_start: Postgres,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Runner]:
     """An Airflow that has loaded the examples and the DAGs of the tests: its start costs some ten seconds."""
@@ -81,6 +102,7 @@ def runner(
         "unknown_ca": connection(guarded.urls, login="airflow", password=PASSWORD),
     }
     environment = {f"AIRFLOW_CONN_{name.upper()}": value for name, value in connections.items()}
+    environment["AIRFLOW_CONN_FLIGHTS_DB"] = postgres_to_start.uri
     environment["TMPDIR"] = str(tmp_path_factory.mktemp("files"))
     with airflow_home.runner(dags, environment) as runner:
         yield runner

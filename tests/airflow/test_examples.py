@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,13 @@ from typing import Any
 import pytest
 
 from scripts.airflow_runs import Run, Runner
+from tests.airflow import flights
 from tests.airflow.conftest import EXAMPLES, readme_dag
 from tests.airflow.nodes import Nodes
+from tests.airflow.readers import Reader
+from tests.postgres import Postgres
+
+ALL_FLIGHTS = bool(os.environ.get("QCACHE_ALL_FLIGHTS"))
 
 
 def rows_under(nodes: Nodes, key: str) -> list[list[dict[str, Any]]]:
@@ -41,6 +47,7 @@ def test_opens_with_what_it_shows_and_needs(example: Path) -> None:
 def test_every_example_is_run_here(runner: Runner) -> None:
     """A new example needs a test of its own."""
     assert [dag for dag in runner.dags if dag.startswith("qcache_")] == [
+        "qcache_flights_from_sql",
         "qcache_load_customers",
         "qcache_many_tables",
         "qcache_query_report",
@@ -109,6 +116,33 @@ def test_many_tables(runner: Runner, nodes: Nodes) -> None:
     for result in warmed:
         assert len(rows_under(nodes, result["key"])) == 2
     assert nodes.holding("sales_east") == []
+
+
+@pytest.mark.timeout(1800 if ALL_FLIGHTS else 300)
+def test_flights_from_sql(runner: Runner, nodes: Nodes, flights_db: Postgres) -> None:
+    """A table for each plane and month on the node where readers look, with the rows that the file has."""
+    planes = ("N", "D") if ALL_FLIGHTS else ("N35",)
+    no_key = "2013,1,1,1,1,0,1,1,0,UA,1,N35 %s,EWR,IAH,1,1,1,1,2013-01-01T10:00:00Z\n"
+    tables = flights.load(
+        flights_db, lambda tailnum: tailnum.startswith((*planes, "NA")), [no_key % "1", no_key % ";"]
+    )
+    assert len(tables) == (37_976 if ALL_FLIGHTS else 411)
+    run = succeeded(runner.run("qcache_flights_from_sql"))
+
+    done = run["warm"].result
+    assert {name: done[name] for name in ("stored", "rows", "failed", "evicted", "lost")} == {
+        "stored": len(tables),
+        "rows": sum(map(len, tables.values())),
+        "failed": 0,
+        "evicted": 0,
+        "lost": 0,
+    }
+    assert run["report"].result.startswith(f"{len(tables):,} tables in ")
+    assert run["report"].result.endswith(" s, on 3 nodes")
+    reader = Reader(nodes)
+    assert [key for key in tables if not reader.has(key)] == []
+    for key in list(tables)[:: len(tables) // 400]:
+        assert sorted(reader.rows(key), key=flights.in_order) == tables[key]
 
 
 def test_readme(runner: Runner, nodes: Nodes) -> None:

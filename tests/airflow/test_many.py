@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import airflow
 import pytest
 
 from airflow_provider_qcache.client import QClient
-from scripts.airflow_runs import AirflowHome, Runner
+from scripts.airflow_runs import AirflowHome, Runner, Task
 from tests.airflow.conftest import connection
 from tests.airflow.nodes import Nodes
+from tests.airflow.readers import Reader
 
 AIRFLOW_2 = airflow.__version__.startswith("2.")
 KEYS = [f"many_{n}" for n in range(60)]
@@ -32,10 +35,10 @@ def forget(nodes: Nodes) -> None:
     stores_of(nodes)
 
 
-def wait_for(text: str, runner: Runner) -> None:
+def wait_for(pattern: str, runner: Runner) -> None:
     """Wait until the run has logged this."""
-    deadline = time.monotonic() + 60
-    while text not in runner.printed():
+    deadline = time.monotonic() + 200
+    while not re.search(pattern, runner.printed()):
         assert time.monotonic() < deadline, runner.printed()[-3000:]
         assert runner.process.poll() is None, runner.printed()[-3000:]
         time.sleep(0.05)
@@ -83,3 +86,93 @@ def test_after_a_kill_the_next_try_stores_what_is_left(
     assert "[NEXT TRY] try 2: success" in printed, printed[-3000:]
     assert stores_of(nodes) == 20
     assert all(len(nodes.holding(key)) == 1 for key in KEYS)
+
+
+@pytest.fixture
+def empty(nodes: Nodes) -> Nodes:
+    """Nodes without a table, each started anew: what a test misses nothing older hides."""
+    for i in range(3):
+        nodes.kill(i)
+    return nodes.all_up()
+
+
+@pytest.fixture
+def go_on(tmp_path: Path) -> Iterator[Path]:
+    """The file that a task waits for in the middle; a test that fails does not leave it waiting."""
+    file = tmp_path / "go_on"
+    yield file
+    file.touch()
+
+
+def is_lost_and_stored_by_the_retry(task: Task, tables: int, pattern: str) -> int:
+    """The first try says how many were lost, the second stores at least those; gives how many."""
+    assert (task.state, len(task.logs)) == ("success", 2), task.log[-4000:]
+    said = re.search(pattern, task.logs[0])
+    assert "TablesEvicted" in task.logs[0]
+    assert said is not None, task.logs[0][-4000:]
+    lost = int(said[1].replace(",", ""))
+    done = task.result
+    assert done["stored"] + done["were_there"] == tables
+    assert {name: done[name] for name in ("failed", "evicted", "lost")} == {
+        "failed": 0,
+        "evicted": 0,
+        "lost": 0,
+    }
+    assert done["stored"] == (tables if AIRFLOW_2 else lost)
+    return lost
+
+
+def test_what_a_killed_node_had_is_stored_by_the_retry(runner: Runner, empty: Nodes, go_on: Path) -> None:
+    """On the next node, where readers look while it is down."""
+    runner.begin("many_tables_lost", conf={"go_on": str(go_on)})
+    wait_for("Stored 60 tables", runner)
+    there = [f"many_{n}" for n in range(60) if empty.ask(0, "GET", f"many_{n}").status == 200]
+    empty.kill(0)
+    go_on.touch()
+    task = runner.finish()["store"]
+
+    lost = is_lost_and_stored_by_the_retry(task, 90, r"; (\d+) tables cannot be asked for any more: ")
+    assert lost == len(there) > 0
+    assert f"{empty.urls[0]} went down since" in task.logs[0]
+    assert task.result["failed_over"] >= (30 if AIRFLOW_2 else lost)
+    reader = Reader(empty)
+    for n in range(90):
+        assert reader.rows(f"many_{n}") == [{"part": n, "n": n, "text": f"of {n}"}]
+
+
+def test_what_a_restarted_node_had_is_stored_by_the_retry(runner: Runner, empty: Nodes, go_on: Path) -> None:
+    """On itself; what it was given since is left."""
+    runner.begin("many_tables_lost", conf={"go_on": str(go_on)})
+    wait_for("Stored 60 tables", runner)
+    there = [f"many_{n}" for n in range(60) if empty.ask(0, "GET", f"many_{n}").status == 200]
+    empty.kill(0)
+    empty.all_up()
+    go_on.touch()
+    task = runner.finish()["store"]
+
+    lost = is_lost_and_stored_by_the_retry(task, 90, r"; (\d+) evicted since")
+    assert lost == len(there) > 0
+    assert f"{empty.urls[0]} lacks {lost} of its " in task.logs[0]
+    reader = Reader(empty)
+    for n in range(90):
+        assert reader.rows(f"many_{n}") == [{"part": n, "n": n, "text": f"of {n}"}]
+    assert all(empty.holding(key) == [empty.urls[0]] for key in there)
+
+
+def test_a_node_is_killed_while_partitions_are_stored(runner: Runner, empty: Nodes) -> None:
+    """In the middle of a store, or between two."""
+    runner.begin("many_partitions_lost")
+    wait_for(r"Stored [1-9][\d,]* of 900 tables", runner)
+    empty.kill(1)
+    task = runner.finish()["store"]
+
+    lost = is_lost_and_stored_by_the_retry(task, 900, r"; ([\d,]+) tables cannot be asked for any more: ")
+    assert 0 < lost < 900
+    assert f"{empty.urls[1]} went down since" in task.logs[0]
+    assert set(task.result["nodes"]) <= {empty.urls[0], empty.urls[2]}
+    reader = Reader(empty)
+    for n in range(900):
+        assert reader.has(f"many_{n}")
+    for n in range(0, 900, 9):
+        rows = [{"part": n, "n": m, "text": f"of {m}"} for m in (n, n + 900)]
+        assert reader.rows(f"many_{n}") == rows
