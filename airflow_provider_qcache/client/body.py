@@ -133,12 +133,26 @@ def _read(file: _Readable) -> Iterator[bytes]:
         yield piece
 
 
+def cut(piece: bytes | bytearray | memoryview) -> Iterator[bytes]:
+    """A piece of any size in pieces of ``PIECE`` bytes at most, none of them empty."""
+    if isinstance(piece, bytes) and len(piece) <= PIECE:
+        if piece:
+            yield piece
+        return
+    view = memoryview(piece)
+    if not view.nbytes:
+        return
+    view = view.cast("B") if view.c_contiguous else memoryview(view.tobytes())
+    for start in range(0, len(view), PIECE):
+        yield bytes(view[start : start + PIECE])
+
+
 def _checked_pieces(pieces: Iterable[bytes]) -> Iterator[bytes]:
     for piece in pieces:
         if not isinstance(piece, bytes | bytearray | memoryview):
             raise TypeError(f"the content's iterator gave {type(piece).__name__}; bytes are wanted")
-        if piece:
-            yield bytes(piece)
+        # What a piece of many megabytes is taken apart into, as it is checked, is many times as large.
+        yield from cut(piece)
 
 
 def body_of(content: Any) -> BytesBody | PathBody | FileBody | FunctionBody | IteratorBody:

@@ -8,7 +8,7 @@ import zlib
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self, runtime_checkable
 
 from airflow_provider_qcache.client import encoding
-from airflow_provider_qcache.client.body import PIECE, Body, BytesBody, body_of
+from airflow_provider_qcache.client.body import PIECE, Body, BytesBody, body_of, cut
 from airflow_provider_qcache.client.checks import (
     CsvCheck,
     check_header,
@@ -224,8 +224,7 @@ class _Gunzip:
         try:
             for decoded in self._gunzip.feed(piece):
                 self.size += len(decoded)
-                if decoded:
-                    yield decoded
+                yield from cut(decoded)
         except encoding.Undecodable as error:
             raise _not_as_encoded(error) from error
 
