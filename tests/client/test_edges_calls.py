@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
+import os
 import signal
 import threading
 import time
@@ -24,7 +25,7 @@ from airflow_provider_qcache.client import (
     UnexpectedServerResponse,
     encoding,
 )
-from airflow_provider_qcache.client.body import Content
+from airflow_provider_qcache.client.body import Content, PathBody
 from airflow_provider_qcache.client.clock import SystemClock
 from airflow_provider_qcache.client.threads import Call, ask_all
 from tests.client import faults
@@ -375,6 +376,44 @@ def test_a_json_row_of_more_than_2_mib_is_refused_wherever_pieces_end(size: int,
             else:
                 with pytest.raises(InvalidTable, match="row 1"):
                     client.post("k", content, "application/json")
+
+
+def test_a_pipe_as_a_path_is_refused_at_once_and_an_open_one_is_read_once(tmp_path: Path) -> None:
+    """Also where it takes a file's place between two attempts."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    first, (second, tables) = Node(faults.close_in_the_head), sound_node()
+    with first, second, QClient([first.url, second.url], 5, 5, trust_env=False, deadline=60) as client:
+        started = time.monotonic()
+        with pytest.raises(ValueError, match="pipe' is no regular file"):
+            client.post("k", path)
+        with pytest.raises(IsADirectoryError):
+            client.post("k", tmp_path)
+        body = PathBody(path)
+        with pytest.raises(ValueError, match="no regular file"):
+            next(body.pieces())
+        assert time.monotonic() - started < CAP
+        writer = threading.Thread(target=path.write_bytes, args=(TABLE,))
+        writer.start()
+        with path.open("rb") as file:
+            client.post(a_key_of(client, second.url), file)
+        writer.join(CAP)
+        assert list(tables.tables.values()) == [TABLE]
+
+
+@pytest.mark.parametrize("how", ["unbuffered", "buffered"])
+def test_a_file_that_has_nothing_to_read_yet_is_not_taken_for_one_that_ends(how: str) -> None:
+    node, tables = sound_node()
+    tables.tables["k"] = b"old"
+    out, into = os.pipe()
+    os.set_blocking(out, False)
+    os.write(into, TABLE)
+    with node, QClient([node.url], 5, 5, trust_env=False) as client:
+        with open(out, "rb", buffering=0 if how == "unbuffered" else -1) as file:  # noqa: PTH123
+            with pytest.raises(BlockingIOError, match="non-blocking"):
+                client.post("k", file)
+        os.close(into)
+    assert tables.tables == {"k": b"old"}
 
 
 @pytest.mark.parametrize(
