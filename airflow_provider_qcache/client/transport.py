@@ -560,6 +560,8 @@ class NodeTransport:
             limit.sock = sock
             limit.phase = Phase.SEND
             own = self._anonymous_head if anonymous else self._head
+            if _ALSO_OWN.search(headers) is not None:
+                own = _without_given(own, headers)
             head = f"{method} {self.base}{target} HTTP/1.1\r\n".encode("latin-1") + own + headers
             if store:
                 start = limit.now()
@@ -787,6 +789,18 @@ class NodeTransport:
         with contextlib.suppress(IndexError):
             while True:
                 self._idle.pop().close()
+
+
+_ALSO_OWN: Final = re.compile(
+    rb"^(?:authorization|proxy-authorization|user-agent):", re.IGNORECASE | re.MULTILINE
+)
+
+
+def _without_given(own: bytes, headers: bytes) -> bytes:
+    """The client's own header lines without those that a caller's replace."""
+    given = {line.lower() for line in _ALSO_OWN.findall(headers)}
+    lines = own.splitlines(keepends=True)
+    return b"".join(line for line in lines if line.partition(b":")[0].lower() + b":" not in given)
 
 
 def _came_from_the_socket(error: OSError) -> bool:

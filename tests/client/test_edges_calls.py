@@ -24,6 +24,7 @@ from airflow_provider_qcache.client import (
     RowCountMismatch,
     UnexpectedServerResponse,
     encoding,
+    transport,
 )
 from airflow_provider_qcache.client.body import Content, PathBody
 from airflow_provider_qcache.client.clock import SystemClock
@@ -345,6 +346,35 @@ def test_a_delete_that_one_node_does_not_allow_tells_what_became_of_the_others()
 
 
 # What is uploaded.
+
+
+@pytest.mark.parametrize("operation", ["get", "post query", "post"])
+def test_a_callers_authorization_and_user_agent_replace_the_clients(
+    operation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heads: list[bytes] = []
+    send = transport._DeadlineSocket.sendall
+
+    def sendall(sock: transport._DeadlineSocket, data: bytes) -> None:
+        heads.append(data)
+        send(sock, data)
+
+    monkeypatch.setattr(transport._DeadlineSocket, "sendall", sendall)
+    given = {"authorization": "Bearer theirs", "User-agent": "theirs"}
+    node, _ = sound_node()
+    with node, QClient([node.url], 5, 5, auth=("user", "ours"), trust_env=False) as client:
+        if operation == "post":
+            client.post("k", TABLE, post_headers=given)
+        else:
+            client.get("k", {}, post_query=operation == "post query", query_headers=given)
+        client.delete("k")
+    lines = [line.lower() for line in heads[0].splitlines()]
+    assert [line for line in lines if line.startswith((b"authorization", b"user-agent"))] == [
+        b"authorization: bearer theirs",
+        b"user-agent: theirs",
+    ]
+    assert any(line.startswith(b"host: ") for line in lines)
+    assert b"Basic " in heads[-1]  # those of another request are left alone
 
 
 def test_gzip_of_very_many_members_is_checked_in_time_and_sent(tmp_path: Path) -> None:
