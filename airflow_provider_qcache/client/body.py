@@ -71,7 +71,7 @@ class PathBody:
     def pieces(self) -> Iterator[bytes]:
         """The file from its start. Raises what opening it raises, and ValueError as ``length`` does."""
         # A pipe may have taken the file's place; without O_NONBLOCK its opening waits for a writer.
-        with open(self._path, "rb", buffering=0, opener=_open_at_once) as file:  # noqa: PTH123  # for opener
+        with open(self._path, "rb", buffering=0, opener=_open_at_once) as file:
             self._check_regular(os.fstat(file.fileno()).st_mode)
             yield from _read(file)
 

@@ -102,12 +102,16 @@ class SendBody(Protocol):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Answer:
-    """What a node answered; ``content`` is decoded, and empty where an error's is longer than 64 KiB."""
+    """What a node answered; ``content`` is decoded, and empty where an error's is longer than 64 KiB.
+
+    ``bounded`` says that its end was told, so that none of it is missing: by a length, chunks or compression.
+    """
 
     status: int
     headers: Headers
     content: bytes
     encoding: str | None
+    bounded: bool = True
 
 
 class Limit:
@@ -687,6 +691,7 @@ class NodeTransport:
         content_encoding = headers.get("Content-Encoding")
         most = self._settings.max_response_bytes
         if wanted:
+            bounded = response.length is not None or response.chunked
             # What is incompressible grows a little in gzip and lz4.
             raw = _read_all(response, None if most is None else most + most // 128 + 1024)
             if raw is None:
@@ -697,7 +702,8 @@ class NodeTransport:
                 raise Failure(Outcome.TOO_LARGE, Phase.BODY, status=status) from None
             except encoding.Undecodable as error:
                 raise Failure(Outcome.UNDECODABLE, Phase.BODY, error, status=status) from error
-            return Answer(status, headers, content, content_encoding)
+            compressed = content is not raw  # gzip and lz4 that are cut short are not decodable
+            return Answer(status, headers, content, content_encoding, bounded or compressed)
         try:
             raw = _read_all(response, _MAX_ERROR_BODY)
         except (OSError, http.client.HTTPException):
