@@ -269,8 +269,8 @@ _JSON_SPACE: Final = re.compile(r"[ \t\r\n]*+").match
 class JsonCheck:
     """A JSON list of objects, row by row: what one row needs is the most that is kept.
 
-    Refused: anything else, bytes that are not UTF-8, an integer beyond 64 bits (a 500 of the node), and a row
-    of more than 2 MiB.
+    Refused: anything else, bytes that are not UTF-8, an integer beyond 64 bits (a 500 of the node), a row of
+    more than 2 MiB, and rows none of which has a column: a node drops them. ``[]`` is a table without columns.
     """
 
     columns = None
@@ -283,6 +283,7 @@ class JsonCheck:
         self._text = ""
         self._parts: list[str] = []
         self._waiting = 0
+        self._any_column = False
         self._state = "start"  # then "first", "next", "comma" and "end"
         self._wanted = 0
 
@@ -300,6 +301,10 @@ class JsonCheck:
         if self._state != "end":
             what = "is empty" if self._state == "start" else f"ends in the middle, after row {self.rows}"
             raise InvalidTable(f"the table {what}: a JSON list of objects is wanted", byte=self._fed)
+        if self.rows and not self._any_column:
+            raise InvalidTable(
+                "no row of the table has a column, so that a node would hold a table without rows and columns"
+            )
 
     def _decode(self, piece: bytes, *, final: bool) -> None:
         _check_utf8(self._decoder, piece, self._fed, final=final)
@@ -352,7 +357,7 @@ class JsonCheck:
     def _row_end(self, text: str, at: int, *, final: bool) -> int | None:
         row = self.rows + 1
         try:
-            end = _decode_row(text, at)[1]
+            found, end = _decode_row(text, at)
         except InvalidTable as error:
             # What ends in a number may go on: an integer that is too large, so far, may be a float.
             if final or text[-1] not in _IN_NUMBERS:
@@ -369,7 +374,8 @@ class JsonCheck:
         else:
             if end - at > _MAX_JSON_ROW:
                 self._too_long(row)
-            return end
+            self._any_column = self._any_column or bool(found)
+            return end  # type: ignore[no-any-return]
         if len(text) - at > _MAX_JSON_ROW:
             self._too_long(row)
         self._wanted = 2 * (len(text) - at)

@@ -440,7 +440,7 @@ def test_a_file_that_has_nothing_to_read_yet_is_not_taken_for_one_that_ends(how:
     os.write(into, TABLE)
     with node, QClient([node.url], 5, 5, trust_env=False) as client:
         with (
-            open(out, "rb", buffering=0 if how == "unbuffered" else -1) as file,
+            os.fdopen(out, "rb", buffering=0 if how == "unbuffered" else -1) as file,
             pytest.raises(BlockingIOError, match="non-blocking"),
         ):
             client.post("k", file)
