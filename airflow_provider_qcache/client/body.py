@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
@@ -50,7 +51,10 @@ class BytesBody:
 
 
 class PathBody:
-    """A file that is opened anew for every attempt."""
+    """A file that is opened anew for every attempt.
+
+    What is no regular file, such as a pipe, is refused: reading it again would wait for a writer without end.
+    """
 
     repeatable = True
 
@@ -59,19 +63,35 @@ class PathBody:
 
     @property
     def length(self) -> int | None:
-        """Its size now. Raises OSError where there is no such file; None for what is none, such as a pipe."""
+        """Its size now. Raises OSError where there is no such file, ValueError for what is no regular one."""
         found = self._path.stat()
-        return found.st_size if stat.S_ISREG(found.st_mode) else None
+        self._check_regular(found.st_mode)
+        return found.st_size
 
     def pieces(self) -> Iterator[bytes]:
-        """The file from its start. Raises what opening it raises."""
-        with self._path.open("rb", buffering=0) as file:
+        """The file from its start. Raises what opening it raises, and ValueError as ``length`` does."""
+        # A pipe may have taken the file's place; without O_NONBLOCK its opening waits for a writer.
+        with open(self._path, "rb", buffering=0, opener=_open_at_once) as file:
+            self._check_regular(os.fstat(file.fileno()).st_mode)
             yield from _read(file)
+
+    def _check_regular(self, mode: int) -> None:
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(self._path))
+        if not stat.S_ISREG(mode):
+            raise ValueError(
+                f"{str(self._path)!r} is no regular file, and so not one that can be read again: give it as "
+                "an open file, which is read once and may wait for as long as its writer does"
+            )
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 @runtime_checkable
 class _Readable(Protocol):
-    def read(self, size: int = -1, /) -> bytes:
+    def read(self, size: int = -1, /) -> bytes | None:
         """As a file does."""
 
 
@@ -127,18 +147,37 @@ class IteratorBody:
 
 
 def _read(file: _Readable) -> Iterator[bytes]:
-    while piece := file.read(PIECE):
+    while (piece := file.read(PIECE)) != b"":
+        if piece is None:
+            # As the io module's own readers do; it is no end, and what came so far is no whole table.
+            raise BlockingIOError(
+                errno.EAGAIN, "the file is non-blocking and has nothing to read yet; open a blocking one"
+            )
         if not isinstance(piece, bytes):
             raise TypeError("the file is open in text mode; content is bytes: open it with mode 'rb'")
         yield piece
+
+
+def cut(piece: bytes | bytearray | memoryview) -> Iterator[bytes]:
+    """A piece of any size in pieces of ``PIECE`` bytes at most, none of them empty."""
+    if isinstance(piece, bytes) and len(piece) <= PIECE:
+        if piece:
+            yield piece
+        return
+    view = memoryview(piece)
+    if not view.nbytes:
+        return
+    view = view.cast("B") if view.c_contiguous else memoryview(view.tobytes())
+    for start in range(0, len(view), PIECE):
+        yield bytes(view[start : start + PIECE])
 
 
 def _checked_pieces(pieces: Iterable[bytes]) -> Iterator[bytes]:
     for piece in pieces:
         if not isinstance(piece, bytes | bytearray | memoryview):
             raise TypeError(f"the content's iterator gave {type(piece).__name__}; bytes are wanted")
-        if piece:
-            yield bytes(piece)
+        # What a piece of many megabytes is taken apart into, as it is checked, is many times as large.
+        yield from cut(piece)
 
 
 def body_of(content: Any) -> BytesBody | PathBody | FileBody | FunctionBody | IteratorBody:

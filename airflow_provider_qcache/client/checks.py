@@ -26,7 +26,9 @@ MAX_HEAD_BYTES: Final = 60 * 1024
 
 _TYPES: Final = frozenset({"string", "enum", "float"})  # qcache/app.py: DatasetHandler.dtypes
 _MAX_HEADER_RECORD: Final = 1 << 20
-_MAX_JSON_ROW: Final = 4 << 20
+_MAX_JSON_ROW: Final = 2 << 20
+"""Bytes: a row is held as it came, as it is joined and as it is decoded, in 8 MiB with everything else."""
+
 _UINT64_MAX: Final = 2**64 - 1
 _MOST_DIGITS: Final = 20  # of 2**64 - 1, and with its sign of -2**63
 _IN_NUMBERS: Final = frozenset("0123456789.eE+-")
@@ -97,7 +99,7 @@ class CsvCheck:
 
     def feed(self, piece: bytes) -> None:
         """Look at the next piece of the body."""
-        self._check_utf8(piece, final=False)
+        _check_utf8(self._decoder, piece, self._fed, final=False)
         self._fed += len(piece)
         if self.columns is None:
             self._head += piece
@@ -107,7 +109,7 @@ class CsvCheck:
 
     def finish(self) -> None:
         """Look at the end: nothing half open, a header at least."""
-        self._check_utf8(b"", final=True)
+        _check_utf8(self._decoder, b"", self._fed, final=True)
         if self.columns is None:
             self._read_header(final=True)
         if self._in_quotes and not self._after_quote:
@@ -119,16 +121,6 @@ class CsvCheck:
         if self._row_filled:
             self._end_row()
         self._ended = True
-
-    def _check_utf8(self, piece: bytes, *, final: bool) -> None:
-        pending = self._decoder.getstate()[0]
-        if not pending and piece.isascii():
-            return
-        try:
-            self._decoder.decode(piece, final)
-        except UnicodeDecodeError as error:
-            at = self._fed - len(pending) + error.start
-            raise InvalidTable(f"byte {at} of the table is not UTF-8 ({error.reason})", byte=at) from error
 
     def _read_header(self, *, final: bool) -> None:
         head = self._head.removeprefix(codecs.BOM_UTF8)
@@ -253,6 +245,23 @@ def _checked_int(digits: str) -> int:
     return int(digits)
 
 
+def _check_utf8(decoder: codecs.IncrementalDecoder, piece: bytes, fed: int, *, final: bool) -> None:
+    """Raise InvalidTable unless the piece after ``fed`` bytes goes on as UTF-8."""
+    pending = decoder.getstate()[0]
+    if not pending and piece.isascii():
+        return
+    try:
+        decoder.decode(piece, final)
+    except UnicodeDecodeError as error:
+        at = fed - len(pending) + error.start
+        raise InvalidTable(f"byte {at} of the table is not UTF-8 ({error.reason})", byte=at) from error
+
+
+def _character(text: str, at: int) -> str:
+    """The character of which ``text`` has the bytes."""
+    return text[at : at + 4].encode("latin-1").decode("utf-8", "replace")[:1]
+
+
 _decode_row = json.JSONDecoder(parse_int=_checked_int).raw_decode
 _JSON_SPACE: Final = re.compile(r"[ \t\r\n]*+").match
 
@@ -260,8 +269,8 @@ _JSON_SPACE: Final = re.compile(r"[ \t\r\n]*+").match
 class JsonCheck:
     """A JSON list of objects, row by row: what one row needs is the most that is kept.
 
-    Refused: anything else, bytes that are not UTF-8, an integer beyond 64 bits (a 500 of the node), and a row
-    of more than 4 Mi characters.
+    Refused: anything else, bytes that are not UTF-8, an integer beyond 64 bits (a 500 of the node), and a row of
+    more than 2 MiB.
     """
 
     columns = None
@@ -272,7 +281,10 @@ class JsonCheck:
         """Whether an object so far has a name in it."""
         self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._fed = 0
+        # A character for each byte: what is no ASCII is text within quotes, whose width is none of JSON's.
         self._text = ""
+        self._parts: list[str] = []
+        self._waiting = 0
         self._state = "start"  # then "first", "next", "comma" and "end"
         self._wanted = 0
 
@@ -280,7 +292,7 @@ class JsonCheck:
         """Look at the next piece of the body."""
         self._decode(piece, final=False)
         # A row that is longer than a piece is tried again only when twice as much is there.
-        if len(self._text) >= self._wanted:
+        if len(self._text) + self._waiting >= self._wanted:
             self._read(final=False)
 
     def finish(self) -> None:
@@ -292,16 +304,15 @@ class JsonCheck:
             raise InvalidTable(f"the table {what}: a JSON list of objects is wanted", byte=self._fed)
 
     def _decode(self, piece: bytes, *, final: bool) -> None:
-        pending = self._decoder.getstate()[0]
-        try:
-            self._text += self._decoder.decode(piece, final)
-        except UnicodeDecodeError as error:
-            at = self._fed - len(pending) + error.start
-            raise InvalidTable(f"byte {at} of the table is not UTF-8 ({error.reason})", byte=at) from error
+        _check_utf8(self._decoder, piece, self._fed, final=final)
+        self._parts.append(piece.decode("latin-1"))
+        self._waiting += len(piece)
         self._fed += len(piece)
 
     def _read(self, *, final: bool) -> None:
-        text = self._text
+        text = self._text = "".join([self._text, *self._parts])
+        self._parts = []
+        self._waiting = 0
         at = 0
         while True:
             at = _JSON_SPACE(text, at).end()  # type: ignore[union-attr]  # it matches nothing at least
@@ -310,22 +321,24 @@ class JsonCheck:
             sign = text[at]
             if self._state == "start":
                 if sign != "[":
-                    self._malformed(f"starts with {sign!r}", text, at)
+                    self._malformed(f"starts with {_character(text, at)!r}", text, at)
                 self._state = "first"
                 at += 1
             elif self._state == "comma":
                 if sign not in ",]":
-                    self._malformed(f"has {sign!r} after row {self.rows} where ',' or ']' belongs", text, at)
+                    found = _character(text, at)
+                    self._malformed(f"has {found!r} after row {self.rows} where ',' or ']' belongs", text, at)
                 self._state = "next" if sign == "," else "end"
                 at += 1
             elif self._state == "end":
-                self._malformed(f"goes on with {sign!r} after its end", text, at)
+                self._malformed(f"goes on with {_character(text, at)!r} after its end", text, at)
             elif sign == "]" and self._state == "first":
                 self._state = "end"
                 at += 1
             elif sign != "{":
+                found = _character(text, at)
                 self._malformed(
-                    f"has {sign!r} where row {self.rows + 1}, an object, belongs", text, at, row=True
+                    f"has {found!r} where row {self.rows + 1}, an object, belongs", text, at, row=True
                 )
             else:
                 end = self._row_end(text, at, final=final)
@@ -359,7 +372,7 @@ class JsonCheck:
             if end - at > _MAX_JSON_ROW:
                 self._too_long(row)
             self.has_columns |= bool(found)
-            return end
+            return end  # type: ignore[no-any-return]
         if len(text) - at > _MAX_JSON_ROW:
             self._too_long(row)
         self._wanted = 2 * (len(text) - at)
@@ -368,12 +381,12 @@ class JsonCheck:
     @staticmethod
     def _too_long(row: int) -> NoReturn:
         raise InvalidTable(
-            f"row {row} of the table is longer than the {_MAX_JSON_ROW} characters a row is checked up to",
+            f"row {row} of the table is longer than the {_MAX_JSON_ROW} bytes a row is checked up to",
             row=row,
         )
 
     def _byte(self, text: str, at: int) -> int:
-        return self._fed - len(self._decoder.getstate()[0]) - len(text[at:].encode())
+        return self._fed - len(text) + at
 
     def _malformed(self, how: str, text: str, at: int, *, row: bool = False) -> None:
         where = self._byte(text, at)
@@ -385,12 +398,21 @@ class JsonCheck:
 
 
 class JsonTableCheck(JsonCheck):
-    """The same of a whole table, which has a column: a node takes one without, in the old table's place."""
+    """The same of a whole table. Rows none of which has a column are refused: a node drops them.
+
+    ``[]`` is a table without columns, which a node takes in the old table's place; refused as well unless it
+    may be empty.
+    """
+
+    def __init__(self, *, may_be_empty: bool) -> None:
+        super().__init__()
+        self._may_be_empty = may_be_empty
 
     def finish(self) -> None:
         """Look at the end."""
         super().finish()
-        check_has_columns(self.rows, has_columns=self.has_columns)
+        if self.rows or not self._may_be_empty:
+            check_has_columns(self.rows, has_columns=self.has_columns)
 
 
 def check_has_columns(rows: int, *, has_columns: bool) -> None:
@@ -400,14 +422,14 @@ def check_has_columns(rows: int, *, has_columns: bool) -> None:
         raise InvalidTable(f"the table has no columns: {what}")
 
 
-def table_check(content_type: str) -> CsvCheck | JsonCheck:
+def table_check(content_type: str, *, may_be_empty: bool = True) -> CsvCheck | JsonCheck:
     """The checker for a Content-Type, or InvalidTable for one a node answers with 415 (the table gone)."""
     if content_type == CSV:
         return CsvCheck()
     kind, _, parameters = content_type.partition(";")
     charset = re.match(r"charset=([A-Za-z0-9_-]+)", parameters.strip())  # as the node looks for it
     if kind in (CSV, JSON) and (charset is None or charset.group(1) == "utf-8"):
-        return CsvCheck() if kind == CSV else JsonTableCheck()
+        return CsvCheck() if kind == CSV else JsonTableCheck(may_be_empty=may_be_empty)
     raise InvalidTable(
         f"Content-Type {content_type!r} is none a node reads: {CSV!r} and {JSON!r} are, their charset utf-8"
     )

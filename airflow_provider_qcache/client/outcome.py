@@ -6,6 +6,7 @@ import dataclasses
 import datetime as dt
 import email.utils
 import enum
+import json
 from typing import TYPE_CHECKING, Final
 
 from airflow_provider_qcache.client.errors import Outcome
@@ -150,10 +151,24 @@ def _judge_result(answer: Answer) -> Judgement:
         return Judgement(
             Action.NEXT_NODE, Outcome.NOT_QCACHE, f"its X-QCache-unsliced-length is {length[:100]!r}"
         )
-    # A body without a Content-Length ends where the connection does, wherever that was.
     if content_type == "application/json" and not (content[:1] == b"[" and content.rstrip()[-1:] == b"]"):
         return Judgement(Action.NEXT_NODE, Outcome.UNDECODABLE, "it is no JSON list")
+    if not answer.bounded and not _is_whole(content, content_type):
+        return Judgement(
+            Action.NEXT_NODE, Outcome.TRUNCATED, "it has no Content-Length, and ends in the middle of a row"
+        )
     return _RETURN
+
+
+def _is_whole(content: bytes, content_type: str) -> bool:
+    """Whether a result whose body ends where the connection does, wherever that was, can be all there is."""
+    if content_type != "application/json":
+        return content.endswith(b"\n") and content.count(b'"') % 2 == 0  # else the line end is a text's
+    try:
+        json.loads(content)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _retry_after(value: str | None) -> float | None:

@@ -102,12 +102,16 @@ class SendBody(Protocol):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Answer:
-    """What a node answered; ``content`` is decoded, and empty where an error's is longer than 64 KiB."""
+    """What a node answered; ``content`` is decoded, and empty where an error's is longer than 64 KiB.
+
+    ``bounded`` says that its end was told, so that none of it is missing: by a length, chunks or compression.
+    """
 
     status: int
     headers: Headers
     content: bytes
     encoding: str | None
+    bounded: bool = True
 
 
 class Limit:
@@ -560,6 +564,8 @@ class NodeTransport:
             limit.sock = sock
             limit.phase = Phase.SEND
             own = self._anonymous_head if anonymous else self._head
+            if _ALSO_OWN.search(headers) is not None:
+                own = _without_given(own, headers)
             head = f"{method} {self.base}{target} HTTP/1.1\r\n".encode("latin-1") + own + headers
             if store:
                 start = limit.now()
@@ -685,6 +691,7 @@ class NodeTransport:
         content_encoding = headers.get("Content-Encoding")
         most = self._settings.max_response_bytes
         if wanted:
+            bounded = response.length is not None or response.chunked
             # What is incompressible grows a little in gzip and lz4.
             raw = _read_all(response, None if most is None else most + most // 128 + 1024)
             if raw is None:
@@ -695,7 +702,8 @@ class NodeTransport:
                 raise Failure(Outcome.TOO_LARGE, Phase.BODY, status=status) from None
             except encoding.Undecodable as error:
                 raise Failure(Outcome.UNDECODABLE, Phase.BODY, error, status=status) from error
-            return Answer(status, headers, content, content_encoding)
+            compressed = content is not raw  # gzip and lz4 that are cut short are not decodable
+            return Answer(status, headers, content, content_encoding, bounded or compressed)
         try:
             raw = _read_all(response, _MAX_ERROR_BODY)
         except (OSError, http.client.HTTPException):
@@ -787,6 +795,18 @@ class NodeTransport:
         with contextlib.suppress(IndexError):
             while True:
                 self._idle.pop().close()
+
+
+_ALSO_OWN: Final = re.compile(
+    rb"^(?:authorization|proxy-authorization|user-agent):", re.IGNORECASE | re.MULTILINE
+)
+
+
+def _without_given(own: bytes, headers: bytes) -> bytes:
+    """The client's own header lines without those that a caller's replace."""
+    given = {line.lower() for line in _ALSO_OWN.findall(headers)}
+    lines = own.splitlines(keepends=True)
+    return b"".join(line for line in lines if line.partition(b":")[0].lower() + b":" not in given)
 
 
 def _came_from_the_socket(error: OSError) -> bool:

@@ -8,7 +8,7 @@ import zlib
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self, runtime_checkable
 
 from airflow_provider_qcache.client import encoding
-from airflow_provider_qcache.client.body import PIECE, Body, BytesBody, body_of
+from airflow_provider_qcache.client.body import PIECE, Body, BytesBody, body_of, cut
 from airflow_provider_qcache.client.checks import (
     CsvCheck,
     check_header,
@@ -54,6 +54,8 @@ class Upload:
         self._body = body
         self.rows: int | None = None
         self.bytes = 0
+        self.may_be_empty = True
+        """Whether a JSON list without rows, and so without columns, is a table."""
         self.repeatable = body.repeatable
         fields = {"Content-Type": content_type}
         if headers:
@@ -124,7 +126,7 @@ class Upload:
         self._in_memory = content
 
     def _check_whole(self, content: bytes) -> None:
-        check = table_check(self._content_type)
+        check = self._new_check()
         for start in range(0, len(content), 8 * PIECE):
             check.feed(content[start : start + 8 * PIECE])
         check.finish()
@@ -133,7 +135,7 @@ class Upload:
         self.bytes = len(content)
 
     def _new_check(self) -> TableCheck:
-        return table_check(self._content_type)
+        return table_check(self._content_type, may_be_empty=self.may_be_empty)
 
     def _check_columns(self, check: TableCheck) -> None:
         if self._types is not None:
@@ -224,8 +226,7 @@ class _Gunzip:
         try:
             for decoded in self._gunzip.feed(piece):
                 self.size += len(decoded)
-                if decoded:
-                    yield decoded
+                yield from cut(decoded)
         except encoding.Undecodable as error:
             raise _not_as_encoded(error) from error
 

@@ -152,7 +152,9 @@ def upload_from(table: Table, given: Mapping[str, Any]) -> Upload:
             if compression == "lz4" and importlib.util.find_spec("lz4") is None:
                 raise ValueError("compression='lz4' needs lz4, which is not installed here: the extra 'lz4'")
             said = table_headers(headers, column_types, stand_ins)
-            return upload_of(table.body, table.content_type or CSV, said, compression)
+            upload = upload_of(table.body, table.content_type or CSV, said, compression)
+            upload.may_be_empty = False
+            return upload
         arguments = {
             "content_type": table.content_type and table.content_type.partition(";")[0],
             "column_types": column_types,
@@ -160,7 +162,6 @@ def upload_from(table: Table, given: Mapping[str, Any]) -> Upload:
             "headers": headers,
             "compression": compression,
         }
-        upload: Upload
         if hasattr(table.body, "upload"):
             upload = dataclasses.replace(table.body, **arguments).upload()
         else:

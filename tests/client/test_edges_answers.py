@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import io
 import time
@@ -275,3 +276,42 @@ def test_a_store_that_timed_out_goes_to_no_other_node(then: str) -> None:
             client.post(a_key_of(client, home.url), TABLE)
         assert tables.tables == {}
         assert other.requests == []
+
+
+# Answers that end where the connection does.
+
+
+@pytest.mark.parametrize(
+    ("accept", "whole", "cut"),
+    [
+        ("text/csv", b"a,b\n1,2\n30,40\n", 12),
+        ("text/csv", b'a\n"x\ny"\n', 5),
+        ("application/json", b'[{"a":["x"]},{"a":["y"]}]', 11),
+    ],
+    ids=["CSV", "quoted", "JSON"],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_result_without_a_length_is_one_only_where_it_may_be_whole(
+    accept: str, whole: bytes, cut: int, packed: bool
+) -> None:
+    sent = gzip.compress(whole) if packed else whole
+    headers = {"Content_Type": accept, "X_QCache_unsliced_length": "2"}
+    if packed:
+        headers["Content_Encoding"] = "gzip"
+    short = len(sent) - 3 if packed else cut
+
+    def answer(peer: Peer, request: Request) -> None:
+        peer.send(faults.head(200, **headers) + (sent if request.key == whole_key else sent[:short]))
+        raise faults.HungUp
+
+    with (
+        Node(answer) as node,
+        QClient([node.url], 5, 5, trust_env=False, consecutive_error_count_limit=1) as client,
+    ):
+        whole_key = "whole"
+        result = client.get(whole_key, {}, accept)
+        assert result is not None
+        assert result.content == whole
+        with pytest.raises(TooManyConsecutiveErrors) as raised:
+            client.get("cut", {}, accept)
+        assert raised.value.attempts[0].outcome is (Outcome.UNDECODABLE if packed else Outcome.TRUNCATED)

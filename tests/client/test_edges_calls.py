@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
+import os
 import signal
 import threading
 import time
@@ -23,8 +24,9 @@ from airflow_provider_qcache.client import (
     RowCountMismatch,
     UnexpectedServerResponse,
     encoding,
+    transport,
 )
-from airflow_provider_qcache.client.body import Content
+from airflow_provider_qcache.client.body import Content, PathBody
 from airflow_provider_qcache.client.clock import SystemClock
 from airflow_provider_qcache.client.threads import Call, ask_all
 from tests.client import faults
@@ -346,6 +348,35 @@ def test_a_delete_that_one_node_does_not_allow_tells_what_became_of_the_others()
 # What is uploaded.
 
 
+@pytest.mark.parametrize("operation", ["get", "post query", "post"])
+def test_a_callers_authorization_and_user_agent_replace_the_clients(
+    operation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heads: list[bytes] = []
+    send = transport._DeadlineSocket.sendall
+
+    def sendall(sock: transport._DeadlineSocket, data: bytes) -> None:
+        heads.append(data)
+        send(sock, data)
+
+    monkeypatch.setattr(transport._DeadlineSocket, "sendall", sendall)
+    given = {"authorization": "Bearer theirs", "User-agent": "theirs"}
+    node, _ = sound_node()
+    with node, QClient([node.url], 5, 5, auth=("user", "ours"), trust_env=False) as client:
+        if operation == "post":
+            client.post("k", TABLE, post_headers=given)
+        else:
+            client.get("k", {}, post_query=operation == "post query", query_headers=given)
+        client.delete("k")
+    lines = [line.lower() for line in heads[0].splitlines()]
+    assert [line for line in lines if line.startswith((b"authorization", b"user-agent"))] == [
+        b"authorization: bearer theirs",
+        b"user-agent: theirs",
+    ]
+    assert any(line.startswith(b"host: ") for line in lines)
+    assert b"Basic " in heads[-1]  # those of another request are left alone
+
+
 def test_gzip_of_very_many_members_is_checked_in_time_and_sent(tmp_path: Path) -> None:
     packed = gzip.compress(TABLE) + gzip.compress(b"") * 400_000
     path = tmp_path / "packed"
@@ -360,18 +391,61 @@ def test_gzip_of_very_many_members_is_checked_in_time_and_sent(tmp_path: Path) -
             assert tables.tables["k"] == packed
 
 
-@pytest.mark.parametrize("size", [4 << 20, 6 << 20])
-def test_a_json_row_of_more_than_4_mi_characters_is_refused_wherever_pieces_end(size: int) -> None:
-    row = b'{"a":"%s"}' % (b"x" * (size - len('{"a":""}')))
+@pytest.mark.parametrize("size", [2 << 20, (2 << 20) + 1, 6 << 20])
+@pytest.mark.parametrize("text", ["x", "é", "\U0001f600"])
+def test_a_json_row_of_more_than_2_mib_is_refused_wherever_pieces_end(size: int, text: str) -> None:
+    room = size - len('{"a":""}')
+    some = text.encode()
+    row = b'{"a":"%s"}' % (some * (room // len(some)) + b"x" * (room % len(some)))
     node, _ = sound_node()
     forms: list[object] = [b"[%s]" % row, lambda: iter([b"[", row, b"]"])]
     with node, QClient([node.url], 5, 60, trust_env=False) as client:
         for content in forms:
-            if size == 4 << 20:
+            if size == 2 << 20:
                 assert client.post("k", content, "application/json").rows == 1
             else:
                 with pytest.raises(InvalidTable, match="row 1"):
                     client.post("k", content, "application/json")
+
+
+def test_a_pipe_as_a_path_is_refused_at_once_and_an_open_one_is_read_once(tmp_path: Path) -> None:
+    """Also where it takes a file's place between two attempts."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    first, (second, tables) = Node(faults.close_in_the_head), sound_node()
+    with first, second, QClient([first.url, second.url], 5, 5, trust_env=False, deadline=60) as client:
+        started = time.monotonic()
+        with pytest.raises(ValueError, match="pipe' is no regular file"):
+            client.post("k", path)
+        with pytest.raises(IsADirectoryError):
+            client.post("k", tmp_path)
+        body = PathBody(path)
+        with pytest.raises(ValueError, match="no regular file"):
+            next(body.pieces())
+        assert time.monotonic() - started < CAP
+        writer = threading.Thread(target=path.write_bytes, args=(TABLE,))
+        writer.start()
+        with path.open("rb") as file:
+            client.post(a_key_of(client, second.url), file)
+        writer.join(CAP)
+        assert list(tables.tables.values()) == [TABLE]
+
+
+@pytest.mark.parametrize("how", ["unbuffered", "buffered"])
+def test_a_file_that_has_nothing_to_read_yet_is_not_taken_for_one_that_ends(how: str) -> None:
+    node, tables = sound_node()
+    tables.tables["k"] = b"old"
+    out, into = os.pipe()
+    os.set_blocking(out, False)
+    os.write(into, TABLE)
+    with node, QClient([node.url], 5, 5, trust_env=False) as client:
+        with (
+            os.fdopen(out, "rb", buffering=0 if how == "unbuffered" else -1) as file,
+            pytest.raises(BlockingIOError, match="non-blocking"),
+        ):
+            client.post("k", file)
+        os.close(into)
+    assert tables.tables == {"k": b"old"}
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,22 @@ def test_json_is_stored(client: QClient) -> None:
     assert rows(client, "json") == ROWS
 
 
+@pytest.mark.parametrize("content", [b"[]", b'[{}, {"a": 1}]', b'[{"a": 1}, {}, {}]'])
+def test_rows_without_columns_are_counted_as_a_node_counts_them(client: QClient, content: bytes) -> None:
+    stored = client.post("rows", content, "application/json", check_row_count=True)
+    assert stored.rows == len(json.loads(content))
+
+
+@pytest.mark.parametrize("content", [b"[{}]", b"[{}, {}]"])
+def test_rows_none_of_which_has_a_column_leave_the_old_table(client: QClient, content: bytes) -> None:
+    client.post("rows", "a\n1\n")
+    with pytest.raises(InvalidTable, match="the table has no columns"):
+        client.post("rows", lambda: iter([content]), "application/json", check_row_count=True)
+    result = client.get("rows", {})
+    assert result is not None
+    assert json.loads(result.content) == [{"a": 1}]
+
+
 def test_content_that_is_compressed_already_is_checked_and_sent_as_it_is(
     client: QClient, tmp_path: Path
 ) -> None:

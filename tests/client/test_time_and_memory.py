@@ -341,7 +341,7 @@ MEMORY = """
                 file.seek(0)
                 before = forget_the_peak()
                 client.post(other, content)
-                print(name, growth(before))
+                print(name, growth(before), sep=chr(9))
                 file.seek(0)
                 ticket = client._pool.begin_probe(first.url)
                 if ticket is not None:
@@ -349,17 +349,60 @@ MEMORY = """
                 takes.total = None
                 before = forget_the_peak()
                 result = client.post(key, content)
-                print(name + ",failover", growth(before))
+                print(name + ",failover", growth(before), sep=chr(9))
                 assert result.failed_over and result.bytes == size, result
                 assert takes.total >= size, takes.total
         client.close()
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is read from /proc")
-def test_a_streamed_body_and_a_failover_in_its_middle_add_less_than_8_mib(tmp_path: Path) -> None:
+PIECES = r"""
+    import gzip, sys
+    from pathlib import Path
+    from airflow_provider_qcache.client import QClient
+    from airflow_provider_qcache.client.body import PIECE
+
+    folder = Path(sys.argv[1])
+    piece = b"12,x\n" * 800_000
+    short = b"12\n" * (1 << 20)
+
+    def long_row(name, text, count, tail=b""):
+        with (folder / name).open("wb") as file:
+            file.write(b'[{"a":1},{"a":"' + tail)
+            for _ in range(count // 10_000):
+                file.write(text * 10_000)
+            file.write(b'"}]')
+        return folder / name
+
+    with gzip.open(folder / "packed", "wb", compresslevel=1) as file:
+        for content in [b"a\n", *[short] * 8]:
+            file.write(content)
+    emoji = chr(0x1F600).encode()
+    JSON, GZIP = "application/json", {"Content-Encoding": "gzip"}
+    contents = {
+        "iterator": (lambda: iter([b"a,b\n", *[piece] * 6]), "text/csv", {}),
+        "gzip": (folder / "packed", "text/csv", GZIP),
+        "ascii": (long_row("ascii", b"x", 2_090_000), JSON, {}),
+        "wide": (long_row("wide", emoji, 520_000), JSON, {}),
+        "mixed": (long_row("mixed", b"x", 2_090_000, emoji), JSON, {}),
+        "escaped": (long_row("escaped", b"\\n", 1_040_000), JSON, {}),
+        "escaped wide": (long_row("escaped wide", b"\\ud83d\\ude00", 170_000), JSON, {}),
+    }
+    node = Node(Counts().answer, read_bodies=False)
+    with node, QClient([node.url], 5, 30, trust_env=False) as client:
+        client.post("k", b"a\n1\n")
+        client.post("k", lambda: iter([b'[{"a":"', b"x" * PIECE, b'"}]']), JSON)
+        for name, (content, content_type, headers) in contents.items():
+            before = forget_the_peak()
+            client.post("k", content, content_type, headers)
+            print(name, growth(before), sep=chr(9))
+"""
+
+
+def _memory_of(script: str, *arguments: str) -> dict[str, int]:
+    """What a script that begins as MEMORY does prints: bytes by which the process grew, by name."""
     ran = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(MEMORY), str(tmp_path / "large.csv")],
+        [sys.executable, "-c", script, *arguments],
         capture_output=True,
         text=True,
         check=False,
@@ -367,7 +410,20 @@ def test_a_streamed_body_and_a_failover_in_its_middle_add_less_than_8_mib(tmp_pa
         timeout=240,
     )
     assert ran.returncode == 0, ran.stderr
-    added = {name: int(grew) for name, grew in (line.split() for line in ran.stdout.splitlines())}
+    return {name: int(grew) for name, grew in (line.split(chr(9)) for line in ran.stdout.splitlines())}
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is read from /proc")
+def test_pieces_of_megabytes_and_long_rows_add_less_than_8_mib(tmp_path: Path) -> None:
+    helpers = textwrap.dedent(MEMORY).partition("path = Path(sys.argv[1])")[0]
+    added = _memory_of(helpers + textwrap.dedent(PIECES), str(tmp_path))
+    assert len(added) == 7
+    assert all(grew < 8 * 1024 * 1024 for grew in added.values()), added
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is read from /proc")
+def test_a_streamed_body_and_a_failover_in_its_middle_add_less_than_8_mib(tmp_path: Path) -> None:
+    added = _memory_of(textwrap.dedent(MEMORY), str(tmp_path / "large.csv"))
     assert set(added) == {
         f"{name}{how}" for name in ("path", "file", "function") for how in ("", ",failover")
     }
