@@ -269,8 +269,8 @@ _JSON_SPACE: Final = re.compile(r"[ \t\r\n]*+").match
 class JsonCheck:
     """A JSON list of objects, row by row: what one row needs is the most that is kept.
 
-    Refused: anything else, bytes that are not UTF-8, an integer beyond 64 bits (a 500 of the node), and a row of
-    more than 2 MiB.
+    Refused: anything else, bytes that are not UTF-8, an integer beyond 64 bits (a 500 of the node), and a row
+    of more than 2 MiB.
     """
 
     columns = None
@@ -372,7 +372,7 @@ class JsonCheck:
             if end - at > _MAX_JSON_ROW:
                 self._too_long(row)
             self.has_columns |= bool(found)
-            return end  # type: ignore[no-any-return]
+            return end
         if len(text) - at > _MAX_JSON_ROW:
             self._too_long(row)
         self._wanted = 2 * (len(text) - at)
