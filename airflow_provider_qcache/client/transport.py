@@ -20,6 +20,7 @@ import os
 import re
 import socket
 import ssl
+import struct
 import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -51,6 +52,9 @@ _MAX_ERROR_BODY: Final = 64 * 1024
 _READ_AT_ONCE: Final = 256 * 1024
 _A_MOMENT: Final = 0.02
 """Seconds by which the timeout of a socket may be longer than what its request has left."""
+
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+"""SO_LINGER, on and of no time: what is not sent yet is dropped, and the node is told so by a RST."""
 
 _MAX_LINE: Final = 64 * 1024
 _MAX_HEADERS: Final = 100
@@ -115,9 +119,12 @@ class Limit:
 
     ``deadline`` ends the operation, ``stage_end`` the stage the request is in, ``idle`` a single wait. Raises
     TimeoutError when one of the first two has passed and Cancelled after ``cancel``.
+
+    ``given_up`` tells afterwards that the request was a store or a delete, which the node was sent, or a part
+    of it, and has not answered.
     """
 
-    __slots__ = ("cancelled", "deadline", "idle", "now", "phase", "received", "sock", "stage_end")
+    __slots__ = ("cancelled", "deadline", "given_up", "idle", "now", "phase", "received", "sock", "stage_end")
 
     def __init__(self, now: Callable[[], float], deadline: float) -> None:
         self.now = now
@@ -127,6 +134,7 @@ class Limit:
         self.phase = Phase.CONNECT
         self.received = False
         self.cancelled = False
+        self.given_up = False
         self.sock: socket.socket | None = None
 
     def left(self) -> float | None:
@@ -542,6 +550,7 @@ class NodeTransport:
         settings = self._settings
         connection = None
         reused = False
+        changes = False
         store_body_length = len(body) if body is not None else length
         try:
             limit.received = False
@@ -567,6 +576,7 @@ class NodeTransport:
             else:
                 limit.stage_end = limit.now() + settings.read_timeout
             answered_early = False
+            changes = store or method == "DELETE"
             try:
                 if stream is not None:
                     self._send_stream(sock, head, stream, length, limit)
@@ -601,12 +611,18 @@ class NodeTransport:
             finally:
                 response.close()
         except BaseException as error:
+            # Of a body whose source failed the node never gets the end.
+            limit.given_up = changes and not isinstance(error, _SourceFailed)
             if connection is not None:
+                if changes:
+                    _drop_what_is_unsent(connection)
                 connection.close()
             limit.sock = None
             if isinstance(error, _SourceFailed):
                 raise error.args[0] from None
             failure = self._failure(error, limit, reused=reused)
+            if failure is not None and failure.before_answer and failure.outcome is Outcome.CLOSED:
+                limit.given_up = False  # the node had closed the connection, and reads nothing of it
             if failure is None:
                 raise
             raise failure from error
@@ -787,6 +803,12 @@ class NodeTransport:
         with contextlib.suppress(IndexError):
             while True:
                 self._idle.pop().close()
+
+
+def _drop_what_is_unsent(connection: Any) -> None:
+    """Have closing it end the connection with a RST: the node is not to get the rest of what is given up."""
+    with contextlib.suppress(OSError):
+        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
 
 
 def _came_from_the_socket(error: OSError) -> bool:
