@@ -636,13 +636,15 @@ class QClient:
 
     def close(self) -> None:
         """End connections and probes, cancel what is in progress; later operations raise ClientClosed."""
-        if self._closed:
-            return
-        self._closed = True
-        self.cancel()
-        self._prober.close(timeout=1.0)
-        for transport in self._transports.values():
-            transport.close()
+        if not self._closed:
+            self._closed = True
+            self.cancel()
+        # A second call does what one that was interrupted could not.
+        try:
+            self._prober.close(timeout=1.0)
+        finally:
+            for transport in self._transports.values():
+                transport.close()
 
     # How operations begin and end.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import TYPE_CHECKING, Final
 
@@ -94,4 +95,7 @@ class Prober:
         self._closed = True
         end = self._clock.now() + timeout
         for thread in list(self._threads):
-            thread.join(max(0.0, end - self._clock.now()))
+            # One that another thread is about to start cannot be joined, and ends with its first request.
+            if thread.ident is not None:
+                with contextlib.suppress(RuntimeError):
+                    thread.join(max(0.0, end - self._clock.now()))
