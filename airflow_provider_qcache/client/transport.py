@@ -373,7 +373,11 @@ class _Response(http.client.HTTPResponse):
             self.length = _content_length(headers.get("Content-Length"))
         connection = (headers.get("Connection") or "").lower()
         keeps = "keep-alive" in connection if self.version == 10 else "close" not in connection
-        self.will_close = not keeps or (self.length is None and not self.chunked)
+        self.will_close = (
+            not keeps
+            or (self.length is None and not self.chunked)
+            or status == http.client.SWITCHING_PROTOCOLS  # what follows is no HTTP
+        )
 
     def _head_lines(self) -> list[bytes]:
         lines: list[bytes] = []
@@ -717,6 +721,7 @@ class NodeTransport:
         except (OSError, http.client.HTTPException):
             raw = None
         if raw is None:
+            response.will_close = True  # the rest of it would be read as the next request's answer
             return Answer(status, headers, b"", None)
         try:
             content = encoding.decode(raw, content_encoding, _MAX_ERROR_BODY)

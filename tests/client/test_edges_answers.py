@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import time
@@ -210,6 +211,32 @@ def test_the_body_of_an_error_that_comes_a_moment_later_is_told() -> None:
         for operation in (lambda: client.get("k", {}), lambda: client.post("k", TABLE)):
             with pytest.raises(QClientException, match="as the test wants it"):
                 operation()
+
+
+@pytest.mark.parametrize("status", [101, 201, 404, 500])
+def test_an_answer_whose_body_is_broken_is_the_last_of_its_connection(status: int) -> None:
+    """What comes after it on that connection is none of the next request's."""
+    sound = faults.Tables()
+    sound.tables["k"] = TABLE
+
+    def answer(peer: Peer, request: Request) -> None:
+        if request.key == "broken":
+            broken = b"" if status == 101 else b"zz\r\n"
+            peer.send(faults.head(status, Transfer_Encoding="chunked") + broken)
+            peer.wait(0.1)
+            body = b'[{"a":"of another request"}]'
+            peer.send(faults.head(200, len(body), **faults.RESULT) + body)
+        else:
+            peer.wait(0.3)
+            sound.answer(peer, request)
+
+    with Node(answer) as node, QClient([node.url], 5, 5, trust_env=False) as client:
+        with contextlib.suppress(QClientException):
+            client.post("broken", TABLE) if status == 201 else client.get("broken", {})
+        assert not client._transports[node.url]._idle
+        result = client.get("k", {})
+        assert result is not None
+        assert result.content == faults.ROWS
 
 
 # Nodes that are alive only in part.
