@@ -33,7 +33,7 @@ from airflow_provider_qcache.client.errors import (
     without_credentials,
 )
 from airflow_provider_qcache.client.nodes import NodePool, NodeStatus
-from airflow_provider_qcache.client.outcome import Kind
+from airflow_provider_qcache.client.outcome import MET_ON_A_LIVING_NODE, Kind
 from airflow_provider_qcache.client.probe import Prober
 from airflow_provider_qcache.client.results import (
     Absence,
@@ -54,6 +54,7 @@ from airflow_provider_qcache.client.transport import (
     NodeTransport,
     TransportSettings,
     check_auth,
+    once_more_fresh,
 )
 from airflow_provider_qcache.client.upload import Upload, update_headers, upload_of
 
@@ -599,7 +600,7 @@ class QClient:
         def ask(node: str) -> dict[str, Any] | QClientException:
             headers = b"Accept: application/json\r\nAccept-Encoding: identity\r\n"
             try:
-                answer = self._exchange(node, _Payload("GET", "/statistics", headers), span, fresh=False)
+                answer = self._ask_itself(node, _Payload("GET", "/statistics", headers), span)
                 statistics: dict[str, Any] = json.loads(answer.content) if answer.status == 200 else {}
             except Failure as failure:
                 self._raise_if_cancelled(span, f"statistics of {shown(node)}")
@@ -1096,6 +1097,10 @@ class QClient:
             if call is not None:
                 call.limits.discard(limit)
 
+    def _ask_itself(self, node: str, payload: _Payload, span: Span) -> Answer:
+        """One request about the node, none of a table's."""
+        return once_more_fresh(lambda fresh: self._exchange(node, payload, span, fresh=fresh))
+
     def _take_turn(self, turn: threading.Lock, limit: Limit) -> None:
         while not turn.acquire(timeout=0.2):
             if limit.cancelled:
@@ -1106,17 +1111,20 @@ class QClient:
     def _ask_whether_it_lives(self, node: str, span: Span) -> None:
         # Twice: a node that wakes up acts on what was sent before in the turn of its loop in which it answers
         # first, and a store or delete that was given up must not come after one that follows.
+        self._ask_status_as_it_can_be(node, span, twice=True)
+
+    def _ask_status_as_it_can_be(self, node: str, span: Span, *, twice: bool) -> None:
         try:
-            self._ask_status(node, span, twice=True)
+            self._ask_status(node, span, twice=twice)
         except Failure as failure:
             if failure.outcome is not Outcome.CLOSED or not self._transports[node].authorized:
                 raise
-            self._ask_whether_it_lives_anonymously(node, span)
+            self._ask_status_anonymously(node, span, twice=twice)
 
-    def _ask_whether_it_lives_anonymously(self, node: str, span: Span) -> None:
+    def _ask_status_anonymously(self, node: str, span: Span, *, twice: bool) -> None:
         # A living node hangs up on an Authorization it cannot parse, its status included.
         try:
-            self._ask_status(node, span, twice=True, anonymous=True)
+            self._ask_status(node, span, twice=twice, anonymous=True)
         except Failure as failure:
             if failure.outcome is not Outcome.UNAUTHORIZED:
                 raise
@@ -1128,7 +1136,7 @@ class QClient:
         given_up = self._pool.unsettled.get(node) if twice else None
         times = 1 if not twice else 2 if given_up is None else _TO_SETTLE
         for _ in range(times):
-            answer = self._exchange(node, payload, span._replace(deadline=end), fresh=False)
+            answer = self._ask_itself(node, payload, span._replace(deadline=end))
             if answer.status == 401:
                 raise Failure(Outcome.UNAUTHORIZED, Phase.HEAD, status=401)
             if answer.status != 200:
@@ -1151,9 +1159,11 @@ class QClient:
             return
         ticket = self._pool.ticket(node)
         try:
-            self._ask_status(node, span, twice=False)
+            self._ask_status_as_it_can_be(node, span, twice=False)
         except Failure as failure:
             self._raise_if_cancelled(span, what)
+            if failure.outcome in MET_ON_A_LIVING_NODE:
+                return
             self._pool.fail(
                 node, ticket, f"status: {failure.outcome}: {failure}", gone=failure.outcome is Outcome.REFUSED
             )

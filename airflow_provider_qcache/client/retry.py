@@ -46,7 +46,7 @@ from airflow_provider_qcache.client.outcome import (
     action_for,
     judge,
 )
-from airflow_provider_qcache.client.transport import Cancelled, Failure
+from airflow_provider_qcache.client.transport import Cancelled, Failure, once_more_fresh
 
 if TYPE_CHECKING:
     import random
@@ -253,16 +253,11 @@ class _Run:
             self._settle(node, ticket, started)
             ticket, started = engine.pool.ticket(node), engine.clock.now()
         try:
-            try:
+            answer = once_more_fresh(
+                lambda fresh: engine.wire.send(node, self.request, self.span, fresh=fresh),
                 # A body for one attempt is not risked on a connection that may have been closed meanwhile.
-                fresh = self.fresh or not self.request.repeatable
-                answer = engine.wire.send(node, self.request, self.span, fresh=fresh)
-            except Failure as failure:
-                # The node closed a connection that was idle: nothing is wrong with it, and nothing was
-                # answered.
-                if not (failure.before_answer and failure.outcome is Outcome.CLOSED):
-                    raise
-                answer = engine.wire.send(node, self.request, self.span, fresh=True)
+                fresh=self.fresh or not self.request.repeatable,
+            )
         except Failure as failure:
             action = action_for(self.request.kind, failure.outcome)
             met = self._attempt_of(node, started, failure)

@@ -816,6 +816,19 @@ def _drop_what_is_unsent(connection: Any) -> None:
         connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
 
 
+def once_more_fresh(exchange: Callable[[bool], Answer], *, fresh: bool = False) -> Answer:
+    """``exchange(fresh)``, and once more where it met a used connection that the node had closed.
+
+    Nothing is wrong with the node then, and nothing was answered. Raises what the last exchange raises.
+    """
+    try:
+        return exchange(fresh)
+    except Failure as failure:
+        if not (failure.before_answer and failure.outcome is Outcome.CLOSED):
+            raise
+    return exchange(True)  # noqa: FBT003
+
+
 def _came_from_the_socket(error: OSError) -> bool:
     return error.errno is not None and error.filename is None
 

@@ -24,7 +24,8 @@ from airflow_provider_qcache.client.errors import Outcome
 from airflow_provider_qcache.client.transport import Headers, Limit, _DeadlineSocket, _Response
 from tests.client import faults
 from tests.client.faults import Node, Peer, Request, closed_port, sound_node
-from tests.client.test_edges import OF_BOTH, a_key_of, a_server
+from tests.client.test_edges import OF_BOTH, a_key_of, a_server, url
+from tests.servers import Certificates
 
 TABLE = b"a\n1\n"
 
@@ -302,3 +303,58 @@ def test_a_store_that_timed_out_goes_to_no_other_node(then: str) -> None:
             client.post(a_key_of(client, home.url), TABLE)
         assert tables.tables == {}
         assert other.requests == []
+
+
+# What is asked of a node itself.
+
+
+def test_a_node_that_refuses_credentials_is_alive_when_it_is_asked() -> None:
+    for status in (401, None):
+
+        def answer(peer: Peer, request: Request, status: int | None = status) -> None:
+            if status is None and "authorization" in request.headers:
+                raise faults.HungUp  # as a node does on one that it cannot parse
+            peer.send(faults.head(status or 200, 0))
+
+        with (
+            Node(answer, status=answer) as node,
+            QClient([node.url], 5, 5, auth=("user", "s3cret"), trust_env=False) as client,
+        ):
+            assert client.node_status(probe=True)[node.url].alive
+            assert not client.get_statistics()
+
+
+def test_a_node_whose_certificate_is_rejected_is_alive_when_it_is_asked(certificates: Certificates) -> None:
+    options = f"--cert-file={certificates.server}"
+    with (
+        a_server("dev", options, tls=certificates.context()) as node,
+        QClient([url(node)], 5, 5, trust_env=False) as client,
+    ):
+        assert client.node_status(probe=True)[url(node)].alive
+
+
+@pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
+def test_an_idle_connection_that_ends_as_it_is_used_makes_no_node_fail(reset: bool) -> None:
+    tables = faults.Tables()
+    cuts = faults.CutsIdleConnections(tables, reset)
+
+    def status(peer: Peer, request: Request) -> None:
+        if any(peer is other for other in cuts.seen):
+            if reset:
+                peer.reset()
+            raise faults.HungUp
+        cuts.seen.append(peer)
+        peer.send(faults.head(200, 2) + (b"OK" if request.kind == "status" else b"{}"))
+
+    def answer(peer: Peer, request: Request) -> None:
+        (cuts if "/dataset/" in request.target else status)(peer, request)
+
+    with Node(answer, status=status) as node, QClient([node.url], 5, 5, trust_env=False) as client:
+        for _ in range(2):
+            client.post("k", TABLE)
+            assert client.node_status(probe=True)[node.url].alive
+            client.post("k", TABLE)
+            assert client.node_statistics()[node.url] == {}
+            client.post("k", TABLE)
+            client._pool.fail(node.url, client._pool.ticket(node.url), "silent")
+            assert client.node_status(probe=True)[node.url].alive  # which probes it
