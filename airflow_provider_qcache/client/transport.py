@@ -301,6 +301,12 @@ class _Adapter(requests.adapters.HTTPAdapter):
             raise ValueError(
                 f"the proxy {shown(proxy)!r} is a SOCKS proxy, which is not supported; an HTTP proxy is"
             )
+        if proxy.lower().startswith("https:"):
+            # TLS within TLS goes over no socket of ours, so that nothing of it would keep the time.
+            raise ValueError(
+                f"the proxy {shown(proxy)!r} is spoken to by TLS, which is not supported: an http:// proxy "
+                "is, and carries https nodes, too"
+            )
         manager = super().proxy_manager_for(proxy, **proxy_kwargs)
         manager.pool_classes_by_scheme = _POOLS
         return manager
