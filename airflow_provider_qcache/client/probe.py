@@ -38,18 +38,29 @@ class Prober:
         for node in nodes:
             if self._closed:
                 return
-            ticket = self._pool.begin_probe(node)
-            if ticket is None:
-                continue
-            thread = threading.Thread(
-                target=self._probe, args=(node, ticket), name="qcache-probe", daemon=True
-            )
-            self._threads.add(thread)
+            epoch = self._pool.ticket(node)
             try:
-                thread.start()
-            except RuntimeError:  # the interpreter is ending, or the machine has no thread left
+                self._start_one(node)
+            except BaseException as error:
+                # However far it came: nobody may be left to say how the probe ended. One that has begun all
+                # the same is the node's next one.
+                self._pool.abandon_probe(node, epoch)
+                # The interpreter is ending, or the machine has no thread left.
+                if not isinstance(error, RuntimeError):
+                    raise
+
+    def _start_one(self, node: str) -> None:
+        ticket = self._pool.begin_probe(node)
+        if ticket is None:
+            return
+        thread = threading.Thread(target=self._probe, args=(node, ticket), name="qcache-probe", daemon=True)
+        self._threads.add(thread)
+        try:
+            thread.start()
+        except BaseException:
+            if thread.ident is None:
                 self._threads.discard(thread)
-                self._pool.abandon_probe(node, ticket)
+            raise
 
     def wait(self, nodes: Sequence[str], until: float, check: Callable[[], None]) -> None:
         """Return when one of the nodes is alive, when none is being probed, or at ``until``."""

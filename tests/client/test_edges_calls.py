@@ -254,6 +254,29 @@ def test_a_close_while_a_probe_is_about_to_begin_ends_every_connection(
             other.join(CAP)
 
 
+@pytest.mark.parametrize("where", ["begin_probe", "__init__", "start"])
+def test_a_caller_interrupted_as_a_probe_begins_leaves_the_node_to_the_next(
+    where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node, _ = sound_node()
+    with node, QClient([node.url], 5, 5, deadline=CAP, trust_env=False) as client:
+        client._pool.fail(node.url, client._pool.ticket(node.url), "silent")
+        place = client._pool if where == "begin_probe" else threading.Thread
+        done = getattr(place, where)
+
+        def interrupted(*args: object, **options: object) -> None:
+            if where != "start":
+                done(*args, **options)
+            raise Interrupted
+
+        with monkeypatch.context() as patch:
+            patch.setattr(place, where, interrupted)
+            with pytest.raises(Interrupted):
+                client._prober.start([node.url])
+        assert client.node_status()[node.url].state == "failing"
+        assert client.get("k", {}) is None
+
+
 def test_a_second_close_does_what_an_interrupted_one_did_not(monkeypatch: pytest.MonkeyPatch) -> None:
     node, _ = sound_node()
 
