@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import random
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import quote_plus
@@ -54,6 +56,7 @@ from airflow_provider_qcache.client.transport import (
     NodeTransport,
     TransportSettings,
     check_auth,
+    close_only_here,
     once_more_fresh,
 )
 from airflow_provider_qcache.client.upload import Upload, update_headers, upload_of
@@ -201,7 +204,7 @@ class QClient:
         self._longest_target = _LONGEST_GET - len("GET  HTTP/1.1\r\n") - max(map(len, bases))
         self._listeners: tuple[Listener, ...] = ()
         # Not for secrets: it spreads waits, so that many clients do not ask at the same moment.
-        rng = random.Random()  # noqa: S311
+        rng = self._rng = random.Random()  # noqa: S311
         self._pool = NodePool(self._ring.nodes, clock=self._clock, rng=rng, on_change=self._node_changed)
         self._prober = Prober(self._pool, self._probe, self._clock)
         self._active: set[Limit] = set()
@@ -217,6 +220,7 @@ class QClient:
             store_timeout=self._store_time,
             on_attempt_failed=self._attempt_failed,
         )
+        _clients.add(self)
 
     def __repr__(self) -> str:
         nodes = ", ".join(map(shown, self._ring.nodes))
@@ -646,6 +650,17 @@ class QClient:
         finally:
             for transport in self._transports.values():
                 transport.close()
+
+    def _after_fork(self) -> None:
+        """Share nothing with the parent process, of whose threads this one has the caller's alone."""
+        self._pool.start_anew()
+        self._prober.start_anew()
+        self._rng.seed()
+        active, self._active = self._active, set()
+        for limit in active:
+            close_only_here(limit.sock)
+        for transport in self._transports.values():
+            transport.forget_connections()
 
     # How operations begin and end.
 
@@ -1192,6 +1207,18 @@ class QClient:
                 call(listener)
             except Exception:  # noqa: BLE001
                 _log.exception("a listener of the client failed")
+
+
+_clients: weakref.WeakSet[QClient] = weakref.WeakSet()
+
+
+def _start_anew_after_fork() -> None:
+    for client in list(_clients):
+        client._after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_anew_after_fork)
 
 
 class _Payload:

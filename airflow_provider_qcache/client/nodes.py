@@ -203,6 +203,16 @@ class NodePool:
             if given_up is not None and self.unsettled.get(node) == given_up:
                 del self.unsettled[node]
 
+    def start_anew(self) -> None:
+        """Have a child process that was forked go on without the threads that it lacks.
+
+        What they held is free again, and the nodes that they probed are failing.
+        """
+        self._lock = threading.Lock()
+        for known in self._nodes.values():
+            if known.state is NodeState.PROBED:
+                known.state = NodeState.FAILING
+
     def count(self, node: str, counter: str) -> None:
         """Add one to a node's statistics."""
         with self._lock:

@@ -101,6 +101,11 @@ class Prober:
             self._threads.discard(threading.current_thread())
             self._finished.set()
 
+    def start_anew(self) -> None:
+        """Forget the threads, which a child process that was forked does not have."""
+        self._threads = set()
+        self._finished = threading.Event()
+
     def close(self, timeout: float) -> None:
         """Start no more, and wait so many seconds for those that run."""
         self._closed = True

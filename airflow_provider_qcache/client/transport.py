@@ -810,6 +810,14 @@ class NodeTransport:
         self._adapter.close()
         self._pool.close()
 
+    def forget_connections(self) -> None:
+        """Have a child process that was forked share no connection with its parent, which goes on with its.
+
+        No TLS shutdown is sent, nor is a RST: the parent's socket stays as it is.
+        """
+        while self._idle:
+            close_only_here(self._idle.pop().sock)
+
     def _close_idle(self) -> None:
         with contextlib.suppress(IndexError):
             while True:
@@ -820,6 +828,13 @@ def _drop_what_is_unsent(connection: Any) -> None:
     """Have closing it end the connection with a RST: the node is not to get the rest of what is given up."""
     with contextlib.suppress(OSError):
         connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+
+
+def close_only_here(sock: socket.socket | None) -> None:
+    """Close a socket's descriptor and nothing else: another process may have it open."""
+    if sock is not None:
+        with contextlib.suppress(OSError):
+            os.close(sock.detach())
 
 
 def once_more_fresh(exchange: Callable[[bool], Answer], *, fresh: bool = False) -> Answer:
