@@ -104,6 +104,10 @@ class NodePool:
         self._operations = itertools.count(1)
         self.failing: frozenset[str] = frozenset()
         """The nodes no request is sent to; replaced, never changed, so that it is read without the lock."""
+        self.unsettled: dict[str, int] = {}
+        """The nodes that were sent a store or a delete which was then given up, and may act on it yet, with a
+        number that each such one makes another."""
+        self._given_up = itertools.count(1)
         self.statistics: defaultdict[str, dict[str, int]] = defaultdict(new_counters)
 
     def ticket(self, node: str) -> int:
@@ -186,6 +190,27 @@ class NodePool:
         with self._lock:
             known = self._nodes[node]
             if known.state is NodeState.PROBED and known.epoch == ticket:
+                known.state = NodeState.FAILING
+
+    def unsettle(self, node: str) -> None:
+        """Note that a store or a delete was given up that had been sent, or partly."""
+        with self._lock:
+            self.unsettled[node] = next(self._given_up)
+
+    def settle(self, node: str, given_up: int | None) -> None:
+        """Note that a node has answered what came after the store or delete of that number."""
+        with self._lock:
+            if given_up is not None and self.unsettled.get(node) == given_up:
+                del self.unsettled[node]
+
+    def start_anew(self) -> None:
+        """Have a child process that was forked go on without the threads that it lacks.
+
+        What they held is free again, and the nodes that they probed are failing.
+        """
+        self._lock = threading.Lock()
+        for known in self._nodes.values():
+            if known.state is NodeState.PROBED:
                 known.state = NodeState.FAILING
 
     def count(self, node: str, counter: str) -> None:

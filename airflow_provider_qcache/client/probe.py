@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import TYPE_CHECKING, Final
 
@@ -37,18 +38,29 @@ class Prober:
         for node in nodes:
             if self._closed:
                 return
-            ticket = self._pool.begin_probe(node)
-            if ticket is None:
-                continue
-            thread = threading.Thread(
-                target=self._probe, args=(node, ticket), name="qcache-probe", daemon=True
-            )
-            self._threads.add(thread)
+            epoch = self._pool.ticket(node)
             try:
-                thread.start()
-            except RuntimeError:  # the interpreter is ending, or the machine has no thread left
+                self._start_one(node)
+            except BaseException as error:
+                # However far it came: nobody may be left to say how the probe ended. One that has begun all
+                # the same is the node's next one.
+                self._pool.abandon_probe(node, epoch)
+                # The interpreter is ending, or the machine has no thread left.
+                if not isinstance(error, RuntimeError):
+                    raise
+
+    def _start_one(self, node: str) -> None:
+        ticket = self._pool.begin_probe(node)
+        if ticket is None:
+            return
+        thread = threading.Thread(target=self._probe, args=(node, ticket), name="qcache-probe", daemon=True)
+        self._threads.add(thread)
+        try:
+            thread.start()
+        except BaseException:
+            if thread.ident is None:
                 self._threads.discard(thread)
-                self._pool.abandon_probe(node, ticket)
+            raise
 
     def wait(self, nodes: Sequence[str], until: float, check: Callable[[], None]) -> None:
         """Return when one of the nodes is alive, when none is being probed, or at ``until``."""
@@ -89,9 +101,17 @@ class Prober:
             self._threads.discard(threading.current_thread())
             self._finished.set()
 
+    def start_anew(self) -> None:
+        """Forget the threads, which a child process that was forked does not have."""
+        self._threads = set()
+        self._finished = threading.Event()
+
     def close(self, timeout: float) -> None:
         """Start no more, and wait so many seconds for those that run."""
         self._closed = True
         end = self._clock.now() + timeout
         for thread in list(self._threads):
-            thread.join(max(0.0, end - self._clock.now()))
+            # One that another thread is about to start cannot be joined, and ends with its first request.
+            if thread.ident is not None:
+                with contextlib.suppress(RuntimeError):
+                    thread.join(max(0.0, end - self._clock.now()))

@@ -46,7 +46,7 @@ from airflow_provider_qcache.client.outcome import (
     action_for,
     judge,
 )
-from airflow_provider_qcache.client.transport import Cancelled, Failure
+from airflow_provider_qcache.client.transport import Cancelled, Failure, once_more_fresh
 
 if TYPE_CHECKING:
     import random
@@ -222,6 +222,8 @@ class _Run:
         self.busy: str | None = None
         self.suspects: dict[str, int] = {}
         self.fresh = False
+        self.sent = False
+        """A store was sent, or partly, and not answered."""
         self.unknown: tuple[str, ...] = ()
         self.gone: tuple[str, ...] = ()
         """The nodes before the chosen one that are taken for gone: they refused somebody at some time."""
@@ -247,22 +249,20 @@ class _Run:
         engine = self.engine
         ticket = engine.pool.ticket(node)
         started = engine.clock.now()
+        if node in engine.pool.unsettled:
+            self._settle(node, ticket, started)
+            ticket, started = engine.pool.ticket(node), engine.clock.now()
         try:
-            try:
+            answer = once_more_fresh(
+                lambda fresh: engine.wire.send(node, self.request, self.span, fresh=fresh),
                 # A body for one attempt is not risked on a connection that may have been closed meanwhile.
-                fresh = self.fresh or not self.request.repeatable
-                answer = engine.wire.send(node, self.request, self.span, fresh=fresh)
-            except Failure as failure:
-                # The node closed a connection that was idle: nothing is wrong with it, and nothing was
-                # answered.
-                if not (failure.before_answer and failure.outcome is Outcome.CLOSED):
-                    raise
-                answer = engine.wire.send(node, self.request, self.span, fresh=True)
+                fresh=self.fresh or not self.request.repeatable,
+            )
         except Failure as failure:
             action = action_for(self.request.kind, failure.outcome)
-            met = self._attempt(
-                node, started, failure.phase, failure.outcome, failure.status, failure.cause, failure.detail
-            )
+            met = self._attempt_of(node, started, failure)
+            if self.request.kind is Kind.STORE and met.phase in (Phase.SEND, Phase.HEAD, Phase.BODY):
+                self.sent |= met.outcome in (Outcome.TIMEOUT, Outcome.NOT_TAKEN, Outcome.DEADLINE)
             return self._failed(node, ticket, met, action, None)
         judged = judge(self.request.kind, answer)
         if judged.action is Action.RETURN or judged.action is Action.MISS:
@@ -469,7 +469,52 @@ class _Run:
                 raise self._uncertain(f"and the node's status was silent until {end}")
             self.sleep(pause)
 
+    def _settle(self, node: str, ticket: int, started: float) -> None:
+        """Have the node answer its status: a store or delete that was given up must not come after this one.
+
+        A store waits for that as it does for a busy node, before it is sent; else a silent node fails.
+        """
+        engine = self.engine
+        is_store = self.request.kind is Kind.STORE
+        until = self.deadline
+        if is_store and until == float("inf"):
+            until = started + engine.store_timeout(self.request)
+        waits = 0
+        while True:
+            try:
+                engine.wire.status(node, self.span)
+            except Failure as failure:
+                met = failure
+            else:
+                return
+            if met.outcome is Outcome.UNAUTHORIZED:
+                return  # the request meets it, too
+            if met.outcome is Outcome.CANCELLED:
+                self._check_cancelled()
+            waits += 1
+            pause = self._status_wait(waits)
+            silent = met.outcome in (Outcome.TIMEOUT, Outcome.DEADLINE)
+            if not (is_store and silent) or engine.clock.now() + pause >= until:
+                break
+            self.sleep(pause)
+        attempt = self._attempt_of(node, started, met)
+        if silent and (is_store or self._left() <= 0):
+            if not is_store and attempt.seconds >= engine.read_timeout:
+                engine.pool.fail(node, ticket, str(attempt))
+            end = "the deadline" if until == self.deadline else "one store timeout had passed"
+            raise self._deadline_exceeded(
+                f"{shown(node)} was sent a store or a delete before, which was given up and may come yet, "
+                f"and its status was silent until {end}"
+            )
+        rejected = met.outcome is Outcome.CERTIFICATE_REJECTED
+        self._failed(node, ticket, attempt, Action.RAISE if rejected else Action.NEXT_NODE, None)
+
     # After a failed request.
+
+    def _attempt_of(self, node: str, started: float, failure: Failure) -> Attempt:
+        return self._attempt(
+            node, started, failure.phase, failure.outcome, failure.status, failure.cause, failure.detail
+        )
 
     def _attempt(
         self,
@@ -604,17 +649,14 @@ class _Run:
 
     # Errors.
 
-    def _deadline_exceeded(self) -> QClientException:
-        if self.request.kind is Kind.STORE and any(
-            attempt.outcome in (Outcome.TIMEOUT, Outcome.NOT_TAKEN, Outcome.DEADLINE)
-            and attempt.phase in (Phase.SEND, Phase.HEAD, Phase.BODY)
-            for attempt in self.attempts
-        ):
+    def _deadline_exceeded(self, why: str = "") -> QClientException:
+        if self.sent:
             return self._uncertain("and the deadline passed")
         hint = "" if self.attempts else " before a request was made"
+        if not why:
+            why = f"the deadline passed{hint}"
         return DeadlineExceeded(
-            f"{self.request.what}: the deadline passed{hint}. A larger deadline, or a faster node, is "
-            "wanted.",
+            f"{self.request.what}: {why}. A larger deadline, or a faster node, is wanted.",
             attempts=self.attempts,
         )
 

@@ -20,6 +20,7 @@ import os
 import re
 import socket
 import ssl
+import struct
 import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -51,6 +52,9 @@ _MAX_ERROR_BODY: Final = 64 * 1024
 _READ_AT_ONCE: Final = 256 * 1024
 _A_MOMENT: Final = 0.02
 """Seconds by which the timeout of a socket may be longer than what its request has left."""
+
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+"""SO_LINGER, on and of no time: what is not sent yet is dropped, and the node is told so by a RST."""
 
 _MAX_LINE: Final = 64 * 1024
 _MAX_HEADERS: Final = 100
@@ -119,9 +123,12 @@ class Limit:
 
     ``deadline`` ends the operation, ``stage_end`` the stage the request is in, ``idle`` a single wait. Raises
     TimeoutError when one of the first two has passed and Cancelled after ``cancel``.
+
+    ``given_up`` tells afterwards that the request was a store or a delete, which the node was sent, or a part
+    of it, and has not answered.
     """
 
-    __slots__ = ("cancelled", "deadline", "idle", "now", "phase", "received", "sock", "stage_end")
+    __slots__ = ("cancelled", "deadline", "given_up", "idle", "now", "phase", "received", "sock", "stage_end")
 
     def __init__(self, now: Callable[[], float], deadline: float) -> None:
         self.now = now
@@ -131,6 +138,7 @@ class Limit:
         self.phase = Phase.CONNECT
         self.received = False
         self.cancelled = False
+        self.given_up = False
         self.sock: socket.socket | None = None
 
     def left(self) -> float | None:
@@ -297,6 +305,12 @@ class _Adapter(requests.adapters.HTTPAdapter):
             raise ValueError(
                 f"the proxy {shown(proxy)!r} is a SOCKS proxy, which is not supported; an HTTP proxy is"
             )
+        if proxy.lower().startswith("https:"):
+            # TLS within TLS goes over no socket of ours, so that nothing of it would keep the time.
+            raise ValueError(
+                f"the proxy {shown(proxy)!r} is spoken to by TLS, which is not supported: an http:// proxy "
+                "is, and carries https nodes, too"
+            )
         manager = super().proxy_manager_for(proxy, **proxy_kwargs)
         manager.pool_classes_by_scheme = _POOLS
         return manager
@@ -369,7 +383,11 @@ class _Response(http.client.HTTPResponse):
             self.length = _content_length(headers.get("Content-Length"))
         connection = (headers.get("Connection") or "").lower()
         keeps = "keep-alive" in connection if self.version == 10 else "close" not in connection
-        self.will_close = not keeps or (self.length is None and not self.chunked)
+        self.will_close = (
+            not keeps
+            or (self.length is None and not self.chunked)
+            or status == http.client.SWITCHING_PROTOCOLS  # what follows is no HTTP
+        )
 
     def _head_lines(self) -> list[bytes]:
         lines: list[bytes] = []
@@ -546,6 +564,7 @@ class NodeTransport:
         settings = self._settings
         connection = None
         reused = False
+        changes = False
         store_body_length = len(body) if body is not None else length
         try:
             limit.received = False
@@ -573,6 +592,7 @@ class NodeTransport:
             else:
                 limit.stage_end = limit.now() + settings.read_timeout
             answered_early = False
+            changes = store or method == "DELETE"
             try:
                 if stream is not None:
                     self._send_stream(sock, head, stream, length, limit)
@@ -607,12 +627,18 @@ class NodeTransport:
             finally:
                 response.close()
         except BaseException as error:
+            # Of a body whose source failed the node never gets the end.
+            limit.given_up = changes and not isinstance(error, _SourceFailed)
             if connection is not None:
+                if changes:
+                    _drop_what_is_unsent(connection)
                 connection.close()
             limit.sock = None
             if isinstance(error, _SourceFailed):
                 raise error.args[0] from None
             failure = self._failure(error, limit, reused=reused)
+            if failure is not None and failure.before_answer and failure.outcome is Outcome.CLOSED:
+                limit.given_up = False  # the node had closed the connection, and reads nothing of it
             if failure is None:
                 raise
             raise failure from error
@@ -709,6 +735,7 @@ class NodeTransport:
         except (OSError, http.client.HTTPException):
             raw = None
         if raw is None:
+            response.will_close = True  # the rest of it would be read as the next request's answer
             return Answer(status, headers, b"", None)
         try:
             content = encoding.decode(raw, content_encoding, _MAX_ERROR_BODY)
@@ -791,6 +818,14 @@ class NodeTransport:
         self._adapter.close()
         self._pool.close()
 
+    def forget_connections(self) -> None:
+        """Have a child process that was forked share no connection with its parent, which goes on with its.
+
+        No TLS shutdown is sent, nor is a RST: the parent's socket stays as it is.
+        """
+        while self._idle:
+            close_only_here(self._idle.pop().sock)
+
     def _close_idle(self) -> None:
         with contextlib.suppress(IndexError):
             while True:
@@ -807,6 +842,32 @@ def _without_given(own: bytes, headers: bytes) -> bytes:
     given = {line.lower() for line in _ALSO_OWN.findall(headers)}
     lines = own.splitlines(keepends=True)
     return b"".join(line for line in lines if line.partition(b":")[0].lower() + b":" not in given)
+
+
+def _drop_what_is_unsent(connection: Any) -> None:
+    """Have closing it end the connection with a RST: the node is not to get the rest of what is given up."""
+    with contextlib.suppress(OSError):
+        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+
+
+def close_only_here(sock: socket.socket | None) -> None:
+    """Close a socket's descriptor and nothing else: another process may have it open."""
+    if sock is not None:
+        with contextlib.suppress(OSError):
+            os.close(sock.detach())
+
+
+def once_more_fresh(exchange: Callable[[bool], Answer], *, fresh: bool = False) -> Answer:
+    """``exchange(fresh)``, and once more where it met a used connection that the node had closed.
+
+    Nothing is wrong with the node then, and nothing was answered. Raises what the last exchange raises.
+    """
+    try:
+        return exchange(fresh)
+    except Failure as failure:
+        if not (failure.before_answer and failure.outcome is Outcome.CLOSED):
+            raise
+    return exchange(True)  # noqa: FBT003
 
 
 def _came_from_the_socket(error: OSError) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import http.client
 import io
@@ -24,7 +25,8 @@ from airflow_provider_qcache.client.errors import Outcome
 from airflow_provider_qcache.client.transport import Headers, Limit, _DeadlineSocket, _Response
 from tests.client import faults
 from tests.client.faults import Node, Peer, Request, closed_port, sound_node
-from tests.client.test_edges import OF_BOTH, a_key_of, a_server
+from tests.client.test_edges import OF_BOTH, a_key_of, a_server, url
+from tests.servers import Certificates
 
 TABLE = b"a\n1\n"
 
@@ -213,6 +215,32 @@ def test_the_body_of_an_error_that_comes_a_moment_later_is_told() -> None:
                 operation()
 
 
+@pytest.mark.parametrize("status", [101, 201, 404, 500])
+def test_an_answer_whose_body_is_broken_is_the_last_of_its_connection(status: int) -> None:
+    """What comes after it on that connection is none of the next request's."""
+    sound = faults.Tables()
+    sound.tables["k"] = TABLE
+
+    def answer(peer: Peer, request: Request) -> None:
+        if request.key == "broken":
+            broken = b"" if status == 101 else b"zz\r\n"
+            peer.send(faults.head(status, Transfer_Encoding="chunked") + broken)
+            peer.wait(0.1)
+            body = b'[{"a":"of another request"}]'
+            peer.send(faults.head(200, len(body), **faults.RESULT) + body)
+        else:
+            peer.wait(0.3)
+            sound.answer(peer, request)
+
+    with Node(answer) as node, QClient([node.url], 5, 5, trust_env=False) as client:
+        with contextlib.suppress(QClientException):
+            client.post("broken", TABLE) if status == 201 else client.get("broken", {})
+        assert not client._transports[node.url]._idle
+        result = client.get("k", {})
+        assert result is not None
+        assert result.content == faults.ROWS
+
+
 # Nodes that are alive only in part.
 
 
@@ -315,3 +343,58 @@ def test_a_result_without_a_length_is_one_only_where_it_may_be_whole(
         with pytest.raises(TooManyConsecutiveErrors) as raised:
             client.get("cut", {}, accept)
         assert raised.value.attempts[0].outcome is (Outcome.UNDECODABLE if packed else Outcome.TRUNCATED)
+
+
+# What is asked of a node itself.
+
+
+def test_a_node_that_refuses_credentials_is_alive_when_it_is_asked() -> None:
+    for status in (401, None):
+
+        def answer(peer: Peer, request: Request, status: int | None = status) -> None:
+            if status is None and "authorization" in request.headers:
+                raise faults.HungUp  # as a node does on one that it cannot parse
+            peer.send(faults.head(status or 200, 0))
+
+        with (
+            Node(answer, status=answer) as node,
+            QClient([node.url], 5, 5, auth=("user", "s3cret"), trust_env=False) as client,
+        ):
+            assert client.node_status(probe=True)[node.url].alive
+            assert not client.get_statistics()
+
+
+def test_a_node_whose_certificate_is_rejected_is_alive_when_it_is_asked(certificates: Certificates) -> None:
+    options = f"--cert-file={certificates.server}"
+    with (
+        a_server("dev", options, tls=certificates.context()) as node,
+        QClient([url(node)], 5, 5, trust_env=False) as client,
+    ):
+        assert client.node_status(probe=True)[url(node)].alive
+
+
+@pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
+def test_an_idle_connection_that_ends_as_it_is_used_makes_no_node_fail(reset: bool) -> None:
+    tables = faults.Tables()
+    cuts = faults.CutsIdleConnections(tables, reset)
+
+    def status(peer: Peer, request: Request) -> None:
+        if any(peer is other for other in cuts.seen):
+            if reset:
+                peer.reset()
+            raise faults.HungUp
+        cuts.seen.append(peer)
+        peer.send(faults.head(200, 2) + (b"OK" if request.kind == "status" else b"{}"))
+
+    def answer(peer: Peer, request: Request) -> None:
+        (cuts if "/dataset/" in request.target else status)(peer, request)
+
+    with Node(answer, status=status) as node, QClient([node.url], 5, 5, trust_env=False) as client:
+        for _ in range(2):
+            client.post("k", TABLE)
+            assert client.node_status(probe=True)[node.url].alive
+            client.post("k", TABLE)
+            assert client.node_statistics()[node.url] == {}
+            client.post("k", TABLE)
+            client._pool.fail(node.url, client._pool.ticket(node.url), "silent")
+            assert client.node_status(probe=True)[node.url].alive  # which probes it

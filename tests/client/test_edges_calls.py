@@ -225,6 +225,80 @@ def test_a_client_closed_in_the_midst_of_32_threads_is_never_said_to_have_no_cac
             assert {type(error) for error in raised} <= {ClientClosed, OperationCancelled}
 
 
+def test_a_close_while_a_probe_is_about_to_begin_ends_every_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The probe's thread is known and not started, as between two steps of the one who starts it."""
+    start = threading.Thread.start
+    about_to, may = threading.Event(), threading.Event()
+
+    def late(thread: threading.Thread) -> None:
+        if thread.name == "qcache-probe":
+            about_to.set()
+            assert may.wait(CAP)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", late)
+    node, _ = sound_node()
+    with node:
+        client = QClient([node.url, f"http://127.0.0.1:{closed_port()}"], 5, 5, trust_env=False)
+        client.get(a_key_of(client, node.url), {})
+        dead = client._ring.nodes[1]
+        client._pool.fail(dead, client._pool.ticket(dead), "silent")
+        other = threading.Thread(target=client._prober.start, args=([dead],))
+        other.start()
+        assert about_to.wait(CAP)
+        try:
+            client.close()
+            assert not client._transports[node.url]._idle
+        finally:
+            may.set()
+            other.join(CAP)
+
+
+@pytest.mark.parametrize("where", ["begin_probe", "__init__", "start"])
+def test_a_caller_interrupted_as_a_probe_begins_leaves_the_node_to_the_next(
+    where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node, _ = sound_node()
+    with node, QClient([node.url], 5, 5, deadline=CAP, trust_env=False) as client:
+        client._pool.fail(node.url, client._pool.ticket(node.url), "silent")
+        place = client._pool if where == "begin_probe" else threading.Thread
+        done = getattr(place, where)
+
+        def interrupted(*args: object, **options: object) -> None:
+            if where != "start":
+                done(*args, **options)
+            raise Interrupted
+
+        with monkeypatch.context() as patch:
+            patch.setattr(place, where, interrupted)
+            with pytest.raises(Interrupted):
+                client._prober.start([node.url])
+        assert client.node_status()[node.url].state == "failing"
+        assert client.get("k", {}) is None
+
+
+def test_a_second_close_does_what_an_interrupted_one_did_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    node, _ = sound_node()
+
+    def interrupted(timeout: float) -> None:
+        del timeout
+        raise Interrupted
+
+    with node:
+        client = QClient([node.url], 5, 5, trust_env=False)
+        client.get("k", {})
+        with monkeypatch.context() as patch:
+            patch.setattr(client._prober, "close", interrupted)
+            with pytest.raises(Interrupted):
+                client.close()
+        assert not client._transports[node.url]._idle
+        assert not client._prober._closed
+        client.close()
+        assert client._prober._closed
+
+
 def test_a_caller_that_waits_for_nodes_when_the_client_is_closed_is_not_told_there_is_no_cache() -> None:
     node = Node(faults.silent, status=faults.silent)
     with node, QClient([node.url], 60, 60, trust_env=False) as client:

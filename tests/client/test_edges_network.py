@@ -120,6 +120,19 @@ def test_https_goes_through_a_tunnel_whose_proxy_sees_no_request(
         assert b"\r\nAuthorization:" not in proxy.heads[0]
 
 
+@pytest.mark.parametrize("proxy", ["https://user:hunter2@127.0.0.1:1", "HTTPS://127.0.0.1:1"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_that_would_keep_no_deadline_is_refused(
+    proxy: str, scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("no_proxy", "NO_PROXY", "all_proxy", "ALL_PROXY", f"{scheme}_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(f"{scheme}_proxy", proxy)
+    with pytest.raises(ValueError, match="is spoken to by TLS") as refused:
+        QClient([f"{scheme}://qcache.invalid:9401"])
+    assert "hunter2" not in str(refused.value)
+
+
 @pytest.mark.parametrize("mode", ["hangs", "hangs after", "drips"])
 def test_a_proxy_that_hangs_does_not_hold_an_operation_beyond_its_deadline(
     mode: str, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
