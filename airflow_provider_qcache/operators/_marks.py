@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import threading
 import zlib
 from typing import TYPE_CHECKING, Any, Final
 
@@ -102,6 +103,10 @@ class Marks:
         self._log = log
         self._series = getattr(context.get("ti"), "max_tries", None)
         self._keys = KeyList()
+        self._counting = threading.Lock()
+        """Held where the number of keys, their hash and what is known of them belong together."""
+        self._writing = threading.Lock()
+        """Held from the making of a record until it is written: the one written last is the newest."""
         self._whole = None if keys is None else (len(keys), hash_of(keys))
         self._before = Bits()
         self._bits = Bits()
@@ -158,8 +163,9 @@ class Marks:
 
     def add(self, key: str) -> int:
         """Take the next key; gives its place. ValueError for one that was there."""
-        place = self._keys.add(key)
-        self._compare()
+        with self._counting:
+            place = self._keys.add(key)
+            self._compare()
         return place
 
     def end(self) -> None:
@@ -183,10 +189,15 @@ class Marks:
         self._bits.set(place, done)
 
     def save(self) -> None:
-        """Write the record, where there is a store for it."""
+        """Write the record, where there is a store for it; any thread may."""
+        with self._writing:
+            self._save()
+
+    def _save(self) -> None:
         if self._store is None:
             return
-        count, digest = self._whole or self._known or (len(self._keys), self._keys.hash)
+        with self._counting:
+            count, digest = self._whole or self._known or (len(self._keys), self._keys.hash)
         if not len(self._keys):
             return
         done = self._bits.encoded()
@@ -214,9 +225,11 @@ class Marks:
 
     def forget(self) -> None:
         """Delete the record: the task has succeeded, and one that is run again is to store everything."""
-        if self._store is None:
-            return
-        try:
-            self._store.delete(_NAME)
-        except Exception:  # noqa: BLE001
-            self._log.warning("The task state store cannot be written", exc_info=True)
+        with self._writing:
+            store, self._store = self._store, None
+            if store is None:
+                return
+            try:
+                store.delete(_NAME)
+            except Exception:  # noqa: BLE001
+                self._log.warning("The task state store cannot be written", exc_info=True)

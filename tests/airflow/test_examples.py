@@ -118,7 +118,7 @@ def test_many_tables(runner: Runner, nodes: Nodes) -> None:
     assert nodes.holding("sales_east") == []
 
 
-@pytest.mark.timeout(1800 if ALL_FLIGHTS else 300)
+@pytest.mark.timeout(3600 if ALL_FLIGHTS else 300)
 def test_flights_from_sql(runner: Runner, nodes: Nodes, flights_db: Postgres) -> None:
     """A table for each plane and month on the node where readers look, with the rows that the file has."""
     planes = ("N", "D") if ALL_FLIGHTS else ("N35",)

@@ -376,6 +376,33 @@ def test_progress_and_a_record_come_while_tables_are_stored(nodes, monkeypatch, 
     assert max(record.writes) < 1000
 
 
+def test_a_record_that_is_slow_to_be_written_is_not_the_last_one(nodes, monkeypatch):
+    """That of a line of progress, begun before the task's own at its end: it has fewer keys than that."""
+    monkeypatch.setattr(_progress, "PROGRESS_EVERY", 0.5)
+    begun, known = threading.Event(), [f"many_{n}" for n in range(30)]
+
+    class Slow(StateStore):
+        def set(self, key, value, *, retention=None):
+            if not begun.is_set():
+                begun.set()
+                time.sleep(0.4)
+            super().set(key, value, retention=retention)
+
+    record, broken = Slow(), {"now": True}
+
+    def tables():
+        for n, key in enumerate(known):
+            if n == 15:
+                begun.wait(30)
+            yield key, "" if broken["now"] and n == 29 else "n\n1\n"
+
+    with pytest.raises(TablesFailed):
+        store(tables, context(record))
+    broken["now"] = False
+    result = store(tables, context(record))
+    assert (result["stored"], result["were_there"]) == (1, 29)
+
+
 def test_the_time_left_is_told_where_the_total_is_known(nodes, monkeypatch, told):
     monkeypatch.setattr(_progress, "PROGRESS_EVERY", 0.1)
 
