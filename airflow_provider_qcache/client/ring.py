@@ -39,12 +39,14 @@ class Ring:
     def __init__(self, nodes: Iterable[str]) -> None:
         if isinstance(nodes, str):
             raise ValueError(f"node_list is one string ({shown(nodes)!r}); a list of nodes is wanted")  # noqa: TRY004
+        if isinstance(nodes, bytes):
+            raise ValueError("node_list is bytes; a list of nodes is wanted")  # noqa: TRY004
         listed = tuple(nodes)
         if not listed:
             raise ValueError("node_list is empty; at least one node is wanted")
         for node in listed:
             if not isinstance(node, str):
-                raise ValueError(f"node_list holds {node!r}; every node is a string")  # noqa: TRY004
+                raise ValueError(f"node_list holds a {type(node).__name__}; every node is a string")  # noqa: TRY004
         count = ceil(_POINTS_IN_ALL / len(listed))
         suffixes = [f"-{i}".encode() for i in range(count)]
         owner_of: dict[int, str] = {}

@@ -468,12 +468,21 @@ class NodeTransport:
         self.node = node
         self._settings = settings
         self._now = clock.now
-        parts = urlsplit(node)
+        try:
+            parts = urlsplit(node)
+            requests.Request("GET", node.rstrip("/") + "/qcache/status").prepare()
+        except ValueError:  # requests' InvalidURL is one; what they say may hold a password
+            parts = urlsplit("")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"node {shown(node)!r} is no http or https URL, such as http://host1:9401")
         if parts.query or parts.fragment:
             raise ValueError(
                 f"node {shown(node)!r} has a query or a fragment; a URL of host, port and path is wanted"
+            )
+        if "@" in parts.path:
+            raise ValueError(
+                f"node {shown(node)!r} has an '@' in its path; a '/' in a login or password is written %2F, and an "
+                "'@' in a path %40"
             )
         if settings.auth is None:
             _check_credentials(f"node {shown(node)!r}", *requests.utils.get_auth_from_url(node))
