@@ -449,8 +449,10 @@ class QClient:
 
         With ``all_nodes`` a key with an unreachable node is a success whose result says so. A node that is
         silent is not asked for every key, as each would cost a timeout: from the first on it is unreachable
-        until it answers a probe. ``on_done`` and errors are ``post_many``'s.
+        until it answers a probe. ``on_done`` and errors are ``post_many``'s. Raises TypeError for one string.
         """
+        if isinstance(keys, str | bytes):
+            raise TypeError(f"keys={keys!r}: several keys are wanted, not one string")
         call = Call()
         whole = self._span(call)
         if all_nodes:
@@ -719,7 +721,7 @@ class QClient:
             int(answer.headers["X-QCache-unsliced-length"]),
             answer.encoding,
             _statistics(answer, "get_"),
-            done.node,
+            shown(done.node),
             (answer.headers.get("Content-Type") or accept).partition(";")[0].strip().lower(),
         )
 
