@@ -232,7 +232,12 @@ class RowCountMismatch(QClientException):
 
 
 class OperationCancelled(QClientException):
-    """``cancel()`` was called while the operation ran."""
+    """``cancel()`` was called while the operation ran.
+
+    ``report`` is the BulkReport, so far, of many operations that were cancelled; else None.
+    """
+
+    report: Any = None
 
 
 class UnexpectedServerResponse(QClientException):

@@ -347,6 +347,23 @@ def test_a_delete_that_one_node_does_not_allow_tells_what_became_of_the_others()
     assert tables.tables == {}
 
 
+def test_many_that_are_cancelled_tell_what_was_done() -> None:
+    node, _ = sound_node()
+    with node, QClient([node.url], trust_env=False) as client:
+
+        def pairs() -> Iterator[tuple[str, bytes]]:
+            for number in range(50):
+                yield f"k{number}", TABLE
+            time.sleep(0.5)
+            client.cancel()
+
+        with pytest.raises(OperationCancelled) as raised:
+            client.post_many(pairs())
+    report = raised.value.report
+    assert set(report.succeeded) | set(report.failed) == {f"k{number}" for number in range(50)}
+    assert report.succeeded
+
+
 # What an error says.
 
 
@@ -403,7 +420,7 @@ def test_one_string_is_no_list_of_keys() -> None:
     with node, QClient([node.url], trust_env=False) as client:
         for keys in ("abc", b"abc"):
             for all_nodes in (False, True):
-                with pytest.raises(TypeError, match="keys=b?'abc'"):
+                with pytest.raises(TypeError, match=r"keys=b?'abc'"):
                     client.delete_many(keys, all_nodes=all_nodes)  # type: ignore[arg-type]
     assert set(tables.tables) == {"a", "abc"}
 
