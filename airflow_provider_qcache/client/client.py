@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import random
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -165,6 +166,10 @@ class QClient:
         if max_response_bytes is not None:
             check_count("max_response_bytes", max_response_bytes)
         check_count("consecutive_error_count_limit", consecutive_error_count_limit)
+        if not (request_retry is None or isinstance(request_retry, RequestRetry)):
+            raise ValueError(f"request_retry={request_retry!r}: a RequestRetry or None is wanted")
+        if not isinstance(verify, bool | str | os.PathLike):
+            raise ValueError(f"verify={verify!r}: True, False or the path of a CA bundle is wanted")  # noqa: TRY004
         policy = request_retry if request_retry is not None else RequestRetry()
         if policy.wait_for_nodes and deadline is None:
             raise ValueError(
