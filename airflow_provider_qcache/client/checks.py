@@ -81,8 +81,8 @@ class CsvCheck:
     Refused: a body without a header, bytes that are not UTF-8, a column name that is empty or there twice (a
     node would rename it), a row with more fields than the header (the first such row would silently become an
     index, a later one is a 500), a quote that is never closed, and, after a line that ends in CR
-    alone, a row that begins with a space or tab, or with a comma if that line is blank (a node reads lines twice or
-    not at all, or fails). Rows are counted as the node counts them.
+    alone, a row that begins with a space or tab, or with a comma if that line is blank: a node misreads
+    those, or fails. Rows are counted as the node counts them.
     """
 
     def __init__(self) -> None:
@@ -403,7 +403,7 @@ class JsonCheck:
             if end - at > _MAX_JSON_ROW:
                 self._too_long(row)
             self._any_column = self._any_column or bool(found)
-            return end  # type: ignore[no-any-return]
+            return end
         if len(text) - at > _MAX_JSON_ROW:
             self._too_long(row)
         self._wanted = 2 * (len(text) - at)

@@ -39,8 +39,6 @@ class Ring:
     def __init__(self, nodes: Iterable[str]) -> None:
         if isinstance(nodes, str):
             raise ValueError(f"node_list is one string ({shown(nodes)!r}); a list of nodes is wanted")  # noqa: TRY004
-        if isinstance(nodes, bytes):
-            raise ValueError("node_list is bytes; a list of nodes is wanted")  # noqa: TRY004
         listed = tuple(nodes)
         if not listed:
             raise ValueError("node_list is empty; at least one node is wanted")
