@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
+from typing import Any, Final
+
+_MOST_SECONDS: Final = 1e9
+"""Thirty years, which every clock and socket can count."""
 
 
 def check_seconds(name: str, value: Any, *, zero: bool = False) -> None:
-    """Raise ValueError unless the value is a finite number of seconds above 0 (or 0, with ``zero``)."""
+    """Raise ValueError unless the value is a number of seconds above 0 (or 0, with ``zero``), to 1e9."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not (0 <= value < math.inf) or (value == 0 and not zero):
+    if not number or not (0 <= value <= _MOST_SECONDS) or (value == 0 and not zero):
         allowed = "0 or more" if zero else "above 0"
-        raise ValueError(f"{name}={value!r}: a number of seconds, {allowed}, is wanted")
+        raise ValueError(f"{name}={value!r}: a number of seconds, {allowed} and at most 1e9, is wanted")
 
 
 def check_count(name: str, value: Any) -> None:

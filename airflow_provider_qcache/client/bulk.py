@@ -213,12 +213,15 @@ def run_bulk(
         if not isinstance(error, Exception):
             bulk.leave()
         raise
+    report = BulkReport(succeeded=bulk.succeeded, failed=bulk.failed, seconds=clock.now() - started)
     if cancelled():
-        raise OperationCancelled(
+        ended = OperationCancelled(
             f"many operations: cancelled; {len(bulk.succeeded) + bulk.told[True]} had succeeded, "
             f"{len(bulk.failed) + bulk.told[False]} failed"
         )
-    return BulkReport(succeeded=bulk.succeeded, failed=bulk.failed, seconds=clock.now() - started)
+        ended.report = report
+        raise ended
+    return report
 
 
 class GatheredDeletes:

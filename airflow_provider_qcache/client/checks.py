@@ -70,6 +70,8 @@ _HEADER: Final = re.compile(
 _CLOSED_AT_START: Final = re.compile(rb'(\A|[,\n\r])"[^"]*+(?:""[^"]*+)*+"')
 _OPEN_AT_START: Final = re.compile(rb'(?:\A|(?<=[,\n\r]))"')
 _INSIDE_QUOTES: Final = re.compile(rb'[^"]*+(?:""[^"]*+)*+')
+_MISREAD_AFTER_CR: Final = re.compile(rb"\r[ \t]++[^ \t\r\n]|[\r\n][ \t]*+\r,")
+_AFTER_CR: Final = re.compile(rb"(?:[\r\n][ \t]*+)?\r[ \t]*+\Z")
 _commas_in = operator.methodcaller("count", b",")
 
 
@@ -78,7 +80,9 @@ class CsvCheck:
 
     Refused: a body without a header, bytes that are not UTF-8, a column name that is empty or there twice (a
     node would rename it), a row with more fields than the header (the first such row would silently become an
-    index, a later one is a 500) and a quote that is never closed. Rows are counted as the node counts them.
+    index, a later one is a 500), a quote that is never closed, and, after a line that ends in CR
+    alone, a row that begins with a space or tab, or with a comma if that line is blank: a node misreads
+    those, or fails. Rows are counted as the node counts them.
     """
 
     def __init__(self) -> None:
@@ -95,6 +99,7 @@ class CsvCheck:
         self._in_field = False
         self._in_quotes = False
         self._after_quote = False
+        self._after_cr = b""  # the CR, and the blanks around it, that the piece before ended with
         self._ended = False
 
     def feed(self, piece: bytes) -> None:
@@ -135,6 +140,8 @@ class CsvCheck:
         record = found.group(1)
         if not record.strip(b" \t\r\n"):
             raise InvalidTable("the table is empty: a header is wanted, at least", byte=0)
+        if self._misread_at(head[: found.end()]) is not None:
+            self._misread(None)
         names = _fields_of(record.decode())
         for number, name in enumerate(names, 1):
             if not name:
@@ -169,8 +176,10 @@ class CsvCheck:
             return
         if b'"' in piece:
             piece = self._without_quoted(piece)
-        if b"\r" in piece:
-            piece = piece.replace(b"\r", b"\n")
+        misread_at = None
+        if self._after_cr or b"\r" in piece:
+            misread_at = self._misread_at(piece)
+            piece = piece[:misread_at].replace(b"\r", b"\n")
         lines = piece.split(b"\n")
         self._row_commas += lines[0].count(b",")
         # Blank lines, as the node has them, are empty or made of spaces and tabs alone.
@@ -194,6 +203,25 @@ class CsvCheck:
             self._in_field = piece[-1:] != b","
         if self._row_commas > self._most_commas:
             self._too_wide(self.rows + 1)
+        if misread_at is not None:
+            self._misread(self.rows + self._row_filled + 1)
+
+    def _misread_at(self, piece: bytes) -> int | None:
+        """Where the piece, its quoted fields gone, has a CR after which a node misreads a row."""
+        before = self._after_cr or (b"" if self._row_filled else b"\n")
+        text = before + piece
+        ended = _AFTER_CR.search(text)
+        self._after_cr = ended.group() if ended is not None else b""
+        found = _MISREAD_AFTER_CR.search(text)
+        return None if found is None else max(0, found.start() - len(before))
+
+    def _misread(self, row: int | None) -> NoReturn:
+        where = "the header" if row is None else f"row {row}"
+        raise InvalidTable(
+            f"{where} of the table begins with a space, a tab or a comma after a line that ends in CR alone, "
+            "which a node misreads; lines that end in LF or CR LF are safe",
+            row=row,
+        )
 
     def _without_quoted(self, piece: bytes) -> bytes:
         """The piece with every quoted field replaced by a letter, cut where a field stays open."""

@@ -174,6 +174,10 @@ class QClient:
         if max_response_bytes is not None:
             check_count("max_response_bytes", max_response_bytes)
         check_count("consecutive_error_count_limit", consecutive_error_count_limit)
+        if not (request_retry is None or isinstance(request_retry, RequestRetry)):
+            raise ValueError(f"request_retry={request_retry!r}: a RequestRetry or None is wanted")
+        if not isinstance(verify, bool | str | os.PathLike):
+            raise ValueError(f"verify={verify!r}: True, False or the path of a CA bundle is wanted")  # noqa: TRY004
         policy = request_retry if request_retry is not None else RequestRetry()
         if policy.wait_for_nodes and deadline is None:
             raise ValueError(
@@ -459,8 +463,10 @@ class QClient:
 
         With ``all_nodes`` a key with an unreachable node is a success whose result says so. A node that is
         silent is not asked for every key, as each would cost a timeout: from the first on it is unreachable
-        until it answers a probe. ``on_done`` and errors are ``post_many``'s.
+        until it answers a probe. ``on_done`` and errors are ``post_many``'s. Raises TypeError for one string.
         """
+        if isinstance(keys, str | bytes):
+            raise TypeError(f"keys={keys!r}: several keys are wanted, not one string")
         call = Call()
         whole = self._span(call)
         if all_nodes:
@@ -742,7 +748,7 @@ class QClient:
             int(answer.headers["X-QCache-unsliced-length"]),
             answer.encoding,
             _statistics(answer, "get_"),
-            done.node,
+            shown(done.node),
             (answer.headers.get("Content-Type") or accept).partition(";")[0].strip().lower(),
         )
 

@@ -43,6 +43,7 @@ def decode(
 
     ``check`` is called again and again while gzip is decoded, to end it by an exception.
     """
+    encoding = encoding.strip().lower() if encoding else None
     if not encoding or encoding == "identity":
         if most is not None and len(body) > most:
             raise TooLarge

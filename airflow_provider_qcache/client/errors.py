@@ -78,17 +78,18 @@ class Outcome(enum.StrEnum):
     CANCELLED = "cancelled"
 
 
-_CREDENTIALS = re.compile(r"(?<=://)[^/]*@")  # a password may hold an @, as requests reads it
+# A password may hold an @, as requests reads it; one with a '/' makes no URL, and is not shown either.
+_CREDENTIALS = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*:/+)?.*@", re.DOTALL)
 
 
 def shown(node: str) -> str:
     """A node's string as it may be shown: without the credentials a URL can carry."""
-    return _CREDENTIALS.sub("***@", node)
+    return _CREDENTIALS.sub(r"\1***@", node)
 
 
 def without_credentials(node: str) -> str:
     """A node's string as if it carried none."""
-    return _CREDENTIALS.sub("", node)
+    return _CREDENTIALS.sub(r"\1", node)
 
 
 def forget_frames(error: BaseException) -> None:
@@ -231,7 +232,12 @@ class RowCountMismatch(QClientException):
 
 
 class OperationCancelled(QClientException):
-    """``cancel()`` was called while the operation ran."""
+    """``cancel()`` was called while the operation ran.
+
+    ``report`` is the BulkReport, so far, of many operations that were cancelled; else None.
+    """
+
+    report: Any = None
 
 
 class UnexpectedServerResponse(QClientException):

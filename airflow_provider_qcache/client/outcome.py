@@ -130,7 +130,7 @@ def judge(kind: Kind, answer: Answer) -> Judgement:
         )
     if status == 401:
         return Judgement(Action.RAISE, Outcome.UNAUTHORIZED)
-    if 300 <= status < 400:
+    if 300 <= status < 400 and answer.headers.get("Location") is not None:
         return Judgement(
             Action.RAISE,
             Outcome.REFUSED_REQUEST,

@@ -709,7 +709,10 @@ class _Run:
                 "are known",
                 attempts=self.attempts,
             )
-        gone = " The table the node had under this key is gone." if self.request.kind is Kind.STORE else ""
+        gone = ""
+        # A bare 400 is for a body larger than the cache, which is refused before anything is dropped.
+        if self.request.kind is Kind.STORE and (met.status in (415, 500) or (met.status == 400 and said)):
+            gone = " The table the node had under this key is gone."
         return UnexpectedServerResponse(
             f"{what}: {name} answered {met.status}.{detail}{gone} It said: {said!r}",
             attempts=self.attempts,

@@ -44,7 +44,7 @@ class Ring:
             raise ValueError("node_list is empty; at least one node is wanted")
         for node in listed:
             if not isinstance(node, str):
-                raise ValueError(f"node_list holds {node!r}; every node is a string")  # noqa: TRY004
+                raise ValueError(f"node_list holds a {type(node).__name__}; every node is a string")  # noqa: TRY004
         count = ceil(_POINTS_IN_ALL / len(listed))
         suffixes = [f"-{i}".encode() for i in range(count)]
         owner_of: dict[int, str] = {}

@@ -466,10 +466,27 @@ def _check_credentials(where: str, login: Any, password: Any) -> None:
                 f"{where}: the {name} holds a ':', on which a node hangs up without an answer; one without "
                 "it is wanted"
             )
+        if isinstance(value, str) and not _is_latin_1(value):
+            raise ValueError(
+                f"{where}: the {name} holds characters outside latin-1; as bytes it is sent as it is"
+            )
+
+
+def _is_latin_1(text: str) -> bool:
+    try:
+        text.encode("latin-1")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def check_auth(auth: Any) -> None:
-    """Raise ValueError, without the value, for basic auth that a node cannot parse."""
+    """Raise ValueError, without the value, for what is no auth and basic auth that a node cannot parse."""
+    if not (auth is None or callable(auth) or (isinstance(auth, tuple) and len(auth) == 2)):
+        raise ValueError(
+            f"auth is a {type(auth).__name__}: (login, password), None or what requests takes for auth is "
+            "wanted"
+        )
     if isinstance(auth, tuple) and len(auth) == 2:
         _check_credentials("auth", *auth)
     elif isinstance(auth, requests.auth.HTTPBasicAuth) and not isinstance(auth, requests.auth.HTTPProxyAuth):
@@ -486,12 +503,21 @@ class NodeTransport:
         self.node = node
         self._settings = settings
         self._now = clock.now
-        parts = urlsplit(node)
+        try:
+            parts = urlsplit(node)
+            requests.Request("GET", node.rstrip("/") + "/qcache/status").prepare()
+        except ValueError:  # requests' InvalidURL is one; what they say may hold a password
+            parts = urlsplit("")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"node {shown(node)!r} is no http or https URL, such as http://host1:9401")
         if parts.query or parts.fragment:
             raise ValueError(
                 f"node {shown(node)!r} has a query or a fragment; a URL of host, port and path is wanted"
+            )
+        if "@" in parts.path:
+            raise ValueError(
+                f"node {shown(node)!r} has an '@' in its path; a '/' in a login or password is written %2F, "
+                "and an '@' in a path %40"
             )
         if settings.auth is None:
             _check_credentials(f"node {shown(node)!r}", *requests.utils.get_auth_from_url(node))

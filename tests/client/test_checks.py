@@ -59,7 +59,8 @@ def test_a_row_is_too_wide_exactly_where_pythons_csv_reads_more_fields(text: str
     try:
         feed(check, text.encode(), sizes)
     except InvalidTable as error:
-        assert "inside a quoted field" in str(error) or any(len(row) > 2 for row in read)
+        known = "inside a quoted field" in str(error) or "CR alone" in str(error)
+        assert known or any(len(row) > 2 for row in read)
     else:
         assert all(len(row) <= 2 for row in read)
         if '"' not in text:
@@ -111,11 +112,31 @@ def test_bad_csv_is_refused_by_row_column_or_byte(
         (b"\n\na,b\n1\n", 1),
         (b'a\n""\n\n', 1),
         (b'a\n1\r2\r\n3"4\n', 3),
+        (b"a,b\r1,2\r,3\r\r4,\r", 3),
+        (b'a,b\r\n 1,2\r\n,"\r ,"\r\n \r\n,\r\n', 3),
         (b"a\n" + b'"' + b"x" * 300_000 + b'"\n', 1),
     ],
 )
 def test_what_a_node_reads_is_accepted(content: bytes, rows: int) -> None:
     assert feed(CsvCheck(), content).rows == rows
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"a\r 1\n",
+        b"\r a\n1\n",
+        b"a\n1\r\t2\n",
+        b'a\n"x"\r\r \t"y"\n',
+        b"a,b\n\r,1\n",
+        b"a,b\n1,2\r\r,3\n",
+        b"a,b\n \r,1\n",
+    ],
+)
+def test_a_row_that_a_node_misreads_after_a_lone_cr_is_refused_in_any_pieces(content: bytes) -> None:
+    for size in range(1, len(content) + 1):
+        with pytest.raises(InvalidTable, match="CR alone"):
+            feed(CsvCheck(), content, [size] * len(content))
 
 
 VALUES = st.recursive(

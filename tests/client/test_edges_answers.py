@@ -398,3 +398,24 @@ def test_an_idle_connection_that_ends_as_it_is_used_makes_no_node_fail(reset: bo
             client.post("k", TABLE)
             client._pool.fail(node.url, client._pool.ticket(node.url), "silent")
             assert client.node_status(probe=True)[node.url].alive  # which probes it
+
+
+@pytest.mark.parametrize("named", ["gzip", "GZIP", " Gzip "])
+def test_a_content_encoding_is_read_in_any_case(named: str) -> None:
+    body = gzip.compress(faults.ROWS)
+
+    def answer(peer: Peer, request: Request) -> None:
+        peer.send(faults.success_head(request, len(body), Content_Encoding=named) + body)
+
+    with Node(answer) as node, QClient([node.url], 5, 5, trust_env=False) as client:
+        result = client.get("k", {})
+        assert result is not None
+        assert result.content == faults.ROWS
+
+
+def test_what_has_not_changed_is_no_redirect() -> None:
+    with Node(faults.status_only(304)) as node, QClient([node.url], 5, 5, trust_env=False) as client:
+        with pytest.raises(UnexpectedServerResponse) as raised:
+            client.get("k", {}, query_headers={"If-None-Match": "x"})
+        assert raised.value.status == 304
+        assert "redirect" not in str(raised.value)

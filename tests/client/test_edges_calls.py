@@ -6,9 +6,11 @@ import contextlib
 import gzip
 import json
 import os
+import re
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -417,6 +419,84 @@ def test_a_delete_that_one_node_does_not_allow_tells_what_became_of_the_others()
             client.delete_many(["k"], all_nodes=True)
         assert of_many.value.report.failed["k"].result.outcomes[sound.url] == "confirmed"
     assert tables.tables == {}
+
+
+def test_many_that_are_cancelled_tell_what_was_done() -> None:
+    node, _ = sound_node()
+    with node, QClient([node.url], trust_env=False) as client:
+
+        def pairs() -> Iterator[tuple[str, bytes]]:
+            for number in range(50):
+                yield f"k{number}", TABLE
+            time.sleep(0.5)
+            client.cancel()
+
+        with pytest.raises(OperationCancelled) as raised:
+            client.post_many(pairs())
+    report = raised.value.report
+    assert set(report.succeeded) | set(report.failed) == {f"k{number}" for number in range(50)}
+    assert report.succeeded
+
+
+# What an error says.
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        "user:hunter2@host:1",
+        "http:/user:hunter2@host:1",
+        "http://user:hun/ter2@host:1",
+        "http://user:12/hunter2@host:1",
+        "http://user:hunter2@ho st:1",
+        "http://user:hunter2@host:99999999",
+        "http://user:hunter2@[::1:1",
+        "http://us?er:hunter2@host:1",
+        b"http://user:hunter2@host:1",
+    ],
+)
+def test_a_node_that_is_no_url_is_named_without_its_credentials(node: str) -> None:
+    for nodes in ([node], node):
+        with pytest.raises(ValueError, match="node") as raised:
+            QClient(nodes)
+        text = "".join(traceback.format_exception(raised.value)[-1:])
+        assert not {"hun", "ter2", "user"} & set(re.findall("hun|ter2|user", text))
+
+
+def test_no_result_shows_a_nodes_credentials() -> None:
+    node, _ = sound_node()
+    with node, QClient([node.url.replace("//", "//user:hunter2@")], trust_env=False) as client:
+        stored = client.post("k", TABLE)
+        result = client.get("k", {})
+        assert result is not None
+        assert result.node == stored.node == node.url.replace("//", "//***@")
+
+
+@pytest.mark.parametrize(("status", "length", "gone"), [
+    (400, 73, True), (400, 0, False), (415, 0, True), (500, 0, True),
+    (200, 0, False), (202, 0, False), (302, 0, False), (404, 73, False), (405, 0, False), (413, 0, False),
+])  # fmt: skip
+def test_the_old_table_is_called_gone_only_where_the_node_dropped_it(
+    status: int, length: int, gone: bool
+) -> None:
+    def answer(peer: Peer, request: Request) -> None:
+        peer.send(faults.head(status, length) + b"x" * length)
+
+    with Node(answer) as node, QClient([node.url], 5, 5, trust_env=False) as client:
+        with pytest.raises(UnexpectedServerResponse) as raised:
+            client.post("k", TABLE)
+        assert ("is gone" in str(raised.value)) is gone
+
+
+def test_one_string_is_no_list_of_keys() -> None:
+    node, tables = sound_node()
+    tables.tables.update(a=TABLE, abc=TABLE)
+    with node, QClient([node.url], trust_env=False) as client:
+        for keys in ("abc", b"abc"):
+            for all_nodes in (False, True):
+                with pytest.raises(TypeError, match=r"keys=b?'abc'"):
+                    client.delete_many(keys, all_nodes=all_nodes)  # type: ignore[arg-type]
+    assert set(tables.tables) == {"a", "abc"}
 
 
 # What is uploaded.

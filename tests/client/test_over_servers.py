@@ -235,7 +235,7 @@ def test_types_and_stand_ins_reach_the_node(client: QClient) -> None:
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(text=st.text(st.sampled_from('a1,"\n '), max_size=24))
+@given(text=st.text(st.sampled_from('a1,"\n\r '), max_size=24))
 def test_what_passes_the_check_is_stored_with_the_rows_that_were_counted(client: QClient, text: str) -> None:
     try:
         stored = client.post("checked", f"one,two\n{text}")
