@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import queue
 import threading
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -27,6 +28,41 @@ _SLICE: Final = 0.2
 _Queue: TypeAlias = "queue.SimpleQueue[tuple[Any, Any] | None]"
 
 
+class Elsewhere:
+    """What an operation still wants of other nodes: it ends when each has had its part.
+
+    ``part(node)`` is done in a thread of that node's own, for several nodes at once; ``finish`` gives the
+    result from what the parts gave, by node. A part that raises makes that the operation's error, once all
+    have ended; of several the first node's.
+    """
+
+    __slots__ = ("finish", "nodes", "part")
+
+    def __init__(
+        self,
+        nodes: Sequence[str],
+        part: Callable[[str], Any],
+        finish: Callable[[Mapping[str, Any]], Any],
+    ) -> None:
+        self.nodes = nodes
+        self.part = part
+        self.finish = finish
+
+
+class _Parts:
+    """The parts of an operation that are under way."""
+
+    __slots__ = ("ended", "errors", "key", "results", "wanted")
+
+    def __init__(self, key: Any, wanted: Elsewhere) -> None:
+        self.key = key
+        self.wanted = wanted
+        self.results: dict[str, Any] = {}
+        self.errors: dict[str, Exception] = {}
+        # Taking the next number is one step of the interpreter: one thread alone takes the last.
+        self.ended = itertools.count(1)
+
+
 class _Bulk:
     """One call: what is under way and what came of the rest.
 
@@ -42,6 +78,8 @@ class _Bulk:
         cancelled: Callable[[], bool],
         call: Call,
         on_done: Callable[[Any, Any], object] | None,
+        *,
+        elsewhere: bool,
     ) -> None:
         self._on_done = on_done
         self._telling = threading.Lock()
@@ -63,7 +101,12 @@ class _Bulk:
         """How many succeeded and failed, of those the function was told of."""
         self.stopped = False
         self.ended_by: BaseException | None = None
+        self._parts: dict[str, _Queue] = {node: queue.SimpleQueue() for node in nodes} if elsewhere else {}
+        """What other nodes' operations want of each node. It has a thread of its own, as a store may keep the
+        node's other one for a store timeout."""
+        self._ended = itertools.count(1)
         works = [functools.partial(self._serve, waiting) for waiting in self._queues.values()]
+        works += [functools.partial(self._serve_parts, waiting) for waiting in self._parts.values()]
         self._threads = Threads(works, "qcache-bulk", call)
 
     def start(self) -> None:
@@ -142,17 +185,66 @@ class _Bulk:
                 continue
             try:
                 result = self._work(key, content, self._turns)
-            except Exception as error:  # noqa: BLE001  # it is in the report
-                # Where many fail, their tables are not to stay in memory with the errors.
-                forget_frames(error)
-                self._note(key, error=error)
-            except BaseException as error:  # noqa: BLE001  # the caller's: the thread goes on, for its queue
-                self.ended_by, self.stopped = error, True
-                self._note(key, error=OperationCancelled(f"{key!r}: ended by {error!r}"))
-                self._call.cancel()
+            except BaseException as error:  # noqa: BLE001
+                self._note(key, error=self._met(key, error))
             else:
-                self._note(key, result)
+                if isinstance(result, Elsewhere):
+                    self._share_out(_Parts(key, result))
+                else:
+                    self._note(key, result)
             del item, content
+        if next(self._ended) == len(self._queues):
+            self._release_parts()
+
+    def _met(self, key: Any, error: BaseException) -> Exception:
+        """The error of an operation that raised this."""
+        if isinstance(error, Exception):
+            # Where many fail, their tables are not to stay in memory with the errors.
+            forget_frames(error)
+            return error
+        # The caller's: the thread goes on, for its queue.
+        self.ended_by, self.stopped = error, True
+        self._call.cancel()
+        return OperationCancelled(f"{key!r}: ended by {error!r}")
+
+    def _share_out(self, parts: _Parts) -> None:
+        """Queue the parts of an operation; those for whom there is no room are done here and now."""
+        here = []
+        for node in parts.wanted.nodes:
+            if (waiting := self._parts[node]).qsize() < _WAITING_PER_NODE:
+                waiting.put((parts, node))
+            else:
+                here.append(node)
+        for node in here:
+            self._do_part(parts, node)
+        if not parts.wanted.nodes:
+            self._finish(parts)
+
+    def _serve_parts(self, waiting: _Queue) -> None:
+        while (item := waiting.get()) is not None:
+            self._do_part(*item)
+            del item
+
+    def _do_part(self, parts: _Parts, node: str) -> None:
+        try:
+            parts.results[node] = parts.wanted.part(node)
+        except BaseException as error:  # noqa: BLE001
+            parts.errors[node] = self._met(parts.key, error)
+        if next(parts.ended) == len(parts.wanted.nodes):
+            self._finish(parts)
+
+    def _finish(self, parts: _Parts) -> None:
+        wanted = parts.wanted
+        for node in wanted.nodes:
+            if node in parts.errors:
+                self._note(parts.key, error=parts.errors[node])
+                return
+        try:
+            result = wanted.finish(parts.results)
+        except BaseException as error:  # noqa: BLE001
+            self._note(parts.key, error=self._met(parts.key, error))
+        else:
+            self._note(parts.key, result)
 
     def end(self) -> None:
         """Let every thread end after what is queued for it, and wait for that; raises what ended one."""
@@ -165,10 +257,15 @@ class _Bulk:
         """Begin nothing more, end what is in flight, and wait no longer than that takes."""
         self.stopped = True
         self._release()
+        self._release_parts()
         self._threads.leave()
 
     def _release(self) -> None:
         for waiting in self._queues.values():
+            waiting.put(None)
+
+    def _release_parts(self) -> None:
+        for waiting in self._parts.values():
             waiting.put(None)
 
 
@@ -182,8 +279,13 @@ def run_bulk(
     cancelled: Callable[[], bool],
     call: Call | None = None,
     on_done: Callable[[Any, Any], object] | None = None,
+    elsewhere: bool = False,
 ) -> BulkReport:
     """Do ``work(key, content, turns)`` for every pair, each in the thread of its key's node.
+
+    With ``elsewhere`` it may give an Elsewhere. The thread goes on with its next operation then, while the
+    parts are done, eight waiting for each node at most: beyond that it does a part itself. An operation on
+    the same key begins when all have ended.
 
     With ``on_done`` nothing is kept: it is told each key with its result, or the Exception, by the threads,
     one at a time. What it raises ends the call, when what is in flight has ended and was told.
@@ -193,7 +295,7 @@ def run_bulk(
     Exception, an interrupt say, is raised at once: what is in flight is ended by ``call``.
     """
     started = clock.now()
-    bulk = _Bulk(work, nodes, cancelled, call or Call(), on_done)
+    bulk = _Bulk(work, nodes, cancelled, call or Call(), on_done, elsewhere=elsewhere)
     try:
         bulk.start()
         try:

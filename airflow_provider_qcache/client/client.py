@@ -8,12 +8,12 @@ import os
 import random
 import weakref
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 from urllib.parse import quote_plus
 
 from airflow_provider_qcache.client import encoding
 from airflow_provider_qcache.client.arguments import check_count, check_seconds
-from airflow_provider_qcache.client.bulk import GatheredDeletes, run_bulk
+from airflow_provider_qcache.client.bulk import Elsewhere, GatheredDeletes, run_bulk
 from airflow_provider_qcache.client.checks import MAX_HEAD_BYTES, check_header, check_key
 from airflow_provider_qcache.client.clock import SystemClock
 from airflow_provider_qcache.client.errors import (
@@ -431,7 +431,12 @@ class QClient:
         whole = self._span(call)
         pairs = tables.items() if isinstance(tables, Mapping) else tables
 
-        def store(key: str, content: Any, turns: Mapping[str, threading.Lock]) -> StoreResult | KeptTable:
+        # Rows are counted last, so that another node's thread would have to wait for that.
+        elsewhere = evict_stale and not check_row_count and len(self._ring.nodes) > 1
+
+        def store(
+            key: str, content: Any, turns: Mapping[str, threading.Lock]
+        ) -> StoreResult | KeptTable | Elsewhere:
             span = Span(self._begin(key).deadline, whole.cancellations, call)
             if key in keep and (node := self._holder(key, span)) is not None:
                 return KeptTable(key=key, node=shown(node))
@@ -439,6 +444,8 @@ class QClient:
                 content = prepare(key, content)
             upload = upload_for(content, content_type, post_headers, compression)
             with upload:
+                if elsewhere:
+                    return self._post_and_evict_elsewhere(key, upload, span=span, copies=copies, turns=turns)
                 return self._post(
                     key,
                     upload,
@@ -449,7 +456,15 @@ class QClient:
                     turns=turns,
                 )
 
-        return self._bulk(pairs, store, whole, call, raise_on_failure=raise_on_failure, on_done=on_done)
+        return self._bulk(
+            pairs,
+            store,
+            whole,
+            call,
+            raise_on_failure=raise_on_failure,
+            on_done=on_done,
+            elsewhere=elsewhere,
+        )
 
     def delete_many(
         self,
@@ -777,13 +792,40 @@ class QClient:
         check_row_count: bool = False,
         turns: Mapping[str, threading.Lock] | None = None,
     ) -> StoreResult:
+        if check_row_count and not upload.countable:
+            raise ValueError("check_row_count: lz4 is not installed here, so that the rows cannot be counted")
+        stored = self._store(key, upload, span=span, copies=copies, turns=turns)
+        told = {node: self._evict(key, node, span) for node in self._others(stored)} if evict_stale else {}
+        if check_row_count:
+            assert upload.rows is not None  # noqa: S101  # it is countable
+            self._check_rows(key, stored.done.node, upload.rows, span)
+        return self._store_result(stored, told)
+
+    def _post_and_evict_elsewhere(
+        self, key: str, upload: Upload, *, span: Span, copies: int, turns: Mapping[str, threading.Lock]
+    ) -> Elsewhere:
+        """As ``_post`` with ``evict_stale``, the other nodes being told by threads of their own."""
+        stored = self._store(key, upload, span=span, copies=copies, turns=turns)
+        return Elsewhere(
+            self._others(stored),
+            lambda node: self._evict(key, node, span),
+            lambda told: self._store_result(stored, told),
+        )
+
+    def _store(
+        self,
+        key: str,
+        upload: Upload,
+        *,
+        span: Span,
+        copies: int,
+        turns: Mapping[str, threading.Lock] | None,
+    ) -> _Stored:
         started = self._clock.now()
         order = self._order(key)
         check_count("copies", copies)
         if copies > 1 and not upload.repeatable:
             raise ValueError(f"copies={copies}: the content can be read once only")
-        if check_row_count and not upload.countable:
-            raise ValueError("check_row_count: lz4 is not installed here, so that the rows cannot be counted")
         upload.check_before_sending()
         target = f"/dataset/{key}"
         if len(upload.headers) > MAX_HEAD_BYTES - 8192:
@@ -814,30 +856,34 @@ class QClient:
             Kind.STORE, key, f"store table {key!r}", order, payload, repeatable=upload.repeatable
         )
         done = self._engine.run(request, span)
-        evicted: tuple[str, ...] = ()
-        may_hold_old: tuple[str, ...] = ()
-        if evict_stale and len(self._ring.nodes) > 1:
-            others = [node for node in order if node != done.node and node not in stored]
-            evicted, may_hold_old = self._evict(key, others, span)
-        if check_row_count:
-            assert upload.rows is not None  # noqa: S101  # it is countable
-            self._check_rows(key, done.node, upload.rows, span)
-        home = order[0]
+        return _Stored(key, order, done, upload.bytes, upload.rows, tuple(stored), failed, started)
+
+    def _others(self, stored: _Stored) -> list[str]:
+        """The nodes that are to have no table under the key now."""
+        if len(self._ring.nodes) == 1:
+            return []
+        return [node for node in stored.order if node != stored.done.node and node not in stored.copies]
+
+    def _store_result(self, stored: _Stored, told: Mapping[str, bool]) -> StoreResult:
+        """What became of a store; ``told`` says of other nodes whether they could be."""
+        done = stored.done
+        home = stored.order[0]
         assert done.answer is not None  # noqa: S101  # a store has no miss
+        others = self._others(stored) if told else ()
         return StoreResult(
-            key=key,
+            key=stored.key,
             node=shown(done.node),
             home_node=shown(home),
             failed_over=done.node != home,
-            bytes=upload.bytes,
-            rows=upload.rows,
-            seconds=self._clock.now() - started,
+            bytes=stored.bytes,
+            rows=stored.rows,
+            seconds=self._clock.now() - stored.started,
             attempts=done.attempts,
             statistics=_statistics(done.answer, "insert_"),
-            copies=tuple(shown(node) for node in stored if node != done.node),
-            failed_copies=failed,
-            evicted=evicted,
-            may_hold_old=may_hold_old,
+            copies=tuple(shown(node) for node in stored.copies if node != done.node),
+            failed_copies=stored.failed,
+            evicted=tuple(shown(node) for node in others if told[node]),
+            may_hold_old=tuple(shown(node) for node in others if not told[node]),
         )
 
     def _check_rows(self, key: str, node: str, sent: int, span: Span) -> None:
@@ -873,21 +919,15 @@ class QClient:
         """Whether a node would cost a timeout for what is not needed, as each of many stores would ask it."""
         return node in self._pool.failing and not self._pool.is_gone(node)
 
-    def _evict(self, key: str, nodes: Sequence[str], span: Span) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Have the nodes delete a key: those sure not to hold it, and those that could not be told."""
-        evicted = []
-        told_nothing = []
-        for node in nodes:
-            if self._is_silent(node):
-                told_nothing.append(shown(node))
-                continue
-            outcome, error = self._delete_on(key, node, span)
-            if outcome is DeleteOutcome.UNREACHABLE:
-                _log.warning("evict stale copies of table %r: %s", key, error)
-                told_nothing.append(shown(node))
-            else:
-                evicted.append(shown(node))
-        return tuple(evicted), tuple(told_nothing)
+    def _evict(self, key: str, node: str, span: Span) -> bool:
+        """Have a node delete a key: whether it is sure not to hold it."""
+        if self._is_silent(node):
+            return False
+        outcome, error = self._delete_on(key, node, span)
+        if outcome is DeleteOutcome.UNREACHABLE:
+            _log.warning("evict stale copies of table %r: %s", key, error)
+            return False
+        return True
 
     # Deletes.
 
@@ -968,6 +1008,7 @@ class QClient:
         raise_on_failure: bool,
         on_done: Callable[[Any, Any], object] | None = None,
         node_for_key: Callable[[Any], str] | None = None,
+        elsewhere: bool = False,
     ) -> BulkReport:
         report = run_bulk(
             pairs,
@@ -978,6 +1019,7 @@ class QClient:
             clock=self._clock,
             cancelled=lambda: self._engine.cancellations != span.cancellations,
             call=call,
+            elsewhere=elsewhere,
         )
         if raise_on_failure:
             report.raise_for_failures()
@@ -1250,6 +1292,19 @@ class _Payload:
         self.body = body
         self.upload = upload
         self.turns = turns
+
+
+class _Stored(NamedTuple):
+    """A store that was acknowledged; nothing of what was sent."""
+
+    key: str
+    order: Sequence[str]
+    done: Done
+    bytes: int
+    rows: int | None
+    copies: tuple[str, ...]
+    failed: dict[str, str]
+    started: float
 
 
 class _Successors(Sequence[str]):

@@ -255,7 +255,8 @@ def upload_of(
     """The Upload for any form of content. One that is an Upload already has all that the others tell."""
     if isinstance(content, Upload):
         return content
-    if isinstance(content, MakesUpload):
+    # Looking for a Protocol takes longer than all else here.
+    if not isinstance(content, bytes | str) and isinstance(content, MakesUpload):
         return content.upload()
     return Upload(body_of(content), content_type, headers, compression)
 

@@ -737,6 +737,39 @@ def test_libraries_are_loaded_by_what_needs_them() -> None:
     assert python(f"{start}{before}{arrow}\n{since}").split() == ["pyarrow"]
 
 
+def test_a_table_is_taken_while_another_thread_loads_pandas() -> None:
+    code = """
+import io, sys, threading
+import pyarrow.csv
+from airflow_provider_qcache.client.tables import TableBody, source_of
+
+begun, go_on = threading.Event(), threading.Event()
+
+class Waits:
+    def find_spec(self, name, path=None, target=None):
+        if name.startswith("pandas."):
+            begun.set()
+            go_on.wait()
+
+table = pyarrow.csv.read_csv(io.BytesIO(b"a\\n1\\n"))
+source_of(table, None)
+sys.meta_path.insert(0, Waits())
+loads = threading.Thread(target=__import__, args=("pandas",))
+loads.start()
+assert begun.wait(30)
+try:
+    assert not hasattr(sys.modules["pandas"], "DataFrame")
+    taken = source_of(table, None)
+finally:
+    go_on.set()
+    loads.join()
+import pandas
+for source in taken, source_of(pandas.DataFrame({"a": [2]}), None):
+    print(b"".join(TableBody(source, "text/csv").pieces()))
+"""
+    assert python(code).splitlines() == [repr(b'a\n"1"\n'), repr(b'a\n"2"\n')]
+
+
 def test_without_pyarrow_the_error_names_the_extra() -> None:
     code = """
 import sys
