@@ -1,8 +1,8 @@
 """Asking again: which node, after what wait, how often, and when to stop.
 
-An operation whose first request fails goes on under a ``tenacity.Retrying`` of its own, so that no two share
-a count. Nodes are reached through ``Wire`` and time through ``Clock``; nothing here does I/O, and the
-property tests run it against simulated ones.
+Each operation runs under a ``tenacity.Retrying`` of its own, so that no two share a count. Nodes are reached
+through ``Wire`` and time through ``Clock``; nothing here does I/O, and the property tests run it against
+simulated ones.
 """
 
 from __future__ import annotations
@@ -196,10 +196,6 @@ class Engine:
     def run(self, request: Request, span: Span) -> Done:
         """Run one operation within its span; raises QClientException."""
         run = _Run(self, request, span)
-        try:
-            return run.once()  # most need nothing more, and a Retrying costs a fifth of a request
-        except _Again as error:
-            run.first = error
         retrying = tenacity.Retrying(
             retry=_WANTS_RETRY,
             stop=run.must_stop,
@@ -208,7 +204,7 @@ class Engine:
             before_sleep=run.log,
             retry_error_callback=run.give_up,
         )
-        done: Done = retrying(run.once)  # which fails as it did
+        done: Done = retrying(run.once)
         return done
 
 
@@ -234,16 +230,11 @@ class _Run:
         self.seen_gone: set[str] = set()
         """Those that refused this operation a connection."""
         self._wait = 0.0
-        self.first: _Again | None = None
-        """How the first request failed, until tenacity has been told."""
 
     # What tenacity asks.
 
     def once(self) -> Done:
         """One request that counts, if it fails."""
-        if self.first is not None:
-            error, self.first = self.first, None
-            raise error
         while True:
             done = self._ask()
             if done is not None:
