@@ -3,6 +3,11 @@
 Each of the threads owns its keys, so that what was acknowledged last under a key is known, and numbers the
 tables it stores. Two threads at a time share a client, which knows of nodes only what it met itself; half of
 the reads are of any thread's key, by any client. Afterwards every node is asked what it holds.
+
+Every second client is hasty: its deadline and its timeouts are shorter than most stops, and it is cancelled
+now and then, so that it gives up stores and deletes that a node may do later. A key is written by one client,
+which may not so undo what it acknowledged: a table that was given up may be there until the next store or
+delete is acknowledged.
 """
 
 from __future__ import annotations
@@ -21,8 +26,11 @@ from dataclasses import dataclass, field, replace
 import qclient
 
 from airflow_provider_qcache.client import (
+    DeadlineExceeded,
     DeleteOutcome,
     HomeNodeUnavailable,
+    NoCacheAvailable,
+    OperationCancelled,
     QClient,
     QClientException,
     RequestRetry,
@@ -33,6 +41,12 @@ from tests.servers import Server
 KEYS_PER_THREAD = 12
 THREADS_PER_CLIENT = 2
 DEADLINE = 20.0
+HASTY = {"connect_timeout": 0.3, "read_timeout": 0.3, "deadline": 0.8, "store_timeout": 0.4}
+CANCELLED_IN = 12
+"""One of so many operations of a hasty client has a cancel() at some moment."""
+LARGE_IN, LARGE_ROWS = 8, 16_000
+"""One of so many versions of a table has so many rows, of more than 100 kB."""
+GIVEN_UP = ("StoreUncertain", "DeadlineExceeded", "OperationCancelled")
 OPERATIONS_PER_EVENT = 150
 
 
@@ -95,8 +109,8 @@ class Soak:
         with Lateness() as late, contextlib.ExitStack() as stack:
             self._late = late
             clients = [
-                stack.enter_context(self.client())
-                for _ in range((self.threads + THREADS_PER_CLIENT - 1) // THREADS_PER_CLIENT)
+                stack.enter_context(self.client(**(HASTY if number % 2 else {})))
+                for number in range((self.threads + THREADS_PER_CLIENT - 1) // THREADS_PER_CLIENT)
             ]
             self.keys = [
                 [f"soak-{number}-{i}" for i in range(KEYS_PER_THREAD)] for number in range(self.threads)
@@ -131,7 +145,9 @@ class Soak:
     def _work(self, clients: list[QClient], number: int) -> None:
         rng = random.Random(self.seed * 100 + number)
         own = clients[number // THREADS_PER_CLIENT]
+        hasty = bool(number // THREADS_PER_CLIENT % 2)
         first = list(self.keys[number])  # every key has its table before the first misfortune
+        again: str | None = None
         while self._take():
             operation = rng.choices(("get", "read", "post", "query", "delete"), (25, 25, 35, 10, 5))[0]
             client, keys = own, self.keys[number]
@@ -140,20 +156,36 @@ class Soak:
             key = rng.choice(keys)
             if first:
                 operation, client, key = "post", own, first.pop()
+            elif again is not None:
+                # What was given up is followed at once by what may not be undone.
+                operation, client, key = rng.choice(("post", "post", "delete")), own, again
+            again = None
+            if hasty and not first and rng.randrange(CANCELLED_IN) == 0:
+                cancel = threading.Timer(rng.uniform(0, 0.2), own.cancel)
+                cancel.daemon = True
+                cancel.start()
+            deadline = client._deadline or DEADLINE
             started, late = time.monotonic(), self._late.seconds
             try:
                 getattr(self, f"_{operation}")(client, key)
                 outcome = "done"
             except QClientException as error:
                 outcome = type(error).__name__
+                if operation in ("post", "delete") and outcome in GIVEN_UP:
+                    again = key
                 # It says what was asked, and what it met: a miss that is none meets nothing itself.
-                if key not in str(error) or not (error.attempts or isinstance(error, HomeNodeUnavailable)):
+                says = error.attempts or isinstance(error, HomeNodeUnavailable | OperationCancelled)
+                # Where time is short, it may be over in the wait for nodes that others found failing.
+                says = says or (
+                    client._deadline != DEADLINE and isinstance(error, NoCacheAvailable | DeadlineExceeded)
+                )
+                if key not in str(error) or not says:
                     self.problems.append(f"{operation} {key}: an error that says little: {error!r}")
             except Exception as error:  # noqa: BLE001
                 outcome = type(error).__name__
                 self.problems.append(f"{operation} {key}: {error!r}, which is no error of the client")
             seconds = time.monotonic() - started
-            if seconds > DEADLINE + 0.5 + self._late.seconds - late:
+            if seconds > deadline + 0.5 + self._late.seconds - late:
                 self.problems.append(f"{operation} {key}: took {seconds:.2f} s, over its deadline")
             with self._lock:
                 self.counts[f"{operation}: {outcome}"] += 1
@@ -161,7 +193,7 @@ class Soak:
     def _get(self, client: QClient, key: str) -> None:
         lives = dict(self.lives)
         last = self.last[key]
-        result = client.get(key, {})
+        result = client.get(key, {"limit": 1})
         if result is not None:
             self._check_version(key, last, version_of(result.content), result.node, "was read")
             return
@@ -183,12 +215,18 @@ class Soak:
     def _begin_store(self, key: str) -> tuple[int, str]:
         # While it is under way nothing is sure but what was: another thread may read either version.
         last = self.last[key] = replace(self.last[key], latest=self.last[key].latest + 1, at_home=False)
-        return last.latest, "version,i\n" + "".join(f"{last.latest},{i}\n" for i in range(40))
+        rows = LARGE_ROWS if last.latest % LARGE_IN == 0 else 40
+        return last.latest, "version,i\n" + "".join(f"{last.latest},{i}\n" for i in range(rows))
 
     def _post(self, client: QClient, key: str) -> None:
         version, table = self._begin_store(key)
         lives = dict(self.lives)
-        result = client.post(key, table, evict_stale=True)
+        try:
+            result = client.post(key, table, evict_stale=True)
+        except QClientException:
+            # It may have been stored elsewhere, and the one that was there be evicted.
+            self.last[key] = replace(self.last[key], node=None)
+            raise
         self.last[key] = Last(
             version=version,
             node=result.node,
@@ -202,7 +240,7 @@ class Soak:
 
     def _query(self, client: QClient, key: str) -> None:
         last = self.last[key]
-        result = client.query(key, {}, lambda: self._begin_store(key)[1])
+        result = client.query(key, {"limit": 1}, lambda: self._begin_store(key)[1])
         self._check_version(key, last, version_of(result.content), result.node, "was read")
 
     def _delete(self, client: QClient, key: str) -> None:
@@ -246,12 +284,21 @@ class Soak:
                 server.process.send_signal(signal.SIGCONT)
                 self.events["SIGCONT"] += 1
 
+    @property
+    def given_up(self) -> int:
+        """Stores and deletes that were given up."""
+        return sum(
+            count
+            for name, count in self.counts.items()
+            if name.partition(":")[0] in ("post", "delete") and name.endswith(GIVEN_UP)
+        )
+
     def held(self, key: str) -> dict[str, int]:
         """The version each node holds."""
         found = {}
         for node in self.nodes:
             with QClient([node], 5, 30, trust_env=False) as single:
-                result = single.get(key, {})
+                result = single.get(key, {"limit": 1})
             if result is not None:
                 found[node] = version_of(result.content)
         return found

@@ -27,6 +27,7 @@ def test_what_was_acknowledged_is_there_while_nodes_are_killed_stopped_and_resta
         for server in servers:
             server.stop()
     assert soak.problems == []
+    assert soak.given_up
     assert soak.repaired == len(soak.last)
     assert soak.counts.total() == soak.operations
     assert soak.events["SIGKILL"] == soak.events["restart"]
