@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import json
-import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +29,8 @@ _TEMPLATE: Final = re.compile(r"\{\{|\{%|\{#")
 _HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
 _NO_HEADER_TEXT: Final = re.compile(r"[\r\n\0]|[^\0-\xff]")
 _SHOWN: Final = 200
+_MOST_SECONDS: Final = 1e9
+"""As the client has it."""
 
 
 def shown(value: Any) -> str:
@@ -274,7 +275,7 @@ def stand_in_columns(name: str, value: Any) -> dict[str, str]:
 def _seconds(name: str, value: Any) -> Any:
     found = _held(name, value, "a number of seconds, 0 or more,")
     number = isinstance(found, int | float) and not isinstance(found, bool)
-    if not number or not 0 <= found < math.inf:
+    if not number or not 0 <= found <= _MOST_SECONDS:
         raise refused(name, value, "a number of seconds, 0 or more,")
     return found
 
