@@ -81,6 +81,8 @@ class Soak:
     lives: dict[str, int] = field(default_factory=dict)
     events: Counter[str] = field(default_factory=Counter)
     repaired: int = 0
+    some_hasty: bool = True
+    """Whether every second client gives up early, and is cancelled."""
 
     def __post_init__(self) -> None:
         self.nodes = [f"http://127.0.0.1:{server.port}" for server in self.servers]
@@ -109,7 +111,7 @@ class Soak:
         with Lateness() as late, contextlib.ExitStack() as stack:
             self._late = late
             clients = [
-                stack.enter_context(self.client(**(HASTY if number % 2 else {})))
+                stack.enter_context(self.client(**(HASTY if self._is_hasty(number) else {})))
                 for number in range((self.threads + THREADS_PER_CLIENT - 1) // THREADS_PER_CLIENT)
             ]
             self.keys = [
@@ -132,6 +134,9 @@ class Soak:
         self._repair()
         self.seconds = time.monotonic() - started
 
+    def _is_hasty(self, client: int) -> bool:
+        return self.some_hasty and bool(client % 2)
+
     def _take(self) -> bool:
         # A node takes its time to start: what is to happen to nodes is not to be outrun.
         misfortunes = self.events["SIGKILL"] + self.events["SIGSTOP"]
@@ -145,7 +150,7 @@ class Soak:
     def _work(self, clients: list[QClient], number: int) -> None:
         rng = random.Random(self.seed * 100 + number)
         own = clients[number // THREADS_PER_CLIENT]
-        hasty = bool(number // THREADS_PER_CLIENT % 2)
+        hasty = self._is_hasty(number // THREADS_PER_CLIENT)
         first = list(self.keys[number])  # every key has its table before the first misfortune
         again: str | None = None
         while self._take():

@@ -277,7 +277,7 @@ def test_while_nodes_are_killed_stopped_and_restarted_many_leave_nothing_older()
     try:
         for server in servers:
             server.start()
-        soak = SoakOfMany(servers, operations=320, seed=7)
+        soak = SoakOfMany(servers, operations=320, seed=7, some_hasty=False)
         soak.run()
     finally:
         for server in servers:
