@@ -118,6 +118,10 @@ class _Run:
         self._places: dict[str, str] = {}
         """Each stored key's node, in the order in which they were stored."""
         self._copies: list[tuple[str, str]] = []
+        self._asked_before: dict[str, tuple[str, ...]] = {}
+        """Of a key whose table went to a stand-in, the nodes that readers ask before that."""
+        self._unseen: dict[str, str] = {}
+        """Keys whose stand-in has the table while a node before it is back, and what that one has."""
         self._sizes: dict[str, list[int]] = {}
         """By node: how many tables this try stored there, and their bytes."""
         self._stored = self._bytes = self._rows = self._attempts = 0
@@ -154,7 +158,7 @@ class _Run:
                 self._marks.save()
             self._asking = True
             absent = {} if stopped else self._absent()
-            if absent:
+            if absent or self._unseen:
                 self._marks.save()
         return self._end(absent, stopped)
 
@@ -207,6 +211,7 @@ class _Run:
             self._note_stored(key, outcome)
         else:
             self._kept[key] = self._places[key] = sys.intern(outcome.node)
+            self._failed_over += self._note_stand_in(key, outcome.node)
 
     def _note_stored(self, key: str, stored: StoreResult) -> None:
         self._without_node = 0
@@ -215,7 +220,7 @@ class _Run:
         self._rows += stored.rows or 0
         self._uncounted += stored.rows is None
         self._attempts += len(stored.attempts)
-        self._failed_over += stored.failed_over
+        self._failed_over += self._note_stand_in(key, stored.node)
         self._failed_copies += len(stored.failed_copies)
         node = self._places[key] = sys.intern(stored.node)
         self._copies += [(key, sys.intern(copy)) for copy in stored.copies]
@@ -224,7 +229,17 @@ class _Run:
         size[1] += stored.bytes
         for other in stored.may_hold_old:
             self._may_hold_old[other] = self._may_hold_old.get(other, 0) + 1
-        self._marks.set(key, done=True)
+        # An older table on a node that readers may ask would be taken for this one at the next try.
+        sure = not stored.may_hold_old and (self._options.evict_stale or not stored.failed_over)
+        self._marks.set(key, done=sure)
+
+    def _note_stand_in(self, key: str, node: str) -> bool:
+        """Whether a key's table is on another node than its home."""
+        order = tuple(map(sys.intern, self._hook.successors(key)))
+        before = order[: order.index(node)] if node in order else ()
+        if before:
+            self._asked_before[key] = before
+        return bool(before)
 
     def _note_failure(self, key: str, error: Exception) -> None:
         name = type(error).__name__
@@ -275,11 +290,21 @@ class _Run:
     # Whether they are there.
 
     def _absent(self) -> dict[tuple[str, str], Absence]:
-        places = [*self._places.items(), *self._copies]
+        before = [(key, node) for key, nodes in self._asked_before.items() for node in nodes]
+        places = [*self._places.items(), *self._copies, *before]
         absent = self._hook.find_absent(places)
+        copies = set(self._copies)
+        for key, node in before:
+            why = absent.pop((key, node), None)
+            if why is None and (key, node) not in copies:
+                self._unseen.setdefault(key, f"{node} is back with another table")
+            elif str(why) == "missing":
+                self._unseen.setdefault(key, f"{node} is back without it")
         for key, node in absent:
             if self._places[key] == node:
                 self._marks.set(key, done=False)
+        for key in self._unseen:
+            self._marks.set(key, done=False)
         return absent
 
     # The end.
@@ -287,13 +312,14 @@ class _Run:
     def _end(self, absent: Mapping[tuple[str, str], Absence], stopped: Exception | None) -> dict[str, Any]:
         tables_absent = {key: why for (key, node), why in absent.items() if self._places[key] == node}
         evicted = [key for key, why in tables_absent.items() if str(why) == "missing"]
-        lost = [key for key, why in tables_absent.items() if str(why) != "missing"]
+        lost = {key: str(why) for key, why in tables_absent.items() if str(why) != "missing"}
+        unseen = {key: why for key, why in self._unseen.items() if key not in tables_absent}
         summary: dict[str, Any] = {
             "stored": self._stored,
             "were_there": len(self._kept),
             "failed": self._failed,
             "evicted": len(evicted),
-            "lost": len(lost),
+            "lost": len(lost) + len(unseen),
             "bytes": self._bytes,
             "rows": None if self._uncounted else self._rows,
             "seconds": round(time.monotonic() - self._started, 3),
@@ -311,12 +337,12 @@ class _Run:
             }
         if evicted:
             summary["evicted_keys"] = evicted[:MOST_IN_XCOM]
-        if lost:
-            summary["lost_keys"] = {key: str(tables_absent[key]) for key in lost[:MOST_IN_XCOM]}
+        if lost or unseen:
+            summary["lost_keys"] = dict([*lost.items(), *unseen.items()][:MOST_IN_XCOM])
         self._tell_failures()
         advice = self._advice(evicted)
         try:
-            self._raise_for(summary, stopped, evicted, lost, advice)
+            self._raise_for(summary, stopped, evicted, lost, unseen, advice)
         except Exception:
             self._push(summary)
             raise
@@ -335,7 +361,8 @@ class _Run:
         summary: Mapping[str, Any],
         stopped: Exception | None,
         evicted: Sequence[str],
-        lost: Sequence[str],
+        lost: Mapping[str, str],
+        unseen: Mapping[str, str],
         advice: str,
     ) -> None:
         said = self._said(summary["seconds"], summary["evicted"])
@@ -351,11 +378,17 @@ class _Run:
             if hopeless or self._for_good > self._options.max_failed_keys:
                 raise AirflowFailException(said) from error
             raise TablesFailed(said, result=summary) from error
-        if lost or (evicted and not self._options.allow_evicted):
+        if lost or unseen or (evicted and not self._options.allow_evicted):
             if lost:
                 gone = ", ".join(sorted({self._places[key] for key in lost}))
                 said += (
                     f"; {counted(len(lost), 'table')} cannot be asked for any more: {gone} went down since"
+                )
+            if unseen:
+                whose = "; ".join(sorted(set(unseen.values())))
+                said += (
+                    f"; readers do not see {counted(len(unseen), 'table')}, which went to another node while "
+                    f"theirs was down: {whose}"
                 )
             raise TablesEvicted(said + (f". {advice}" if advice else ""), result=summary)
         if self._failed_over and self._options.require_home:

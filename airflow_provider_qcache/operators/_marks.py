@@ -196,8 +196,10 @@ class Marks:
     def _save(self) -> None:
         if self._store is None:
             return
+        if self._known is not None:
+            return  # whether it is of these keys is not known yet: the record of before is true still
         with self._counting:
-            count, digest = self._whole or self._known or (len(self._keys), self._keys.hash)
+            count, digest = self._whole or (len(self._keys), self._keys.hash)
         if not len(self._keys):
             return
         done = self._bits.encoded()

@@ -240,6 +240,54 @@ def test_tables_of_a_node_that_is_down_go_to_the_next(nodes):
         store({key: rows(key) for key in keys}, require_home=True)
 
 
+def test_a_home_that_is_down_still_is_no_home_at_the_next_try_either(nodes):
+    nodes.kill(0)
+    keys, record = [f"many_{n}" for n in range(12)], StateStore()
+    for _ in range(2):
+        with pytest.raises(StoredOnFailover, match="require_home"):
+            store({key: rows(key) for key in keys}, context(record), require_home=True)
+
+
+def test_tables_that_went_to_the_next_node_are_not_seen_once_their_own_is_back(nodes):
+    keys, record = [f"many_{n}" for n in range(12)], StateStore()
+    nodes.kill(0)
+
+    def tables():
+        yield from ((key, rows(key)) for key in keys)
+        ends = time.monotonic() + 60
+        while time.monotonic() < ends and None in found(nodes, keys):
+            time.sleep(0.1)
+        nodes.all_up()
+        yield "many_last", rows("many_last")
+
+    with pytest.raises(TablesEvicted, match="readers do not see") as caught:
+        store(tables, context(record))
+    with QClient(nodes.urls, 5, 30, trust_env=False) as client:
+        mine = {key for key in keys if client.node_for_key(key) == nodes.urls[0]}
+    assert set(caught.value.result["lost_keys"]) >= mine != set()
+    assert store({key: rows(key) for key in keys}, context(record))["stored"] == 12
+    assert found(nodes, keys) == keys
+
+
+def test_a_node_that_was_silent_shows_no_older_table_after_the_next_try(nodes, monkeypatch):
+    connect(monkeypatch, nodes.urls, read_timeout=1, deadline=10)
+    keys, record = [f"many_{n}" for n in range(12)], StateStore()
+    store(dict.fromkeys(keys, "key\nold\n"))
+    with QClient(nodes.urls, 5, 30, trust_env=False) as client:
+        away = next(key for key in keys if client.node_for_key(key) != nodes.urls[0])
+
+    def tables(broken):
+        made = {key: 'key\n"open\n' if broken and key == away else rows(key) for key in keys}
+        return lambda: iter(made.items())
+
+    nodes.pause(0)
+    with pytest.raises((TablesFailed, TablesEvicted)):
+        store(tables(broken=True), context(record))
+    nodes.all_up()
+    store(tables(broken=False), context(record))
+    assert found(nodes, keys) == keys
+
+
 def test_where_no_node_answers_nothing_more_is_begun(nodes, monkeypatch):
     connect(monkeypatch, nodes.urls, deadline=1)
     for i in range(3):
