@@ -158,7 +158,7 @@ def report(environment: dict[str, str], node: str, runs: int) -> str:
         memory_goal = f"<= {MEMORY_GOAL:.2f}" if name in GOALS else ""
         lines.append(
             f"| {name} | {one['seconds']:.2f} | {base['seconds'] / one['seconds']:.2f} | {goal} "
-            f"| {one['peak'] / 1e6:.0f} | {one['peak'] / base['peak']:.2f} | {memory_goal} |"
+            f"| {one['peak'] / 1e6:.0f} | {one['peak'] / max(base['peak'], 1):.2f} | {memory_goal} |"
         )
     return "\n".join(lines)
 
