@@ -75,7 +75,7 @@ class Keys:
         return len(self._values)
 
     def key(self, values: Sequence[str | None], row: int) -> str:
-        """The key of a partition that is new; ``row`` is its first, from 1.
+        """The key of a partition, the same each time; ``row``, from 1, is said in errors.
 
         Raises:
             InvalidTable: a value is null.

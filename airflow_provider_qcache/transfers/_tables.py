@@ -80,10 +80,17 @@ class QueryTables:
         return self._new(self._key)
 
     def partition(self, values: Sequence[str | None], row: int) -> SpooledTable:
-        """The table of a partition that is new, whose first row (from 1) is this. See ``Keys.key``."""
+        """The table of a partition, new or not; ``row`` (from 1) is said in errors. See ``Keys.key``."""
         if self._keys is None:
             raise TypeError("there are no partitions")
-        return self._new(self._keys.key(values, row))
+        key = self._keys.key(values, row)
+        return self._tables[key] if key in self._tables else self._new(key)
+
+    def check_rows(self) -> None:
+        """Raise RuntimeError where the tables do not have every row that was spooled: nothing may be lost."""
+        held = sum(table.rows for table in self._tables.values())
+        if held != self._spool.rows:
+            raise RuntimeError(f"of {self._spool.rows} rows that were read the tables have {held}")
 
     def _new(self, key: str) -> SpooledTable:
         table = self._tables[key] = self._spool.table(self._names, self._head)
@@ -96,17 +103,17 @@ class QueryTables:
 
     @property
     def keys(self) -> list[str]:
-        """Every table's key, in the order of ``uploads``."""
-        return list(self._tables)
+        """Every table's key, sorted: a retry finds the same order, in whichever the rows come."""
+        return sorted(self._tables)
 
     def uploads(
         self, headers: Mapping[str, str] | None = None, compression: str | None = None
     ) -> Iterator[tuple[str, Any]]:
-        """Pairs of key and content for the client, made as they are taken."""
+        """Pairs of key and content for the client, made as they are taken, in the order of ``keys``."""
         types = self.types()
         fields = {**({"X-QCache-types": types} if types else {}), **(headers or {})}
-        for key, table in self._tables.items():
-            yield key, SpooledUpload(table, fields, compression)
+        for key in self.keys:
+            yield key, SpooledUpload(self._tables[key], fields, compression)
 
 
 class SpooledUpload(Upload):

@@ -230,6 +230,7 @@ class SqlToQCacheOperator(QCacheOperator):
             finally:
                 self._source = None
             spool.flush()
+            tables.check_rows()
             self.log.info(
                 "Read %s of %s by %s into %s",
                 rules.counted(spool.rows, "row"),

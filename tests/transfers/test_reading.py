@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import sqlite3
 import threading
@@ -11,6 +12,8 @@ import tracemalloc
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from airflow_provider_qcache.client import InvalidKey, InvalidTable, OperationCancelled
 from airflow_provider_qcache.transfers import _copy
@@ -137,6 +140,87 @@ def test_partitions_keep_the_order_of_rows(postgres_hook):
         assert numbers == sorted(numbers)
         assert {f"k_{a}-{b}" for _, a, b in rows} == {key}
     assert sum(text.count("\n") - 1 for text in found.tables.values()) == 1000
+
+
+AMOUNTS = (
+    "(VALUES ('north', 12.50::numeric(12, 2)), ('north', 12345.67), ('north', 99.99)) AS t(region, amount)"
+)
+
+
+def test_a_partition_keeps_rows_whose_values_are_looked_at(postgres_hook, way):
+    """COPY flags each row's values, and looks a table up by flags and partition."""
+    found = read(postgres_hook, f"SELECT * FROM {AMOUNTS}", key="k_{region}", partition_by=("region",))
+    (text,) = found.tables.values()
+    _, *rows = text.splitlines()
+    assert found.how == way
+    assert [float(row.split(",")[1]) for row in rows] == [12.5, 12345.67, 99.99]
+
+
+MIXED = st.tuples(
+    st.sampled_from("abc"),
+    st.none() | st.decimals(-(10**9), 10**9, places=2),
+    st.none() | st.integers(-(2**31), 2**31 - 1),
+    st.sampled_from([0, 1, 2**53, 2**53 + 1, -(2**63), 2**63 - 1]),
+    st.none() | st.floats(-1e300, 1e300) | st.just(math.nan),
+    st.none() | st.sampled_from([1, 2**53, 2**53 + 1]),
+)
+
+
+@settings(
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(rows=st.lists(MIXED, min_size=1, max_size=12))
+def test_partitions_have_the_rows_of_the_whole_table(postgres_hook, way, rows):
+    kinds = ("text", "numeric(12, 2)", "integer", "bigint", "double precision", "bigint")
+
+    def literal(value, kind):
+        return "NULL" if value is None else f"'{value}'::{kind}"
+
+    values = ", ".join(f"({', '.join(map(literal, row, kinds))})" for row in rows)
+    casts = ", ".join(f"c{place}::{kind}" for place, kind in enumerate(kinds))
+    sql = f"SELECT {casts} FROM (VALUES {values}) AS t(c0, c1, c2, c3, c4, c5)"
+    partitions = {"key": "k_{c0}", "partition_by": ("c0",)}
+
+    def outcome(**options):
+        try:
+            return read(postgres_hook, sql, **options)
+        except InvalidTable as error:  # an integer beyond 2**53 and a null in a column
+            return str(error)
+
+    whole, found = outcome(), outcome(**partitions)
+    if isinstance(whole, str):
+        assert found == whole
+        return
+    head, *lines = whole.text.splitlines()
+    expected: dict[str, list[str]] = {}
+    for row, line in zip(rows, lines, strict=True):
+        expected.setdefault(f"k_{row[0]}", [head]).append(line)
+    assert found.how == way
+    assert {key: text.splitlines() for key, text in found.tables.items()} == expected
+    assert list(found.tables) == sorted(expected)
+
+
+def test_rows_that_no_table_has_are_an_error():
+    with Spool() as spool:
+        tables = QueryTables(spool, "k_{part}", ("part",))
+        tables.begin(["part"])
+        spool.add(tables.partition(["a"], 1), b"a\n")
+        spool.add(tables.partition(["a"], 2), b"a\n")
+        tables.check_rows()
+        spool.add(spool.table(("part",), b"part\n"), b"a\n")
+        with pytest.raises(RuntimeError, match="of 3 rows that were read the tables have 2"):
+            tables.check_rows()
+
+
+def test_two_partitions_with_one_key(postgres_hook, way):
+    sql = (
+        "SELECT * FROM (VALUES ('N_', 'X', 1.5::numeric(12, 2)), ('N', '_X', 1234567.5)) AS t(state, part, n)"
+    )
+    with pytest.raises(InvalidKey, match="state='N_', part='X' and state='N', part='_X' both have the key"):
+        read(postgres_hook, sql, key="k_{state}{part}", partition_by=("state", "part"))
 
 
 PARTS = [
