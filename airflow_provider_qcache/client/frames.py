@@ -328,6 +328,8 @@ def plan_of(name: str, kind: Any, wanted: Kind | None) -> Plan:
         step = _dates if types.is_date(kind) else _times if types.is_time(kind) else _timestamps
         return Plan(name, wanted or Kind.TEXT, step)
     if types.is_decimal(kind):
+        if kind.bit_width < 128:  # Arrow has no min_max for the narrow ones
+            return plan_of(name, pa.decimal128(kind.precision, kind.scale), wanted).before(_wider)
         if wanted in (Kind.TEXT, Kind.ENUM):
             return Plan(name, wanted, _plain)
         if wanted is Kind.FLOAT:
@@ -440,6 +442,10 @@ def _parsed(name: str, array: Any, row: int) -> Any:
             except pa.ArrowInvalid:
                 refuse(name, f"column_types: {rules.shown_value(text.as_py())} is no float", row=number)
         raise
+
+
+def _wider(_name: str, array: Any, _row: int) -> Any:
+    return array.cast(pa.decimal128(array.type.precision, array.type.scale))
 
 
 def _decimals(name: str, array: Any, row: int) -> Any:

@@ -58,7 +58,8 @@ class SqlToQCacheOperator(QCacheOperator):
 
     Args:
         sql: One query, or the name of a ``.sql`` file, which is looked for where the DAG's templates are.
-            What it does is not committed. Templated.
+            What it does to a PostgreSQL database is not committed. Elsewhere that is the driver's: DuckDB
+            keeps what an ``INSERT … RETURNING`` did, SQLite what a ``DROP TABLE`` did. Templated.
         key: The table's key. With ``partition_by`` it has every one of those columns in braces:
             ``"sales_{region}_{day}"``. Templated.
         sql_conn_id: The connection to the database, whose hook is a DbApiHook. Templated.

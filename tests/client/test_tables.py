@@ -50,6 +50,22 @@ def sql(query: str) -> Callable[[], duckdb.DuckDBPyRelation]:
     return lambda: duckdb.connect().sql(query)
 
 
+def narrow(texts: list[str | None], bits: int, places: int, *, words: bool = False) -> Callable[[], pa.Table]:
+    """Decimals of fewer bits than 128, which Arrow has since 19."""
+
+    def make() -> pa.Table:
+        kind = getattr(pa, f"decimal{bits}", None)
+        if kind is None:
+            pytest.skip(f"pyarrow {pa.__version__} has no decimal{bits}")
+        values = [None if text is None else D(text) for text in texts]
+        column = pa.array(values, kind(9 * bits // 32, places))
+        if words:
+            column = pa.DictionaryArray.from_arrays(pa.array(range(len(texts)), pa.int8()), column)
+        return pa.table({"x": column})
+
+    return make
+
+
 def made(table: Any) -> Any:
     return table() if callable(table) else table
 
@@ -84,6 +100,7 @@ REFUSED: dict[str, tuple[Any, int | None, str]] = {
     "2**53+1 beside floats": (rows([2**53 + 1, 0.5]), 1, "beside floats"),
     "decimal of 16 digits": (array([D("1.5"), D("12345678901234.56")], pa.decimal128(20, 2)), 2, "15"),
     "decimal of 16 digits in dicts": (rows([D("1.5"), D("-12345678901234.56")]), 2, "15"),
+    "decimal of 16 digits in 64 bits": (narrow(["1.5", "12345678901234.56"], 64, 2), 2, "15"),
     "small decimal": (array([D("0.1234567890123456")], pa.decimal128(30, 20)), 1, "15"),
     "infinite decimal": (rows([D("Infinity")]), 1, "Infinity"),
     "float": (array([1.0, None, 1.797e308], pa.float64()), 3, "1.797e+308"),
@@ -208,6 +225,10 @@ CONVERTED: dict[str, tuple[Any, str, list[str]]] = {
     "decimals with places are floats, whole or not": (rows([D("5.00"), D("6.00")]), "float", ["5.0", "6.0"]),
     "decimals without places are integers": (array([D(5), None], pa.decimal128(38, 0)), "", ["5", ""]),
     "decimals without places in dicts": (rows([D(5), None]), "", ["5", ""]),
+    "decimals of 32 bits": (narrow(["1.50", None], 32, 2), "float", ["1.5", ""]),
+    "decimals of 32 bits without places": (narrow(["5", None], 32, 0), "", ["5", ""]),
+    "decimals of 64 bits": (narrow(["-1.50", "1234567.25"], 64, 2), "float", ["-1.5", "1234567.25"]),
+    "a dictionary of decimals": (narrow(["1.5", None], 32, 1, words=True), "float", ["1.5", ""]),
     "many zeros are no digits": (array([D("123.5" + 20 * "0")], pa.decimal256(40, 21)), "float", ["123.5"]),
     "float32 in its own digits": (array([0.1], pa.float32()), "float", ["0.1"]),
     "float16": (array([np.float16(0.5)], pa.float16()), "float", ["0.5"]),
@@ -266,6 +287,7 @@ AS_ASKED: list[tuple[Any, str, list[str]]] = [
     (array([D("1234567890123456.78")], pa.decimal128(20, 2)), "string", ["1234567890123456.78"]),
     (rows([D("1234567890123456.78")]), "string", ["1234567890123456.78"]),
     (array([D("0.00000000010")], pa.decimal128(20, 11)), "string", ["0.00000000010"]),
+    (array([0.1], pa.float16()), "string", ["0.099975586"]),
     (rows([D("0.00000000010")]), "string", ["0.00000000010"]),
     (array([True, False], pa.bool_()), "string", ["true", "false"]),
     (rows([True, False]), "string", ["true", "false"]),

@@ -20,7 +20,7 @@ from airflow_provider_qcache.transfers import _copy
 from airflow_provider_qcache.transfers._source import SqlSource
 from airflow_provider_qcache.transfers._spool import Spool
 from airflow_provider_qcache.transfers._tables import QueryTables
-from tests.transfers.conftest import Hook, read
+from tests.transfers.conftest import Hook, read, run
 
 SLEEP = "SELECT pg_sleep(120)::text AS slept"
 
@@ -258,6 +258,26 @@ def test_a_null_makes_no_key(postgres_hook, sql):
 def test_a_column_that_the_query_does_not_have(sqlite_hook):
     with pytest.raises(InvalidTable, match="partition_by names column 'b', which the query does not have"):
         read(sqlite_hook, "SELECT 1 AS a", key="k{b}", partition_by=("b",))
+
+
+def test_nothing_is_left_of_what_a_query_does_to_postgresql(postgres_hook):
+    run(postgres_hook, "DROP TABLE IF EXISTS kept", "CREATE TABLE kept (n integer)")
+    assert read(postgres_hook, "INSERT INTO kept VALUES (1) RETURNING n").text.split() == ["n", '"1"']
+    with pytest.raises(InvalidTable, match="gives no rows"):
+        read(postgres_hook, "DROP TABLE kept")
+    assert read(postgres_hook, "SELECT count(*) AS rows FROM kept").text.split() == ["rows", '"0"']
+    run(postgres_hook, "DROP TABLE kept")
+
+
+def test_what_a_query_does_elsewhere_may_stay(duckdb_hook, sqlite_hook):
+    """As docs/sql.md says: it is the driver's."""
+    run(duckdb_hook, "CREATE TABLE kept (n integer)")
+    assert read(duckdb_hook, "INSERT INTO kept VALUES (1) RETURNING n").text.split() == ["n", '"1"']
+    assert read(duckdb_hook, "SELECT count(*) AS rows FROM kept").text.split() == ["rows", '"1"']
+    run(sqlite_hook, "CREATE TABLE kept (n integer)")
+    with pytest.raises(InvalidTable, match="gives no rows"):
+        read(sqlite_hook, "DROP TABLE kept")
+    assert read(sqlite_hook, "SELECT count(*) AS rows FROM sqlite_master").text.split() == ["rows", '"0"']
 
 
 def test_rows_that_are_mappings():
