@@ -697,7 +697,9 @@ def test_every_status_has_a_meaning(status: int, kind: Kind) -> None:
     except QClientException as error:
         assert error.attempts
     else:
-        assert status == {Kind.STORE: 201}.get(kind, 200) or (status == 404 and done.answer is None)
+        assert status == {Kind.STORE: 201, Kind.PRESENCE: 400}.get(kind, 200) or (
+            status == 404 and done.answer is None
+        )
 
 
 @pytest.mark.parametrize(

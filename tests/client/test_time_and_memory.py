@@ -473,7 +473,15 @@ def test_32_threads_on_one_client_while_nodes_die_hang_and_come_back() -> None:
         made[0][0],
         made[1][0],
         made[2][0],
-        QClient(urls, 0.5, 0.3, 20, trust_env=False, deadline=30, request_retry=policy) as client,
+        QClient(
+            urls,
+            0.5,
+            0.3,
+            consecutive_error_count_limit=20,
+            trust_env=False,
+            deadline=30,
+            request_retry=policy,
+        ) as client,
     ):
         for _, tables in made:
             tables.tables.update({f"key{key}": b"a\n1\n" for key in range(THREADS)})
