@@ -139,7 +139,7 @@ def test_what_a_killed_node_had_is_stored_by_the_retry(runner: Runner, empty: No
     lost = is_lost_and_stored_by_the_retry(task, 90, r"; (\d+) tables cannot be asked for any more: ")
     assert lost == len(there) > 0
     assert f"{empty.urls[0]} went down since" in task.logs[0]
-    assert task.result["failed_over"] >= (30 if AIRFLOW_2 else lost)
+    assert task.result["failed_over"] >= lost
     reader = Reader(empty)
     for n in range(90):
         assert reader.rows(f"many_{n}") == [{"part": n, "n": n, "text": f"of {n}"}]
