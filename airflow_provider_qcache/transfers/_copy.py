@@ -254,16 +254,12 @@ class CopyQuery:
     def _describe(self) -> list[Any]:
         """The columns, as DB-API describes them, without running the query."""
         try:
-            self._cursor.execute(f"DECLARE qcache_columns NO SCROLL CURSOR FOR {self._sql}")
-            self._cursor.execute("FETCH 0 FROM qcache_columns")
+            return described(self._cursor, "qcache_columns", self._sql)
         except Exception as error:
             state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
             if state in _CANNOT:
                 raise NoCursor(str(error)) from error
             raise
-        columns = list(self._cursor.description)
-        self._cursor.execute("CLOSE qcache_columns")
-        return columns
 
     def _categories(self) -> dict[int, str]:
         oids = {column[1] for column in self._columns}
@@ -417,6 +413,15 @@ def _copied(pgconn: Any, write: Callable[[bytes], None]) -> Generator[Any, Any, 
 
     while isinstance(row := (yield from copy_from(pgconn)), memoryview):
         write(bytes(row))
+
+
+def described(cursor: Any, name: str, sql: str) -> list[Any]:
+    """The columns of a query as DB-API describes them, by a server-side cursor, without running it."""
+    cursor.execute(f"DECLARE {name} NO SCROLL CURSOR FOR {sql}")
+    cursor.execute(f"FETCH 0 FROM {name}")
+    columns = list(cursor.description)
+    cursor.execute(f"CLOSE {name}")
+    return columns
 
 
 def with_parameters(connection: Any, sql: str, parameters: Sequence[Any] | Mapping[str, Any] | None) -> str:

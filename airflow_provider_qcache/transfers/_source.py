@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import itertools
 import logging
 import threading
 import time
@@ -12,10 +13,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from airflow_provider_qcache.client.errors import InvalidTable, OperationCancelled
-from airflow_provider_qcache.transfers._copy import CopyQuery, NoCursor, NotByCopy, with_parameters
+from airflow_provider_qcache.transfers._copy import CopyQuery, NoCursor, NotByCopy, described, with_parameters
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from airflow_provider_qcache.transfers._spool import Spool, SpooledTable
     from airflow_provider_qcache.transfers._tables import QueryTables
@@ -91,7 +92,7 @@ class SqlSource:
             self._connection = connection
             self._check()
             try:
-                if not _is_psycopg(connection):
+                if _package(connection) not in ("psycopg", "psycopg2"):
                     self._read_rows(_streaming_cursor(connection), self._sql, self._parameters, spool, tables)
                     return CURSOR
                 return self._read_postgres(connection, spool, tables)
@@ -113,7 +114,7 @@ class SqlSource:
         except NotByCopy as why:
             _log.info("The query is read row by row and not by COPY: %s", str(why).strip().splitlines()[0])
             connection.rollback()
-            cursor = connection.cursor() if isinstance(why, NoCursor) else connection.cursor("qcache_rows")
+            cursor = connection.cursor() if isinstance(why, NoCursor) else _server_side_cursor(connection)
             self._read_rows(cursor, sql, None, spool, tables)
             return CURSOR
         return COPY
@@ -181,7 +182,7 @@ class _Batches:
         cursor = self._cursor
         with contextlib.suppress(AttributeError):  # duckdb has none; many drivers fetch as many as it says
             cursor.arraysize = count
-        if cursor.description is None and not _is_named(cursor):
+        if not _is_named(cursor) and cursor.description is None:
             return ()
         rows: Sequence[Any] = cursor.fetchmany(count)
         if rows and isinstance(rows[0], Mapping):
@@ -194,18 +195,55 @@ class _Batches:
         self._size = max(1, min(fitting, 4 * self._size, _MOST_ROWS))
 
 
+class _Stream:
+    """psycopg 3's ``stream`` as a cursor: the server sends rows while those before them become CSV."""
+
+    name: Final = "qcache_rows"
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._cursor = connection.cursor()
+        self._sql = ""
+        self._rows: Iterator[Any] = iter(())
+
+    def execute(self, sql: str) -> None:
+        self._sql = sql
+        self._rows = self._cursor.stream(sql, size=_FIRST_ROWS)
+
+    def fetchmany(self, count: int) -> list[Any]:
+        return list(itertools.islice(self._rows, count))
+
+    @property
+    def description(self) -> Any:
+        """The columns; once there were rows, or there are none."""
+        if self._cursor.description is None:
+            # Where there were no rows, psycopg does not tell their columns.
+            return described(self._cursor, self.name, self._sql)
+        return self._cursor.description
+
+
+def _server_side_cursor(connection: Any) -> Any:
+    """A cursor whose rows stay with PostgreSQL until they are fetched."""
+    if _package(connection) == "psycopg":
+        from psycopg import capabilities  # type: ignore[import-not-found]  # noqa: PLC0415  # the connection's own
+
+        if capabilities.has_stream_chunked():
+            return _Stream(connection)
+    return connection.cursor(_Stream.name)
+
+
 def _is_named(cursor: Any) -> bool:
-    """Whether it is psycopg 2's server-side cursor, which has no description before its first rows."""
+    """Whether it is a server-side cursor, some of which have no description before their first rows."""
     return bool(getattr(cursor, "name", None))
 
 
-def _is_psycopg(connection: Any) -> bool:
-    return type(connection).__module__.split(".")[0] in ("psycopg", "psycopg2")
+def _package(connection: Any) -> str:
+    return type(connection).__module__.split(".")[0]
 
 
 def _streaming_cursor(connection: Any) -> Any:
     """A cursor that leaves its rows with the server, where the driver would else fetch all of them."""
-    package = type(connection).__module__.split(".")[0]
+    package = _package(connection)
     if package in ("MySQLdb", "pymysql"):
         return connection.cursor(import_module(f"{package}.cursors").SSCursor)
     return connection.cursor()

@@ -28,10 +28,7 @@ SLEEP = "SELECT pg_sleep(120)::text AS slept"
 def sleeping(postgres):
     """How many queries the database is busy with."""
     with contextlib.closing(psycopg.connect(postgres.uri)) as database:
-        sql = (
-            "SELECT count(*) FROM pg_stat_activity "
-            "WHERE state = 'active' AND query LIKE '%pg_sleep(120)%' AND pid <> pg_backend_pid()"
-        )
+        sql = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
         return database.execute(sql).fetchone()[0]
 
 
@@ -42,6 +39,7 @@ def wait_until(true):
         time.sleep(0.02)
 
 
+@pytest.mark.usefixtures("way")
 def test_cancel_ends_the_query_in_the_database(postgres, postgres_hook):
     source = SqlSource(postgres_hook, SLEEP, None)
 
@@ -97,6 +95,19 @@ def test_a_query_that_was_cancelled_before_it_began(postgres_hook):
     source.cancel()
     with Spool() as spool, pytest.raises(OperationCancelled):
         source.read(spool, QueryTables(spool, "key"))
+
+
+@pytest.mark.usefixtures("way")
+def test_a_query_without_rows_has_its_columns(postgres_hook):
+    found = read(postgres_hook, "SELECT 1 AS n, 'x'::text AS said WHERE false")
+    assert found.text == "n,said\n"
+
+
+@pytest.mark.usefixtures("way")
+def test_a_query_that_fails_midway(postgres_hook):
+    """After thousands of rows, which are then not stored either."""
+    with pytest.raises(Exception, match="division by zero"):
+        read(postgres_hook, "SELECT 1 / (5000 - n) AS part FROM generate_series(1, 10000) AS t(n)")
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
