@@ -199,7 +199,6 @@ def body_of(content: Any) -> BytesBody | PathBody | FileBody | FunctionBody | It
     if isinstance(content, Iterable) and not isinstance(content, dict):
         return FunctionBody(lambda: content)  # a list of pieces, say, is good for any number of attempts
     raise TypeError(
-        f"{type(content).__name__} is no content for a table: bytes, str, a path, an open binary file, or a "
-        "function "
-        "that returns an iterator of bytes is"
+        f"{type(content).__name__} is no content for a table: bytes, str, a path, an open binary file, "
+        "or a function that returns an iterator of bytes is"
     )

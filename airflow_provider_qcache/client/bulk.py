@@ -353,20 +353,28 @@ class GatheredDeletes:
             self.succeeded[key] = outcome
 
     def _gathered(self, key: str, found: Mapping[str, Any]) -> DeleteResult | Exception:
-        outcomes = {}
-        errors: dict[str, QClientException] = {}
-        for node in self._nodes:
-            met = found[node]
-            if isinstance(met, Exception):
-                return met
-            outcome, error = met
-            outcomes[shown(node)] = outcome
-            if outcome is DeleteOutcome.UNREACHABLE and error is not None:
-                errors[shown(node)] = error
-        result = DeleteResult(key=key, outcomes=outcomes, errors=errors)
-        for error in errors.values():
-            # Wrong credentials, say: no node that is down, and not to be taken for one.
-            if not error.transient:
-                error.result = result
-                return error
-        return result
+        met = {node: found[node] for node in self._nodes}
+        for one in met.values():
+            if isinstance(one, Exception):
+                return one
+        result, error = gathered_delete(key, met)
+        return result if error is None else error
+
+
+def gathered_delete(
+    key: str, met: Mapping[str, tuple[DeleteOutcome, QClientException | None]]
+) -> tuple[DeleteResult, QClientException | None]:
+    """What became of a key by what its delete met on each node, and the error that ends it if one does."""
+    outcomes = {}
+    errors: dict[str, QClientException] = {}
+    for node, (outcome, error) in met.items():
+        outcomes[shown(node)] = outcome
+        if outcome is DeleteOutcome.UNREACHABLE and error is not None:
+            errors[shown(node)] = error
+    result = DeleteResult(key=key, outcomes=outcomes, errors=errors)
+    for error in errors.values():
+        # Wrong credentials, say: no node that is down, and not to be taken for one.
+        if not error.transient:
+            error.result = result
+            return result, error
+    return result, None

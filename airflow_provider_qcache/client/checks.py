@@ -470,8 +470,7 @@ def _pairs(header: str, value: str) -> list[tuple[str, str]]:
         if len(rest) != 1 or not name or not rest[0]:
             raise InvalidTable(
                 f"{header}: {value!r} is malformed at {part!r}; 'name=value' is wanted, separated by ';', "
-                "with no ';' "
-                "at the end"
+                "with no ';' at the end"
             )
         pairs.append((name, rest[0]))
     return pairs

@@ -13,7 +13,7 @@ from urllib.parse import quote_plus
 
 from airflow_provider_qcache.client import encoding
 from airflow_provider_qcache.client.arguments import check_count, check_seconds
-from airflow_provider_qcache.client.bulk import Elsewhere, GatheredDeletes, run_bulk
+from airflow_provider_qcache.client.bulk import Elsewhere, GatheredDeletes, gathered_delete, run_bulk
 from airflow_provider_qcache.client.checks import MAX_HEAD_BYTES, check_header, check_key
 from airflow_provider_qcache.client.clock import SystemClock
 from airflow_provider_qcache.client.errors import (
@@ -120,29 +120,25 @@ class QClient:
 
     Args:
         node_list: The nodes' URLs, spelled as every other reader and writer spells them: the strings are
-        hashed as
-            written.
+            hashed as written.
         connect_timeout: Seconds for a connection, TLS included.
         read_timeout: Seconds until the head of an answer is there, and between the parts of its body.
         verify: False, True (the environment's CA bundle, else requests') or the path of a CA bundle, which
-        wins over
-            the environment's.
+            wins over the environment's.
         cert: A client certificate: the path of a file with the key in it, or (certificate, key).
         auth: (login, password) for basic auth, neither with a ':', or anything requests takes for auth;
             asked once per node.
         consecutive_error_count_limit: Failed requests that end an operation. Each operation counts for
-        itself.
+            itself.
         trust_env: Look up proxies, the CA bundle and netrc in the environment, once per node.
         deadline: Seconds an operation may take in all, name look-ups aside; None for no end. It is passed by
-        half a
-            second at most.
+            half a second at most.
         store_timeout: Seconds a node may take to receive and parse a table, once connected; None for
             max(10 x read_timeout, bytes / 5 MB/s).
         max_response_bytes: The longest answer, decoded; None for no limit.
         request_retry: How failed requests are asked again; see RequestRetry.
         confirm_miss: Raise HomeNodeUnavailable instead of reporting a miss when a node before the one that
-        answered
-            is silent, and so may have the table. False warns and returns None, as qclient does.
+            answered is silent, and so may have the table. False warns and returns None, as qclient does.
 
     Raises:
         ValueError: for an argument that makes no sense, naming it.
@@ -252,15 +248,16 @@ class QClient:
             key: The table's key.
             q: The query, as QCache documents it: a dict that JSON can carry.
             accept: 'application/json' or 'text/csv'.
-            post_query: Send the query as the body of a POST, whatever its length. One whose GET would pass 8
-            KiB is.
+            post_query: Send the query as the body of a POST, whatever its length. One whose GET would pass
+                8 KiB is.
             query_headers: Further headers, by name; these win.
 
         Raises:
             MalformedQueryException: q is None or was refused (400).
             UnsupportedAcceptType: 406.
             HomeNodeUnavailable: a miss that cannot be told from a node that is silent (with
-            ``confirm_miss``). QClientException: every other error of the client.
+                ``confirm_miss``).
+            QClientException: every other error of the client.
         """
         span = self._begin(key)
         return self._get(key, q, accept, post_query=post_query, query_headers=query_headers, span=span)
@@ -287,20 +284,19 @@ class QClient:
             post_headers: Further headers, by name, such as X-QCache-types; these win.
             compression: 'gzip' or 'lz4' to compress what is sent; lz4 only for content in memory.
             copies: Nodes that get the table: the key's first so many in ring order, its home last. A standby
-            that
-                fails is reported, and the store a success where home, or its stand-in, has it. One that
+                that fails is reported, and the store a success where home, or its stand-in, has it. One that
                 refuses the table itself (400, 413, 415, 422, 500) ends the store, before home would drop
                 what it has.
             evict_stale: Afterwards tell every other configured node to delete the key, so that a later
-            failover does
-                not show an older table.
+                failover does not show an older table.
             check_row_count: At the end ask the node how many rows the table has.
 
         Raises:
             InvalidTable: the content, or a header about it, is one a node would refuse; the old table is
-            still there. StoreUncertain: the node did not answer in time; it may or may not have the table.
-            RowCountMismatch: the node has other rows than were sent. QClientException: every other error of
-            the client.
+                still there.
+            StoreUncertain: the node did not answer in time; it may or may not have the table.
+            RowCountMismatch: the node has other rows than were sent.
+            QClientException: every other error of the client.
         """
         span = self._begin(key)
         upload = upload_of(content, content_type, post_headers, compression)
@@ -345,8 +341,7 @@ class QClient:
             if stores >= min(2, self._engine.limit):
                 raise TooManyConsecutiveErrors(
                     f"query table {key!r}: it was stored {stores} times and is not there when it is "
-                    "queried. The "
-                    "cache may be too small for it, or another client deletes it."
+                    "queried. The cache may be too small for it, or another client deletes it."
                 )
             if upload is None:
                 content = load_fn(**(load_fn_kwargs or {}))
@@ -369,9 +364,8 @@ class QClient:
         Raises:
             HomeNodeUnavailable: a stand-in deleted it and a node before it is silent (with ``confirm_miss``).
             QClientException: every other error of the client. With ``all_nodes`` a node that cannot be
-            reached is an
-                outcome, not an error; refused credentials and certificates are errors, raised when every
-                node was asked, with the DeleteResult as ``result``.
+                reached is an outcome, not an error; refused credentials and certificates are errors, raised
+                when every node was asked, with the DeleteResult as ``result``.
         """
         return self._delete(key, self._begin(key), all_nodes=all_nodes)
 
@@ -771,9 +765,8 @@ class QClient:
         size = self._transports[node].head_size(target, lines)
         if size > MAX_HEAD_BYTES:
             raise error(
-                f"the request's head would be {size} bytes; {MAX_HEAD_BYTES} are sent at most, because a "
-                "node hangs up "
-                "without an answer on one that is a little longer. Shorten its headers."
+                f"the request's head would be {size} bytes; {MAX_HEAD_BYTES} are sent at most, because "
+                "a node hangs up without an answer on one that is a little longer. Shorten its headers."
             )
 
     # Stores.
@@ -909,8 +902,7 @@ class QClient:
             holds = "no such table" if found is None else f"{found} rows"
             raise RowCountMismatch(
                 f"store table {key!r}: {sent} rows were sent and {shown(node)} has {holds}. It may have "
-                "evicted it, or "
-                "another client stored at the same time.",
+                "evicted it, or another client stored at the same time.",
                 sent=sent,
                 found=found,
             )
@@ -982,18 +974,9 @@ class QClient:
         call = span.call or Call()
         span = span._replace(call=call)
         met = ask_all(order, lambda node: self._delete_on(key, node, span), call)
-        outcomes = {}
-        errors: dict[str, QClientException] = {}
-        for node, (outcome, error) in zip(order, met, strict=True):
-            outcomes[shown(node)] = outcome
-            if outcome is DeleteOutcome.UNREACHABLE and error is not None:
-                errors[shown(node)] = error
-        result = DeleteResult(key=key, outcomes=outcomes, errors=errors)
-        for error in errors.values():
-            # Wrong credentials, say: no node that is down, and not to be taken for one.
-            if not error.transient:
-                error.result = result
-                raise error
+        result, error = gathered_delete(key, dict(zip(order, met, strict=True)))
+        if error is not None:
+            raise error
         return result
 
     # Many at once.

@@ -314,9 +314,8 @@ class _Run:
         last = self.attempts[-1]
         if count >= self.engine.limit:
             raise TooManyConsecutiveErrors(
-                f"{self.request.what}: {count} requests failed, which is the limit; the last one: {last}. "
-                "Look at the "
-                "nodes it names; consecutive_error_count_limit allows more.",
+                f"{self.request.what}: {count} requests failed, which is the limit; the last one: "
+                f"{last}. Look at the nodes it names; consecutive_error_count_limit allows more.",
                 attempts=self.attempts,
             ) from last.cause
         raise self._deadline_exceeded() from last.cause
@@ -435,8 +434,7 @@ class _Run:
         some = "the node cannot" if len(nodes) == 1 else f"none of {len(nodes)} nodes can"
         return NoCacheAvailable(
             f"{self.request.what}: {some} be used: {why}. Check that they run, that their addresses are "
-            "right and "
-            "that this machine reaches them.",
+            "right and that this machine reaches them.",
             attempts=self.attempts,
             nodes=nodes,
         )
@@ -587,9 +585,8 @@ class _Run:
             raise self._uncertain("and no other node is sent it") from met.cause
         if not self.request.repeatable:
             raise BodyNotRepeatable(
-                f"{self.request.what}: the request failed, and its body cannot be read a second time. Give "
-                "a path, a "
-                "file that can be rewound, or a function that returns a fresh iterator.",
+                f"{self.request.what}: the request failed, and its body cannot be read a second time. "
+                "Give a path, a file that can be rewound, or a function that returns a fresh iterator.",
                 attempts=self.attempts,
             ) from met.cause
         self._wait = wait
@@ -627,8 +624,7 @@ class _Run:
         if asked > room:
             raise NodeOverloaded(
                 f"{self.request.what}: the node is overloaded and asks for {asked:g} s, longer than the "
-                f"{room:.3g} s "
-                "there are",
+                f"{room:.3g} s there are",
                 attempts=self.attempts,
                 retry_after=asked,
             )
@@ -662,9 +658,9 @@ class _Run:
 
     def _uncertain(self, why: str) -> StoreUncertain:
         return StoreUncertain(
-            f"{self.request.what}: the table was sent and its store is not confirmed, {why}. The node may "
-            "hold the new "
-            "table, the old one or none. Store it again; store_timeout gives a slow node more time.",
+            f"{self.request.what}: the table was sent and its store is not confirmed, {why}. The node "
+            "may hold the new table, the old one or none. Store it again; store_timeout gives a slow "
+            "node more time.",
             attempts=self.attempts,
         )
 
@@ -675,26 +671,22 @@ class _Run:
         name = shown(node)
         if met.outcome is Outcome.CERTIFICATE_REJECTED:
             return CertificateRejected(
-                f"{what}: no TLS connection to {name}: {met.cause}. Check verify (the CA that signed the "
-                "node's "
-                "certificate), the name in the node's address, the certificate's dates, and cert where the "
-                "node wants "
-                "a client certificate.",
+                f"{what}: no TLS connection to {name}: {met.cause}. Check verify (the CA that signed "
+                "the node's certificate), the name in the node's address, the certificate's dates, and "
+                "cert where the node wants a client certificate.",
                 attempts=self.attempts,
             )
         if met.outcome is Outcome.TOO_LARGE:
             return ResponseTooLarge(
                 f"{what}: the answer of {name} is larger than max_response_bytes. Ask for fewer rows or "
-                "columns, or "
-                "allow more.",
+                "columns, or allow more.",
                 attempts=self.attempts,
                 status=met.status,
             )
         if met.outcome is Outcome.UNAUTHORIZED:
             return AuthenticationFailed(
                 f"{what}: {name} refuses the credentials (401). Check auth, or the credentials of the "
-                "environment's "
-                "netrc; a login and password are sent only where they are given.",
+                "environment's netrc; a login and password are sent only where they are given.",
                 attempts=self.attempts,
             )
         said = answer.content[:500].decode("utf-8", "replace") if answer is not None else ""
@@ -724,9 +716,8 @@ def home_unavailable(request: Request, done: Done) -> HomeNodeUnavailable:
     """The error for a miss, or a delete, that a stand-in answered while a node before it was silent."""
     silent = ", ".join(shown(node) for node in done.unknown)
     return HomeNodeUnavailable(
-        f"{request.what}: {shown(done.node)} does not hold it, and {silent}, before it in the key's order, "
-        "is silent and "
-        "may. Ask again when it is back.",
+        f"{request.what}: {shown(done.node)} does not hold it, and {silent}, before it in the key's "
+        "order, is silent and may. Ask again when it is back.",
         attempts=done.attempts,
     )
 

@@ -6,6 +6,8 @@ import enum
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from pathlib import PurePosixPath
+
     from airflow_provider_qcache.files.listing import File
 
 
@@ -47,12 +49,14 @@ def compression_of(file: File) -> str | None:
     return COMPRESSIONS.get(file.path.suffix.lower())
 
 
+def uncompressed(file: File) -> PurePosixPath:
+    """A file's path without the suffix of its compression."""
+    return file.path.with_suffix("") if compression_of(file) else file.path
+
+
 def format_of(file: File) -> Format:
     """What a file holds, by its name; ValueError where that tells nothing."""
-    path = file.path
-    if compression_of(file):
-        path = path.with_suffix("")
-    found = SUFFIXES.get(path.suffix.lower())
+    found = SUFFIXES.get(uncompressed(file).suffix.lower())
     if found is None:
         raise ValueError(
             f"{file.name}: its name does not tell what it holds; {', '.join(SUFFIXES)}, each also with "
@@ -64,7 +68,4 @@ def format_of(file: File) -> Format:
 
 def stem_of(file: File) -> str:
     """A file's name without the suffixes that tell what it holds, or without its last one."""
-    path = file.path
-    if compression_of(file):
-        path = path.with_suffix("")
-    return path.stem
+    return uncompressed(file).stem

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow_provider_qcache.client.checks import CSV, JSON, check_key
 from airflow_provider_qcache.client.errors import InvalidKey
 from airflow_provider_qcache.client.tables import TableUpload, source_upload, table_fields
-from airflow_provider_qcache.files.formats import SUFFIXES, Format, compression_of, format_of, stem_of
+from airflow_provider_qcache.files.formats import SUFFIXES, Format, format_of, stem_of, uncompressed
 from airflow_provider_qcache.files.listing import File, find_files
 from airflow_provider_qcache.files.text import CsvFiles, JsonFiles, json_lines, json_list
 
@@ -134,7 +134,6 @@ def tables_in(
 def _format(file: File, source_format: str | None, content_type: str | None) -> Format:
     if source_format is not None:
         return Format(source_format)
-    path = file.path.with_suffix("") if compression_of(file) else file.path
-    if content_type is not None and path.suffix.lower() not in SUFFIXES:
+    if content_type is not None and uncompressed(file).suffix.lower() not in SUFFIXES:
         return _BY_CONTENT_TYPE[content_type.partition(";")[0]]
     return format_of(file)

@@ -6,11 +6,11 @@ import contextlib
 import threading
 from typing import TYPE_CHECKING
 
-from airflow_provider_qcache.client import ClientClosed, Listener
+from airflow_provider_qcache.client import ClientClosed, Listener, QClientException
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from airflow_provider_qcache.client import Attempt, QClient, StoreResult
 
@@ -59,6 +59,16 @@ class Failovers(Listener):
         node = way.node or _first_living(client, key)
         if node is not None:
             self._end(what, way.last, node, client.node_for_key(key))
+
+    def told(self, key: str, store: Callable[[], StoreResult]) -> StoreResult:
+        """Store a table, and tell of it."""
+        try:
+            result = store()
+        except QClientException as error:
+            self.tell_of_failed_store(key, error)
+            raise
+        self.tell_of_store(result)
+        return result
 
     def tell_of_store(self, result: StoreResult) -> None:
         """Tell of a store that is over."""

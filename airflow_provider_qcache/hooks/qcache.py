@@ -13,6 +13,7 @@ from requests.utils import get_netrc_auth
 from airflow_provider_qcache.client import (
     Absence,
     BulkReport,
+    DeleteOutcome,
     DeleteResult,
     KeptTable,
     NodeStatus,
@@ -198,8 +199,9 @@ class QCacheHook(BaseHook):
     ) -> StoreResult:
         """Store a table under a key; see QClient.post."""
         client = self.get_conn()
-        try:
-            result = client.post(
+        return self._failovers.told(
+            key,
+            lambda: client.post(
                 key,
                 content,
                 content_type,
@@ -208,12 +210,8 @@ class QCacheHook(BaseHook):
                 copies=copies,
                 evict_stale=evict_stale,
                 check_row_count=check_row_count,
-            )
-        except QClientException as error:
-            self._failovers.tell_of_failed_store(key, error)
-            raise
-        self._failovers.tell_of_store(result)
-        return result
+            ),
+        )
 
     def post_table(
         self,
@@ -231,8 +229,9 @@ class QCacheHook(BaseHook):
     ) -> StoreResult:
         """Store a data frame, an Arrow table or a list of dicts under a key; see QClient.post_table."""
         client = self.get_conn()
-        try:
-            result = client.post_table(
+        return self._failovers.told(
+            key,
+            lambda: client.post_table(
                 key,
                 table,
                 content_type=content_type,
@@ -243,12 +242,8 @@ class QCacheHook(BaseHook):
                 copies=copies,
                 evict_stale=evict_stale,
                 check_row_count=check_row_count,
-            )
-        except QClientException as error:
-            self._failovers.tell_of_failed_store(key, error)
-            raise
-        self._failovers.tell_of_store(result)
-        return result
+            ),
+        )
 
     def query(
         self,
@@ -276,8 +271,11 @@ class QCacheHook(BaseHook):
         client = self.get_conn()
         if all_nodes:
             return client.delete(key, all_nodes=True)
-        with self._failovers.of(f"delete table {key!r}", client, key):
-            return client.delete(key)
+        with self._failovers.of(f"delete table {key!r}", client, key) as way:
+            result = client.delete(key)
+            confirmed = [node for node, met in result.outcomes.items() if met is DeleteOutcome.CONFIRMED]
+            way.node = confirmed[-1] if confirmed else None
+        return result
 
     def get_statistics(self) -> defaultdict[str, dict[str, int]]:
         """Take what the client counted per node since this was last called; see QClient.get_statistics."""
