@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.conformance.pair import Pair
 from tests.conformance.tally import Tally
+from tests.postgres import HOW_TO_GET_POSTGRES, postgres_programs
 from tests.servers import HOW_TO_GET_THE_REAL_SERVER, Server, make_certificates, real_python
 
 if TYPE_CHECKING:
@@ -52,9 +53,20 @@ def tally(pytestconfig: pytest.Config) -> Tally:
 def need_the_real_server() -> None:
     """Skip where there is no real server, fail where CI should have one."""
     if real_python() is None:
-        if os.environ.get("CI"):
-            pytest.fail(HOW_TO_GET_THE_REAL_SERVER, pytrace=False)
-        pytest.skip(HOW_TO_GET_THE_REAL_SERVER)
+        skip_or_fail(HOW_TO_GET_THE_REAL_SERVER)
+
+
+def need_postgres() -> None:
+    """Skip where there is no PostgreSQL, fail where CI should have one."""
+    if postgres_programs() is None:
+        skip_or_fail(HOW_TO_GET_POSTGRES)
+
+
+def skip_or_fail(missing: str) -> None:
+    """Skip, but for CI, where nothing may be missing."""
+    if os.environ.get("CI"):
+        pytest.fail(missing, pytrace=False)
+    pytest.skip(missing)
 
 
 @pytest.fixture(scope="session")

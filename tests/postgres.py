@@ -6,14 +6,13 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 from pathlib import Path
 from typing import IO, Self
 
-from tests.servers import START_TIMEOUT, ServerFailedError, free_port
+from tests.servers import START_TIMEOUT, ServerFailedError, end, free_port, listens
 
 HOW_TO_GET_POSTGRES = "no PostgreSQL server: `apt-get install postgresql` brings it"
 
@@ -74,10 +73,10 @@ class Postgres:
                 ],
                 printed,
             )
-        end = time.monotonic() + START_TIMEOUT
+        latest = time.monotonic() + START_TIMEOUT
         # The port is open before the start-up is over, and the last line of the log then says so.
-        while b"ready to accept connections" not in log.read_bytes() or not self._listens():
-            if self._process.poll() is not None or time.monotonic() > end:
+        while b"ready to accept connections" not in log.read_bytes() or not listens(self.port):
+            if self._process.poll() is not None or time.monotonic() > latest:
                 self._fail(log)
             time.sleep(0.02)
         return self
@@ -97,13 +96,6 @@ class Postgres:
             extra_groups=[] if nobody else None,
         )
 
-    def _listens(self) -> bool:
-        try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=1):
-                return True
-        except OSError:
-            return False
-
     def _fail(self, log: Path) -> None:
         printed = log.read_text(errors="replace")[-2000:]
         self.stop()
@@ -111,13 +103,8 @@ class Postgres:
 
     def stop(self) -> None:
         """End the server and remove what it stored."""
-        if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(signal.SIGQUIT)  # at once, its clients cut off
-            try:
-                self._process.wait(10)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait(10)
+        if self._process is not None:
+            end(self._process, signal.SIGQUIT)  # at once, its clients cut off
         self._process = None
         if self._directory != Path():
             shutil.rmtree(self._directory, ignore_errors=True)

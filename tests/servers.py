@@ -75,6 +75,26 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def listens(port: int) -> bool:
+    """Whether a server takes connections there."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1):
+            return True
+    except OSError:
+        return False
+
+
+def end(process: subprocess.Popen[bytes], by: signal.Signals) -> None:
+    """End a process by a signal, or by SIGKILL if that takes more than 10 s."""
+    if process.poll() is None:
+        process.send_signal(by)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(10)
+
+
 @dataclass
 class Server:
     """A server process: `with Server.real("--age", "1") as server`."""
@@ -122,7 +142,7 @@ class Server:
     def wait_until_up(self) -> Self:
         """Wait until the server answers."""
         deadline = time.monotonic() + START_TIMEOUT
-        while not self._listens():
+        while not listens(self.port):
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.stop(keep_log=True)
                 printed = self.log.read_text(errors="replace")[-2000:]
@@ -131,23 +151,10 @@ class Server:
             time.sleep(0.02)
         return self
 
-    def _listens(self) -> bool:
-        try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=1):
-                return True
-        except OSError:
-            return False
-
     def stop(self, *, keep_log: bool = False) -> None:
         """End the process."""
         if self.process is not None:
-            if self.process.poll() is None:
-                self.process.send_signal(signal.SIGTERM)
-                try:
-                    self.process.wait(10)
-                except subprocess.TimeoutExpired:
-                    self.process.kill()
-                    self.process.wait(10)
+            end(self.process, signal.SIGTERM)
             self.process = None
         if self.log is not None and not keep_log:
             self.log.unlink(missing_ok=True)

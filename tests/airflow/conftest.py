@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import shutil
 import sys
@@ -16,8 +15,8 @@ import pytest
 
 from scripts.airflow_runs import AirflowHome, Runner
 from tests.airflow.nodes import Nodes
-from tests.conftest import need_the_real_server
-from tests.postgres import HOW_TO_GET_POSTGRES, Postgres, postgres_programs
+from tests.conftest import need_postgres, need_the_real_server
+from tests.postgres import Postgres
 from tests.servers import ROOT, Certificates
 
 EXAMPLES = sorted((ROOT / "example_dags").glob("*.py"))
@@ -61,10 +60,7 @@ def postgres_to_start() -> Iterator[Postgres]:
 @pytest.fixture(scope="session")
 def flights_db(postgres_to_start: Postgres) -> Postgres:
     """The PostgreSQL of the connection ``flights_db``; without one tests are skipped, and fail in CI."""
-    if postgres_programs() is None:
-        if os.environ.get("CI"):
-            pytest.fail(HOW_TO_GET_POSTGRES, pytrace=False)
-        pytest.skip(HOW_TO_GET_POSTGRES)
+    need_postgres()
     return postgres_to_start.start()
 
 

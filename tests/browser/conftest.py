@@ -11,6 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.browser.shown import OLD, PATIENCE, Ui
+from tests.conftest import skip_or_fail
 
 # Each Airflow has a form of its own.
 collect_ignore = ["test_form_of_3.py" if OLD else "test_form_of_2.py"]
@@ -62,9 +63,7 @@ def browser() -> Iterator[Browser]:
     """Chromium; tests skip where there is none, and fail where CI should have one."""
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
     if chromium is None:
-        if os.environ.get("CI"):
-            pytest.fail(HOW_TO_GET_CHROMIUM, pytrace=False)
-        pytest.skip(HOW_TO_GET_CHROMIUM)
+        skip_or_fail(HOW_TO_GET_CHROMIUM)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS, timeout=PATIENCE * 1000)
         yield browser

@@ -313,7 +313,7 @@ def test_floats_in_json_are_fixed_with_ten_decimals(pair, value, text):
 
 
 def test_json_is_compact_and_ascii(pair):
-    r"""No blanks, `/` as `\/`, what is not ASCII as lower-case `\uXXXX`, surrogate pairs included."""
+    r"""No blanks, `/` as `\/`, what is not ASCII as `\u` and four lower-case hex digits, surrogate pairs too."""
     pair.json([{"a": 'x/y "q" \\ é 日 😀 \n\t\x01\x7f', "b": True, "c": None}])
     assert pair.query().body == (
         rb'[{"a":"x\/y \"q\" \\ \u00e9 \u65e5 \ud83d\ude00 \n\t\u0001' + b"\x7f" + rb'","b":true,"c":null}]'

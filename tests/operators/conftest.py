@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 from collections.abc import Callable, Iterator
@@ -14,23 +13,16 @@ from qclient import QClient as Reader
 
 from airflow_provider_qcache.compat import ObjectStoragePath
 from airflow_provider_qcache.operators._base import QCacheOperator
+from tests.airflow.conftest import nodes_of_the_session
 from tests.airflow.nodes import Nodes
-from tests.conftest import need_the_real_server
 
-
-@pytest.fixture(scope="session")
-def nodes_of_the_operators() -> Iterator[Nodes]:
-    """Three nodes; in CI they are real ones."""
-    with contextlib.suppress(pytest.skip.Exception):
-        need_the_real_server()
-    with Nodes() as nodes:
-        yield nodes
+__all__ = ["nodes_of_the_session"]
 
 
 @pytest.fixture
-def nodes(nodes_of_the_operators: Nodes, monkeypatch: pytest.MonkeyPatch) -> Nodes:
+def nodes(nodes_of_the_session: Nodes, monkeypatch: pytest.MonkeyPatch) -> Nodes:
     """Three nodes that answer, and the connection ``qcache_default`` to them."""
-    nodes = nodes_of_the_operators.all_up()
+    nodes = nodes_of_the_session.all_up()
     connect(monkeypatch, nodes.urls)
     return nodes
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
-import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,11 +21,11 @@ from airflow_provider_qcache.transfers._spool import Spool
 from airflow_provider_qcache.transfers._tables import QueryTables
 from airflow_provider_qcache.transfers.sql_to_qcache import SqlToQCacheOperator
 from tests.airflow.nodes import Nodes
-from tests.conftest import need_the_real_server
-from tests.operators.conftest import connect, reader, told
-from tests.postgres import HOW_TO_GET_POSTGRES, Postgres, postgres_programs
+from tests.conftest import need_postgres
+from tests.operators.conftest import nodes, nodes_of_the_session, reader, told
+from tests.postgres import Postgres
 
-__all__ = ["reader", "told"]
+__all__ = ["nodes", "nodes_of_the_session", "reader", "told"]
 
 DRIVERS = ("psycopg", "psycopg2")
 
@@ -34,29 +33,9 @@ DRIVERS = ("psycopg", "psycopg2")
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """A real PostgreSQL; where there is none tests are skipped, and fail in CI."""
-    if postgres_programs() is None:
-        if os.environ.get("CI"):
-            pytest.fail(HOW_TO_GET_POSTGRES, pytrace=False)
-        pytest.skip(HOW_TO_GET_POSTGRES)
+    need_postgres()
     with Postgres() as postgres:
         yield postgres
-
-
-@pytest.fixture(scope="session")
-def nodes_of_the_transfers() -> Iterator[Nodes]:
-    """Three nodes; in CI they are real ones."""
-    with contextlib.suppress(pytest.skip.Exception):
-        need_the_real_server()
-    with Nodes() as nodes:
-        yield nodes
-
-
-@pytest.fixture
-def nodes(nodes_of_the_transfers: Nodes, monkeypatch: pytest.MonkeyPatch) -> Nodes:
-    """Three nodes that answer, and the connection ``qcache_default`` to them."""
-    nodes = nodes_of_the_transfers.all_up()
-    connect(monkeypatch, nodes.urls)
-    return nodes
 
 
 @pytest.fixture
