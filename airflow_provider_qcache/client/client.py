@@ -197,9 +197,7 @@ class QClient:
             auth=auth,
             trust_env=trust_env,
         )
-        self._transports = {
-            node: NodeTransport(node, self._settings, self._clock) for node in self._ring.nodes
-        }
+        self._transports = {node: NodeTransport(node, self._settings) for node in self._ring.nodes}
         bases = (transport.base for transport in self._transports.values())
         self._longest_target = _LONGEST_GET - len("GET  HTTP/1.1\r\n") - max(map(len, bases))
         self._listeners: tuple[Listener, ...] = ()

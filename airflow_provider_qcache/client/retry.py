@@ -46,7 +46,7 @@ from airflow_provider_qcache.client.outcome import (
     action_for,
     judge,
 )
-from airflow_provider_qcache.client.transport import Cancelled, Failure, once_more_fresh
+from airflow_provider_qcache.client.transport import Failure, once_more_fresh
 
 if TYPE_CHECKING:
     import random
@@ -555,8 +555,7 @@ class _Run:
         self.fresh = False
         wait = 0.0
         if action is Action.END:
-            # A node that had its whole read timeout is slow by its own fault; else the caller left it no
-            # time.
+            # A node that had its whole read timeout is slow by itself; else the caller left it no time.
             if met.seconds >= engine.read_timeout and self.request.kind is not Kind.STORE:
                 engine.pool.fail(node, ticket, str(met))
             raise self._deadline_exceeded() from met.cause
@@ -720,6 +719,3 @@ def home_unavailable(request: Request, done: Done) -> HomeNodeUnavailable:
         "order, is silent and may. Ask again when it is back.",
         attempts=done.attempts,
     )
-
-
-__all__ = ["Cancelled", "Done", "Engine", "Request", "RequestRetry", "Span", "Wire", "home_unavailable"]

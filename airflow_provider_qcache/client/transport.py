@@ -44,8 +44,6 @@ from airflow_provider_qcache.client.errors import Outcome, Phase, shown
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from airflow_provider_qcache.client.clock import Clock
-
 _FOREVER: Final = float("inf")
 _POOL_SIZE: Final = 64
 _MAX_ERROR_BODY: Final = 64 * 1024
@@ -499,10 +497,9 @@ class NodeTransport:
     Raises ValueError for a node string, proxy or certificate that cannot be used.
     """
 
-    def __init__(self, node: str, settings: TransportSettings, clock: Clock) -> None:
+    def __init__(self, node: str, settings: TransportSettings) -> None:
         self.node = node
         self._settings = settings
-        self._now = clock.now
         try:
             parts = urlsplit(node)
             requests.Request("GET", node.rstrip("/") + "/qcache/status").prepare()
@@ -632,8 +629,7 @@ class NodeTransport:
                 else:
                     sock.sendall(head + b"\r\n")
             except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
-                # A node may answer and hang up before it has read everything; the answer can be there to
-                # read.
+                # A node may answer and hang up before it has read everything: its answer can be read.
                 answered_early = True
             limit.phase = Phase.HEAD
             if not store:

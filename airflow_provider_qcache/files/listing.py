@@ -30,11 +30,6 @@ class File:
         """Its location, to be taken apart."""
         return PurePosixPath(self.location)
 
-    @property
-    def is_local(self) -> bool:
-        """Whether it is on this machine."""
-        return self.storage is None
-
     def open(self) -> BinaryIO:
         """Open it to be read. Raises OSError, and what the storage raises."""
         if self.storage is None:

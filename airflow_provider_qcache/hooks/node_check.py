@@ -79,7 +79,7 @@ _SHARED: Final = ("connect_timeout", "read_timeout", "verify", "cert", "auth", "
 
 def _trouble(node: str, settings: TransportSettings, clock: Clock, deadline: float) -> str | None:
     try:
-        transport = NodeTransport(node, settings, clock)
+        transport = NodeTransport(node, settings)
     except ValueError as error:
         return str(error)
     try:

@@ -44,7 +44,7 @@ def delete_tables(
         AirflowFailException: a key met what no retry makes better: wrong credentials, say.
         NodesUnreachable: some keys may be left on nodes that could not be asked.
     """
-    run = _Run(hook, len(keys), all_nodes=all_nodes, log=log)
+    run = _Run(hook, len(keys), log)
     with Ticker(run.tick):
         try:
             hook.delete_many(keys, all_nodes=all_nodes, raise_on_failure=False, on_done=run.note)
@@ -55,10 +55,9 @@ def delete_tables(
 
 
 class _Run:
-    def __init__(self, hook: QCacheHook, total: int, *, all_nodes: bool, log: logging.Logger) -> None:
+    def __init__(self, hook: QCacheHook, total: int, log: logging.Logger) -> None:
         self._hook = hook
         self._total = total
-        self._all_nodes = all_nodes
         self._log = log
         self._started = time.monotonic()
         self._counts = {"confirmed": 0, "gone": 0, "unreachable": 0}
