@@ -434,7 +434,7 @@ def _parsed(name: str, array: Any, row: int) -> Any:
     """Texts as the floats they are to be."""
     array = pc.if_else(pc.equal(array, ""), pa.scalar(None, _TEXT), array)
     try:
-        return array.cast(pa.float64())
+        parsed = array.cast(pa.float64())
     except pa.ArrowInvalid:
         for number, text in enumerate(array, row + 1):
             try:
@@ -442,6 +442,14 @@ def _parsed(name: str, array: Any, row: int) -> Any:
             except pa.ArrowInvalid:
                 refuse(name, f"column_types: {rules.shown_value(text.as_py())} is no float", row=number)
         raise
+    infinite = pc.is_inf(parsed)
+    if _any(infinite):
+        # An infinity that is not spelled as one is a number too large, such as 1e400.
+        beyond = pc.and_(infinite, pc.match_substring_regex(array, "[0-9]"))
+        if _any(beyond):
+            at = _first(beyond)
+            rules.too_large_float(name, array[at].as_py(), row + 1 + at)
+    return parsed
 
 
 def _wider(_name: str, array: Any, _row: int) -> Any:

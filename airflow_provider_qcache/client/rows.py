@@ -222,7 +222,7 @@ def _is_null(value: Any) -> bool:
         return value.is_nan()
     if isinstance(value, numbers.Real | dt.datetime | dt.timedelta):
         return bool(value != value)  # NaN, and pandas' NaT
-    return False
+    return type(value).__name__ == "NAType"  # pandas' NA; pandas is not imported for it
 
 
 def _form_of(name: str, value: Any, row: int) -> str:
@@ -230,6 +230,8 @@ def _form_of(name: str, value: Any, row: int) -> str:
         if isinstance(value, kind):
             zoned = isinstance(value, dt.datetime) and value.tzinfo is not None
             return _ZONED if zoned else form
+    if type(value).__module__ == "numpy" and type(value).__name__ in ("bool", "bool_"):
+        return "boolean"
     return refuse(
         name, f"{type(value).__name__} is nothing that a node can hold; a text or numbers are", row=row
     )
@@ -248,6 +250,8 @@ def _check(name: str, form: str, wanted: Kind | None) -> Callable[[Any, int], No
                 number = _as_float(value)
             except ValueError:
                 refuse(name, f"column_types: {rules.shown_value(value)} is no float", row=row)
+            if number is not None and math.isinf(number) and any(map(str.isdigit, value)):
+                rules.too_large_float(name, value, row)  # no infinity, but a number such as 1e400
             if number is not None:
                 real(number, row)
 

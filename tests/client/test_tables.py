@@ -238,7 +238,9 @@ CONVERTED: dict[str, tuple[Any, str, list[str]]] = {
     "NaT is null": (rows([pd.NaT, MIDNIGHT]), "string", ["", "2024-05-06 00:00:00"]),
     "infinities": (array([float("inf"), float("-inf")], pa.float64()), "float", ["inf", "-inf"]),
     "integers beside floats": (rows([1, 0.5]), "float", ["1.0", "0.5"]),
+    "NA is null": (rows([pd.NA, 1, 2]), "", ["", "1", "2"]),
     "numpy's numbers": (rows([np.int64(1), np.float32(0.5)]), "float", ["1.0", "0.5"]),
+    "numpy's booleans": (rows([np.True_, None, np.False_]), "", ["true", "", "false"]),
     "booleans": (array([True, None, False], pa.bool_()), "", ["true", "", "false"]),
     "booleans in dicts": (rows([True, None, False]), "", ["true", "", "false"]),
     "enum": (pd.DataFrame({"x": pd.Categorical(["b", None, "a"])}), "enum", ["b", "", "a"]),
@@ -317,6 +319,17 @@ def test_a_text_that_is_to_be_a_float_and_is_none_is_refused(make: Callable[[lis
     """A node would answer 500, the old table gone."""
     with pytest.raises(InvalidTable, match="'one' is no float") as refused:
         encoded(make(["1", "one"]), {"x": "float"})
+    assert (refused.value.column, refused.value.row) == ("x", 2)
+
+
+@pytest.mark.parametrize("make", [rows, lambda values: pl.DataFrame({"x": values})])
+@pytest.mark.parametrize("large", ["1e400", "-1E400"])
+def test_a_text_that_is_too_large_a_float_is_no_infinity(
+    make: Callable[[list[Any]], Any], large: str
+) -> None:
+    assert fields_of(make(["1.5", "inf", "-Infinity"]), {"x": "float"}) == ["1.5", "inf", "-inf"]
+    with pytest.raises(InvalidTable, match=f"{large}' is a float no node can parse") as refused:
+        encoded(make(["inf", large]), {"x": "float"})
     assert (refused.value.column, refused.value.row) == ("x", 2)
 
 
