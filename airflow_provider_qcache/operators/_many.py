@@ -112,7 +112,8 @@ class _Run:
         self._marks = Marks(context, keys, log)
         self._nodes = len(hook.node_status())
         self._started = time.monotonic()
-        self._asking = False
+        self._to_ask = self._asked = 0
+        """How many tables are asked for at the end, and how many of them were begun."""
         self._kept: dict[str, str] = {}
         """Keys whose table an earlier try stored and a node still has, with the node."""
         self._places: dict[str, str] = {}
@@ -125,7 +126,7 @@ class _Run:
         self._sizes: dict[str, list[int]] = {}
         """By node: how many tables this try stored there, and their bytes."""
         self._stored = self._bytes = self._rows = self._attempts = 0
-        self._uncounted = 0
+        self._uncounted = self._empty = 0
         self._failed = self._for_good = self._without_node = 0
         self._worst: tuple[str, Exception] | None = None
         """The first key that failed, with its error; one that failed for good comes before all others."""
@@ -156,7 +157,6 @@ class _Run:
             finally:
                 # Also where the callable failed, or the task is ended: for the next try.
                 self._marks.save()
-            self._asking = True
             absent = {} if stopped else self._absent()
             if absent or self._unseen:
                 self._marks.save()
@@ -219,6 +219,7 @@ class _Run:
         self._bytes += stored.bytes
         self._rows += stored.rows or 0
         self._uncounted += stored.rows is None
+        self._empty += stored.rows == 0
         self._attempts += len(stored.attempts)
         self._failed_over += self._note_stand_in(key, stored.node)
         self._failed_copies += len(stored.failed_copies)
@@ -231,7 +232,7 @@ class _Run:
             self._may_hold_old[other] = self._may_hold_old.get(other, 0) + 1
         # An older table on a node that readers may ask would be taken for this one at the next try.
         sure = not stored.may_hold_old and (self._options.evict_stale or not stored.failed_over)
-        self._marks.set(key, done=sure)
+        self._marks.set(key, done=sure and not stored.failed_copies)
 
     def _note_stand_in(self, key: str, node: str) -> bool:
         """Whether a key's table is on another node than its home."""
@@ -274,8 +275,9 @@ class _Run:
         self._log.info("%s", said)
 
     def _progress(self) -> str:
-        if self._asking:
-            return f"Stored {counted(self._stored, 'table')}; asking the nodes whether they have every table"
+        if self._to_ask:
+            said = f"Stored {counted(self._stored, 'table')}; asking the nodes whether they have every table"
+            return f"{said}: {self._asked:,} of {self._to_ask:,}"
         done = self._stored + self._failed + len(self._kept)
         seconds = max(time.monotonic() - self._started, 1e-9)
         said = f"Stored {self._stored:,}"
@@ -292,7 +294,8 @@ class _Run:
     def _absent(self) -> dict[tuple[str, str], Absence]:
         before = [(key, node) for key, nodes in self._asked_before.items() for node in nodes]
         places = [*self._places.items(), *self._copies, *before]
-        absent = self._hook.find_absent(places)
+        self._to_ask = len(places)
+        absent = self._hook.find_absent(self._counted(places))
         copies = set(self._copies)
         for key, node in before:
             why = absent.pop((key, node), None)
@@ -306,6 +309,11 @@ class _Run:
         for key in self._unseen:
             self._marks.set(key, done=False)
         return absent
+
+    def _counted(self, places: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+        for place in places:
+            self._asked += 1
+            yield place
 
     # The end.
 
@@ -414,9 +422,11 @@ class _Run:
             said += f"; older tables may be on {', '.join(self._may_hold_old)}"
         if self._failed_over:
             said += f"; the home node of {self._failed_over:,} was down"
+        if self._empty:
+            said += f"; {counted(self._empty, 'table')} without rows"
         if advice:
             said += f". {advice}"
-        troubled = self._failed or advice or self._may_hold_old or self._failed_over
+        troubled = self._failed or advice or self._may_hold_old or self._failed_over or self._empty
         (self._log.warning if troubled else self._log.info)("%s", said)
 
     def _advice(self, evicted: Sequence[str]) -> str:

@@ -201,7 +201,15 @@ def test_arguments_that_make_no_sense_are_refused_when_the_dag_is_parsed(argumen
 
 
 def test_what_the_nodes_evicted_fails_the_task_with_advice(small_nodes):
-    tables = {f"many_{n}": "text\n" + "x" * 2000 + "\n" for n in range(60)}
+    with QClient(small_nodes.urls) as client:
+        home = client.node_for_key
+        by_node = {
+            url: [key for key in map("many_{}".format, range(200)) if home(key) == url][:20]
+            for url in small_nodes.urls
+        }
+    # As many on each, wherever the ring of this run's ports puts them: else one may evict none.
+    tables = {key: "text\n" + "x" * 2000 + "\n" for keys in by_node.values() for key in keys}
+    assert len(tables) == 60
     with pytest.raises(TablesEvicted, match="larger --size") as caught:
         store(tables)
     result = caught.value.result
@@ -311,6 +319,53 @@ def test_copies_and_counted_rows_are_for_many_too(nodes):
     result = store({f"many_{n}": "n\n1\n" for n in range(10)}, copies=2, check_row_count=True)
     assert (result["failed_copies"], result["absent_copies"]) == (0, 0)
     assert [len(nodes.holding(f"many_{n}")) for n in range(10)] == [2] * 10
+
+
+def test_a_retry_makes_the_copies_that_failed(nodes):
+    with QClient(nodes.urls) as client:
+        second = nodes.urls[1]
+        keys = [key for key in map("copy_{}".format, range(100)) if client.successors(key)[1] == second][:10]
+    record, broken = StateStore(), {"now": True}
+
+    def tables():
+        for key in keys:
+            yield key, "n\n1\n"
+        yield "copy_last", "" if broken["now"] else "n\n1\n"
+
+    nodes.kill(1)
+    with pytest.raises(TablesFailed) as caught:
+        store(tables, context(record), copies=2)
+    assert caught.value.result["failed_copies"] == len(keys) == 10
+    nodes.all_up()
+    broken["now"] = False
+    store(tables, context(record), copies=2)
+    assert [len(nodes.holding(key)) for key in keys] == [2] * 10
+
+
+def test_tables_without_rows_are_told(nodes, told):
+    store({"many_a": "n\n", "many_b": "n\n1\n"})
+    ((level, said),) = told()
+    assert level == "WARNING"
+    assert "; 1 table without rows" in said
+
+
+def test_the_look_at_the_end_tells_how_far_it_is(nodes, monkeypatch, told):
+    monkeypatch.setattr(_progress, "PROGRESS_EVERY", 0.02)
+    asked = QClient.find_absent
+
+    def slowly(self, places):
+        def one_by_one():
+            for place in places:
+                time.sleep(0.02)
+                yield place
+
+        return asked(self, one_by_one())
+
+    monkeypatch.setattr(QClient, "find_absent", slowly)
+    store({f"many_{n}": "n\n1\n" for n in range(20)})
+    counts = [int(said.split()[-3]) for _, said in told() if "asking the nodes" in said and said[-2:] == "20"]
+    assert counts == sorted(counts)
+    assert len(set(counts)) > 3
 
 
 def test_older_tables_on_other_nodes_are_deleted(nodes):
