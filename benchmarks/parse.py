@@ -28,11 +28,19 @@ import airflow
 from airflow.providers.common.compat.sdk import DAG, BaseOperator, XComArg
 bare = time.perf_counter()
 import airflow_provider_qcache.operators.qcache
-print(json.dumps([registered - start, bare - registered, time.perf_counter() - bare]))
+operators = time.perf_counter()
+import airflow_provider_qcache.transfers.sql_to_qcache
+transfer = time.perf_counter()
+print(json.dumps([registered - start, bare - registered, operators - bare, transfer - operators]))
 """
 
-_LIMITS_MS = {"__init__ and provider info": 2.0, "Airflow alone": None, "operators": 10.0}
-"""What each part may cost; Airflow's is Airflow's."""
+_LIMITS_MS = {
+    "__init__ and provider info": 2.0,
+    "Airflow alone": None,
+    "operators": 10.0,
+    "SqlToQCacheOperator after them": None,
+}
+"""What each part may cost, where there is a limit; Airflow's is Airflow's."""
 
 
 def run(runs: int) -> str:

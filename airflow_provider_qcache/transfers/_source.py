@@ -224,12 +224,17 @@ class _Stream:
 
 def _server_side_cursor(connection: Any) -> Any:
     """A cursor whose rows stay with PostgreSQL until they are fetched."""
-    if _package(connection) == "psycopg":
-        from psycopg import capabilities  # type: ignore[import-not-found]  # noqa: PLC0415  # the connection's own
-
-        if capabilities.has_stream_chunked():
-            return _Stream(connection)
+    if _package(connection) == "psycopg" and _streams_in_chunks():
+        return _Stream(connection)
     return connection.cursor(_Stream.name)
+
+
+def _streams_in_chunks() -> bool:
+    try:
+        from psycopg import capabilities  # type: ignore[import-not-found]  # noqa: PLC0415  # the connection's own
+    except ImportError:  # psycopg before 3.2
+        return False
+    return bool(capabilities.has_stream_chunked())  # the libpq may be older, too
 
 
 def _is_named(cursor: Any) -> bool:

@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_qcache.client import InvalidKey, InvalidTable, OperationCancelled
-from airflow_provider_qcache.transfers import _copy
-from airflow_provider_qcache.transfers._source import SqlSource
+from airflow_provider_qcache.transfers import _copy, _source
+from airflow_provider_qcache.transfers._source import CURSOR, SqlSource
 from airflow_provider_qcache.transfers._spool import Spool
 from airflow_provider_qcache.transfers._tables import QueryTables
 from tests.transfers.conftest import Hook, read, run
@@ -289,6 +289,18 @@ def test_what_a_query_does_elsewhere_may_stay(duckdb_hook, sqlite_hook):
     with pytest.raises(InvalidTable, match="gives no rows"):
         read(sqlite_hook, "DROP TABLE kept")
     assert read(sqlite_hook, "SELECT count(*) AS rows FROM sqlite_master").text.split() == ["rows", '"0"']
+
+
+@pytest.mark.parametrize("way", [CURSOR], indirect=True)
+@pytest.mark.parametrize("chunks", [True, False])
+@pytest.mark.parametrize("row_factory", [psycopg.rows.tuple_row, psycopg.rows.dict_row])
+def test_psycopg_3_with_and_without_chunks(postgres, monkeypatch, way, chunks, row_factory):
+    """They need libpq 17: an older one has a server-side cursor in their place."""
+    monkeypatch.setattr(_source, "_streams_in_chunks", lambda: chunks)
+    hook = Hook(lambda: psycopg.connect(postgres.uri, row_factory=row_factory))
+    found = read(hook, "SELECT n, 'a%' AS said FROM generate_series(1, 1000) AS t(n) ORDER BY n")
+    assert found.how == way
+    assert found.text == "n,said\n" + "".join(f'{n},"a%"\n' for n in range(1, 1001))
 
 
 def test_rows_that_are_mappings():
