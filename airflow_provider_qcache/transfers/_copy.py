@@ -35,6 +35,12 @@ _PAST_NO_FLAGS: Final = len('"",')
 _QUOTE: Final = ord('"')
 """How a row begins whose first field is empty, since COPY's CSV tells it from a null so; flags need none."""
 
+_MOST_COLUMNS: Final = 1664
+"""Of a PostgreSQL query (MaxTupleAttributeNumber)."""
+
+_MOST_FLAGGED: Final = 10_000
+"""First fields with flags that are remembered: with many columns each row may have its own."""
+
 _ROWS_AT_A_TIME: Final = 256
 _BYTES_AT_A_TIME: Final = 1 << 20
 
@@ -106,14 +112,16 @@ def _integer(value: str) -> _Expression:
 def _not_a_float(name: str, value: str, row: int) -> None:
     if value.endswith("Infinity"):
         refuse(name, f"{value} is nothing that a node can hold", row=row)
+    if abs(float(value)) >= rules.MOST_FLOAT:
+        rules.too_large_float(name, value, row)
     rules.too_many_digits(name, value, row)
 
 
 def _decimal(column: str, *, exact: bool) -> _Expression:
     digits = f"ltrim(rtrim(replace({column}::text, '.', ''), '0'), '-0')"
-    unfit = f"{column}::text LIKE '%Infinity'"
-    if exact:
-        unfit += f" OR ({column} <> 'NaN' AND length({digits}) > {rules.MOST_DIGITS})"
+    too_large = f"abs({column}) >= {rules.MOST_FLOAT!r}::numeric"
+    too_many = f" OR length({digits}) > {rules.MOST_DIGITS}" if exact else ""
+    unfit = f"{column}::text LIKE '%Infinity' OR ({column} <> 'NaN' AND ({too_large}{too_many}))"
     return _Expression(
         Kind.FLOAT,
         f"NULLIF({column}, 'NaN')::text",
@@ -225,6 +233,8 @@ class CopyQuery:
         self._sql = sql
         self._cursor = connection.cursor()
         self._known: dict[bytes, SpooledTable] = {}
+        """The table of each first field that was looked at; without flags there is one for each table."""
+        self._flagged: dict[bytes, SpooledTable] = {}
         self._watched: list[tuple[int, str, _Expression]] = []
         self._null_rows: dict[str, int] = {}
         self._large_rows: dict[str, int] = {}
@@ -254,12 +264,16 @@ class CopyQuery:
     def _describe(self) -> list[Any]:
         """The columns, as DB-API describes them, without running the query."""
         try:
-            return described(self._cursor, "qcache_columns", self._sql)
+            self._cursor.execute(f"DECLARE qcache_columns NO SCROLL CURSOR FOR {self._sql}")
+            self._cursor.execute("FETCH 0 FROM qcache_columns")
         except Exception as error:
             state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
             if state in _CANNOT:
                 raise NoCursor(str(error)) from error
             raise
+        columns = list(self._cursor.description)
+        self._cursor.execute("CLOSE qcache_columns")
+        return columns
 
     def _categories(self) -> dict[int, str]:
         oids = {column[1] for column in self._columns}
@@ -285,12 +299,12 @@ class CopyQuery:
         writer.end()
 
     def _by_partition(self, spool: Spool, tables: QueryTables) -> Callable[[Sequence[bytes]], None]:
-        known = self._known
+        known, flagged = self._known, self._flagged
 
         def take(rows: Sequence[bytes]) -> None:
             for row in rows:
                 first, _, rest = row.partition(b",")
-                table = known.get(first)
+                table = known.get(first) or flagged.get(first)
                 if table is None:
                     table = self._first_of(first, row, spool.rows + 1, tables, None)
                 spool.add(table, rest)
@@ -304,7 +318,7 @@ class CopyQuery:
 
         def looked_at(row: bytes, number: int) -> bytes:
             first, _, rest = row.partition(b",")
-            if first not in self._known:
+            if first not in self._flagged:
                 self._first_of(first, row, number, tables, whole)
             return rest
 
@@ -343,6 +357,8 @@ class CopyQuery:
             options += ", FORCE_QUOTE (lone)"
         if self._watched or tables.positions:
             fields = [self._first_field(keys), *fields]
+        if len(fields) > _MOST_COLUMNS:
+            raise NotByCopy(f"with a first one of ours it has more than {_MOST_COLUMNS} columns")
         return (  # the query is the DAG author's own
             f"COPY (SELECT {', '.join(fields)} FROM (\n{self._sql}\n) AS query({', '.join(places)}))"  # noqa: S608
             f" TO STDOUT ({options})"
@@ -382,7 +398,12 @@ class CopyQuery:
             last = len(tables.positions) - 1
             values = [*values[:last], _BETWEEN.join(values[last:])]
             table = tables.partition([None if value == _NULL else value for value in values], number)
-        self._known[first] = table
+        if not flags:
+            self._known[first] = table
+        else:
+            if len(self._flagged) >= _MOST_FLAGGED:
+                self._flagged.clear()
+            self._flagged[first] = table
         return table
 
 
@@ -413,15 +434,6 @@ def _copied(pgconn: Any, write: Callable[[bytes], None]) -> Generator[Any, Any, 
 
     while isinstance(row := (yield from copy_from(pgconn)), memoryview):
         write(bytes(row))
-
-
-def described(cursor: Any, name: str, sql: str) -> list[Any]:
-    """The columns of a query as DB-API describes them, by a server-side cursor, without running it."""
-    cursor.execute(f"DECLARE {name} NO SCROLL CURSOR FOR {sql}")
-    cursor.execute(f"FETCH 0 FROM {name}")
-    columns = list(cursor.description)
-    cursor.execute(f"CLOSE {name}")
-    return columns
 
 
 def with_parameters(connection: Any, sql: str, parameters: Sequence[Any] | Mapping[str, Any] | None) -> str:

@@ -63,6 +63,8 @@ _NUMBERS: Final = frozenset({"integer", "decimal", "mixture"})
 _MIXTURE: Final = frozenset({"integer", "float", "decimal", "text", "name"})
 """Forms that column_types can make texts of, also where a column has several."""
 
+_INFINITIES: Final = (float("inf"), float("-inf"))
+
 _form_of_type: dict[type, str | None] = {type(None): "null"}
 
 
@@ -87,14 +89,17 @@ class _ColumnReader:
         """A part of the column, with the rows before it, as ``plan`` takes it. Raises InvalidTable."""
         form = self._form_of(values, row)
         if form == "name" or (form in _NUMBERS and self._wanted in (Kind.TEXT, Kind.ENUM)):
-            form, values = "text", [None if value is None else _written(value) for value in values]
+            form, values = "text", [None if _is_null(value) else _written(value) for value in values]
         if self._wanted is None:
             form = self._settled(form, values, row)
         array = self._arrow(form, values, row)
         if self._wanted is not None:
             self.plan = plan_of(self.name, array.type, self._wanted)
-        elif form == "decimal" and array.type.scale <= 0 and self._form in ("null", "integer"):
+        elif form == "decimal" and _is_whole(array.type) and self._form in ("null", "integer"):
             form = "integer"
+        elif form == "decimal" == self._form:
+            # Floats, where Arrow has no decimals as long; and whole numbers are no integers here.
+            self.plan = plan_of(self.name, _NO_DECIMALS if _is_whole(array.type) else array.type, None)
         if self._wanted is None and form not in ("null", self._form):
             self._change(form, array.type, row)
         return array
@@ -176,9 +181,26 @@ class _ColumnReader:
             refuse(self.name, "a time of day with a time zone, which tells no time in UTC")
         try:
             return pa.array(values, _ARROW[form])
-        except (pa.ArrowException, OverflowError, TypeError, ValueError):
+        except OverflowError:
+            if form != "integer" or self._wanted is not Kind.FLOAT:
+                self._culprit(form, values, row)
+                raise
+            return self._floats(values, row)
+        except (pa.ArrowException, TypeError, ValueError):
             self._culprit(form, values, row)
             raise
+
+    def _floats(self, values: Sequence[Any], row: int) -> Any:
+        """Numbers that Arrow has no integers or decimals for, as the nearest floats."""
+        floats: list[float | None] = []
+        for number, value in enumerate(values, row + 1):
+            try:
+                floats.append(None if value is None else float(value))
+            except OverflowError:
+                rules.too_large_float(self.name, value, number)
+            if floats[-1] in _INFINITIES:
+                rules.too_large_float(self.name, value, number)
+        return pa.array(floats, _ARROW["float"])
 
     def _decimals(self, values: Sequence[Any], row: int) -> Any:
         try:
@@ -191,8 +213,11 @@ class _ColumnReader:
         kept = [_decimal_or_null(self.name, value, number) for number, value in enumerate(values, row + 1)]
         try:
             return pa.array(kept, None if any(value is not None for value in kept) else _NO_DECIMALS)
-        except (pa.ArrowException, TypeError, ValueError) as error:
-            refuse(self.name, f"decimals of more digits than Arrow has: {error}")
+        except (pa.ArrowException, TypeError, ValueError):
+            for number, value in enumerate(kept, row + 1):
+                if self._wanted is None and value is not None and _digits(value) > rules.MOST_DIGITS:
+                    rules.too_many_digits(self.name, value, number)
+            return self._floats(kept, row)
 
     def _culprit(self, form: str, values: Sequence[Any], row: int) -> None:
         """Raise for the first value that Arrow does not take."""
@@ -209,6 +234,21 @@ class _ColumnReader:
                 if form in ("timestamp", _ZONED):
                     rules.out_of_calendar(self.name, number)
                 refuse(self.name, f"{rules.shown_value(value)}: {error}", row=number)
+
+
+def _is_null(value: Any) -> bool:
+    """Whether a number or a text is none: NaN is null."""
+    return value is None or bool(value != value)
+
+
+def _is_whole(kind: Any) -> bool:
+    """Whether a type is that of decimals without places."""
+    return bool(pa.types.is_decimal(kind) and kind.scale <= 0)
+
+
+def _digits(value: Any) -> int:
+    """The significant digits of a decimal, or of an integer beside decimals."""
+    return len("".join(map(str, decimal.Decimal(value).as_tuple().digits)).strip("0"))
 
 
 def _form_of_value(value: Any) -> str:
@@ -228,7 +268,7 @@ def _written(value: Any) -> str:
 
 def _decimal_or_null(name: str, value: Any, row: int) -> Any:
     """A decimal for Arrow, in which NaN is null."""
-    if value is None or value != value:
+    if _is_null(value):
         return None
     exact = decimal.Decimal(value)
     if not exact.is_finite():

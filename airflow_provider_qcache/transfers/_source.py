@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from airflow_provider_qcache.client.errors import InvalidTable, OperationCancelled
-from airflow_provider_qcache.transfers._copy import CopyQuery, NoCursor, NotByCopy, described, with_parameters
+from airflow_provider_qcache.transfers._copy import CopyQuery, NoCursor, NotByCopy, with_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -23,12 +23,16 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("airflow_provider_qcache.transfers")
 
-_FIRST_ROWS: Final = 256
+_FIRST_ROWS: Final = 16
 _MOST_ROWS: Final = 4000
 """Rows in a batch: with more of them the processor's caches do not hold what is turned into columns."""
-_ROWS_AT_A_TIME: Final = 500
-"""Rows that are rows at a time, before they are columns: at 700 new tuples Python looks for garbage, time and
-again in all that Airflow has loaded."""
+_ROWS_AT_A_TIME: Final = 128
+"""Rows that are fetched at a time, whatever their width turns out to be. At 700 new tuples Python would look
+for garbage, too, time and again in all that Airflow has loaded."""
+_LOOKED_AT: Final = 4
+"""Of so many rows at a time the width is looked at."""
+_CHUNK: Final = 64
+"""Rows that libpq has at a time, whatever their width."""
 _BATCH_BYTES: Final = 4 << 20
 """CSV in a batch, about: as Python objects it takes several times as much memory."""
 _GRACE: Final = 5.0
@@ -47,9 +51,10 @@ class SqlSource:
 
     def __init__(self, hook: Any, sql: str, parameters: Sequence[Any] | Mapping[str, Any] | None) -> None:
         self._hook = hook
-        self._sql = hook.strip_sql_string(sql)
+        self._sql = _without_end(hook.strip_sql_string(sql))
         self._parameters = parameters or None
-        self._connection: Any = None
+        self._running: tuple[Any, ...] = ()
+        """What may be cancelled: the connection, and the cursor, in DuckDB a connection of its own."""
         self._cancelled = False
 
     def read(self, spool: Spool, tables: QueryTables) -> str:
@@ -74,13 +79,12 @@ class SqlSource:
     def cancel(self) -> None:
         """End the query, where the driver can."""
         self._cancelled = True
-        connection = self._connection
-        # cancel: psycopg and many others; interrupt: sqlite3, duckdb.
-        for name in ("cancel", "interrupt"):
-            if connection is not None and callable(end := getattr(connection, name, None)):
+        for running in self._running:
+            # cancel: psycopg and many others; interrupt: sqlite3, duckdb.
+            end = getattr(running, "cancel", None) or getattr(running, "interrupt", None)
+            if callable(end):
                 with contextlib.suppress(Exception):  # it may have ended meanwhile
                     end()
-                return
 
     def _check(self) -> None:
         if self._cancelled:
@@ -89,7 +93,7 @@ class SqlSource:
     def _read(self, spool: Spool, tables: QueryTables) -> str:
         self._check()
         with contextlib.closing(self._hook.get_conn()) as connection:
-            self._connection = connection
+            self._running = (connection,)
             self._check()
             try:
                 if _package(connection) not in ("psycopg", "psycopg2"):
@@ -97,7 +101,7 @@ class SqlSource:
                     return CURSOR
                 return self._read_postgres(connection, spool, tables)
             finally:
-                self._connection = None
+                self._running = ()
 
     def _read_postgres(self, connection: Any, spool: Spool, tables: QueryTables) -> str:
         connection.autocommit = False  # a cursor lives in a transaction, which is never committed
@@ -114,7 +118,8 @@ class SqlSource:
         except NotByCopy as why:
             _log.info("The query is read row by row and not by COPY: %s", str(why).strip().splitlines()[0])
             connection.rollback()
-            cursor = connection.cursor() if isinstance(why, NoCursor) else _server_side_cursor(connection)
+            _tell_months(connection)
+            cursor = _postgres_cursor(connection, is_query=not isinstance(why, NoCursor))
             self._read_rows(cursor, sql, None, spool, tables)
             return CURSOR
         return COPY
@@ -122,6 +127,8 @@ class SqlSource:
     def _read_rows(self, cursor: Any, sql: str, parameters: Any, spool: Spool, tables: QueryTables) -> None:
         from airflow_provider_qcache.transfers._rows import RowEncoder, lines_of  # noqa: PLC0415  # pyarrow
 
+        self._running = (*self._running, cursor)
+        self._check()
         if parameters is None:
             cursor.execute(sql)
         else:
@@ -142,12 +149,13 @@ class SqlSource:
                 spool.add(whole, data, rows)
             else:
                 groups: dict[Any, list[bytes]] = {}
-                for key, line in zip(keys, lines_of(data, rows), strict=True):
+                pairs = zip(keys, lines_of(data, rows), strict=True)
+                for number, (key, line) in enumerate(pairs, spool.rows + 1):
                     group = groups.get(key)
                     if group is None:
                         group = groups[key] = []
                         if key not in known:
-                            known[key] = tables.partition(key, spool.rows + keys.index(key) + 1)
+                            known[key] = tables.partition(key, number)
                     group.append(line)
                 for key, lines in groups.items():
                     spool.add(known[key], b"\n".join(lines) + b"\n", len(lines))
@@ -157,25 +165,31 @@ class SqlSource:
 
 
 class _Batches:
-    """A query's rows by column, in batches that are sized by what a row took so far."""
+    """A query's rows by column, in batches that are sized by what rows took so far."""
 
     def __init__(self, cursor: Any) -> None:
         self._cursor = cursor
-        self._size = _FIRST_ROWS
+        self._size = _MOST_ROWS
+        self._at_a_time = _FIRST_ROWS
         self._ended = False
 
     def next(self) -> list[list[Any]]:
         """The next rows, each column's values in a list; no columns after the last."""
         columns: list[list[Any]] = []
-        count = 0
-        while count < self._size and not self._ended:
-            rows = self._fetch(min(_ROWS_AT_A_TIME, self._size - count))
+        count = size = 0
+        while count < self._size and size < _BATCH_BYTES and not self._ended:
+            rows = self._fetch(min(self._at_a_time, self._size - count))
             count += len(rows)
             self._ended = not rows
             for number, values in enumerate(zip(*rows, strict=True)):
                 if number == len(columns):
                     columns.append([])
                 columns[number].extend(values)
+            # The widest of some rows: what every value takes would cost as much time as its encoding.
+            widest = max((_width(row) for row in rows[:: 1 + len(rows) // _LOOKED_AT]), default=0)
+            size += widest * len(rows)
+            fitting = _BATCH_BYTES // 4 // max(1, widest)
+            self._at_a_time = max(1, min(fitting, 4 * self._at_a_time, _ROWS_AT_A_TIME))
         return columns
 
     def _fetch(self, count: int) -> Sequence[Sequence[Any]]:
@@ -192,46 +206,63 @@ class _Batches:
     def took(self, rows: int, bytes_: int) -> None:
         """Tell what a batch took as CSV."""
         fitting = rows * _BATCH_BYTES // max(1, bytes_)
-        self._size = max(1, min(fitting, 4 * self._size, _MOST_ROWS))
+        self._size = max(1, min(fitting, _MOST_ROWS))
+
+
+def _width(row: Sequence[Any]) -> int:
+    """The length of a row's texts, and a little for every value."""
+    return sum([16 + len(value) if isinstance(value, str | bytes) else 16 for value in row])
 
 
 class _Stream:
     """psycopg 3's ``stream`` as a cursor: the server sends rows while those before them become CSV."""
 
-    name: Final = "qcache_rows"
-
     def __init__(self, connection: Any) -> None:
         self._connection = connection
         self._cursor = connection.cursor()
-        self._sql = ""
         self._rows: Iterator[Any] = iter(())
+        self.description: list[tuple[str, int]] | None = None
+        """The columns' names and types; None where the statement gives no rows, and is not run."""
 
     def execute(self, sql: str) -> None:
-        self._sql = sql
-        self._rows = self._cursor.stream(sql, size=_FIRST_ROWS)
+        """Begin. Raises psycopg.Error."""
+        # psycopg tells the columns with the first row, and where there is none not at all.
+        if columns := _described(self._connection, sql):
+            self.description = columns
+            self._rows = self._cursor.stream(sql, size=_CHUNK)
 
     def fetchmany(self, count: int) -> list[Any]:
+        """So many rows, or those that are left. Raises psycopg.Error."""
         return list(itertools.islice(self._rows, count))
 
-    @property
-    def description(self) -> Any:
-        """The columns; once there were rows, or there are none."""
-        if self._cursor.description is None:
-            # Where there were no rows, psycopg does not tell their columns.
-            return described(self._cursor, self.name, self._sql)
-        return self._cursor.description
+
+def _described(connection: Any, sql: str) -> list[tuple[str, int]]:
+    """A statement's columns, by psycopg 3, without running it: none where it gives no rows."""
+    from psycopg import pq  # type: ignore[import-not-found]  # noqa: PLC0415  # the connection's own
+    from psycopg.errors import error_from_result  # type: ignore[import-not-found]  # noqa: PLC0415
+
+    with connection.lock:
+        made = connection.pgconn.prepare(b"qcache_columns", sql.encode())
+        if made.status == pq.ExecStatus.COMMAND_OK:
+            made = connection.pgconn.describe_prepared(b"qcache_columns")
+    if made.status != pq.ExecStatus.COMMAND_OK:
+        raise error_from_result(made)
+    return [(made.fname(at).decode(), made.ftype(at)) for at in range(made.nfields)]
 
 
-def _server_side_cursor(connection: Any) -> Any:
-    """A cursor whose rows stay with PostgreSQL until they are fetched."""
+def _postgres_cursor(connection: Any, *, is_query: bool) -> Any:
+    """A cursor whose rows stay with PostgreSQL until they are fetched.
+
+    By psycopg 2, and by psycopg 3 with a libpq before 17, there is one for queries only.
+    """
     if _package(connection) == "psycopg" and _streams_in_chunks():
         return _Stream(connection)
-    return connection.cursor(_Stream.name)
+    return connection.cursor("qcache_rows") if is_query else connection.cursor()
 
 
 def _streams_in_chunks() -> bool:
     try:
-        from psycopg import capabilities  # type: ignore[import-not-found]  # noqa: PLC0415  # the connection's own
+        from psycopg import capabilities  # noqa: PLC0415  # the connection's own
     except ImportError:  # psycopg before 3.2
         return False
     return bool(capabilities.has_stream_chunked())  # the libpq may be older, too
@@ -240,6 +271,53 @@ def _streams_in_chunks() -> bool:
 def _is_named(cursor: Any) -> bool:
     """Whether it is a server-side cursor, some of which have no description before their first rows."""
     return bool(getattr(cursor, "name", None))
+
+
+class _IntervalOfMonths:
+    """In place of an interval with months or years, of which a driver makes days; no node can hold it."""
+
+
+_IntervalOfMonths.__name__ = "an interval of months or years"
+
+
+def _tell_months(connection: Any) -> None:
+    """Have psycopg give intervals of months or years as such."""
+    if _package(connection) == "psycopg2":
+        extensions = import_module("psycopg2.extensions")
+
+        def cast(value: str | None, cursor: Any) -> Any:
+            if value is not None and ("mon" in value or "year" in value):
+                return _IntervalOfMonths()
+            return extensions.PYINTERVAL(value, cursor)
+
+        kind = extensions.new_type(extensions.PYINTERVAL.values, "INTERVAL", cast)
+        extensions.register_type(kind, connection)
+        return
+    loader: Any = import_module("psycopg.types.datetime").IntervalLoader
+
+    class Loader(loader):
+        def load(self, data: Any) -> Any:
+            text = bytes(data)
+            return _IntervalOfMonths() if b"mon" in text or b"year" in text else super().load(data)
+
+    connection.adapters.register_loader("interval", Loader)
+
+
+def _without_end(sql: str) -> str:
+    """A statement without the ';' at its end and the comments after that, as files have them."""
+    if ";" not in sql:
+        return sql
+    sqlparse = import_module("sqlparse")  # it comes with Airflow's DbApiHook
+    tokens = [token for statement in sqlparse.parse(sql) for token in statement.flatten()]
+    end = None
+    for at in reversed(range(len(tokens))):
+        token = tokens[at]
+        if token.ttype is sqlparse.tokens.Punctuation and token.value == ";":
+            end = at
+        # Not '#', which is a comment to MySQL, and to sqlparse, and an operator to PostgreSQL.
+        elif not (token.is_whitespace or token.value.startswith(("--", "/*"))):
+            break
+    return sql if end is None else "".join(token.value for token in tokens[:end])
 
 
 def _package(connection: Any) -> str:

@@ -242,7 +242,7 @@ class TestFailures:
 
         def kill():
             end = time.monotonic() + 30
-            while (task._source is None or task._source._connection is None) and time.monotonic() < end:
+            while (task._source is None or not task._source._running) and time.monotonic() < end:
                 time.sleep(0.01)
             time.sleep(0.1)  # for the query to begin
             task.on_kill()

@@ -6,6 +6,8 @@ import contextlib
 import math
 import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 import tracemalloc
@@ -23,6 +25,48 @@ from airflow_provider_qcache.transfers._tables import QueryTables
 from tests.transfers.conftest import Hook, read, run
 
 SLEEP = "SELECT pg_sleep(120)::text AS slept"
+
+
+WIDE = """
+import sqlite3, sys
+from pathlib import Path
+import psycopg
+from airflow_provider_qcache.transfers import _copy, _rows, _source
+from airflow_provider_qcache.transfers._spool import Spool
+from airflow_provider_qcache.transfers._tables import QueryTables
+from tests.transfers.conftest import Hook
+
+def memory(name):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+
+def refuse(*_):
+    raise _copy.NotByCopy("this is about a cursor")
+
+kind, uri = sys.argv[1:]
+n = "generate_series(1, 3000) AS t(n)"
+sql = f"SELECT n, repeat('x', CASE WHEN n > 1500 THEN 100000 ELSE 1 END) AS wide FROM {n}"
+if kind == "sqlite":
+    hook = Hook(lambda: sqlite3.connect(":memory:"))
+    n = "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t WHERE n < 3000)"
+    sql = f"{n} SELECT n, hex(zeroblob(CASE WHEN n > 1500 THEN 50000 ELSE 1 END)) AS wide FROM t"
+elif kind == "postgres":
+    hook = Hook(lambda: psycopg.connect(uri))
+    _source.CopyQuery = refuse
+else:
+    hook = Hook(lambda: psycopg.connect(uri))
+    with psycopg.connect(uri) as connection:
+        connection.execute("DROP TABLE IF EXISTS wide")
+        connection.execute("CREATE TABLE wide (n integer, wide text)")
+    sql = f"INSERT INTO wide {sql} RETURNING n, wide"
+with Spool() as spool:
+    tables = QueryTables(spool, "key")
+    hook.get_conn().close()
+    before = memory("VmRSS")
+    assert _source.SqlSource(hook, sql, None).read(spool, tables) == _source.CURSOR
+    assert spool.rows == 3000
+    print(memory("VmHWM") - before)
+"""
 
 
 def sleeping(postgres):
@@ -53,6 +97,24 @@ def test_cancel_ends_the_query_in_the_database(postgres, postgres_hook):
         source.read(spool, QueryTables(spool, "key"))
     other.join()
     wait_until(lambda: not sleeping(postgres))
+
+
+def test_cancel_ends_a_query_of_duckdb(duckdb_hook):
+    """Its cursor is a connection of its own."""
+    sql = "SELECT count(*) AS n FROM range(1000000) a, range(1000000) b WHERE hash(a.range + b.range) % 7 = 3"
+    source = SqlSource(duckdb_hook, sql, None)
+
+    def cancel():
+        wait_until(lambda: len(source._running) == 2)
+        time.sleep(0.2)
+        source.cancel()
+
+    other = threading.Thread(target=cancel)
+    other.start()
+    with Spool() as spool, pytest.raises(OperationCancelled):
+        source.read(spool, QueryTables(spool, "key"))
+    other.join()
+    wait_until(lambda: not any(thread.name == "qcache-sql" for thread in threading.enumerate()))
 
 
 def test_a_cancel_between_two_statements_is_not_lost(postgres, postgres_hook, monkeypatch):
@@ -108,6 +170,27 @@ def test_a_query_that_fails_midway(postgres_hook):
     """After thousands of rows, which are then not stored either."""
     with pytest.raises(Exception, match="division by zero"):
         read(postgres_hook, "SELECT 1 / (5000 - n) AS part FROM generate_series(1, 10000) AS t(n)")
+
+
+@pytest.mark.parametrize("end", [";", "; ;\n", ";-- the end", "; /* the; end */ -- of it\n", "-- no end"])
+@pytest.mark.usefixtures("way")
+def test_what_follows_a_statement(postgres_hook, end):
+    found = read(postgres_hook, f"SELECT 5 AS n, ';--' AS t{end}")
+    assert found.text.replace('"', "") == "n,t\n5,;--\n"
+
+
+@pytest.mark.usefixtures("way")
+def test_what_looks_like_a_comment_to_others_is_none(postgres_hook):
+    assert read(postgres_hook, "SELECT 5 # 3 AS n;").text == "n\n" + '"6"\n'
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres", "returning"])
+def test_rows_that_become_wide_are_not_held_by_the_thousand(postgres, kind):
+    """1,500 short ones and 1,500 of 100 kB, of which a process of its own is to hold few."""
+    done = subprocess.run(
+        [sys.executable, "-c", WIDE, kind, postgres.uri], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout.splitlines()[-1]) < 150_000_000
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])

@@ -267,6 +267,53 @@ class TestSqlite:
             assert len(rows) in (33, 34)
 
 
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("value", ["1e400", "-1.798e308", "1797" + 306 * "0"])
+@pytest.mark.parametrize("wanted", [{}, {"v": "float"}])
+def test_a_numeric_that_no_float_is(postgres_hook, value, wanted):
+    """A node answers 500, the old table gone, or stores an infinity."""
+    sql = f"SELECT 1.5::numeric AS v UNION ALL SELECT {value}::numeric"
+    with pytest.raises(InvalidTable, match="is a float no node can parse") as raised:
+        read(postgres_hook, sql, column_types=wanted)
+    assert (raised.value.column, raised.value.row) == ("v", 2)
+
+
+@pytest.mark.usefixtures("way")
+def test_a_numeric_of_many_zeros(postgres_hook):
+    sql = "SELECT 1.5::numeric AS v UNION ALL SELECT 1e300::numeric UNION ALL SELECT 2 UNION ALL SELECT 'NaN'"
+    found = read(postgres_hook, sql)
+    assert found.types == "v=float"
+    assert [float(value) for value in column(found.text)[:3]] == [1.5, 1e300, 2.0]
+    assert column(found.text)[3] == ""
+    with pytest.raises(InvalidTable, match="significant digits") as raised:
+        read(postgres_hook, "SELECT 1e300::numeric + 1 AS v")
+    assert (raised.value.column, raised.value.row) == ("v", 1)
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("wanted", ["string", "enum"])
+def test_nan_as_text_is_null(postgres_hook, wanted):
+    found = read(
+        postgres_hook, "SELECT 'NaN'::numeric AS v UNION ALL SELECT 2.50", column_types={"v": wanted}
+    )
+    assert sorted(column(found.text)) == ["", "2.50"]
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("value", ["1 year", "2 months", "1 year 2 months 3 days", "-1 month"])
+def test_an_interval_of_months_has_no_seconds(postgres_hook, value):
+    assert column(read(postgres_hook, "SELECT interval '-1 day 00:00:01.5' AS v").text) == ["-86398.5"]
+    with pytest.raises(InvalidTable, match="an interval of months or years") as raised:
+        read(postgres_hook, f"SELECT interval '1 day' AS v UNION ALL SELECT interval '{value}'")
+    assert (raised.value.column, raised.value.row) == ("v", 2)
+
+
+def test_large_integers_as_floats(duckdb_hook):
+    sql = "SELECT 1::HUGEINT AS v UNION ALL SELECT 20000000000000000000::HUGEINT UNION ALL SELECT NULL"
+    found = read(duckdb_hook, sql, column_types={"v": "float"})
+    assert [float(value) if value else None for value in column(found.text)] == [1.0, 2e19, None]
+
+
 def test_duckdb(duckdb_hook, client):
     sql = (
         "SELECT '007' AS zip, 1::UTINYINT AS i, 1.5::DECIMAL(5, 2) AS d, 5::HUGEINT AS h, "
