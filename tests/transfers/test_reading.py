@@ -224,6 +224,26 @@ def test_memory_does_not_grow_with_the_rows(postgres, kind):
     assert many < 1.25 * few
 
 
+def test_patterns_of_flags_are_remembered_within_a_limit(postgres_hook, monkeypatch):
+    """Six columns with nulls have 64 of them."""
+    columns = ", ".join(f"CASE WHEN n & {1 << bit} = 0 THEN n::bigint END AS c{bit}" for bit in range(6))
+    sql = f"SELECT n % 3 AS part, {columns} FROM generate_series(0, 199) AS t(n)"
+    arguments = {"key": "k{part}", "partition_by": ("part",)}
+    expected = read(postgres_hook, sql, **arguments).tables
+    kept = []
+    first_of = _copy.CopyQuery._first_of
+
+    def watched(self, *given):
+        table = first_of(self, *given)
+        kept.append(len(self._flagged))
+        return table
+
+    monkeypatch.setattr(_copy.CopyQuery, "_first_of", watched)
+    monkeypatch.setattr(_copy, "_MOST_FLAGGED", 5)
+    assert read(postgres_hook, sql, **arguments).tables == expected
+    assert max(kept) == 5
+
+
 def test_partitions_keep_the_order_of_rows(postgres_hook):
     sql = "SELECT n, n % 3 AS a, chr(97 + n % 2) AS b FROM generate_series(1, 1000) AS t(n)"
     found = read(postgres_hook, sql, key="k_{a}-{b}", partition_by=("a", "b"), held=1000)
