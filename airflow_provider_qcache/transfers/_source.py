@@ -31,7 +31,7 @@ _ROWS_AT_A_TIME: Final = 128
 for garbage, too, time and again in all that Airflow has loaded."""
 _LOOKED_AT: Final = 4
 """Of so many rows at a time the width is looked at."""
-_CHUNK: Final = 64
+_CHUNK: Final = 128
 """Rows that libpq has at a time, whatever their width."""
 _BATCH_BYTES: Final = 4 << 20
 """CSV in a batch, about: as Python objects it takes several times as much memory."""
