@@ -30,8 +30,9 @@ _is_unnamed_index = re.compile(r"__index_level_[0-9]+__").fullmatch
 class ColumnarFiles:
     """Files of one schema, one after the other. ``open`` gives a fresh stream for each reading.
 
-    One schema is the same columns in the same order. A column without a type, of nulls alone, is of the type
-    it has in other files; texts are texts and dictionaries of one type are one, whatever their widths.
+    One schema is the same columns in the same order, whether or not they may hold nulls. A column without a
+    type, of nulls alone, is of the type it has in other files; texts are texts and dictionaries of one type
+    are one, whatever their widths.
     """
 
     def __init__(self, files: Sequence[File], kind: Format) -> None:
@@ -108,13 +109,9 @@ class ColumnarFiles:
             try:
                 with seekable(file) as found, read(found) as (schema, batches):
                     kept = _kept(schema)
-                    if len(kept) == len(schema.names):
-                        yield pa.schema(list(schema)), batches
-                    else:
-                        yield (
-                            pa.schema([schema.field(at) for at in kept]),
-                            (batch.select(kept) for batch in batches),
-                        )
+                    # Names and types alone: whether nulls may be, and notes, are no part of a table.
+                    fields = [pa.field(schema.field(at).name, schema.field(at).type) for at in kept]
+                    yield pa.schema(fields), (batch.select(kept) for batch in batches)
             except pa.ArrowException as error:
                 raise InvalidTable(f"it cannot be read as {self._kind}: {error}") from error
 
