@@ -98,9 +98,12 @@ class Place:
         self.path = path
 
     def put(self, **files):
-        """Write files by name."""
+        """Write files by name, in directories of their own where the names have some."""
         for name, data in files.items():
-            (self.path / name).write_bytes(data)
+            path = self.path / name
+            if isinstance(path, Path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
 
     def __str__(self):
         return str(self.path)
@@ -186,6 +189,21 @@ class TestOneFile:
         post(source_path=tmp_path / "t.parquet")
         assert reader("zips") == [{"a": 1, "name": "x"}, {"a": 2, "name": "y"}]
 
+    @pytest.mark.parametrize("suffix", COLUMNAR)
+    @pytest.mark.parametrize("key", ["zips", "zips_{stem}"])
+    def test_columns_that_hold_no_nulls_and_have_notes(self, reader, tmp_path, suffix, key):
+        schema = pa.schema(
+            [
+                pa.field("id", pa.int64(), nullable=False),
+                pa.field("kind", pa.dictionary(pa.int8(), pa.string()), metadata={"unit": "none"}),
+            ],
+            metadata={"made": "by hand"},
+        )
+        data = COLUMNAR[suffix](pa.table({"id": [1, 2], "kind": ["x", "y"]}, schema=schema))
+        (tmp_path / f"t{suffix}").write_bytes(data)
+        post(key=key, source_path=tmp_path / f"t{suffix}")
+        assert reader(key.format(stem="t")) == [{"id": 1, "kind": "x"}, {"id": 2, "kind": "y"}]
+
     def test_names_that_look_like_globs_are_names_where_they_exist(self, reader, place):
         (place.path / "a[1].csv").write_bytes(CSV.encode())
         post(source_path=f"{place}/a[1].csv")
@@ -241,6 +259,50 @@ class TestOneTableOfMany:
             {"a": 2, "t": "y", "k": "y"},
             {"a": None, "t": "x", "k": "x"},
         ]
+
+    def test_columns_that_may_hold_nulls_in_some_files_only(self, reader, tmp_path):
+        for number, nullable in enumerate((True, False, True)):
+            schema = pa.schema([pa.field("n", pa.int64(), nullable=nullable)])
+            pq.write_table(pa.table({"n": [number]}, schema=schema), tmp_path / f"{number}.parquet")
+        post(source_path=tmp_path)
+        assert reader("zips") == [{"n": 0}, {"n": 1}, {"n": 2}]
+
+    @pytest.mark.parametrize(
+        ("pattern", "wanted"),
+        [
+            ("**/*.csv", ["day=1/a.csv"]),
+            ("*/**/*.csv", ["day=1/a.csv"]),
+            ("[_d]*/*.csv", ["day=1/a.csv"]),
+            ("_archive/*.csv", ["_archive/a.csv"]),
+            ("_archive/**/*.csv", ["_archive/a.csv", "_archive/more/a.csv"]),
+            ("*/_kept/*.csv", ["day=1/_kept/a.csv"]),
+            ("**/_kept/*.csv", ["day=1/_kept/a.csv"]),
+            ("**/_k*/*.csv", ["day=1/_kept/a.csv"]),
+            ("day=?/_kept/_*.csv", ["day=1/_kept/_b.csv"]),
+            (".hidden/*", [".hidden/a.csv"]),
+        ],
+    )
+    def test_what_others_keep_beside_the_data_is_read_where_it_is_asked_for(
+        self, reader, place, pattern, wanted
+    ):
+        """Such as the files of a task of Spark that has not ended: all of them would be rows twice."""
+        names = [
+            "day=1/a.csv",
+            "day=1/_b.csv",
+            "day=1/_kept/a.csv",
+            "day=1/_kept/_b.csv",
+            "day=1/_kept/_more/a.csv",
+            "_temporary/0/attempt_1/a.csv",
+            "_temporary/0/_kept/a.csv",
+            "_archive/a.csv",
+            "_archive/more/a.csv",
+            "_archive/_temporary/a.csv",
+            "_delta_log/a.csv",
+            ".hidden/a.csv",
+        ]
+        place.put(**{name: f"name\n{name}\n".encode() for name in names})
+        post(source_path=f"{place}/{pattern}")
+        assert [row["name"] for row in reader("zips")] == wanted
 
 
 def _dictionary(words, index):
