@@ -21,6 +21,9 @@ import pytest
 
 from airflow_provider_qcache.client import InvalidKey, InvalidTable, QClient
 from airflow_provider_qcache.compat import AirflowFailException
+from airflow_provider_qcache.files.columnar import ColumnarFiles
+from airflow_provider_qcache.files.formats import Format
+from airflow_provider_qcache.files.listing import find_files
 from airflow_provider_qcache.operators.errors import StoredOnFailover, TablesFailed
 from airflow_provider_qcache.operators.qcache import QCachePostOperator, QCacheQueryOperator
 from tests.client.tabular import is_as_stored
@@ -208,6 +211,53 @@ class TestOneFile:
         (place.path / "a[1].csv").write_bytes(CSV.encode())
         post(source_path=f"{place}/a[1].csv")
         assert reader("zips") == ROWS
+
+
+LONG = "y" * 20_000
+TEXTS = {
+    "all nulls": [None] * 1000,
+    "short words": ["a", None, "bc"] * 400,
+    "long words": [LONG, None, "", "x" * 300] * 300,
+    "short words, then a long one": ["a"] * 20_000 + [LONG] * 1000 + [None],
+    "long words, then as many texts as rows": [LONG] * 1000 + [f"{n}{'x' * 1000}" for n in range(6000)],
+    "as many texts as rows": [f"{n}{'x' * 100}" for n in range(30_000)],
+}
+WRITTEN = {
+    "by a dictionary": {},
+    "plain": {"use_dictionary": False},
+    "as what differs from the text before": {
+        "use_dictionary": False,
+        "column_encoding": {"t": "DELTA_BYTE_ARRAY"},
+    },
+}
+
+
+TEXT_KINDS = (pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string()))
+
+
+@pytest.mark.parametrize(
+    ("how", "kind"),
+    # All but the last of these: pyarrow reads no dictionaries of texts that are written so.
+    [(how, kind) for how in WRITTEN for kind in TEXT_KINDS][:-1],
+    ids=str,
+)
+def test_texts_of_parquet_are_what_pyarrow_reads_whole_and_come_in_small_batches(tmp_path, kind, how):
+    for number, texts in enumerate(TEXTS.values()):
+        table = pa.table({"n": range(len(texts)), "t": pa.array(texts, pa.string()).cast(kind)})
+        path = tmp_path / f"{number}.parquet"
+        pq.write_table(table, path, row_group_size=25_000, **WRITTEN[how])
+    reader = ColumnarFiles(find_files(tmp_path), Format.PARQUET).open()
+    assert reader.schema.field("t").type == kind
+    batches = list(reader)
+    wanted = [pq.read_table(tmp_path / f"{number}.parquet") for number in range(len(TEXTS))]
+    text = pa.large_string()
+    got = pa.Table.from_batches(batches)
+    assert got["n"].to_pylist() == [n for table in wanted for n in table["n"].to_pylist()]
+    assert got["t"].cast(text).to_pylist() == [
+        t for table in wanted for t in table["t"].cast(text).to_pylist()
+    ]
+    if how == "by a dictionary":
+        assert max(batch.column("t").cast(text).nbytes for batch in batches) < 5 << 20
 
 
 class TestOneTableOfMany:
