@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 _GLOB: Final = frozenset("*?[")
 _NO_DATA: Final = (".", "_")
-"""How the names of files begin that others write beside the data: _SUCCESS, .part-0.crc, _delta_log."""
+"""How names begin of what others write beside the data: _SUCCESS, .part-0.crc, _delta_log, _temporary."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -41,8 +41,9 @@ def find_files(path: Any) -> list[File]:
     """The files that a path names, sorted by their whole paths; one at least.
 
     Of a directory those that are directly in it, of a glob (``*``, ``?``, ``[]``, ``**``) those that match.
-    Both leave out names that begin with '.' or '_', which tell about data and hold none. A path with these
-    characters that exists is no glob.
+    Both leave out names that begin with '.' or '_', of files and of the directories that a glob goes into,
+    which tell about data and hold none; but for those that the path itself writes so, as ``_kept`` in
+    ``/data/*/_kept/*.csv``. A path with a glob's characters that exists is no glob.
 
     Args:
         path: A pathlib.Path, or what has ``fs``, ``path`` and ``protocol`` as an ObjectStoragePath.
@@ -67,7 +68,7 @@ def _local_files(path: Path) -> list[File]:
     else:
         path.stat()
         return [_local(path)]
-    return _checked(path, [_local(entry) for entry in found])
+    return _checked(path, str(path), [_local(entry) for entry in found])
 
 
 def _local(path: Path) -> File:
@@ -75,7 +76,9 @@ def _local(path: Path) -> File:
 
 
 def _stored_files(path: Any) -> list[File]:
-    storage, where = path.fs, path.path
+    storage = path.fs
+    # As the storage writes it in the names that it finds: every method of fsspec begins with this.
+    where = storage._strip_protocol(path.path)
 
     def stored(found: str) -> File:
         return File(f"{path.protocol}://{found.lstrip('/')}", found, storage)
@@ -98,7 +101,8 @@ def _stored_files(path: Any) -> list[File]:
         _check_flat(path, (PurePosixPath(name).name for name in inside))
     else:
         return [stored(where)]
-    return _checked(path, [stored(name) for name, entry in found.items() if entry["type"] != "directory"])
+    files = [stored(name) for name, entry in found.items() if entry["type"] != "directory"]
+    return _checked(path, where, files)
 
 
 def _is_glob(path: Any) -> bool:
@@ -115,9 +119,16 @@ def _check_flat(path: Any, directories: Iterable[str]) -> None:
         )
 
 
-def _checked(path: Any, files: list[File]) -> list[File]:
-    files = [file for file in files if not file.path.name.startswith(_NO_DATA)]
+def _checked(path: Any, where: str, files: list[File]) -> list[File]:
+    # A name of the path that begins so stands for one of the file's. Any more were matched by wildcards.
+    asked_for = _without_data(where)
+    files = [file for file in files if _without_data(file.location) <= asked_for]
     if not files:
         what = "no file matches" if _is_glob(path) else "no files are in the directory"
         raise FileNotFoundError(f"{path}: {what}, but for such as begin with '.' or '_'")
     return sorted(files, key=lambda file: file.location)
+
+
+def _without_data(path: str) -> int:
+    """How many of a path's names are those of what holds no data."""
+    return sum(name.startswith(_NO_DATA) for name in PurePosixPath(path).parts)

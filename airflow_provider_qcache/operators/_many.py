@@ -16,7 +16,14 @@ from airflow_provider_qcache.compat import AirflowFailException
 from airflow_provider_qcache.operators._arguments import counted, shown
 from airflow_provider_qcache.operators._failures import ends_the_task, permanent
 from airflow_provider_qcache.operators._marks import Marks
-from airflow_provider_qcache.operators._progress import Ticker, shown_time
+from airflow_provider_qcache.operators._progress import (
+    MOST_IN_LOG,
+    Ticker,
+    push_summary,
+    shown_error,
+    shown_time,
+    tell_failures,
+)
 from airflow_provider_qcache.operators.errors import StoredOnFailover, TablesEvicted, TablesFailed
 
 if TYPE_CHECKING:
@@ -26,13 +33,9 @@ if TYPE_CHECKING:
     from airflow_provider_qcache.client import Absence, StoreResult
     from airflow_provider_qcache.hooks.qcache import QCacheHook
 
-MOST_IN_LOG: Final = 1000
-"""Failed keys that are logged, each with its error."""
-
 MOST_IN_XCOM: Final = 100
 """Keys of each sort, failed and evicted, that the summary names."""
 
-_ERROR_IN_LOG: Final = 1000
 _ERROR_IN_XCOM: Final = 300
 
 _OF_THE_CLUSTER: Final = frozenset({"AuthenticationFailed", "CertificateRejected"})
@@ -83,7 +86,9 @@ def store_tables(
         TablesFailed: more keys failed than that.
         TablesEvicted: tables are not on their nodes any more, unless allowed.
         StoredOnFailover: with ``require_home``.
-        Exception: what ``tables`` raises.
+        Exception: what ``tables`` raises; AuthenticationFailed, say, where the nodes are asked at the end.
+
+    Whatever it raises but for a cancel, the summary is pushed before, with nulls for what was not asked.
     """
     run = _Run(hook, context, log, options, keys)
     return run.store(tables, prepare)
@@ -142,7 +147,7 @@ class _Run:
         prepare: Callable[[str, Any], Any] | None,
     ) -> dict[str, Any]:
         stopped: Exception | None = None
-        with Ticker(self._tick):
+        with Ticker(self._tick), self._told_of_errors():
             try:
                 self._store(self._first_pass(tables), prepare, keep=self._marks)
                 if self._marks.misfit and self._kept:
@@ -150,17 +155,25 @@ class _Run:
                     self._store(self._second_pass(tables, again), prepare)
             except _ClusterUnusable as error:
                 stopped = error
-            except Exception:
-                self._tell_failures()
-                self._log.info("%s before it ended", self._said(time.monotonic() - self._started))
-                raise
             finally:
                 # Also where the callable failed, or the task is ended: for the next try.
                 self._marks.save()
-            absent = {} if stopped else self._absent()
+            absent = None if stopped else self._absent()
             if absent or self._unseen:
                 self._marks.save()
         return self._end(absent, stopped)
+
+    @contextlib.contextmanager
+    def _told_of_errors(self) -> Iterator[None]:
+        """Tell what was done before an error that ends it all: of the callable, or as the nodes are asked."""
+        try:
+            yield
+        except Exception as error:
+            tell_failures(self._log, self._errors, self._failed)
+            self._log.info("%s before it ended", self._said(time.monotonic() - self._started))
+            if type(error).__name__ != "OperationCancelled":
+                push_summary(self._context, self._summary(), self._log)
+            raise
 
     def _first_pass(self, tables: Callable[[], Iterable[tuple[str, Any]]]) -> Iterator[tuple[str, Any]]:
         for key, content in self._pairs(tables()):
@@ -253,8 +266,7 @@ class _Run:
         if self._worst is None or (for_good and self._for_good == 1):
             self._worst = key, error
         if len(self._errors) < MOST_IN_LOG:
-            said = str(error)
-            self._errors[key] = f"{name}: {said[:_ERROR_IN_LOG]}{'…' if len(said) > _ERROR_IN_LOG else ''}"
+            self._errors[key] = shown_error(error)
         with contextlib.suppress(KeyError):  # an invalid key was never taken
             self._marks.set(key, done=False)
         self._without_node = self._without_node + 1 if name == "NoCacheAvailable" else 0
@@ -317,17 +329,14 @@ class _Run:
 
     # The end.
 
-    def _end(self, absent: Mapping[tuple[str, str], Absence], stopped: Exception | None) -> dict[str, Any]:
-        tables_absent = {key: why for (key, node), why in absent.items() if self._places[key] == node}
-        evicted = [key for key, why in tables_absent.items() if str(why) == "missing"]
-        lost = {key: str(why) for key, why in tables_absent.items() if str(why) != "missing"}
-        unseen = {key: why for key, why in self._unseen.items() if key not in tables_absent}
+    def _summary(self) -> dict[str, Any]:
+        """What is known before the nodes are asked for every table."""
         summary: dict[str, Any] = {
             "stored": self._stored,
             "were_there": len(self._kept),
             "failed": self._failed,
-            "evicted": len(evicted),
-            "lost": len(lost) + len(unseen),
+            "evicted": None,
+            "lost": None,
             "bytes": self._bytes,
             "rows": None if self._uncounted else self._rows,
             "seconds": round(time.monotonic() - self._started, 3),
@@ -338,31 +347,40 @@ class _Run:
         }
         if self._options.copies > 1:
             summary["failed_copies"] = self._failed_copies
-            summary["absent_copies"] = len(absent) - len(tables_absent)
+            summary["absent_copies"] = None
         if self._errors:
             summary["failed_keys"] = {
                 key: said[:_ERROR_IN_XCOM] for key, said in list(self._errors.items())[:MOST_IN_XCOM]
             }
+        return summary
+
+    def _end(
+        self, absent: Mapping[tuple[str, str], Absence] | None, stopped: Exception | None
+    ) -> dict[str, Any]:
+        summary = self._summary()
+        gone = absent or {}
+        tables_absent = {key: why for (key, node), why in gone.items() if self._places[key] == node}
+        evicted = [key for key, why in tables_absent.items() if str(why) == "missing"]
+        lost = {key: str(why) for key, why in tables_absent.items() if str(why) != "missing"}
+        unseen = {key: why for key, why in self._unseen.items() if key not in tables_absent}
+        if absent is not None:
+            summary["evicted"], summary["lost"] = len(evicted), len(lost) + len(unseen)
+            if self._options.copies > 1:
+                summary["absent_copies"] = len(absent) - len(tables_absent)
         if evicted:
             summary["evicted_keys"] = evicted[:MOST_IN_XCOM]
         if lost or unseen:
             summary["lost_keys"] = dict([*lost.items(), *unseen.items()][:MOST_IN_XCOM])
-        self._tell_failures()
+        tell_failures(self._log, self._errors, self._failed)
         advice = self._advice(evicted)
         try:
             self._raise_for(summary, stopped, evicted, lost, unseen, advice)
         except Exception:
-            self._push(summary)
+            push_summary(self._context, summary, self._log)
             raise
         self._marks.forget()
         self._tell_end(summary, advice)
         return summary
-
-    def _tell_failures(self) -> None:
-        for key, said in self._errors.items():
-            self._log.error("Failed: %s: %s", key, said)
-        if self._failed > len(self._errors):
-            self._log.error("and %s more", counted(self._failed - len(self._errors), "failed key"))
 
     def _raise_for(
         self,
@@ -373,7 +391,7 @@ class _Run:
         unseen: Mapping[str, str],
         advice: str,
     ) -> None:
-        said = self._said(summary["seconds"], summary["evicted"])
+        said = self._said(summary["seconds"], len(evicted))
         if stopped is not None:
             begun = self._stored + len(self._kept)
             of = "" if self._total is None else f" of {self._total:,}"
@@ -460,13 +478,3 @@ class _Run:
                 "a larger --size"
             )
         return "; ".join(lines) + f". {todo}."
-
-    def _push(self, summary: Mapping[str, Any]) -> None:
-        """A task that fails returns nothing: the summary is pushed as what it would have returned."""
-        ti = self._context.get("ti")
-        if ti is None or not getattr(getattr(ti, "task", None), "do_xcom_push", True):
-            return
-        try:
-            ti.xcom_push(key="return_value", value=dict(summary))
-        except Exception:  # noqa: BLE001  # the failure itself is to be seen
-            self._log.warning("The summary could not be pushed", exc_info=True)

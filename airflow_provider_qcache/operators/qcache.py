@@ -25,7 +25,7 @@ from airflow_provider_qcache.operators._content import (
 )
 from airflow_provider_qcache.operators._failures import ends_the_task, fail_for_good, permanent
 from airflow_provider_qcache.operators._many import ManyOptions, store_tables
-from airflow_provider_qcache.operators._many_deletes import MOST_TOLD, delete_tables
+from airflow_provider_qcache.operators._many_deletes import MOST_TOLD, asked_nodes, delete_tables
 from airflow_provider_qcache.operators._many_given import (
     checked_tables,
     given_tables,
@@ -617,7 +617,6 @@ class QCacheDeleteOperator(QCacheOperator):
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Delete the tables."""
-        del context
         given = self._checked_arguments()
         keys = given["keys"] or [given["key"]]
         if len(keys) > MOST_TOLD:
@@ -627,6 +626,7 @@ class QCacheDeleteOperator(QCacheOperator):
                     keys,
                     all_nodes=given["all_nodes"],
                     ignore_unreachable=given["on_unreachable"] == "ignore",
+                    context=context,
                     log=self.log,
                 )
         with self._connected(given) as hook:
@@ -651,8 +651,7 @@ class QCacheDeleteOperator(QCacheOperator):
         if error is None:
             deleted = cast("DeleteResult", report.succeeded[key])
             return {node: str(outcome) for node, outcome in deleted.outcomes.items()}
-        asked = [*getattr(error, "nodes", ()), *(met.node for met in getattr(error, "attempts", ()))]
-        return dict.fromkeys(asked or [_shown_node(hook.node_for_key(key))], "unreachable")
+        return dict.fromkeys(asked_nodes(hook, key, error), "unreachable")
 
     @staticmethod
     def _raise_first(errors: Mapping[str, Exception], report: BulkReport) -> None:

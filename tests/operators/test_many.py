@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 import time
@@ -15,11 +16,16 @@ from qclient import QClient as Reader
 
 from airflow_provider_qcache.client import AuthenticationFailed, QClient
 from airflow_provider_qcache.compat import AirflowFailException
-from airflow_provider_qcache.operators import _progress, qcache
-from airflow_provider_qcache.operators.errors import StoredOnFailover, TablesEvicted, TablesFailed
+from airflow_provider_qcache.operators import _many_deletes, _progress, qcache
+from airflow_provider_qcache.operators.errors import (
+    NodesUnreachable,
+    StoredOnFailover,
+    TablesEvicted,
+    TablesFailed,
+)
 from airflow_provider_qcache.operators.qcache import QCacheDeleteOperator, QCachePostOperator
 from tests.airflow.nodes import Nodes
-from tests.client.faults import Node, status_only
+from tests.client.faults import Node, Tables, closed_port, status_only
 from tests.conftest import need_the_real_server
 from tests.operators.conftest import connect
 
@@ -610,6 +616,104 @@ def test_a_silent_node_does_not_cost_a_timeout_for_every_key(nodes, monkeypatch)
     assert (result["confirmed"], result["unreachable"]) == (300, 150)
     assert len(result["not_confirmed"]) == 100
     assert set(result["not_confirmed"]["gone_0"].items()) == {(nodes.urls[1], "unreachable")}
+    assert set(result["failed_keys"]) == set(result["not_confirmed"])
+    assert all(nodes.urls[1] in said for said in result["failed_keys"].values())
+
+
+def sound_for(number, kind, then):
+    """What a node answers that is sound for so many requests of a kind, and then does as another."""
+    sound, left = Tables(), itertools.count(number, -1)
+
+    def answer(peer, request):
+        fails = request.kind == kind and next(left) <= 0
+        (then if fails else sound.answer)(peer, request)
+
+    return answer
+
+
+def delete_300(given, **arguments):
+    return QCacheDeleteOperator(
+        task_id="delete", keys=[f"gone_{n}" for n in range(300)], **arguments
+    ).execute(given)
+
+
+@pytest.mark.parametrize("on_unreachable", ["fail", "ignore"])
+def test_keys_that_may_be_left_are_told_before_those_whose_node_is_gone(monkeypatch, told, on_unreachable):
+    """Every key meets the node that is gone, and those after the 150th one that fails as well."""
+    monkeypatch.setattr(qcache, "MOST_TOLD", 100)
+    monkeypatch.setattr(_many_deletes, "MOST_IN_LOG", 120)
+    gone = f"http://127.0.0.1:{closed_port()}"
+    given = context()
+    with Node(sound_for(150, "delete", status_only(500))) as node:
+        connect(monkeypatch, [gone, node.url])
+        if on_unreachable == "ignore":
+            summary = delete_300(given, on_unreachable="ignore")
+            assert given["ti"].pushed == {}
+        else:
+            with pytest.raises(NodesUnreachable, match="150 of 300 keys") as caught:
+                delete_300(given)
+            summary = given["ti"].pushed["return_value"]
+            assert caught.value.outcomes == summary["not_confirmed"]
+            assert str(caught.value).count("\n  gone_") == 10
+    assert (summary["keys"], summary["unreachable"], summary["gone"]) == (300, 150, 150)
+    assert len(summary["not_confirmed"]) == len(summary["failed_keys"]) == 100
+    assert set(summary["not_confirmed"]) == set(summary["failed_keys"])
+    assert [*summary["not_confirmed"].values()] == [{node.url: "unreachable"}] * 100
+    assert all(node.url in said for said in summary["failed_keys"].values())
+    errors = [said for level, said in told() if level == "ERROR"]
+    assert len([said for said in errors if said.startswith("Failed: gone_") and node.url in said]) == 120
+    assert errors[-1] == "and 30 failed keys more"
+
+
+def test_one_node_for_each_key_that_may_be_left_on_it(monkeypatch):
+    monkeypatch.setattr(qcache, "MOST_TOLD", 100)
+    dead = [f"http://127.0.0.1:{closed_port()}" for _ in range(2)]
+    connect(monkeypatch, dead, wait_for_nodes=False, deadline=1)
+    given = context()
+    with pytest.raises(NodesUnreachable, match=r"300 of 300 keys.*127"):
+        delete_300(given, all_nodes=False)
+    named = given["ti"].pushed["return_value"]["not_confirmed"].values()
+    assert {node for nodes in named for node in nodes} <= set(dead)
+
+
+def test_refused_credentials_end_many_deletes_with_what_was_done(monkeypatch):
+    monkeypatch.setattr(qcache, "MOST_TOLD", 100)
+    given = context()
+    with Node(sound_for(150, "delete", status_only(401))) as node:
+        connect(monkeypatch, [node.url])
+        with pytest.raises(AirflowFailException, match="AuthenticationFailed"):
+            delete_300(given)
+    summary = given["ti"].pushed["return_value"]
+    assert summary["confirmed"] == 150
+    assert summary["keys"] >= 150
+
+
+def test_what_was_stored_is_told_where_the_nodes_refuse_to_say_whether_they_have_it(monkeypatch, told):
+    given = context()
+    tables = {f"many_{n}": rows(n) for n in range(20)} | {"many_bad": ""}
+    with Node(sound_for(0, "query", status_only(401))) as node:
+        connect(monkeypatch, [node.url])
+        with pytest.raises(AirflowFailException, match="AuthenticationFailed"):
+            store(tables, given, max_failed_keys=1)
+    summary = given["ti"].pushed["return_value"]
+    assert (summary["stored"], summary["failed"], list(summary["failed_keys"])) == (20, 1, ["many_bad"])
+    assert (summary["evicted"], summary["lost"]) == (None, None)
+    assert [said.split(":")[1] for level, said in told() if level == "ERROR"] == [" many_bad"]
+
+
+def test_what_was_stored_is_told_where_the_function_of_tables_fails(nodes, told):
+    def tables():
+        yield "many_a", "n\n1\n"
+        yield "many_bad", ""
+        raise OSError("the source is gone")
+
+    given = context()
+    with pytest.raises(OSError, match="the source is gone"):
+        store(tables, given)
+    summary = given["ti"].pushed["return_value"]
+    assert summary["stored"] + summary["failed"] <= 2
+    assert (summary["evicted"], summary["lost"]) == (None, None)
+    assert any("before it ended" in said for _, said in told())
 
 
 def a_table():

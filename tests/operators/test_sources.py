@@ -21,6 +21,9 @@ import pytest
 
 from airflow_provider_qcache.client import InvalidKey, InvalidTable, QClient
 from airflow_provider_qcache.compat import AirflowFailException
+from airflow_provider_qcache.files.columnar import ColumnarFiles
+from airflow_provider_qcache.files.formats import Format
+from airflow_provider_qcache.files.listing import find_files
 from airflow_provider_qcache.operators.errors import StoredOnFailover, TablesFailed
 from airflow_provider_qcache.operators.qcache import QCachePostOperator, QCacheQueryOperator
 from tests.client.tabular import is_as_stored
@@ -98,9 +101,12 @@ class Place:
         self.path = path
 
     def put(self, **files):
-        """Write files by name."""
+        """Write files by name, in directories of their own where the names have some."""
         for name, data in files.items():
-            (self.path / name).write_bytes(data)
+            path = self.path / name
+            if isinstance(path, Path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
 
     def __str__(self):
         return str(self.path)
@@ -186,10 +192,72 @@ class TestOneFile:
         post(source_path=tmp_path / "t.parquet")
         assert reader("zips") == [{"a": 1, "name": "x"}, {"a": 2, "name": "y"}]
 
+    @pytest.mark.parametrize("suffix", COLUMNAR)
+    @pytest.mark.parametrize("key", ["zips", "zips_{stem}"])
+    def test_columns_that_hold_no_nulls_and_have_notes(self, reader, tmp_path, suffix, key):
+        schema = pa.schema(
+            [
+                pa.field("id", pa.int64(), nullable=False),
+                pa.field("kind", pa.dictionary(pa.int8(), pa.string()), metadata={"unit": "none"}),
+            ],
+            metadata={"made": "by hand"},
+        )
+        data = COLUMNAR[suffix](pa.table({"id": [1, 2], "kind": ["x", "y"]}, schema=schema))
+        (tmp_path / f"t{suffix}").write_bytes(data)
+        post(key=key, source_path=tmp_path / f"t{suffix}")
+        assert reader(key.format(stem="t")) == [{"id": 1, "kind": "x"}, {"id": 2, "kind": "y"}]
+
     def test_names_that_look_like_globs_are_names_where_they_exist(self, reader, place):
         (place.path / "a[1].csv").write_bytes(CSV.encode())
         post(source_path=f"{place}/a[1].csv")
         assert reader("zips") == ROWS
+
+
+LONG = "y" * 20_000
+TEXTS = {
+    "all nulls": [None] * 1000,
+    "short words": ["a", None, "bc"] * 400,
+    "long words": [LONG, None, "", "x" * 300] * 300,
+    "short words, then a long one": ["a"] * 20_000 + [LONG] * 1000 + [None],
+    "long words, then as many texts as rows": [LONG] * 1000 + [f"{n}{'x' * 1000}" for n in range(6000)],
+    "as many texts as rows": [f"{n}{'x' * 100}" for n in range(30_000)],
+}
+WRITTEN = {
+    "by a dictionary": {},
+    "plain": {"use_dictionary": False},
+    "as what differs from the text before": {
+        "use_dictionary": False,
+        "column_encoding": {"t": "DELTA_BYTE_ARRAY"},
+    },
+}
+
+
+TEXT_KINDS = (pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string()))
+
+
+@pytest.mark.parametrize(
+    ("how", "kind"),
+    # All but the last of these: pyarrow reads no dictionaries of texts that are written so.
+    [(how, kind) for how in WRITTEN for kind in TEXT_KINDS][:-1],
+    ids=str,
+)
+def test_texts_of_parquet_are_what_pyarrow_reads_whole_and_come_in_small_batches(tmp_path, kind, how):
+    for number, texts in enumerate(TEXTS.values()):
+        table = pa.table({"n": range(len(texts)), "t": pa.array(texts, pa.string()).cast(kind)})
+        path = tmp_path / f"{number}.parquet"
+        pq.write_table(table, path, row_group_size=25_000, **WRITTEN[how])
+    reader = ColumnarFiles(find_files(tmp_path), Format.PARQUET).open()
+    assert reader.schema.field("t").type == kind
+    batches = list(reader)
+    wanted = [pq.read_table(tmp_path / f"{number}.parquet") for number in range(len(TEXTS))]
+    text = pa.large_string()
+    got = pa.Table.from_batches(batches)
+    assert got["n"].to_pylist() == [n for table in wanted for n in table["n"].to_pylist()]
+    assert got["t"].cast(text).to_pylist() == [
+        t for table in wanted for t in table["t"].cast(text).to_pylist()
+    ]
+    if how == "by a dictionary":
+        assert max(batch.column("t").cast(text).nbytes for batch in batches) < 5 << 20
 
 
 class TestOneTableOfMany:
@@ -241,6 +309,50 @@ class TestOneTableOfMany:
             {"a": 2, "t": "y", "k": "y"},
             {"a": None, "t": "x", "k": "x"},
         ]
+
+    def test_columns_that_may_hold_nulls_in_some_files_only(self, reader, tmp_path):
+        for number, nullable in enumerate((True, False, True)):
+            schema = pa.schema([pa.field("n", pa.int64(), nullable=nullable)])
+            pq.write_table(pa.table({"n": [number]}, schema=schema), tmp_path / f"{number}.parquet")
+        post(source_path=tmp_path)
+        assert reader("zips") == [{"n": 0}, {"n": 1}, {"n": 2}]
+
+    @pytest.mark.parametrize(
+        ("pattern", "wanted"),
+        [
+            ("**/*.csv", ["day=1/a.csv"]),
+            ("*/**/*.csv", ["day=1/a.csv"]),
+            ("[_d]*/*.csv", ["day=1/a.csv"]),
+            ("_archive/*.csv", ["_archive/a.csv"]),
+            ("_archive/**/*.csv", ["_archive/a.csv", "_archive/more/a.csv"]),
+            ("*/_kept/*.csv", ["day=1/_kept/a.csv"]),
+            ("**/_kept/*.csv", ["day=1/_kept/a.csv"]),
+            ("**/_k*/*.csv", ["day=1/_kept/a.csv"]),
+            ("day=?/_kept/_*.csv", ["day=1/_kept/_b.csv"]),
+            (".hidden/*", [".hidden/a.csv"]),
+        ],
+    )
+    def test_what_others_keep_beside_the_data_is_read_where_it_is_asked_for(
+        self, reader, place, pattern, wanted
+    ):
+        """Such as the files of a task of Spark that has not ended: all of them would be rows twice."""
+        names = [
+            "day=1/a.csv",
+            "day=1/_b.csv",
+            "day=1/_kept/a.csv",
+            "day=1/_kept/_b.csv",
+            "day=1/_kept/_more/a.csv",
+            "_temporary/0/attempt_1/a.csv",
+            "_temporary/0/_kept/a.csv",
+            "_archive/a.csv",
+            "_archive/more/a.csv",
+            "_archive/_temporary/a.csv",
+            "_delta_log/a.csv",
+            ".hidden/a.csv",
+        ]
+        place.put(**{name: f"name\n{name}\n".encode() for name in names})
+        post(source_path=f"{place}/{pattern}")
+        assert [row["name"] for row in reader("zips")] == wanted
 
 
 def _dictionary(words, index):

@@ -91,11 +91,10 @@ MOST = 64 << 20
 MOST_OF_TEXT = 8 << 20
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is read from /proc")
-def test_what_files_add_to_the_process_is_bounded(tmp_path: Path) -> None:
-    """The tables are larger than the bound several times, and a row group of Parquet is half a table."""
+def measured(script: str, directory: Path) -> list[list[str]]:
+    """The words of each line that a script prints in a process of its own."""
     ran = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(MEMORY), str(tmp_path)],
+        [sys.executable, "-c", textwrap.dedent(script), str(directory)],
         capture_output=True,
         text=True,
         check=False,
@@ -103,9 +102,49 @@ def test_what_files_add_to_the_process_is_bounded(tmp_path: Path) -> None:
         timeout=240,
     )
     assert ran.returncode == 0, ran.stderr
-    lines = [line.split() for line in ran.stdout.splitlines()]
+    return [line.split() for line in ran.stdout.splitlines()]
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is read from /proc")
+def test_what_files_add_to_the_process_is_bounded(tmp_path: Path) -> None:
+    """The tables are larger than the bound several times, and a row group of Parquet is half a table."""
+    lines = measured(MEMORY, tmp_path)
     assert len(lines) == 9
     for name, grown, stored in lines:
         most = MOST if "parquet" in name or "arrow" in name else MOST_OF_TEXT
         assert int(stored) > 2 * most
-        assert int(grown) < most, ran.stdout
+        assert int(grown) < most, lines
+
+
+REPEATED = """
+    import sys
+    from pathlib import Path
+    import pyarrow as pa, pyarrow.parquet as pq
+    from airflow_provider_qcache.files.columnar import ColumnarFiles, FilesSource
+    from airflow_provider_qcache.files.formats import Format
+    from airflow_provider_qcache.files.listing import find_files
+
+    def resident(name):
+        return int(next(l for l in open("/proc/self/status") if l.startswith(name)).split()[1]) * 1024
+
+    path = Path(sys.argv[1]) / "t.parquet"
+    words = pa.array(["x" * 20_000, "y"])
+    for layout in ("long", "short, then long"):
+        rows = [0] * 10_000 if layout == "long" else [1] * 100_000 + [0] * 10_000
+        table = pa.table({"t": pa.DictionaryArray.from_arrays(pa.array(rows, pa.int32()), words)})
+        pq.write_table(table, path, store_schema=False)
+        source = FilesSource(ColumnarFiles(find_files(path), Format.PARQUET), None)
+        Path("/proc/self/clear_refs").write_text("5")
+        before = resident("VmRSS")
+        sent = sum(len(data) for data, _ in source.csv())
+        print(path.stat().st_size, sent, resident("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is read from /proc")
+def test_long_texts_that_repeat_are_not_written_out_at_once(tmp_path: Path) -> None:
+    """A file of a few kilobytes is a table of 200 MB."""
+    for stored, sent, grown in measured(REPEATED, tmp_path):
+        assert int(stored) < 1 << 20
+        assert int(sent) > 2 * MOST
+        assert int(grown) < MOST, grown
