@@ -224,6 +224,15 @@ def test_memory_does_not_grow_with_the_rows(postgres, kind):
     assert many < 1.25 * few
 
 
+def test_a_query_as_wide_as_postgresql_allows(postgres_hook):
+    """COPY's has a column more."""
+    found = read(
+        postgres_hook, "SELECT " + ", ".join(f"{number}::bigint AS c{number}" for number in range(1664))
+    )
+    assert found.how == CURSOR
+    assert found.text.splitlines()[1] == ",".join(map(str, range(1664)))
+
+
 def test_patterns_of_flags_are_remembered_within_a_limit(postgres_hook, monkeypatch):
     """Six columns with nulls have 64 of them."""
     columns = ", ".join(f"CASE WHEN n & {1 << bit} = 0 THEN n::bigint END AS c{bit}" for bit in range(6))
