@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from airflow_provider_qcache.client.errors import InvalidTable
 
 if TYPE_CHECKING:
+    import decimal
     from collections.abc import Iterable, Mapping, Sequence
 
 
@@ -166,6 +167,11 @@ def too_many_digits(name: str, value: Any, row: int) -> NoReturn:
         f"column_types={{{name!r}: 'string'}} stores it as text, 'float' rounds it",
         row=row,
     )
+
+
+def digits_of(value: decimal.Decimal) -> int:
+    """The significant digits of a decimal, but for zeros before and after all others."""
+    return len("".join(map(str, value.as_tuple().digits)).strip("0"))
 
 
 def out_of_calendar(name: str, row: int) -> NoReturn:

@@ -313,10 +313,10 @@ def plan_of(name: str, kind: Any, wanted: Kind | None) -> Plan:
         return plan_of(name, kind.storage_type, wanted).before(_storage)
     if types.is_dictionary(kind):
         plan = plan_of(name, kind.value_type, wanted).before(_decoded)
-        if plan.kind is Kind.TEXT and wanted is None and _is_text(kind.value_type):
+        if plan.kind is Kind.TEXT and wanted is None and is_text(kind.value_type):
             plan.kind = Kind.ENUM
         return plan
-    if _is_text(kind):
+    if is_text(kind):
         if wanted is Kind.FLOAT:
             return Plan(name, Kind.FLOAT, _as_text, _parsed, _floats)
         return Plan(name, wanted or Kind.TEXT, _as_text)
@@ -356,7 +356,8 @@ def _number_plan(name: str, kind: Any) -> Plan:
     return refuse(name, f"{kind} is nothing that a node can hold; a text or numbers are")
 
 
-def _is_text(kind: Any) -> bool:
+def is_text(kind: Any) -> bool:
+    """Whether a type of Arrow is one of texts."""
     types = pa.types
     return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
 

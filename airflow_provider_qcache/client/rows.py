@@ -273,7 +273,7 @@ def _check(name: str, form: str, wanted: Kind | None) -> Callable[[Any, int], No
     def exact(value: decimal.Decimal, row: int) -> None:
         if not value.is_finite():
             refuse(name, f"{value} is nothing that a node can hold", row=row)
-        if wanted is None and len("".join(map(str, value.as_tuple().digits)).strip("0")) > rules.MOST_DIGITS:
+        if wanted is None and rules.digits_of(value) > rules.MOST_DIGITS:
             rules.too_many_digits(name, value, row)
         if wanted in (None, Kind.FLOAT):
             real(value, row)

@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from airflow_provider_qcache.client.errors import InvalidTable
-from airflow_provider_qcache.client.frames import FrameSource
+from airflow_provider_qcache.client.frames import FrameSource, is_text
 from airflow_provider_qcache.files.formats import Format
 from airflow_provider_qcache.files.reading import named, need_pyarrow, seekable
 
@@ -169,7 +169,7 @@ def _common(one: Any, other: Any) -> Any:
         return one
     if types.is_null(one):
         return other
-    if _is_text(one) and _is_text(other):
+    if is_text(one) and is_text(other):
         return _TEXT
     if types.is_dictionary(one) and types.is_dictionary(other):
         values = _common(one.value_type, other.value_type)
@@ -196,7 +196,7 @@ def _parts(batch: Any) -> Iterator[Any]:
     sizes = [
         _lengths(array.dictionary).take(array.indices).cast(pa.int64()).fill_null(0)
         for array in batch.columns
-        if pa.types.is_dictionary(array.type) and _is_text(array.type.value_type)
+        if pa.types.is_dictionary(array.type) and is_text(array.type.value_type)
     ]
     if sizes:
         yield from _halved(batch, functools.reduce(pc.add, sizes))
@@ -216,11 +216,6 @@ def _halved(batch: Any, sizes: Any) -> Iterator[Any]:
         yield from _halved(batch.slice(half), sizes.slice(half))
     else:
         yield batch
-
-
-def _is_text(kind: Any) -> bool:
-    types = pa.types
-    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
 
 
 def _kept(schema: Any) -> list[int]:
@@ -249,7 +244,7 @@ def _row_groups(found: BinaryIO, file: Any) -> Iterator[Any]:
     """The batches of a Parquet file. Long texts that repeat come as dictionaries, whatever its schema is."""
     facts = file.metadata
     kinds = dict(zip(file.schema_arrow.names, file.schema_arrow.types, strict=True))
-    texts = [name for name, kind in kinds.items() if _is_text(kind)]
+    texts = [name for name, kind in kinds.items() if is_text(kind)]
     with_words = _parquet_file(found, metadata=facts, read_dictionary=texts)
     repeated: list[str] = []
     for at in range(facts.num_row_groups):

@@ -13,7 +13,6 @@ from requests.utils import get_netrc_auth
 from airflow_provider_qcache.client import (
     Absence,
     BulkReport,
-    DeleteOutcome,
     DeleteResult,
     KeptTable,
     NodeStatus,
@@ -273,8 +272,7 @@ class QCacheHook(BaseHook):
             return client.delete(key, all_nodes=True)
         with self._failovers.of(f"delete table {key!r}", client, key) as way:
             result = client.delete(key)
-            confirmed = [node for node, met in result.outcomes.items() if met is DeleteOutcome.CONFIRMED]
-            way.node = confirmed[-1] if confirmed else None
+            way.node = list(result.outcomes)[-1]  # the one that answered, after those before it
         return result
 
     def get_statistics(self) -> defaultdict[str, dict[str, int]]:

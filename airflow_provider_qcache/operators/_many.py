@@ -17,7 +17,9 @@ from airflow_provider_qcache.operators._arguments import counted, shown
 from airflow_provider_qcache.operators._failures import ends_the_task, permanent
 from airflow_provider_qcache.operators._marks import Marks
 from airflow_provider_qcache.operators._progress import (
+    ERROR_IN_XCOM,
     MOST_IN_LOG,
+    MOST_IN_XCOM,
     Ticker,
     push_summary,
     shown_error,
@@ -32,11 +34,6 @@ if TYPE_CHECKING:
 
     from airflow_provider_qcache.client import Absence, StoreResult
     from airflow_provider_qcache.hooks.qcache import QCacheHook
-
-MOST_IN_XCOM: Final = 100
-"""Keys of each sort, failed and evicted, that the summary names."""
-
-_ERROR_IN_XCOM: Final = 300
 
 _OF_THE_CLUSTER: Final = frozenset({"AuthenticationFailed", "CertificateRejected"})
 """Errors that every further key would meet: nothing more is begun."""
@@ -350,7 +347,7 @@ class _Run:
             summary["absent_copies"] = None
         if self._errors:
             summary["failed_keys"] = {
-                key: said[:_ERROR_IN_XCOM] for key, said in list(self._errors.items())[:MOST_IN_XCOM]
+                key: said[:ERROR_IN_XCOM] for key, said in list(self._errors.items())[:MOST_IN_XCOM]
             }
         return summary
 

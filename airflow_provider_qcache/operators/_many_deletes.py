@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow_provider_qcache.operators._arguments import counted
 from airflow_provider_qcache.operators._failures import ends_the_task, fail_for_good
 from airflow_provider_qcache.operators._progress import (
+    ERROR_IN_XCOM,
     MOST_IN_LOG,
+    MOST_IN_XCOM,
     Ticker,
     push_summary,
     shown_error,
@@ -25,9 +27,6 @@ if TYPE_CHECKING:
 
 MOST_TOLD: Final = 1000
 """Keys whose every outcome is returned; of more there are counts, and the exceptions."""
-
-_MOST_EXCEPTIONS: Final = 100
-_ERROR_IN_XCOM: Final = 300
 
 
 class _Stop(Exception):
@@ -118,7 +117,7 @@ class _Run:
             if len(self._errors) < MOST_IN_LOG:
                 self._errors[key] = f"unreachable: {', '.join(left)}" if error is None else shown_error(error)
         told = self._left if left else self._gone
-        if others and len(told) < _MOST_EXCEPTIONS:
+        if others and len(told) < MOST_IN_XCOM:
             told[key] = others
 
     def tick(self) -> None:
@@ -136,7 +135,7 @@ class _Run:
 
     def summary(self) -> dict[str, Any]:
         """What the task returns."""
-        told = [*self._left.items(), *self._gone.items()][:_MOST_EXCEPTIONS]
+        told = [*self._left.items(), *self._gone.items()][:MOST_IN_XCOM]
         summary: dict[str, Any] = {
             "keys": self.done,
             **self._counts,
@@ -144,7 +143,7 @@ class _Run:
             "not_confirmed": dict(told),
         }
         if self._left:
-            summary["failed_keys"] = {key: self._errors[key][:_ERROR_IN_XCOM] for key in self._left}
+            summary["failed_keys"] = {key: self._errors[key][:ERROR_IN_XCOM] for key in self._left}
         return summary
 
     def tell(self) -> None:

@@ -20,6 +20,12 @@ MOST_IN_LOG: Final = 1000
 
 _ERROR_IN_LOG: Final = 1000
 
+MOST_IN_XCOM: Final = 100
+"""Keys of each sort that a summary names."""
+
+ERROR_IN_XCOM: Final = 300
+"""Characters of a key's error in a summary."""
+
 
 def shown_time(seconds: float) -> str:
     """A time, for people: '12 s', '7 min', '2.5 h'."""

@@ -291,7 +291,7 @@ class CopyQuery:
         statement = self._statement(names, tables)
         take = self._by_partition(spool, tables) if whole is None else self._to_one(spool, tables, whole)
         writer = _Writer(take)
-        if type(self._connection).__module__.startswith("psycopg2"):
+        if driver_of(self._connection) == "psycopg2":
             self._cursor.copy_expert(statement, writer)
         else:
             with self._cursor.copy(statement):
@@ -436,11 +436,16 @@ def _copied(pgconn: Any, write: Callable[[bytes], None]) -> Generator[Any, Any, 
         write(bytes(row))
 
 
+def driver_of(connection: Any) -> str:
+    """The package that a connection is of."""
+    return type(connection).__module__.split(".")[0]
+
+
 def with_parameters(connection: Any, sql: str, parameters: Sequence[Any] | Mapping[str, Any] | None) -> str:
     """A statement with its parameters put in as literals, by psycopg itself: COPY takes none."""
     if not parameters:
         return sql
-    if type(connection).__module__.startswith("psycopg2"):
+    if driver_of(connection) == "psycopg2":
         with connection.cursor() as cursor:
             whole: bytes = cursor.mogrify(sql, parameters)
         return whole.decode()

@@ -215,7 +215,7 @@ class _ColumnReader:
             return pa.array(kept, None if any(value is not None for value in kept) else _NO_DECIMALS)
         except (pa.ArrowException, TypeError, ValueError):
             for number, value in enumerate(kept, row + 1):
-                if self._wanted is None and value is not None and _digits(value) > rules.MOST_DIGITS:
+                if self._wanted is None and value is not None and rules.digits_of(value) > rules.MOST_DIGITS:
                     rules.too_many_digits(self.name, value, number)
             return self._floats(kept, row)
 
@@ -244,11 +244,6 @@ def _is_null(value: Any) -> bool:
 def _is_whole(kind: Any) -> bool:
     """Whether a type is that of decimals without places."""
     return bool(pa.types.is_decimal(kind) and kind.scale <= 0)
-
-
-def _digits(value: Any) -> int:
-    """The significant digits of a decimal, or of an integer beside decimals."""
-    return len("".join(map(str, decimal.Decimal(value).as_tuple().digits)).strip("0"))
 
 
 def _form_of_value(value: Any) -> str:

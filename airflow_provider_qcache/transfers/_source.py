@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from airflow_provider_qcache.client.errors import InvalidTable, OperationCancelled
-from airflow_provider_qcache.transfers._copy import CopyQuery, NoCursor, NotByCopy, with_parameters
+from airflow_provider_qcache.transfers._copy import CopyQuery, NoCursor, NotByCopy, driver_of, with_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -96,7 +96,7 @@ class SqlSource:
             self._running = (connection,)
             self._check()
             try:
-                if _package(connection) not in ("psycopg", "psycopg2"):
+                if driver_of(connection) not in ("psycopg", "psycopg2"):
                     self._read_rows(_streaming_cursor(connection), self._sql, self._parameters, spool, tables)
                     return CURSOR
                 return self._read_postgres(connection, spool, tables)
@@ -221,8 +221,8 @@ class _Stream:
         self._connection = connection
         self._cursor = connection.cursor()
         self._rows: Iterator[Any] = iter(())
-        self.description: list[tuple[str, int]] | None = None
-        """The columns' names and types; None where the statement gives no rows, and is not run."""
+        self.description: list[tuple[str]] | None = None
+        """The columns' names; None where the statement gives no rows, and is not run."""
 
     def execute(self, sql: str) -> None:
         """Begin. Raises psycopg.Error."""
@@ -236,8 +236,8 @@ class _Stream:
         return list(itertools.islice(self._rows, count))
 
 
-def _described(connection: Any, sql: str) -> list[tuple[str, int]]:
-    """A statement's columns, by psycopg 3, without running it: none where it gives no rows."""
+def _described(connection: Any, sql: str) -> list[tuple[str]]:
+    """The names of a statement's columns, by psycopg 3, without running it: none where it gives no rows."""
     from psycopg import pq  # type: ignore[import-not-found]  # noqa: PLC0415  # the connection's own
     from psycopg.errors import error_from_result  # type: ignore[import-not-found]  # noqa: PLC0415
 
@@ -247,7 +247,7 @@ def _described(connection: Any, sql: str) -> list[tuple[str, int]]:
             made = connection.pgconn.describe_prepared(b"qcache_columns")
     if made.status != pq.ExecStatus.COMMAND_OK:
         raise error_from_result(made)
-    return [(made.fname(at).decode(), made.ftype(at)) for at in range(made.nfields)]
+    return [(made.fname(at).decode(),) for at in range(made.nfields)]
 
 
 def _postgres_cursor(connection: Any, *, is_query: bool) -> Any:
@@ -255,7 +255,7 @@ def _postgres_cursor(connection: Any, *, is_query: bool) -> Any:
 
     By psycopg 2, and by psycopg 3 with a libpq before 17, there is one for queries only.
     """
-    if _package(connection) == "psycopg" and _streams_in_chunks():
+    if driver_of(connection) == "psycopg" and _streams_in_chunks():
         return _Stream(connection)
     return connection.cursor("qcache_rows") if is_query else connection.cursor()
 
@@ -282,7 +282,7 @@ _IntervalOfMonths.__name__ = "an interval of months or years"
 
 def _tell_months(connection: Any) -> None:
     """Have psycopg give intervals of months or years as such."""
-    if _package(connection) == "psycopg2":
+    if driver_of(connection) == "psycopg2":
         extensions = import_module("psycopg2.extensions")
 
         def cast(value: str | None, cursor: Any) -> Any:
@@ -320,13 +320,9 @@ def _without_end(sql: str) -> str:
     return sql if end is None else "".join(token.value for token in tokens[:end])
 
 
-def _package(connection: Any) -> str:
-    return type(connection).__module__.split(".")[0]
-
-
 def _streaming_cursor(connection: Any) -> Any:
     """A cursor that leaves its rows with the server, where the driver would else fetch all of them."""
-    package = _package(connection)
+    package = driver_of(connection)
     if package in ("MySQLdb", "pymysql"):
         return connection.cursor(import_module(f"{package}.cursors").SSCursor)
     return connection.cursor()

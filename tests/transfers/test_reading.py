@@ -87,29 +87,11 @@ def wait_until(true):
         time.sleep(0.02)
 
 
-@pytest.mark.usefixtures("way")
-def test_cancel_ends_the_query_in_the_database(postgres, postgres_hook):
-    source = SqlSource(postgres_hook, SLEEP, None)
+def read_until(source, true):
+    """Read, and cancel it from another thread, a moment after this is true."""
 
     def cancel():
-        wait_until(lambda: sleeping(postgres))
-        source.cancel()
-
-    other = threading.Thread(target=cancel)
-    other.start()
-    with Spool() as spool, pytest.raises(OperationCancelled):
-        source.read(spool, QueryTables(spool, "key"))
-    other.join()
-    wait_until(lambda: not sleeping(postgres))
-
-
-def test_cancel_ends_a_query_of_duckdb(duckdb_hook):
-    """Its cursor is a connection of its own."""
-    sql = "SELECT count(*) AS n FROM range(1000000) a, range(1000000) b WHERE hash(a.range + b.range) % 7 = 3"
-    source = SqlSource(duckdb_hook, sql, None)
-
-    def cancel():
-        wait_until(lambda: len(source._running) == 2)
+        wait_until(true)
         time.sleep(0.2)
         source.cancel()
 
@@ -118,6 +100,21 @@ def test_cancel_ends_a_query_of_duckdb(duckdb_hook):
     with Spool() as spool, pytest.raises(OperationCancelled):
         source.read(spool, QueryTables(spool, "key"))
     other.join()
+
+
+@pytest.mark.usefixtures("way")
+def test_cancel_ends_the_query_in_the_database(postgres, postgres_hook):
+    source = SqlSource(postgres_hook, SLEEP, None)
+    read_until(source, lambda: sleeping(postgres))
+    wait_until(lambda: not sleeping(postgres))
+
+
+def test_cancel_ends_a_query_of_duckdb(duckdb_hook):
+    """Its cursor is a connection of its own."""
+    sql = "SELECT count(*) AS n FROM range(1000000) a, range(1000000) b WHERE hash(a.range + b.range) % 7 = 3"
+    source = SqlSource(duckdb_hook, sql, None)
+
+    read_until(source, lambda: len(source._running) == 2)
     wait_until(lambda: not any(thread.name == "qcache-sql" for thread in threading.enumerate()))
 
 
