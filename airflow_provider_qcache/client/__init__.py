@@ -19,6 +19,7 @@ from airflow_provider_qcache.client.errors import (
     HomeNodeUnavailable,
     InvalidKey,
     InvalidTable,
+    LocalResourceError,
     MalformedQueryException,
     NoCacheAvailable,
     NodeOverloaded,
@@ -40,11 +41,12 @@ from airflow_provider_qcache.client.results import (
     DeleteOutcome,
     DeleteResult,
     KeptTable,
+    Place,
     QueryResult,
     StoreResult,
 )
-from airflow_provider_qcache.client.retry import RequestRetry
 from airflow_provider_qcache.client.ring import Ring
+from airflow_provider_qcache.client.settings import RequestRetry
 
 __all__ = [
     "Absence",
@@ -64,6 +66,7 @@ __all__ = [
     "InvalidTable",
     "KeptTable",
     "Listener",
+    "LocalResourceError",
     "MalformedQueryException",
     "NoCacheAvailable",
     "NodeOverloaded",
@@ -72,6 +75,7 @@ __all__ = [
     "OperationCancelled",
     "Outcome",
     "Phase",
+    "Place",
     "QClient",
     "QClientException",
     "QueryResult",

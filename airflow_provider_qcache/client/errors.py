@@ -1,27 +1,28 @@
-"""What can go wrong, one class for each thing a caller can do about it.
+"""The client's errors, one class for each thing a caller can do about it.
 
 ::
 
     QClientException
-    ├── NoCacheAvailable            no node answers                                       transient
-    ├── TooManyConsecutiveErrors    the limit of failed requests was reached              transient
-    ├── DeadlineExceeded            the operation's time is over                          transient
-    ├── HomeNodeUnavailable         a miss that is none: the table's own node is silent   transient
-    ├── StoreUncertain              a store was sent and never answered                   transient
-    ├── NodeOverloaded              429 with a wait that does not fit                     transient
+    ├── NoCacheAvailable            no node responds                                      transient
+    ├── TooManyConsecutiveErrors    the limit of failed requests is reached               transient
+    ├── DeadlineExceeded            the operation did not end before its deadline         transient
+    ├── HomeNodeUnavailable         the home node, which may have the table, is silent    transient
+    ├── StoreUncertain              a store was sent and not acknowledged                 transient
+    ├── NodeOverloaded              429 with a wait beyond the deadline                   transient
+    ├── LocalResourceError          this machine is out of descriptors, ports, memory …   transient
     ├── RowCountMismatch            the node has other rows than were sent                transient
     ├── BulkError                   some of many operations failed                        transient if one is
     ├── OperationCancelled          cancel() was called
-    ├── UnexpectedServerResponse    an answer that no retry makes better
-    │   ├── ClosedWithoutAnswer     a living node hangs up on this very request
+    ├── UnexpectedServerResponse    a response that a retry would not change
+    │   ├── ClosedWithoutAnswer     a living node closes the connection on this request
     │   └── ResponseTooLarge        more bytes than max_response_bytes
-    ├── MalformedQueryException     400 for a query, or one that is refused before it is sent
+    ├── MalformedQueryException     400 for a query, or a query refused before it is sent
     ├── UnsupportedAcceptType       406
-    ├── AuthenticationFailed        401
-    ├── CertificateRejected         a certificate one of the sides does not accept
-    ├── BodyNotRepeatable           a body that was read once was needed again
+    ├── AuthenticationFailed        401, or 407 of a proxy
+    ├── CertificateRejected         a certificate that one side does not accept
+    ├── BodyNotRepeatable           a retry needs a body that can be read once only
     ├── InvalidTable                content a node would refuse, after it had dropped the old table
-    ├── InvalidKey                  a key that has no place in a URL of QCache
+    ├── InvalidKey                  a key that a QCache URL cannot hold
     └── ClientClosed                used after close()
 
 The first six names of qclient (QClientException, NoCacheAvailable, TooManyConsecutiveErrors,
@@ -36,14 +37,14 @@ import re
 import traceback
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_qcache.plain import Plain
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from airflow_provider_qcache.client.results import DeleteResult
-
 
 class Phase(enum.StrEnum):
-    """How far a request had come when something happened to it."""
+    """How far a request had come when it failed."""
 
     NAME = "name"
     CONNECT = "connect"
@@ -54,7 +55,7 @@ class Phase(enum.StrEnum):
 
 
 class Outcome(enum.StrEnum):
-    """What one request met. The words are those of error messages and logs."""
+    """How one request ended. The values are the words of error messages and logs."""
 
     ANSWERED = "answered"
     UNRESOLVED = "name unknown"
@@ -63,48 +64,54 @@ class Outcome(enum.StrEnum):
     CONNECT_FAILED = "could not connect"
     TLS_FAILED = "TLS failed"
     CERTIFICATE_REJECTED = "certificate rejected"
-    CLOSED = "closed without an answer"
-    TIMEOUT = "no answer in time"
-    NOT_TAKEN = "body not taken in time"
-    TRUNCATED = "answer cut short"
-    UNDECODABLE = "answer not decodable"
-    NOT_QCACHE = "not an answer of QCache"
+    CLOSED = "connection closed without a response"
+    TIMEOUT = "timed out"
+    NOT_TAKEN = "send timeout"
+    TRUNCATED = "response truncated"
+    UNDECODABLE = "response cannot be decoded"
+    UNSUPPORTED_ENCODING = "unsupported response encoding"
+    NOT_QCACHE = "not a QCache response"
     UNAVAILABLE = "unavailable"
     OVERLOADED = "overloaded"
-    UNAUTHORIZED = "not authorised"
+    UNAUTHORIZED = "not authorized"
     REFUSED_REQUEST = "request refused"
-    TOO_LARGE = "answer too large"
+    TOO_LARGE = "response too large"
+    LOCAL = "this machine lacks a resource"
     DEADLINE = "deadline passed"
     CANCELLED = "cancelled"
 
+
+_DOING = {
+    Phase.NAME: "looking up the name",
+    Phase.CONNECT: "connecting",
+    Phase.TLS: "in the TLS handshake",
+    Phase.SEND: "sending the request",
+    Phase.HEAD: "waiting for response headers",
+    Phase.BODY: "reading the response body",
+}
 
 # A password may hold an @, as requests reads it; one with a '/' makes no URL, and is not shown either.
 _CREDENTIALS = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*:/+)?.*@", re.DOTALL)
 
 
 def shown(node: str) -> str:
-    """A node's string as it may be shown: without the credentials a URL can carry."""
+    """A node's URL without credentials, for logs, errors and results."""
     return _CREDENTIALS.sub(r"\1***@", node)
 
 
-def without_credentials(node: str) -> str:
-    """A node's string as if it carried none."""
-    return _CREDENTIALS.sub(r"\1", node)
-
-
 def forget_frames(error: BaseException) -> None:
-    """Empty the frames an error and those behind it passed: they hold what was sent, which may be large."""
-    for one in _with_those_behind(error):
+    """Clear the frames of an error and its causes: they hold what was sent, which may be large."""
+    for one in _with_causes(error):
         traceback.clear_frames(one.__traceback__)
 
 
 def forget_traceback(error: BaseException) -> None:
-    """Drop the tracebacks altogether: even an emptied frame leads to the one that called it."""
-    for one in _with_those_behind(error):
+    """Drop the tracebacks of an error and its causes: a cleared frame still refers to its caller's."""
+    for one in _with_causes(error):
         one.__traceback__ = None
 
 
-def _with_those_behind(error: BaseException) -> Iterable[BaseException]:
+def _with_causes(error: BaseException) -> Iterable[BaseException]:
     found: dict[int, BaseException] = {}
     waiting: list[BaseException | None] = [error]
     while waiting:
@@ -116,11 +123,11 @@ def _with_those_behind(error: BaseException) -> Iterable[BaseException]:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Attempt:
-    """One request that failed: which node, how far it came, what it met and after how long.
+class Attempt(Plain):
+    """One failed request: its node, how it failed, in which phase, and after how many seconds.
 
-    ``node`` is the node's string without credentials, ``status`` the HTTP status where there was one,
-    ``seconds`` the time from the start of the request, ``cause`` the exception beneath, where there was one.
+    ``node`` is the node's URL without credentials, ``status`` the HTTP status if there was one, ``seconds``
+    the time since the request began, and ``cause`` the underlying exception if there was one.
     """
 
     node: str
@@ -130,24 +137,29 @@ class Attempt:
     status: int | None = None
     cause: BaseException | None = dataclasses.field(default=None, compare=False)
 
-    def __str__(self) -> str:
-        met = f"{self.outcome} ({self.status})" if self.status is not None else str(self.outcome)
-        text = f"{self.node}: {met}, in {self.phase} after {self.seconds:.3f} s"
+    @property
+    def reason(self) -> str:
+        """Why it failed: outcome, status, time, phase and cause as text, without the node."""
+        outcome = f"{self.outcome} ({self.status})" if self.status is not None else str(self.outcome)
+        text = f"{outcome} after {self.seconds:.3f} s {_DOING[self.phase]}"
         if self.cause is not None and (said := str(self.cause)):
             text += f": {said}"
         return text
 
+    def __str__(self) -> str:
+        return f"{self.node}: {self.reason}"
+
 
 class QClientException(Exception):
-    """The base of every error of the client.
+    """The base class of the client's errors.
 
-    ``attempts`` holds the failed requests of the operation in order. ``transient`` says whether the same call
-    may succeed later with nothing changed by its caller. ``result`` is the DeleteResult where a delete on all
-    nodes met this error on one of them, which says what became of the others; else None.
+    ``attempts`` are the operation's failed requests, in order. ``transient`` says whether the same call may
+    succeed later without a change by its caller. ``result`` is the DeleteResult, the outcome on each node, if
+    a delete on all nodes ended in this error; otherwise None.
     """
 
     transient: bool = False
-    result: DeleteResult | None = None
+    result: Any = None
 
     def __init__(self, message: str = "", *, attempts: Iterable[Attempt] = ()) -> None:
         super().__init__(message)
@@ -162,7 +174,7 @@ class QClientException(Exception):
 
 
 class NoCacheAvailable(QClientException):
-    """No node answers. ``nodes`` maps every node (without credentials) to the last thing it met."""
+    """No node responds. ``nodes`` maps every node (without credentials) to its last error."""
 
     transient = True
 
@@ -173,36 +185,36 @@ class NoCacheAvailable(QClientException):
         self.nodes: dict[str, str] = dict(nodes or {})
 
     def __str__(self) -> str:
-        listed = "".join(f"\n  {node}: {met}" for node, met in self.nodes.items())
+        listed = "".join(f"\n  {node}: {error}" for node, error in self.nodes.items())
         return super().__str__() + (f"\nNodes:{listed}" if listed else "")
 
 
 class TooManyConsecutiveErrors(QClientException):
-    """The operation met as many failed requests as ``consecutive_error_count_limit`` allows."""
+    """As many requests of the operation failed as ``consecutive_error_count_limit`` allows."""
 
     transient = True
 
 
 class DeadlineExceeded(QClientException):
-    """The time the operation may take is over."""
+    """The operation did not end before its deadline."""
 
     transient = True
 
 
 class HomeNodeUnavailable(QClientException):
-    """A node before the one that answered was silent, so what it holds for the key is not known."""
+    """Cannot tell whether the table exists: a node earlier in the key's order does not respond."""
 
     transient = True
 
 
 class StoreUncertain(QClientException):
-    """A store was sent, or partly sent, and not answered: the node may store it yet, or not."""
+    """A store was sent, at least in part, and not acknowledged: the node may or may not have the table."""
 
     transient = True
 
 
 class NodeOverloaded(QClientException):
-    """A node answers 429 and asks for a longer wait (``retry_after`` seconds) than there is."""
+    """A node answers 429 and asks for a wait (``retry_after`` seconds) beyond the deadline."""
 
     transient = True
 
@@ -213,8 +225,25 @@ class NodeOverloaded(QClientException):
         self.retry_after = retry_after
 
 
+class LocalResourceError(QClientException):
+    """This machine, not a node, is out of file descriptors, ports, memory or threads."""
+
+    transient = True
+
+
+def local_resource_error(
+    what: str, cause: BaseException | None, attempts: Iterable[Attempt] = ()
+) -> LocalResourceError:
+    """The error for a request that this machine has no resources for."""
+    return LocalResourceError(
+        f"{what}: this machine cannot make a request: {cause}. No node is to blame. Raise the limit of open "
+        "files (ulimit -n), ports or threads, or run fewer tasks at once on this machine.",
+        attempts=attempts,
+    )
+
+
 class RowCountMismatch(QClientException):
-    """After a store the node holds ``found`` rows where ``sent`` were sent."""
+    """After a store the node has ``found`` rows, and ``sent`` rows were sent."""
 
     transient = True
 
@@ -234,14 +263,14 @@ class RowCountMismatch(QClientException):
 class OperationCancelled(QClientException):
     """``cancel()`` was called while the operation ran.
 
-    ``report`` is the BulkReport, so far, of many operations that were cancelled; else None.
+    ``report`` is the BulkReport so far if many operations were cancelled; otherwise None.
     """
 
     report: Any = None
 
 
 class UnexpectedServerResponse(QClientException):
-    """An answer that is neither a result nor a reason to ask again. ``status`` is its HTTP status."""
+    """A response that is not a result, and that a retry would not change. ``status`` is its HTTP status."""
 
     def __init__(
         self, message: str = "", *, attempts: Iterable[Attempt] = (), status: int | None = None
@@ -251,35 +280,35 @@ class UnexpectedServerResponse(QClientException):
 
 
 class ClosedWithoutAnswer(UnexpectedServerResponse):
-    """A node that answers its status at once hung up twice on this request: the request is to blame."""
+    """A living node closed the connection twice on this request: the request is to blame."""
 
 
 class ResponseTooLarge(UnexpectedServerResponse):
-    """The decoded answer is larger than ``max_response_bytes``."""
+    """The decoded response is larger than ``max_response_bytes``."""
 
 
 class MalformedQueryException(QClientException):
-    """A query the node cannot process, or one that is not worth sending."""
+    """A query that the node cannot process, or that JSON cannot carry."""
 
 
 class UnsupportedAcceptType(QClientException):
-    """The node cannot answer in the type that was asked for."""
+    """The node cannot answer in the requested content type."""
 
 
 class AuthenticationFailed(QClientException):
-    """The node refuses the credentials, or wants some."""
+    """The node, or the proxy in front of it, refuses the credentials or requires some."""
 
 
 class CertificateRejected(QClientException):
-    """The node's certificate is not trusted here, or the client's is not trusted there."""
+    """The client does not trust the node's certificate, or the node the client's."""
 
 
 class BodyNotRepeatable(QClientException):
-    """A request failed and its body, read once, cannot be read again for another attempt."""
+    """A request failed, and its body cannot be read a second time for a retry."""
 
 
 class InvalidTable(QClientException):
-    """Content, or a header that describes it, that a node would refuse after dropping the table it had.
+    """Content, or a header that describes it, that a node would refuse after it dropped the old table.
 
     ``row`` counts data rows from 1, ``column`` is a column's name, ``byte`` an offset into the (decoded)
     body; each is None where it does not apply.
@@ -301,7 +330,7 @@ class InvalidTable(QClientException):
 
 
 class InvalidKey(QClientException):
-    """A key outside ``[A-Za-z0-9_-]+``, which is all a QCache URL takes."""
+    """A key that is not ``[A-Za-z0-9_-]+``, as a QCache URL requires."""
 
 
 class ClientClosed(QClientException):

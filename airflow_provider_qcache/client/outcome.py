@@ -1,4 +1,4 @@
-"""The table of outcomes: what a thing a request met means for the node, and what is done next. Pure."""
+"""What came of a request, an Answer or a Failure, and what follows from it. No I/O is done here."""
 
 from __future__ import annotations
 
@@ -6,40 +6,102 @@ import dataclasses
 import datetime as dt
 import email.utils
 import enum
-import json
 from typing import TYPE_CHECKING, Final
 
-from airflow_provider_qcache.client.errors import Outcome
+from airflow_provider_qcache.client.errors import Outcome, Phase
 
 if TYPE_CHECKING:
-    from airflow_provider_qcache.client.transport import Answer
+    from collections.abc import Callable
+
+    from airflow_provider_qcache.client.transport import Headers
+
+MAX_ERROR_BODY: Final = 64 * 1024
+"""Bytes of an error's body that are read."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Answer:
+    """A node's answer; ``content`` is decoded, and empty where an error's is longer than 64 KiB.
+
+    ``bounded`` says that none of it is missing: by a length, chunks, compression, or how its content ends.
+    ``as_it_came`` says that ``content`` is still encoded, as the caller asked for it. ``from_proxy`` names
+    the configured proxy, and what to do, where the proxy answers 502, 503 or 504 for the node.
+    """
+
+    status: int
+    headers: Headers
+    content: bytes
+    encoding: str | None
+    bounded: bool = True
+    as_it_came: bool = False
+    from_proxy: str = ""
+
+    def text_for_error(self) -> str:
+        """The first 500 bytes of the content, without what a proxy repeats of the request's secrets."""
+        content = self.content[:MAX_ERROR_BODY]
+        redactor = self.headers.redactor
+        if redactor is not None:
+            content = redactor().clean_bytes(content)
+        return content[:500].decode("utf-8", "replace")
+
+
+class Failure(Exception):
+    """A request that brought no result.
+
+    ``detail`` says what is wrong with an answer, ``answer`` is that answer, and ``retry_after`` the seconds
+    it asks for. ``before_answer`` says that the connection was a reused one and ended before any byte of an
+    answer came, ``by_proxy`` that the proxy before the node failed, or refused; the text names the proxy
+    then.
+    """
+
+    def __init__(
+        self,
+        outcome: Outcome,
+        phase: Phase,
+        cause: BaseException | None = None,
+        *,
+        status: int | None = None,
+        detail: str = "",
+        answer: Answer | None = None,
+        retry_after: float | None = None,
+        before_answer: bool = False,
+        by_proxy: bool = False,
+    ) -> None:
+        super().__init__(detail or (str(cause) if cause is not None else str(outcome)))
+        self.outcome = outcome
+        self.phase = phase
+        self.cause = cause
+        self.status = status
+        self.detail = detail
+        self.answer = answer
+        self.retry_after = retry_after
+        self.before_answer = before_answer
+        self.by_proxy = by_proxy
 
 
 class Kind(enum.StrEnum):
-    """The things asked of a table."""
+    """What a request does with a table."""
 
     QUERY = "query"
     STORE = "store"
     DELETE = "delete"
     PRESENCE = "presence"
-    """Whether it is there, by a query that is refused (400) where it is."""
+    """Find out whether it is there, by a query that a node refuses (400) where it has the table."""
 
 
 class Action(enum.Enum):
-    """What follows an outcome."""
+    """What follows a failed request."""
 
-    RETURN = enum.auto()
-    MISS = enum.auto()
     NEXT_NODE = enum.auto()
     """The node is failing; the next one in the key's order is asked."""
     SUSPECT = enum.auto()
-    """The node, or the request: the node's status tells."""
+    """The node or the request is to blame: the node's status decides."""
     BUSY = enum.auto()
-    """The node is alive and has no time; the same node again, once, when its status answers."""
+    """The node is alive and has no time: the same node once more, when its status answers."""
     WAIT = enum.auto()
-    """The same node, after Retry-After."""
+    """The same node, after Retry-After or the policy's wait."""
     RAISE = enum.auto()
-    """The node is alive, and asking again would change nothing."""
+    """The node is alive, and no retry helps."""
     END = enum.auto()
     """The operation's own time is over."""
 
@@ -56,8 +118,14 @@ _ACTIONS: Final = {
     Outcome.NOT_TAKEN: Action.NEXT_NODE,
     Outcome.TRUNCATED: Action.NEXT_NODE,
     Outcome.UNDECODABLE: Action.NEXT_NODE,
+    Outcome.UNSUPPORTED_ENCODING: Action.RAISE,
+    Outcome.UNAUTHORIZED: Action.RAISE,
     Outcome.NOT_QCACHE: Action.NEXT_NODE,
+    Outcome.UNAVAILABLE: Action.NEXT_NODE,
+    Outcome.OVERLOADED: Action.WAIT,
+    Outcome.REFUSED_REQUEST: Action.RAISE,
     Outcome.TOO_LARGE: Action.RAISE,
+    Outcome.LOCAL: Action.WAIT,
     Outcome.DEADLINE: Action.END,
     Outcome.CANCELLED: Action.END,
 }
@@ -75,100 +143,109 @@ COUNTERS: Final = {
     Outcome.TRUNCATED: "connection_error",
     Outcome.DEADLINE: "read_timeout",
 }
-"""qclient's counter for each outcome; every other counts as unknown_error, and CANCELLED as nothing."""
+"""qclient's counter for each outcome. Others are unknown_error; CANCELLED and LOCAL do not count."""
 
-MET_ON_A_LIVING_NODE: Final = frozenset({Outcome.UNAUTHORIZED, Outcome.CERTIFICATE_REJECTED})
-"""What asking for the status meets on a node that is up: a caller is to meet it too, and be told."""
+OUTCOMES_OF_LIVING_NODES: Final = frozenset(
+    {Outcome.UNAUTHORIZED, Outcome.CERTIFICATE_REJECTED, Outcome.UNSUPPORTED_ENCODING}
+)
+"""How a status request to a node that is up may fail: the caller's request fails so, too, and says why."""
 
 
 def action_for(kind: Kind, outcome: Outcome) -> Action:
-    """What follows an outcome that is no answer."""
+    """What follows a failed request."""
     if kind is Kind.STORE and outcome in (Outcome.TIMEOUT, Outcome.NOT_TAKEN):
-        # Never another node: each would be silenced in turn by a body that takes long to parse.
+        # Never another node: a table that takes long to parse would block each node in turn.
         return Action.BUSY
     return _ACTIONS[outcome]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Judgement:
-    """An answer, judged: ``detail`` says what is wrong with it, ``retry_after`` the seconds it asks for."""
-
-    action: Action
-    outcome: Outcome
-    detail: str = ""
-    retry_after: float | None = None
-
-
 _MOST_DIGITS: Final = 20
-"""Of a number of rows: Python refuses to read an integer of thousands of digits."""
+"""The longest number of rows: Python refuses to read an integer of thousands of digits."""
 
-_RETURN: Final = Judgement(Action.RETURN, Outcome.ANSWERED)
-_MISS: Final = Judgement(Action.MISS, Outcome.ANSWERED)
+UNAVAILABLE: Final = frozenset({502, 503, 504})
+"""Statuses of a proxy that gets no answer from the node."""
+
+_PIECE: Final = 1 << 20
+"""Bytes of an answer that are examined at a time."""
+
 _SUCCESS: Final = {Kind.QUERY: 200, Kind.STORE: 201, Kind.DELETE: 200, Kind.PRESENCE: 400}
 
 
-def judge(kind: Kind, answer: Answer) -> Judgement:
-    """What an answer is worth: a result, a miss, a failure or a lie."""
+def judge(kind: Kind, answer: Answer) -> Answer | None:
+    """The answer, where it is a result, or None for a miss; raises Failure for any other answer."""
     status = answer.status
-    if status == _SUCCESS[kind]:
-        if kind is Kind.QUERY:
-            return _judge_result(answer)
-        if kind is Kind.PRESENCE and not answer.content.lstrip().startswith(b'{"error"'):
-            return Judgement(Action.RAISE, Outcome.REFUSED_REQUEST, "it is no refusal of QCache's")
-        if answer.content.lstrip().startswith(
-            b"<"
-        ):  # QCache's is empty; this is a page of something before it
-            return Judgement(Action.NEXT_NODE, Outcome.NOT_QCACHE, "it is HTML")
-        return _RETURN
     if status == 404 and kind in (Kind.QUERY, Kind.PRESENCE):
-        return _MISS
-    if status in (502, 503, 504):
-        return Judgement(Action.NEXT_NODE, Outcome.UNAVAILABLE, "a proxy before the node answers for it")
-    if status == 429:
-        return Judgement(
-            Action.WAIT, Outcome.OVERLOADED, retry_after=_retry_after(answer.headers.get("Retry-After"))
-        )
-    if status == 401:
-        return Judgement(Action.RAISE, Outcome.UNAUTHORIZED)
-    if 300 <= status < 400 and answer.headers.get("Location") is not None:
-        return Judgement(
-            Action.RAISE,
-            Outcome.REFUSED_REQUEST,
-            f"it redirects to {answer.headers.get('Location')!r}; redirects are never followed",
-        )
-    return Judgement(Action.RAISE, Outcome.REFUSED_REQUEST)
+        return None
+    outcome, detail, retry_after = Outcome.REFUSED_REQUEST, "", None
+    if status == _SUCCESS[kind]:
+        outcome, detail = _judge_success(kind, answer)
+        if outcome is Outcome.ANSWERED:
+            return answer
+    elif status in UNAVAILABLE:
+        outcome = Outcome.UNAVAILABLE
+        detail = answer.from_proxy or "a proxy in front of the node answers for it"
+    elif status == 429:
+        outcome, retry_after = Outcome.OVERLOADED, _retry_after(answer.headers.get("Retry-After"))
+    elif status == 401:
+        outcome = Outcome.UNAUTHORIZED
+    elif 300 <= status < 400 and (location := answer.headers.get("Location")) is not None:
+        detail = f"it redirects to {location!r}; redirects are never followed"
+    phase = Phase.BODY if status == 200 else Phase.HEAD
+    raise Failure(outcome, phase, status=status, detail=detail, answer=answer, retry_after=retry_after)
 
 
-def _judge_result(answer: Answer) -> Judgement:
+def _judge_success(kind: Kind, answer: Answer) -> tuple[Outcome, str]:
+    """ANSWERED, or what is wrong with an answer whose status says success."""
+    if kind is Kind.QUERY:
+        return _judge_result(answer)
+    content = answer.content.lstrip()
+    if kind is Kind.PRESENCE and not content.startswith(b'{"error"'):
+        return Outcome.REFUSED_REQUEST, "it is not QCache's refusal of a query"
+    if content.startswith(b"<"):  # QCache's is empty; this is the page of something in front of it
+        return Outcome.NOT_QCACHE, "it is HTML"
+    return Outcome.ANSWERED, ""
+
+
+def _judge_result(answer: Answer) -> tuple[Outcome, str]:
     length = answer.headers.get("X-QCache-unsliced-length")
     content_type = (answer.headers.get("Content-Type") or "").partition(";")[0].strip().lower()
     content = answer.content
     if content_type.endswith("html"):
-        return Judgement(Action.NEXT_NODE, Outcome.NOT_QCACHE, "it is HTML")
+        return Outcome.NOT_QCACHE, "it is HTML"
     if length is None:
-        return Judgement(Action.NEXT_NODE, Outcome.NOT_QCACHE, "it has no X-QCache-unsliced-length")
+        return Outcome.NOT_QCACHE, "it has no X-QCache-unsliced-length"
     if len(length) > _MOST_DIGITS or not length.strip().isdecimal():
-        return Judgement(
-            Action.NEXT_NODE, Outcome.NOT_QCACHE, f"its X-QCache-unsliced-length is {length[:100]!r}"
-        )
+        return Outcome.NOT_QCACHE, f"its X-QCache-unsliced-length is {length[:100]!r}"
+    if answer.as_it_came:
+        return Outcome.ANSWERED, ""
     if content_type == "application/json" and not (content[:1] == b"[" and content.rstrip()[-1:] == b"]"):
-        return Judgement(Action.NEXT_NODE, Outcome.UNDECODABLE, "it is no JSON list")
-    if not answer.bounded and not _is_whole(content, content_type):
-        return Judgement(
-            Action.NEXT_NODE, Outcome.TRUNCATED, "it has no Content-Length, and ends in the middle of a row"
-        )
-    return _RETURN
+        return Outcome.UNDECODABLE, "it is not a JSON list"
+    if not answer.bounded:
+        return Outcome.TRUNCATED, "it has no Content-Length, and ends in the middle of a row"
+    return Outcome.ANSWERED, ""
 
 
-def _is_whole(content: bytes, content_type: str) -> bool:
-    """Whether a result whose body ends where the connection does, wherever that was, can be all there is."""
+def is_whole(content: bytes, content_type: str, look: Callable[[], object] = lambda: None) -> bool:
+    """Whether a result whose body ends with the connection can be complete.
+
+    JSON, which begins with a bracket, is complete where every bracket outside of its texts is closed.
+    Brackets are counted piece by piece, in constant memory; ``look`` is called for each piece, and may end
+    the work by an exception.
+    """
     if content_type != "application/json":
-        return content.endswith(b"\n") and content.count(b'"') % 2 == 0  # else the line end is a text's
-    try:
-        json.loads(content)
-    except (ValueError, RecursionError):
-        return False
-    return True
+        return content.endswith(b"\n") and content.count(b'"') % 2 == 0  # else the line end is within a text
+    depth, in_text, held = 0, False, b""
+    for start in range(0, len(content), _PIECE):
+        look()
+        piece = held + content[start : start + _PIECE]
+        # A backslash and what it escapes are taken out, so that each quote begins or ends a text.
+        held = b"\\" if (len(piece) - len(piece.rstrip(b"\\"))) % 2 else b""
+        piece = piece[: len(piece) - len(held)].replace(b"\\\\", b"").replace(b'\\"', b"")
+        parts = piece.split(b'"')
+        outside = b"".join(parts[in_text::2])
+        in_text ^= len(parts) % 2 == 0
+        depth += outside.count(b"[") + outside.count(b"{") - outside.count(b"]") - outside.count(b"}")
+    return depth == 0
 
 
 def _retry_after(value: str | None) -> float | None:

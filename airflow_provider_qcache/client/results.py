@@ -1,13 +1,17 @@
-"""What operations return. Frozen, and without secrets."""
+"""The results of operations: immutable, and without secrets."""
 
 from __future__ import annotations
 
 import dataclasses
 import enum
-from typing import TYPE_CHECKING, Any
+import json
+import re
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_qcache.client import answers
 from airflow_provider_qcache.client.errors import Attempt, BulkError, QClientException
+from airflow_provider_qcache.extras import MissingExtra
+from airflow_provider_qcache.plain import Plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -17,16 +21,32 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-class QueryResult:
+# How a node writes numbers in CSV: a float has a point, an exponent, or is infinite.
+_INT: Final = re.compile(r"0|-?[1-9][0-9]{0,18}").fullmatch
+_FLOAT: Final = re.compile(r"-?(?:(?:0|[1-9][0-9]*)\.[0-9]+|[0-9](?:\.[0-9]+)?e[+-][0-9]{2,3}|inf)").fullmatch
+# A node ends a line by LF alone, and leaves a CR in a text without quotes, which Python's csv would split at.
+_FIELD: Final = re.compile(r'(?:"([^"]*+(?:""[^"]*+)*+)"|((?!")[^,\n]*+))([,\n]|\Z)').match
+_BOOLEANS: Final = {"True": True, "False": False}
+
+
+class QueryResult(Plain):
     """The answer to a query.
 
-    ``content`` is the body as bytes, decoded; ``unsliced_result_len`` the rows there are before offset and
-    limit; ``encoding`` the Content-Encoding it came in, or None; ``statistics`` what the node or the store
-    before it told about durations; ``node`` the node that answered; ``content_type`` its Content-Type,
-    without a charset.
+    ``content`` is the body as bytes, decoded (unless ``decoded`` is False: the caller's own headers asked for
+    its encoding); ``unsliced_result_len`` the rows there are before offset and limit; ``encoding`` the
+    Content-Encoding it came in, or None; ``statistics`` the durations that the node, or a store before the
+    query, reported; ``node`` the node that answered; ``content_type`` its Content-Type, without a charset.
     """
 
-    __slots__ = ("content", "content_type", "encoding", "node", "statistics", "unsliced_result_len")
+    __slots__ = (
+        "content",
+        "content_type",
+        "decoded",
+        "encoding",
+        "node",
+        "statistics",
+        "unsliced_result_len",
+    )
 
     def __init__(
         self,
@@ -36,7 +56,10 @@ class QueryResult:
         statistics: dict[str, float] | None = None,
         node: str = "",
         content_type: str = "application/json",
+        *,
+        decoded: bool = True,
     ) -> None:
+        self.decoded = decoded
         self.content = content
         self.content_type = content_type
         self.unsliced_result_len = unsliced_result_len
@@ -48,6 +71,17 @@ class QueryResult:
         """Add to ``statistics``."""
         self.statistics.update(stats)
 
+    def as_dict(self) -> dict[str, Any]:
+        """The attributes by name as values of JSON, ``content`` as text.
+
+        Raises:
+            ValueError: the content is encoded, since the caller asked for that, or it is no UTF-8.
+        """
+        if not self.decoded:
+            raise ValueError(f"as_dict: the content is encoded as {self.encoding!r}: decode it first")
+        named = {name: getattr(self, name) for name in self.__slots__ if name != "decoded"}
+        return {**named, "content": self.content.decode(), "statistics": dict(self.statistics)}
+
     def to_arrow(self) -> pa.Table:
         """The rows as a pyarrow Table: text, int64, double and bool, with nulls.
 
@@ -58,17 +92,18 @@ class QueryResult:
             ImportError: pyarrow is not installed; it is the extra ``arrow``.
             ValueError: a column holds values of several types.
         """
-        pyarrow = answers.library("pyarrow", "arrow")
-        return pyarrow.table(self._built(pyarrow.array))
+        pyarrow = _library("pyarrow", "arrow")
+        return self._built(pyarrow.table, pyarrow.array)
 
     def to_pandas(self) -> pd.DataFrame:
         """The rows as a pandas DataFrame, typed as in ``to_arrow``; pandas decides what holds a null.
 
         Raises:
             ImportError: pandas is not installed; it is the extra ``pandas``.
+            ValueError: a text holds half a surrogate pair, which pandas cannot encode.
         """
-        pandas = answers.library("pandas", "pandas")
-        frame: pd.DataFrame = pandas.DataFrame(self._columns())
+        pandas = _library("pandas", "pandas")
+        frame: pd.DataFrame = self._built(pandas.DataFrame, pandas.Series)
         return frame
 
     def to_polars(self) -> pl.DataFrame:
@@ -78,13 +113,18 @@ class QueryResult:
             ImportError: polars is not installed; it is the extra ``polars``.
             ValueError: a column holds values of several types.
         """
-        polars = answers.library("polars", "polars")
-        return polars.DataFrame(self._built(lambda values: polars.Series(values, strict=True)))
+        polars = _library("polars", "polars")
+        return self._built(polars.DataFrame, lambda values: polars.Series(values, strict=True))
 
     def _columns(self) -> dict[str, list[Any]]:
-        return answers.columns_of(self.content, is_csv=self.content_type == "text/csv")
+        if not self.decoded:
+            raise ValueError(
+                f"the content is encoded as {self.encoding}, which the query's Accept-Encoding asked for: "
+                "decode it, or query without that header"
+            )
+        return _columns_of(self.content, is_csv=self.content_type == "text/csv")
 
-    def _built(self, build: Callable[[list[Any]], Any]) -> dict[str, Any]:
+    def _built(self, table: Callable[[dict[str, Any]], Any], build: Callable[[list[Any]], Any]) -> Any:
         built = {}
         for name, values in self._columns().items():
             try:
@@ -92,7 +132,10 @@ class QueryResult:
             except Exception as error:
                 kinds = sorted({type(value).__name__ for value in values if value is not None})
                 raise ValueError(f"column {name!r} holds {' and '.join(kinds)}: {error}") from error
-        return built
+        try:
+            return table(built)
+        except UnicodeError as error:
+            raise ValueError(f"the answer has a column whose name cannot be encoded: {error}") from error
 
     def __repr__(self) -> str:
         return (
@@ -101,15 +144,83 @@ class QueryResult:
         )
 
 
+def _columns_of(content: bytes, *, is_csv: bool) -> dict[str, list[Any]]:
+    """The answer's columns: lists of str, int, float, bool and None, all of one length.
+
+    Raises ValueError for an answer that is not a node's JSON or CSV.
+    """
+    try:
+        return _csv_columns(content) if is_csv else _json_columns(content)
+    except (LookupError, TypeError, ValueError, RecursionError) as error:
+        form = "CSV, as a node writes it" if is_csv else "a list of rows in JSON"
+        raise ValueError(f"the answer is not {form}: {error!r}") from error
+
+
+def _json_columns(content: bytes) -> dict[str, list[Any]]:
+    rows: list[dict[str, Any]] = json.loads(content)
+    if not rows:
+        return {}
+    return {name: _one_kind([row[name] for row in rows]) for name in rows[0]}
+
+
+def _one_kind(values: list[Any]) -> list[Any]:
+    # Integers and floats come beside each other where a node's column holds objects.
+    if {type(value) for value in values} - {type(None)} == {int, float}:
+        return [None if value is None else float(value) for value in values]
+    return values
+
+
+def _csv_columns(content: bytes) -> dict[str, list[Any]]:
+    rows: list[list[str]] = []
+    row: list[str] = []
+    text = content.decode()
+    at = 0
+    while at < len(text):
+        found = _FIELD(text, at)
+        if found is None:
+            raise ValueError(f"no field begins at character {at}")
+        quoted, plain, end = found.groups()
+        row.append(plain if quoted is None else quoted.replace('""', '"'))
+        if end != ",":
+            rows.append(row)
+            row = []
+        at = found.end()
+    if not rows or rows[0] == [""]:  # a table without columns
+        return {}
+    header, *values = rows
+    return {name: _typed([value[at] for value in values]) for at, name in enumerate(header)}
+
+
+def _typed(texts: list[str]) -> list[Any]:
+    """What a node writes as numbers or booleans, and nothing else, read back; only an empty field is null."""
+    present = [text for text in texts if text]
+    read: Callable[[str], Any] = str
+    if present and all(map(_INT, present)):
+        read = int
+    elif present and all(map(_FLOAT, present)):
+        read = float
+    elif present and all(text in _BOOLEANS for text in present):
+        read = _BOOLEANS.__getitem__
+    return [read(text) if text else None for text in texts]
+
+
+def _library(name: str, extra: str) -> Any:
+    """A library, imported now; MissingExtra, an ImportError, where it is not installed."""
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise MissingExtra(f"an answer as a table needs {name}", extra) from error
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class StoreResult:
+class StoreResult(Plain):
     """A store that a node acknowledged.
 
     ``node`` has the table; it is ``home_node`` unless ``failed_over``. ``bytes`` counts the content before
     any compression, ``rows`` its rows (None where they could not be counted), ``seconds`` the whole
     operation. ``attempts`` are the requests that failed before. ``copies`` are the standbys that took the
-    table too, ``failed_copies`` maps those that did not to what they met. ``evicted`` are the nodes that
-    confirmed they hold nothing older under the key, ``may_hold_old`` those that could not be told.
+    table too, ``failed_copies`` maps the other standbys to their errors. ``evicted`` are the nodes that
+    confirmed that they have no older table under the key, ``may_hold_old`` those that could not be asked.
     """
 
     key: str
@@ -128,21 +239,21 @@ class StoreResult:
 
 
 class DeleteOutcome(enum.StrEnum):
-    """What became of a key on one node."""
+    """The outcome of a delete on one node."""
 
     CONFIRMED = "confirmed"
-    """The node says that it does not hold the key."""
+    """The node does not have the table any more."""
     GONE = "gone"
-    """The node refuses the connection: its process is gone, and what it held with it."""
+    """The node refuses the connection: its process has ended, and its tables with it."""
     UNREACHABLE = "unreachable"
-    """The node could not be asked; it may hold the key."""
+    """The node could not be asked; it may have the table."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class DeleteResult:
-    """A delete: each asked node's outcome, and for those unreachable the error met.
+class DeleteResult(Plain):
+    """A delete: the outcome of each node that was asked, and the error of each unreachable node.
 
-    Where ``all_nodes`` was not wanted, the last node is the one that answered.
+    Without ``all_nodes`` the last node is the one that answered.
     """
 
     key: str
@@ -150,19 +261,32 @@ class DeleteResult:
     errors: dict[str, QClientException] = dataclasses.field(default_factory=dict)
 
     @property
+    def confirmed(self) -> tuple[str, ...]:
+        """The nodes that confirmed the delete; empty only in the result of an error."""
+        return self._with(DeleteOutcome.CONFIRMED)
+
+    @property
+    def gone(self) -> tuple[str, ...]:
+        """The nodes that refused the connection."""
+        return self._with(DeleteOutcome.GONE)
+
+    @property
     def unreachable(self) -> tuple[str, ...]:
-        """The nodes that may hold the key still."""
-        return tuple(node for node, outcome in self.outcomes.items() if outcome is DeleteOutcome.UNREACHABLE)
+        """The nodes that may still have the table."""
+        return self._with(DeleteOutcome.UNREACHABLE)
+
+    def _with(self, outcome: DeleteOutcome) -> tuple[str, ...]:
+        return tuple(node for node, found in self.outcomes.items() if found is outcome)
 
     @property
     def complete(self) -> bool:
-        """Whether no node that was asked can hold the key any more."""
-        return not self.unreachable
+        """Whether a node confirmed the delete, and no node that was asked can still have the table."""
+        return bool(self.confirmed) and not self.unreachable
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class KeptTable:
-    """A table that ``post_many`` was to leave where it is, and that ``node`` has."""
+class KeptTable(Plain):
+    """A table that ``node`` has, and that ``post_many`` left there because of ``keep``."""
 
     key: str
     node: str
@@ -174,16 +298,45 @@ class Absence(enum.StrEnum):
     MISSING = "missing"
     """The node answers, and does not have it: evicted, aged out, deleted, or it was restarted since."""
     GONE = "gone"
-    """The node refuses the connection: its process is gone, and what it held with it."""
+    """The node refuses the connection: its process has ended, and its tables with it."""
     UNKNOWN = "unknown"
     """The node could not be asked."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class BulkReport:
-    """What many operations did: a result for each key that succeeded, an error for each that failed.
+class Place(Plain):
+    """One node's answer about a key.
 
-    Both are empty where a function was told of each key instead (``on_done``).
+    ``position`` is the node's in the order in which the key is looked for, 1 for its home. ``absence`` is
+    None where the node has the table, and ``rows`` are the table's then; ``error`` says why a node is GONE or
+    UNKNOWN. ``same_as`` is a node before it that is reached at the same address: the two may be one.
+    """
+
+    node: str
+    position: int
+    absence: Absence | None
+    rows: int | None = None
+    error: str | None = None
+    same_as: str | None = None
+
+    def __str__(self) -> str:
+        name = f"{self.node} ({'home' if self.position == 1 else f'number {self.position}'})"
+        if self.same_as is not None:
+            name += f", at the same address as {self.same_as},"
+        if self.absence is None:
+            return f"{name} has the table, {self.rows:,} row{'' if self.rows == 1 else 's'}"
+        if self.absence is Absence.MISSING:
+            return f"{name} does not have the table"
+        if self.absence is Absence.GONE:
+            return f"{name} refuses the connection"
+        return f"{name} does not respond: {self.error}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class BulkReport(Plain):
+    """The outcome of many operations: a result for each key that succeeded, an error for each that failed.
+
+    Both are empty if ``on_done`` was called for each key instead.
     """
 
     succeeded: dict[str, StoreResult | KeptTable | DeleteResult]

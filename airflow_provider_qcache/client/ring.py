@@ -1,4 +1,4 @@
-"""The hash ring: which node a key lives on. To the bit that of qcache-client: readers and writers agree."""
+"""Keys, and the hash ring: which node a key lives on. It is the ring of qcache-client."""
 
 from __future__ import annotations
 
@@ -6,15 +6,28 @@ import hashlib
 import struct
 from bisect import bisect_right
 from math import ceil
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_qcache.client.errors import shown
+from airflow_provider_qcache.client.errors import InvalidKey, shown
+from airflow_provider_qcache.protocol import KEY_PATTERN_CHARACTERS, is_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
 _POINTS_IN_ALL: Final = 1000  # qclient/node_ring.py: virtual_count = ceil(1000 / nodes)
 _little_endian_u32 = struct.Struct("<I").unpack_from
+
+
+def check_key(key: Any) -> None:
+    """Raise InvalidKey unless a QCache URL can contain the key without quoting."""
+    if not isinstance(key, str) or is_key(key) is None:
+        if isinstance(key, str) and not KEY_PATTERN_CHARACTERS.isdisjoint(key):
+            more = "QCache has no patterns: store, query and delete each table by its whole key."
+        else:
+            more = "A node answers 404 to any other key, or stores the table under another one."
+        raise InvalidKey(
+            f"{key!r} is not a key of QCache: use ASCII letters, digits, '-' and '_', at least one. {more}"
+        )
 
 
 def ring_hash(text: str) -> int:
@@ -32,19 +45,19 @@ class Ring:
     once it has dropped the node.
     """
 
-    __slots__ = ("_owners", "_points", "nodes")
+    __slots__ = ("_orders", "_owners", "_points", "nodes")
 
     nodes: tuple[str, ...]
 
     def __init__(self, nodes: Iterable[str]) -> None:
         if isinstance(nodes, str):
-            raise ValueError(f"node_list is one string ({shown(nodes)!r}); a list of nodes is wanted")  # noqa: TRY004
+            raise ValueError(f"node_list={shown(nodes)!r} must be a list of nodes, not one string")  # noqa: TRY004
         listed = tuple(nodes)
         if not listed:
-            raise ValueError("node_list is empty; at least one node is wanted")
+            raise ValueError("node_list is empty: at least one node is required")
         for node in listed:
             if not isinstance(node, str):
-                raise ValueError(f"node_list holds a {type(node).__name__}; every node is a string")  # noqa: TRY004
+                raise ValueError(f"node_list has a {type(node).__name__}: every node must be a string")  # noqa: TRY004
         count = ceil(_POINTS_IN_ALL / len(listed))
         suffixes = [f"-{i}".encode() for i in range(count)]
         owner_of: dict[int, str] = {}
@@ -59,6 +72,7 @@ class Ring:
         # One owner more than points: the wrap to the first point costs no modulo.
         self._owners = [owner_of[point] for point in self._points]
         self._owners.append(self._owners[0])
+        self._orders: dict[int, tuple[str, ...]] = {}
 
     def __len__(self) -> int:
         return len(self._points)
@@ -66,25 +80,20 @@ class Ring:
     def __repr__(self) -> str:
         return f"Ring({len(self.nodes)} nodes, {len(self)} points)"
 
+    def points(self) -> list[tuple[int, str]]:
+        """Every point of the ring, in order, and the node that owns the hashes before it."""
+        return list(zip(self._points, self._owners, strict=False))
+
     def node_for_key(self, key: str) -> str:
         """The home of a key."""
         return self._owners[bisect_right(self._points, ring_hash(key))]
 
-    def successors(self, key: str) -> Iterator[str]:
+    def successors(self, key: str) -> tuple[str, ...]:
         """Every node once in ring order, the key's home first."""
-        start = bisect_right(self._points, ring_hash(key))
-        seen: set[str] = set()
-        wanted = len(self.nodes)
-        owners = self._owners
-        points = len(self._points)
-        for step in range(start, start + points):
-            node = owners[step if step < points else step - points]
-            if node not in seen:
-                seen.add(node)
-                yield node
-                if len(seen) == wanted:
-                    return
-        # A node all of whose points collided with later nodes' owns none; it still comes, last.
-        for node in self.nodes:
-            if node not in seen:
-                yield node
+        point = bisect_right(self._points, ring_hash(key))
+        order = self._orders.get(point)
+        if order is None:
+            # A node all of whose points collided with later nodes' owns none; it still comes, last.
+            order = tuple(dict.fromkeys([*self._owners[point:], *self._owners[:point], *self.nodes]))
+            self._orders[point] = order
+        return order

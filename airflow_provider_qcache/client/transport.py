@@ -11,19 +11,26 @@ merely busy is dropped, and its total timeout ends once bytes flow.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import contextlib
 import dataclasses
 import errno
+import functools
 import http.client
+import io
 import ipaddress
 import os
+import pathlib
 import re
 import socket
 import ssl
+import stat
 import struct
+import tempfile
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 from urllib.parse import urlsplit
 
 import requests
@@ -37,96 +44,152 @@ from urllib3.util.connection import is_connection_dropped
 from urllib3.util.proxy import connection_requires_http_tunnel
 from urllib3.util.ssl_ import create_urllib3_context
 
-from airflow_provider_qcache.client import encoding
-from airflow_provider_qcache.client.checks import check_header
+from airflow_provider_qcache.client import compression
 from airflow_provider_qcache.client.errors import Outcome, Phase, shown
+from airflow_provider_qcache.client.outcome import (
+    MAX_ERROR_BODY,
+    UNAVAILABLE,
+    Answer,
+    Failure,
+    Kind,
+    is_whole,
+)
+from airflow_provider_qcache.client.secrets import Redactor, secrets_of, secrets_of_url
+from airflow_provider_qcache.client.tables.headers import check_header
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from airflow_provider_qcache.client.settings import TransportSettings
+    from airflow_provider_qcache.client.tables.upload import Upload
 
 _FOREVER: Final = float("inf")
 _POOL_SIZE: Final = 64
-_MAX_ERROR_BODY: Final = 64 * 1024
 _READ_AT_ONCE: Final = 256 * 1024
+_LEAST_PER_ADDRESS: Final = 0.1
+"""Seconds each address of a name gets at least to take a connection, whatever the connect timeout is."""
+
+_LOCAL_ERRORS: Final = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
+)
+"""What this machine reports when it has no descriptor, memory or port left: no node is to blame."""
+
 _A_MOMENT: Final = 0.02
 """Seconds by which the timeout of a socket may be longer than what its request has left."""
 
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
-"""SO_LINGER, on and of no time: what is not sent yet is dropped, and the node is told so by a RST."""
+"""SO_LINGER, on and of no time: close() drops what is not sent yet, and sends a RST."""
 
 _MAX_LINE: Final = 64 * 1024
 _MAX_HEADERS: Final = 100
 """Of an answer's head, as http.client has them."""
 
+_PROXY_AUTHENTICATION_REQUIRED: Final = 407
+_ANSWER_TO_CONNECT: Final = re.compile(r"Tunnel connection failed: (?P<answer>(?P<status>\d+).*)", re.DOTALL)
+"""What http.client raises, as an OSError, for an answer of a proxy that opens no tunnel."""
+
+_USUAL_VALUE: Final = re.compile(
+    r"[0-9]{1,20}|lz4|gzip|identity|(?:application/json|text/csv|text/html|text/plain)(?:; ?charset=utf-8)?",
+    re.IGNORECASE,
+).fullmatch
+"""What headers of sound answers hold, in which no secret is looked for: that would take longer."""
+
+_MAX_CHUNK_LINE: Final = 1024
+_CHUNK_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\n]*)?\r?\n").fullmatch
+
 STORE_BYTES_PER_SECOND: Final = 5_000_000
 """The slowest a body is expected to be taken and parsed: a node parses JSON at 14 MB/s."""
+
+
+class Peer(NamedTuple):
+    """The other end of a connection: an address and a port, the proxy's where there is one.
+
+    ``here`` says that it is this machine, ``addresses`` are all those of its name.
+    """
+
+    address: str
+    port: int
+    here: bool
+    addresses: frozenset[str]
+
+    def is_at(self, other: Peer) -> bool:
+        """Whether both are one address: one process, or a proxy or load balancer before several."""
+        return self[:2] == other[:2]
+
+    def may_be(self, other: Peer) -> bool:
+        """Whether both may be one process that is reached at two addresses: a process has one port."""
+        return self.port == other.port and (
+            (self.here and other.here) or not self.addresses.isdisjoint(other.addresses)
+        )
+
+
+class SparedPeer(Exception):
+    """A request was not sent, because its connection leads to a peer that must be spared."""
+
+    def __init__(self, peer: Peer) -> None:
+        super().__init__(f"{peer.address}:{peer.port}")
+        self.peer = peer
 
 
 class Cancelled(Exception):
     """cancel() was called."""
 
 
-class Failure(Exception):
-    """A request that brought no answer of use.
-
-    ``before_answer`` tells that the connection was a reused one and ended before any byte of an answer came.
-    """
-
-    def __init__(
-        self,
-        outcome: Outcome,
-        phase: Phase,
-        cause: BaseException | None = None,
-        *,
-        status: int | None = None,
-        detail: str = "",
-        before_answer: bool = False,
-    ) -> None:
-        super().__init__(detail or (str(cause) if cause is not None else str(outcome)))
-        self.outcome = outcome
-        self.phase = phase
-        self.cause = cause
-        self.status = status
-        self.detail = detail
-        self.before_answer = before_answer
-
-
 class _SourceFailed(Exception):
     """Reading the body failed on this side; ``args`` holds what was raised, however it looks."""
 
 
-class SendBody(Protocol):
-    """A body that streams."""
+@dataclasses.dataclass(slots=True, eq=False)
+class Request:
+    """One request: how it goes on the wire, to which nodes, and what the engine needs to know of it.
 
-    def __iter__(self) -> Iterator[bytes]:
-        """The pieces, as they go on the wire but for the framing."""
+    ``target`` is what follows a node's ``base``, ``headers`` are whole lines. The body is ``body``, or the
+    table of ``upload``. ``accept_encoding`` is an Accept-Encoding of the caller's own: an answer encoded so
+    is not decoded. Where ``spare`` says so of the connection's peer, nothing is sent, and SparedPeer is
+    raised. ``peers`` takes down where each node was reached.
 
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Answer:
-    """What a node answered; ``content`` is decoded, and empty where an error's is longer than 64 KiB.
-
-    ``bounded`` says that its end was told, so that none of it is missing: by a length, chunks or compression.
+    ``what`` names the operation in errors and logs. ``nodes`` are in the order in which they are asked.
+    ``wait_for_nodes=False`` overrides the policy's. ``turns`` has a lock for each node: the request is sent
+    while its node's is held.
     """
 
-    status: int
-    headers: Headers
-    content: bytes
-    encoding: str | None
-    bounded: bool = True
+    method: str
+    target: str
+    headers: bytes = b""
+    body: bytes | None = None
+    upload: Upload | None = None
+    accept_encoding: str | None = None
+    spare: Callable[[Peer], bool] | None = None
+    peers: dict[str, Peer] | None = None
+    kind: Kind = Kind.QUERY
+    what: str = ""
+    nodes: Sequence[str] = ()
+    repeatable: bool = True
+    wait_for_nodes: bool = True
+    turns: Mapping[str, threading.Lock] | None = None
 
 
 class Limit:
-    """The time a request has left, asked for before every operation of its socket.
+    """The time that a request has left, which its socket checks before every operation.
 
     ``deadline`` ends the operation, ``stage_end`` the stage the request is in, ``idle`` a single wait. Raises
     TimeoutError when one of the first two has passed and Cancelled after ``cancel``.
 
-    ``given_up`` tells afterwards that the request was a store or a delete, which the node was sent, or a part
-    of it, and has not answered.
+    ``abandoned`` says afterwards that a store or delete was sent, at least in part, and not answered.
     """
 
-    __slots__ = ("cancelled", "deadline", "given_up", "idle", "now", "phase", "received", "sock", "stage_end")
+    __slots__ = (
+        "abandoned",
+        "cancelled",
+        "deadline",
+        "idle",
+        "now",
+        "peer",
+        "phase",
+        "received",
+        "sock",
+        "stage_end",
+    )
 
     def __init__(self, now: Callable[[], float], deadline: float) -> None:
         self.now = now
@@ -136,7 +199,8 @@ class Limit:
         self.phase = Phase.CONNECT
         self.received = False
         self.cancelled = False
-        self.given_up = False
+        self.abandoned = False
+        self.peer: Peer | None = None
         self.sock: socket.socket | None = None
 
     def left(self) -> float | None:
@@ -151,6 +215,13 @@ class Limit:
             raise TimeoutError("timed out")
         return min(left, self.idle)
 
+    def check(self) -> None:
+        """Raise Failure where the request's time is over: for work on this side of the socket."""
+        if self.cancelled:
+            raise Failure(Outcome.CANCELLED, self.phase)
+        if self.now() >= self.deadline:
+            raise Failure(Outcome.DEADLINE, self.phase)
+
     def cancel(self) -> None:
         """End the request from another thread or a signal handler: no lock is taken."""
         self.cancelled = True
@@ -162,15 +233,15 @@ class Limit:
 
 
 class _KeepsLimit(socket.socket):
-    """A socket whose timeout is what its request has left, before everything that may wait."""
+    """A socket that sets its timeout to the time its request has left before every operation."""
 
     limit: Limit
 
     def keep_limit(self) -> None:
-        """Give the next operation the time that is left; raises what ``Limit.left`` raises."""
+        """Set the timeout for the next operation; raises what ``Limit.left`` raises."""
         left = self.limit.left()
         known = self.gettimeout()
-        # A timeout that is set is a call of the system: one that is a moment longer is left as it is.
+        # Setting a timeout is a system call: one that is a moment longer stays as it is.
         if left is None or known is None or not left <= known <= left + _A_MOMENT:
             self.settimeout(left)
 
@@ -219,16 +290,27 @@ class _Connection(HTTPConnection):
     """A urllib3 connection whose sockets keep a Limit. ``limit`` is set before it connects."""
 
     limit: Limit
+    addresses: frozenset[str] = frozenset()
+    reached: Any = None
+    """The address that took the connection."""
 
     def _new_conn(self) -> socket.socket:
         limit = self.limit
         limit.phase = Phase.NAME
         host = self._dns_host.strip("[]")
-        addresses = socket.getaddrinfo(host, self.port, type=socket.SOCK_STREAM)
+        try:
+            addresses = socket.getaddrinfo(host, self.port, type=socket.SOCK_STREAM)
+        except socket.gaierror as error:
+            _raise_if_out_of_descriptors(error)
+            raise
         limit.phase = Phase.CONNECT
+        self.addresses = frozenset(str(found[4][0]) for found in addresses)
+        end = limit.stage_end
         errors: list[OSError] = []
-        told: list[OSError] = []
-        for family, kind, protocol, _, address in addresses:
+        for number, (family, kind, protocol, _, address) in enumerate(addresses):
+            now = limit.now()
+            # The time that is left is divided among the addresses that are left.
+            limit.stage_end = now + max(_LEAST_PER_ADDRESS, (end - now) / (len(addresses) - number))
             sock = None
             try:
                 sock = _DeadlineSocket(family, kind, protocol)
@@ -238,31 +320,65 @@ class _Connection(HTTPConnection):
                     sock.setsockopt(*option)
                 sock.settimeout(limit.left())
                 sock.connect(address)
-            except OSError as met:
+            except OSError as error:
                 if sock is not None:
                     sock.close()
-                # A timeout has used up the time of all addresses; what it hides would mislead.
-                if isinstance(met, TimeoutError):
+                if limit.cancelled or limit.now() >= limit.deadline:
                     raise
-                errors.append(met)
-                if not _is_no_address_of_this_machine(address, met):
-                    told.append(met)
+                errors.append(_without_source_address(family, address, error))
             except BaseException:
                 if sock is not None:
                     sock.close()
                 raise
             else:
+                self.reached = address
+                limit.stage_end = max(end, limit.now() + _LEAST_PER_ADDRESS)
                 sock.settimeout(limit.left())
                 return sock
-        # It refuses only where it does at every address.
-        refusals_last = sorted(told or errors, key=lambda met: isinstance(met, ConnectionRefusedError))
-        raise refusals_last[0] if refusals_last else OSError("the name has no address")
+        raise _error_of_all(errors)
 
 
-def _is_no_address_of_this_machine(address: Any, met: OSError) -> bool:
-    """Whether nothing can listen there: ``localhost`` is often ::1 too, on machines without IPv6."""
-    absent = met.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
-    return absent and ipaddress.ip_address(address[0].partition("%")[0]).is_loopback
+def _raise_if_out_of_descriptors(error: socket.gaierror) -> None:
+    """Raise this machine's own error where a look-up failed for one: glibc calls that an unknown name."""
+    if error.errno == socket.EAI_MEMORY:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)) from error
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close()
+    except OSError as local:
+        raise local from error
+
+
+class _NoSourceAddress(OSError):
+    """This machine has no address to reach another from: one without IPv6, say."""
+
+
+def _without_source_address(family: int, address: Any, error: OSError) -> OSError:
+    """The error, or a more exact one: EADDRNOTAVAIL means both "no port is free" and "no address"."""
+    if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+        return error
+    if error.errno == errno.EADDRNOTAVAIL:
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as sock:
+                sock.connect(address)  # sends nothing
+        except OSError as second:
+            if second.errno in _LOCAL_ERRORS - {errno.EADDRNOTAVAIL}:
+                return second
+        else:
+            return error
+    if ipaddress.ip_address(address[0].partition("%")[0]).is_loopback:
+        # Nothing can listen there: ``localhost`` is often ::1 too, on machines without IPv6.
+        return _NoSourceAddress(str(error))
+    return OSError(str(error))
+
+
+def _error_of_all(errors: list[OSError]) -> OSError:
+    """The error of a name whose every address failed: "refused" only if every address refused."""
+    listening = [error for error in errors if not isinstance(error, _NoSourceAddress)] or errors
+
+    def rank(error: OSError) -> int:
+        return 0 if error.errno in _LOCAL_ERRORS else 2 if isinstance(error, ConnectionRefusedError) else 1
+
+    return min(listening, key=rank, default=OSError("the name has no address"))
 
 
 class _TlsConnection(_Connection, HTTPSConnection):
@@ -287,6 +403,52 @@ class _TlsPool(HTTPSConnectionPool):
 _POOLS: Final = {"http": _Pool, "https": _TlsPool}
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Proxy:
+    """The proxy before a node, by its URL without credentials, and the setting that names it."""
+
+    url: str
+    setting: str
+
+    @classmethod
+    def of(cls, scheme: str, proxies: dict[str, str]) -> _Proxy | None:
+        """The proxy that requests takes from what the environment sets for a scheme; None for none."""
+        kind = scheme if scheme in proxies else "all"
+        if kind not in proxies:
+            return None
+        url = proxies[kind]
+        variable = f"{kind}_proxy"
+        names = [name for name in os.environ if name.lower() == variable and os.environ[name] == url]
+        # The lower-case name wins, and sorts last.
+        return cls(shown(url), max(names, default="the system's proxy settings"))
+
+    def __str__(self) -> str:
+        return f"the proxy {self.url}, set by {self.setting}"
+
+    def check(self) -> None:
+        """Raise ValueError for a proxy that cannot be used."""
+        scheme, has_scheme, _ = self.url.lower().partition("://")
+        if has_scheme and scheme.startswith("socks"):
+            raise ValueError(f"{self}, is a SOCKS proxy, which is not supported; an HTTP proxy is")
+        if has_scheme and scheme == "https":
+            # TLS within TLS goes over no socket of ours, so that nothing of it would keep the time.
+            raise ValueError(
+                f"{self}, is spoken to by TLS, which is not supported: an http:// proxy is, and carries "
+                "https nodes, too"
+            )
+
+    def without_host(self) -> ValueError:
+        """The error for a proxy's URL that requests cannot read."""
+        return ValueError(f"{self}, is not a URL with a host, such as http://proxy:3128")
+
+    def failed(self, what: str) -> OSError:
+        """The error for what the proxy did, with what to do."""
+        return OSError(
+            f"{self}, {what}. Check the proxy and {self.setting}; to reach the node without a proxy, list "
+            "the node's host in no_proxy or set trust_env to false"
+        )
+
+
 class _Adapter(requests.adapters.HTTPAdapter):
     """requests' adapter, giving pools of the connections above and one TLS context for all of them."""
 
@@ -299,16 +461,6 @@ class _Adapter(requests.adapters.HTTPAdapter):
         self.poolmanager.pool_classes_by_scheme = _POOLS
 
     def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> Any:
-        if proxy.lower().startswith("socks"):
-            raise ValueError(
-                f"the proxy {shown(proxy)!r} is a SOCKS proxy, which is not supported; an HTTP proxy is"
-            )
-        if proxy.lower().startswith("https:"):
-            # TLS within TLS goes over no socket of ours, so that nothing of it would keep the time.
-            raise ValueError(
-                f"the proxy {shown(proxy)!r} is spoken to by TLS, which is not supported: an http:// proxy "
-                "is, and carries https nodes, too"
-            )
         manager = super().proxy_manager_for(proxy, **proxy_kwargs)
         manager.pool_classes_by_scheme = _POOLS
         return manager
@@ -321,11 +473,15 @@ class _Adapter(requests.adapters.HTTPAdapter):
 
 
 class Headers:
-    """An answer's headers by their names in any case; of several of one name the first."""
+    """An answer's headers by their names in any case; of several of one name the first.
 
-    __slots__ = ("_values",)
+    With a ``redactor`` secrets in values are replaced: a node or a proxy may repeat what it was sent.
+    """
+
+    __slots__ = ("_values", "redactor")
 
     def __init__(self, lines: Iterable[bytes] = ()) -> None:
+        self.redactor: Callable[[], Redactor] | None = None
         values: dict[str, str] = {}
         last = ""
         for line in lines:
@@ -344,18 +500,26 @@ class Headers:
 
     def get(self, name: str) -> str | None:
         """A header's value, or None."""
-        return self._values.get(name.lower())
+        value = self._values.get(name.lower())
+        if value is None or self.redactor is None or _USUAL_VALUE(value):
+            return value
+        return self.redactor().clean(value)
 
     def __getitem__(self, name: str) -> str:
         """A header's value; KeyError without it."""
-        return self._values[name.lower()]
+        value = self.get(name)
+        if value is None:
+            raise KeyError(name)
+        return value
 
 
 class _Response(http.client.HTTPResponse):
-    """http.client's reading of bodies, under a head that is read without the parser for e-mail.
+    """A response whose head and chunks are read here, not by http.client, which reads other bodies.
 
-    That one took a fifth of a request's time. http.client also takes 100 alone for interim; 102 and 103 are
-    as well.
+    http.client takes a head that is cut off for a complete one, so that a truncated response would
+    acknowledge a store. It reads the chunks of a 304, which has no body, without an end, and a chunk of -1
+    bytes as everything the node ever sends. And its e-mail parser takes 39 us for a node's head, this 11 us:
+    more than a tenth of what the client needs for a request.
     """
 
     head: Headers
@@ -375,8 +539,11 @@ class _Response(http.client.HTTPResponse):
         self.chunked = (headers.get("Transfer-Encoding") or "").lower() == "chunked"
         self.chunk_left = None
         self.length = None
-        if status in (101, 204, 304):
+        no_body = status in (101, 204, 304)
+        chunks_of_no_body = no_body and self.chunked
+        if no_body:
             self.length = 0
+            self.chunked = False
         elif not self.chunked:
             self.length = _content_length(headers.get("Content-Length"))
         connection = (headers.get("Connection") or "").lower()
@@ -385,7 +552,32 @@ class _Response(http.client.HTTPResponse):
             not keeps
             or (self.length is None and not self.chunked)
             or status == http.client.SWITCHING_PROTOCOLS  # what follows is no HTTP
+            or chunks_of_no_body  # they would be read as the next answer
         )
+
+    def pieces(self) -> Iterator[bytes]:
+        """The body, none of it kept; raises IncompleteRead for an end that is none, and for a bad chunk."""
+        if not self.chunked:
+            while piece := self.read(_READ_AT_ONCE):
+                yield piece
+            return
+        while left := self._chunk_size():
+            while left:
+                piece = self.fp.read(min(left, _READ_AT_ONCE))
+                if not piece:
+                    raise http.client.IncompleteRead(b"", left)
+                left -= len(piece)
+                yield piece
+            if self.fp.readline(2) not in (b"\r\n", b"\n"):
+                raise http.client.IncompleteRead(b"")
+        self._head_lines()  # the trailers
+        self.close()
+
+    def _chunk_size(self) -> int:
+        size = _CHUNK_SIZE(self.fp.readline(_MAX_CHUNK_LINE))
+        if size is None:
+            raise http.client.IncompleteRead(b"")
+        return int(size[1], 16)
 
     def _head_lines(self) -> list[bytes]:
         lines: list[bytes] = []
@@ -411,18 +603,50 @@ def _content_length(value: str | None) -> int | None:
     return length if length >= 0 else None
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class TransportSettings:
-    """How nodes are reached. Credentials stay out of its repr."""
+_LARGEST_FILE: Final = 10 * 1024 * 1024
 
-    connect_timeout: float
-    read_timeout: float
-    store_timeout: float | None
-    max_response_bytes: int | None
-    verify: bool | str
-    cert: str | tuple[str, str] | None
-    auth: Any = dataclasses.field(repr=False)
-    trust_env: bool
+
+def read_certificate_file(path: str) -> bytes:
+    """The content of a file of certificates or keys, by one open and one bounded read.
+
+    Raises OSError for a file that would take long to read, or for ever: opening a FIFO waits for a writer,
+    and /dev/zero has no end.
+    """
+    opened = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+    try:
+        found = os.fstat(opened)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError("not a regular file")
+        content, size = b"", found.st_size
+        if size <= _LARGEST_FILE:
+            with open(opened, "rb", closefd=False) as file:
+                content = file.read(_LARGEST_FILE + 1)
+            size = len(content)
+    finally:
+        os.close(opened)
+    if size > _LARGEST_FILE:
+        raise OSError(f"{size:,} bytes; a file of certificates has at most {_LARGEST_FILE:,}")
+    return content
+
+
+@contextlib.contextmanager
+def readable_by_ssl(content: bytes) -> Iterator[str]:
+    """A path to what was read: ssl takes certificates and keys of a client as files only.
+
+    On Linux it is in memory; elsewhere in a temporary file that no other user can read.
+    """
+    memory = os.memfd_create("qcache-certificates") if hasattr(os, "memfd_create") else None
+    if memory is not None and os.path.exists(f"/proc/self/fd/{memory}"):  # noqa: PTH110
+        with open(memory, "wb", buffering=0) as file:  # noqa: PTH123  # a descriptor
+            file.write(content)
+            yield f"/proc/self/fd/{memory}"
+        return
+    if memory is not None:
+        os.close(memory)
+    with tempfile.TemporaryDirectory() as directory:
+        path = pathlib.Path(directory, "certificates.pem")
+        path.write_bytes(content)
+        yield str(path)
 
 
 def _tls_context(settings: TransportSettings, *, verify: bool | str) -> ssl.SSLContext:
@@ -438,8 +662,11 @@ def _tls_context(settings: TransportSettings, *, verify: bool | str) -> ssl.SSLC
             if os.path.isdir(path):  # noqa: PTH112
                 context.load_verify_locations(capath=path)
             else:
-                context.load_verify_locations(cafile=path)
+                with readable_by_ssl(read_certificate_file(path)) as file:
+                    context.load_verify_locations(cafile=file)
         except (OSError, ssl.SSLError) as error:
+            if error.errno in _LOCAL_ERRORS:
+                raise
             raise ValueError(
                 f"verify={verify!r}: no CA certificates could be read there ({error})"
             ) from error
@@ -448,8 +675,16 @@ def _tls_context(settings: TransportSettings, *, verify: bool | str) -> ssl.SSLC
     if settings.cert is not None:
         certificate, key = (settings.cert, None) if isinstance(settings.cert, str) else settings.cert
         try:
-            context.load_cert_chain(certificate, key)
+            with (
+                readable_by_ssl(read_certificate_file(certificate)) as certificate_file,
+                contextlib.nullcontext()
+                if key is None
+                else readable_by_ssl(read_certificate_file(key)) as key_file,
+            ):
+                context.load_cert_chain(certificate_file, key_file)
         except (OSError, ssl.SSLError) as error:
+            if error.errno in _LOCAL_ERRORS:
+                raise
             raise ValueError(
                 f"cert={settings.cert!r}: no certificate and key could be read there ({error})"
             ) from error
@@ -461,8 +696,8 @@ def _check_credentials(where: str, login: Any, password: Any) -> None:
         colon: Any = b":" if isinstance(value, bytes) else ":"
         if isinstance(value, str | bytes) and colon in value:
             raise ValueError(
-                f"{where}: the {name} holds a ':', on which a node hangs up without an answer; one without "
-                "it is wanted"
+                f"{where}: the {name} holds a ':'. A node closes the connection on it without an answer: use "
+                f"a {name} without one."
             )
         if isinstance(value, str) and not _is_latin_1(value):
             raise ValueError(
@@ -482,8 +717,8 @@ def check_auth(auth: Any) -> None:
     """Raise ValueError, without the value, for what is no auth and basic auth that a node cannot parse."""
     if not (auth is None or callable(auth) or (isinstance(auth, tuple) and len(auth) == 2)):
         raise ValueError(
-            f"auth is a {type(auth).__name__}: (login, password), None or what requests takes for auth is "
-            "wanted"
+            f"auth is a {type(auth).__name__}; it must be (login, password), None or an auth object of "
+            "requests"
         )
     if isinstance(auth, tuple) and len(auth) == 2:
         _check_credentials("auth", *auth)
@@ -491,13 +726,36 @@ def check_auth(auth: Any) -> None:
         _check_credentials("auth", auth.username, auth.password)
 
 
+def _check_authorization(value: Any) -> None:
+    """Raise ValueError, without the value, for an Authorization of basic auth that a node cannot parse."""
+    text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+    if not text.startswith("Basic "):
+        return  # a node answers 401
+    try:
+        colons = base64.b64decode(text[6:]).count(b":")
+    except binascii.Error:
+        colons = 0
+    if colons != 1:
+        raise ValueError(
+            "auth: the Basic Authorization header that it gives must be the base64 of login:password with "
+            "exactly one ':'. A node closes the connection without an answer on any other."
+        )
+
+
 class NodeTransport:
     """One node: its connections, and everything about it that is looked up once.
 
-    Raises ValueError for a node string, proxy or certificate that cannot be used.
+    ``contexts`` are the TLS contexts of a client's nodes so far, by where their CA certificates are: a file
+    of certificates is read once for all nodes. Raises ValueError for a node string, proxy or certificate that
+    cannot be used.
     """
 
-    def __init__(self, node: str, settings: TransportSettings) -> None:
+    def __init__(
+        self,
+        node: str,
+        settings: TransportSettings,
+        contexts: dict[bool | str, ssl.SSLContext] | None = None,
+    ) -> None:
         self.node = node
         self._settings = settings
         try:
@@ -506,10 +764,10 @@ class NodeTransport:
         except ValueError:  # requests' InvalidURL is one; what they say may hold a password
             parts = urlsplit("")
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"node {shown(node)!r} is no http or https URL, such as http://host1:9401")
+            raise ValueError(f"node {shown(node)!r} is not an http or https URL, such as http://host1:9401")
         if parts.query or parts.fragment:
             raise ValueError(
-                f"node {shown(node)!r} has a query or a fragment; a URL of host, port and path is wanted"
+                f"node {shown(node)!r} has a query or a fragment; it must be a URL of host, port and path"
             )
         if "@" in parts.path:
             raise ValueError(
@@ -529,11 +787,33 @@ class NodeTransport:
             if "Authorization" not in request.headers:
                 found = requests.utils.get_netrc_auth(request.url or "")
                 if found is not None:
+                    _check_credentials(f"the netrc's entry for node {shown(node)!r}", *found)
                     requests.auth.HTTPBasicAuth(*found)(request)
-        context = _tls_context(settings, verify=verify) if parts.scheme == "https" else None
+        if "Authorization" in request.headers:
+            _check_authorization(request.headers["Authorization"])
+        context = None
+        if parts.scheme == "https":
+            contexts = {} if contexts is None else contexts
+            context = contexts.get(verify)
+            if context is None:
+                context = contexts[verify] = _tls_context(settings, verify=verify)
+        proxy = self._proxy = _Proxy.of(parts.scheme, proxies)
+        if proxy is not None:
+            proxy.check()
         self._adapter = _Adapter(context)
         # What urllib3 gives its own subclasses, requests' types do not show.
-        pool: Any = self._adapter.get_connection_with_tls_context(request, verify, proxies=proxies, cert=None)
+        try:
+            pool: Any = self._adapter.get_connection_with_tls_context(
+                request, verify, proxies=proxies, cert=None
+            )
+        except (
+            TypeError,  # requests' own, for a URL of credentials alone
+            requests.exceptions.InvalidProxyURL,
+            urllib3.exceptions.LocationValueError,
+        ):
+            if proxy is None:
+                raise
+            raise proxy.without_host() from None  # what they say may hold a password
         target: str = self._adapter.request_url(request, proxies)
         self.base = target.removesuffix("/status")
         """What a request target starts with: the path, or the whole URL where a proxy forwards."""
@@ -541,54 +821,66 @@ class NodeTransport:
         # Not the pool's queue, which costs several locks.
         self._idle: deque[Any] = deque()
         self._closed = False
-        self.proxied = pool.proxy is not None
+        self.peer: Peer | None = None
+        """Where the last request's connection led."""
         self._tunnel = connection_requires_http_tunnel(
             self._pool.proxy, self._pool.proxy_config, parts.scheme
         )
         fixed = {"Host": _host_header(parts.hostname, parts.port), "User-Agent": "airflow-provider-qcache"}
-        if self.proxied and not self._tunnel:
+        if proxy is not None and not self._tunnel:
             fixed.update(pool.proxy_headers)
-        self._anonymous_head = b"".join(check_header(name, value) for name, value in fixed.items())
-        self._head = self._anonymous_head
         if "Authorization" in request.headers:
-            self._head += check_header("Authorization", request.headers["Authorization"])
-
-    @property
-    def authorized(self) -> bool:
-        """Whether requests carry an Authorization."""
-        return self._head is not self._anonymous_head
+            fixed["Authorization"] = request.headers["Authorization"]
+        self._head = b"".join(check_header(name, value) for name, value in fixed.items())
+        self.secrets = secrets_of(self._head) | secrets_of_url(node)
+        """Every credential that requests to the node carry; ``spellings`` gives how a text may show them."""
+        if proxy is not None:
+            lines = (check_header(name, value) for name, value in pool.proxy_headers.items())
+            self.secrets |= secrets_of(b"".join(lines))
+            for url in proxies.values():
+                self.secrets |= secrets_of_url(url)
+        self._redactor: Redactor | None = None
 
     def head_size(self, target: str, headers: bytes) -> int:
         """Bytes of the head of a request, the line and the blank one included."""
         return len(target) + len(self._head) + len(headers) + 32
 
-    def exchange(
+    def exchange(self, request: Request, limit: Limit, *, fresh: bool = False) -> Answer:
+        """Send one request and read its answer; raises Failure, or what the source of its body raises.
+
+        Of the answer to a store or a delete no more is read than of an error's. ``fresh`` asks for a
+        connection that was never used.
+        """
+        upload = request.upload
+        if upload is None:
+            return self._exchange(request, request.headers, request.body, None, None, limit, fresh=fresh)
+        wire_body = upload.wire_body(limit.check)
+        stream = wire_body.stream
+        try:
+            return self._exchange(
+                request, upload.headers, wire_body.in_memory, stream, wire_body.length, limit, fresh=fresh
+            )
+        finally:
+            if stream is not None:
+                # A failure holds it by its traceback, with open files and batches, beyond this attempt.
+                stream.close()
+
+    def _exchange(
         self,
-        method: str,
-        target: str,
+        request: Request,
         headers: bytes,
         body: bytes | None,
+        stream: Iterator[bytes] | None,
+        length: int | None,
         limit: Limit,
         *,
-        stream: SendBody | None = None,
-        length: int | None = None,
-        store: bool = False,
-        body_wanted: bool = True,
-        fresh: bool = False,
-        anonymous: bool = False,
+        fresh: bool,
     ) -> Answer:
-        """Send one request and read its answer; raises Failure, Cancelled, or what ``stream`` raises.
-
-        ``target`` is what follows ``base``, ``headers`` whole lines, ``stream`` a body in pieces of
-        ``length`` bytes in all, or None to send it chunked. Of an answer whose body is not ``body_wanted``
-        no more is read than of an error's. ``fresh`` asks for a connection that was never used, ``anonymous``
-        leaves Authorization out.
-        """
+        store = request.upload is not None
         settings = self._settings
         connection = None
         reused = False
         changes = False
-        store_body_length = len(body) if body is not None else length
         try:
             limit.received = False
             limit.phase = Phase.CONNECT
@@ -604,18 +896,24 @@ class NodeTransport:
                 sock = connection.sock
             sock.limit = limit
             limit.sock = sock
+            peer = self.peer = limit.peer = connection.peer
+            if request.spare is not None and request.spare(peer):
+                spared, connection = connection, None
+                self._leave_alone(spared)
             limit.phase = Phase.SEND
-            own = self._anonymous_head if anonymous else self._head
+            own = self._head
             if _ALSO_OWN.search(headers) is not None:
-                own = _without_given(own, headers)
-            head = f"{method} {self.base}{target} HTTP/1.1\r\n".encode("latin-1") + own + headers
+                own = _without_replaced(own, headers)
+            head = (
+                f"{request.method} {self.base}{request.target} HTTP/1.1\r\n".encode("latin-1") + own + headers
+            )
             if store:
-                start = limit.now()
-                limit.stage_end = start + self.store_time(store_body_length)
+                limit.stage_end = limit.now() + self.store_time(length if body is None else len(body))
             else:
                 limit.stage_end = limit.now() + settings.read_timeout
             answered_early = False
-            changes = store or method == "DELETE"
+            # Until the answer is read: an interrupt may come at any line, and a second one at any later one.
+            limit.abandoned = changes = store or request.method == "DELETE"
             try:
                 if stream is not None:
                     self._send_stream(sock, head, stream, length, limit)
@@ -634,23 +932,24 @@ class NodeTransport:
             limit.phase = Phase.HEAD
             if not store:
                 limit.stage_end = limit.now() + settings.read_timeout
-            response = _Response(sock, method=method)
+            response = _Response(sock, method=request.method)
             try:
                 response.begin()
+                response.head.redactor = functools.partial(self.redactor, headers)
                 limit.phase = Phase.BODY
                 limit.idle = settings.read_timeout
                 # An error, or an acknowledgement, is said by its status; its body is waited for no longer.
-                wanted = body_wanted and response.status == 200
+                wanted = response.status == 200 and not changes
                 limit.stage_end = _FOREVER if wanted else limit.now() + settings.read_timeout
                 if answered_early and response.status < 300:
                     raise Failure(Outcome.NOT_QCACHE, Phase.HEAD, detail="it answered before it had the body")
-                answer = self._read(response, limit, wanted=wanted)
+                answer = self._read(response, limit, request.accept_encoding, wanted=wanted)
                 reusable = response.isclosed() and not response.will_close and not answered_early
             finally:
                 response.close()
         except BaseException as error:
-            # Of a body whose source failed the node never gets the end.
-            limit.given_up = changes and not isinstance(error, _SourceFailed)
+            if isinstance(error, _SourceFailed):
+                limit.abandoned = False  # the node never gets the end of the body
             if connection is not None:
                 if changes:
                     _drop_what_is_unsent(connection)
@@ -658,20 +957,54 @@ class NodeTransport:
             limit.sock = None
             if isinstance(error, _SourceFailed):
                 raise error.args[0] from None
+            if isinstance(error, Exception):
+                # What a node or a proxy said may hold what it was sent.
+                self.redactor(headers).clean_error(error)
             failure = self._failure(error, limit, reused=reused)
             if failure is not None and failure.before_answer and failure.outcome is Outcome.CLOSED:
-                limit.given_up = False  # the node had closed the connection, and reads nothing of it
+                limit.abandoned = False  # the node had closed the connection, and reads nothing of it
             if failure is None:
                 raise
             raise failure from error
+        limit.abandoned = False
         limit.sock = None
-        if reusable and len(self._idle) < _POOL_SIZE:
-            self._idle.append(connection)
-            if self._closed:
-                self._close_idle()
+        if reusable:
+            self._give_back(connection)
         else:
             connection.close()
+        proxy = self._proxy
+        if proxy is None:
+            return answer
+        if answer.status == _PROXY_AUTHENTICATION_REQUIRED:
+            raise self._proxy_wants_credentials(proxy, Phase.HEAD)
+        # In a tunnel it is the node that answers, or what is before it at its own address.
+        if answer.status in UNAVAILABLE and not self._tunnel:
+            said = str(proxy.failed(f"answers {answer.status} for the node"))
+            return dataclasses.replace(answer, from_proxy=said)
         return answer
+
+    def redactor(self, headers: bytes = b"") -> Redactor:
+        """Removes the secrets of a request with these header lines from texts."""
+        if headers:
+            found = secrets_of(headers)
+            if found:
+                return Redactor(found | self.secrets)
+        if self._redactor is None:
+            self._redactor = Redactor(self.secrets)
+        return self._redactor
+
+    def _leave_alone(self, connection: Any) -> NoReturn:
+        self._give_back(connection)
+        raise SparedPeer(connection.peer)
+
+    def _give_back(self, connection: Any) -> None:
+        """Keep a connection for the next request."""
+        if len(self._idle) >= _POOL_SIZE:
+            connection.close()
+            return
+        self._idle.append(connection)
+        if self._closed:
+            self._close_idle()
 
     def _take_connection(self, *, fresh: bool) -> Any:
         """An idle connection that the node has not closed as far as is known, or a new one."""
@@ -689,6 +1022,13 @@ class NodeTransport:
             pool._prepare_proxy(connection)
         else:
             connection.connect()
+        sock = connection.sock
+        try:
+            address, port = sock.getpeername()[:2]
+        except OSError:  # it has reset the connection, and sending or reading tells why
+            address, port = connection.reached[:2]
+        here = address == sock.getsockname()[0] or ipaddress.ip_address(address.partition("%")[0]).is_loopback
+        connection.peer = Peer(address, port, here, connection.addresses)
 
     def store_time(self, length: int | None) -> float:
         """Seconds a body of so many bytes may take to be received and parsed."""
@@ -699,7 +1039,7 @@ class NodeTransport:
         return max(10 * settings.read_timeout, (length or 0) / STORE_BYTES_PER_SECOND)
 
     def _send_stream(
-        self, sock: Any, head: bytes, stream: SendBody, length: int | None, limit: Limit
+        self, sock: Any, head: bytes, pieces: Iterator[bytes], length: int | None, limit: Limit
     ) -> None:
         now = limit.now
         framing = (
@@ -711,7 +1051,6 @@ class NodeTransport:
         sent = 0
         own_time = 0.0
         grows = length is None and self._settings.store_timeout is None
-        pieces = iter(stream)
         # The head alone is a whole request where the length is 0: nothing is sent before the first piece is
         # there, which an empty body fails to give.
         start = head + framing
@@ -733,7 +1072,9 @@ class NodeTransport:
         if length is None:
             sock.sendall(b"0\r\n\r\n")
 
-    def _read(self, response: _Response, limit: Limit, *, wanted: bool) -> Answer:
+    def _read(
+        self, response: _Response, limit: Limit, accept_encoding: str | None, *, wanted: bool
+    ) -> Answer:
         status = response.status
         headers = response.head
         content_encoding = headers.get("Content-Encoding")
@@ -744,29 +1085,39 @@ class NodeTransport:
             raw = _read_all(response, None if most is None else most + most // 128 + 1024)
             if raw is None:
                 raise Failure(Outcome.TOO_LARGE, Phase.BODY, status=status)
+            if compression.given_as_it_came(content_encoding, accept_encoding):
+                if most is not None and len(raw) > most:
+                    raise Failure(Outcome.TOO_LARGE, Phase.BODY, status=status)
+                return Answer(status, headers, raw, content_encoding, bounded, as_it_came=True)
             try:
-                content = encoding.decode(raw, content_encoding, most, limit.left)
-            except encoding.TooLarge:
+                content = compression.decode(raw, content_encoding, most, limit.left)
+            except compression.TooLarge:
                 raise Failure(Outcome.TOO_LARGE, Phase.BODY, status=status) from None
-            except encoding.Undecodable as error:
+            except compression.Undecodable as error:
                 raise Failure(Outcome.UNDECODABLE, Phase.BODY, error, status=status) from error
+            except compression.Unsupported as error:
+                raise Failure(Outcome.UNSUPPORTED_ENCODING, Phase.BODY, error, status=status) from error
             compressed = content is not raw  # gzip and lz4 that are cut short are not decodable
-            return Answer(status, headers, content, content_encoding, bounded or compressed)
+            kind = (headers.get("Content-Type") or "").partition(";")[0].strip().lower()
+            whole = bounded or compressed or is_whole(content, kind, limit.left)
+            return Answer(status, headers, content, content_encoding, whole)
         try:
-            raw = _read_all(response, _MAX_ERROR_BODY)
+            raw = _read_all(response, MAX_ERROR_BODY)
         except (OSError, http.client.HTTPException):
             raw = None
         if raw is None:
             response.will_close = True  # the rest of it would be read as the next request's answer
             return Answer(status, headers, b"", None)
+        if not raw:
+            return Answer(status, headers, raw, content_encoding)
         try:
-            content = encoding.decode(raw, content_encoding, _MAX_ERROR_BODY)
-        except (encoding.Undecodable, encoding.TooLarge):  # Qocache marks plain error bodies as lz4
-            content = raw
+            content = compression.decode(raw, content_encoding, MAX_ERROR_BODY)
+        except (compression.Undecodable, compression.Unsupported, compression.TooLarge):
+            content = raw  # QCache marks plain error bodies as lz4
         return Answer(status, headers, content, content_encoding)
 
     def _failure(self, error: BaseException, limit: Limit, *, reused: bool) -> Failure | None:
-        """The one place that turns foreign exceptions into ours; None for what is none of the network's."""
+        """The Failure for an exception of the network, the one place that maps them; None for any other."""
         phase = limit.phase
         if isinstance(error, Failure):
             return error
@@ -781,6 +1132,10 @@ class NodeTransport:
             if isinstance(error, urllib3.exceptions.SSLError) and not isinstance(cause, ssl.SSLError):
                 return Failure(Outcome.CERTIFICATE_REJECTED, phase, error)
         before_answer = reused and not limit.received
+        if isinstance(cause, OSError) and cause.errno in _LOCAL_ERRORS:
+            return Failure(Outcome.LOCAL, phase, cause)
+        if self._proxy is not None and phase in (Phase.NAME, Phase.CONNECT):
+            return self._failure_of_proxy(self._proxy, cause, limit)
         if isinstance(cause, TimeoutError):
             return self._timeout(cause, limit)
         if isinstance(cause, ssl.SSLCertVerificationError | ssl.CertificateError):
@@ -802,14 +1157,18 @@ class NodeTransport:
             return Failure(Outcome.UNRESOLVED, phase, cause)
         if isinstance(cause, OSError):
             if phase in (Phase.NAME, Phase.CONNECT):
-                # Behind a proxy it is the proxy that refuses, which says nothing about the node's process.
-                refused = isinstance(cause, ConnectionRefusedError) and not self.proxied
+                # Where a forwarder refuses, that says nothing about the node's process.
+                refused = isinstance(cause, ConnectionRefusedError) and self._settings.refused_means_gone
                 return Failure(Outcome.REFUSED if refused else Outcome.CONNECT_FAILED, phase, cause)
             if phase is Phase.TLS:
                 return Failure(Outcome.TLS_FAILED, phase, cause)
             if isinstance(cause, ConnectionError) or _came_from_the_socket(cause):
-                outcome = Outcome.TRUNCATED if limit.received else Outcome.CLOSED
-                return Failure(outcome, phase, cause, before_answer=before_answer)
+                if limit.received:
+                    return Failure(Outcome.TRUNCATED, phase, cause)
+                by_proxy = self._proxy is not None and not self._tunnel
+                if self._proxy is not None and by_proxy:
+                    cause = self._proxy.failed("closed the connection without an answer")
+                return Failure(Outcome.CLOSED, phase, cause, before_answer=before_answer, by_proxy=by_proxy)
             return None  # a file that cannot be read, say
         if isinstance(cause, http.client.HTTPException) or (
             isinstance(cause, ValueError) and phase in (Phase.HEAD, Phase.BODY)
@@ -820,6 +1179,43 @@ class NodeTransport:
         if isinstance(error, urllib3.exceptions.HTTPError):
             return Failure(Outcome.CONNECT_FAILED, phase, error)
         return None
+
+    def _failure_of_proxy(self, proxy: _Proxy, cause: BaseException, limit: Limit) -> Failure | None:
+        """The Failure of a proxy before it forwarded anything: it says nothing about the node's process."""
+        phase = limit.phase
+        if isinstance(cause, TimeoutError):
+            outcome = self._timeout(cause, limit).outcome
+            tunnel = " and open a tunnel to the node" if self._tunnel else ""
+            said = f"did not take a connection{tunnel} in time"
+        elif isinstance(cause, socket.gaierror | UnicodeError):
+            outcome, said = Outcome.UNRESOLVED, f"has a name that cannot be looked up ({cause})"
+        elif isinstance(cause, ConnectionRefusedError):
+            outcome, said = Outcome.CONNECT_FAILED, "refuses connections: nothing listens there"
+        elif (answered := _ANSWER_TO_CONNECT.match(str(cause))) is not None:
+            if answered["status"] == str(_PROXY_AUTHENTICATION_REQUIRED):
+                return self._proxy_wants_credentials(proxy, phase)
+            outcome = Outcome.CONNECT_FAILED
+            said = f"opens no tunnel to the node: it answers {answered['answer']}"
+        elif isinstance(cause, http.client.HTTPException):
+            outcome, said = Outcome.CONNECT_FAILED, f"does not answer as an HTTP proxy: {cause!r}"
+        elif isinstance(cause, OSError | urllib3.exceptions.HTTPError):
+            outcome, said = Outcome.CONNECT_FAILED, f"cannot be reached or opens no tunnel ({cause})"
+        else:
+            return None
+        return Failure(outcome, phase, proxy.failed(said), by_proxy=True)
+
+    def _proxy_wants_credentials(self, proxy: _Proxy, phase: Phase) -> Failure:
+        if self._pool.proxy_headers:
+            said = "refuses the login and password of its URL (407)"
+        else:
+            said = "asks for a login and password (407), and its URL has none"
+        return Failure(
+            Outcome.UNAUTHORIZED,
+            phase,
+            proxy.failed(said),
+            status=_PROXY_AUTHENTICATION_REQUIRED,
+            by_proxy=True,
+        )
 
     def _timeout(self, cause: BaseException, limit: Limit) -> Failure:
         phase = limit.phase
@@ -841,7 +1237,7 @@ class NodeTransport:
         self._pool.close()
 
     def forget_connections(self) -> None:
-        """Have a child process that was forked share no connection with its parent, which goes on with its.
+        """Drop the connections in a forked child process: the parent goes on with its own.
 
         No TLS shutdown is sent, nor is a RST: the parent's socket stays as it is.
         """
@@ -859,37 +1255,24 @@ _ALSO_OWN: Final = re.compile(
 )
 
 
-def _without_given(own: bytes, headers: bytes) -> bytes:
-    """The client's own header lines without those that a caller's replace."""
-    given = {line.lower() for line in _ALSO_OWN.findall(headers)}
+def _without_replaced(own: bytes, headers: bytes) -> bytes:
+    """The client's own header lines without those that the caller's replace."""
+    replaced = {line.lower() for line in _ALSO_OWN.findall(headers)}
     lines = own.splitlines(keepends=True)
-    return b"".join(line for line in lines if line.partition(b":")[0].lower() + b":" not in given)
+    return b"".join(line for line in lines if line.partition(b":")[0].lower() + b":" not in replaced)
 
 
 def _drop_what_is_unsent(connection: Any) -> None:
-    """Have closing it end the connection with a RST: the node is not to get the rest of what is given up."""
+    """Make close() send a RST: the node must not get the rest of an abandoned request."""
     with contextlib.suppress(OSError):
         connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
 
 
 def close_only_here(sock: socket.socket | None) -> None:
-    """Close a socket's descriptor and nothing else: another process may have it open."""
+    """Close a socket's descriptor only: another process may have the connection open."""
     if sock is not None:
         with contextlib.suppress(OSError):
             os.close(sock.detach())
-
-
-def once_more_fresh(exchange: Callable[[bool], Answer], *, fresh: bool = False) -> Answer:
-    """``exchange(fresh)``, and once more where it met a used connection that the node had closed.
-
-    Nothing is wrong with the node then, and nothing was answered. Raises what the last exchange raises.
-    """
-    try:
-        return exchange(fresh)
-    except Failure as failure:
-        if not (failure.before_answer and failure.outcome is Outcome.CLOSED):
-            raise
-    return exchange(True)  # noqa: FBT003
 
 
 def _came_from_the_socket(error: OSError) -> bool:
@@ -917,7 +1300,7 @@ def _is_about_certificates(error: ssl.SSLError) -> bool:
     return _CERTIFICATE_ALERT.search(error.reason or "") is not None
 
 
-def _read_all(response: http.client.HTTPResponse, most: int | None) -> bytes | None:
+def _read_all(response: _Response, most: int | None) -> bytes | None:
     """The body as it is on the wire, or None where it is longer than ``most``.
 
     A Content-Length is believed no further than bytes have come: no memory is set aside for what it promises.
@@ -928,13 +1311,11 @@ def _read_all(response: http.client.HTTPResponse, most: int | None) -> bytes | N
             return None
         if length <= _READ_AT_ONCE:
             return response.read()  # raises IncompleteRead where the body is shorter
-    parts: list[bytes] = []
-    size = 0
-    while part := response.read(_READ_AT_ONCE):
-        size += len(part)
-        if most is not None and size > most:
+    body = io.BytesIO()  # a list would keep an object for each chunk, however small
+    for piece in response.pieces():
+        body.write(piece)
+        if most is not None and body.tell() > most:
             return None
-        parts.append(part)
-    if length is not None and size < length:
-        raise http.client.IncompleteRead(b"", length - size)
-    return b"".join(parts)
+    if length is not None and body.tell() < length:
+        raise http.client.IncompleteRead(b"", length - body.tell())
+    return body.getvalue()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import functools
 import itertools
@@ -9,25 +10,33 @@ import re
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from airflow_provider_qcache.client.errors import InvalidTable
-from airflow_provider_qcache.client.frames import FrameSource, is_text
-from airflow_provider_qcache.files.formats import Format
-from airflow_provider_qcache.files.reading import named, need_pyarrow, seekable
+from airflow_provider_qcache.client.tables.arrow import (
+    BATCH_BYTES,
+    BATCH_ROWS,
+    TEXT,
+    FrameSource,
+    is_text,
+    valid,
+    with_offsets,
+)
+from airflow_provider_qcache.client.tables.content import nothing
+from airflow_provider_qcache.files.listing import Format
+from airflow_provider_qcache.files.reading import named, need_pyarrow, place_of, seekable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from airflow_provider_qcache.files.listing import File
 
 pa = need_pyarrow("a Parquet or Arrow file")
 pc = pa.compute
 
-_BATCH_BYTES: Final = 4 << 20
-_BATCH_ROWS: Final = 1 << 15
-"""Bytes and rows that are decoded at a time at most; as the client encodes them."""
-_SHORT: Final = _BATCH_BYTES // _BATCH_ROWS
-"""Bytes of a text of which as many are no more than that."""
+_SHORT: Final = BATCH_BYTES // BATCH_ROWS
+"""Texts of this length fill BATCH_BYTES with BATCH_ROWS rows."""
 _INDEX: Final = 4
 """Bytes for a row of a dictionary, or for where a text ends."""
+_LONGEST_SCHEMA: Final = 64 << 20
+"""Bytes of the longest schema: a file that begins with a larger number is not an Arrow stream."""
 _WORDS: Final = frozenset({"PLAIN_DICTIONARY", "RLE_DICTIONARY"})
 _READ_AS_WORDS: Final = _WORDS | {"PLAIN", "RLE", "BIT_PACKED"}
 """Encodings of Parquet that pyarrow reads as dictionaries."""
@@ -35,7 +44,12 @@ _PREFIXES: Final = "DELTA_BYTE_ARRAY"
 _ROWS_OF_PREFIXES: Final = 1024
 _BUFFER: Final = 1 << 20
 """Bytes of a column that are read at a time."""
-_TEXT: Final = pa.large_string()
+_MOST_MICROSECONDS: Final = (2**63 - 1) // 1000 - 1
+"""Of these, before and after 1970, the nanoseconds are within 64 bits."""
+_DAMAGED: Final = (
+    pa.ArrowException, ArithmeticError, LookupError, MemoryError, RecursionError, ValueError
+)  # fmt: skip
+"""What pyarrow raises for a damaged file, beside OSError; MemoryError where it holds a length of exabytes."""
 _is_unnamed_index = re.compile(r"__index_level_[0-9]+__").fullmatch
 
 
@@ -44,7 +58,7 @@ class ColumnarFiles:
 
     One schema is the same columns in the same order, whether or not they may hold nulls. A column without a
     type, of nulls alone, is of the type it has in other files; texts are texts and dictionaries of one type
-    are one, whatever their widths.
+    are one, whatever their widths. Timestamps of microseconds are nanoseconds where other files have those.
     """
 
     def __init__(self, files: Sequence[File], kind: Format) -> None:
@@ -69,30 +83,27 @@ class ColumnarFiles:
 
     def place_of(self, row: int | None) -> str:
         """The file that holds a row of the last reading (from 1) and its number there, as far as known."""
-        file, before = next(
-            ((file, before) for file, before in reversed(self._begun) if row is None or before < row),
-            (self._files[0], 0),
-        )
-        return file.name if row is None else f"row {row - before} of {file.name}"
+        begun = self._begun or [(self._files[0], 0)]
+        return begun[-1][0].name if row is None else place_of(row, begun)
 
     def _agreed(self, schema: Any) -> Any:
-        """The schema of all files so far, that of another one among them."""
+        """The common schema of the files so far and of another file. Raises InvalidTable."""
         names, wanted = schema.names, self.schema.names
         first = self._files[0].name
         for at in range(max(len(names), len(wanted))):
             if at >= len(names):
-                raise InvalidTable(f"column {wanted[at]!r} is not in it, as in {first}", column=wanted[at])
+                raise InvalidTable(f"column {wanted[at]!r} of {first} is missing", column=wanted[at])
             if at >= len(wanted) or names[at] != wanted[at]:
-                there = f"has {wanted[at]!r} there" if at < len(wanted) else "has no such column"
+                there = f"has {wanted[at]!r} in its place" if at < len(wanted) else "has no such column"
                 raise InvalidTable(
-                    f"its column {at + 1} is {names[at]!r}, and {first} {there}", column=names[at]
+                    f"its column {at + 1} is {names[at]!r}, but {first} {there}", column=names[at]
                 )
         fields = []
         for known, field in zip(self.schema, schema, strict=True):
             common = _common(known.type, field.type)
             if common is None:
                 raise InvalidTable(
-                    f"column {field.name!r} is {field.type}, and {known.type} in the files before",
+                    f"column {field.name!r} is {field.type}, but {known.type} in the files before it",
                     column=field.name,
                 )
             fields.append(pa.field(field.name, common))
@@ -104,28 +115,28 @@ class ColumnarFiles:
             self._begun.append((file, rows))
             with self._read(file) as (schema, batches):
                 if self._agreed(schema) != self.schema:
-                    raise InvalidTable("its schema is no longer what it was when the files were looked at")
-                for batch in itertools.chain.from_iterable(map(_parts, batches)):
+                    raise InvalidTable("its schema has changed since it was first read")
+                for batch in itertools.chain.from_iterable(map(_parts, valid(batches))):
                     rows += batch.num_rows
                     arrays = [
-                        _fitted(array, field.type)
-                        for array, field in zip(batch.columns, self.schema, strict=True)
+                        _column(field, array) for array, field in zip(batch.columns, self.schema, strict=True)
                     ]
                     yield pa.RecordBatch.from_arrays(arrays, schema=self.schema)
 
     @contextlib.contextmanager
     def _read(self, file: File) -> Iterator[tuple[Any, Iterator[Any]]]:
-        """A file's schema and its batches, but for an index that pandas had no name for."""
-        read = _parquet if self._kind is Format.PARQUET else _arrow
+        """A file's schema and batches, without index levels that have no name in pandas."""
+        is_parquet = self._kind is Format.PARQUET
+        read, check_start = (_parquet, _check_parquet) if is_parquet else (_arrow, _check_arrow)
         with named(file):
             try:
-                with seekable(file) as found, read(found) as (schema, batches):
+                with seekable(file, check_start) as found, read(found) as (schema, batches):
                     kept = _kept(schema)
                     # Names and types alone: whether nulls may be, and notes, are no part of a table.
                     fields = [pa.field(schema.field(at).name, schema.field(at).type) for at in kept]
                     yield pa.schema(fields), (batch.select(kept) for batch in batches)
-            except pa.ArrowException as error:
-                raise InvalidTable(f"it cannot be read as {self._kind}: {error}") from error
+            except _DAMAGED as error:
+                raise InvalidTable(f"it cannot be read as {self._kind}: {_said(error)}") from error
 
 
 class FilesSource(FrameSource):
@@ -136,20 +147,15 @@ class FilesSource(FrameSource):
         with self._placed():
             super().__init__(files.open, column_types)
 
-    def csv(self) -> Iterator[tuple[bytes, int]]:
-        """Rows as CSV, without the header."""
+    def pieces(self, content_type: str) -> Iterator[tuple[bytes, int]]:
+        """The table from its start."""
         with self._placed():
-            yield from super().csv()
+            yield from super().pieces(content_type)
 
-    def json(self) -> Iterator[tuple[bytes, int]]:
-        """Rows as JSON objects."""
+    def wrongly_inferred(self, look: Callable[[], object] = nothing) -> set[str]:
+        """Columns that a node may infer wrongly."""
         with self._placed():
-            yield from super().json()
-
-    def misread(self) -> set[str]:
-        """The columns a node would not infer rightly."""
-        with self._placed():
-            return super().misread()
+            return super().wrongly_inferred(look)
 
     @contextlib.contextmanager
     def _placed(self) -> Iterator[None]:
@@ -162,23 +168,45 @@ class FilesSource(FrameSource):
             raise InvalidTable(f"{error} ({place})", row=error.row, column=error.column) from error
 
 
+def _said(error: BaseException) -> str:
+    text = str(error).strip()
+    return text if isinstance(error, pa.ArrowException) and text else f"{type(error).__name__}: {text}"
+
+
 def _common(one: Any, other: Any) -> Any:
-    """The type for what is of either type, None where there is none."""
+    """The type that holds values of both types, or None."""
     types = pa.types
     if one == other or types.is_null(other):
         return one
     if types.is_null(one):
         return other
     if is_text(one) and is_text(other):
-        return _TEXT
+        return TEXT
+    if types.is_timestamp(one) and types.is_timestamp(other):
+        finer = {"us": other, "ns": one}.get(one.unit)
+        return finer if one.tz == other.tz and {one.unit, other.unit} == {"us", "ns"} else None
     if types.is_dictionary(one) and types.is_dictionary(other):
         values = _common(one.value_type, other.value_type)
         return values and pa.dictionary(pa.int64(), values)
     return None
 
 
+def _column(field: Any, array: Any) -> Any:
+    """Convert a column to its type in all files. Raises InvalidTable if that type cannot hold a value."""
+    try:
+        return _fitted(array, field.type)
+    except pa.ArrowInvalid as error:
+        if not pa.types.is_timestamp(field.type):
+            raise
+        raise InvalidTable(
+            f"column {field.name!r} has timestamps beyond the years 1678 to 2261, and nanoseconds in other "
+            "files, which cannot hold those: write it as a timestamp of microseconds, or as text",
+            column=field.name,
+        ) from error
+
+
 def _fitted(array: Any, kind: Any) -> Any:
-    """An array as one of a common type."""
+    """Convert an array to a common type."""
     if array.type == kind:
         return array
     if pa.types.is_null(array.type):
@@ -188,10 +216,16 @@ def _fitted(array: Any, kind: Any) -> Any:
         return pa.DictionaryArray.from_arrays(array.indices.cast(kind.index_type), words)
     if pa.types.is_dictionary(array.type):
         return _fitted(array.dictionary.take(array.indices), kind)
-    return array.cast(kind)
+    return with_offsets(array) if kind == TEXT else array.cast(kind)
 
 
 def _parts(batch: Any) -> Iterator[Any]:
+    """A batch in parts of a bounded number of rows: a column of nulls alone may have any number."""
+    for start in range(0, batch.num_rows, BATCH_ROWS):
+        yield from _with_short_texts(batch.slice(start, BATCH_ROWS))
+
+
+def _with_short_texts(batch: Any) -> Iterator[Any]:
     """A batch in parts whose dictionaries' texts, each written as often as it comes, are 4 MiB at most."""
     sizes = [
         _lengths(array.dictionary).take(array.indices).cast(pa.int64()).fill_null(0)
@@ -206,12 +240,12 @@ def _parts(batch: Any) -> Iterator[Any]:
 
 def _lengths(texts: Any) -> Any:
     """Each text's bytes."""
-    return pc.binary_length(texts.cast(_TEXT) if texts.type == pa.string_view() else texts)
+    return pc.binary_length(with_offsets(texts) if texts.type == pa.string_view() else texts)
 
 
 def _halved(batch: Any, sizes: Any) -> Iterator[Any]:
     half = batch.num_rows // 2
-    if half and pc.sum(sizes).as_py() > _BATCH_BYTES:
+    if half and pc.sum(sizes).as_py() > BATCH_BYTES:
         yield from _halved(batch.slice(0, half), sizes.slice(0, half))
         yield from _halved(batch.slice(half), sizes.slice(half))
     else:
@@ -219,51 +253,156 @@ def _halved(batch: Any, sizes: Any) -> Iterator[Any]:
 
 
 def _kept(schema: Any) -> list[int]:
-    """The places of the columns but for index levels without a name, as with a frame of pandas."""
+    """The positions of the columns except index levels without a name, as for a frame of pandas."""
     try:
-        told = (schema.pandas_metadata or {}).get("index_columns", ())
-    except ValueError:
-        told = ()
-    unnamed = {name for name in told if isinstance(name, str) and _is_unnamed_index(name)}
+        notes = schema.pandas_metadata
+    except (ValueError, RecursionError):
+        notes = None
+    columns = notes.get("index_columns") if isinstance(notes, dict) else None
+    index = columns if isinstance(columns, list) else []
+    unnamed = {name for name in index if isinstance(name, str) and _is_unnamed_index(name)}
     return [at for at, name in enumerate(schema.names) if name not in unnamed]
+
+
+def _check_parquet(start: bytes) -> None:
+    if start[:4] != b"PAR1":
+        raise InvalidTable("it cannot be read as parquet: it does not begin with PAR1")
+
+
+def _check_arrow(start: bytes) -> None:
+    if start[:4] == b"FEA1":
+        raise InvalidTable("it is Feather version 1; version 2 is supported")
+    # A stream begins with a mark, or as before Arrow 0.15 with the length of its schema.
+    stream = start[:4] == b"\xff\xff\xff\xff" or 0 < int.from_bytes(start[:4], "little") < _LONGEST_SCHEMA
+    if start[:6] != b"ARROW1" and not stream:
+        raise InvalidTable("it cannot be read as arrow: it begins neither as a file nor as a stream of Arrow")
 
 
 @contextlib.contextmanager
 def _parquet(found: BinaryIO) -> Iterator[tuple[Any, Iterator[Any]]]:
-    with _parquet_file(found) as file:
-        yield file.schema_arrow, _row_groups(found, file)
+    from pyarrow.parquet import read_metadata  # noqa: PLC0415  # of Parquet alone
+
+    facts = read_metadata(found)
+    unit = _int96_unit(found, facts)
+    with _parquet_file(found, facts, unit) as file:
+        yield file.schema_arrow, _row_groups(found, file, unit)
 
 
-def _parquet_file(found: BinaryIO, **options: Any) -> Any:
+def _parquet_file(found: BinaryIO, facts: Any, unit: str, **options: Any) -> Any:
     from pyarrow.parquet import ParquetFile  # noqa: PLC0415  # of Parquet alone
 
-    return ParquetFile(found, buffer_size=_BUFFER, pre_buffer=False, **options)
+    return ParquetFile(
+        found,
+        metadata=facts,
+        buffer_size=_BUFFER,
+        pre_buffer=False,
+        coerce_int96_timestamp_unit=unit,
+        **options,
+    )
 
 
-def _row_groups(found: BinaryIO, file: Any) -> Iterator[Any]:
+def _int96_unit(found: BinaryIO, facts: Any) -> str:
+    """The unit of INT96 timestamps, which Spark, Hive and Impala write: that of all such columns of a file.
+
+    Nanoseconds cannot hold the year 9999: pyarrow, which reads INT96 as nanoseconds, would give 1816. So they
+    are the unit only where Arrow wrote the file from nanoseconds, or where they are needed and hold all
+    values.
+
+    Raises:
+        InvalidTable: neither unit holds all values.
+    """
+    leaves = map(facts.schema.column, range(facts.num_columns))
+    names = [leaf.path for leaf in leaves if leaf.physical_type == "INT96"]
+    stored = (facts.metadata or {}).get(b"ARROW:schema") if names else None
+    if stored is not None:
+        schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(stored)))
+        if all(
+            name in schema.names and getattr(schema.field(name).type, "unit", None) == "ns" for name in names
+        ):
+            return "ns"
+    fine, wide = [], []
+    for name in names:
+        has_nanoseconds, is_beyond = _int96_values(found, facts, name)
+        if has_nanoseconds:
+            fine.append(name)
+        if is_beyond:
+            wide.append(name)
+    if fine and wide:
+        beyond = "others" if fine[0] in wide else f"column {wide[0]!r}, of the same type INT96, has some that"
+        raise InvalidTable(
+            f"column {fine[0]!r} has timestamps with nanoseconds, and {beyond} beyond the years 1678 to "
+            "2261, which is all that nanoseconds hold: write it as a timestamp of microseconds, or as text",
+            column=fine[0],
+        )
+    return "ns" if fine else "us"
+
+
+def _int96_values(found: BinaryIO, facts: Any, name: str) -> tuple[bool, bool]:
+    """Whether a column has values with nanoseconds, and values that are beyond what nanoseconds hold."""
+    files = [_parquet_file(found, facts, unit) for unit in ("us", "ns")]
+    has_nanoseconds = is_beyond = False
+    for at in range(facts.num_row_groups):
+        read = [
+            file.iter_batches(BATCH_ROWS, row_groups=[at], columns=[name], use_threads=False)
+            for file in files
+        ]
+        for batches in zip(*read, strict=True):
+            for array, with_nanoseconds in zip(*(batch.columns for batch in batches), strict=True):
+                if not pa.types.is_timestamp(array.type):  # nested, which is refused later
+                    continue
+                whole = array.view(pa.int64())
+                bounds = pc.min_max(whole).as_py()
+                if bounds["min"] is None:
+                    continue
+                is_beyond |= max(-bounds["min"], bounds["max"]) > _MOST_MICROSECONDS
+                # Both sides wrap around where they overflow, so that the difference is right for any value.
+                rest = pc.subtract(with_nanoseconds.view(pa.int64()), pc.multiply(whole, 1000))
+                has_nanoseconds |= pc.any(pc.not_equal(rest, 0)).as_py()
+    return has_nanoseconds, is_beyond
+
+
+def _row_groups(found: BinaryIO, file: Any, unit: str) -> Iterator[Any]:
     """The batches of a Parquet file. Long texts that repeat come as dictionaries, whatever its schema is."""
     facts = file.metadata
     kinds = dict(zip(file.schema_arrow.names, file.schema_arrow.types, strict=True))
     texts = [name for name, kind in kinds.items() if is_text(kind)]
-    with_words = _parquet_file(found, metadata=facts, read_dictionary=texts)
+    leaves = [facts.schema.column(at).path for at in range(facts.num_columns)]
+    plain = file
+    with_words = _parquet_file(found, facts, unit, read_dictionary=texts)
     repeated: list[str] = []
-    for at in range(facts.num_row_groups):
-        group = facts.row_group(at)
-        columns = {column.path_in_schema: column for column in map(group.column, range(group.num_columns))}
+    groups = [facts.row_group(at) for at in range(facts.num_row_groups)]
+    if (rows := sum(group.num_rows for group in groups)) != facts.num_rows:
+        raise InvalidTable(f"its row groups have {rows} rows, and its end says {facts.num_rows}")
+    for at, group in enumerate(groups):
+        if not group.num_rows:
+            continue
+        columns = {}
+        for number, name in enumerate(leaves):
+            # Where a column's metadata is damaged, reading a row is an error, and group.column would end the
+            # process.
+            next(plain.iter_batches(1, row_groups=[at], columns=[name], use_threads=False), None)
+            columns[name] = group.column(number)
         words = _longest_words(with_words, at, [name for name in texts if _has_words(columns[name])])
+        # The allocator keeps the memory of these rows, and takes more for the batches.
+        pa.default_memory_pool().release_unused()
         now = [name for name, longest in words.items() if _is_repeated(columns[name], longest)]
         if now != repeated:
-            repeated, file = now, _parquet_file(found, metadata=facts, read_dictionary=now)
+            repeated, file = now, _parquet_file(found, facts, unit, read_dictionary=now)
         width = sum(
             _INDEX if name in repeated else _width(column, kinds.get(name), words.get(name, 0))
             for name, column in columns.items()
         )
-        rows = max(1, min(_BATCH_ROWS, int(_BATCH_BYTES / max(1, width))))
-        yield from file.iter_batches(batch_size=rows, row_groups=[at], use_threads=False)
+        rows = max(1, min(BATCH_ROWS, int(BATCH_BYTES / max(1, width))))
+        missing = group.num_rows
+        for batch in file.iter_batches(batch_size=rows, row_groups=[at], use_threads=False):
+            missing -= batch.num_rows
+            yield batch
+        if missing:
+            raise InvalidTable(f"its row group {at + 1} does not have the {group.num_rows} rows it should")
 
 
 def _has_words(column: Any) -> bool:
-    """Whether a row group has words for a column, in full or for its first rows."""
+    """Whether a row group has a dictionary for a column, at least for its first rows."""
     found = set(column.encodings)
     return found <= _READ_AS_WORDS and not _WORDS.isdisjoint(found)
 
@@ -287,7 +426,7 @@ def _is_repeated(column: Any, longest: int) -> bool:
     bytes for each row that say which, would be: many texts are then written out.
     """
     size: int = column.total_uncompressed_size
-    return longest > _SHORT and size <= _BATCH_BYTES + 3 * column.num_values
+    return longest > _SHORT and size <= BATCH_BYTES + 3 * column.num_values
 
 
 def _width(column: Any, kind: Any, longest: int) -> float:
@@ -300,7 +439,7 @@ def _width(column: Any, kind: Any, longest: int) -> float:
     most: float = max(longest, column.total_uncompressed_size / max(1, column.num_values)) + _INDEX
     # Of a text that begins as the one before it, only the rest is written.
     if _PREFIXES in column.encodings:
-        most = max(most, _BATCH_BYTES / _ROWS_OF_PREFIXES)
+        most = max(most, BATCH_BYTES / _ROWS_OF_PREFIXES)
     return most
 
 
@@ -308,8 +447,7 @@ def _width(column: Any, kind: Any, longest: int) -> float:
 def _arrow(found: BinaryIO) -> Iterator[tuple[Any, Iterator[Any]]]:
     magic = found.read(6)
     found.seek(0)
-    if magic[:4] == b"FEA1":
-        raise InvalidTable("it is Feather version 1, and version 2 is read")
+    _check_arrow(magic)
     if magic == b"ARROW1":
         with pa.ipc.open_file(found) as file:
             yield file.schema, map(file.get_batch, range(file.num_record_batches))

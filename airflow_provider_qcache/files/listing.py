@@ -1,33 +1,79 @@
-"""The files that a path names: itself, those in a directory, or those a glob matches."""
+"""The files that a path names (itself, those in a directory, or those a glob matches), and what they hold."""
 
 from __future__ import annotations
 
-import dataclasses
+import enum
 import glob
+import re
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple, cast
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 _GLOB: Final = frozenset("*?[")
 _NO_DATA: Final = (".", "_")
-"""How names begin of what others write beside the data: _SUCCESS, .part-0.crc, _delta_log, _temporary."""
+"""First characters of names that are not data: _SUCCESS, .part-0.crc, _delta_log, _temporary."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class File:
+class Format(enum.StrEnum):
+    """The format of a file."""
+
+    CSV = "csv"
+    JSON = "json"
+    """A list of objects."""
+    JSONL = "jsonl"
+    """An object on each line."""
+    PARQUET = "parquet"
+    ARROW = "arrow"
+    """Arrow's IPC format, file (which Feather is) or stream."""
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the file's content is sent unchanged, without types."""
+        return self in (Format.CSV, Format.JSON, Format.JSONL)
+
+
+SUFFIXES: Final = {
+    ".csv": Format.CSV,
+    ".json": Format.JSON,
+    ".jsonl": Format.JSONL,
+    ".ndjson": Format.JSONL,
+    ".parquet": Format.PARQUET,
+    ".pq": Format.PARQUET,
+    ".arrow": Format.ARROW,
+    ".arrows": Format.ARROW,
+    ".feather": Format.ARROW,
+    ".ipc": Format.ARROW,
+}
+COMPRESSIONS: Final = (".gz", ".zst")
+_SUFFIX: Final = "|".join(re.escape(suffix) for suffix in SUFFIXES)
+_IN_PATH: Final = r'[^\r\n,<>"]*'
+_PATH: Final = (
+    r"(?!\s*(?:\[\s*['{\[0-9]|\{\s*'))"  # what str() makes of a list or a dict
+    rf"{_IN_PATH}(?:[/\\]{_IN_PATH}|(?:{_SUFFIX})(?:\.(?:gz|zst|bz2|xz|lz4))?)"
+)
+LONGEST_PATH: Final = 4096
+
+
+def path_in(text: str) -> re.Match[str] | None:
+    """Match text that is one path; a header without rows, which ends with a newline, does not match."""
+    # Compiled at its first use: every process that parses a DAG file loads this module.
+    return re.fullmatch(_PATH, text, re.IGNORECASE)
+
+
+class File(NamedTuple):
     """A file on this machine or in a storage of fsspec; opened anew as often as it is read."""
 
     name: str
     """What it is called in messages: the local path, or its URL."""
     location: str
-    """Where it is, in its storage if it has one."""
+    """Its path, in its storage if it has one."""
     storage: Any = None
 
     @property
     def path(self) -> PurePosixPath:
-        """Its location, to be taken apart."""
+        """Its location as a path."""
         return PurePosixPath(self.location)
 
     def open(self) -> BinaryIO:
@@ -35,6 +81,21 @@ class File:
         if self.storage is None:
             return Path(self.location).open("rb")
         return cast("BinaryIO", self.storage.open(self.location, "rb"))
+
+
+def uncompressed(file: File) -> PurePosixPath:
+    """A file's path without the suffix of its compression."""
+    return file.path.with_suffix("") if file.path.suffix.lower() in COMPRESSIONS else file.path
+
+
+def format_of(file: File) -> Format | None:
+    """A file's format by its name, or None if the name does not show it."""
+    return SUFFIXES.get(uncompressed(file).suffix.lower())
+
+
+def stem_of(file: File) -> str:
+    """A file's name without the suffixes of format and compression, or without its last suffix."""
+    return uncompressed(file).stem
 
 
 def find_files(path: Any) -> list[File]:
@@ -101,7 +162,12 @@ def _stored_files(path: Any) -> list[File]:
         _check_flat(path, (PurePosixPath(name).name for name in inside))
     else:
         return [stored(where)]
-    files = [stored(name) for name, entry in found.items() if entry["type"] != "directory"]
+    # A console of S3 makes an empty object for a directory, whose name ends in "/".
+    files = [
+        stored(name)
+        for name, entry in found.items()
+        if entry["type"] != "directory" and not (name.endswith("/") and entry.get("size") == 0)
+    ]
     return _checked(path, where, files)
 
 
@@ -114,8 +180,8 @@ def _check_flat(path: Any, directories: Iterable[str]) -> None:
     if with_data:
         more = ", …" if len(with_data) > 3 else ""
         raise ValueError(
-            f"{path}: directories are in it ({', '.join(with_data[:3])}{more}), "
-            f"which are not looked into; a glob such as {path}/**/*.parquet does"
+            f"{path} contains directories ({', '.join(with_data[:3])}{more}), "
+            f"which are not read; use a glob such as {path}/**/*.parquet"
         )
 
 
@@ -124,8 +190,8 @@ def _checked(path: Any, where: str, files: list[File]) -> list[File]:
     asked_for = _without_data(where)
     files = [file for file in files if _without_data(file.location) <= asked_for]
     if not files:
-        what = "no file matches" if _is_glob(path) else "no files are in the directory"
-        raise FileNotFoundError(f"{path}: {what}, but for such as begin with '.' or '_'")
+        what = "no file matches" if _is_glob(path) else "the directory contains no files"
+        raise FileNotFoundError(f"{path}: {what} (names that begin with '.' or '_' are ignored)")
     return sorted(files, key=lambda file: file.location)
 
 

@@ -1,4 +1,4 @@
-"""The bytes of a file, decompressed, a piece at a time; and whose fault it is if they cannot be had."""
+"""The bytes of a file, decompressed, a piece at a time; and errors that name the file."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ import zlib
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 from airflow_provider_qcache.client.errors import InvalidTable
-from airflow_provider_qcache.files.formats import compression_of
+from airflow_provider_qcache.client.tables.content import PIECE
+from airflow_provider_qcache.extras import MissingExtra
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
     from airflow_provider_qcache.files.listing import File
 
-PIECE: Final = 128 * 1024
-"""Bytes that are read at a time; as the client does."""
+_GZIP: Final = b"\x1f\x8b"
+_ZSTD: Final = (b"\x28\xb5\x2f\xfd", *(bytes([first]) + b"\x2a\x4d\x18" for first in range(0x50, 0x60)))
+"""How a frame of zstd begins; the others are frames that are skipped."""
 
 
 @contextlib.contextmanager
 def named(file: File) -> Iterator[None]:
-    """Give what is wrong with a file's content the file's name, as InvalidTable."""
+    """Raise errors of a file's content as InvalidTable with the file's name."""
     try:
         yield
     except InvalidTable as error:
@@ -42,19 +44,21 @@ def named(file: File) -> Iterator[None]:
 
 @contextlib.contextmanager
 def opened(file: File) -> Iterator[BinaryIO]:
-    """The file, to be read from its start, decompressed if its name says so.
+    """The file, to be read from its start, decompressed if its first bytes say so.
+
+    Its name does not decide: a storage may have decompressed ``x.csv.gz`` as it was read.
 
     Raises:
         ImportError: it is zstd, and pyarrow is not installed.
         OSError: and whatever its storage raises.
     """
-    compression = compression_of(file)
-    arrow = need_pyarrow(f"{file.name} is zstd, which") if compression == "zstd" else None
     with contextlib.ExitStack() as stack:
         found: Any = stack.enter_context(file.open())
+        compression = _compression_of(found)
         if compression == "gzip":
             found = stack.enter_context(gzip.open(found, "rb"))
-        elif arrow is not None:
+        elif compression == "zstd":
+            arrow = need_pyarrow(f"{file.name} is zstd, which")
             found = stack.enter_context(arrow.CompressedInputStream(found, "zstd"))
         yield cast("BinaryIO", found)
 
@@ -66,26 +70,47 @@ def pieces_of(file: File) -> Generator[bytes, None, None]:
             yield piece
 
 
+def place_of(row: int, begun: Sequence[tuple[File, int]]) -> str:
+    """The file that holds a row of the whole table (from 1), and the row's number there.
+
+    ``begun`` has the files that were read, each with the number of rows before it.
+    """
+    file, before = next((file, before) for file, before in reversed(begun) if before < row)
+    return f"row {row - before} of {file.name}"
+
+
 @contextlib.contextmanager
-def seekable(file: File) -> Iterator[BinaryIO]:
-    """The file, to be read in any order; a compressed one is decompressed to a temporary file first."""
-    if compression_of(file) is None:
-        with file.open() as found:
+def seekable(file: File, check_start: Callable[[bytes], None]) -> Iterator[BinaryIO]:
+    """The file, to be read in any order; a compressed one is decompressed to a temporary file first.
+
+    ``check_start`` is called with the first piece of a compressed file, before the rest is decompressed.
+    """
+    with file.open() as found:
+        if _compression_of(found) is None:
             yield found
-        return
+            return
     with tempfile.TemporaryFile(prefix="qcache-") as spool:
         for piece in pieces_of(file):
+            if not spool.tell():
+                check_start(piece)
             spool.write(piece)
         spool.seek(0)
         yield cast("BinaryIO", spool)
 
 
+def _compression_of(found: BinaryIO) -> str | None:
+    """What an open file is compressed with: 'gzip', 'zstd' or None; the file is at its start again."""
+    start = found.read(4)
+    found.seek(0)
+    if start.startswith(_GZIP):
+        return "gzip"
+    return "zstd" if start.startswith(_ZSTD) else None
+
+
 def need_pyarrow(why: str) -> Any:
-    """Pyarrow; ImportError naming the extra where it is not installed."""
+    """Pyarrow; MissingExtra, an ImportError, where it is not installed."""
     try:
         import pyarrow as pa  # noqa: PLC0415  # an extra, and slow to load
     except ImportError as error:
-        raise ImportError(
-            f"{why} needs pyarrow, and it is not installed: install the extra 'arrow'"
-        ) from error
+        raise MissingExtra(f"{why} needs pyarrow", "arrow") from error
     return pa

@@ -1,21 +1,38 @@
-"""Files as what a client stores: one table of all, or one of each file."""
+"""Files as tables for the client: one table of all files, or one of each file."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import logging
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote
 
-from airflow_provider_qcache.client.checks import CSV, JSON, check_key
-from airflow_provider_qcache.client.errors import InvalidKey
-from airflow_provider_qcache.client.tables import TableUpload, source_upload, table_fields
-from airflow_provider_qcache.files.formats import SUFFIXES, Format, format_of, stem_of, uncompressed
-from airflow_provider_qcache.files.listing import File, find_files
+from airflow_provider_qcache.client.errors import InvalidKey, InvalidTable
+from airflow_provider_qcache.client.ring import check_key
+from airflow_provider_qcache.client.tables.headers import column_headers
+from airflow_provider_qcache.client.tables.sniffing import BEGINNING, Text, advice, is_one_value, text_in
+from airflow_provider_qcache.client.tables.upload import Upload, source_upload, table_headers
+from airflow_provider_qcache.files.listing import (
+    LONGEST_PATH,
+    File,
+    Format,
+    find_files,
+    format_of,
+    path_in,
+    stem_of,
+)
+from airflow_provider_qcache.files.reading import pieces_of
 from airflow_provider_qcache.files.text import CsvFiles, JsonFiles, json_lines, json_list
+from airflow_provider_qcache.protocol import CSV, JSON
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_log = logging.getLogger("airflow_provider_qcache.files")
+
 _BY_CONTENT_TYPE: Final = {CSV: Format.CSV, JSON: Format.JSON}
+_MAGIC: Final = {b"PAR1": Format.PARQUET, b"ARROW1": Format.ARROW}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -27,54 +44,70 @@ class FileTable:
     """
 
     files: tuple[File, ...]
-    format: Format
+    format: Format | None
+    """None if it follows only from the first bytes of its one file."""
     content_type: str | None = None
     column_types: Mapping[str, str] | None = None
     stand_in_columns: Mapping[str, Any] | None = None
     headers: Mapping[str, str] | None = dataclasses.field(default=None, repr=False)
     compression: str | None = None
+    from_directories: tuple[str, ...] = ()
+    """Columns in the names of directories only, as in ``day=2026-01-01/``: they are not in the table."""
 
-    def upload(self) -> TableUpload:
+    def upload(self) -> Upload:
         """The files as an Upload.
 
         What can be known before anything is sent is looked at now: the schema or header of every file.
 
         Raises:
-            ValueError: an argument is nothing for what the files hold.
-            InvalidTable: a file is none of its format, or differs from the first, naming file and column.
+            ValueError: an argument does not fit the format of the files.
+            InvalidTable: a file does not have its format, or differs from the first, naming file and column.
             ImportError: they need pyarrow, which is not installed.
             OSError: and whatever their storage raises.
         """
+        upload = self._upload(self.format or _format_in(self.files[0]))
+        if self.from_directories:
+            known = upload.names or ()
+            if missing := [name for name in self.from_directories if name not in known]:
+                _log.warning(
+                    "%s: the table has no column %s: only the names of directories (%s) tell it, and "
+                    "those are not read. Write the column into the files, or make a table of each directory, "
+                    "with {parent} in the key",
+                    self.files[0].name,
+                    " and no column ".join(map(repr, missing)),
+                    ", ".join(f"{name}=…/" for name in missing),
+                )
+        return upload
+
+    def _upload(self, found: Format) -> Upload:
         content_type = self.content_type and self.content_type.partition(";")[0]
-        fields = table_fields(self.headers, self.stand_in_columns)
-        if not self.format.is_text:
+        fields = table_headers(self.headers, self.stand_in_columns)
+        if not found.is_text:
             from airflow_provider_qcache.files.columnar import (  # noqa: PLC0415  # it needs pyarrow
                 ColumnarFiles,
                 FilesSource,
             )
 
-            source = FilesSource(ColumnarFiles(self.files, self.format), self.column_types)
-            try:
-                return source_upload(source, content_type, fields, self.compression)
-            except BaseException:
-                source.close()
-                raise
-        sent = CSV if self.format is Format.CSV else JSON
-        what = f"{self.files[0].name} is {self.format}"
+            source = FilesSource(ColumnarFiles(self.files, found), self.column_types)
+            return source_upload(source, content_type, fields, self.compression)
+        sent = CSV if found is Format.CSV else JSON
+        what = f"{self.files[0].name} is {found}"
         if content_type not in (None, sent):
             raise ValueError(
-                f"content_type={content_type!r}: {what}, sent as {sent!r}; if it is something else, "
-                "source_format= says what"
+                f"content_type={content_type!r}: {what}, sent as {sent!r}; if the file has another "
+                "format, pass source_format"
             )
-        if self.format is Format.CSV:
-            if self.column_types:
-                types = (f"{name}={kind}" for name, kind in self.column_types.items())
-                fields["X-QCache-types"] = ";".join(types)
-            return TableUpload(CsvFiles(self.files), sent, fields, self.compression)
+        if found is Format.CSV:
+            fields |= column_headers(self.column_types)
+            floats = {name for name, kind in (self.column_types or {}).items() if kind == "float"}
+            return Upload(CsvFiles(self.files, floats), sent, fields, self.compression)
         if self.column_types:
-            raise ValueError(f"column_types: a node heeds them with {CSV!r} only, and {what}")
-        inside = json_list if self.format is Format.JSON else json_lines
-        return TableUpload(JsonFiles(self.files, inside), sent, fields, self.compression)
+            raise ValueError(
+                f"column_types: a node ignores types for JSON, and {what}. Write numbers that must be texts "
+                "as strings, or store the table as CSV, Parquet or a list of dicts"
+            )
+        inside = json_list if found is Format.JSON else json_lines
+        return Upload(JsonFiles(self.files, inside), sent, fields, self.compression)
 
 
 def table_in(path: Any, source_format: str | None = None, **arguments: Any) -> FileTable:
@@ -82,28 +115,34 @@ def table_in(path: Any, source_format: str | None = None, **arguments: Any) -> F
 
     Args:
         path: As for ``find_files``.
-        source_format: What they hold, by Format's words; None where their names tell, or content_type does.
+        source_format: What they hold, by Format's words; None where their names tell, or content_type does,
+            or else their beginnings.
         arguments: FileTable's.
 
     Raises:
-        ValueError: what a file holds is not known, or they do not all hold the same.
+        ValueError: they do not all hold the same.
+        InvalidTable: nothing says what a file holds, and it begins as nothing that could be stored.
         FileNotFoundError: there are none.
         OSError: and whatever their storage raises.
     """
     files = find_files(path)
-    formats = [_format(file, source_format, arguments.get("content_type")) for file in files]
+    content_type = arguments.get("content_type")
+    formats = [_format(file, source_format, content_type) or _format_in(file) for file in files]
     for file, found in zip(files, formats, strict=True):
         if found is not formats[0]:
             raise ValueError(
-                f"{file.name} is {found}, and {files[0].name} is {formats[0]}: one table is of one format"
+                f"{file.name} is {found}, but {files[0].name} is {formats[0]}: a table has one format"
             )
-    return FileTable(tuple(files), formats[0], **arguments)
+    names = dict.fromkeys(name for file in files for name in _in_directories(file))
+    return FileTable(tuple(files), formats[0], from_directories=tuple(names), **arguments)
 
 
 def tables_in(
     key: str, path: Any, source_format: str | None = None, **arguments: Any
 ) -> list[tuple[str, FileTable]]:
     """A table for each file that a path names, by key: ``{stem}`` and ``{parent}`` in it are the file's.
+
+    Of a directory ``key=value`` the parent is the value.
 
     Args:
         key: The keys' pattern.
@@ -112,13 +151,13 @@ def tables_in(
         arguments: See there.
 
     Raises:
-        InvalidKey: a file's key is none, or that of another file, naming the files.
+        InvalidKey: a file's key is invalid, or that of another file; it names the files.
         ValueError, FileNotFoundError, OSError: as ``table_in``.
     """
     files: dict[str, File] = {}
     tables = []
     for file in find_files(path):
-        own = key.format(stem=stem_of(file), parent=file.path.parent.name)
+        own = key.format(stem=stem_of(file), parent=_parent_of(file))
         try:
             check_key(own)
         except InvalidKey as error:
@@ -131,9 +170,64 @@ def tables_in(
     return tables
 
 
-def _format(file: File, source_format: str | None, content_type: str | None) -> Format:
+def _in_directories(file: File) -> dict[str, str]:
+    """The columns in the names of a file's directories, with their values: ``day=1/region=eu/``."""
+    pairs = (part.partition("=") for part in file.path.parent.parts)
+    return {name: unquote(value) for name, equals, value in pairs if name and equals}
+
+
+def _parent_of(file: File) -> str:
+    """The name of a file's directory, or the value in it."""
+    name = file.path.parent.name
+    column, equals, value = name.partition("=")
+    return unquote(value) if column and equals else name
+
+
+def _format(file: File, source_format: str | None, content_type: str | None) -> Format | None:
+    """A file's format by the arguments or its name, or None if only its first bytes show it."""
     if source_format is not None:
         return Format(source_format)
-    if content_type is not None and uncompressed(file).suffix.lower() not in SUFFIXES:
+    found = format_of(file)
+    if found is None and content_type is not None:
         return _BY_CONTENT_TYPE[content_type.partition(";")[0]]
-    return format_of(file)
+    return found
+
+
+def _format_in(file: File) -> Format:
+    """A file's format by its first bytes. Raises InvalidTable, and what reading the file raises."""
+    beginning = b""
+    with contextlib.closing(pieces_of(file)) as pieces:
+        for piece in pieces:
+            beginning += piece
+            if len(beginning) >= BEGINNING:
+                break
+    for start, found in _MAGIC.items():
+        if beginning.startswith(start):
+            return found
+    text = text_in(beginning[:BEGINNING])
+    if text is Text.OBJECTS:
+        return Format.JSON
+    unknown = f"{file.name}: its format is not clear from its name"
+    if len(beginning) <= LONGEST_PATH and path_in(beginning.decode("utf-8", "replace")):
+        raise InvalidTable(
+            f"{unknown}, and its text looks like the path of a file: pass that path to source_path; if it is "
+            "the header of a CSV without rows, pass source_format='csv'",
+            byte=0,
+        )
+    if len(beginning) < BEGINNING and is_one_value(beginning):
+        raise InvalidTable(
+            f"{unknown}, and its text is one JSON value, not a table; if it is the header of a CSV without "
+            "rows, pass source_format='csv'",
+            byte=0,
+        )
+    if text is None and b"\0" not in beginning:
+        return Format.CSV
+    begins = "binary data, and as no Parquet or Arrow file" if text is None else text.value
+    known = f"source_format ({', '.join(Format)})"
+    what_to_do = {
+        None: f"write it as CSV, JSON, Parquet or Arrow; if it is one of them, pass {known}",
+        Text.JSON_LINES: "pass source_format='jsonl' if each is on a line of its own",
+        Text.JSON: "write its rows as a JSON list of objects; if it is CSV, pass source_format='csv'",
+        Text.DOCUMENT: f"{advice(Text.DOCUMENT)}; if it is CSV, pass source_format='csv'",
+    }
+    raise InvalidTable(f"{unknown}, and it begins as {begins}: {what_to_do[text]}", byte=0)

@@ -1,10 +1,13 @@
-"""The two compressions QCache speaks, bounded: a size is checked before memory is given to it."""
+"""gzip and lz4, the compressions of QCache. A size is checked before memory is allocated for it."""
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from typing import TYPE_CHECKING, Any, Final
+
+from airflow_provider_qcache.extras import how_to_install
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -18,12 +21,14 @@ lz4_block: Any = _lz4
 """lz4.block, or None where lz4 is not installed."""
 
 ACCEPT_ENCODING: Final = "lz4" if _lz4 is not None else "identity"
-"""What answers are asked for: lz4 costs the node a fifth of gzip."""
+"""The encoding that requests ask for: lz4 costs the node a fifth of gzip."""
 
 # An LZ4 block spends a byte for every 255 it repeats (lz4_Block_format.md): no block decodes to more than
 # that.
 _LZ4_MOST_PER_BYTE: Final = 255
 _SIZE: Final = struct.Struct("<I")
+_GZIP: Final = ("gzip", "x-gzip")
+_NO_WEIGHT: Final = re.compile(r"\s*q\s*=\s*0(\.0*)?\s*").fullmatch
 _SLICE: Final = 8 * 1024
 _MOST_AT_ONCE: Final = 1 << 20
 
@@ -32,32 +37,68 @@ class Undecodable(Exception):
     """The bytes are not what their Content-Encoding says."""
 
 
+class Unsupported(Exception):
+    """The client cannot decode this Content-Encoding, on whichever node."""
+
+
 class TooLarge(Exception):
     """The decoded bytes are more than allowed."""
+
+
+def canonical(encoding: str | None) -> str | None:
+    """A Content-Encoding in lower case, or None."""
+    return encoding.strip().lower() or None if encoding else None
+
+
+def given_as_it_came(encoding: str | None, accept_encoding: str | None) -> bool:
+    """Whether a caller who sent this Accept-Encoding gets the body as it came, as from qclient.
+
+    That is any encoding the caller asked for but gzip, which requests decodes for qclient's callers.
+    """
+    encoding = canonical(encoding)
+    if accept_encoding is None or encoding in (None, "identity", *_GZIP):
+        return False
+    asked = set()
+    for part in accept_encoding.lower().split(","):
+        name, _, weight = part.partition(";")
+        if not _NO_WEIGHT(weight):
+            asked.add(name.strip())
+    return bool(asked & {encoding, "*"})
 
 
 def decode(
     body: bytes, encoding: str | None, most: int | None, check: Callable[[], object] = lambda: None
 ) -> bytes:
-    """The body decoded, at most ``most`` bytes of it (None: no limit); raises Undecodable or TooLarge.
+    """The body decoded, at most ``most`` bytes of it (None: no limit).
 
     ``check`` is called again and again while gzip is decoded, to end it by an exception.
+
+    Raises:
+        Undecodable: the body is not what its Content-Encoding says.
+        Unsupported: the Content-Encoding is not decoded here; the message says what to do.
+        TooLarge: the decoded body is longer than ``most``.
     """
-    encoding = encoding.strip().lower() if encoding else None
+    encoding = canonical(encoding)
     if not encoding or encoding == "identity":
         if most is not None and len(body) > most:
             raise TooLarge
         return body
     if encoding == "lz4":
         return _unlz4(body, most)
-    if encoding in ("gzip", "x-gzip"):
+    if encoding in _GZIP:
         return _gunzip(body, most, check)
-    raise Undecodable(f"its Content-Encoding is {encoding!r}")
+    raise Unsupported(
+        f"its Content-Encoding is {encoding[:100]!r}, which was not asked for, and only gzip and lz4 are "
+        "decoded: check what a proxy between this machine and the node adds"
+    )
 
 
 def _unlz4(body: bytes, most: int | None) -> bytes:
     if lz4_block is None:
-        raise Undecodable("it is lz4, which is not installed here")
+        raise Unsupported(
+            "its Content-Encoding is lz4, which was not asked for, and the lz4 package is not installed: "
+            "install the extra 'lz4' (airflow-provider-qcache[lz4])"
+        )
     if len(body) < _SIZE.size:
         raise Undecodable("it is too short for lz4")
     (size,) = _SIZE.unpack_from(body)
@@ -67,7 +108,7 @@ def _unlz4(body: bytes, most: int | None) -> bytes:
         raise TooLarge
     try:
         decoded: bytes = lz4_block.decompress(body[_SIZE.size :], uncompressed_size=size)
-    except (lz4_block.LZ4BlockError, ValueError, MemoryError) as error:
+    except (lz4_block.LZ4BlockError, ValueError) as error:
         raise Undecodable(f"it is not lz4: {error}") from error
     if len(decoded) != size:
         raise Undecodable(f"it claims {size} bytes of lz4 and holds {len(decoded)}")
@@ -126,6 +167,6 @@ class Gunzip:
 def compress_lz4(content: bytes) -> bytes:
     """The size in four little-endian bytes, then one raw LZ4 block; ValueError without lz4."""
     if lz4_block is None:
-        raise ValueError("compression='lz4' needs lz4, which is not installed here: install the extra 'lz4'")
+        raise ValueError(f"compression='lz4' needs lz4, which is not installed: {how_to_install('lz4')}")
     compressed: bytes = lz4_block.compress(content, store_size=False)
     return _SIZE.pack(len(content)) + compressed

@@ -1,0 +1,410 @@
+"""Many operations at once: one thread per node runs the operations of its node's keys."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import queue
+import threading
+import time
+import weakref
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+
+from airflow_provider_qcache.client.errors import (
+    LocalResourceError,
+    NoCacheAvailable,
+    OperationCancelled,
+    QClientException,
+    forget_frames,
+    local_resource_error,
+    shown,
+)
+from airflow_provider_qcache.client.results import BulkReport, DeleteOutcome, DeleteResult
+from airflow_provider_qcache.client.settings import SystemClock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from airflow_provider_qcache.client.operation import Operation
+    from airflow_provider_qcache.client.settings import Clock
+
+_WAITING_PER_NODE: Final = 8
+_SLICE: Final = 0.2
+
+_Queue: TypeAlias = "queue.SimpleQueue[tuple[Any, Any] | None]"
+_LEAVE_WITHIN: Final = 0.5
+"""Seconds an interrupted caller waits for the threads whose requests it ended. A name look-up, or the
+caller's own code in a thread, cannot be ended: the thread stays behind and ends with it."""
+
+_Item = TypeVar("_Item")
+_Got = TypeVar("_Got")
+
+
+class Threads:
+    """The threads of one call, which their caller can leave when it is interrupted."""
+
+    def __init__(self, works: Iterable[Callable[[], None]], name: str, operation: Operation) -> None:
+        self._operation = operation
+        # Not Thread.join: if it is interrupted, Python 3.11 takes the running thread for an ended one.
+        self._ended: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._threads = [
+            threading.Thread(target=self._run, args=(work,), name=name, daemon=True) for work in works
+        ]
+        self._left = 0
+
+    def _run(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        finally:
+            self._ended.put(None)
+
+    def start(self) -> None:
+        """Start the threads; raises LocalResourceError if this machine is out of threads."""
+        for thread in self._threads:
+            try:
+                thread.start()
+            except RuntimeError as error:
+                raise local_resource_error("start a thread for each node", error) from error
+            self._left += 1
+
+    def wait(self) -> None:
+        """Return when all have ended."""
+        while self._left:
+            self._ended.get()
+            self._left -= 1
+        for thread in self._threads:
+            thread.join()
+
+    def leave(self) -> None:
+        """End every request of the operation, and wait for their threads, half a second at most."""
+        self._operation.cancel()
+        end = time.monotonic() + _LEAVE_WITHIN
+        while self._left:
+            try:
+                self._ended.get(timeout=max(0.0, end - time.monotonic()))
+            except queue.Empty:
+                return
+            self._left -= 1
+        for thread in self._threads:
+            # One that was not started, or whose start was interrupted, cannot be joined.
+            with contextlib.suppress(RuntimeError):
+                thread.join(max(0.0, end - time.monotonic()))
+
+
+class _Bulk:
+    """The state of one call: its operations under way, and the outcomes of the others.
+
+    Only ``on_done`` is called under a lock. Queues hand operations over, threads note an outcome in one step
+    of the interpreter, and the caller, which alone waits for room, checks again after a slice of time.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[Any, Any], Any],
+        nodes: Sequence[Any],
+        operation: Operation,
+        on_done: Callable[[Any, Any], object] | None,
+    ) -> None:
+        self._on_done = on_done
+        self._reporting = threading.Lock()
+        self._work = work
+        self._operation = operation
+        self._queues: dict[Any, _Queue] = {node: queue.SimpleQueue() for node in nodes}
+        self._most_waiting = _WAITING_PER_NODE * len(self._queues)
+        self._pending: set[Any] = set()
+        self._awaited: Any = None
+        """The key whose operation the caller waits for."""
+        self._full = False
+        """The caller waits for room: a thread wakes it when half of the queued operations have begun."""
+        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self.succeeded: dict[Any, Any] = {}
+        self.failed: dict[Any, Exception] = {}
+        self.reported = {True: 0, False: 0}
+        """How many operations succeeded and failed, of those passed to ``on_done``."""
+        self.stopped = False
+        self.ended_by: BaseException | None = None
+        works = [functools.partial(self._serve, waiting) for waiting in self._queues.values()]
+        self._threads = Threads(works, "qcache-bulk", operation)
+
+    def start(self) -> None:
+        """Start a thread for each node."""
+        self._threads.start()
+
+    def add(self, node: Any, key: Any, content: Any) -> None:
+        """Queue one operation, when there is room and no other one on its key is under way."""
+        # Two stores of one key could go to two nodes, if one fails between them, and arrive in any order.
+        while key in self._pending:
+            self._awaited = key
+            if key in self._pending:
+                self._wait()
+        while self._waiting() >= self._most_waiting:
+            self._full = True
+            if self._waiting() > self._most_waiting // 2:
+                self._wait()
+        self._check()
+        self._pending.add(key)
+        self._queues[node].put((key, content))
+
+    def _waiting(self) -> int:
+        return sum([waiting.qsize() for waiting in self._queues.values()])
+
+    def _wait(self) -> None:
+        self._check()
+        try:
+            self._wake.get(timeout=_SLICE)
+        except queue.Empty:
+            return
+
+    def _check(self) -> None:
+        if self.ended_by is not None:
+            raise self.ended_by
+        if self._operation.cancelled:
+            raise OperationCancelled("many operations: cancelled")
+
+    def refuse(self, key: Any, error: Exception) -> None:
+        """Note an operation that fails before it begins."""
+        self._note(key, error=error)
+
+    def _note(self, key: Any, result: Any = None, error: Exception | None = None) -> None:
+        if self._on_done is not None:
+            self._report(self._on_done, key, result if error is None else error, succeeded=error is None)
+        elif error is None:
+            self.failed.pop(key, None)
+            self.succeeded[key] = result
+        else:
+            self.succeeded.pop(key, None)
+            self.failed[key] = error
+        self._pending.discard(key)
+        if self._awaited == key:
+            self._awaited = None
+            self._wake.put(None)
+
+    def _report(
+        self, on_done: Callable[[Any, Any], object], key: Any, outcome: Any, *, succeeded: bool
+    ) -> None:
+        with self._reporting:
+            self.reported[succeeded] += 1
+            try:
+                on_done(key, outcome)
+            except BaseException as error:  # noqa: BLE001  # the caller gets it when the call ends
+                if self.ended_by is None:
+                    self.ended_by = error
+                self.stopped = True
+
+    def _serve(self, waiting: _Queue) -> None:
+        while (item := waiting.get()) is not None:
+            if self._full and self._waiting() <= self._most_waiting // 2:
+                self._full = False
+                self._wake.put(None)
+            key, content = item
+            if self.stopped or self._operation.cancelled:
+                self._note(key, error=OperationCancelled(f"{key!r}: not begun"))
+                continue
+            try:
+                result = self._work(key, content)
+            except BaseException as error:  # noqa: BLE001
+                self._note(key, error=self._error_of(key, error))
+            else:
+                self._note(key, result)
+            del item, content
+
+    def _error_of(self, key: Any, error: BaseException) -> Exception:
+        """The error to note for an operation that raised this; ends the call where it is no Exception."""
+        if isinstance(error, Exception):
+            # If many operations fail, their tables must not stay in memory with the errors.
+            forget_frames(error)
+            return error
+        # It is raised in the caller; this thread goes on, to empty its queue.
+        self.ended_by, self.stopped = error, True
+        self._operation.cancel()
+        return OperationCancelled(f"{key!r}: ended by {error!r}")
+
+    def end(self) -> None:
+        """Wait until the threads have emptied their queues; raises what ended a thread."""
+        self._release()
+        self._threads.wait()
+        if self.ended_by is not None:
+            raise self.ended_by
+
+    def leave(self) -> None:
+        """Begin no more operations, cancel those in flight, and wait half a second for the threads."""
+        self.abandon()
+        self._threads.leave()
+
+    def abandon(self) -> None:
+        """Begin no more operations, cancel those in flight, and let the threads end, without waiting."""
+        self.stopped = True
+        self._operation.cancel()
+        self._release()
+
+    def _release(self) -> None:
+        for waiting in self._queues.values():
+            waiting.put(None)
+
+
+class _Caller:
+    """An object that lives as long as the frame of a call."""
+
+
+def run_bulk(
+    pairs: Iterable[tuple[Any, Any]],
+    work: Callable[[Any, Any], Any],
+    *,
+    nodes: Sequence[Any],
+    node_for_key: Callable[[Any], Any],
+    clock: Clock,
+    operation: Operation,
+    on_done: Callable[[Any, Any], object] | None = None,
+) -> BulkReport:
+    """Do ``work(key, content)`` for every pair, each in the thread of its key's node.
+
+    An operation on a key begins when the one before it on the same key has ended.
+
+    With ``on_done`` no result is kept: the threads call it with each key and its result or Exception, one at
+    a time. An error that it raises ends the call, once the operations in flight have ended and were reported.
+
+    Raises what ``pairs`` raises, once the operations under way have ended, and
+    OperationCancelled. An interrupt (a BaseException) is raised at once, and the operations in flight are
+    cancelled.
+    """
+    started = clock.now()
+    bulk = _Bulk(work, nodes, operation, on_done)
+    # An interrupt may come at any line, also while another one is handled: the threads end with this frame.
+    caller = _Caller()
+    weakref.finalize(caller, bulk.abandon).atexit = False
+    try:
+        bulk.start()
+        try:
+            for key, content in pairs:
+                try:
+                    node = node_for_key(key)
+                except QClientException as error:
+                    bulk.refuse(key, error)
+                    continue
+                bulk.add(node, key, content)
+        except Exception:
+            bulk.stopped = True
+            bulk.end()
+            raise
+        bulk.end()
+    except BaseException:
+        bulk.leave()
+        raise
+    report = BulkReport(succeeded=bulk.succeeded, failed=bulk.failed, seconds=clock.now() - started)
+    if operation.cancelled:
+        ended = OperationCancelled(
+            f"many operations: cancelled; {len(bulk.succeeded) + bulk.reported[True]} succeeded, "
+            f"{len(bulk.failed) + bulk.reported[False]} failed"
+        )
+        ended.report = report
+        raise ended
+    return report
+
+
+def ask_all(items: Sequence[_Item], ask: Callable[[_Item], _Got], operation: Operation) -> list[_Got]:
+    """``ask(item)`` for every item, at once; raises the first item's error when all have ended.
+
+    Raises OperationCancelled where the operation was cancelled. What interrupts the caller cancels the
+    operation and is raised within half a second.
+    """
+    report = run_bulk(
+        ((item, None) for item in items),
+        lambda item, _: ask(item),
+        nodes=items,
+        node_for_key=lambda item: item,
+        clock=SystemClock(),
+        operation=operation,
+    )
+    failed: dict[Any, Exception] = dict(report.failed)
+    for item in items:
+        if item in failed:
+            raise failed[item]
+    answers: dict[Any, Any] = dict(report.succeeded)
+    return [answers[item] for item in items]
+
+
+class GatheredDeletes:
+    """Collects the outcomes of deletes by key and node into a DeleteResult for each key."""
+
+    def __init__(self, nodes: Sequence[str], on_done: Callable[[str, Any], object] | None) -> None:
+        self._nodes = tuple(nodes)
+        self._on_done = on_done
+        self._partly: dict[str, dict[str, Any]] = {}
+        self.succeeded: dict[str, Any] = {}
+        self.failed: dict[str, Exception] = {}
+
+    def note(self, place: tuple[str, str], outcome_and_error: Any) -> None:
+        """Note a delete on one node: its outcome and error, or an Exception for the key."""
+        key, node = place
+        found = self._partly.setdefault(key, {})
+        found[node] = outcome_and_error
+        if len(found) < len(self._nodes):
+            return
+        del self._partly[key]
+        outcome = self._gathered(key, found)
+        if self._on_done is not None:
+            self._on_done(key, outcome)
+        elif isinstance(outcome, Exception):
+            self.failed[key] = outcome
+        else:
+            self.succeeded[key] = outcome
+
+    def _gathered(self, key: str, found: Mapping[str, Any]) -> DeleteResult | Exception:
+        by_node = {node: found[node] for node in self._nodes}
+        for value in by_node.values():
+            if isinstance(value, Exception):
+                return value
+        result, error = _gathered_delete(key, by_node)
+        return result if error is None else error
+
+
+def _gathered_delete(
+    key: str, by_node: Mapping[str, tuple[DeleteOutcome, QClientException | None]]
+) -> tuple[DeleteResult, QClientException | None]:
+    """A key's result from the outcome and error on each node, and the error to raise, if any."""
+    outcomes = {}
+    errors: dict[str, QClientException] = {}
+    for node, (outcome, error) in by_node.items():
+        outcomes[shown(node)] = outcome
+        if outcome is DeleteOutcome.UNREACHABLE and error is not None:
+            errors[shown(node)] = error
+    result = DeleteResult(key=key, outcomes=outcomes, errors=errors)
+    for error in errors.values():
+        # Wrong credentials, say: the node is up.
+        if not error.transient:
+            error.result = result
+            return result, error
+    if result.confirmed:
+        return result, None
+    local = (error for error in errors.values() if isinstance(error, LocalResourceError))
+    unconfirmed = next(local, None) or _unconfirmed_delete(result)
+    unconfirmed.result = result
+    return result, unconfirmed
+
+
+def _unconfirmed_delete(result: DeleteResult) -> NoCacheAvailable:
+    """The error for a delete that no node confirmed. A wrong port refuses connections, too."""
+    refused, others = len(result.gone), len(result.unreachable)
+    counts = [f"{refused} refused the connection"] * bool(refused)
+    counts += [f"{others} could not be reached"] * bool(others)
+    return NoCacheAvailable(
+        f"delete table {result.key!r}: no node confirmed the delete: of {len(result.outcomes)} nodes "
+        f"{' and '.join(counts)}. A node whose address or port is wrong refuses connections as a stopped "
+        "node does: check that the addresses are right and that the nodes run.",
+        attempts=[attempt for error in result.errors.values() for attempt in error.attempts],
+        nodes={
+            node: "connection refused" if outcome is DeleteOutcome.GONE else _not_asked(node, result)
+            for node, outcome in result.outcomes.items()
+        },
+    )
+
+
+def _not_asked(node: str, result: DeleteResult) -> str:
+    error = result.errors.get(node)
+    why = None
+    if isinstance(error, NoCacheAvailable):
+        why = error.nodes.get(node)
+    if why is None and error is not None:
+        last = error.attempts[-1:]
+        why = str(last[0]).removeprefix(f"{node}: ") if last else str(error).partition("\n")[0]
+    return f"unreachable: {why}" if why else "unreachable"

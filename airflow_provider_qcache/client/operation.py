@@ -1,0 +1,877 @@
+"""One operation of the client: which node it asks, how it retries, and when it ends.
+
+``Operation`` is the time of one call, ``Sender`` sends requests within it, and ``Engine`` decides what
+follows each of them. The engine reaches nodes through its sender and prober and time through its clock, so
+that tests run it against simulated ones. Each operation runs under a ``tenacity.Retrying`` of its own: no two
+share a count.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import logging
+import re
+from typing import TYPE_CHECKING, Final, NoReturn, Self
+
+import tenacity
+
+from airflow_provider_qcache.client.errors import (
+    Attempt,
+    AuthenticationFailed,
+    BodyNotRepeatable,
+    CertificateRejected,
+    ClosedWithoutAnswer,
+    DeadlineExceeded,
+    HomeNodeUnavailable,
+    LocalResourceError,
+    MalformedQueryException,
+    NoCacheAvailable,
+    NodeOverloaded,
+    OperationCancelled,
+    Outcome,
+    Phase,
+    QClientException,
+    ResponseTooLarge,
+    StoreUncertain,
+    TooManyConsecutiveErrors,
+    UnexpectedServerResponse,
+    UnsupportedAcceptType,
+    forget_traceback,
+    local_resource_error,
+    shown,
+)
+from airflow_provider_qcache.client.outcome import (
+    COUNTERS,
+    OUTCOMES_OF_LIVING_NODES,
+    Action,
+    Failure,
+    Kind,
+    action_for,
+    judge,
+)
+from airflow_provider_qcache.client.transport import Limit, Request
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable, Mapping
+
+    from airflow_provider_qcache.client.nodes import NodePool, Prober
+    from airflow_provider_qcache.client.outcome import Answer
+    from airflow_provider_qcache.client.settings import Clock, RequestRetry, TransportSettings
+    from airflow_provider_qcache.client.transport import NodeTransport
+
+_log = logging.getLogger("airflow_provider_qcache.client")
+
+_FOREVER: Final = float("inf")
+
+_LONGEST_RETRY_AFTER: Final = 60.0
+"""Seconds: the longest Retry-After that an operation without a deadline waits for."""
+
+_BETWEEN_STATUSES: Final = 0.05
+"""Seconds: the shortest pause between two status requests to a node: a refusal takes no time."""
+
+_SHORTEST_LOGGED_WAIT: Final = 0.005
+"""Seconds: a shorter wait is not worth a word in the log."""
+
+_SLICE: Final = 0.2
+"""Seconds: how often a wait checks whether its operation was cancelled."""
+
+_STATUSES_TO_SETTLE: Final = 4
+"""Status replies after which an abandoned store or delete cannot be applied any more. QCache 0.9.3, stopped
+and woken, applies what it has received in some turn of its event loop: of 85 small tables whose store was
+cancelled 7 arrived after two status replies, none after three."""
+
+
+class Operation:
+    """The time of one call of the client: its deadline, its requests in flight, and whether it was cancelled.
+
+    A context: an operation counts as active until it is left.
+    """
+
+    __slots__ = ("_active", "_cancelled", "_whole", "deadline", "limits")
+
+    def __init__(self, deadline: float, active: set[Operation] | None = None) -> None:
+        self.deadline = deadline
+        self.limits: set[Limit] = set()
+        """One for each request in flight."""
+        self._cancelled = False
+        self._whole: Operation | None = None
+        self._active = active
+        if active is not None:
+            active.add(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._active is not None:
+            self._active.discard(self)
+
+    def until(self, deadline: float) -> Operation:
+        """The same operation with another deadline: it is cancelled together with this one."""
+        part = Operation(deadline)
+        part.limits = self.limits
+        part._whole = self if self._whole is None else self._whole
+        return part
+
+    @property
+    def is_part(self) -> bool:
+        """Whether it is one of many operations of one call."""
+        return self._whole is not None
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the operation was cancelled, and must end now."""
+        return self._cancelled if self._whole is None else self._whole._cancelled
+
+    def cancel(self) -> None:
+        """End the requests in flight, and later ones as they begin. Takes no lock."""
+        self._cancelled = True
+        # Copying a set is one step of the interpreter, whatever other threads do to it.
+        for limit in self.limits.copy():
+            limit.cancel()
+
+    def check(self, what: str) -> None:
+        """Raise OperationCancelled, about ``what``, where the operation was cancelled."""
+        if self.cancelled:
+            raise OperationCancelled(f"{what}: cancelled")
+
+
+class Sender:
+    """Sends requests to nodes, each within the time of its operation."""
+
+    def __init__(
+        self,
+        transports: Mapping[str, NodeTransport],
+        pool: NodePool,
+        settings: TransportSettings,
+        clock: Clock,
+    ) -> None:
+        self._transports = transports
+        self._pool = pool
+        self._settings = settings
+        self._clock = clock
+
+    def send(self, node: str, request: Request, operation: Operation, *, fresh: bool) -> Answer:
+        """Send one request, on a connection that was never used where ``fresh``; raises Failure."""
+        limit = Limit(self._clock.now, operation.deadline)
+        limits = operation.limits
+        limits.add(limit)
+        turn = None if request.turns is None else request.turns[node]
+        try:
+            # A cancel() that came before the line above has not seen this request.
+            if operation.cancelled:
+                limit.cancelled = True
+            transport = self._transports[node]
+            if turn is None:
+                return transport.exchange(request, limit, fresh=fresh)
+            while not turn.acquire(timeout=_SLICE):
+                limit.check()
+            try:
+                return transport.exchange(request, limit, fresh=fresh)
+            finally:
+                turn.release()
+        finally:
+            if limit.abandoned:
+                self._pool.unsettle(node)
+            if request.peers is not None and limit.peer is not None:
+                request.peers[node] = limit.peer
+            limits.discard(limit)
+
+    def status(self, node: str, operation: Operation, *, settle: bool = True) -> None:
+        """Ask for a node's status, within a connect and a read timeout; raises Failure.
+
+        With ``settle`` the node has replied so often that a store or delete that was abandoned there before
+        cannot be applied after this: a node that wakes up applies what it was sent before in the turn of its
+        loop in which it replies first, or a few turns later.
+        """
+        settings = self._settings
+        longest = self._clock.now() + settings.connect_timeout + settings.read_timeout
+        operation = operation.until(min(operation.deadline, longest))
+        abandoned = self._pool.unsettled.get(node) if settle else None
+        times = 1 if not settle else 2 if abandoned is None else _STATUSES_TO_SETTLE
+        for _ in range(times):
+            answer = self.ask_once("/status", b"Accept-Encoding: identity\r\n", node, operation)
+            status = answer.status
+            if status == 401:
+                raise Failure(Outcome.UNAUTHORIZED, Phase.HEAD, status=status)
+            if status != 200:
+                detail = answer.from_proxy or f"it answered {status}"
+                raise Failure(Outcome.UNAVAILABLE, Phase.HEAD, status=status, detail=detail)
+        self._pool.settle(node, abandoned)
+
+    def ask_once(self, target: str, headers: bytes, node: str, operation: Operation) -> Answer:
+        """GET a page about the node itself; raises Failure."""
+        request = Request("GET", target, headers)
+        return once_more_fresh(lambda fresh: self.send(node, request, operation, fresh=fresh))
+
+    def store_time(self, request: Request) -> float:
+        """Seconds the home node may take to receive and parse the request's table, once connected."""
+        length = None if request.upload is None else request.upload.length
+        return self._transports[request.nodes[0]].store_time(length)
+
+
+def once_more_fresh(exchange: Callable[[bool], Answer], *, fresh: bool = False) -> Answer:
+    """``exchange(fresh)``, and once more on a fresh connection where the node had closed the reused one.
+
+    Nothing is wrong with the node then, and it answered nothing. Raises what the last exchange raises.
+    """
+    try:
+        return exchange(fresh)
+    except Failure as failure:
+        if not (failure.before_answer and failure.outcome is Outcome.CLOSED):
+            raise
+    return exchange(True)  # noqa: FBT003
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Done:
+    """How an operation ended.
+
+    ``answer`` is None for a miss. ``unknown`` are the nodes before ``node`` in the key's order that did not
+    respond, and so may have the table.
+    """
+
+    node: str
+    answer: Answer | None
+    attempts: tuple[Attempt, ...]
+    unknown: tuple[str, ...]
+
+
+class _RequestFailed(Exception):
+    """A request failed, and the operation may make another one."""
+
+
+class Engine:
+    """Runs operations. Thread-safe: it holds no state of an operation."""
+
+    def __init__(
+        self,
+        *,
+        pool: NodePool,
+        sender: Sender,
+        prober: Prober,
+        clock: Clock,
+        rng: random.Random,
+        policy: RequestRetry,
+        limit: int,
+        read_timeout: float,
+        on_attempt_failed: Callable[[Attempt], None] | None = None,
+    ) -> None:
+        self.pool = pool
+        self.sender = sender
+        self.prober = prober
+        self.clock = clock
+        self.rng = rng
+        self.policy = policy
+        self.limit = min(limit, policy.consecutive_error_count_limit or limit)
+        self.read_timeout = read_timeout
+        self.on_attempt_failed = on_attempt_failed
+
+    def run(self, request: Request, operation: Operation) -> Done:
+        """Make a request of the first living node of its key, and retry; raises QClientException."""
+        run = _Run(self, request, operation)
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(_RequestFailed),
+            stop=run.must_stop,
+            wait=run.wait_before_next,
+            sleep=run.sleep,
+            before_sleep=run.log_retry,
+            retry_error_callback=run.raise_error,
+        )
+        done: Done = retrying(run.make_request)
+        return done
+
+
+class _Run:
+    """The state of one request that is retried."""
+
+    def __init__(self, engine: Engine, request: Request, operation: Operation) -> None:
+        self.engine = engine
+        self.request = request
+        self.operation = operation
+        self.deadline = operation.deadline
+        self.attempts: list[Attempt] = []
+        self.waits = 0
+        self.wait = 0.0
+        """Seconds before the next request."""
+        self.same_node: str | None = None
+        """The node that the next request goes to, where the last failure was not its own."""
+        self.busy_node: str | None = None
+        """The node that did not take or answer a store in time."""
+        self.closed_by: dict[str, int] = {}
+        """How often each node closed the connection without an answer."""
+        self.fresh = False
+        """The next request goes over a connection that was never used."""
+        self.maybe_stored = False
+        """A store was sent, at least in part, and not answered."""
+        self.unknown: tuple[str, ...] = ()
+        """The nodes before the chosen one that do not respond."""
+        self.gone: tuple[str, ...] = ()
+        """The nodes before the chosen one that refused a connection, of this operation or an earlier one."""
+        self.refused_by: set[str] = set()
+        """The nodes that refused this operation a connection."""
+
+    # What tenacity calls.
+
+    def make_request(self) -> Done:
+        """Make the next request."""
+        while True:
+            done = self._make_request()
+            if done is not None:
+                return done
+
+    def _make_request(self) -> Done | None:
+        """Make one request; None where a node before the one that answered is back, and must be asked."""
+        self._check()
+        if self.busy_node is not None:
+            self._await_status(self.busy_node)
+        node = self._choose()
+        engine = self.engine
+        request = self.request
+        ticket = engine.pool.ticket(node)
+        started = engine.clock.now()
+        if node in engine.pool.unsettled:
+            self._settle(node, ticket, started)
+            ticket, started = engine.pool.ticket(node), engine.clock.now()
+        try:
+            answer = once_more_fresh(
+                lambda fresh: engine.sender.send(node, request, self.operation, fresh=fresh),
+                # A body for one attempt is not risked on a connection that the node may have closed
+                # meanwhile.
+                fresh=self.fresh or not request.repeatable,
+            )
+            answer_or_miss = judge(request.kind, answer)
+        except Failure as failure:
+            attempt = self._note_attempt(node, started, failure)
+            if request.kind is Kind.STORE and attempt.phase in (Phase.SEND, Phase.HEAD, Phase.BODY):
+                self.maybe_stored |= attempt.outcome in (Outcome.TIMEOUT, Outcome.NOT_TAKEN, Outcome.DEADLINE)
+                # Of a body that was cut off while it was sent the node stores nothing.
+                self.maybe_stored |= attempt.outcome is Outcome.LOCAL and attempt.phase is not Phase.SEND
+            self._failed(node, ticket, attempt, action_for(request.kind, failure.outcome), failure)
+        says_nothing_is_left = answer_or_miss is None or request.kind is Kind.DELETE
+        if says_nothing_is_left and self.gone and self._any_is_back():
+            return None
+        if node != request.nodes[0] and request.kind is not Kind.PRESENCE:
+            self._log_failover(node)
+        return Done(node, answer_or_miss, tuple(self.attempts), self.unknown)
+
+    def _log_failover(self, node: str) -> None:
+        name, what = shown(node), self.request.what
+        failed = {attempt.node: attempt.outcome for attempt in self.attempts if attempt.node != name}
+        if failed:
+            listed = ", ".join(f"{other} ({outcome})" for other, outcome in failed.items())
+            _log.info("%s: failed over from %s to %s", what, listed, name)
+            return
+        # While a node is down, thousands of tables may have it for their home.
+        level = logging.DEBUG if self.operation.is_part else logging.INFO
+        _log.log(
+            level, "%s: done by %s in place of its home node %s", what, name, shown(self.request.nodes[0])
+        )
+
+    def must_stop(self, state: tenacity.RetryCallState) -> bool:
+        """Whether the limit is reached, or the deadline would be before the next request."""
+        del state
+        return len(self.attempts) >= self.engine.limit or self._left() <= self.wait
+
+    def wait_before_next(self, state: tenacity.RetryCallState) -> float:
+        """Seconds before the next request."""
+        del state
+        return self.wait
+
+    def sleep(self, seconds: float) -> None:
+        """Wait; raises OperationCancelled within a fifth of a second of a cancellation."""
+        clock = self.engine.clock
+        end = clock.now() + seconds
+        while (left := end - clock.now()) > 0:
+            self._check_cancelled()
+            clock.sleep(min(left, _SLICE))
+        self._check_cancelled()
+
+    def log_retry(self, state: tenacity.RetryCallState) -> None:
+        """Log what happened and what the client does next, once for each retry."""
+        del state
+        _log.warning(
+            "%s: failed request %d of at most %d: %s; %s",
+            self.request.what,
+            len(self.attempts),
+            self.engine.limit,
+            self.attempts[-1],
+            self._next_step(),
+        )
+
+    def _next_step(self) -> str:
+        failing = self.engine.pool.failing
+        if self.busy_node is not None and self.busy_node not in failing:
+            return "the node is busy: the client retries once when it responds to a status request"
+        node = self.same_node or next((node for node in self.request.nodes if node not in failing), None)
+        if node is None:
+            return "no other node is alive"
+        when = f" in {self.wait:.2f} s" if self.wait >= _SHORTEST_LOGGED_WAIT else ""
+        same = self.attempts[-1].node == shown(node)
+        return f"the client retries{when}" if same else f"the client asks {shown(node)}{when}"
+
+    def raise_error(self, state: tenacity.RetryCallState) -> NoReturn:
+        """Raise the error that ended the operation."""
+        del state
+        count = len(self.attempts)
+        last = self.attempts[-1]
+        if last.outcome is Outcome.LOCAL and not self.maybe_stored:
+            raise self._local_error(last.cause) from last.cause
+        if count >= self.engine.limit:
+            raise TooManyConsecutiveErrors(
+                f"{self.request.what}: {count} requests failed, which is the limit; the last one: {last}. "
+                "Check these nodes, or increase `consecutive_error_count_limit`.",
+                attempts=self.attempts,
+            ) from last.cause
+        raise self._deadline_exceeded() from last.cause
+
+    # Before a request.
+
+    def _check_cancelled(self) -> None:
+        if self.operation.cancelled:
+            raise OperationCancelled(f"{self.request.what}: cancelled", attempts=self.attempts)
+
+    def _check(self) -> None:
+        self._check_cancelled()
+        if self._left() <= 0:
+            raise self._deadline_exceeded()
+
+    def _left(self) -> float:
+        return self.deadline - self.engine.clock.now()
+
+    def _choose(self) -> str:
+        """The first living node in the key's order; the same one where the last failure was not its own."""
+        pool = self.engine.pool
+        same_node, self.same_node = self.same_node, None
+        waits = 0
+        while True:
+            failing = pool.failing
+            # A busy node has just answered its status to this operation, whatever other operations met there.
+            if same_node is not None and (same_node not in failing or same_node == self.busy_node):
+                return same_node
+            if not failing:
+                self.unknown = self.gone = ()
+                return self.request.nodes[0]
+            silent: list[str] = []
+            gone: list[str] = []
+            for node in self.request.nodes:
+                if node not in failing:
+                    self.unknown, self.gone = tuple(silent), tuple(gone)
+                    return node
+                (gone if pool.is_gone(node) else silent).append(node)
+            self._await_any_node(waits)
+            waits += 1
+
+    def _any_is_back(self) -> bool:
+        """Whether a node that refused a connection before answers now: another client may have stored there.
+
+        Nodes that do not respond are added to ``unknown``. Nodes that refused this operation are not asked
+        again.
+        """
+        silent = []
+        for node in self.gone:
+            if node in self.refused_by:
+                continue
+            outcome = self._ask_node_taken_for_gone(node)
+            if outcome is None:
+                return True
+            if outcome is not Outcome.REFUSED:
+                silent.append(node)
+        if silent:
+            self.unknown = tuple(node for node in self.request.nodes if node in {*self.unknown, *silent})
+        return False
+
+    def _ask_node_taken_for_gone(self, node: str) -> Outcome | None:
+        """Ask for the status of a failing node: how that failed, or None where it is alive again."""
+        engine = self.engine
+        pool = engine.pool
+        while (ticket := pool.begin_probe(node)) is None:
+            if node not in pool.failing:
+                return None
+            # Another thread's probe may have had its outcome before this operation began.
+            engine.prober.wait((node,), self.deadline, self._check_cancelled)
+            if self._left() <= 0:
+                return Outcome.DEADLINE
+        started = engine.clock.now()
+        try:
+            engine.sender.status(node, self.operation)
+        except Failure as failure:
+            if failure.outcome is Outcome.REFUSED:
+                self.refused_by.add(node)
+                pool.abandon_probe(node, ticket)  # it stays what it was
+            elif failure.outcome is Outcome.CANCELLED:
+                pool.abandon_probe(node, ticket)
+                self._check_cancelled()
+            elif failure.outcome in OUTCOMES_OF_LIVING_NODES:
+                pool.end_probe(node, ticket, None)
+                return None
+            elif failure.outcome is Outcome.LOCAL:
+                pool.abandon_probe(node, ticket)
+                attempt = self._note_attempt(node, started, failure)
+                self._failed(node, ticket, attempt, Action.WAIT, failure)
+            else:
+                pool.end_probe(node, ticket, f"status: {failure.outcome}: {failure}")
+            return failure.outcome
+        except BaseException:
+            pool.abandon_probe(node, ticket)
+            raise
+        pool.end_probe(node, ticket, None)
+        return None
+
+    def _await_any_node(self, waits: int) -> None:
+        """Every node is failing: have them probed, and wait for the first that answers."""
+        engine = self.engine
+        nodes = self.request.nodes
+        if waits:
+            self.sleep(min(self._status_wait(waits), max(0.0, self._left())))
+            if self._left() <= 0:
+                raise self._no_cache(f"none responded before the deadline, in {waits} rounds of probes")
+        engine.prober.start(nodes)
+        local = engine.prober.wait(nodes, self.deadline, self._check_cancelled)
+        self._check_cancelled()
+        if any(node not in engine.pool.failing for node in nodes):
+            return
+        waits_on = self._left() > 0 and engine.policy.wait_for_nodes and self.request.wait_for_nodes
+        if local is not None and not waits_on:
+            raise self._local_error(local) from local
+        if self._left() <= 0:
+            raise self._no_cache("none responded to a status request before the deadline")
+        if not waits_on:
+            raise self._no_cache("none responds to a status request")
+        if not waits and engine.pool.begin_wait(self.deadline):
+            self._log_wait()
+
+    def _log_wait(self) -> None:
+        left = self._left()
+        until = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=left)
+        errors = self._errors_of_nodes()
+        listed = "".join(f"\n  {node}: {error}" for node, error in errors.items())
+        _log.warning(
+            "%s: no node responds. The client waits for one until %s (%s), because of the settings "
+            "wait_for_nodes and deadline:%s",
+            self.request.what,
+            f"{until:%Y-%m-%d %H:%M:%S} UTC",
+            f"{left:.0f} s" if left >= 1 else f"{left:.1f} s",
+            listed,
+        )
+
+    def _errors_of_nodes(self) -> dict[str, str]:
+        pool = self.engine.pool
+        return {shown(node): pool.last_error(node) or "not asked" for node in self.request.nodes}
+
+    def _no_cache(self, why: str) -> NoCacheAvailable:
+        nodes = self._errors_of_nodes()
+        some = "the node cannot" if len(nodes) == 1 else f"none of {len(nodes)} nodes can"
+        return NoCacheAvailable(
+            f"{self.request.what}: {some} be used: {why}. Check that the nodes run, that their addresses are "
+            "right and that this machine can reach them.",
+            attempts=self.attempts,
+            nodes=nodes,
+        )
+
+    def _await_status(self, node: str) -> None:
+        """Wait for a busy node's status: until the deadline, or, without one, for a store timeout."""
+        engine = self.engine
+        bounded = self.deadline < _FOREVER
+        until = self.deadline if bounded else engine.clock.now() + engine.sender.store_time(self.request)
+        waits = 0
+        while True:
+            ticket = engine.pool.ticket(node)
+            try:
+                engine.sender.status(node, self.operation.until(until))
+            except Failure as failure:
+                if failure.outcome is Outcome.CANCELLED:
+                    self._check_cancelled()
+                if failure.outcome is Outcome.REFUSED:
+                    # Its process is gone, and the table with it: another node may be sent the table.
+                    engine.pool.fail(node, ticket, self.attempts[-1].reason, gone=True)
+                    self.same_node = None
+                    return
+                if failure.outcome in OUTCOMES_OF_LIVING_NODES:
+                    self.same_node = node  # it is up, and the request fails as its status does
+                    return
+            else:
+                self.same_node = node
+                return
+            waits += 1
+            pause = self._status_wait(waits)
+            if engine.clock.now() + pause >= until:
+                end = "the deadline" if bounded else "one store timeout had passed"
+                raise self._uncertain(f"and the node did not respond to status requests until {end}")
+            self.sleep(pause)
+
+    def _settle(self, node: str, ticket: int, started: float) -> None:
+        """Wait for status replies first, so that an abandoned write cannot be applied after this request.
+
+        A store waits for them as it does for a busy node, before it is sent; for any other request a silent
+        node fails.
+        """
+        engine = self.engine
+        is_store = self.request.kind is Kind.STORE
+        until = self.deadline
+        if is_store and until == _FOREVER:
+            until = started + engine.sender.store_time(self.request)
+        waits = 0
+        while True:
+            try:
+                engine.sender.status(node, self.operation)
+            except Failure as error:
+                failure = error
+            else:
+                return
+            if failure.outcome is Outcome.UNAUTHORIZED:
+                return  # the request will be refused, too
+            if failure.outcome is Outcome.CANCELLED:
+                self._check_cancelled()
+            waits += 1
+            pause = self._status_wait(waits)
+            silent = failure.outcome in (Outcome.TIMEOUT, Outcome.DEADLINE)
+            if not (is_store and silent) or engine.clock.now() + pause >= until:
+                break
+            self.sleep(pause)
+        attempt = self._note_attempt(node, started, failure)
+        if silent and (is_store or self._left() <= 0):
+            if not is_store and attempt.seconds >= engine.read_timeout:
+                engine.pool.fail(node, ticket, attempt.reason)
+            end = "the deadline" if until == self.deadline else "one store timeout had passed"
+            raise self._deadline_exceeded(
+                f"{shown(node)} was sent a store or a delete before, which was abandoned and may still be "
+                f"applied, and it did not respond to status requests until {end}"
+            )
+        certain = failure.outcome in (Outcome.CERTIFICATE_REJECTED, Outcome.LOCAL)
+        action = action_for(Kind.DELETE, failure.outcome) if certain else Action.NEXT_NODE
+        self._failed(node, ticket, attempt, action, failure)
+
+    # After a failed request.
+
+    def _note_attempt(self, node: str, started: float, failure: Failure) -> Attempt:
+        """Add a failed request to the attempts and the node's statistics."""
+        cause = failure.cause
+        if cause is not None:
+            # A result keeps its attempts, and must not keep the table with them.
+            forget_traceback(cause)
+        elif failure.detail:
+            cause = UnexpectedServerResponse(failure.detail, status=failure.status)
+        seconds = self.engine.clock.now() - started
+        outcome = failure.outcome
+        attempt = Attempt(shown(node), failure.phase, outcome, seconds, failure.status, cause)
+        if outcome is Outcome.CANCELLED:
+            return attempt
+        self.attempts.append(attempt)
+        of_the_node = outcome is not Outcome.LOCAL
+        if of_the_node and (outcome is not Outcome.REFUSED_REQUEST or self.request.kind is Kind.STORE):
+            self.engine.pool.count(node, COUNTERS.get(outcome, "unknown_error"))
+        if self.engine.on_attempt_failed is not None:
+            self.engine.on_attempt_failed(attempt)
+        return attempt
+
+    def _failed(self, node: str, ticket: int, attempt: Attempt, action: Action, failure: Failure) -> NoReturn:
+        """Raise _RequestFailed for another request, or the error that ends the operation."""
+        engine = self.engine
+        if attempt.outcome is Outcome.CANCELLED:
+            raise OperationCancelled(
+                f"{self.request.what}: cancelled", attempts=self.attempts
+            ) from attempt.cause
+        self.fresh = False
+        self.wait = 0.0
+        refused = attempt.outcome is Outcome.REFUSED
+        if action is Action.END:
+            # A node that had its whole read timeout is slow; otherwise the caller left it no time.
+            if attempt.seconds >= engine.read_timeout and self.request.kind is not Kind.STORE:
+                engine.pool.fail(node, ticket, attempt.reason)
+            raise self._deadline_exceeded() from attempt.cause
+        if action is Action.RAISE:
+            raise self._permanent(node, attempt, failure) from attempt.cause
+        if refused:
+            self.refused_by.add(node)
+        if action is Action.NEXT_NODE:
+            engine.pool.fail(node, ticket, attempt.reason, gone=refused)
+            self.same_node = None
+            all_fail = all(candidate in engine.pool.failing for candidate in self.request.nodes)
+            if all_fail and len(self.attempts) > len(self.request.nodes):
+                self.wait = self._next_wait()
+        elif action is Action.SUSPECT:
+            self.wait = self._suspect(node, ticket, attempt)
+        elif action is Action.BUSY:
+            last = self.busy_node is not None or len(self.attempts) >= engine.limit
+            if last or not self.request.repeatable:
+                raise self._uncertain("and it is not retried") from attempt.cause
+            self.busy_node = node
+        elif action is Action.WAIT:
+            self.wait = self._overload_wait(failure)
+            self.same_node = node
+        leaves = action in (Action.NEXT_NODE, Action.SUSPECT) and self.same_node is None
+        if leaves and node == self.busy_node and not (refused or engine.pool.is_gone(node)):
+            # It had the table for a store timeout, and may store it yet.
+            raise self._uncertain("and it is not sent to another node") from attempt.cause
+        if not self.request.repeatable:
+            if attempt.outcome is Outcome.LOCAL:
+                raise self._local_error(attempt.cause) from attempt.cause
+            raise BodyNotRepeatable(
+                f"{self.request.what}: the request failed, and its body cannot be read a second time for a "
+                "retry. Use a path, a seekable file, or a function that returns a fresh iterator.",
+                attempts=self.attempts,
+            ) from attempt.cause
+        raise _RequestFailed(str(attempt))
+
+    def _suspect(self, node: str, ticket: int, attempt: Attempt) -> float:
+        """Find out whether the node or the request is to blame for a connection that was closed.
+
+        Gives the seconds to wait.
+        """
+        engine = self.engine
+        times = self.closed_by[node] = self.closed_by.get(node, 0) + 1
+        try:
+            engine.sender.status(node, self.operation)
+        except Failure as failure:
+            if failure.outcome is Outcome.CANCELLED:
+                self._check_cancelled()
+            if failure.outcome is Outcome.LOCAL:  # nothing is known of the node, and nothing counts
+                self.closed_by[node] -= 1
+                self.same_node = node
+                return self._next_wait()
+            gone = failure.outcome is Outcome.REFUSED
+            engine.pool.fail(node, ticket, attempt.reason, gone=gone)
+            return 0.0
+        if times >= 2:
+            raise ClosedWithoutAnswer(
+                f"{self.request.what}: {shown(node)} closes the connection on this request without an "
+                "answer, and answers its status at once, so that the request is to blame: a body larger "
+                "than the node's cache, a head over 64 KiB, or an Authorization header of the caller's "
+                "that a node cannot parse.",
+                attempts=self.attempts,
+            ) from attempt.cause
+        self.same_node = node
+        self.fresh = True
+        return self._next_wait()
+
+    def _overload_wait(self, failure: Failure) -> float:
+        asked = failure.retry_after
+        if asked is None:
+            return self._next_wait()
+        room = min(self._left(), _LONGEST_RETRY_AFTER if self.deadline == _FOREVER else _FOREVER)
+        if asked > room:
+            raise NodeOverloaded(
+                f"{self.request.what}: the node is overloaded and asks for a wait of {asked:g} s, longer "
+                f"than the {room:.3g} s that are left",
+                attempts=self.attempts,
+                retry_after=asked,
+            )
+        return asked
+
+    def _next_wait(self) -> float:
+        self.waits += 1
+        return self._random_wait(self.waits)
+
+    def _random_wait(self, number: int) -> float:
+        policy = self.engine.policy
+        return self.engine.rng.uniform(
+            0.0, min(policy.wait_max, policy.wait_initial * 2.0 ** min(number - 1, 60))
+        )
+
+    def _status_wait(self, number: int) -> float:
+        return max(_BETWEEN_STATUSES, self._random_wait(number))
+
+    # Errors.
+
+    def _deadline_exceeded(self, why: str = "") -> QClientException:
+        if self.maybe_stored:
+            return self._uncertain("and the deadline passed")
+        hint = "" if self.attempts else " before a request was made"
+        if not why:
+            why = f"the deadline passed{hint}"
+        return DeadlineExceeded(
+            f"{self.request.what}: {why}. Increase `deadline`, or check why the node is slow.",
+            attempts=self.attempts,
+        )
+
+    def _local_error(self, cause: BaseException | None) -> LocalResourceError:
+        return local_resource_error(self.request.what, cause, self.attempts)
+
+    def _uncertain(self, why: str) -> StoreUncertain:
+        return StoreUncertain(
+            f"{self.request.what}: the table was sent, the node did not acknowledge it, {why}. The node may "
+            "have the new table, the old one or none. Store it again; increase `store_timeout` if the node "
+            "is slow.",
+            attempts=self.attempts,
+        )
+
+    def _permanent(self, node: str, attempt: Attempt, failure: Failure) -> QClientException:
+        """The error for a failure that no retry helps."""
+        what = self.request.what
+        name = shown(node)
+        if attempt.outcome is Outcome.CERTIFICATE_REJECTED:
+            return CertificateRejected(
+                f"{what}: no TLS connection to {name}: {attempt.cause}. Check verify (the CA that signed "
+                "the node's certificate), the name in the node's address, the certificate's dates, and "
+                "cert where the node requires a client certificate.",
+                attempts=self.attempts,
+            )
+        if attempt.outcome is Outcome.TOO_LARGE:
+            return ResponseTooLarge(
+                f"{what}: the response of {name} is larger than max_response_bytes. Select fewer rows or "
+                "columns, or increase `max_response_bytes`.",
+                attempts=self.attempts,
+                status=attempt.status,
+            )
+        if attempt.outcome is Outcome.UNSUPPORTED_ENCODING:
+            return UnexpectedServerResponse(
+                f"{what}: the response of {name} cannot be decoded here: {attempt.cause}",
+                attempts=self.attempts,
+                status=attempt.status,
+            )
+        if attempt.outcome is Outcome.UNAUTHORIZED and attempt.status == 407:
+            return AuthenticationFailed(f"{what}: {name}: {attempt.cause}.", attempts=self.attempts)
+        if attempt.outcome is Outcome.UNAUTHORIZED:
+            return AuthenticationFailed(
+                f"{what}: {name} refuses the credentials, or requires some (401). Check the login and "
+                "password (`auth`) and the environment's netrc.",
+                attempts=self.attempts,
+            )
+        said = failure.answer.text_for_error() if failure.answer is not None else ""
+        detail = f" {failure.detail}." if failure.detail else ""
+        if self.request.kind is Kind.QUERY and attempt.status == 400:
+            return MalformedQueryException(
+                f"{what}: {name} cannot process it: {said}{_hint_at_quotes(said)}", attempts=self.attempts
+            )
+        if self.request.kind is Kind.QUERY and attempt.status == 406:
+            return UnsupportedAcceptType(
+                f"{what}: {name} cannot answer in the requested content type; it supports 'application/json' "
+                "and 'text/csv'",
+                attempts=self.attempts,
+            )
+        if self.request.kind is Kind.QUERY and attempt.status == 500:
+            detail += (
+                " A node answers 500 to some mistakes in queries too, such as an aggregate of a column that "
+                "is not there: check the query."
+            )
+        gone = ""
+        # A bare 400 is for a body larger than the cache, which is refused before anything is dropped.
+        if self.request.kind is Kind.STORE and (
+            attempt.status in (415, 500) or (attempt.status == 400 and said)
+        ):
+            gone = " The table that the node had under this key is lost."
+        return UnexpectedServerResponse(
+            f"{what}: {name} answered {attempt.status}.{detail}{gone} Response body: {said!r}",
+            attempts=self.attempts,
+            status=attempt.status,
+        )
+
+
+def _hint_at_quotes(said: str) -> str:
+    """What to do where a node took a text value of a query for the name of a column."""
+    unknown = re.fullmatch(r'\{"error": "Unknown column: (.*)"\}', said)
+    return f""" A text value has quotes within its quotes: "'{unknown[1]}'".""" if unknown else ""
+
+
+def home_unavailable(request: Request, done: Done) -> HomeNodeUnavailable:
+    """The error for a miss, or a delete, by a fallback node while a node before it did not respond."""
+    silent = ", ".join(shown(node) for node in done.unknown)
+    some = "its home node" if done.unknown == (request.nodes[0],) else "earlier in the key's order,"
+    return HomeNodeUnavailable(
+        f"{request.what}: cannot tell whether the table exists: {some} {silent} does not respond, and "
+        f"fallback node {shown(done.node)} does not have it. Retry when the node responds again.",
+        attempts=done.attempts,
+    )

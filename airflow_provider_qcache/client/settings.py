@@ -1,0 +1,98 @@
+"""How a client is set up: RequestRetry and TransportSettings, the checks of arguments, and the clock.
+
+An error about an argument names the argument, its value and what is allowed. The clock is passed in wherever
+time matters, so that tests can turn it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from typing import Any, Final, Protocol
+
+_MOST_SECONDS: Final = 1e9
+"""Thirty years: a limit that every clock and socket supports."""
+
+
+def check_seconds(name: str, value: Any, *, zero: bool = False) -> None:
+    """Raise ValueError unless the value is a number of seconds above 0 (or 0, with ``zero``), to 1e9."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not (0 <= value <= _MOST_SECONDS) or (value == 0 and not zero):
+        allowed = "0 or more" if zero else "above 0"
+        raise ValueError(f"{name}={value!r} must be a number of seconds, {allowed} and at most 1e9")
+
+
+def check_count(name: str, value: Any) -> None:
+    """Raise ValueError unless the value is an integer of 1 or more."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name}={value!r} must be an integer of 1 or more")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RequestRetry:
+    """How the client retries failed requests. Raises ValueError, naming the field, for an invalid value."""
+
+    consecutive_error_count_limit: int | None = None
+    """The number of failed requests that ends an operation; None for the client's. The lower one applies."""
+
+    wait_initial: float = 0.1
+    """Seconds: the n-th wait before a retry on the same node is uniform in 0 .. min(wait_max, wait_initial x
+    2^(n-1)). A failover to another living node does not wait."""
+
+    wait_max: float = 5.0
+    """Seconds: the longest such wait."""
+
+    wait_for_nodes: bool = False
+    """If no node responds, wait until one does or the deadline passes; a deadline is required then. The
+    client probes the nodes after such waits, of 0.05 s at least."""
+
+    def __post_init__(self) -> None:
+        if self.consecutive_error_count_limit is not None:
+            check_count("consecutive_error_count_limit", self.consecutive_error_count_limit)
+        check_seconds("wait_initial", self.wait_initial, zero=True)
+        check_seconds("wait_max", self.wait_max, zero=True)
+        if not isinstance(self.wait_for_nodes, bool):
+            raise ValueError(f"wait_for_nodes={self.wait_for_nodes!r} must be True or False")  # noqa: TRY004
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class TransportSettings:
+    """How the client reaches nodes. Raises ValueError, naming the field; credentials are not in its repr."""
+
+    connect_timeout: float
+    read_timeout: float
+    store_timeout: float | None
+    max_response_bytes: int | None
+    verify: bool | str
+    cert: str | tuple[str, str] | None
+    auth: Any = dataclasses.field(repr=False)
+    trust_env: bool
+    refused_means_gone: bool = True
+
+    def __post_init__(self) -> None:
+        check_seconds("connect_timeout", self.connect_timeout)
+        check_seconds("read_timeout", self.read_timeout)
+        if self.store_timeout is not None:
+            check_seconds("store_timeout", self.store_timeout)
+        if self.max_response_bytes is not None:
+            check_count("max_response_bytes", self.max_response_bytes)
+        if not isinstance(self.verify, bool | str | os.PathLike):
+            raise ValueError(f"verify={self.verify!r} must be True, False or the path of a CA bundle")  # noqa: TRY004
+
+
+class Clock(Protocol):
+    """Seconds that only go forward, and a way to let some pass."""
+
+    def now(self) -> float:
+        """Seconds since some moment."""
+
+    def sleep(self, seconds: float) -> None:
+        """Return after that many seconds."""
+
+
+class SystemClock:
+    """The machine's monotonic clock."""
+
+    now = staticmethod(time.monotonic)
+    sleep = staticmethod(time.sleep)

@@ -1,0 +1,742 @@
+"""Encode Arrow data (by the PyCapsule interface) with pyarrow: in batches bounded by bytes, to CSV or JSON.
+
+pyarrow alone does the work: whatever library a frame is from, its values are written by one encoder, and no
+other library is imported.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import decimal
+import inspect
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
+
+from airflow_provider_qcache.client.errors import InvalidTable
+from airflow_provider_qcache.client.tables import types as rules
+from airflow_provider_qcache.client.tables.content import nothing
+from airflow_provider_qcache.client.tables.types import Column, ColumnKind, refuse
+from airflow_provider_qcache.client.tables.values import form_of, is_null
+from airflow_provider_qcache.extras import MissingExtra
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from airflow_provider_qcache.client.tables.values import ColumnPlan
+
+try:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.csv
+except ImportError as error:
+    raise MissingExtra("a table other than a list of dicts needs pyarrow", "arrow") from error
+
+BATCH_BYTES: Final = 4 << 20
+"""Arrow bytes that are encoded at a time; CSV is about as long."""
+BATCH_ROWS: Final = 1 << 15
+"""Rows that are encoded at a time at most."""
+_CSV: Final = pyarrow.csv.WriteOptions(include_header=False, batch_size=8192)
+TEXT: Final = pa.large_string()
+_YEARS: Final = (-719_162, 2_932_896)  # days of 0001-01-01 and 9999-12-31 since 1970-01-01
+_PER_SECOND: Final = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+_ARROW_TYPES: Final = {
+    ColumnKind.TEXT: TEXT,
+    ColumnKind.ENUM: TEXT,
+    ColumnKind.FLOAT: pa.float64(),
+    ColumnKind.INT: pa.int64(),
+    ColumnKind.BOOL: pa.bool_(),
+    ColumnKind.NULLS: TEXT,
+}
+"""What a column of each kind is as Arrow, once its values are converted."""
+_PLAIN: Final = frozenset(
+    {type(None), str, bool, int, float, decimal.Decimal, dt.datetime, dt.date, dt.time, dt.timedelta}
+)
+"""Values that pyarrow can look at."""
+_EXACT_NUMBERS: Final = frozenset({int, decimal.Decimal})
+"""Types that pyarrow converts together. A number beside a time it takes for microseconds since 1970, and of a
+datetime beside a date it drops the time."""
+
+_Step: TypeAlias = Callable[[str, Any, int], Any]
+"""Converts a column's part of a batch; takes its name, the part, and the number of rows before it."""
+
+
+class FrameSource(rules.TypedSource):
+    """A Source of Arrow data, or of a function that returns a fresh stream of it for each reading.
+
+    Raises TypeError for what is not a table, InvalidTable for a table that cannot be stored.
+    """
+
+    def __init__(
+        self, table: Any, column_types: Mapping[str, str] | None, look: Callable[[], object] = nothing
+    ) -> None:
+        _check_polars(table)
+        self._table = _with_plain_objects(_with_index_as_columns(table), look)
+        look()
+        # A stream may be given once only. What has a length is at hand, and gives it again; so does an array.
+        self.repeatable = hasattr(type(table), "__len__") or not hasattr(table, "__arrow_c_stream__")
+        self._reader: Any = _open(self._table)
+        self._begun = False
+        try:
+            schema = self._reader.schema
+            rules.check_names(schema.names)
+            wanted = rules.check_column_types(column_types, schema.names)
+            self._plans = [plan_of(field.name, field.type, wanted.get(field.name)) for field in schema]
+        except BaseException as error:
+            self.close()
+            if isinstance(error, UnicodeDecodeError):
+                why = "the name of a column or of a time zone is not UTF-8"
+                raise InvalidTable(f"the table's schema cannot be read: {why}") from None
+            raise
+        self.columns = tuple(Column(plan.name, plan.kind) for plan in self._plans)
+
+    def _csv(self) -> Iterator[tuple[bytes, int]]:
+        """Rows as CSV, every text in quotes, nulls as nothing between two commas."""
+        for row, batch in self._batches():
+            yield csv_of(batch, row), batch.num_rows
+
+    def _json(self) -> Iterator[tuple[bytes, int]]:
+        """Rows as JSON objects."""
+        for row, batch in self._batches():
+            try:
+                values = [_for_json(array).to_pylist() for array in batch.columns]
+            except UnicodeDecodeError:
+                _refuse_text(batch, row)
+            data = rules.json_rows(self.names, zip(*values, strict=True), first=row == 0)
+            if b"\\u0000" in data:
+                _refuse_text(batch, row, certain=False)
+            yield data, batch.num_rows
+
+    def wrongly_inferred(self, look: Callable[[], object] = nothing) -> set[str]:
+        """Columns that a node may infer wrongly: enums, texts like numbers, floats that are all whole."""
+        suspects = {column.name: column.kind for column in self.columns if column.kind.header is not None}
+        found = {name for name, kind in suspects.items() if kind is ColumnKind.ENUM}
+        sure = set()
+        for _, batch in self._batches(look):
+            for name in suspects.keys() - found:
+                look()
+                array = batch.column(name)
+                if suspects[name] is ColumnKind.TEXT:
+                    if _any(pc.match_substring_regex(array, rules.LOOKS_LIKE_ANOTHER_TYPE, ignore_case=True)):
+                        found.add(name)
+                    elif _any(pc.not_equal(array, "")):
+                        sure.add(name)
+                elif array.null_count or _any(pc.not_equal(pc.floor(array), array)):
+                    sure.add(name)
+        return found | (suspects.keys() - sure)
+
+    def close(self) -> None:
+        """Close the open stream."""
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.close()
+
+    def _batches(self, look: Callable[[], object] = nothing) -> Iterator[tuple[int, Any]]:
+        """Yield bounded, converted batches, each with the number of rows before it."""
+        for plan in self._plans:
+            plan.begin()
+        if self._begun:
+            self.close()
+            self._reader = _open(self._table)
+        self._begun = True
+        rows = 0
+        # A function's batches, which are of files, were checked where their file is known.
+        batches = self._reader if _is_function(self._table) else valid(_read(self._reader))
+        for batch in batches:
+            for part in bounded(batch):
+                yield rows, converted(self._plans, part, rows, look)
+                rows += part.num_rows
+        self.close()
+
+
+def valid(batches: Iterable[Any]) -> Iterator[Any]:
+    """Yield the batches, each validated in full before anything in it is read.
+
+    Offsets and indices that another library or a file gives may lead out of their buffers: pyarrow would
+    read what is in this process's memory there. Raises InvalidTable naming the column.
+    """
+    dictionaries: dict[int, Any] = {}
+    rows = 0
+    for batch in batches:
+        try:
+            batch.validate()
+        except pa.ArrowException as error:
+            raise InvalidTable(f"a batch of the table is not valid Arrow data: {error}") from error
+        for at, (name, array) in enumerate(zip(batch.schema.names, batch.columns, strict=True)):
+            if pa.types.is_dictionary(array.type):
+                # One dictionary is often that of many batches, and larger than each of them.
+                if not _is_same(dictionaries.get(at), array.dictionary):
+                    _validate(name, array.dictionary)
+                    dictionaries[at] = array.dictionary
+                _validate(name, array.indices)
+                _check_indices(name, array, rows)
+            else:
+                _validate(name, array, rows)
+        yield batch
+        rows += batch.num_rows
+
+
+def _is_same(known: Any, array: Any) -> bool:
+    """Whether an array is in the same memory as another array, which is still referenced."""
+    return known is not None and _memory(known) == _memory(array)
+
+
+def _memory(array: Any) -> tuple[Any, ...]:
+    buffers = [buffer and (buffer.address, buffer.size) for buffer in array.buffers()]
+    return array.type, array.offset, len(array), buffers
+
+
+def _validate(name: str, array: Any, row: int | None = None) -> None:
+    """Raise InvalidTable for an array that is invalid for its type; ``row`` counts the rows before it."""
+    types = pa.types
+    try:
+        array.validate()
+        if types.is_date(array.type) or types.is_time(array.type):
+            # As the numbers that they are: each value is looked at when it is converted.
+            array = array.view(pa.int32() if array.type.bit_width == 32 else pa.int64())
+        array.validate(full=True)
+    except pa.ArrowException as error:
+        if is_text(array.type):
+            _refuse_bytes(name, array, row)
+        raise InvalidTable(f"column {name!r}: it is not valid Arrow data: {error}", column=name) from error
+
+
+def _refuse_bytes(name: str, array: Any, row: int | None) -> None:
+    """Raise InvalidTable for texts that are valid except that they are not UTF-8."""
+    bytes_types = {pa.string(): pa.binary(), TEXT: pa.large_binary(), pa.string_view(): pa.binary_view()}
+    values = array.view(bytes_types[array.type])
+    try:
+        values.validate(full=True)
+    except pa.ArrowException:
+        return
+    for number, value in enumerate(values.to_pylist(), 1):
+        if value is not None and not _is_utf8(value):
+            refuse(name, "a text that is not UTF-8", row=None if row is None else row + number)
+
+
+def _check_indices(name: str, array: Any, row: int) -> None:
+    bounds = pc.min_max(array.indices).as_py()
+    words = len(array.dictionary)
+    if bounds["min"] is not None and (bounds["min"] < 0 or bounds["max"] >= words):
+        indices = array.indices.cast(pa.int64(), safe=False)
+        beyond = pc.or_(pc.less(indices, 0), pc.greater_equal(indices, words))
+        refuse(name, "it has an index that is not in its dictionary", row=row + 1 + _first(beyond))
+
+
+def converted(plans: Sequence[Plan], batch: Any, row: int, look: Callable[[], object] = nothing) -> Any:
+    """Convert a batch, which ``row`` rows precede, by its columns' plans. Raises InvalidTable."""
+    arrays = []
+    for plan, array in zip(plans, batch.columns, strict=True):
+        look()
+        arrays.append(plan.convert(array, row))
+    return pa.RecordBatch.from_arrays(arrays, [plan.name for plan in plans])
+
+
+def csv_of(batch: Any, row: int) -> bytes:
+    """Encode a converted batch, after ``row`` rows, as CSV. Raises InvalidTable for an invalid text."""
+    data = _csv_of(batch)
+    if b"\0" in data or not _is_utf8(data):
+        _refuse_text(batch, row)
+    return data
+
+
+def csv_of_values(plans: Sequence[ColumnPlan], columns: Sequence[Sequence[Any]]) -> bytes:
+    """Rows, by column, of text, floats, integers, booleans and None as CSV."""
+    arrays = [pa.array(values, _ARROW_TYPES[plan.kind]) for plan, values in zip(plans, columns, strict=True)]
+    return _csv_of(pa.RecordBatch.from_arrays(arrays, names=[""] * len(arrays)))
+
+
+def _with_index_as_columns(table: Any) -> Any:
+    """A pandas frame whose named index levels are its first columns, and whose unnamed ones are gone."""
+    # Another thread may be loading it right now: no table of it is here then.
+    pandas: Any = sys.modules.get("pandas")
+    frame: Any = getattr(pandas, "DataFrame", None)
+    if frame is None or not isinstance(table, frame):
+        return table
+    names = [name for name in table.index.names if name is not None]
+    if not names:
+        return table if isinstance(table.index, pandas.RangeIndex) else table.reset_index(drop=True)
+    try:
+        if len(names) == len(table.index.names):
+            return table.reset_index()
+        return table.reset_index(level=names).reset_index(drop=True)
+    except ValueError as error:
+        raise InvalidTable(f"the table's index cannot become columns: {error}") from error
+
+
+def _with_plain_objects(table: Any, look: Callable[[], object]) -> Any:
+    """A pandas frame whose object columns hold only values that pyarrow can look at.
+
+    pyarrow ends the process (SIGSEGV) at a numpy.datetime64 before another scalar of numpy, in a list too.
+    Raises InvalidTable for a column of several types, or of values that no node can hold.
+    """
+    pandas: Any = sys.modules.get("pandas")
+    frames: Any = getattr(pandas, "DataFrame", ())
+    if not isinstance(table, frames):
+        return table
+    nulls = {type(None), type(pandas.NA), type(pandas.NaT)}
+    plain = _PLAIN | {pandas.Timestamp, pandas.Timedelta}
+    frame = table
+    for at, (name, dtype) in enumerate(zip(table.columns, table.dtypes, strict=True)):
+        look()
+        is_category = isinstance(dtype, pandas.CategoricalDtype)
+        if str(dtype.categories.dtype if is_category else dtype) != "object":
+            continue
+        values = (dtype.categories if is_category else table.iloc[:, at]).tolist()
+        kinds = set(map(type, values)) - nulls
+        if kinds <= plain and (len(kinds) < 2 or kinds <= _EXACT_NUMBERS):
+            continue
+        try:
+            form_of(str(name), values, set(map(type, values)))
+        except InvalidTable as error:
+            if not is_category:
+                raise
+            why = "its categories have several types, or a type that cannot be stored"
+            raise InvalidTable(f"column {str(name)!r}: {why}", column=str(name)) from error
+        if not is_category:
+            values = [None if is_null(value) else value for value in values]
+            frame = table.copy(deep=False) if frame is table else frame
+            frame.isetitem(at, pandas.Series(values, index=table.index, dtype=object))
+    return frame
+
+
+def _check_polars(table: Any) -> None:
+    """Raise InvalidTable for a column that polars cannot convert to Arrow, before it tries.
+
+    polars ends the process at a name with a NUL, of a field in a nested type too, and gives the addresses of
+    objects as if they were data.
+    """
+    polars: Any = sys.modules.get("polars")
+    frames: Any = getattr(polars, "DataFrame", ())
+    series: Any = getattr(polars, "Series", ())
+    fields: Mapping[str, Any] = {}
+    if isinstance(table, frames):
+        fields = table.schema
+    elif isinstance(table, series):
+        rules.check_name(table.name)
+        fields = table.struct.schema if table.dtype == polars.Struct else {}
+    for name, dtype in fields.items():
+        rules.check_name(name)
+        if dtype.is_nested() or dtype == polars.Object:
+            refuse(name, f"{rules.shown_value(dtype)} cannot be stored; convert it to text or numbers")
+
+
+def _open(table: Any) -> Any:
+    if isinstance(table, pa.RecordBatchReader):
+        return table
+    if _is_function(table):
+        return _open(table())
+    if isinstance(table, pa.Table):
+        return table.to_reader()
+    try:
+        if hasattr(table, "__arrow_c_stream__"):
+            return pa.RecordBatchReader.from_stream(table)
+        batch = pa.record_batch(table)
+        return pa.RecordBatchReader.from_batches(batch.schema, [batch])
+    except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
+        if "non-struct" in str(error):
+            raise TypeError(f"{type(table).__name__} is a single column, not a table") from error
+        name = _culprit(table)
+        where = "the table" if name is None else f"column {name!r}"
+        raise InvalidTable(f"{where} cannot be converted to Arrow: {error}", column=name) from error
+
+
+def _is_function(table: Any) -> bool:
+    return inspect.isfunction(table) or inspect.ismethod(table)
+
+
+def _read(reader: Any) -> Iterator[Any]:
+    """The batches of another library's stream."""
+    try:
+        yield from reader
+    except pa.ArrowException as error:
+        raise InvalidTable(f"the table cannot be read to its end: {error}") from error
+
+
+def _culprit(table: Any) -> str | None:
+    """The name of the column that a frame like pandas' cannot convert, if that is found."""
+    for name in getattr(table, "columns", ()):
+        try:
+            pa.RecordBatchReader.from_stream(table[[name]])
+        except (pa.ArrowException, OverflowError, TypeError, ValueError):
+            return str(name)
+        except Exception:  # noqa: BLE001  # a library of another kind: no column is named
+            return None
+    return None
+
+
+def bounded(batch: Any) -> Iterator[Any]:
+    """Split a batch, with string views as strings, since the bytes of a part of a view are unknown."""
+    arrays = [_with_words(array) for array in batch.columns]
+    views = [at for at, array in enumerate(arrays) if array.type == pa.string_view()]
+    texts = sum(buffer.size for at in views for buffer in arrays[at].buffers()[2:] if buffer)
+    rows = max(1, min(BATCH_ROWS, BATCH_BYTES * batch.num_rows // max(1, texts)))
+    for start in range(0, batch.num_rows, rows):
+        parts = [array.slice(start, rows) for array in arrays]
+        for at in views:
+            parts[at] = with_offsets(parts[at])
+        yield from _halved(pa.RecordBatch.from_arrays(parts, batch.schema.names))
+
+
+def _with_words(array: Any) -> Any:
+    """A dictionary of string views as one of strings, once for all its parts."""
+    if pa.types.is_dictionary(array.type) and array.dictionary.type == pa.string_view():
+        return pa.DictionaryArray.from_arrays(array.indices, with_offsets(array.dictionary))
+    return array
+
+
+def _halved(batch: Any) -> Iterator[Any]:
+    rows = batch.num_rows
+    if rows > 1 and sum(map(_weight, batch.columns)) > BATCH_BYTES:
+        yield from _halved(batch.slice(0, rows // 2))
+        yield from _halved(batch.slice(rows // 2))
+    else:
+        yield batch
+
+
+def _weight(array: Any) -> int:
+    """The bytes of an array's own rows, its dictionary's texts as often as they come."""
+    if pa.types.is_dictionary(array.type):
+        words = array.dictionary
+        array, texts = array.indices, len(array) * (_weight(words) // max(1, len(words)))
+    else:
+        texts = 0
+    size: int = array.nbytes + texts
+    return size
+
+
+def _csv_of(batch: Any) -> bytes:
+    if batch.num_columns == 1:
+        # A blank line is no row: a null is written as "", which a node reads as null too.
+        batch = pa.RecordBatch.from_arrays([pc.fill_null(batch.column(0).cast(TEXT), "")], names=[""])
+    sink = pa.BufferOutputStream()
+    pyarrow.csv.write_csv(batch, sink, _CSV)
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def _for_json(array: Any) -> Any:
+    if array.type == pa.float32():  # 0.1 and not 0.10000000149011612
+        return array.cast(TEXT).cast(pa.float64())
+    return array
+
+
+def _is_utf8(data: bytes) -> bool:
+    if data.isascii():
+        return True
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _refuse_text(batch: Any, row: int, *, certain: bool = True) -> None:
+    """Raise for the first text with a NUL, or that is not UTF-8."""
+    for name, array in zip(batch.schema.names, batch.columns, strict=True):
+        if array.type != TEXT:
+            continue
+        for number, value in enumerate(array.cast(pa.large_binary()).to_pylist(), row + 1):
+            if value is None:
+                continue
+            if b"\0" in value:
+                rules.nul_in_text(name, number)
+            if not _is_utf8(value):
+                refuse(name, "a text that is not UTF-8", row=number)
+    if certain:
+        raise InvalidTable("the table contains a text that is not UTF-8, or a NUL")
+
+
+def _any(mask: Any) -> bool:
+    return bool(pc.any(mask).as_py())
+
+
+def _first(mask: Any) -> int:
+    return int(pc.index(mask, pa.scalar(value=True)).as_py())
+
+
+class Plan:
+    """How one column is converted: ``convert(array, row)`` raises InvalidTable for what cannot be stored."""
+
+    def __init__(self, name: str, kind: ColumnKind, *steps: _Step) -> None:
+        self.name = name
+        self.kind = kind
+        self._steps = steps
+
+    def before(self, step: _Step) -> Self:
+        """Add a step at the start, and return the plan."""
+        self._steps = (step, *self._steps)
+        return self
+
+    def after(self, kind: ColumnKind, step: _Step) -> Self:
+        """Add a step at the end, which gives the kind, and return the plan."""
+        self.kind = kind
+        self._steps = (*self._steps, step)
+        return self
+
+    def convert(self, array: Any, row: int) -> Any:
+        """A column's part of a batch, with the rows before it, as text, floats, integers or booleans."""
+        for step in self._steps:
+            array = step(self.name, array, row)
+        return array
+
+    large_row = 0
+    """The first row with an integer that a float cannot represent, or 0."""
+
+    def begin(self, null_row: int = 0) -> None:
+        """Reset what an earlier reading found; ``null_row`` is the row of a null that is known already."""
+
+
+def plan_of(name: str, kind: Any, wanted: ColumnKind | None) -> Plan:
+    """Return the plan for a type of Arrow. Raises InvalidTable for a type that cannot be stored."""
+    types = pa.types
+    if isinstance(kind, pa.BaseExtensionType) and kind.extension_name == "arrow.json":
+        return plan_of(name, kind.storage_type, wanted).before(_storage)
+    if types.is_dictionary(kind):
+        plan = plan_of(name, kind.value_type, wanted).before(_decoded)
+        if plan.kind is ColumnKind.TEXT and wanted is None and is_text(kind.value_type):
+            plan.kind = ColumnKind.ENUM
+        return plan
+    if is_text(kind):
+        if wanted is ColumnKind.FLOAT:
+            return Plan(name, ColumnKind.FLOAT, _as_text, _parsed, _floats)
+        return Plan(name, wanted or ColumnKind.TEXT, _as_text)
+    if types.is_null(kind):
+        return Plan(name, wanted or ColumnKind.NULLS, _to_float if wanted is ColumnKind.FLOAT else _as_text)
+    if types.is_date(kind) or types.is_time(kind) or types.is_timestamp(kind):
+        if wanted is ColumnKind.FLOAT:
+            refuse(name, f"column_types: 'float' cannot be used for {kind}")
+        step = _dates if types.is_date(kind) else _times if types.is_time(kind) else _timestamps
+        getattr(kind, "tz", None)  # raises UnicodeDecodeError here, before a value is read
+        return Plan(name, wanted or ColumnKind.TEXT, step)
+    if types.is_decimal(kind):
+        places = rules.DECIMAL_DIGITS if kind.bit_width > 128 else rules.DECIMAL_DIGITS // 2
+        if abs(kind.scale) > places:
+            refuse(
+                name, f"{kind} has more decimal places than the {places} that a decimal of its size can have"
+            )
+        if kind.bit_width < 128:  # Arrow has no min_max for the narrow ones
+            return plan_of(name, pa.decimal128(kind.precision, kind.scale), wanted).before(_wider)
+        if wanted in (ColumnKind.TEXT, ColumnKind.ENUM):
+            return Plan(name, wanted, _plain)
+        if wanted is ColumnKind.FLOAT:
+            return Plan(name, wanted, _as_text, _to_float)
+        return _IntPlan(name) if kind.scale <= 0 else Plan(name, ColumnKind.FLOAT, _decimals)
+    if types.is_integer(kind) and wanted is None:
+        return _IntPlan(name)
+    plan = _number_plan(name, kind)
+    if wanted is None:
+        return plan
+    return plan.after(wanted, _to_float if wanted is ColumnKind.FLOAT else _as_text)
+
+
+def _number_plan(name: str, kind: Any) -> Plan:
+    types = pa.types
+    if types.is_boolean(kind):
+        return Plan(name, ColumnKind.BOOL)
+    if types.is_integer(kind):
+        return Plan(name, ColumnKind.INT)
+    if types.is_floating(kind):
+        return Plan(name, ColumnKind.FLOAT, _floats)
+    if types.is_duration(kind):
+        return Plan(name, ColumnKind.FLOAT, _seconds)
+    if types.is_interval(kind):
+        return Plan(name, ColumnKind.FLOAT, _seconds_of_intervals)
+    return refuse(name, f"{kind} cannot be stored; convert it to text or numbers")
+
+
+def is_text(kind: Any) -> bool:
+    """Whether a type of Arrow is one of texts."""
+    types = pa.types
+    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
+
+
+def with_offsets(array: Any) -> Any:
+    """Texts as large strings, which have offsets, whatever the views of nulls among them hold."""
+    if array.type == pa.string_view() and array.null_count:
+        # Validation passes over the views of nulls, and the cast reads them.
+        buffers = [None, *array.buffers()[1:]]
+        try:
+            pa.Array.from_buffers(array.type, len(array), buffers, 0, array.offset).validate(full=True)
+        except pa.ArrowException:
+            return pa.array(array.to_pylist(), TEXT)
+    return array.cast(TEXT)
+
+
+def _seconds_of_intervals(name: str, array: Any, row: int) -> Any:
+    """Intervals of days and less as seconds; a month has no fixed length."""
+    seconds = []
+    for number, value in enumerate(array.to_pylist(), row + 1):
+        if value is not None and value.months:
+            refuse(name, "an interval of months or years, which is no number of seconds", row=number)
+        seconds.append(None if value is None else value.days * rules.DAY_SECONDS + value.nanoseconds / 1e9)
+    return pa.array(seconds, pa.float64())
+
+
+def _storage(_name: str, array: Any, _row: int) -> Any:
+    return array.storage
+
+
+def _decoded(_name: str, array: Any, _row: int) -> Any:
+    return array.dictionary.take(array.indices)
+
+
+def _as_text(_name: str, array: Any, _row: int) -> Any:
+    return array.cast(TEXT)
+
+
+def _to_float(_name: str, array: Any, _row: int) -> Any:
+    return array.cast(pa.float64(), safe=False)
+
+
+class _IntPlan(Plan):
+    """Integers that a node returns correctly: within signed 64 bits, or within 2**53 if there are nulls."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, ColumnKind.INT, self._integers)
+        self.begin()
+
+    def begin(self, null_row: int = 0) -> None:
+        """Reset where nulls and large integers were found."""
+        self._null_row, self.large_row = null_row, 0
+
+    def _integers(self, _name: str, array: Any, row: int) -> Any:
+        if not self._null_row and array.null_count:
+            self._null_row = row + 1 + _first(array.is_null())
+        if not pa.types.is_integer(array.type) or array.type.bit_width == 64:
+            array = self._checked(array, row)
+        if self._null_row and self.large_row:
+            rules.too_large_with_null(self.name, row=self.large_row, null_row=self._null_row)
+        return array
+
+    def _checked(self, array: Any, row: int) -> Any:
+        bounds = pc.min_max(array).as_py()
+        least, most = bounds["min"], bounds["max"]
+        if least is None:
+            return array.cast(pa.int64())
+        if least < rules.INT64_MIN or most > rules.INT64_MAX:
+            for number, value in enumerate(array.to_pylist(), row + 1):
+                if value is not None and not rules.INT64_MIN <= value <= rules.INT64_MAX:
+                    rules.too_large_int(self.name, int(value), number)
+        array = array.cast(pa.int64())
+        if not self.large_row and (least < -rules.EXACT or most > rules.EXACT):
+            beyond = pc.or_(pc.less(array, -rules.EXACT), pc.greater(array, rules.EXACT))
+            self.large_row = row + 1 + _first(beyond)
+        return array
+
+
+def _floats(name: str, array: Any, row: int) -> Any:
+    if array.type == pa.float16():
+        array = array.cast(pa.float32())
+    nan = pc.is_nan(array)
+    if _any(nan):
+        array = pc.if_else(nan, pa.scalar(None, array.type), array)
+    if array.type == pa.float64():
+        bounds = pc.min_max(array).as_py()
+        if bounds["min"] is not None and max(-bounds["min"], bounds["max"]) >= rules.MOST_FLOAT:
+            size = pc.abs(array)
+            beyond = pc.and_(pc.greater_equal(size, rules.MOST_FLOAT), pc.is_finite(array))
+            if _any(beyond):
+                at = _first(beyond)
+                rules.too_large_float(name, array[at].as_py(), row + 1 + at)
+    return array
+
+
+def _parsed(name: str, array: Any, row: int) -> Any:
+    """Parse texts as floats."""
+    array = pc.if_else(pc.equal(array, ""), pa.scalar(None, TEXT), array)
+    try:
+        parsed = array.cast(pa.float64())
+    except pa.ArrowInvalid:
+        for number, text in enumerate(array, row + 1):
+            try:
+                text.cast(pa.float64())
+            except pa.ArrowInvalid:
+                refuse(name, f"column_types: {rules.shown_value(text.as_py())} is not a float", row=number)
+        raise
+    infinite = pc.is_inf(parsed)
+    if _any(infinite):
+        # An infinity that is not spelled as one is a number too large, such as 1e400.
+        beyond = pc.and_(infinite, pc.match_substring_regex(array, "[0-9]"))
+        if _any(beyond):
+            at = _first(beyond)
+            rules.too_large_float(name, array[at].as_py(), row + 1 + at)
+    return parsed
+
+
+def _wider(_name: str, array: Any, _row: int) -> Any:
+    return array.cast(pa.decimal128(array.type.precision, array.type.scale))
+
+
+def _decimals(name: str, array: Any, row: int) -> Any:
+    text = array.cast(TEXT)
+    bounds = pc.min_max(array).as_py()
+    many = decimal.Decimal(1).scaleb(rules.MOST_DIGITS - array.type.scale)
+    if bounds["min"] is not None and max(-bounds["min"], bounds["max"]) >= many:
+        digits = pc.utf8_rtrim(pc.replace_substring_regex(text, "E.*", ""), "0")
+        digits = pc.utf8_ltrim(pc.replace_substring(digits, ".", ""), "-0")
+        beyond = pc.greater(pc.binary_length(digits), rules.MOST_DIGITS)
+        if _any(beyond):
+            at = _first(beyond)
+            rules.too_many_digits(name, array[at].as_py(), row + 1 + at)
+    # By way of text, which is parsed to the nearest float.
+    return text.cast(pa.float64())
+
+
+def _plain(_name: str, array: Any, _row: int) -> Any:
+    """Decimals as text without an exponent."""
+    text = array.cast(TEXT)
+    if _any(pc.match_substring(text, "E")):
+        return pa.array([None if value is None else f"{value:f}" for value in array.to_pylist()], TEXT)
+    return text
+
+
+def _seconds(_name: str, array: Any, _row: int) -> Any:
+    numbers = array.view(pa.int64()).cast(pa.float64(), safe=False)
+    return pc.divide(numbers, float(_PER_SECOND[array.type.unit]))
+
+
+def _dates(name: str, array: Any, row: int) -> Any:
+    days = array.cast(pa.date32(), safe=False)
+    _check_calendar(name, days.view(pa.int32()), row, *_YEARS)
+    return days.cast(TEXT)
+
+
+def _check_calendar(name: str, numbers: Any, row: int, first: int, last: int) -> None:
+    bounds = pc.min_max(numbers).as_py()
+    if bounds["min"] is not None and (bounds["min"] < first or bounds["max"] > last):
+        beyond = pc.or_(pc.less(numbers, first), pc.greater(numbers, last))
+        rules.out_of_calendar(name, row + 1 + _first(beyond))
+
+
+def _times(name: str, array: Any, row: int) -> Any:
+    unit = array.type.unit
+    numbers = array.view(pa.int32() if array.type.bit_width == 32 else pa.int64()).cast(pa.int64())
+    per = _PER_SECOND[unit]
+    bounds = pc.min_max(numbers).as_py()
+    if bounds["min"] is not None and (bounds["min"] < 0 or bounds["max"] >= per * rules.DAY_SECONDS):
+        beyond = pc.or_(pc.less(numbers, 0), pc.greater_equal(numbers, per * rules.DAY_SECONDS))
+        refuse(name, "a time outside 00:00:00 to 23:59:59.999999999", row=row + 1 + _first(beyond))
+    return _with_fractions(array, numbers, per, pa.time32("s"))
+
+
+def _timestamps(name: str, array: Any, row: int) -> Any:
+    numbers = array.view(pa.int64())
+    per = _PER_SECOND[array.type.unit]
+    first, last = _YEARS
+    least, most = first * rules.DAY_SECONDS * per, (last + 1) * rules.DAY_SECONDS * per - 1
+    if per < 10**9:  # nanoseconds hold the years 1677 to 2262 only
+        _check_calendar(name, numbers, row, least, most)
+    text = _with_fractions(numbers.view(pa.timestamp(array.type.unit)), numbers, per, pa.timestamp("s"))
+    if array.type.tz is not None:
+        text = pc.binary_join_element_wise(text, pa.scalar("+00:00", TEXT), pa.scalar("", TEXT))
+    return text
+
+
+def _with_fractions(array: Any, numbers: Any, per: int, seconds: Any) -> Any:
+    """Convert to text, with a fraction only where a value has one: equal times are equal texts, and sort."""
+    if per == 1:
+        return array.cast(TEXT)
+    fraction = pc.not_equal(numbers, pc.multiply(pc.divide(numbers, per), per))
+    whole = array.cast(seconds, safe=False).cast(TEXT)
+    return pc.if_else(fraction, array.cast(TEXT), whole) if _any(fraction) else whole

@@ -1,0 +1,915 @@
+"""Checks of content before a node can act on it.
+
+A node drops the old table before it reads the new one, so a store that fails destroys the old table. These
+checks find content that a node would refuse, or silently read as something else. They take a body in pieces
+of any size, keep a few hundred kilobytes at most, and finish before the last piece of the body is sent.
+"""
+
+from __future__ import annotations
+
+import codecs
+import collections
+import itertools
+import json
+import math
+import re
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from airflow_provider_qcache.client.errors import InvalidTable
+from airflow_provider_qcache.client.tables.sniffing import BEGINNING, advice, no_csv_in, wrong_separator_in
+from airflow_provider_qcache.client.tables.types import EXACT, INT64_MAX, INT64_MIN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container, Iterable
+
+_MAX_HEADER_BYTES: Final = 1 << 20
+"""Within these bytes a CSV's header must end, including blank lines before it."""
+_MAX_JSON_ROW: Final = 2 << 20
+"""Bytes: a row is held as it came, as it is joined and as it is decoded, in 8 MiB with everything else."""
+
+_MOST_DIGITS: Final = 20  # of -2**63, with its sign
+_IN_NUMBERS: Final = frozenset("0123456789.eE+-")
+
+
+# One field, closed if it opens with a quote: a quote inside an unquoted field is a character like any other,
+# as it is to the node's parser.
+_FIELD: Final = rb'(?:"[^"]*+(?:""[^"]*+)*+"[^,\r\n]*+|(?!")[^,\r\n]*+)'
+_HEADER: Final = re.compile(rb"(" + _FIELD + rb"(?:," + _FIELD + rb")*+)(\r\n|\r|\n|\Z)").match
+_HEADER_FIELD: Final = re.compile(_FIELD).match
+_QUOTED_AND_REST: Final = re.compile(rb'"([^"]*+(?:""[^"]*+)*+)"(.*+)', re.DOTALL).fullmatch
+_BLANK_LINES: Final = re.compile(rb"(?:[ \t]*+(?:\r\n|\r(?!\Z)|\n))*+").match
+_MISREAD_AFTER_CR: Final = re.compile(rb"\r[ \t]++[^ \t\r\n]|[\r\n][ \t]*+\r,")
+# A field that opens with a quote, and what follows its closing quote; or any other field with a quote in it.
+_INSIDE_QUOTES: Final = re.compile(rb'[^"]*+(?:""[^"]*+)*+').match
+_FIELD_WITH_QUOTES: Final = re.compile(
+    rb'(?:\A|(?<=[,\r\n]))(?:("[^"]*+(?:""[^"]*+)*+(?:"|\Z))([^,\r\n]*+)|([^,\r\n"]++"[^,\r\n]*+))'
+)
+
+# Fields of which whole rows are made that need no closer look, each read in one way only: a quoted field
+# without line breaks, or one without quotes; and a number that a node reads as it is: below 10**298, and with
+# exponents, less the digits after the point, that are above _LEAST_EXPONENT.
+_PLAIN_FIELD: Final = rb'(?:"[^"\r\n]*+(?:""[^"\r\n]*+)*+"|[^",\r\n]*+)'
+_PLAIN_EXPONENT: Final = rb"(?:[eE](?:-[0-3]?|\+?1?)[0-9]{1,2}+)?+"
+_PLAIN_NUMBER: Final = rb"(?:[+-]?+(?:[0-9]{1,99}+(?:\.[0-9]{0,99}+)?+%b|[iI][nN][fF]))?+" % _PLAIN_EXPONENT
+_PLAIN_FLOAT: Final = rb'(?:"%b"|%b)' % (_PLAIN_NUMBER, _PLAIN_NUMBER)
+_NO_BLANK_LINE: Final = rb"(?![ \t]*+[\r\n])"
+_MOST_RUNS: Final = 100
+"""Runs of columns, typed float or not, for which a pattern is made: it takes time to compile a longer one."""
+_WORTH_A_PATTERN: Final = 16 * 1024
+"""With this many bytes it is faster to compile a pattern and use it than to read the rows one by one."""
+_LONGEST_RUN_WRITTEN_OUT: Final = 4
+_FEW_BYTES: Final = 1024
+_MOST_WITHOUT_PATTERN: Final = 32 * 1024
+_MOST_SKIPS: Final = 31
+"""The most pieces that skip the check by separators, after it failed for several pieces."""
+
+
+def _plain_rows(floats: Iterable[bool]) -> Callable[[bytes, int], re.Match[bytes] | None] | None:
+    """Compile a pattern for consecutive rows of plain fields; ``floats`` says which columns are typed float.
+
+    A row has all its columns, and is no blank line, so that its end is the only line feed in it. None for a
+    header of more runs of columns than there is a pattern for.
+    """
+    fields: list[bytes] = []
+    for runs, (is_float, run) in enumerate(itertools.groupby(floats)):
+        if runs == _MOST_RUNS:
+            return None
+        field = _PLAIN_FLOAT if is_float else _PLAIN_FIELD
+        count = len(list(run))
+        if count > _LONGEST_RUN_WRITTEN_OUT:
+            fields.append(b"%b(?:,%b){%d}+" % (field, field, count - 1))
+        else:
+            fields += [field] * count
+    start = _NO_BLANK_LINE if len(fields) == 1 else b""
+    return re.compile(b"(?:%b%b\r?+\n)*+" % (start, b",".join(fields))).match
+
+
+def _rows_of_floats(floats: list[bool]) -> Callable[[bytes], re.Match[bytes] | None] | None:
+    """Compile a pattern for rows in which each comma and line feed ends a field, and typed floats are plain.
+
+    ``floats`` is as for ``_plain_rows``, and so is None.
+    """
+    fields: list[bytes] = []
+    last = len(floats) - 1 - floats[::-1].index(True)
+    for runs, (is_float, run) in enumerate(itertools.groupby(floats[: last + 1])):
+        if runs == _MOST_RUNS:
+            return None
+        field = b'"?+%b"?+' % _PLAIN_NUMBER if is_float else b"[^,\n]*+"
+        count = len(list(run))
+        if count > _LONGEST_RUN_WRITTEN_OUT:
+            fields.append(b"%b(?:,%b){%d}+" % (field, field, count - 1))
+        else:
+            fields += [field] * count
+    rest = b"\r?+\n" if last == len(floats) - 1 else b",[^\n]*+\n"
+    return re.compile(b"(?:%b%b)*+" % (b",".join(fields), rest)).match
+
+
+_ALL: Final = bytes(range(256))
+# What stands for a comma, a line end (a blank, as to the node's parser of numbers) and a quote in a field.
+_NO_SEPARATOR: Final = bytes.maketrans(b",\r\n", b"\x1f  ")
+_NO_SIGN: Final = bytes.maketrans(b',\r\n"', b"\x1f  \x1e")
+_NO_QUOTE: Final = bytes.maketrans(b'"', b"\x1e")
+_AS_WRITTEN: Final = str.maketrans("\x1f\x1e", ',"')
+_PLACES: Final = bytes(ord("x") if at not in b',\r\n"' else 10 if at == 13 else at for at in _ALL)
+_ALL_BUT_SEPARATORS: Final = bytes(set(_ALL) - set(b",\n"))
+_ALL_BUT_SIGNS: Final = bytes(set(_ALL) - set(b',\n"'))
+
+_MOST_OF_A_NUMBER: Final = 4096
+"""Bytes of a field in a column of floats."""
+_SIMPLE: Final = b"0123456789.+-,"
+_SIMPLE_LENGTH: Final = 200  # no number of so many digits is beyond a float
+_NUMBER: Final = re.compile(
+    rb"[ \t\r\n\v\f]*+[+-]?([0-9]*+)(?:\.([0-9]*+))?(?:[eE]([+-]?[0-9]++))?[ \t\r\n\v\f]*+"
+).fullmatch
+_INFINITY: Final = re.compile(rb"[+-]?inf", re.IGNORECASE).fullmatch
+_LEAST_EXPONENT: Final = -1021  # DBL_MIN_EXP of C's float.h
+
+
+def is_float(text: bytes) -> bool:
+    """Whether a node parses a field of a column typed ``float`` as the number that is written there.
+
+    This is the grammar of ``xstrtod`` in pandas 0.20 (src/parser/tokenizer.c). It has no ``nan``,
+    ``infinity``, ``1_000`` or ``n/a``; blanks alone are no null; the exponent, less the digits after the
+    point, is -1021 at least; and the digits, summed as the node does it, stay below the largest float.
+    """
+    found = _NUMBER(text)
+    if found is None:
+        return _INFINITY(text) is not None
+    whole, decimals, written = found.groups(b"")
+    if not (whole or decimals) or len(written) > 9:
+        return False
+    exponent = int(written or b"0") - len(decimals)
+    if exponent < _LEAST_EXPONENT:
+        return False
+    number = 0.0
+    for digit in whole + decimals:
+        number = number * 10.0 + (digit - ord("0"))
+    power, left = 10.0, abs(exponent)
+    while left:
+        if left & 1:
+            number = number / power if exponent < 0 else number * power
+        left >>= 1
+        power *= power
+    return math.isfinite(number)
+
+
+def _first_bad(values: list[bytes]) -> int | None:
+    """The index of the first field that is neither empty nor a float, or None."""
+    joined = b",".join(values)
+    if not joined.translate(None, _SIMPLE) and max(map(len, values), default=0) < _SIMPLE_LENGTH:
+        try:
+            collections.deque(map(float, filter(None, values)), 0)
+        except ValueError:
+            pass
+        else:
+            return None
+    good = {value for value in set(values) if not value or is_float(value)}
+    return next((at for at, value in enumerate(values) if value not in good), None)
+
+
+class CsvCheck:
+    """CSV as a node reads it: comma, double quote, UTF-8, LF or CRLF, blank lines skipped, a BOM stripped.
+
+    Refused: a body without a header in its first MiB, bytes that are not UTF-8, a column name that is empty
+    or there twice (a node would rename it), a row with more fields than the header (the first such row would
+    silently become an index, a later one is a 500), a quote that is never closed, a field that is not a float
+    in one of the columns ``floats`` (a 500), and, after a line that ends in CR alone, a row that begins with
+    a space or tab, or with a comma if that line is blank: a node misreads those, or fails. Rows are counted
+    as the node counts them.
+
+    The time is linear in the bytes. What is kept is the header, one piece, and one number. One pattern, made
+    for the header, reads whole rows of plain fields faster than a node does; only other rows are split.
+    """
+
+    def __init__(self, floats: Container[str] = ()) -> None:
+        self.rows = 0
+        self.columns: tuple[str, ...] | None = None
+        self.header = b""
+        """The header's line as it came, without what is before it. Known with ``columns``."""
+        self.rows_start = 0
+        """The bytes before the first row. Known with ``columns``."""
+        self._floats = floats
+        self._float_columns: list[int] = []
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self._fed = 0
+        self._head = b""
+        self._waiting: list[bytes] = []
+        self._waiting_bytes = 0
+        self._most_commas = 0
+        # The row that has not ended yet: its commas, whether it holds anything, and (for floats) its last
+        # field.
+        self._row_commas = 0
+        self._row_filled = False
+        self._open_field = b""
+        # Where the last byte stands: inside quotes, or after a separator ("\n"), a closing quote or other.
+        self._in_quotes = False
+        self._before = b"\n"
+        self._held = b""  # a CR at the end of a piece, which an LF may follow
+        self._after_cr = b""  # a CR without an LF, and the blanks around it
+        # What matches plain rows, once it is made; and how far to go on without it where it did not help.
+        self._plain: Callable[[bytes, int], re.Match[bytes] | None] | None = None
+        self._without_pattern = 0
+        # Whether to read rows by their signs, what matches the floats in them, and pieces not to try it for.
+        self._row_of_floats: Callable[[bytes], re.Match[bytes] | None] | None = None
+        self._tries_alike = False
+        self._skips = self._skipped = 0
+
+    def feed(self, piece: bytes) -> None:
+        """Check the next piece of the body."""
+        _check_utf8(self._decoder, piece, self._fed, final=False)
+        self._fed += len(piece)
+        if self.columns is None:
+            self._waiting.append(piece)
+            self._waiting_bytes += len(piece)
+            # A header that is longer than a piece is tried again only when twice as much is there.
+            if self._waiting_bytes >= len(self._head):
+                self._read_header(final=False)
+        else:
+            self._read(piece)
+
+    def finish(self) -> None:
+        """Check that the body ends outside of quotes and has a header."""
+        _check_utf8(self._decoder, b"", self._fed, final=True)
+        if self.columns is None:
+            self._read_header(final=True)
+        if self._held:
+            self._read_rows(b"", final=True)
+        if self._in_quotes:
+            raise InvalidTable(
+                f"the table ends inside a quoted field, in row {self.rows + 1}",
+                row=self.rows + 1,
+                byte=self._fed,
+            )
+        self._end_row()
+
+    def _read_header(self, *, final: bool) -> None:
+        head = b"".join([self._head, *self._waiting])
+        self._waiting, self._waiting_bytes = [], 0
+        start = self._fed - len(head)
+        if start == 0:
+            if codecs.BOM_UTF8.startswith(head) and head and not final:
+                self._head = head
+                return
+            head = head.removeprefix(codecs.BOM_UTF8)
+        blank = _BLANK_LINES(head).end()  # type: ignore[union-attr]  # it matches nothing at least
+        self._unsafe_cr_at(head[:blank].replace(b"\r\n", b"\n"))
+        head = self._head = head[blank:]
+        start = self._fed - len(head)
+        found = _HEADER(head)
+        # A match that ends where the bytes do may go on in the next piece.
+        if found is None or (found.end() == len(head) and not final):
+            if self._fed > _MAX_HEADER_BYTES:
+                self._no_header()
+            if final:
+                raise InvalidTable("the table's header ends inside a quoted name", byte=self._fed)
+            return
+        record, line_end = found.groups()
+        if start + found.end() > _MAX_HEADER_BYTES:
+            self._no_header()
+        if not record.strip(b" \t\r\n"):
+            raise InvalidTable("the table is empty: it needs at least a header", byte=0)
+        begin = record[:1] if record[:1] in (b" ", b"\t", b",") else b""
+        if self._unsafe_cr_at(begin + b"x" + line_end.replace(b"\r\n", b"\n")) is not None:
+            self._refuse_unsafe_cr(None)
+        names = _names_of(record)
+        self._check_names(record, names)
+        self.header = record + line_end
+        self.rows_start = start + found.end()
+        self.columns = tuple(names)
+        self._float_columns = [at for at, name in enumerate(names) if name in self._floats]
+        self._most_commas = len(names) - 1
+        self._head = b""
+        self._read(head[found.end() :])
+
+    def _check_names(self, record: bytes, names: list[str]) -> None:  # noqa: ARG002  # one below needs it
+        for number, name in enumerate(names, 1):
+            if not name:
+                raise InvalidTable(f"column {number} of the table has no name", column="")
+        if len(set(names)) != len(names):
+            twice = next(name for name, times in collections.Counter(names).items() if times > 1)
+            raise InvalidTable(f"column {twice!r} is in the table's header more than once", column=twice)
+
+    def _no_header(self) -> NoReturn:
+        raise InvalidTable(
+            f"the table has no line of column names that ends within its first {_MAX_HEADER_BYTES} bytes",
+            byte=0,
+        )
+
+    def _read(self, piece: bytes) -> None:
+        """Check more rows: plain rows by a pattern, and the others field by field."""
+        if self._plain is None and len(piece) >= _WORTH_A_PATTERN and self.columns is not None:
+            floats = [name in self._floats for name in self.columns]
+            self._plain = _plain_rows(floats)
+            if any(floats):
+                self._row_of_floats = _rows_of_floats(floats)
+            # A row of one column has no sign that tells it from a blank line.
+            self._tries_alike = len(floats) > 1 and any(floats) == (self._row_of_floats is not None)
+        if self._plain is None:
+            self._read_rows(piece)
+            return
+        at = 0
+        tries_alike = self._tries_alike
+        while at < len(piece):
+            if self._is_between_rows():
+                if tries_alike:
+                    tries_alike = False
+                    if (end := self._read_alike(piece, at)) > at:
+                        self._read_rows(piece[end:])
+                        return
+                end = self._plain(piece, at).end()  # type: ignore[union-attr]  # it matches nothing at least
+                self.rows += piece.count(b"\n", at, end)
+                if end - at > _FEW_BYTES:
+                    self._without_pattern = 0
+                else:
+                    self._without_pattern = min(2 * self._without_pattern + _FEW_BYTES, _MOST_WITHOUT_PATTERN)
+                at = end
+            end = piece.find(b"\n", at + self._without_pattern) + 1 or len(piece)
+            self._read_rows(piece[at:end])
+            at = end
+
+    def _read_alike(self, piece: bytes, start: int) -> int:
+        """Check all whole rows from the start of a row on, by their commas, line ends and quotes alone.
+
+        Where the number of quotes between two separators is even, neither separator is in quotes. So if each
+        row has all its commas, and quotes only in such pairs, its fields are as many as the header's. Gives
+        where the rows end, or the start where a row needs a closer look.
+        """
+        end = piece.rfind(b"\n") + 1
+        if end - start <= _FEW_BYTES:
+            return start
+        if self._skipped < self._skips:
+            self._skipped += 1
+            return start
+        rows = piece[start:end]
+        signs = rows.translate(None, _ALL_BUT_SIGNS)
+        if b'"' in signs:
+            signs = signs.replace(b'""', b"")
+        count = signs.count(b"\n")
+        if (
+            len(signs) == (self._most_commas + 1) * count  # before as much memory is used
+            and signs == (b"," * self._most_commas + b"\n") * count
+            and (b"\r" not in rows or rows.count(b"\r") == rows.count(b"\r\n"))
+            and (self._row_of_floats is None or self._row_of_floats(rows).end() == len(rows))  # type: ignore[union-attr]  # it matches nothing at least
+        ):
+            self.rows += count
+            self._without_pattern = self._skips = self._skipped = 0
+            return end
+        self._skips, self._skipped = min(2 * self._skips + 1, _MOST_SKIPS), 0
+        return start
+
+    def _is_between_rows(self) -> bool:
+        in_row = self._row_filled or self._row_commas or self._in_quotes
+        return not (in_row or self._held or self._after_cr) and self._before == b"\n"
+
+    def _read_rows(self, piece: bytes, *, final: bool = False) -> None:
+        piece, self._held = self._held + piece, b""
+        if b"\r" in piece:
+            if piece.endswith(b"\r") and not final:
+                piece, self._held = piece[:-1], b"\r"
+            piece = piece.replace(b"\r\n", b"\n")
+        if not piece:
+            return
+        text = self._without_quoted(piece)
+        unsafe_at = None
+        if self._after_cr or b"\r" in text:
+            unsafe_at = self._unsafe_cr_at(text)
+            text = text[:unsafe_at].replace(b"\r", b"\n")
+        first, line_end, text = text.partition(b"\n")
+        self._go_on_with_row(first)
+        if line_end:
+            self._end_row()
+            rows, line_end, last = text.rpartition(b"\n")
+            if line_end:
+                self._read_whole_rows(rows)
+            self._go_on_with_row(last)
+        if unsafe_at is not None:
+            self._refuse_unsafe_cr(self.rows + self._row_filled + 1)
+
+    def _go_on_with_row(self, text: bytes) -> None:
+        """Check more of the row that has not ended yet."""
+        before = self._row_commas
+        self._row_commas += text.count(b",")
+        # Blank lines, as the node has them, are empty or made of spaces and tabs alone.
+        self._row_filled = self._row_filled or bool(text.strip(b" \t"))
+        if self._row_commas > self._most_commas:
+            self._too_wide(self.rows + 1)
+        if self._float_columns:
+            *fields, self._open_field = (self._open_field + text).split(b",")
+            for at, field in enumerate(fields, before):
+                self._check_field(at, field)
+            if len(self._open_field) > _MOST_OF_A_NUMBER:
+                if self._row_commas in self._float_columns:
+                    self._not_a_float(self.rows + 1, self._row_commas, self._open_field)
+                self._open_field = b"x"  # of any other column nothing needs to be known
+
+    def _end_row(self) -> None:
+        if self._row_filled:
+            if self._float_columns:
+                self._check_field(self._row_commas, self._open_field)
+            self.rows += 1
+        self._row_commas = 0
+        self._row_filled = False
+        self._open_field = b""
+
+    def _read_whole_rows(self, text: bytes) -> None:
+        """Check whole rows, without the last line end."""
+        commas = text.translate(None, _ALL_BUT_SEPARATORS).split(b"\n")
+        if max(map(len, commas)) > self._most_commas:
+            self._complain(text.split(b"\n"))
+        count = len(commas)
+        may_be_blank = b"\n%b\n" % text
+        lines = []
+        if self._float_columns:
+            lines = text.split(b"\n")
+        if b"\n\n" in may_be_blank or b"\n " in may_be_blank or b"\n\t" in may_be_blank:
+            lines = [line for line in text.split(b"\n") if line.strip(b" \t")]
+            count = len(lines)
+        if self._float_columns and lines:
+            self._check_floats(lines, quoted=b'"' in text)
+        self.rows += count
+
+    def _check_floats(self, lines: list[bytes], *, quoted: bool) -> None:
+        rows = [line.split(b",", self._float_columns[-1] + 1) for line in lines]
+        bad = []
+        for column in self._float_columns:
+            values = [row[column] if len(row) > column else b"" for row in rows]
+            if quoted:
+                values = [value.removeprefix(b'"') for value in values]
+            if (at := _first_bad(values)) is not None:
+                bad.append((at, column, values[at]))
+        if bad:
+            at, column, value = min(bad)
+            self._not_a_float(self.rows + at + 1, column, value)
+
+    def _check_field(self, column: int, field: bytes) -> None:
+        if column in self._float_columns:
+            value = field.removeprefix(b'"')
+            if value and not is_float(value):
+                self._not_a_float(self.rows + 1, column, value)
+
+    def _not_a_float(self, row: int, column: int, value: bytes) -> NoReturn:
+        name = (self.columns or ())[column]
+        text = value[:60].decode(errors="replace").translate(_AS_WRITTEN)
+        text += "…" if len(value) > 60 else ""
+        raise InvalidTable(
+            f"row {row} of the table has {text!r} in column {name!r}, which is typed float: a node would "
+            "refuse the whole table, or store another number. It reads numbers below 1.797e308 such as 1.5 "
+            "and 1e-5, inf and -inf, and an empty field as a null.",
+            row=row,
+            column=name,
+        )
+
+    def _without_quoted(self, piece: bytes) -> bytes:
+        """Replace each quoted field of the piece by a quote, followed by its content if floats are checked.
+
+        Separators and quotes in a content are letters in what is returned, so that a comma ends a field and
+        a line feed a row.
+        """
+        text = b""
+        if self._in_quotes:
+            content = _INSIDE_QUOTES(piece).group()  # type: ignore[union-attr]  # it matches nothing at least
+            if self._float_columns:
+                text = content.translate(_NO_SIGN)
+            piece = piece[len(content) :]
+            if not piece:
+                return text
+            self._in_quotes = False
+            self._before = b'"'
+            piece = piece[1:]
+        if self._before == b'"' and piece[:1] not in (b'"', b""):
+            self._before = b"x"  # what follows a closing quote goes on as an unquoted field does
+        parts = piece.split(b'"')
+        if len(parts) > 1 and not self._quotes_are_in_place(parts):
+            before = b'""' if self._before == b'"' else self._before
+            whole = before + piece
+            if any(opening in whole for opening in (b',"', b'\n"', b'\r"')) or whole.startswith(b'"'):
+                piece = _FIELD_WITH_QUOTES.sub(_plain_quotes, whole)[len(before) :]
+            else:  # 12" and the like
+                piece = piece.translate(_NO_QUOTE)
+            parts = piece.split(b'"')
+        self._in_quotes = len(parts) % 2 == 0
+        if piece:
+            end = piece[-1:]
+            self._before = b"\n" if end in (b",", b"\n", b"\r") else b'"' if end == b'"' else b"x"
+        if self._float_columns and len(parts) > 1:
+            contents = b'"'.join(parts[1::2]).translate(_NO_SEPARATOR).replace(b'"', b'\n"').split(b"\n")
+            contents[0] = b'"' + contents[0]
+            parts[1::2] = contents
+            return text + b"".join(parts)
+        return text + b'"'.join(parts[::2]) + (b'"' if self._in_quotes else b"")
+
+    def _quotes_are_in_place(self, parts: list[bytes]) -> bool:
+        """Whether every quote opens or closes a field, or is one of two inside a field.
+
+        ``parts`` is what is between the quotes.
+        """
+        outside = self._before + b'"'.join(parts[::2]) + (b'"' if len(parts) % 2 == 0 else b"")
+        places = outside.translate(_PLACES)
+        return b'x"' not in places and b'"x' not in places
+
+    def _unsafe_cr_at(self, text: bytes) -> int | None:
+        """Find a CR after which a node misreads a row, in text without quoted fields and CRLF."""
+        before = self._after_cr or (b"" if self._row_filled else b"\n")
+        found = _MISREAD_AFTER_CR.search(before + text)
+        line = (before + text).rstrip(b" \t")
+        blanks = b" " if len(line) < len(before) + len(text) else b""
+        self._after_cr = b""
+        if line.endswith(b"\r"):
+            is_blank = line[:-1].rstrip(b" \t")[-1:] in (b"\r", b"\n")
+            self._after_cr = (b"\n\r" if is_blank else b"\r") + blanks
+        return None if found is None else max(0, found.start() - len(before))
+
+    def _refuse_unsafe_cr(self, row: int | None) -> NoReturn:
+        where = "the header" if row is None else f"row {row}"
+        raise InvalidTable(
+            f"{where} of the table begins with a space, a tab or a comma after a line that ends in CR alone, "
+            "which a node misreads; lines that end in LF or CR LF are safe",
+            row=row,
+        )
+
+    def _complain(self, lines: list[bytes]) -> None:
+        row = self.rows
+        for line in lines:
+            row += bool(line.strip(b" \t"))
+            if line.count(b",") > self._most_commas:
+                self._too_wide(row)
+
+    def _too_wide(self, row: int) -> NoReturn:
+        raise InvalidTable(
+            f"row {row} of the table has more fields than its header, which names {self._most_commas + 1} "
+            "columns",
+            row=row,
+        )
+
+
+class CsvTableCheck(CsvCheck):
+    """CsvCheck of a whole table, which is refused if it is JSON or markup, or has another separator.
+
+    A node would take that for a header, and drop the old table. CSV is the default of ``post``, so it may not
+    have been meant; docs/reference/client.md says what is refused.
+    """
+
+    def __init__(self, floats: Container[str] = ()) -> None:
+        super().__init__(floats)
+        self._beginning: bytes | None = b""
+
+    def feed(self, piece: bytes) -> None:
+        """Check the next piece of the body."""
+        if self._beginning is None:
+            super().feed(piece)
+            return
+        self._beginning += piece[: BEGINNING - len(self._beginning)]
+        if len(self._beginning) == BEGINNING:
+            self._check_is_csv(whole=False)
+        try:
+            super().feed(piece)
+        except InvalidTable:
+            self._check_is_csv(whole=False)
+            raise
+
+    def finish(self) -> None:
+        """Check the end of the body."""
+        self._check_is_csv(whole=True)
+        super().finish()
+
+    def _check_is_csv(self, *, whole: bool) -> None:
+        beginning, self._beginning = self._beginning, None
+        if beginning is None:
+            return
+        if (found := no_csv_in(beginning, whole=whole)) is not None:
+            raise InvalidTable(f"the table is {found.value}, not CSV: {advice(found)}", byte=0)
+
+    def _check_names(self, record: bytes, names: list[str]) -> None:
+        if (wrong := wrong_separator_in(record, len(names))) is not None:
+            raise InvalidTable(wrong, byte=0)
+        super()._check_names(record, names)
+
+
+def _plain_quotes(found: re.Match[bytes]) -> bytes:
+    """Rewrite a field so that every quote in it opens or closes it, or is one of two."""
+    quoted, rest, unquoted = found.groups()
+    if quoted is None:
+        return unquoted.translate(_NO_SIGN)
+    if not rest:
+        return quoted
+    # What follows the closing quote belongs to the field.
+    field = (quoted[1:-1] + rest).translate(_NO_SIGN)
+    return b"x" if field[:1] in (b"", b" ", b"\t") else field
+
+
+def _names_of(record: bytes) -> list[str]:
+    """Parse the column names of a header."""
+    names = []
+    at = -1
+    while at < len(record):
+        found = _HEADER_FIELD(record, at + 1)
+        field = found.group() if found is not None else b""
+        if (quoted := _QUOTED_AND_REST(field)) is not None:
+            names.append((quoted[1].replace(b'""', b'"') + quoted[2]).decode())
+        else:
+            names.append(field.decode())
+        at += 1 + len(field)
+    return names
+
+
+def _checked_int(digits: str) -> int:
+    # Python refuses to read an integer of thousands of digits.
+    if len(digits) > _MOST_DIGITS or not INT64_MIN <= int(digits) <= INT64_MAX:
+        shortened = digits if len(digits) <= 40 else digits[:40] + "…"
+        raise InvalidTable(
+            f"the integer {shortened} is outside {INT64_MIN} to {INT64_MAX}, the integers that a node "
+            "returns correctly. Write the column's numbers as strings, or store the rows as dicts, CSV or "
+            "Parquet with column_types 'string' for the column"
+        )
+    return int(digits)
+
+
+def _check_utf8(decoder: codecs.IncrementalDecoder, piece: bytes, fed: int, *, final: bool) -> None:
+    """Raise InvalidTable unless the piece, which follows ``fed`` bytes, continues valid UTF-8."""
+    pending = decoder.getstate()[0]
+    if not pending and piece.isascii():
+        return
+    try:
+        decoder.decode(piece, final)
+    except UnicodeDecodeError as error:
+        at = fed - len(pending) + error.start
+        raise InvalidTable(f"byte {at} of the table is not UTF-8 ({error.reason})", byte=at) from error
+
+
+def _character(text: str, at: int) -> str:
+    """The character whose UTF-8 bytes are at a position of ``text``."""
+    return text[at : at + 4].encode("latin-1").decode("utf-8", "replace")[:1]
+
+
+_decode_row = json.JSONDecoder().raw_decode
+_decode_row_of_long_integers = json.JSONDecoder(parse_int=_checked_int).raw_decode
+_DIGITS: Final = bytes(ord("0") if at in b"0123456789" else at for at in _ALL)
+_LONG: Final = b"0" * 16  # no integer of fewer digits is beyond 2**53
+_LONGEST: Final = b"0" * 19  # nor of fewer than these beyond 64 bits with a sign
+
+
+class JsonIntegers:
+    """Finds integers in a JSON list that a node would round because of other values in their columns.
+
+    A node makes floats of a column of integers in which a value is null, missing or a float, and rounds what
+    is beyond 2**53. In a column that has texts, booleans, lists or objects it keeps every integer. JsonCheck
+    refuses what is beyond 64 bits with a sign, wherever it is.
+    """
+
+    _MOST_SHAPES: Final = 1024
+
+    def __init__(self) -> None:
+        self.rows = 0
+        # How many rows have the same names and types, by these.
+        self._shapes: dict[tuple[Any, ...], int] = {}
+        self._present: collections.Counter[str] = collections.Counter()
+        self._kinds: dict[str, set[type]] = {}
+        # By column: the first row with such an integer, and the integer.
+        self._large: dict[str, tuple[int, int]] = {}
+        self._inexact: dict[str, tuple[int, int]] = {}
+
+    def add(self, row: dict[str, Any], *, look_at_values: bool) -> None:
+        """Add a row; ``look_at_values`` where an integer in it may be beyond 2**53."""
+        self.rows += 1
+        shape = (*row, *map(type, row.values()))
+        self._shapes[shape] = self._shapes.get(shape, 0) + 1
+        if len(self._shapes) > self._MOST_SHAPES:
+            self._add_shapes()
+        if look_at_values:
+            for name, value in row.items():
+                if type(value) is int and abs(value) > EXACT:
+                    self._add_large(name, value)
+
+    def _add_large(self, name: str, value: int) -> None:
+        found = self.rows, value
+        self._large.setdefault(name, found)
+        if int(float(value)) != value:
+            self._inexact.setdefault(name, found)
+
+    def _add_shapes(self) -> None:
+        for shape, rows in self._shapes.items():
+            half = len(shape) // 2
+            for name, kind in zip(shape[:half], shape[half:], strict=True):
+                self._present[name] += rows
+                self._kinds.setdefault(name, set()).add(kind)
+        self._shapes.clear()
+
+    def finish(self) -> None:
+        """Raise InvalidTable for the first column that a node would round."""
+        if not self._large:
+            return
+        self._add_shapes()
+        for name, (row, value) in self._large.items():
+            kinds = self._kinds[name]
+            if kinds - {int, float, type(None)}:
+                continue
+            missing = self.rows - self._present[name]
+            if missing or type(None) in kinds:
+                without = f"{missing} rows have no value" if missing else "a row has null"
+                why = f"{value}, beyond 2**53, and {without}: a node makes the column floats and rounds it"
+                self._refuse(name, row, why)
+            if float in kinds and name in self._inexact:
+                inexact_row, inexact = self._inexact[name]
+                why = f"{inexact} among floats, and no float can represent it: a node rounds it"
+                self._refuse(name, inexact_row, why)
+
+    def _refuse(self, name: str, row: int, why: str) -> NoReturn:
+        name = name.encode("latin-1", "replace").decode("utf-8", "replace")  # it is as in ``_text``
+        raise InvalidTable(
+            f"row {row} of the table has in column {name!r} {why}. Write the column's numbers as strings, or "
+            f"store the rows as dicts, CSV or Parquet with column_types={{{name!r}: 'string'}}",
+            row=row,
+            column=name,
+        )
+
+
+_JSON_SPACE: Final = re.compile(r"[ \t\r\n]*+").match
+
+
+class JsonCheck:
+    """Checks a JSON list of objects, row by row; it keeps no more than one row.
+
+    Refused: anything else, bytes that are not UTF-8, an integer beyond 64 bits with a sign (a node refuses
+    it, answers it as a negative number or answers every query with 500), and a row of more than 2 MiB.
+    ``integers`` learns the integers; whoever made it has it finish.
+    """
+
+    columns = None
+
+    def __init__(self, integers: JsonIntegers | None = None) -> None:
+        self.rows = 0
+        self.integers = integers or JsonIntegers()
+        self.has_columns = False
+        """Whether an object so far has a name in it."""
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self._fed = 0
+        # A character for each byte: what is no ASCII is text within quotes, whose width is none of JSON's.
+        self._text = ""
+        self._parts: list[str] = []
+        self._waiting = 0
+        self._state = "start"  # then "first", "next", "comma" and "end"
+        self._wanted = 0
+        # Of the text that is not read yet: whether it may have a large integer, or one too large.
+        self._look_at_values = False
+        self._decode_row: Callable[[str, int], tuple[Any, int]] = _decode_row
+        self._last: tuple[int, bool, Callable[[str, int], tuple[Any, int]]] = (0, False, _decode_row)
+        self._end = b""
+
+    @property
+    def between_rows(self) -> bool:
+        """Whether all bytes so far are parsed, and the last one is outside of the rows."""
+        return not self._text and not self._parts
+
+    def feed(self, piece: bytes) -> None:
+        """Check the next piece of the body."""
+        self._decode(piece, final=False)
+        # A row that is longer than a piece is tried again only when twice as much is there.
+        if len(self._text) + self._waiting >= self._wanted:
+            self._read(final=False)
+
+    def finish(self) -> None:
+        """Check that the list is closed and nothing follows it."""
+        self._decode(b"", final=True)
+        self._read(final=True)
+        if self._state != "end":
+            what = "is empty" if self._state == "start" else f"ends in the middle, after row {self.rows}"
+            raise InvalidTable(f"the table {what}: send a JSON list of objects", byte=self._fed)
+
+    def _decode(self, piece: bytes, *, final: bool) -> None:
+        _check_utf8(self._decoder, piece, self._fed, final=final)
+        self._parts.append(piece.decode("latin-1"))
+        self._waiting += len(piece)
+        self._fed += len(piece)
+        whole = self._end + piece
+        digits = whole.translate(_DIGITS)
+        look_at_values = _LONG in digits
+        decode = _decode_row_of_long_integers if _LONGEST in digits else _decode_row
+        self._last = len(piece), look_at_values, decode
+        self._look_at_values |= look_at_values
+        if decode is not _decode_row:
+            self._decode_row = decode
+        self._end = whole[-len(_LONGEST) :]
+
+    def _read(self, *, final: bool) -> None:
+        text = self._text = "".join([self._text, *self._parts])
+        self._parts = []
+        self._waiting = 0
+        at = 0
+        while True:
+            at = _JSON_SPACE(text, at).end()  # type: ignore[union-attr]  # it matches nothing at least
+            if at == len(text):
+                break
+            sign = text[at]
+            if self._state == "start":
+                if sign != "[":
+                    self._malformed(f"starts with {_character(text, at)!r}", text, at)
+                self._state = "first"
+                at += 1
+            elif self._state == "comma":
+                if sign not in ",]":
+                    found = _character(text, at)
+                    self._malformed(f"has {found!r} after row {self.rows} where ',' or ']' belongs", text, at)
+                self._state = "next" if sign == "," else "end"
+                at += 1
+            elif self._state == "end":
+                self._malformed(f"goes on with {_character(text, at)!r} after its end", text, at)
+            elif sign == "]" and self._state == "first":
+                self._state = "end"
+                at += 1
+            elif sign != "{":
+                found = _character(text, at)
+                self._malformed(
+                    f"has {found!r} where row {self.rows + 1}, an object, belongs", text, at, row=True
+                )
+            else:
+                end = self._row_end(text, at, final=final)
+                if end is None:
+                    break
+                at = end
+                self.rows += 1
+                self._state = "comma"
+        self._text = text[at:]
+        if at:
+            self._wanted = 0
+        size, look_at_values, decode = self._last
+        if len(self._text) <= size:
+            self._look_at_values, self._decode_row = look_at_values, decode
+
+    def _row_end(self, text: str, at: int, *, final: bool) -> int | None:
+        row = self.rows + 1
+        try:
+            found, end = self._decode_row(text, at)
+        except InvalidTable as error:
+            # What ends in a number may go on: an integer that is too large, so far, may be a float.
+            if final or text[-1] not in _IN_NUMBERS:
+                raise InvalidTable(f"row {row}: {error}", row=row) from None
+        except RecursionError:
+            raise InvalidTable(f"row {row} of the table is nested too deeply", row=row) from None
+        except json.JSONDecodeError as error:
+            cut = error.msg.startswith("Unterminated string") or error.pos >= len(text) - 16
+            if final or not cut:
+                where = self._byte(text, error.pos)
+                raise InvalidTable(
+                    f"row {row} of the table is not JSON: {error.msg}, at byte {where}", row=row, byte=where
+                ) from None
+        else:
+            if end - at > _MAX_JSON_ROW:
+                self._too_long(row)
+            self.has_columns |= bool(found)
+            self.integers.add(found, look_at_values=self._look_at_values)
+            return end
+        if len(text) - at > _MAX_JSON_ROW:
+            self._too_long(row)
+        self._wanted = 2 * (len(text) - at)
+        return None
+
+    @staticmethod
+    def _too_long(row: int) -> NoReturn:
+        raise InvalidTable(
+            f"row {row} of the table is longer than the {_MAX_JSON_ROW} bytes that can be checked",
+            row=row,
+        )
+
+    def _byte(self, text: str, at: int) -> int:
+        return self._fed - len(text) + at
+
+    def _malformed(self, how: str, text: str, at: int, *, row: bool = False) -> None:
+        where = self._byte(text, at)
+        raise InvalidTable(
+            f"the table {how}, at byte {where}: send a JSON list of objects",
+            row=self.rows + 1 if row else None,
+            byte=where,
+        )
+
+
+class JsonTableCheck(JsonCheck):
+    """JsonCheck of a whole table. Rows of empty objects alone are refused: a node drops them.
+
+    ``[]`` is a table without columns, which a node takes in the old table's place; refused as well unless it
+    may be empty.
+    """
+
+    def __init__(self, *, may_be_empty: bool) -> None:
+        super().__init__()
+        self._may_be_empty = may_be_empty
+
+    def finish(self) -> None:
+        """Check the end of the body."""
+        super().finish()
+        self.integers.finish()
+        if self.rows or not self._may_be_empty:
+            check_has_columns(self.rows, has_columns=self.has_columns)
+
+
+def check_has_columns(rows: int, *, has_columns: bool) -> None:
+    """Raise InvalidTable for a JSON list that is empty or consists of empty objects."""
+    if not has_columns:
+        what = "objects without keys" if rows else "an empty list"
+        raise InvalidTable(f"the table has no columns: {what}")
+
+
+def table_check(
+    *, is_csv: bool, may_be_empty: bool = True, floats: Container[str] = ()
+) -> CsvCheck | JsonCheck:
+    """Return the check for a whole table; ``floats`` are the columns of a CSV that are typed float."""
+    return CsvTableCheck(floats) if is_csv else JsonTableCheck(may_be_empty=may_be_empty)

@@ -1,0 +1,233 @@
+"""The content of a table, in any form, as pieces of bytes that each attempt reads from the start."""
+
+from __future__ import annotations
+
+import codecs
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, Final, Protocol, TypeAlias, runtime_checkable
+
+from airflow_provider_qcache.client.errors import InvalidTable
+
+Content: TypeAlias = (
+    "bytes | bytearray | memoryview | str | os.PathLike[str] | BinaryIO"
+    " | Callable[[], Iterable[bytes]] | Iterable[bytes]"
+)
+"""bytes or str (the content itself), a path, an open binary file, a function that returns a fresh iterator of
+bytes, or an iterator, which allows one attempt."""
+
+PIECE: Final = 128 * 1024
+"""How much of a file is read, checked and sent at a time."""
+
+
+def nothing() -> None:
+    """Do nothing: the default of ``look``, which long work calls so that an exception can end it."""
+
+
+class Body:
+    """Bytes for a store: a piece at a time, from the start for every attempt where that is possible."""
+
+    def __init__(
+        self,
+        pieces: Callable[[], Iterator[bytes]],
+        *,
+        length: Callable[[], int | None] = lambda: None,
+        repeatable: bool = True,
+        in_memory: bytes | None = None,
+    ) -> None:
+        self.pieces = pieces
+        """Reads the content from its start; an empty piece says that no bytes are there yet."""
+        self._length = length
+        self.repeatable = repeatable
+        """Whether ``pieces`` may be called again."""
+        self.in_memory = in_memory
+        """The whole content, where that is in memory."""
+
+    @property
+    def length(self) -> int | None:
+        """Bytes in all, where that is known before they are read. Raises OSError, ValueError for a path."""
+        return self._length()
+
+
+class Source(Protocol):
+    """A table that is encoded, or read from files, and checked, while it is sent."""
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """The columns' names, where they are known before the table is read."""
+
+    @property
+    def length(self) -> int | None:
+        """Bytes in all, where that is known before they are read."""
+
+    repeatable: bool
+    """Whether ``pieces`` may be called again."""
+
+    def pieces(self, content_type: str) -> Iterator[tuple[bytes, int]]:
+        """The table from its start, each piece with the number of rows that it brings.
+
+        Raises InvalidTable, before the last piece, for anything that a node could not take.
+        """
+
+    def close(self) -> None:
+        """Close what is open, such as a query of duckdb, which holds its connection."""
+
+
+def _slices(content: bytes) -> Iterator[bytes]:
+    for start in range(0, len(content), PIECE):
+        yield content[start : start + PIECE]
+
+
+def _body_of_bytes(content: bytes) -> Body:
+    return Body(lambda: _slices(content), length=lambda: len(content), in_memory=content)
+
+
+def _body_of_path(path: Path) -> Body:
+    """A file that is opened anew for every attempt.
+
+    A path that is not a regular file is refused: opening a pipe again would wait for a writer without end.
+    """
+
+    def length() -> int:
+        found = path.stat()
+        _check_regular(path, found.st_mode)
+        return found.st_size
+
+    def pieces() -> Iterator[bytes]:
+        # A pipe may have taken the file's place; without O_NONBLOCK its opening waits for a writer.
+        with open(path, "rb", buffering=0, opener=_open_at_once) as file:
+            _check_regular(path, os.fstat(file.fileno()).st_mode)
+            yield from _read(file)
+
+    return Body(pieces, length=length)
+
+
+def _check_regular(path: Path, mode: int) -> None:
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        raise ValueError(
+            f"{str(path)!r} is not a regular file, so a retry could not read it again: pass an "
+            "open file instead, which is read once"
+        )
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+@runtime_checkable
+class _Readable(Protocol):
+    def read(self, size: int = -1, /) -> bytes | None:
+        """As a file does."""
+
+
+def _body_of_file(file: BinaryIO) -> Body:
+    """An open binary file, from its position; set back to there for every attempt, if the file can be."""
+    try:
+        start = file.tell()
+        end = file.seek(0, os.SEEK_END)
+        file.seek(start)
+    except (AttributeError, OSError):  # io.UnsupportedOperation is an OSError
+        return Body(lambda: _read(file), repeatable=False)
+
+    def pieces() -> Iterator[bytes]:
+        file.seek(start)
+        return _read(file)
+
+    return Body(pieces, length=lambda: end - start)
+
+
+def without_bom(body: Body) -> Body:
+    """The body without the UTF-8 BOM that it may begin with: JSON has none, and a node fails on it."""
+    if body.in_memory is not None:
+        return _body_of_bytes(body.in_memory.removeprefix(codecs.BOM_UTF8))
+
+    def length() -> int | None:
+        whole = body.length
+        if whole is None:
+            return None
+        # What has a length is a file, which can be read again.
+        start = next(body.pieces(), b"")
+        return whole - len(codecs.BOM_UTF8) * start.startswith(codecs.BOM_UTF8)
+
+    return Body(lambda: skip_bom(body.pieces()), length=length, repeatable=body.repeatable)
+
+
+def skip_bom(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The pieces without a UTF-8 BOM at their start."""
+    start = b""
+    for piece in pieces:
+        start += piece
+        if len(start) >= len(codecs.BOM_UTF8):
+            break
+        yield b""
+    if start := start.removeprefix(codecs.BOM_UTF8):
+        yield start
+    yield from pieces
+
+
+def _read(file: _Readable) -> Iterator[bytes]:
+    while (piece := file.read(PIECE)) != b"":
+        if piece is None:
+            # As the io module's own readers do; it is no end, and what came so far is no whole table.
+            raise BlockingIOError(
+                errno.EAGAIN, "the file is non-blocking and has no data yet: open it in blocking mode"
+            )
+        if not isinstance(piece, bytes):
+            raise TypeError("the file is open in text mode: open it with mode 'rb'")
+        yield piece
+
+
+def cut(piece: bytes | bytearray | memoryview) -> Iterator[bytes]:
+    """Cut a piece of any size into pieces of ``PIECE`` bytes at most; an empty piece stays a piece."""
+    if isinstance(piece, bytes) and len(piece) <= PIECE:
+        yield piece
+        return
+    view = memoryview(piece)
+    if not view.nbytes:
+        yield b""
+        return
+    view = view.cast("B") if view.c_contiguous else memoryview(view.tobytes())
+    for start in range(0, len(view), PIECE):
+        yield bytes(view[start : start + PIECE])
+
+
+def _checked_pieces(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    for piece in pieces:
+        if not isinstance(piece, bytes | bytearray | memoryview):
+            raise TypeError(f"the content's iterator returned {type(piece).__name__}: expected bytes")
+        # What a piece of many megabytes is taken apart into, as it is checked, is many times as large.
+        yield from cut(piece)
+
+
+def body_of(content: Any) -> Body:
+    """Return the Body for any form of content, or raise TypeError. A str is content, not a path."""
+    if isinstance(content, bytes):
+        return _body_of_bytes(content)
+    if isinstance(content, str):
+        try:
+            return _body_of_bytes(content.encode())
+        except UnicodeEncodeError as error:
+            raise InvalidTable(
+                f"character {error.start + 1} is a lone surrogate, which UTF-8 cannot encode"
+            ) from error
+    if isinstance(content, bytearray | memoryview):
+        return _body_of_bytes(bytes(content))
+    if isinstance(content, os.PathLike):
+        return _body_of_path(Path(content))
+    if isinstance(content, _Readable):
+        return _body_of_file(content)  # type: ignore[arg-type]  # its other methods are looked for there
+    if callable(content):
+        return Body(lambda: _checked_pieces(content()))
+    if isinstance(content, Iterator):
+        return Body(lambda: _checked_pieces(content), repeatable=False)
+    if isinstance(content, Iterable) and not isinstance(content, dict):
+        return Body(lambda: _checked_pieces(content))  # a list of pieces, say, can be read again
+    raise TypeError(
+        f"{type(content).__name__} cannot be stored as a table: pass bytes, str, a path, an open "
+        "binary file, or a function that returns an iterator of bytes"
+    )

@@ -1,0 +1,285 @@
+"""Encode the rows of DB-API cursors as CSV, with Arrow, by the rules of docs/reference/tables.md."""
+
+from __future__ import annotations
+
+import datetime as dt
+import decimal
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from airflow_provider_qcache.client.tables import types as rules
+from airflow_provider_qcache.client.tables.types import Column, ColumnKind, refuse
+from airflow_provider_qcache.client.tables.values import NAME, ZONED, form_of_type, form_of_value
+from airflow_provider_qcache.extras import MissingExtra
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+try:
+    import pyarrow as pa
+except ImportError as error:
+    raise MissingExtra("a query that is not read by PostgreSQL's COPY needs pyarrow", "sql") from error
+
+from airflow_provider_qcache.client.tables.arrow import TEXT, Plan, converted, csv_of, plan_of
+
+_NO_DECIMALS: Final = pa.decimal128(38, 1)
+
+_ARROW: Final[dict[str, Any]] = {
+    "text": TEXT,
+    NAME: TEXT,
+    "boolean": pa.bool_(),
+    "integer": pa.int64(),
+    "float": pa.float64(),
+    "timestamp": pa.timestamp("us"),
+    ZONED: pa.timestamp("us", tz="UTC"),
+    "date": pa.date32(),
+    "time": pa.time64("us"),
+    "duration": pa.duration("us"),
+    "null": pa.null(),
+}
+"""The type in Arrow of each form but decimals, whose precision is each batch's own."""
+_WIDER: Final = {
+    frozenset({"integer", "float"}): "float",
+    frozenset({"integer", "decimal"}): "decimal",
+    frozenset({"text", NAME}): NAME,
+}
+"""The form of a column whose values have these two forms."""
+
+_NUMBERS: Final = frozenset({"integer", "decimal", "mixture"})
+_MIXTURE: Final = frozenset({"integer", "float", "decimal", "text", NAME})
+"""Forms that column_types can convert to text, even if one column has several of them."""
+
+_INFINITIES: Final = (float("inf"), float("-inf"))
+
+
+class _ColumnReader:
+    """One column: the form of its values so far, and the plan by which they are written."""
+
+    def __init__(self, name: str, wanted: ColumnKind | None) -> None:
+        self.name = name
+        self._wanted = wanted
+        self._form = "null"
+        self._form_row = 0
+        self.plan: Plan = plan_of(name, pa.null(), wanted)
+
+    def array(self, values: Sequence[Any], row: int) -> Any:
+        """Convert a part of the column, after ``row`` rows, for ``plan``. Raises InvalidTable."""
+        form = self._form_of(values, row)
+        if form == NAME or (form in _NUMBERS and self._wanted in (ColumnKind.TEXT, ColumnKind.ENUM)):
+            form, values = "text", [None if _is_null(value) else _written(value) for value in values]
+        if self._wanted is None:
+            form = self._settled(form, values, row)
+        array = self._arrow(form, values, row)
+        if self._wanted is not None:
+            self.plan = plan_of(self.name, array.type, self._wanted)
+        elif form == "decimal" and _is_whole(array.type) and self._form in ("null", "integer"):
+            form = "integer"
+        elif form == "decimal" == self._form:
+            # Floats, where Arrow has no decimals as long; and whole numbers are no integers here.
+            self.plan = plan_of(self.name, _NO_DECIMALS if _is_whole(array.type) else array.type, None)
+        if self._wanted is None and form not in ("null", self._form):
+            self._change(form, array.type, row)
+        return array
+
+    def _form_of(self, values: Sequence[Any], row: int) -> str:
+        """The one form of values, of which some are nulls."""
+        forms: set[str] = set()
+        for kind in set(map(type, values)):
+            form = form_of_type(kind)
+            if form is None:
+                number = next(number for number, value in enumerate(values, row + 1) if type(value) is kind)
+                refuse(
+                    self.name,
+                    f"{kind.__name__} cannot be stored; cast it to a text or a number in the SQL",
+                    row=number,
+                )
+            forms.add(form)
+        forms.discard("null")
+        if not forms:
+            return "null"
+        if "timestamp" in forms:
+            zoned = {value.tzinfo is not None for value in values if isinstance(value, dt.datetime)}
+            if True in zoned:
+                forms.add(ZONED)
+                if False not in zoned:
+                    forms.discard("timestamp")
+        if len(forms) == 1:
+            return forms.pop()
+        if (wider := _WIDER.get(frozenset(forms))) is not None:
+            return wider
+        if self._wanted in (ColumnKind.TEXT, ColumnKind.ENUM) and forms <= _MIXTURE:
+            return "mixture"
+        first = form_of_value(next(value for value in values if value is not None))
+        return self._mixed(first, row, values, row)
+
+    def _mixed(self, first: str | None, first_row: int, values: Sequence[Any], row: int) -> NoReturn:
+        found = ((form_of_value(value), number) for number, value in enumerate(values, row + 1))
+        other, number = next((form, number) for form, number in found if form not in ("null", first))
+        refuse(
+            self.name,
+            f"type {other}, but type {first} from row {first_row + 1} on: a column has one type; "
+            f"column_types={{{self.name!r}: 'string'}} stores numbers as text",
+            row=number,
+        )
+
+    def _settled(self, form: str, values: Sequence[Any], row: int) -> str:
+        """The form for these values in a column that has a form already."""
+        if form == "null" or self._form in ("null", form):
+            return form
+        wider = _WIDER.get(frozenset({form, self._form}))
+        if wider is None:
+            self._mixed(self._form, self._form_row, values, row)
+        return wider
+
+    def _change(self, form: str, kind: Any, row: int) -> None:
+        """Change the plan: the values so far were nulls, or integers, and these have another form."""
+        if self.plan.large_row:
+            refuse(
+                self.name,
+                f"an integer beyond 2**53, and type {form} from row {row + 1} on: a float would round it",
+                row=self.plan.large_row,
+            )
+        only_nulls = self._form == "null"
+        if only_nulls:
+            self._form_row = row
+        self._form = form
+        self.plan = plan_of(self.name, kind, None)
+        self.plan.begin(null_row=1 if only_nulls and row else 0)
+
+    def _arrow(self, form: str, values: Sequence[Any], row: int) -> Any:
+        if form == "decimal":
+            return self._decimals(values, row)
+        if form == "null" and self._form not in ("null", "decimal"):
+            return pa.nulls(len(values), _ARROW[self._form])
+        if form == "null":
+            return pa.nulls(len(values), _NO_DECIMALS if self._form == "decimal" else pa.null())
+        if form == "time" and any(value is not None and value.tzinfo is not None for value in values):
+            refuse(self.name, "a time of day with a time zone, which cannot be converted to UTC")
+        try:
+            return pa.array(values, _ARROW[form])
+        except OverflowError:
+            if form != "integer" or self._wanted is not ColumnKind.FLOAT:
+                self._culprit(form, values, row)
+                raise
+            return self._floats(values, row)
+        except (pa.ArrowException, TypeError, ValueError):
+            self._culprit(form, values, row)
+            raise
+
+    def _floats(self, values: Sequence[Any], row: int) -> Any:
+        """Numbers that Arrow has no integers or decimals for, as the nearest floats."""
+        floats: list[float | None] = []
+        for number, value in enumerate(values, row + 1):
+            try:
+                floats.append(None if value is None else float(value))
+            except OverflowError:
+                rules.too_large_float(self.name, value, number)
+            if floats[-1] in _INFINITIES:
+                rules.too_large_float(self.name, value, number)
+        return pa.array(floats, _ARROW["float"])
+
+    def _decimals(self, values: Sequence[Any], row: int) -> Any:
+        try:
+            array = pa.array(values)
+        except (pa.ArrowException, TypeError, ValueError):
+            array = None
+        if array is not None and pa.types.is_decimal(array.type):
+            return array
+        # NaN, which is null, or integers beside decimals.
+        kept = [_decimal_or_null(self.name, value, number) for number, value in enumerate(values, row + 1)]
+        try:
+            return pa.array(kept, None if any(value is not None for value in kept) else _NO_DECIMALS)
+        except (pa.ArrowException, TypeError, ValueError):
+            for number, value in enumerate(kept, row + 1):
+                if self._wanted is None and value is not None and rules.digits_of(value) > rules.MOST_DIGITS:
+                    rules.too_many_digits(self.name, value, number)
+            return self._floats(kept, row)
+
+    def _culprit(self, form: str, values: Sequence[Any], row: int) -> None:
+        """Raise for the first value that Arrow cannot convert."""
+        for number, value in enumerate(values, row + 1):
+            try:
+                pa.array([value], _ARROW[form])
+            except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
+                if form == "integer":
+                    rules.too_large_int(self.name, value, number)
+                if form == "float":
+                    refuse(
+                        self.name,
+                        f"{value} among floats, and no float can represent it",
+                        row=number,
+                    )
+                if form == "text":
+                    refuse(self.name, "a text with a lone surrogate, which UTF-8 cannot encode", row=number)
+                if form in ("timestamp", ZONED):
+                    rules.out_of_calendar(self.name, number)
+                refuse(self.name, f"{rules.shown_value(value)}: {error}", row=number)
+
+
+def _is_null(value: Any) -> bool:
+    """Whether a number or a text is null: None or NaN."""
+    return value is None or bool(value != value)
+
+
+def _is_whole(kind: Any) -> bool:
+    """Whether a type is that of decimals without places."""
+    return bool(pa.types.is_decimal(kind) and kind.scale <= 0)
+
+
+def _written(value: Any) -> str:
+    """A number as the text that column_types asks for."""
+    if isinstance(value, decimal.Decimal):
+        return f"{value:f}"
+    if isinstance(value, float):
+        return repr(value).removesuffix(".0")
+    return str(value)
+
+
+def _decimal_or_null(name: str, value: Any, row: int) -> Any:
+    """A decimal for Arrow, in which NaN is null."""
+    if _is_null(value):
+        return None
+    exact = decimal.Decimal(value)
+    if not exact.is_finite():
+        refuse(name, f"{value} cannot be stored", row=row)
+    return exact
+
+
+class RowEncoder:
+    """Encodes batches of rows as CSV. A column's type follows from its values, all of which are checked."""
+
+    def __init__(self, names: Sequence[str], wanted: Mapping[str, ColumnKind]) -> None:
+        self._readers = [_ColumnReader(name, wanted.get(name)) for name in names]
+        self.rows = 0
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The columns with their types, once all rows are encoded."""
+        return tuple(Column(reader.name, reader.plan.kind) for reader in self._readers)
+
+    def encode(self, columns: Sequence[Sequence[Any]], keys: Sequence[int] = ()) -> tuple[bytes, list[Any]]:
+        """Rows, given by column, as CSV; for the columns ``keys`` their texts by row. Raises InvalidTable."""
+        arrays = [
+            reader.array(values, self.rows) for reader, values in zip(self._readers, columns, strict=True)
+        ]
+        given = pa.RecordBatch.from_arrays(arrays, [reader.name for reader in self._readers])
+        batch = converted([reader.plan for reader in self._readers], given, self.rows)
+        data = csv_of(batch, self.rows)
+        self.rows += batch.num_rows
+        return data, list(zip(*(batch.column(key).cast(TEXT).to_pylist() for key in keys), strict=True))
+
+
+def lines_of(data: bytes, rows: int) -> list[bytes]:
+    """The lines of so many rows of CSV, without their ends; a text may hold line breaks."""
+    lines = data.split(b"\n")
+    lines.pop()
+    if len(lines) == rows:
+        return lines
+    whole: list[bytes] = []
+    open_ = b""
+    inside = False
+    for line in lines:
+        open_ = open_ + b"\n" + line if inside else line
+        inside ^= bool(line.count(b'"') % 2)
+        if not inside:
+            whole.append(open_)
+    return whole

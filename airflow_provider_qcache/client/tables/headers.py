@@ -1,0 +1,176 @@
+"""The request headers of a store. The two that describe a table's columns are written and read only here."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from airflow_provider_qcache.client.errors import InvalidTable
+from airflow_provider_qcache.protocol import COLUMN_TYPES, CSV, FRAMING_HEADERS, JSON, is_header_name
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+TYPES: Final = "X-QCache-types"
+STAND_INS: Final = "X-QCache-stand-in-columns"
+_LOWER_TYPES: Final = TYPES.lower()
+_LOWER_STAND_INS: Final = STAND_INS.lower()
+
+MAX_HEAD_BYTES: Final = 60 * 1024
+"""The longest request head that is sent. A node hangs up, without an answer, on one over 65,536 bytes."""
+
+
+def column_headers(
+    types: Mapping[str, str] | None = None, stand_ins: Mapping[str, Any] | None = None
+) -> dict[str, str]:
+    """The headers that describe a table's columns: their types, and values for columns that it lacks.
+
+    Args:
+        types: A type of COLUMN_TYPES by column.
+        stand_ins: By column a number, a quoted string or the name of another column.
+    """
+    described = {TYPES: types, STAND_INS: stand_ins}
+    return {
+        header: ";".join(f"{name}={value}" for name, value in pairs.items())
+        for header, pairs in described.items()
+        if pairs
+    }
+
+
+def is_csv(content_type: str) -> bool:
+    """Whether a Content-Type is CSV, else JSON; InvalidTable for any other, which a node refuses (415)."""
+    kind, _, parameters = content_type.partition(";")
+    charset = re.match(r"charset=([A-Za-z0-9_-]+)", parameters.strip())  # as the node looks for it
+    if kind not in (CSV, JSON) or (charset is not None and charset[1] != "utf-8"):
+        raise InvalidTable(
+            f"Content-Type {content_type!r} is not supported by nodes: use {CSV!r} or {JSON!r}, in UTF-8"
+        )
+    return kind == CSV
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ColumnHeaders:
+    """What a request's headers say about the columns of its table."""
+
+    types: tuple[tuple[str, str], ...] = ()
+    stand_ins: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def read(cls, headers: Mapping[str, str], *, is_csv: bool) -> Self:
+        """Read the headers of a request, and check all that needs no table.
+
+        Args:
+            headers: All headers of the request, by their names in lower case.
+            is_csv: Whether the table is CSV, whose columns will be known.
+
+        Raises:
+            InvalidTable: a header is malformed, names an unknown type, or a value that fails on the node.
+        """
+        if _LOWER_TYPES not in headers and _LOWER_STAND_INS not in headers:
+            return cls()
+        types = _pairs(TYPES, headers.get(_LOWER_TYPES))
+        for name, kind in types:
+            if kind not in COLUMN_TYPES:
+                raise InvalidTable(
+                    f"{TYPES}: {kind!r} for column {name!r} is not a type; "
+                    f"use {', '.join(sorted(COLUMN_TYPES))}",
+                    column=name,
+                )
+        found = cls(types, _pairs(STAND_INS, headers.get(_LOWER_STAND_INS)))
+        found._check_stand_ins(None, may_be_columns=is_csv)
+        return found
+
+    @property
+    def floats(self) -> frozenset[str]:
+        """The columns that a node parses as floats: of a column that is named twice the last type counts."""
+        return frozenset(name for name, kind in dict(self.types).items() if kind == "float")
+
+    def check(self, columns: tuple[str, ...] | None) -> None:
+        """Raise InvalidTable for a name that is not among the table's columns (None: JSON, any name)."""
+        if columns is None:
+            return
+        for name, _ in self.types:
+            if name not in columns:
+                raise InvalidTable(
+                    f"{TYPES} names column {name!r}, which the table does not have", column=name
+                )
+        self._check_stand_ins(columns)
+
+    def _check_stand_ins(self, columns: tuple[str, ...] | None, *, may_be_columns: bool = False) -> None:
+        """Raise InvalidTable for a value that is no number, quoted string or column.
+
+        The node takes any other word as a string without complaint, so that a misspelled column would fill
+        the stand-in with its own name.
+        """
+        known = set(columns or ())
+        for name, source in self.stand_ins:
+            # A name outside ASCII may turn out to be a column of the table.
+            is_column = source in known or (may_be_columns and not _is_literal(source))
+            if not source.isascii() and not is_column:
+                raise InvalidTable(
+                    f"{STAND_INS}: {source!r}, for {name!r}, is not ASCII: a node would answer 500",
+                    column=name,
+                )
+            if columns is not None and not _is_literal(source) and source not in known:
+                raise InvalidTable(
+                    f"{STAND_INS}: {source!r}, for {name!r}, is not a column of the table; put strings in "
+                    "quotes",
+                    column=source,
+                )
+            known.add(name)
+
+
+def _pairs(header: str, value: str | None) -> tuple[tuple[str, str], ...]:
+    if value is None:
+        return ()
+    pairs = []
+    for part in value.split(";"):
+        name, *rest = (text.strip() for text in part.split("="))
+        if len(rest) != 1 or not name or not rest[0]:
+            raise InvalidTable(
+                f"{header}: {value!r} is malformed at {part!r}: expected 'name=value' pairs separated by "
+                "';', without ';' at the end"
+            )
+        pairs.append((name, rest[0]))
+    return tuple(pairs)
+
+
+def _is_literal(source: str) -> bool:
+    if len(source) > 1 and source[0] == source[-1] and source[0] in "'\"":
+        return True
+    try:
+        float(source)
+    except ValueError:
+        return False
+    return True
+
+
+def header_text(value: Any) -> str:
+    """A header's value as text; bytes are latin-1, as a node reads them."""
+    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
+
+
+def check_header(name: str, value: Any) -> bytes:
+    """One header as it goes on the wire; ValueError for a line break or what is not latin-1."""
+    text = header_text(value)
+    if not is_header_name(name):
+        raise ValueError(f"{name!r} is not a valid name of an HTTP header")
+    if re.search(r"[\r\n\0]", text):
+        raise ValueError(f"the value of header {name!r} contains a line break")
+    try:
+        return f"{name}: {text}\r\n".encode("latin-1")
+    except UnicodeEncodeError:
+        # Not the value: it may be a credential.
+        raise ValueError(f"the value of header {name!r} contains characters outside latin-1") from None
+
+
+def update_headers(fields: dict[str, str], further: Mapping[str, str]) -> None:
+    """Add headers, replacing those of the same name in any case; ValueError for those of the framing."""
+    for name, value in further.items():
+        if name.lower() in FRAMING_HEADERS:
+            raise ValueError(f"the client sets header {name!r} itself: leave it out")
+        for known in list(fields):
+            if known.lower() == name.lower():
+                del fields[known]
+        fields[name] = value

@@ -1,0 +1,164 @@
+"""Guess what text is by its first bytes, when its content type was not stated."""
+
+from __future__ import annotations
+
+import codecs
+import enum
+import json
+import re
+from typing import Final
+
+BEGINNING: Final = 64 * 1024
+"""The number of first bytes that are examined."""
+
+_JSON_TEXT: Final = rb'"(?:[^"\\\r\n]|\\.)*+"'
+_ONE_OBJECT: Final = rb"\{\s*+(?:\}|" + _JSON_TEXT + rb"\s*+:)"
+_OBJECT: Final = re.compile(_ONE_OBJECT).match
+_LIST_OF_OBJECTS: Final = re.compile(rb"\[\s*+(?:" + _ONE_OBJECT + rb"|\]\s*+\Z)").match
+_LIKE_JSON: Final = re.compile(
+    # Python's own literals too: what str() makes of a dict or a list.
+    rb"\{\s*+[\"'}]|\[\s*+(?:[\[\]{\"'0-9-]|(?:true|false|null|True|False|None)\b)"
+).match
+_DOCUMENT: Final = re.compile(rb"<!doctype\b|<\?xml\b|<html[\s>]|<!--", re.IGNORECASE).match
+_ELEMENT: Final = re.compile(
+    # A tag after which another one, or its text, comes. A column of a CSV may have the name <DATE>.
+    rb"</?[A-Za-z][^<>\r\n]*+>(?:\s*+<|[ \t]*+[^,;|\t\r\n ])|<[A-Za-z][^<>]*+/>"
+).match
+_SEVERAL_OBJECTS: Final = re.compile(r"\s*+\{").match
+_GOES_ON: Final = re.compile(r"\s*+(?:,\s*+(?:\{|\Z)|\]?\s*+\Z)").match
+_ENDS: Final = re.compile(r"\s*+\Z").match
+_SEPARATORS: Final = ";\t|"
+_NAMES_ITS_SEPARATOR: Final = re.compile(r"sep=.?", re.IGNORECASE).fullmatch
+_IN_QUOTES: Final = re.compile(r'"[^"]*+(?:""[^"]*+)*+"').fullmatch
+_PYTHON_VALUES: Final = frozenset({"None", "True", "False"})
+_decode = json.JSONDecoder(parse_int=float).raw_decode
+
+
+class Text(enum.Enum):
+    """What text may be; the value is its description in an error."""
+
+    OBJECTS = "a JSON list of objects"
+    JSON = "JSON, but not a list of objects"
+    JSON_LINES = "several JSON objects, one after another"
+    DOCUMENT = "an HTML or XML document"
+
+
+def text_in(beginning: bytes) -> Text | None:
+    """Guess what text is by its first bytes; None if it may be CSV.
+
+    Args:
+        beginning: Its first bytes, up to ``BEGINNING`` of them; a UTF-8 BOM and white space are skipped.
+    """
+    start = _stripped(beginning)
+    if _LIST_OF_OBJECTS(start):
+        return Text.OBJECTS
+    if _follows_an_object(start):
+        return Text.JSON_LINES
+    if _LIKE_JSON(start):
+        return Text.JSON
+    return Text.DOCUMENT if _DOCUMENT(start) or _ELEMENT(start) else None
+
+
+def is_one_value(text: bytes) -> bool:
+    """Whether text is null, a truth value, a number or a JSON string, and has no newline at its end.
+
+    Programming interfaces over HTTP answer so where they have no data. What ``str()`` makes of None and the
+    truth values counts too. The header of a CSV without rows ends with a newline.
+
+    Args:
+        text: All of it.
+    """
+    start = _stripped(text)
+    if not start or start.endswith((b"\n", b"\r")):
+        return False
+    try:
+        decoded = start.decode()
+        return decoded in _PYTHON_VALUES or not isinstance(json.loads(decoded, parse_int=float), dict | list)
+    except (ValueError, RecursionError):
+        return False
+
+
+def no_csv_in(beginning: bytes, *, whole: bool) -> Text | None:
+    """What text is if it is certainly not meant as CSV, else None; ``text_in`` also guesses.
+
+    Args:
+        beginning: As for ``text_in``.
+        whole: Whether that is all of the text.
+    """
+    start = _stripped(beginning)
+    if _DOCUMENT(start):
+        return Text.DOCUMENT
+    if not (_LIST_OF_OBJECTS(start) or _OBJECT(start)):
+        return None
+    found = text_in(start)
+    if found is Text.JSON_LINES:
+        return found
+    text = start.decode("utf-8", "replace")
+    try:
+        if whole:
+            json.loads(text, parse_int=float)
+            return found
+        _, end = _decode(text, text.index("{"))
+    except RecursionError:
+        return found
+    except json.JSONDecodeError as error:
+        cut = not whole and (error.msg.startswith("Unterminated string") or error.pos >= len(text) - 16)
+        return found if cut else None
+    return found if (_GOES_ON if found is Text.OBJECTS else _ENDS)(text, end) else None
+
+
+def wrong_separator_in(header: bytes, columns: int) -> str | None:
+    """An error for a CSV whose separator is not a comma, or whose first line names a separator; else None.
+
+    A name in quotes is one column, whatever is in it.
+
+    Args:
+        header: The record of the column names, without its line end.
+        columns: How many there are.
+    """
+    text = header.strip().decode()
+    shown = repr(text if len(text) <= 80 else text[:80] + "…")
+    if _NAMES_ITS_SEPARATOR(text):
+        return f"the table begins with {shown}, a line for spreadsheets that would be its header: remove it"
+    if columns > 1 or _IN_QUOTES(text):
+        return None
+    separator = max(_SEPARATORS, key=text.count)
+    if separator not in text:
+        return None
+    return (
+        f"the table has one column, {shown}, and its separator seems to be {separator!r}: a node reads "
+        "commas only. Write the CSV with commas, or store a DataFrame "
+        f"(pandas.read_csv(…, sep={separator!r})). If it is one column, put its name in quotes"
+    )
+
+
+def advice(found: Text) -> str:
+    """What to do about text that is not CSV, for the end of an error."""
+    if found is Text.OBJECTS:
+        return "pass content_type='application/json'"
+    if found is Text.DOCUMENT:
+        return (
+            "a table is CSV or a JSON list of objects; check whether its source answered with an error page"
+        )
+    if found is Text.JSON_LINES:
+        return (
+            "write the objects as one JSON list and pass content_type='application/json', or read them from "
+            "a file with source_path and source_format='jsonl'"
+        )
+    return "put the rows into a list of objects and pass content_type='application/json'"
+
+
+def _stripped(beginning: bytes) -> bytes:
+    return beginning.removeprefix(codecs.BOM_UTF8).lstrip()
+
+
+def _follows_an_object(start: bytes) -> bool:
+    """Whether text begins with two JSON objects outside of a list."""
+    if not _OBJECT(start):
+        return False
+    text = start.decode("utf-8", "replace")
+    try:
+        _, end = _decode(text)
+    except (ValueError, RecursionError):
+        return False
+    return _SEVERAL_OBJECTS(text, end) is not None

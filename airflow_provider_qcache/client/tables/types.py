@@ -1,0 +1,245 @@
+"""What a column of a table becomes on a node, whichever library the table came from.
+
+The rules that need no value are here, and the limits of those that do; arrow.py applies them to Arrow,
+values.py to lists of dicts.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import enum
+import json
+import re
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from airflow_provider_qcache.client.errors import InvalidTable
+from airflow_provider_qcache.protocol import COLUMN_TYPES, JSON
+
+if TYPE_CHECKING:
+    import decimal
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+
+class ColumnKind(enum.StrEnum):
+    """The type that a column gets on a node."""
+
+    TEXT = "string"
+    ENUM = "enum"
+    FLOAT = "float"
+    INT = "int"
+    BOOL = "bool"
+    NULLS = "null"
+    """Nothing but nulls, of a column that has no type."""
+
+    @property
+    def header(self) -> str | None:
+        """Its name in X-QCache-types, or None where the node infers the type correctly."""
+        return self.value if self in WANTED.values() else None
+
+
+WANTED: Final = {name: ColumnKind(name) for name in COLUMN_TYPES}
+"""The kinds that X-QCache-types can name, by their names there."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Column:
+    """A column's name and its type on a node."""
+
+    name: str
+    kind: ColumnKind
+
+
+INT64_MIN: Final = -(2**63)
+INT64_MAX: Final = 2**63 - 1
+"""A node holds larger ones, but its JSON answers show them as negative numbers."""
+
+EXACT: Final = 2**53
+"""Floats represent every integer up to this; a node converts an integer column with nulls to floats."""
+
+MOST_FLOAT: Final = 1.797e308
+"""A node does not parse floats from here on: its sum of their digits exceeds the largest float."""
+
+MOST_DIGITS: Final = 15
+"""Significant digits that a float keeps, whatever they are (C's DBL_DIG)."""
+
+DECIMAL_DIGITS: Final = 76
+"""Digits of the longest decimals of Arrow, which lists of dicts may have too."""
+
+DAY_SECONDS: Final = 24 * 60 * 60
+
+LOOKS_LIKE_ANOTHER_TYPE: Final = r"^\s*(?:[+-]?(?:[0-9]|\.[0-9]|inf|nan)|true\s*$|false\s*$)"
+"""Matches texts that a node may infer to be of another type; case does not count."""
+
+_IN_CSV_AND_HEADER: Final = re.compile(r"[!#-:<>-~](?:[ !#-:<>-~]*[!#-:<>-~])?").fullmatch
+
+
+def refuse(name: str, why: str, *, row: int | None = None) -> NoReturn:
+    """Raise InvalidTable for a column, or for its value in a row (from 1)."""
+    where = f"column {name!r}" + (f", row {row}" if row is not None else "")
+    raise InvalidTable(f"{where}: {why}", column=name, row=row)
+
+
+def shown_value(value: Any) -> str:
+    """A value for an error message; a long value is cut."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:60] + "…"
+
+
+def check_names(names: Sequence[Any]) -> None:
+    """Raise InvalidTable if there are no columns, or a name is not a string, empty or a duplicate."""
+    if not names:
+        raise InvalidTable("the table has no columns")
+    seen = set()
+    for number, name in enumerate(names, 1):
+        if not isinstance(name, str):
+            raise InvalidTable(f"column {number} has the name {name!r}: expected a string")
+        if not name:
+            raise InvalidTable(f"column {number} of the table has no name", column="")
+        check_name(name)
+        if not is_unicode(name):
+            refuse(name, "its name contains a lone surrogate, which UTF-8 cannot encode")
+        if name in seen:
+            refuse(name, "the table has this column more than once")
+        seen.add(name)
+
+
+def check_name(name: str) -> None:
+    """Raise InvalidTable for a column's name that holds a NUL."""
+    if "\0" in name:
+        refuse(name, "its name contains a NUL, where a node would cut it off")
+
+
+def is_unicode(text: str) -> bool:
+    """Whether UTF-8 can carry a text: it holds no lone surrogate."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def check_column_types(column_types: Mapping[str, str] | None, names: Iterable[str]) -> dict[str, ColumnKind]:
+    """Return the kinds in ``column_types``; raises InvalidTable for an unknown column or type."""
+    known = set(names)
+    kinds = {}
+    for name, wanted in (column_types or {}).items():
+        if name not in known:
+            raise InvalidTable(
+                f"column_types names column {name!r}, which the table does not have", column=name
+            )
+        if wanted not in WANTED:
+            raise InvalidTable(
+                f"column_types: {wanted!r} for column {name!r} is not a type; "
+                f"use {', '.join(sorted(WANTED))}",
+                column=name,
+            )
+        kinds[name] = WANTED[wanted]
+    return kinds
+
+
+def fits_csv(names: Iterable[str]) -> bool:
+    """Whether CSV and X-QCache-types can carry every name: printable ASCII, no ; = or ", not padded."""
+    return all(_IN_CSV_AND_HEADER(name) is not None for name in names)
+
+
+def too_large_int(name: str, value: Any, row: int) -> NoReturn:
+    """Raise for an integer beyond 64 bits with a sign."""
+    refuse(
+        name,
+        f"{shown_value(value)} is outside {INT64_MIN} to {INT64_MAX}, the integers that a node returns "
+        f"correctly; column_types={{{name!r}: 'string'}} stores the digits as text, 'float' rounds them",
+        row=row,
+    )
+
+
+def too_large_with_null(name: str, *, row: int, null_row: int) -> NoReturn:
+    """Raise for an integer that a node would round, because its column has nulls."""
+    refuse(
+        name,
+        f"an integer beyond 2**53 in a column with a null (row {null_row}): a node would convert the column "
+        f"to floats and round it; column_types={{{name!r}: 'string'}} stores the digits as text, 'float' "
+        "rounds",
+        row=row,
+    )
+
+
+def too_large_float(name: str, value: Any, row: int) -> NoReturn:
+    """Raise for a float the node cannot parse."""
+    refuse(name, f"{shown_value(value)} is too large: a node parses floats below {MOST_FLOAT}", row=row)
+
+
+def too_many_digits(name: str, value: Any, row: int) -> NoReturn:
+    """Raise for a decimal that a float cannot represent."""
+    refuse(
+        name,
+        f"{value} has more than {MOST_DIGITS} significant digits, and a node's floats keep no more; "
+        f"column_types={{{name!r}: 'string'}} stores it as text, 'float' rounds it",
+        row=row,
+    )
+
+
+def digits_of(value: decimal.Decimal) -> int:
+    """The significant digits of a decimal, but for zeros before and after all others."""
+    return len("".join(map(str, value.as_tuple().digits)).strip("0"))
+
+
+def out_of_calendar(name: str, row: int) -> NoReturn:
+    """Raise for a date or timestamp that has no four digits for its year."""
+    refuse(name, "a date outside the years 0001 to 9999, which would not sort correctly as text", row=row)
+
+
+def nul_in_text(name: str, row: int) -> NoReturn:
+    """Raise for a text that a node would cut off at a NUL."""
+    refuse(name, "a text with a NUL, where a node would cut it off", row=row)
+
+
+def csv_header(names: Sequence[str]) -> bytes:
+    """The first line of a CSV whose names ``fits_csv``."""
+    return (",".join(f'"{name}"' if "," in name else name for name in names) + "\n").encode()
+
+
+class TypedSource(abc.ABC):
+    """A Source whose columns have types, and whose rows are written as CSV or as JSON."""
+
+    length: int | None = None
+    columns: tuple[Column, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns' names."""
+        return tuple(column.name for column in self.columns)
+
+    def pieces(self, content_type: str) -> Iterator[tuple[bytes, int]]:
+        """The table from its start, as CSV or as a list of JSON objects; see ``Source.pieces``."""
+        if content_type != JSON:
+            yield csv_header(self.names), 0
+            yield from self._csv()
+            return
+        yield b"[", 0
+        count = 0
+        for piece, rows in self._json():
+            count += rows
+            yield piece, rows
+        if not count:
+            raise InvalidTable(
+                "the table has no rows, and is sent as JSON because of its column names or content_type: "
+                "JSON without rows has no columns"
+            )
+        yield b"]", 0
+
+    @abc.abstractmethod
+    def _csv(self) -> Iterator[tuple[bytes, int]]:
+        """Rows as CSV, without the header."""
+
+    @abc.abstractmethod
+    def _json(self) -> Iterator[tuple[bytes, int]]:
+        """Rows as JSON objects, with commas between them."""
+
+
+def json_rows(names: Sequence[str], rows: Iterable[Sequence[Any]], *, first: bool) -> bytes:
+    """Rows as objects of a JSON list, without its brackets; a comma before them unless they are its first."""
+    dumped = json.dumps([dict(zip(names, row, strict=True)) for row in rows], separators=(",", ":"))
+    return (dumped[1:-1] if first else "," + dumped[1:-1]).encode()

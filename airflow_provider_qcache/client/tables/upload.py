@@ -1,0 +1,466 @@
+"""A table on its way to a node: content, headers, compression, and the checks with the withheld end."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import zlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from airflow_provider_qcache.client import compression
+from airflow_provider_qcache.client.errors import InvalidTable
+from airflow_provider_qcache.client.tables.checks import table_check
+from airflow_provider_qcache.client.tables.content import Body, body_of, cut, nothing, without_bom
+from airflow_provider_qcache.client.tables.headers import (
+    MAX_HEAD_BYTES,
+    STAND_INS,
+    TYPES,
+    ColumnHeaders,
+    check_header,
+    column_headers,
+    header_text,
+    is_csv,
+    update_headers,
+)
+from airflow_provider_qcache.client.tables.types import fits_csv
+from airflow_provider_qcache.protocol import CSV, JSON
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator
+
+    from airflow_provider_qcache.client.tables.arrow import FrameSource
+    from airflow_provider_qcache.client.tables.checks import CsvCheck, JsonCheck
+    from airflow_provider_qcache.client.tables.content import Source
+    from airflow_provider_qcache.client.tables.values import RowsSource
+
+_log = logging.getLogger("airflow_provider_qcache.client")
+
+_GZIP_LEVEL: Final = 1
+"""At level 1 a table in CSV shrinks to a fourth already, and three times as fast as at 6."""
+
+_ARGUMENTS_FOR_HEADERS: Final = {
+    "content-type": "content_type",
+    "content-encoding": "compression",
+    TYPES.lower(): "column_types",
+    STAND_INS.lower(): "stand_in_columns",
+}
+_FOR_OTHER_HEADERS: Final = 12 * 1024
+"""Of the longest head: what is left for the request line, credentials and further headers."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class WireBody:
+    """The body of a request: bytes, or a stream of ``length`` bytes (None: chunked)."""
+
+    in_memory: bytes | None = None
+    stream: Generator[bytes, None, None] | None = None
+    length: int | None = None
+
+
+class Upload:
+    """One table to store, for as many attempts as its content can be read. A context closes it.
+
+    Raises TypeError, ValueError or InvalidTable for arguments that cannot be sent. ``rows`` and ``bytes`` (of
+    the content before compression) are known once it was checked: a Body by the checks of its content type,
+    a Source by itself.
+    """
+
+    def __init__(
+        self,
+        content: Body | Source,
+        content_type: str,
+        headers: Mapping[str, str] | None,
+        compression: str | None,
+    ) -> None:
+        self._content = content
+        self._in_memory = content.in_memory if isinstance(content, Body) else None
+        self._ready: bytes | None = None
+        self._checked_names: tuple[str, ...] = ()
+        self.rows: int | None = None
+        self.bytes = 0
+        self.may_be_empty = True
+        """Whether a JSON list without rows, and so without columns, is a table."""
+        self.repeatable = content.repeatable
+        fields = {"Content-Type": content_type}
+        if headers:
+            update_headers(fields, headers)
+        by_name = {name.lower(): header_text(value) for name, value in fields.items()}
+        self._content_type = by_name["content-type"]
+        self._encoded = by_name.get("content-encoding")
+        self._compression = compression
+        if compression is not None:
+            if compression not in ("gzip", "lz4"):
+                raise ValueError(f"compression={compression!r}: expected 'gzip', 'lz4' or None")
+            if self._encoded is not None:
+                raise ValueError(f"compression={compression!r}: the headers already contain Content-Encoding")
+            if compression == "lz4" and self._in_memory is None:
+                raise ValueError("compression='lz4' needs content in memory; 'gzip' can stream")
+            fields["Content-Encoding"] = compression
+        elif self._encoded is not None and self._encoded not in ("gzip", "lz4"):
+            raise InvalidTable(
+                f"Content-Encoding {self._encoded!r} is not supported by nodes: use 'gzip' or 'lz4'"
+            )
+        self._is_csv = is_csv(self._content_type)
+        self._columns = ColumnHeaders.read(by_name, is_csv=self._is_csv)
+        self.headers = b"".join(check_header(name, value) for name, value in fields.items())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if not isinstance(self._content, Body):
+            self._content.close()
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """The columns' names, where they are known before the content is read."""
+        return None if isinstance(self._content, Body) else self._content.names
+
+    @property
+    def schema(self) -> dict[str, str | None]:
+        """The columns, each with its type, None if the node infers it; of a text once it was checked."""
+        if columns := getattr(self._content, "columns", None):
+            return {column.name: str(column.kind) for column in columns}
+        types = dict(self._columns.types)
+        return {name: types.get(name) for name in self._checked_names}
+
+    @property
+    def length(self) -> int | None:
+        """Bytes of the content, where they are known before it is read."""
+        return self._content.length
+
+    @property
+    def countable(self) -> bool:
+        """Whether its rows can be counted."""
+        return self._encoded != "lz4" or compression.lz4_block is not None
+
+    def check_before_sending(self, look: Callable[[], object] = nothing) -> None:
+        """Check content in memory; raises InvalidTable. A stream is checked while it is sent.
+
+        ``look`` is called for every piece of the work; it may raise an exception to end the work.
+        """
+        content = self._in_memory
+        if self._ready is not None or content is None:
+            return
+        if self._encoded is None:
+            self._check_whole(content, look)
+        elif self._encoded == "lz4" and compression.lz4_block is None:
+            _log.warning("lz4 is not installed: the table is sent without a check of its content")
+            self.bytes = len(content)
+        else:
+            try:
+                decoded = compression.decode(content, self._encoded, None, look)
+            except compression.Undecodable as error:
+                raise _not_as_encoded(error) from error
+            self._check_whole(decoded, look)
+        if self._compression == "lz4":
+            content = compression.compress_lz4(content)
+        elif self._compression == "gzip":
+            content = b"".join(_compressed(body_of(content).pieces(), look))
+        look()
+        self._ready = content
+
+    def _check_whole(self, content: bytes, look: Callable[[], object]) -> None:
+        check = self._new_check()
+        for piece in body_of(content).pieces():
+            look()
+            check.feed(piece)
+        check.finish()
+        self._check_columns(check.columns)
+        self.rows = check.rows
+        self.bytes = len(content)
+
+    def _check_columns(self, names: tuple[str, ...] | None) -> None:
+        self._columns.check(names)
+        self._checked_names = names or ()
+
+    def _new_check(self) -> CsvCheck | JsonCheck:
+        return table_check(is_csv=self._is_csv, may_be_empty=self.may_be_empty, floats=self._columns.floats)
+
+    def wire_body(self, look: Callable[[], object] = nothing) -> WireBody:
+        """The body for one attempt; ``look`` is as for ``check_before_sending``."""
+        if self._ready is not None:
+            return WireBody(in_memory=self._ready)
+        if self._compression == "gzip":
+            return WireBody(stream=_compressed(self._checked(look), look))
+        length = self._content.length
+        return WireBody(stream=_but_for_the_end(self._checked(look, length)), length=length)
+
+    def _checked(self, look: Callable[[], object], length: int | None = None) -> Iterator[bytes]:
+        """The content's pieces, of ``length`` bytes if that is known; their end comes after every check."""
+        if isinstance(self._content, Body):
+            return self._checked_body(_of_length(self._content.pieces(), length), look)
+        return self._checked_source(self._content, length, look)
+
+    def _checked_source(
+        self, source: Source, length: int | None, look: Callable[[], object]
+    ) -> Iterator[bytes]:
+        self._check_columns(source.names)
+        rows = size = 0
+        for piece, more in source.pieces(self._content_type):
+            look()
+            rows += more
+            size += len(piece)
+            yield piece
+        _check_length(size, length)
+        self.rows, self.bytes = rows, size
+
+    def _checked_body(self, pieces: Iterator[bytes], look: Callable[[], object]) -> Iterator[bytes]:
+        check = self._new_check()
+        gunzip = self._gunzip()
+        columns_checked = False
+        size = 0
+        for piece in pieces:
+            look()
+            for decoded in (piece,) if gunzip is None else _gunzipped(gunzip, piece):
+                if decoded:
+                    check.feed(decoded)
+                    size += len(decoded)
+                look()
+            if not columns_checked and check.columns is not None:
+                self._check_columns(check.columns)
+                columns_checked = True
+            yield piece
+        if gunzip is not None:
+            try:
+                gunzip.finish()
+            except compression.Undecodable as error:
+                raise _not_as_encoded(error) from error
+        check.finish()
+        if not columns_checked:
+            self._check_columns(check.columns)
+        self.rows, self.bytes = check.rows, size
+
+    def _gunzip(self) -> compression.Gunzip | None:
+        if self._encoded is None:
+            return None
+        if self._encoded == "gzip":
+            return compression.Gunzip()
+        raise InvalidTable("content that is already lz4 cannot be streamed: pass it as bytes")
+
+
+def _of_length(pieces: Iterator[bytes], length: int | None) -> Iterator[bytes]:
+    """The pieces of a file; InvalidTable unless they are ``length`` bytes, where that is known."""
+    size = 0
+    for piece in pieces:
+        size += len(piece)
+        if length is not None and size > length:
+            break
+        yield piece
+    _check_length(size, length)
+
+
+def _check_length(size: int, length: int | None) -> None:
+    if length is not None and size != length:
+        raise InvalidTable(f"the file changed while it was sent: it is no longer {length} bytes long")
+
+
+def _but_for_the_end(pieces: Iterator[bytes]) -> Generator[bytes, None, None]:
+    """Yield the pieces; the last piece is withheld until all are read and checked."""
+    held = b""
+    for piece in pieces:
+        if not piece:  # no bytes are there yet
+            continue
+        if held:
+            yield held
+        held = piece
+    if held:
+        yield held
+
+
+def _compressed(pieces: Iterator[bytes], look: Callable[[], object]) -> Generator[bytes, None, None]:
+    # What is left in the compressor at the end is the end that is withheld.
+    compressor = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, zlib.MAX_WBITS | 16)
+    for piece in pieces:
+        look()
+        if compressed := compressor.compress(piece):
+            yield compressed
+    yield compressor.flush()
+
+
+def _gunzipped(gunzip: compression.Gunzip, piece: bytes) -> Iterator[bytes]:
+    try:
+        for decoded in gunzip.feed(piece):
+            yield from cut(decoded)
+    except compression.Undecodable as error:
+        raise _not_as_encoded(error) from error
+
+
+def _not_as_encoded(error: compression.Undecodable) -> InvalidTable:
+    return InvalidTable(f"the content does not match its Content-Encoding: {error}")
+
+
+class _WideUpload(Upload):
+    """An Upload of a table whose types are too long for a request's head: its header names some columns only.
+
+    These are the columns that a node would infer wrongly. To find them the whole table is read, as a part of
+    the store, which ends at its deadline. The table goes as JSON where their types are still too long, or
+    where it can be read once only.
+    """
+
+    def __init__(
+        self,
+        source: RowsSource | FrameSource,
+        content_type: str | None,
+        fields: Mapping[str, str],
+        compression: str | None,
+        *,
+        room: int,
+    ) -> None:
+        super().__init__(source, JSON, fields, compression)
+        self._source = source
+        self._given = content_type, fields, compression
+        self._room = room
+        self._decided = False
+
+    def check_before_sending(self, look: Callable[[], object] = nothing) -> None:
+        """Decide the format and the types. Raises InvalidTable."""
+        if not self._decided:
+            content_type, fields, compression = self._given
+            types = _types(self._source)
+            if self._source.repeatable:
+                wrong = self._source.wrongly_inferred(look)
+                types = {name: kind for name, kind in types.items() if name in wrong}
+            if _length(types) <= self._room:
+                super().__init__(self._source, CSV, {**fields, **column_headers(types)}, compression)
+            elif content_type == CSV:
+                raise InvalidTable(
+                    f"the types of {len(self._source.columns)} columns do not fit into the request "
+                    "headers; JSON needs no types"
+                )
+            self._decided = True
+        super().check_before_sending(look)
+
+
+def upload_of(
+    content: Any, content_type: str, headers: Mapping[str, str] | None, compression: str | None
+) -> Upload:
+    """Return the Upload for any content but a table; the other arguments describe the content.
+
+    They are ignored for an Upload, and for a FileTable, which builds its Upload just before sending.
+    """
+    if isinstance(content, Upload):
+        return content
+    if not isinstance(content, bytes | str) and hasattr(content, "upload"):
+        upload: Upload = content.upload()
+        return upload
+    body = body_of(content)
+    if content_type.partition(";")[0] == JSON:
+        body = without_bom(body)
+    return Upload(body, content_type, headers, compression)
+
+
+def upload_for(
+    content: Any,
+    content_type: str | None,
+    headers: Mapping[str, str] | None,
+    compression: str | None,
+    look: Callable[[], object] = nothing,
+) -> Upload:
+    """Return the Upload for any content, including tables; see ``upload_of``.
+
+    ``content_type`` None is CSV, or what a table needs. ``look`` is as for ``source_of``.
+    """
+    if is_table(content):
+        return table_upload(
+            content, content_type=content_type, headers=headers, compression=compression, look=look
+        )
+    return upload_of(content, content_type or CSV, headers, compression)
+
+
+def is_table(content: Any) -> bool:
+    """Whether ``post_table`` accepts it: Arrow data (by the PyCapsule interface) or a list of dicts."""
+    if hasattr(content, "__arrow_c_stream__") or hasattr(content, "__arrow_c_array__"):
+        return True
+    return isinstance(content, list | tuple) and all(isinstance(row, Mapping) for row in content[:1])
+
+
+def source_of(
+    table: Any, column_types: Mapping[str, str] | None, look: Callable[[], object] = nothing
+) -> RowsSource | FrameSource:
+    """Return the Source for any form of table, or raise TypeError, or InvalidTable if it cannot be stored.
+
+    ``look`` is called regularly while the table's values are read; it may raise an exception to end that.
+    """
+    if not is_table(table):
+        raise TypeError(
+            f"{type(table).__name__} is not a table: pass a list of dicts, or Arrow data, which has "
+            "__arrow_c_stream__ or __arrow_c_array__ (pandas, polars, pyarrow, duckdb)"
+        )
+    if isinstance(table, list | tuple):
+        from airflow_provider_qcache.client.tables.values import RowsSource  # noqa: PLC0415  # with its first use
+
+        return RowsSource(table, column_types, look)
+    from airflow_provider_qcache.client.tables.arrow import FrameSource  # noqa: PLC0415  # it needs pyarrow
+
+    return FrameSource(table, column_types, look)
+
+
+def table_upload(
+    table: Any,
+    *,
+    content_type: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    column_types: Mapping[str, str] | None = None,
+    stand_in_columns: Mapping[str, Any] | None = None,
+    compression: str | None = None,
+    look: Callable[[], object] = nothing,
+) -> Upload:
+    """The Upload of a table; see ``QClient.post_table``. ``look`` is as for ``source_of``."""
+    if content_type not in (None, CSV, JSON):
+        raise ValueError(f"content_type={content_type!r}: expected {CSV!r}, {JSON!r} or None")
+    fields = table_headers(headers, stand_in_columns)
+    return source_upload(source_of(table, column_types, look), content_type, fields, compression)
+
+
+def table_headers(
+    headers: Mapping[str, str] | None, stand_in_columns: Mapping[str, Any] | None
+) -> dict[str, str]:
+    """A table's headers but for its types; ValueError for one that follows from the table or an argument."""
+    for name in headers or {}:
+        if (argument := _ARGUMENTS_FOR_HEADERS.get(name.lower())) is not None:
+            raise ValueError(f"header {name!r} is set from the table: pass {argument} instead")
+    return {**(headers or {}), **column_headers(stand_ins=stand_in_columns)}
+
+
+def source_upload(
+    source: RowsSource | FrameSource,
+    content_type: str | None,
+    fields: Mapping[str, str],
+    compression: str | None,
+) -> Upload:
+    """The Upload of a Source that knows its columns' types, with the headers of ``table_headers``.
+
+    The source is closed where that raises.
+    """
+    try:
+        if content_type == JSON or not _fits_csv(source, content_type):
+            return Upload(source, JSON, fields, compression)
+        types = _types(source)
+        room = MAX_HEAD_BYTES - _FOR_OTHER_HEADERS - len(fields.get(STAND_INS, ""))
+        if _length(types) <= room:
+            return Upload(source, CSV, {**fields, **column_headers(types)}, compression)
+        return _WideUpload(source, content_type, fields, compression, room=room)
+    except BaseException:
+        source.close()
+        raise
+
+
+def _fits_csv(source: RowsSource | FrameSource, content_type: str | None) -> bool:
+    """Whether CSV and its headers can carry the columns' names; InvalidTable if not, and CSV is asked for."""
+    unfit = next((column.name for column in source.columns if not fits_csv([column.name])), None)
+    if unfit is not None and content_type == CSV:
+        raise InvalidTable(
+            f"column {unfit!r}: its name cannot be sent in CSV or headers; JSON can carry it", column=unfit
+        )
+    return unfit is None
+
+
+def _types(source: RowsSource | FrameSource) -> dict[str, str]:
+    """What X-QCache-types says of all columns of a table in CSV."""
+    return {column.name: column.kind.header for column in source.columns if column.kind.header is not None}
+
+
+def _length(types: Mapping[str, str]) -> int:
+    return len(column_headers(types).get(TYPES, ""))

@@ -1,0 +1,584 @@
+"""Classify Python's values, in dicts, cursors and pandas' objects; and the Source for lists of dicts."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import decimal
+import ipaddress
+import itertools
+import math
+import numbers
+import operator
+import re
+import sys
+import uuid
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow_provider_qcache.client.errors import InvalidTable
+from airflow_provider_qcache.client.tables import types as rules
+from airflow_provider_qcache.client.tables.content import nothing
+from airflow_provider_qcache.client.tables.types import Column, ColumnKind, refuse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+_ROWS_AT_A_TIME: Final = 4096
+_MOST_TEXT: Final = 512 << 10
+"""Characters of texts that are written at a time; more if one row has more."""
+_WORTH_LOADING_ARROW: Final = 1_000_000
+"""A table with this many values is written faster even if pyarrow must be loaded first."""
+_WORTH_ARROW: Final = 200
+"""A table with this many values is written faster by pyarrow, if pyarrow is loaded already."""
+_TEXTS_AT_A_TIME: Final = 64
+"""Texts that are joined to be checked: faster than one by one, and with little memory if they are long."""
+_TEXT: Final = str.__str__  # str() of an enum's member is its name
+_NONE: Final = type(None)
+_BOOLEAN_TEXTS: Final = {True: "true", False: "false", None: ""}
+_looks_like_another_type = re.compile(rules.LOOKS_LIKE_ANOTHER_TYPE, re.IGNORECASE).match
+
+_FORMS: Final[tuple[tuple[tuple[type, ...], str], ...]] = (
+    ((str,), "text"),
+    ((bool,), "boolean"),
+    ((numbers.Integral,), "integer"),
+    ((decimal.Decimal,), "decimal"),
+    ((numbers.Real,), "float"),
+    ((dt.datetime,), "timestamp"),
+    ((dt.date,), "date"),
+    ((dt.time,), "time"),
+    ((dt.timedelta,), "duration"),
+    ((uuid.UUID, ipaddress._BaseAddress, ipaddress._BaseNetwork), "name"),
+)
+"""The forms of values. Their order matters: a bool is an int, and a datetime is a date."""
+
+ZONED: Final = "timestamp with a time zone"
+NAME: Final = "name"
+"""A UUID or an address of a cursor, which is stored as text; dicts may not have these."""
+
+_NUMPY_FORMS: Final = {
+    "bool": "boolean",
+    "bool_": "boolean",
+    "datetime64": "timestamp",
+    "timedelta64": "duration",  # which numpy counts among the integers
+}
+"""numpy's scalars that are not registered with Python's classes, by name: numpy is not imported."""
+
+_PLAIN: Final = {str: "text", bool: "boolean", int: "integer", float: "float"}
+_SIMPLE: Final = frozenset({_NONE, str, bool, int, float, dt.datetime, dt.date, dt.time, dt.timedelta})
+"""Types whose only nulls are None and NaN."""
+_ALWAYS_FINE: Final = frozenset({dt.date, dt.timedelta, bool})
+"""Types all of whose values can be stored."""
+_TEXTS: Final = frozenset({ColumnKind.TEXT, ColumnKind.ENUM, ColumnKind.NULLS})
+_FIRST_WITH_EXPONENT: Final = 1e10
+"""Arrow writes floats from here on with an exponent."""
+
+_form_of_type: dict[type, str | None] = {_NONE: "null"}
+
+
+def form_of_type(kind: type) -> str | None:
+    """The form of a type's values ('null' for None's), or None for a type that cannot be stored."""
+    if kind not in _form_of_type:
+        _form_of_type[kind] = next((form for bases, form in _FORMS if issubclass(kind, bases)), None)
+    return _form_of_type[kind]
+
+
+def form_of_value(value: Any) -> str | None:
+    """The form of a value; see ``form_of_type``."""
+    if isinstance(value, dt.datetime) and value.tzinfo is not None:
+        return ZONED
+    return form_of_type(type(value))
+
+
+class RowsSource(rules.TypedSource):
+    """A Source of a list of dicts; a key that a row lacks is a null. Raises InvalidTable.
+
+    pyarrow writes the CSV where it is installed and the table is large enough, and Python otherwise: the same
+    bytes. Which values a node can have is checked by Python alone, when the source is made.
+    """
+
+    repeatable = True
+
+    def __init__(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        column_types: Mapping[str, str] | None,
+        look: Callable[[], object] = nothing,
+    ) -> None:
+        self._rows = rows
+        kinds: set[type] = set(map(type, rows))
+        if no_dicts := {kind for kind in kinds if not issubclass(kind, Mapping)}:
+            number, row = next((at, row) for at, row in enumerate(rows, 1) if type(row) in no_dicts)
+            raise InvalidTable(f"row {number} is {type(row).__name__}: expected a dict", row=number)
+        names: dict[Any, None] = {}
+        for start in range(0, len(rows), _ROWS_AT_A_TIME):
+            look()
+            names |= dict.fromkeys(itertools.chain.from_iterable(rows[start : start + _ROWS_AT_A_TIME]))
+        rules.check_names(tuple(names))
+        # Not of a defaultdict, say, which would get the keys that it lacks.
+        self._have_all_keys = kinds <= {dict} and set(map(len, rows)) == {len(names)}
+        wanted = rules.check_column_types(column_types, names)
+        self._plans = []
+        for name in names:
+            look()
+            self._plans.append(_plan(name, self._values(name, rows), wanted.get(name)))
+        self.columns = tuple(Column(plan.name, plan.kind) for plan in self._plans)
+
+    def wrongly_inferred(self, look: Callable[[], object] = nothing) -> set[str]:
+        """Columns that a node may infer wrongly: enums, texts like numbers, floats that are all whole."""
+        found = set()
+        for plan in self._plans:
+            look()
+            if self._is_wrongly_inferred(plan):
+                found.add(plan.name)
+        return found
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def _csv(self) -> Iterator[tuple[bytes, int]]:
+        write = _csv_writer(len(self._rows) * len(self._plans))
+        for columns in self._chunks():
+            yield write(self._plans, columns), len(columns[0])
+
+    def _json(self) -> Iterator[tuple[bytes, int]]:
+        first = True
+        for columns in self._chunks():
+            yield rules.json_rows(self.names, zip(*columns, strict=True), first=first), len(columns[0])
+            first = False
+
+    def _is_wrongly_inferred(self, plan: ColumnPlan) -> bool:
+        values = plan.write(self._values(plan.name, self._rows))
+        present = [value for value in values if value is not None]
+        if plan.kind is ColumnKind.TEXT:
+            return not any(present) or any(map(_looks_like_another_type, present))
+        if plan.kind is ColumnKind.FLOAT:
+            fractions = any(value % 1 for value in present)  # that of an infinity is NaN, and true
+            return len(present) == len(values) and not fractions
+        return plan.kind is ColumnKind.ENUM
+
+    def _values(self, name: Any, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
+        # A column at a time: Python would look for garbage time and again in thousands of tuples, one a row.
+        if self._have_all_keys:
+            return list(map(operator.itemgetter(name), rows))
+        return [row.get(name) for row in rows]
+
+    def _chunks(self) -> Iterator[list[Sequence[Any]]]:
+        """Columns of some rows, as they are written."""
+        kinds = [plan.kind for plan in self._plans]
+        for start in range(0, len(self._rows), _ROWS_AT_A_TIME):
+            rows = self._rows[start : start + _ROWS_AT_A_TIME]
+            columns = [plan.write(self._values(plan.name, rows)) for plan in self._plans]
+            yield from _bounded(kinds, columns)
+
+
+def _bounded(kinds: Sequence[ColumnKind], columns: list[Sequence[Any]]) -> Iterator[list[Sequence[Any]]]:
+    """Rows, by column, in parts of a bounded number of characters."""
+    rows = len(columns[0])
+    size = 0
+    if rows > 1:
+        texts = (values for kind, values in zip(kinds, columns, strict=True) if kind in _TEXTS)
+        size = sum(sum(map(len, filter(None, values))) for values in texts)
+    if size > _MOST_TEXT:
+        yield from _bounded(kinds, [values[: rows // 2] for values in columns])
+        yield from _bounded(kinds, [values[rows // 2 :] for values in columns])
+    else:
+        yield columns
+
+
+def _csv_writer(values: int) -> Callable[[Sequence[ColumnPlan], Sequence[Sequence[Any]]], bytes]:
+    """What writes a table of so many values as CSV."""
+    if values >= (_WORTH_ARROW if sys.modules.get("pyarrow") else _WORTH_LOADING_ARROW):
+        try:
+            from airflow_provider_qcache.client.tables.arrow import csv_of_values  # noqa: PLC0415  # an extra
+        except ImportError:
+            pass
+        else:
+            return csv_of_values
+    return csv_of_values_by_python
+
+
+def csv_of_values_by_python(plans: Sequence[ColumnPlan], columns: Sequence[Sequence[Any]]) -> bytes:
+    """Rows, by column, of text, floats, integers, booleans and None as CSV: the bytes that pyarrow writes."""
+    forms, fields = [], []
+    for plan, values in zip(plans, columns, strict=True):
+        # A blank line is no row: a lone null is written as "", which a node reads as null too.
+        form, written = _fields(plan, values, null='""' if len(columns) == 1 else "")
+        forms.append(form)
+        fields.append(written)
+    if len(columns) == 1 and plans[0].kind not in _TEXTS:
+        forms = ['"%s"']
+    # One format for each row takes half as long as joining its fields.
+    row = ",".join(forms) + "\n"
+    return "".join(map(row.__mod__, zip(*fields, strict=True))).encode()
+
+
+def _fields(plan: ColumnPlan, values: Sequence[Any], null: str) -> tuple[str, Iterable[Any]]:
+    """The format of a column's fields, and what is put into it."""
+    kind, has_nulls = plan.kind, plan.has_nulls
+    if kind is ColumnKind.FLOAT:
+        if not has_nulls:
+            return "%s", _float_texts(values)
+        texts = iter(_float_texts([value for value in values if value is not None]))
+        return "%s", ["" if value is None else next(texts) for value in values]
+    if kind is ColumnKind.BOOL:
+        return "%s", map(_BOOLEAN_TEXTS.__getitem__, values)
+    if kind in _TEXTS:
+        if '"' in "".join(filter(None, values)):
+            values = [value and value.replace('"', '""') for value in values]
+        if not has_nulls:
+            return '"%s"', values
+        return "%s", [null if value is None else f'"{value}"' for value in values]
+    return "%s", ["" if value is None else value for value in values] if has_nulls else values
+
+
+def _float_texts(values: Sequence[float]) -> list[str]:
+    """Floats as Arrow writes them: Python's own texts, where those are the same."""
+    if not values:
+        return []
+    texts = list(map(repr, values))
+    joined = "\n".join(texts)
+    large = _FIRST_WITH_EXPONENT
+    if "e" in joined or max(values) >= large or min(values) <= -large:
+        pairs = zip(values, texts, strict=True)
+        texts = [
+            text if "e" not in text and -large < value < large else _float_text(value)
+            for value, text in pairs
+        ]
+        joined = "\n".join(texts)
+    joined += "\n"
+    if ".0\n" in joined:
+        texts = joined.replace(".0\n", "\n").split("\n")[:-1]
+    return texts
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ColumnPlan:
+    """How the values of a column are converted to text, floats, integers, booleans and None."""
+
+    name: str
+    kind: ColumnKind
+    has_nulls: bool
+    """Whether ``write`` may give None."""
+    write: Callable[[Sequence[Any]], Sequence[Any]]
+
+
+def _plan(name: str, values: list[Any], wanted: ColumnKind | None) -> ColumnPlan:
+    """Plan how a column is written, and check every value of it. Raises InvalidTable."""
+    kinds = set(map(type, values))
+    only_simple = kinds <= _SIMPLE
+    has_nan = only_simple and _has_nan(kinds, values)
+    if has_nan:
+        values = _without_nan(values)
+        kinds = set(map(type, values))
+    form = "float" if has_nan and kinds == {_NONE} else form_of(name, values, kinds)
+    kind, write = _WRITERS[form]
+    if form == "decimal" and wanted is None and _all_whole(values):
+        form, kind, write = "integer", ColumnKind.INT, int
+    if wanted is ColumnKind.FLOAT:
+        if form in ("timestamp", ZONED, "date", "time"):
+            refuse(name, f"column_types: 'float' cannot be used for a {form}")
+        write = _as_float
+    elif wanted is not None and kind is not ColumnKind.TEXT:
+        write = _plain(values) if form == "decimal" else _text_of(write)
+    check = _check(name, form, wanted)
+    if check is not None and not (wanted is not ColumnKind.FLOAT and _passes(kinds, values)):
+        for row, value in enumerate(values, 1):
+            if not is_null(value):
+                check(value, row)
+    if wanted is None and kind is ColumnKind.INT and kinds != {int}:
+        _check_nulls(name, values)
+    column = _writer(kinds, write, only_simple=only_simple)
+    written = (lambda values: column(_without_nan(values))) if has_nan else column
+    has_nulls = _NONE in kinds or not only_simple or write is _as_float
+    return ColumnPlan(name, wanted or kind, has_nulls, written)
+
+
+def _has_nan(kinds: set[type], values: Sequence[Any]) -> bool:
+    """Whether there is a NaN among values of simple types."""
+    if kinds == {float}:
+        total = sum(values)  # it is NaN where one of them is, or where infinities cancel out
+        return bool(total != total)
+    return float in kinds and any(map(operator.ne, values, values))
+
+
+def _without_nan(values: Sequence[Any]) -> list[Any]:
+    return [None if value != value else value for value in values]
+
+
+def _writer(
+    kinds: set[type], write: Callable[[Any], Any], *, only_simple: bool
+) -> Callable[[Sequence[Any]], Sequence[Any]]:
+    """``write`` for many values of these types; the most common columns without a call for each."""
+    if kinds <= {_AS_IS.get(write), _NONE}:
+        return lambda values: values
+    if only_simple:
+        return lambda values: [None if value is None else write(value) for value in values]
+    return lambda values: [None if is_null(value) else write(value) for value in values]
+
+
+def form_of(name: str, values: Sequence[Any], kinds: set[type]) -> str:
+    """What all values of a column, of types ``kinds``, are but for nulls.
+
+    Raises InvalidTable for several forms, or for a type that a node has nothing for.
+    """
+    others = kinds - {_NONE}
+    if len(others) == 1 and (plain := _PLAIN.get(next(iter(others)))) is not None:
+        return plain
+    forms: dict[str, int] = {}
+    for row, value in enumerate(values, 1):
+        if not is_null(value) and (form := _form_of(name, value, row)) not in forms:
+            forms[form] = row
+    if not forms:
+        return "null"
+    if forms.keys() == {"integer", "float"}:
+        return "float"
+    if len(forms) > 1:
+        (first, first_row), (second, second_row) = list(forms.items())[:2]
+        why = f"type {second}, but type {first} in row {first_row}: a column has one type"
+        refuse(name, why, row=second_row)
+    return next(iter(forms))
+
+
+def _form_of(name: str, value: Any, row: int) -> str:
+    if (numpy_form := _NUMPY_FORMS.get(_numpy_name(value))) is not None:
+        return "date" if numpy_form == "timestamp" and value.dtype.str.endswith("[D]") else numpy_form
+    form = form_of_value(value)
+    if form is None or form == NAME:
+        refuse(name, f"{type(value).__name__} cannot be stored; convert it to text or numbers", row=row)
+    return form
+
+
+def _passes(kinds: set[type], values: Sequence[Any]) -> bool:
+    """Whether every value passes its check, decided fast for the most common types; False if unknown."""
+    others = kinds - {_NONE}
+    if others <= _ALWAYS_FINE:
+        return True
+    if len(others) > 1:
+        return False
+    present = [value for value in values if value is not None] if _NONE in kinds else values
+    if others == {int}:
+        return bool(min(present) >= rules.INT64_MIN and max(present) <= rules.INT64_MAX)
+    if others == {str}:
+        joined = (
+            "".join(present[at : at + _TEXTS_AT_A_TIME]) for at in range(0, len(present), _TEXTS_AT_A_TIME)
+        )
+        return all("\0" not in text and rules.is_unicode(text) for text in joined)
+    if others == {float}:
+        return bool(min(present) > -rules.MOST_FLOAT and max(present) < rules.MOST_FLOAT)
+    return False
+
+
+def _check_nulls(name: str, values: list[Any]) -> None:
+    present = [value for value in values if not is_null(value)]
+    if len(present) == len(values) or (-min(present) <= rules.EXACT and max(present) <= rules.EXACT):
+        return
+    rows = list(enumerate(values, 1))
+    null = next(row for row, value in rows if is_null(value))
+    large = next(row for row, value in rows if not is_null(value) and abs(value) > rules.EXACT)
+    rules.too_large_with_null(name, row=large, null_row=null)
+
+
+def _all_whole(values: list[Any]) -> bool:
+    """Whether decimals have no places behind the point, as of a type that has none: 5, and not 5.00."""
+    exponents = (value.as_tuple().exponent for value in values if not is_null(value))
+    return all(isinstance(exponent, int) and exponent >= 0 for exponent in exponents)
+
+
+def is_null(value: Any) -> bool:
+    """Whether a value of Python, numpy or pandas is a null: None, NaN, NaT or NA."""
+    if value is None:
+        return True
+    if isinstance(value, str | int):
+        return False
+    if isinstance(value, decimal.Decimal):
+        return value.is_nan()
+    if isinstance(value, numbers.Real | dt.datetime | dt.timedelta) or _numpy_name(value) == "datetime64":
+        return bool(value != value)  # NaN, and NaT of pandas and numpy
+    return type(value).__name__ == "NAType"  # pandas' NA; pandas is not imported for it
+
+
+def _numpy_name(value: Any) -> str:
+    """The name of a numpy scalar's type, or nothing."""
+    kind = type(value)
+    return kind.__name__ if kind.__module__ == "numpy" else ""
+
+
+def _check(name: str, form: str, wanted: ColumnKind | None) -> Callable[[Any, int], None] | None:
+    """What each value of a column must pass; None for nothing."""
+
+    def text(value: str, row: int) -> None:
+        if "\0" in value:
+            rules.nul_in_text(name, row)
+        if not rules.is_unicode(value):
+            refuse(name, "a text with a lone surrogate, which UTF-8 cannot encode", row=row)
+        if wanted is ColumnKind.FLOAT:
+            try:
+                number = _as_float(value)
+            except ValueError:
+                refuse(name, f"column_types: {rules.shown_value(value)} is not a float", row=row)
+            if number is not None and math.isinf(number) and any(map(str.isdigit, value)):
+                rules.too_large_float(name, value, row)  # no infinity, but a number such as 1e400
+            if number is not None:
+                real(number, row)
+
+    def integer(value: Any, row: int) -> None:
+        if not rules.INT64_MIN <= value <= rules.INT64_MAX:
+            rules.too_large_int(name, value, row)
+
+    def real(value: Any, row: int) -> None:
+        try:
+            number = float(value)
+        except OverflowError:
+            rules.too_large_float(name, value, row)
+        # An infinity that was none before is too large as well.
+        if abs(number) >= rules.MOST_FLOAT and (math.isfinite(number) or value != number):
+            rules.too_large_float(name, value, row)
+        if wanted is None and isinstance(value, numbers.Integral) and int(float(value)) != value:
+            refuse(name, f"{value} among floats, and no float can represent it", row=row)
+
+    def exact(value: decimal.Decimal, row: int) -> None:
+        if not value.is_finite():
+            refuse(name, f"{value} cannot be stored", row=row)
+        exponent = value.as_tuple().exponent
+        if wanted in (ColumnKind.TEXT, ColumnKind.ENUM) and (
+            int(exponent) < -rules.DECIMAL_DIGITS or value.adjusted() >= rules.DECIMAL_DIGITS
+        ):
+            refuse(
+                name,
+                f"{value} has more than {rules.DECIMAL_DIGITS} digits before or after its point",
+                row=row,
+            )
+        if wanted is None and rules.digits_of(value) > rules.MOST_DIGITS:
+            rules.too_many_digits(name, value, row)
+        if wanted in (None, ColumnKind.FLOAT):
+            real(value, row)
+
+    def clock(value: dt.time, row: int) -> None:
+        if value.tzinfo is not None:
+            refuse(name, "a time of day with a time zone, which cannot be converted to UTC", row=row)
+
+    def calendar(value: Any, row: int) -> None:
+        if _numpy_name(value) and not re.match(r"(?!0000)[0-9]{4}(?:-|$)", str(value)):
+            rules.out_of_calendar(name, row)
+
+    def lasted(value: Any, row: int) -> None:
+        if not isinstance(value, dt.timedelta) and _numpy_seconds(value) is None:
+            refuse(name, f"{value!r} is a duration that cannot be converted to seconds", row=row)
+
+    def zoned(value: dt.datetime, row: int) -> None:
+        try:
+            value.astimezone(dt.UTC)
+        except OverflowError:
+            rules.out_of_calendar(name, row)
+
+    if form == "integer" and wanted is not None:
+        return real if wanted is ColumnKind.FLOAT else None
+    if form == "float" and wanted in (ColumnKind.TEXT, ColumnKind.ENUM):
+        return None
+    checks: dict[str, Callable[[Any, int], None]] = {
+        "text": text,
+        "integer": integer,
+        "float": real,
+        "decimal": exact,
+        "timestamp": calendar,
+        "date": calendar,
+        "time": clock,
+        "duration": lasted,
+        ZONED: zoned,
+    }
+    return checks.get(form)
+
+
+def _as_float(value: Any) -> float | None:
+    if isinstance(value, dt.timedelta) or _numpy_name(value) == "timedelta64":
+        return _seconds(value)
+    if isinstance(value, str):
+        if not value:
+            return None
+        if not re.fullmatch(r"[!-^`-~]+", value):  # float() also takes spaces, underlines and other digits
+            raise ValueError(value)
+        number = float(value)
+        return None if math.isnan(number) else number
+    return _float(value)
+
+
+def _float(value: Any) -> float:
+    if _numpy_name(value) in ("float16", "float32"):
+        # 0.1 and not 0.10000000149011612: its own shortest digits, as Arrow has them.
+        return float(str(value.astype("float32")))
+    return float(value)
+
+
+def _seconds(value: Any) -> float | None:
+    return value.total_seconds() if isinstance(value, dt.timedelta) else _numpy_seconds(value)
+
+
+def _numpy_seconds(value: Any) -> float | None:
+    """A timedelta64 in seconds; None for one of months, or of what is shorter than nanoseconds."""
+    found = value.item()
+    if isinstance(found, dt.timedelta):
+        return found.total_seconds()
+    return found / 1e9 if value.dtype.str.endswith("[ns]") else None
+
+
+def _plain(values: list[Any]) -> Callable[[decimal.Decimal], str]:
+    """How a column's decimals are written as text: all with as many places, as those of one type are."""
+    exponents = (value.as_tuple().exponent for value in values if not is_null(value))
+    places = max((-exponent for exponent in exponents if isinstance(exponent, int)), default=0)
+    form = f".{max(0, places)}f"
+    return lambda value: format(value or abs(value), form)  # zero has no sign
+
+
+def _text_of(write: Callable[[Any], Any]) -> Callable[[Any], str]:
+    def text(value: Any) -> str:
+        written = write(value)
+        if isinstance(written, bool):
+            return _BOOLEAN_TEXTS[written]
+        return _float_text(written) if isinstance(written, float) else repr(written)
+
+    return text
+
+
+def _float_text(value: float) -> str:
+    """A float's shortest digits, as Arrow writes them: with an exponent from 1e10 on and below 1e-6."""
+    number = decimal.Decimal(repr(value))
+    if not number or number.is_infinite() or -7 < number.adjusted() < 10:
+        return (f"{number:f}" if number.is_finite() else repr(value)).removesuffix(".0")
+    mantissa = number.scaleb(-number.adjusted()).normalize()
+    return f"{mantissa:f}e{number.adjusted():+d}"
+
+
+def _timestamp(value: Any) -> str:
+    if isinstance(value, dt.datetime):
+        return value.isoformat(sep=" ")
+    if value.dtype.str[-2] in "YMWDhm":  # of units that say no seconds
+        value = value.astype("datetime64[s]")
+    text = str(value).replace("T", " ")
+    whole, _, fraction = text.partition(".")
+    return text if fraction.strip("0") else whole
+
+
+def _date(value: Any) -> str:
+    return value.isoformat() if isinstance(value, dt.date) else str(value)
+
+
+def _timestamp_in_utc(value: dt.datetime) -> str:
+    return value.astimezone(dt.UTC).isoformat(sep=" ")
+
+
+_WRITERS: Final[dict[str, tuple[ColumnKind, Callable[[Any], Any]]]] = {
+    "null": (ColumnKind.NULLS, str),
+    "text": (ColumnKind.TEXT, _TEXT),
+    "boolean": (ColumnKind.BOOL, bool),
+    "integer": (ColumnKind.INT, int),
+    "decimal": (ColumnKind.FLOAT, float),
+    "float": (ColumnKind.FLOAT, _float),
+    "timestamp": (ColumnKind.TEXT, _timestamp),
+    ZONED: (ColumnKind.TEXT, _timestamp_in_utc),
+    "date": (ColumnKind.TEXT, _date),
+    "time": (ColumnKind.TEXT, dt.time.isoformat),
+    "duration": (ColumnKind.FLOAT, _seconds),
+}
+_AS_IS: Final[Mapping[Callable[[Any], Any], type]] = {_TEXT: str, int: int, _float: float, bool: bool}
+"""Of functions that write a value the type whose values they leave as they are."""

@@ -1,0 +1,23 @@
+"""What to say, and to raise, where a library of one of this package's extras is not installed."""
+
+from __future__ import annotations
+
+
+def how_to_install(extra: str) -> str:
+    """How to install an extra; there is no release of this package yet, so from a checkout or a wheel."""
+    return (
+        f"install the extra {extra!r}: pip install '.[{extra}]' in a checkout of airflow-provider-qcache, or "
+        f"pip install 'PATH/TO/THE.whl[{extra}]' with its wheel"
+    )
+
+
+class MissingExtra(ImportError):
+    """A library of an extra is not installed. No retry helps.
+
+    Args:
+        needs: What needs which library: "a zstd file needs pyarrow".
+        extra: The extra that brings it.
+    """
+
+    def __init__(self, needs: str, extra: str) -> None:
+        super().__init__(f"{needs}, which is not installed: {how_to_install(extra)}")

@@ -1,0 +1,104 @@
+"""When two node strings are two names of one process: a node that is listed twice would lose tables.
+
+The ring hashes strings, so that a node with two names gets two shares of the keys, and whoever tells "the
+other node" to delete a key tells the one that has just stored it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import queue
+import socket
+import threading
+import time
+from itertools import combinations
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+
+
+def identity(node: str) -> tuple[str, str, int | None, str]:
+    """What two spellings of one node share, whatever its name resolves to. ``node`` is a valid URL."""
+    parts = urlsplit(node)
+    hostname = (parts.hostname or "").removesuffix(".")
+    if ":" in hostname:
+        hostname = str(ipaddress.IPv6Address(hostname))
+    return parts.scheme, hostname, parts.port or _DEFAULT_PORTS.get(parts.scheme), parts.path.rstrip("/")
+
+
+def two_names(nodes: Iterable[str], *, seconds: float) -> tuple[str, str] | None:
+    """The first two nodes that are one, by their spelling or by the addresses of their names; else None.
+
+    Two unrelated names of one address are not taken for one node: a proxy may tell them apart. An address
+    beside a name that resolves to it is, and so are ``host1`` and ``host1.example.com``. Names are looked up
+    only where such a pair is possible, for so many seconds; one that has no address then is not compared.
+    """
+    known: dict[tuple[str, str, int | None, str], str] = {}
+    for node in nodes:
+        same = identity(node)
+        if same in known:
+            return known[same], node
+        known[same] = node
+    pairs = [
+        (one, other)
+        for one, other in combinations(known, 2)
+        if (one[0], *one[2:]) == (other[0], *other[2:]) and _comparable(one[1], other[1])
+    ]
+    addresses = _look_up({host for pair in pairs for _, host, *_ in pair}, seconds)
+    for one, other in pairs:
+        if addresses.get(one[1], frozenset()) & addresses.get(other[1], frozenset()):
+            return known[one], known[other]
+    return None
+
+
+def _comparable(one: str, other: str) -> bool:
+    literals = _is_address(one) + _is_address(other)
+    return literals == 1 or "localhost" in (one, other) or _extends(one, other) or _extends(other, one)
+
+
+def _extends(long: str, short: str) -> bool:
+    return long.startswith(f"{short}.") and not _is_address(long)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _look_up(hosts: set[str], seconds: float) -> dict[str, frozenset[str]]:
+    found: queue.SimpleQueue[tuple[str, frozenset[str]]] = queue.SimpleQueue()
+
+    def ask(host: str) -> None:
+        try:
+            answers = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):
+            answers = []
+        found.put((host, frozenset(str(answer[4][0]) for answer in answers)))
+
+    addresses = {}
+    asked = 0
+    for host in hosts:
+        if _is_address(host):
+            addresses[host] = frozenset({host})
+            continue
+        try:
+            # A daemon: a name look-up can be ended by nobody, and is not waited for.
+            threading.Thread(target=ask, args=(host,), name="qcache-names", daemon=True).start()
+        except RuntimeError:
+            continue
+        asked += 1
+    end = time.monotonic() + seconds
+    for _ in range(asked):
+        try:
+            host, of_host = found.get(timeout=max(0.0, end - time.monotonic()))
+        except queue.Empty:
+            break
+        addresses[host] = of_host
+    return addresses
