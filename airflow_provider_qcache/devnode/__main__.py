@@ -1,6 +1,7 @@
 """``python -m airflow_provider_qcache.devnode``: a node in this process, or several in their own."""
 
 import argparse
+import contextlib
 import ctypes
 import dataclasses
 import os
@@ -19,6 +20,7 @@ from airflow_provider_qcache.devnode.cluster import (
     describe_listen_error,
 )
 from airflow_provider_qcache.devnode.options import NodeOptions
+from airflow_provider_qcache.extras import how_to_install
 
 _NAME = "python -m airflow_provider_qcache.devnode"
 _POLL_SECONDS = 0.2
@@ -33,9 +35,11 @@ def main() -> int:
     """
     parser = _parser()
     arguments = parser.parse_args()
-    _end_with_parent(arguments.parent)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _end)
+    if arguments.parent is not None:
+        _end_with_parent(arguments.parent)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup has SIGHUP ignored
+            signal.signal(number, _end)
     try:
         options = NodeOptions(
             host=arguments.host,
@@ -49,7 +53,7 @@ def main() -> int:
         )
         if arguments.nodes == 1:
             # A cluster reads one line of its node's stdout, good or bad; a person finds errors on stderr.
-            return _serve(options, errors=sys.stderr if arguments.parent is None else sys.stdout)
+            return _serve(options, of_a_cluster=arguments.parent is not None)
         common = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
         del common["port"]
         ports = range(options.port, options.port + arguments.nodes) if options.port else None
@@ -63,8 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=_NAME,
         description="QCache 0.9.3 nodes for demos and tests. Prints a line for each node that answers.",
-        epilog="Ends on SIGTERM, on SIGINT and with the process that started it; "
-        "setsid -f lets it outlive the shell.",
+        epilog="Runs until SIGTERM, or Ctrl-C. To keep it when its terminal closes, start it with nohup.",
         allow_abbrev=False,
     )
     defaults = {field.name: field.default for field in dataclasses.fields(NodeOptions)}
@@ -88,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--host", meaning="address to listen on", kind=str, metavar="HOST")
     parser.add_argument("--nodes", type=int, default=1, metavar="N", help="nodes, on consecutive ports [1]")
-    # Given by LocalCluster: the process without which this one must not be.
+    # LocalCluster passes its process id, so that no node outlives it.
     parser.add_argument("--parent", type=int, help=argparse.SUPPRESS)
     return parser
 
@@ -97,21 +100,29 @@ def _read_stdin() -> str:
     return os.fsdecode(sys.stdin.buffer.readline()).removesuffix("\n")
 
 
-def _end(_number: int, _frame: FrameType | None) -> NoReturn:
+def _end(number: int, _frame: FrameType | None) -> NoReturn:
+    if number == signal.SIGHUP:
+        _log_end("its terminal closed (SIGHUP); start it with nohup to keep it")
+    elif number == signal.SIGTERM:
+        _log_end("it received SIGTERM")
     sys.exit(0)
 
 
-def _end_with_parent(parent: int | None) -> None:
+def _log_end(reason: str) -> None:
+    with contextlib.suppress(OSError):  # a terminal that has closed takes no line
+        os.write(sys.stderr.fileno(), f"{_NAME}: process {os.getpid()} ends because {reason}\n".encode())
+
+
+def _end_with_parent(parent: int) -> None:
     """End this process when the one that started it ends, whatever the main thread is doing then.
 
+    Linux is asked, too, to kill this process in that moment, which ends a stopped process as well.
+
     Args:
-        parent: Its process id, if it said so. Then Linux is asked, too, to kill this process in that moment,
-            which ends a stopped process as well. Linux does so when the *thread* that started this process
-            ends, so only a parent that keeps that thread may say so.
+        parent: The process id of the one that started it. Linux acts when the *thread* that started this
+            process ends, so only a parent that keeps that thread may pass its id.
     """
-    if parent is None:
-        parent = os.getppid()
-    elif sys.platform == "linux":
+    if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     threading.Thread(target=_watch_parent, args=[parent], name="devnode-parent-watch", daemon=True).start()
 
@@ -122,11 +133,13 @@ def _watch_parent(parent: int) -> None:
     os._exit(1)  # at once: a node keeps nothing that is worth closing
 
 
-def _serve(options: NodeOptions, errors: TextIO) -> int:
+def _serve(options: NodeOptions, *, of_a_cluster: bool) -> int:
+    errors: TextIO = sys.stdout if of_a_cluster else sys.stderr
     try:
         from airflow_provider_qcache.devnode.app import serve  # noqa: PLC0415 - heavy, and from an extra
+        from airflow_provider_qcache.devnode.control import Control  # noqa: PLC0415 - it loads asyncio
     except ImportError as error:
-        print(f"{_NAME}: {error}; pip install 'airflow-provider-qcache[devnode]'", file=errors)
+        print(f"{_NAME}: {error}; {how_to_install('devnode')}", file=errors)
         return 1
     answers = False
 
@@ -135,8 +148,9 @@ def _serve(options: NodeOptions, errors: TextIO) -> int:
         answers = True
         print(_ready_line(dataclasses.replace(options, port=port).url, os.getpid()), flush=True)
 
+    control = Control(sys.stdin.fileno(), lambda number: print(number, flush=True)) if of_a_cluster else None
     try:
-        serve(options, on_ready)
+        serve(options, on_ready, control)
     except OSError as error:
         if answers:
             raise

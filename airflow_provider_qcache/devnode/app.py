@@ -9,7 +9,6 @@ import base64
 import binascii
 import json
 import re
-import signal
 import ssl
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application, HTTPError, OutputTransform, RequestHandler
 
 from airflow_provider_qcache.devnode import codec
+from airflow_provider_qcache.devnode.control import Control
 from airflow_provider_qcache.devnode.errors import RequestError
 from airflow_provider_qcache.devnode.headers import add_stand_ins, column_types, pairs
 from airflow_provider_qcache.devnode.options import NodeOptions
@@ -56,10 +56,16 @@ class _Compression(OutputTransform):
 class _Handler(RequestHandler):
     """Basic auth before everything else, and errors as small HTML pages, as QCache's are."""
 
-    def initialize(self, basic_auth: str | None) -> None:
+    def initialize(self, basic_auth: str | None, control: Control | None) -> None:
         self._basic_auth = basic_auth
+        self._control = control
 
     def prepare(self) -> None:
+        if self._control is not None:
+            self._control.hold()
+            if self._control.refuses_auth:
+                self._refuse()
+                return
         if self._basic_auth is None:
             return
         header = self.request.headers.get("Authorization", "")
@@ -73,6 +79,9 @@ class _Handler(RequestHandler):
                 return
             if f"{user}:{password}" == self._basic_auth:
                 return
+        self._refuse()
+
+    def _refuse(self) -> None:
         self.set_status(401)
         self.set_header("WWW-Authenticate", "Basic realm=Restricted")
         self.finish()
@@ -94,8 +103,10 @@ class _StatusHandler(_Handler):
 
 
 class _StatisticsHandler(_Handler):
-    def initialize(self, basic_auth: str | None, store: Store, statistics: Statistics) -> None:  # type: ignore[override]
-        super().initialize(basic_auth)
+    def initialize(  # type: ignore[override]
+        self, basic_auth: str | None, control: Control | None, store: Store, statistics: Statistics
+    ) -> None:
+        super().initialize(basic_auth, control)
         self._store = store
         self._statistics = statistics
 
@@ -110,8 +121,10 @@ class _StatisticsHandler(_Handler):
 
 
 class _DatasetHandler(_Handler):
-    def initialize(self, basic_auth: str | None, store: Store, statistics: Statistics) -> None:  # type: ignore[override]
-        super().initialize(basic_auth)
+    def initialize(  # type: ignore[override]
+        self, basic_auth: str | None, control: Control | None, store: Store, statistics: Statistics
+    ) -> None:
+        super().initialize(basic_auth, control)
         self._store = store
         self._statistics = statistics
         self._operation: str | None = None
@@ -223,11 +236,10 @@ class _DatasetHandler(_Handler):
         return codec.decompress(self.request.body, self.request.headers.get("Content-Encoding"))
 
 
-def make_app(options: NodeOptions) -> Application:
+def make_app(options: NodeOptions, store: Store, control: Control | None = None) -> Application:
     """The node as a tornado application, without a socket."""
-    store = Store(options.size, options.age)
     statistics = Statistics(options.statistics_buffer_size)
-    common = {"basic_auth": options.basic_auth}
+    common = {"basic_auth": options.basic_auth, "control": control}
     shared = {**common, "store": store, "statistics": statistics}
     return Application(
         [
@@ -250,25 +262,34 @@ def _tls(options: NodeOptions) -> ssl.SSLContext | None:
     return context
 
 
-def serve(options: NodeOptions, on_ready: Callable[[int], None]) -> None:
-    """Serve a node in this process until SIGTERM or SIGINT.
+def serve(options: NodeOptions, on_ready: Callable[[int], None], control: Control | None = None) -> None:
+    """Serve a node in this process until a signal's handler raises SystemExit.
 
     Args:
         options: port 0 takes any free port.
         on_ready: called with the port once the node answers.
+        control: changes the node while it runs.
 
     Raises:
         OSError: the port is in use, or a certificate cannot be read.
     """
-    asyncio.run(_serve(options, on_ready))
+    asyncio.run(_serve(options, on_ready, control))
 
 
-async def _serve(options: NodeOptions, on_ready: Callable[[int], None]) -> None:
-    server = HTTPServer(make_app(options), ssl_options=_tls(options), max_buffer_size=options.size)
+async def _serve(options: NodeOptions, on_ready: Callable[[int], None], control: Control | None) -> None:
+    store = Store(options.size, options.age)
+    app = make_app(options, store, control)
+    server = HTTPServer(app, ssl_options=_tls(options), max_buffer_size=options.size)
     sockets = bind_sockets(options.port, options.host)
     server.add_sockets(sockets)
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    if control is not None:
+
+        def apply(values: dict[str, Any]) -> None:
+            store.max_age = values.get("age", store.max_age)
+            store.max_size = server.max_buffer_size = values.get("size", store.max_size)
+            if values.get("clear"):
+                store.clear()
+
+        control.listen(apply)
     on_ready(sockets[0].getsockname()[1])
-    await stop.wait()
+    await asyncio.Event().wait()

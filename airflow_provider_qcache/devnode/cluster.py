@@ -3,6 +3,7 @@
 import concurrent.futures
 import contextlib
 import dataclasses
+import json
 import os
 import selectors
 import signal
@@ -33,6 +34,9 @@ class _Node:
         self._reservation = _reserve(options.host, options.port)
         self.options = dataclasses.replace(options, port=self._reservation.getsockname()[1])
         self.process: subprocess.Popen[bytes] | None = None
+        self.disturbed = False
+        """Whether it was made silent or slow: requests may wait for it."""
+        self._changes = 0
         self._log = log
         self._stderr: IO[Any] | None = None
 
@@ -48,30 +52,63 @@ class _Node:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
+            bufsize=0,  # what a buffer has read already, no select on the pipe tells of
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
             process_group=0,  # Ctrl-C in a terminal is for us alone to hear: we end the nodes
         )
-        assert self.process.stdin is not None  # noqa: S101 - for the type checker: it is a pipe
-        with contextlib.suppress(BrokenPipeError), self.process.stdin as stdin:
-            stdin.write(os.fsencode(f"{self.options.basic_auth or ''}\n"))
+        self.disturbed = False
+        if self.options.basic_auth is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self.stdin.write(os.fsencode(f"{self.options.basic_auth}\n"))
+                self.stdin.flush()
+
+    @property
+    def stdin(self) -> IO[bytes]:
+        """The pipe that carries the credentials, and then each change."""
+        assert self.process is not None  # noqa: S101 - for the type checker
+        assert self.process.stdin is not None  # noqa: S101
+        return self.process.stdin
 
     @property
     def stdout(self) -> IO[bytes]:
-        """The pipe that carries one line: the node's URL once it answers, or why it does not."""
+        """The pipe that carries the node's URL once it answers, or why it does not; then a line a change."""
         assert self.process is not None  # noqa: S101 - for the type checker
         assert self.process.stdout is not None  # noqa: S101
         return self.process.stdout
 
     def hear(self) -> None:
-        """Read that line.
+        """Read the first line.
 
         Raises:
             NodeStartError: If it is not the URL.
         """
-        with self.stdout as stdout:
-            line = os.fsdecode(stdout.readline()).strip()
+        line = os.fsdecode(self.stdout.readline()).strip()
         if not line.startswith(self.options.url):
+            self.stdout.close()
             raise NodeStartError(f"{self.options.url} did not come up: {line or self._last_words()}")
+
+    def change(self, seconds: float, **values: object) -> None:
+        """Change a running node, and wait until it says that the change holds.
+
+        Raises:
+            RuntimeError: If it says nothing within so many seconds, or ends.
+        """
+        self._changes += 1
+        deadline = time.monotonic() + seconds
+        with contextlib.suppress(BrokenPipeError), selectors.DefaultSelector() as waiting:
+            self.stdin.write(json.dumps({"number": self._changes, **values}).encode() + b"\n")
+            self.stdin.flush()
+            waiting.register(self.stdout, selectors.EVENT_READ)
+            while waiting.select(max(0.0, deadline - time.monotonic())):
+                confirmed = self.stdout.readline()
+                if not confirmed:
+                    break
+                if int(confirmed) == self._changes:
+                    return
+        raise RuntimeError(
+            f"{self.options.url} did not confirm the change {values} within {seconds:g} s: it is paused, "
+            "busy or ended; resume or restart it"
+        )
 
     def _last_words(self) -> str:
         assert self.process is not None  # noqa: S101 - for the type checker
@@ -92,6 +129,8 @@ class _Node:
         if self.process is not None:
             self.process.kill()
             self.process.wait()
+            with contextlib.suppress(BrokenPipeError):
+                self.stdin.close()
             self.stdout.close()
         if self._log is None and self._stderr is not None:
             self._stderr.close()
@@ -110,6 +149,8 @@ class LocalCluster:
             client = QClient(cluster.node_list)
             cluster.kill(0)
 
+    A node is named by its number, from 0, or by its URL. `restart`, `resume` and `reset` undo what was done
+    to it.
     When the block is left, by an error too, no process, thread or socket of it remains. When this process
     dies, even by SIGKILL, its nodes die with it (on Linux even those that are paused).
     The methods may be called from any thread; they take turns.
@@ -239,7 +280,7 @@ class LocalCluster:
         """
         return [node.process.poll() for node in self._running_nodes() if node.process is not None]
 
-    def kill(self, i: int) -> None:
+    def kill(self, i: int | str) -> None:
         """End node ``i`` as a crash does (SIGKILL), and its tables with it; nothing if it has ended.
 
         Raises:
@@ -249,7 +290,7 @@ class LocalCluster:
         with self._lock:
             self._node(i).kill()
 
-    def restart(self, i: int) -> None:
+    def restart(self, i: int | str) -> None:
         """Start node ``i`` anew on its port, empty, and wait until it answers; it is killed first if it runs.
 
         Raises:
@@ -266,7 +307,7 @@ class LocalCluster:
                 node.kill()
                 raise
 
-    def pause(self, i: int) -> None:
+    def pause(self, i: int | str) -> None:
         """Make node ``i`` silent (SIGSTOP): connections to it are accepted, and no request is answered.
 
         Raises:
@@ -274,11 +315,12 @@ class LocalCluster:
             RuntimeError: If it is not running.
         """
         with self._lock:
+            self._node(i).disturbed = True
             pid = self._signal(i, signal.SIGSTOP)
             if sys.platform == "linux":  # the signal takes a moment, in which a request could be answered
                 os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
-    def resume(self, i: int) -> None:
+    def resume(self, i: int | str) -> None:
         """Let node ``i`` go on after `pause`; it answers what it was asked meanwhile.
 
         Raises:
@@ -288,22 +330,96 @@ class LocalCluster:
         with self._lock:
             self._signal(i, signal.SIGCONT)
 
+    def slow(self, i: int | str, seconds: float) -> None:
+        """Make node ``i`` do nothing for so many seconds before each answer, as a busy one; 0: no longer.
+
+        Like a QCache node that parses a table it does one thing at a time: requests wait for each other.
+
+        Raises:
+            IndexError: If there is no such node.
+            RuntimeError: If it is not running, or is paused.
+            ValueError: If seconds is negative or no number.
+        """
+        if not seconds >= 0:
+            raise ValueError(f"seconds: {seconds!r} is not allowed; a number of seconds, 0 or more, is")
+        with self._lock:
+            self._node(i).disturbed = True
+            self._change(i, delay=seconds)
+
+    def refuse_auth(self, i: int | str, *, refuse: bool = True) -> None:
+        """Make node ``i`` answer 401 to every request, as if the password were wrong; False: no longer.
+
+        Raises:
+            IndexError: If there is no such node.
+            RuntimeError: If it is not running, or is paused.
+        """
+        with self._lock:
+            self._change(i, refuse_auth=refuse)
+
+    def configure(self, i: int | str, *, size: int | None = None, age: int | None = None) -> None:
+        """Change ``size`` and ``age`` of node ``i`` while it runs; it keeps them when it is started again.
+
+        The next query heeds the age, of tables stored before too, and the next store the size, for which it
+        evicts. A longer body is refused on new connections as on a real node, and on those that are open
+        with 500.
+
+        Raises:
+            IndexError: If there is no such node.
+            RuntimeError: If it is not running, or is paused.
+            ValueError: For a value that is not allowed, naming it and what is.
+        """
+        given = (("size", size), ("age", age))
+        values: dict[str, Any] = {name: value for name, value in given if value is not None}
+        with self._lock:
+            node = self._node(i)
+            options = dataclasses.replace(node.options, **values)
+            self._change(i, **values)
+            node.options = options
+
+    def reset(self) -> None:
+        """Make every node as it was at the start: it runs, is empty, and has the options of the cluster.
+
+        Raises:
+            NodeStartError: If a node that was killed, paused or slow does not come up.
+            RuntimeError: If the cluster is not running.
+        """
+        with self._lock:
+            anew = []
+            for node, options in zip(self._running_nodes(), self._options, strict=True):
+                node.options = dataclasses.replace(options, port=node.options.port)
+                if node.disturbed or not node.running():
+                    node.kill()  # a request that waits for it would else be served after the reset
+                    anew.append(node)
+                else:
+                    node.change(
+                        self._start_timeout, size=options.size, age=options.age, refuse_auth=False, clear=True
+                    )
+            self._bring_up(anew)
+
+    def _change(self, i: int | str, **values: object) -> None:
+        node = self._node(i)
+        if not node.running():
+            raise RuntimeError(f"node {i!r} is not running; restart({i!r}) starts it")
+        node.change(self._start_timeout, **values)
+
     def _running_nodes(self) -> list[_Node]:
         nodes = self._nodes
         if not nodes:
             raise RuntimeError("the cluster is not running; start() it, or use it in a with statement")
         return nodes
 
-    def _node(self, i: int) -> _Node:
+    def _node(self, i: int | str) -> _Node:
         nodes = self._running_nodes()
-        if i not in range(len(nodes)):
-            raise IndexError(f"there is no node {i!r}; an integer from 0 to {len(nodes) - 1} is allowed")
-        return nodes[i]
+        for number, node in enumerate(nodes):
+            if i in (number, node.options.url):
+                return node
+        numbers, urls = f"0 to {len(nodes) - 1}", ", ".join(node.options.url for node in nodes)
+        raise IndexError(f"there is no node {i!r}; an integer from {numbers}, or one of {urls}, is allowed")
 
-    def _signal(self, i: int, number: signal.Signals) -> int:
+    def _signal(self, i: int | str, number: signal.Signals) -> int:
         node = self._node(i)
         if node.process is None or not node.running():
-            raise RuntimeError(f"node {i} is not running; restart({i}) starts it")
+            raise RuntimeError(f"node {i!r} is not running; restart({i!r}) starts it")
         node.process.send_signal(number)
         return node.process.pid
 

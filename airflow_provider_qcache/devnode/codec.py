@@ -16,7 +16,7 @@ from typing import Any
 import lz4.block
 import numpy as np
 import pandas as pd
-from pandas.errors import DtypeWarning, Pandas4Warning
+from pandas.errors import DtypeWarning
 
 from airflow_provider_qcache.devnode.errors import RequestError
 from airflow_provider_qcache.devnode.values import Column, is_null, set_column, texts_as_objects
@@ -178,7 +178,7 @@ def _read_csv(body: bytes, types: Mapping[str, str], **options: Any) -> pd.DataF
         )
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Pandas4Warning)  # float_precision will go with pandas 4
+        warnings.simplefilter("ignore", DeprecationWarning)  # pandas 4 will drop float_precision
         # Reading by chunks is the faster way, and tells where the chunks disagree on a column's type.
         warnings.simplefilter("error", DtypeWarning)
         try:

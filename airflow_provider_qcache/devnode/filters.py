@@ -76,7 +76,7 @@ class _Filter:
     def evaluate(self, condition: Any) -> Any:
         """A mask for a condition, a column for a name, the value itself for a literal."""
         if isinstance(condition, str):
-            return condition[1:-1] if is_quoted(condition) else self._column(condition, condition)
+            return condition[1:-1] if is_quoted(condition) else self._named_by(condition)
         if not isinstance(condition, list):
             return condition
         if not condition:
@@ -89,6 +89,13 @@ class _Filter:
             return function(condition)
         except TypeError as error:
             raise malformed(f"The types do not go together ({error})", condition) from error
+
+    def _named_by(self, text: str) -> Column:
+        if text not in self._table.columns:
+            columns = list(self._table.columns)
+            hint = f'''a text value is quoted within its quotes: "'{text}'"'''
+            raise malformed(f"No column {text!r} ({hint}); the table has {columns!r}", text)
+        return self._column(text, text)
 
     def _column(self, name: object, subject: object) -> Column:
         if isinstance(name, list) and all(

@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - named to be translated, not bound
+_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - named to be translated, not bound  # nosec B104
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

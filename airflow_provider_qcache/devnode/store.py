@@ -2,9 +2,9 @@
 
 import sys
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -39,23 +39,24 @@ class _Entry:
     table: pd.DataFrame
     size: int
     created: float
-    last_access: float = field(default=0.0)
 
 
 class Store:
     """Tables by key, in at most ``max_size`` bytes where that can be kept.
 
     Args:
-        max_size: bytes to hold.
-        max_age: seconds after which a table is gone, checked when it is asked for; 0 for never.
+        max_size: bytes to hold; it may be changed, which the next store heeds.
+        max_age: seconds after which a table is gone, checked when it is asked for; 0 for never. It may be
+            changed.
         clock: seconds since some fixed moment.
     """
 
     def __init__(self, max_size: int, max_age: float, clock: Clock = time.time) -> None:
-        self._max_size = max_size
-        self._max_age = max_age
+        self.max_size = max_size
+        self.max_age = max_age
         self._clock = clock
-        self._entries: dict[str, _Entry] = {}
+        self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        """The least recently used first, so that a store finds what to evict without sorting every key."""
         self.size = 0.0
 
     def __len__(self) -> int:
@@ -66,26 +67,29 @@ class Store:
 
     def get(self, key: str) -> pd.DataFrame:
         """The table under ``key``, which becomes the most recently used."""
-        entry = self._entries[key]
-        entry.last_access = self._clock()
-        return entry.table
+        self._entries.move_to_end(key)
+        return self._entries[key].table
 
     def put(self, key: str, table: pd.DataFrame) -> None:
         """Hold a table under ``key``; room is not looked for here, so the store can outgrow its size."""
         if key in self:
             self.delete(key)
-        now = self._clock()
         size = _ENTRY_OVERHEAD + estimated_size(table)
-        self._entries[key] = _Entry(table, size, created=now, last_access=now)
+        self._entries[key] = _Entry(table, size, created=self._clock())
         self.size += size
 
     def delete(self, key: str) -> None:
         """Forget the table under ``key``."""
         self.size -= self._entries.pop(key).size
 
+    def clear(self) -> None:
+        """Forget every table."""
+        self._entries.clear()
+        self.size = 0.0
+
     def expire(self, key: str) -> bool:
         """Forget the table under ``key`` if it is too old, and tell whether it was."""
-        expired = bool(self._max_age) and self._clock() > self._entries[key].created + self._max_age
+        expired = bool(self.max_age) and self._clock() > self._entries[key].created + self.max_age
         if expired:
             self.delete(key)
         return expired
@@ -99,14 +103,13 @@ class Store:
         Raises:
             RequestError: 500 where ``byte_count`` is more than the store's whole size.
         """
-        if byte_count > self._max_size:
-            raise RequestError(500, f"{byte_count} bytes do not fit a cache of {self._max_size} bytes")
+        if byte_count > self.max_size:
+            raise RequestError(500, f"{byte_count} bytes do not fit a cache of {self.max_size} bytes")
         now = self._clock()
         held = []
-        for key in sorted(self._entries, key=lambda key: self._entries[key].last_access):
-            if self._max_size - self.size >= byte_count:
-                break
-            held.append(now - self._entries[key].created)
+        while self._entries and self.max_size - self.size < byte_count:
+            key, entry = next(iter(self._entries.items()))
+            held.append(now - entry.created)
             self.delete(key)
         return held
 
