@@ -14,11 +14,12 @@ import ipaddress
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urlsplit
 
 from airflow_provider_qcache.connection_fields import CONN_TYPE, EXTRA, MAX_HOST, STANDARD, Field
+from airflow_provider_qcache.node_identity import identity
 
 if TYPE_CHECKING:
     from airflow_provider_qcache.client import RequestRetry
@@ -48,6 +49,7 @@ class AirflowConnection(Protocol):
     """What is read of Airflow's Connection, of either version."""
 
     conn_id: Any
+    conn_type: Any
     host: Any
     schema: Any
     login: Any
@@ -72,6 +74,7 @@ class ConnectionSettings:
     retry_wait_max: float
     wait_for_nodes: bool
     confirm_miss: bool
+    refused_means_gone: bool
     verify: bool
     ca_file: str | None
     cert_file: str | None
@@ -128,6 +131,7 @@ class ConnectionSettings:
             "max_response_bytes": self.max_response_bytes,
             "request_retry": policy,
             "confirm_miss": self.confirm_miss,
+            "refused_means_gone": self.refused_means_gone,
         }
 
 
@@ -142,7 +146,7 @@ def check_request_retry(request_retry: Any) -> None:
     if request_retry is None or isinstance(request_retry, RequestRetry):
         return
     if not isinstance(request_retry, Mapping):
-        raise ValueError(f"request_retry={request_retry!r}: a RequestRetry or a dict of its fields is wanted")  # noqa: TRY004
+        raise ValueError(f"request_retry={request_retry!r}: expected a RequestRetry or a dict of its fields")  # noqa: TRY004
     known = tuple(field.name for field in dataclasses.fields(RequestRetry))
     for name in request_retry:
         if name not in known:
@@ -166,7 +170,41 @@ def parse_connection(connection: AirflowConnection) -> ConnectionSettings:
         raise InvalidConnection(f"connection {connection.conn_id!r}: {error}") from None
 
 
+def settings_for(
+    nodes: Iterable[str], *, login: str | None = None, password: str | None = None, **extra: Any
+) -> ConnectionSettings:
+    """The settings of a connection to these nodes where no Airflow keeps one.
+
+    Args:
+        nodes: URLs, or names such as host1.
+        login: The user of basic auth, with a password.
+        password: Its password.
+        extra: The connection's extra fields by name.
+
+    Raises:
+        InvalidConnection: naming the field, the value and what is allowed.
+    """
+    return _parse(_Given(login=login, password=password, extra={"nodes": list(nodes), **extra}))
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class _Given:
+    conn_id: Any = ""
+    conn_type: Any = CONN_TYPE
+    host: Any = None
+    schema: Any = None
+    login: Any
+    password: Any
+    port: Any = None
+    extra: Any
+
+
 def _parse(connection: AirflowConnection) -> ConnectionSettings:
+    if connection.conn_type not in (None, "", CONN_TYPE):
+        raise InvalidConnection(
+            f"its type is {connection.conn_type!r}, and type {CONN_TYPE!r} is required: change the type, or "
+            "name another connection in qcache_conn_id"
+        )
     extra = _extra_of(connection.extra)
     values = {field.name: _value(field, extra.get(field.name)) for field in EXTRA}
     nodes = _nodes(connection, values.pop("nodes"))
@@ -200,10 +238,10 @@ def _extra_of(text: Any) -> dict[str, Any]:
     try:
         given = json.loads(text) if isinstance(text, str | bytes) else text
     except ValueError:
-        raise InvalidConnection("extra is not JSON; a JSON object of its fields is wanted") from None
+        raise InvalidConnection("extra is not JSON; expected a JSON object of its fields") from None
     if not isinstance(given, dict):
         raise InvalidConnection(
-            f"extra is a JSON {type(given).__name__}; a JSON object of its fields is wanted"
+            f"extra is a JSON {type(given).__name__}; expected a JSON object of its fields"
         )
     extra: dict[str, Any] = {}
     for name, value in given.items():
@@ -255,7 +293,7 @@ def _bad(field: Field, value: Any) -> InvalidConnection:
     shown = shown if len(shown) <= 100 else shown[:100] + "…"
     # What looks like credentials was put into the wrong field, and is not shown for that.
     shown = "***" if "@" in shown else shown
-    return InvalidConnection(f"{field.name}={shown}: {field.allowed} is wanted")
+    return InvalidConnection(f"{field.name}={shown}: expected {field.allowed}")
 
 
 def _flag(field: Field, value: Any) -> bool:
@@ -318,10 +356,10 @@ def _nodes(connection: AirflowConnection, listed: Any) -> tuple[str, ...]:
     nodes: dict[tuple[str, str, int | None, str], str] = {}
     for text in given:
         node = _node(place, text, schema, port)
-        known = nodes.setdefault(_identity(node), node)
+        known = nodes.setdefault(identity(node), node)
         if known is not node:
             what = f"{node!r} twice" if known == node else f"one node twice, as {known!r} and {node!r}"
-            raise InvalidConnection(f"{place} lists {what}; each node is wanted once")
+            raise InvalidConnection(f"{place} lists {what}; list each node once")
     return tuple(nodes.values())
 
 
@@ -457,16 +495,6 @@ def _bad_node(place: str, text: str, why: str) -> InvalidConnection:
     return InvalidConnection(f"{place} lists {text!r}: {why}")
 
 
-def _identity(node: str) -> tuple[str, str, int | None, str]:
-    """What two spellings of one node share."""
-    parts = urlsplit(node)
-    port = parts.port or _DEFAULT_PORTS[parts.scheme]
-    hostname = parts.hostname or ""
-    if ":" in hostname:
-        hostname = str(ipaddress.IPv6Address(hostname))
-    return parts.scheme, hostname, port, parts.path.rstrip("/")
-
-
 # Credentials.
 
 
@@ -482,7 +510,8 @@ def _auth(
     for name, value in (("login", login), ("password", password)):
         if not isinstance(value, str) or ":" in value:
             raise InvalidConnection(
-                f"{name} (not shown) has a ':' in it, on which a node hangs up; text without ':' is wanted"
+                f"{name} (not shown) has a ':' in it, at which a node closes the connection; "
+                "expected text without ':'"
             )
     plain = [node for node in nodes if urlsplit(node).scheme == "http"]
     if plain and not allowed_over_http:

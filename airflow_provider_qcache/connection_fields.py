@@ -57,7 +57,7 @@ class Field:
         minimum: float | None = None,
         maximum: float | None = None,
         allowed: str = "",
-        placeholder: str = "",
+        example: str = "",
     ) -> None:
         self.name = name
         self.label = label
@@ -69,7 +69,8 @@ class Field:
         self.minimum = minimum
         self.maximum = maximum
         self.allowed = allowed or self._what_is_allowed()
-        self.placeholder = placeholder or self.default_text
+        # In words, so that nobody takes it for a value that is filled in.
+        self.placeholder = f"for example {example}" if example else f"default: {self.default_text}"
 
     def _what_is_allowed(self) -> str:
         if self.kind in ("seconds", "count"):
@@ -118,16 +119,16 @@ _DAY = 86_400
 STANDARD: Final = (
     Field(
         "host",
-        "Nodes (few)",
+        "Nodes",
         "nodes",
-        "The nodes, separated by commas, spaces or lines, for the short case; many belong into the extra "
-        "field nodes.",
+        "The nodes, separated by commas, spaces or lines, spelled to the letter as every reader spells them. "
+        "A longer list belongs into the extra field nodes.",
         allowed=f"{_NODES}; {MAX_HOST} characters at most",
-        placeholder="host1, host2, host3",
+        example="http://host1:9401, http://host2:9401",
     ),
     Field(
         "schema",
-        "Scheme",
+        "Scheme of names",
         "text",
         "The scheme of nodes given by name.",
         default="http",
@@ -135,7 +136,7 @@ STANDARD: Final = (
     ),
     Field(
         "port",
-        "Port",
+        "Port of names",
         "count",
         "The port of nodes given by name without one; 8888 is QCache's own default.",
         default=8888,
@@ -149,7 +150,6 @@ STANDARD: Final = (
         "text",
         "The user of basic auth.",
         allowed="text without ':'; with a password, and with https unless allow_auth_over_http",
-        placeholder="none",
     ),
     Field(
         "password",
@@ -157,7 +157,6 @@ STANDARD: Final = (
         "secret",
         "The password of basic auth.",
         allowed="text without ':'; with a login",
-        placeholder="none",
     ),
 )
 """Airflow's own fields, as this type of connection uses them."""
@@ -165,13 +164,14 @@ STANDARD: Final = (
 EXTRA: Final = (
     Field(
         "nodes",
-        "Nodes",
+        "Nodes (long list)",
         "nodes",
-        "The nodes, one to a line or separated by commas or spaces, spelled to the letter as every reader "
-        "spells them: the spelling decides which node holds a key.",
-        default_text="the nodes in host",
+        "In place of the first field, for more nodes than it holds: the nodes, one to a line or separated "
+        "by commas or spaces, spelled to the letter as every reader spells them: the spelling decides which "
+        "node holds a key.",
+        default_text="the nodes in the first field (host)",
         allowed=_NODES,
-        placeholder="http://host1:9401, http://host2:9401",
+        example="http://host1:9401, http://host2:9401",
     ),
     Field(
         "connect_timeout",
@@ -255,6 +255,14 @@ EXTRA: Final = (
         "Confirm a miss",
         "flag",
         "Fail, for a retry, instead of reporting a miss when a silent node may hold the table.",
+        default=True,
+    ),
+    Field(
+        "refused_means_gone",
+        "Refused means gone",
+        "flag",
+        "A node that refuses the connection has lost its tables. Set false behind a Kubernetes service, "
+        "another TCP forwarder or a firewall that rejects: they refuse for a node that runs.",
         default=True,
     ),
     Field(

@@ -1,6 +1,6 @@
-"""Whether each node of a connection can be used: what Airflow's Test button says.
+"""Check whether each node of a connection can be used, for Airflow's Test button.
 
-Nodes are asked past the client's retries and states: each once, and what was met is told as it is.
+Each node is asked once, without the client's retries and node states, and every problem is reported as it is.
 """
 
 from __future__ import annotations
@@ -9,19 +9,23 @@ import dataclasses
 import threading
 from typing import TYPE_CHECKING, Final
 
-from airflow_provider_qcache.client.clock import SystemClock
 from airflow_provider_qcache.client.errors import Outcome, Phase
-from airflow_provider_qcache.client.transport import Failure, Limit, NodeTransport, TransportSettings
+from airflow_provider_qcache.client.outcome import UNAVAILABLE, Failure
+from airflow_provider_qcache.client.settings import SystemClock, TransportSettings
+from airflow_provider_qcache.client.transport import Limit, NodeTransport, Request
+from airflow_provider_qcache.node_identity import two_names
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    import ssl
+    from collections.abc import Callable, Mapping
     from typing import Any
 
-    from airflow_provider_qcache.client.clock import Clock
-    from airflow_provider_qcache.client.transport import Answer
+    from airflow_provider_qcache.client.outcome import Answer
+    from airflow_provider_qcache.client.settings import Clock
+    from airflow_provider_qcache.client.transport import Peer
 
 LONGEST: Final = 10.0
-"""Seconds the whole may take, whatever the timeouts are: someone waits before a form."""
+"""Seconds that the whole check may take, whatever the timeouts are: someone waits at a form."""
 
 _LARGEST: Final = 64 * 1024
 _HEADERS: Final = b"Accept-Encoding: identity\r\n"
@@ -31,23 +35,55 @@ _CONNECTING: Final = frozenset({Phase.NAME, Phase.CONNECT, Phase.TLS})
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class NodeCheck:
-    """A node that was asked: ``seconds`` until it answered, or what the trouble with it is."""
+    """The check of one node: ``seconds`` until it answered, or its ``trouble``.
+
+    ``same_as`` is a node before it in the list that is reached at the same address.
+    """
 
     node: str
     seconds: float
     trouble: str | None
+    same_as: str | None = None
 
     def __str__(self) -> str:
         if self.trouble is None:
-            return f"{self.node}: OK, {1000 * self.seconds:.0f} ms"
+            same = (
+                ""
+                if self.same_as is None
+                else (
+                    f", at the same address as {self.same_as}: list a node once; behind one "
+                    "proxy, no older table can be evicted there"
+                )
+            )
+            return f"{self.node}: OK, {1000 * self.seconds:.0f} ms{same}"
         return f"{self.node}: {self.trouble}"
 
 
-def check_nodes(arguments: Mapping[str, Any]) -> list[NodeCheck]:
-    """Ask every node for its status, all at once: within connect plus read timeout, 10 s at most.
+def ends_within(seconds: float, work: Callable[[], object]) -> bool:
+    """Do the work in a thread, and return whether it ended in time. Raises what the work raises."""
+    raised: list[BaseException] = []
+
+    def do() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001  # the caller's
+            raised.append(error)
+
+    # A daemon: nobody can end a read of a file whose storage hangs.
+    thread = threading.Thread(target=do, name="qcache-test", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if raised:
+        raise raised[0]
+    return not thread.is_alive()
+
+
+def check_nodes(arguments: Mapping[str, Any], *, longest: float) -> list[NodeCheck]:
+    """Ask every node for its status, all at once: within connect plus read timeout, ``longest`` at most.
 
     Args:
         arguments: Those of a QClient.
+        longest: Seconds there are for all of it.
     """
     clock = SystemClock()
     settings = TransportSettings(
@@ -55,44 +91,88 @@ def check_nodes(arguments: Mapping[str, Any]) -> list[NodeCheck]:
         max_response_bytes=_LARGEST,
         **{name: arguments[name] for name in _SHARED},
     )
-    limit = min(LONGEST, settings.connect_timeout + settings.read_timeout)
+    limit = min(longest, settings.connect_timeout + settings.read_timeout)
     nodes: list[str] = arguments["node_list"]
     checks: dict[str, NodeCheck] = {}
     started = clock.now()
+    peers: dict[str, Peer] = {}
+    contexts: dict[bool | str, ssl.SSLContext] = {}
+    same: list[tuple[str, str]] = []
 
     def ask(node: str) -> None:
-        trouble = _trouble(node, settings, clock, started + limit)
+        trouble = _trouble(node, settings, clock, started + limit, peers, contexts)
         checks[node] = NodeCheck(node, clock.now() - started, trouble)
+
+    def compare() -> None:
+        if (found := two_names(nodes, seconds=limit)) is not None:
+            same.append(found)
 
     # Daemons: a name look-up can be ended by nobody, and is not waited for.
     threads = [threading.Thread(target=ask, args=(node,), name="qcache-test", daemon=True) for node in nodes]
+    threads.append(threading.Thread(target=compare, name="qcache-test", daemon=True))
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(max(0.0, started + limit + 0.25 - clock.now()))
-    late = f"timeout: its name was not looked up within {limit:g} s"
-    return [checks.get(node) or NodeCheck(node, limit, late) for node in nodes]
+
+    def late(node: str) -> NodeCheck:
+        files = ", or the certificate files could not be read," if node.lower().startswith("https:") else ""
+        return NodeCheck(node, limit, f"timeout: its name could not be resolved{files} within {limit:.3g} s")
+
+    listed = [checks.get(node) or late(node) for node in nodes]
+    return _with_two_names(listed, dict(peers), same)
+
+
+def _with_two_names(
+    checks: list[NodeCheck], peers: Mapping[str, Peer], same: list[tuple[str, str]]
+) -> list[NodeCheck]:
+    """Mark each node that is the same as an earlier one of the list, or is reached at the same address."""
+    two = {other: one for one, other in same}
+    first: dict[tuple[str, int], str] = {}
+    found = []
+    for check in checks:
+        peer = peers.get(check.node)
+        one = first.setdefault((peer.address, peer.port), check.node) if peer is not None else check.node
+        checked = check
+        if check.trouble is None and check.node in two:
+            trouble = f"it is {two[check.node]} under another name: list each node once"
+            checked = dataclasses.replace(check, trouble=trouble)
+        elif one != check.node:
+            checked = dataclasses.replace(check, same_as=one)
+        found.append(checked)
+    return found
 
 
 _SHARED: Final = ("connect_timeout", "read_timeout", "verify", "cert", "auth", "trust_env")
 
 
-def _trouble(node: str, settings: TransportSettings, clock: Clock, deadline: float) -> str | None:
+def _trouble(
+    node: str,
+    settings: TransportSettings,
+    clock: Clock,
+    deadline: float,
+    peers: dict[str, Peer],
+    contexts: dict[bool | str, ssl.SSLContext],
+) -> str | None:
     try:
-        transport = NodeTransport(node, settings)
+        transport = NodeTransport(node, settings, contexts)
     except ValueError as error:
         return str(error)
     try:
-        answer = transport.exchange("GET", "/status", _HEADERS, None, Limit(clock.now, deadline))
+        answer = transport.exchange(Request("GET", "/status", _HEADERS), Limit(clock.now, deadline))
     except Failure as failure:
-        return _told(failure, settings)
+        return _trouble_of(failure, settings)
     finally:
+        if transport.peer is not None:
+            peers[node] = transport.peer
         transport.close()
-    return _judged(answer)
+    return _trouble_in(answer)
 
 
-def _told(failure: Failure, settings: TransportSettings) -> str:
+def _trouble_of(failure: Failure, settings: TransportSettings) -> str:
     outcome, phase = failure.outcome, failure.phase
+    if failure.by_proxy:
+        return f"{outcome}: {failure}"
     if outcome is Outcome.REFUSED:
         return "connection refused: nothing listens there"
     if outcome is Outcome.UNRESOLVED:
@@ -100,26 +180,27 @@ def _told(failure: Failure, settings: TransportSettings) -> str:
     if outcome is Outcome.CONNECT_TIMEOUT or (outcome is Outcome.DEADLINE and phase in _CONNECTING):
         within = f"within {min(settings.connect_timeout, LONGEST):g} s (connect_timeout)"
         if phase is Phase.TLS:
-            return f"timeout: no TLS {within}; does it speak http?"
+            return f"timeout: no TLS {within}; does it use http?"
         return f"timeout: no connection {within}"
     if outcome in _TIMEOUTS:
-        return "timeout: it takes the connection and does not answer; it is busy, stopped or no QCache"
+        return "timeout: it accepts the connection and does not answer; it is busy, stopped, or not a QCache"
     if outcome is Outcome.CERTIFICATE_REJECTED:
         return f"certificate rejected: {failure}. Check ca_file, cert_file and the node's name"
     if outcome is Outcome.CLOSED:
-        return "closed without an answer: does it speak https, or is it no QCache?"
+        return "closed without an answer: does it use https, or is it not a QCache?"
     if outcome is Outcome.TLS_FAILED:
-        return f"TLS failed: {failure}. Does it speak http?"
+        return f"TLS failed: {failure}. Does it use http?"
     if outcome in (Outcome.NOT_QCACHE, Outcome.TOO_LARGE, Outcome.UNDECODABLE):
-        return "not a QCache: its answer is none of QCache's"
+        return "not a QCache: its response is not one that QCache sends"
     return f"{outcome}: {failure}"
 
 
-def _judged(answer: Answer) -> str | None:
+def _trouble_in(answer: Answer) -> str | None:
     if answer.status == 200 and answer.content.strip() == b"OK":
         return None
     if answer.status == 401:
-        return "401: it refuses the credentials, or wants some: check login and password"
-    if answer.status in (502, 503, 504):
-        return f"{answer.status}: a proxy answers for it; the node is down or the proxy cannot reach it"
+        return "401: the node refuses the credentials, or requires some: check login and password"
+    if answer.status in UNAVAILABLE:
+        said = answer.from_proxy or "a proxy answered: the node is down, or the proxy cannot reach it"
+        return f"{answer.status}: {said}"
     return f"not a QCache: its status page answers {answer.status} and not 200 OK"

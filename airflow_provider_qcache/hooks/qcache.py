@@ -2,57 +2,106 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import inspect
 import os
 import ssl
-import threading
-from typing import TYPE_CHECKING, Any, Self
+import time
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, TypeVar
 from urllib.parse import urlsplit
 
 from requests.utils import get_netrc_auth
 
+from airflow_provider_qcache.assets.outlets import KeysSeen
 from airflow_provider_qcache.client import (
-    Absence,
-    BulkReport,
-    DeleteResult,
-    KeptTable,
-    NodeStatus,
     OperationCancelled,
     QClient,
-    QClientException,
-    QueryResult,
-    StoreResult,
 )
-from airflow_provider_qcache.compat import AirflowNotFoundException, BaseHook
+from airflow_provider_qcache.client.transport import read_certificate_file, readable_by_ssl
+from airflow_provider_qcache.compat import AirflowNotFoundException, BaseHook, mask_secret
 from airflow_provider_qcache.connection import (
     ConnectionSettings,
     InvalidConnection,
     check_request_retry,
+    check_value,
     parse_connection,
 )
-from airflow_provider_qcache.connection_fields import CONN_TYPE, HOOK_NAME
-from airflow_provider_qcache.hooks import form
-from airflow_provider_qcache.hooks.failovers import Failovers
-from airflow_provider_qcache.hooks.node_check import check_nodes
+from airflow_provider_qcache.connection_fields import CONN_TYPE, EXTRA, HOOK_NAME, ui_field_behaviour
+from airflow_provider_qcache.hooks import node_check
+from airflow_provider_qcache.hooks.metrics import Metrics
+from airflow_provider_qcache.lineage import collect_result
 
 if TYPE_CHECKING:
     from collections import defaultdict
-    from collections.abc import Callable, Container, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
     from airflow_provider_qcache.client import RequestRetry
-    from airflow_provider_qcache.client.body import Content
-    from airflow_provider_qcache.client.upload import Upload
+    from airflow_provider_qcache.connection_fields import Field
+
+
+_LEAST_TO_MASK: Final = 5
+"""Characters: shorter secrets are not masked, as Airflow's default is, since words of logs would be."""
+
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def _operation(
+    method: Callable[Concatenate[QClient, _P], _R],
+) -> Callable[Concatenate[QCacheHook, _P], _R]:
+    """A method of the client as one of the hook. Secrets in the headers it is given are masked in logs."""
+    signature = inspect.signature(method)
+
+    @functools.wraps(method)
+    def operation(hook: QCacheHook, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        client = hook.get_conn()
+        do: Callable[_P, _R] = getattr(client, method.__name__)
+        bound = signature.bind(client, *args, **kwargs)
+        given = bound.arguments
+        seen = KeysSeen()
+        for many in {"tables", "keys"} & given.keys():
+            given[many] = seen.watch(given[many])
+        for headers in ("post_headers", "query_headers"):
+            hook._mask_headers(given.get(headers))
+        # A question to one node is about the node.
+        asks_node = given.get("node") is not None
+        with hook.metrics.of("" if asks_node else method.__name__, given.get("key")) as note:
+            result = do(*_noted(bound, note).args[1:], **bound.kwargs)
+            note(result)
+        if not asks_node:
+            collect_result(hook, given.get("key", seen.pattern), result, stores="tables" in given)
+        return result
+
+    return operation
+
+
+def _noted(bound: inspect.BoundArguments, note: Callable[[object], None]) -> inspect.BoundArguments:
+    """The arguments of an operation; one on many tables passes each result to ``note``, too."""
+    callers_on_done = bound.arguments.get("on_done")
+    if callers_on_done is not None:
+
+        def on_done(key: str, outcome: object) -> None:
+            if not isinstance(outcome, Exception):
+                note(outcome)
+            callers_on_done(key, outcome)
+
+        bound.arguments["on_done"] = on_done
+    return bound
 
 
 class QCacheHook(BaseHook):
     """The tables of the QCache cluster that a connection names.
 
     It has the operations of its client, QClient, by the same names. The client is made at first use and is
-    one for the hook's life; ``close()`` it, or use ``with``. Safe for threads.
+    one for the hook's life; ``close()`` it, or use ``with``. Safe for threads. A hook can be pickled and
+    copied; the copy makes a client of its own.
 
     Args:
         qcache_conn_id: The connection, of type ``qcache``.
-        request_retry: How failed requests are asked again: None for what the connection says, a RequestRetry
-            in its place, or a dict of RequestRetry's fields, each in the place of the connection's.
+        request_retry: How failed requests are retried: None for the connection's settings, a RequestRetry
+            that replaces them, or a dict of RequestRetry's fields, each of which replaces the connection's.
 
     Raises:
         ValueError: request_retry is none of these, or has an unknown field or a bad value.
@@ -73,10 +122,26 @@ class QCacheHook(BaseHook):
         check_request_retry(request_retry)
         self.qcache_conn_id = qcache_conn_id
         self.request_retry = request_retry
-        self._making = threading.Lock()
-        self._client: QClient | None = None
+        self._masked: set[str] = set()
+        self.used_by = type(self).__name__
+        """The tag ``operator`` of the metrics."""
+        self._start()
+
+    def _start(self) -> None:
+        # A dict's setdefault and pop are one step each, so that no lock is needed: a process that is forked
+        # while another thread makes the client would wait for that lock for ever.
+        self._made: dict[str, QClient] = {}
         self._cancelled = False
-        self._failovers = Failovers(self.log)
+        self.metrics = Metrics(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickle and copy: the hook without its client, whose connections are its own."""
+        own = ("_made", "_cancelled", "metrics")
+        return {name: value for name, value in self.__dict__.items() if name not in own}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._start()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.qcache_conn_id!r})"
@@ -102,17 +167,31 @@ class QCacheHook(BaseHook):
             InvalidConnection: naming the field, the value and what is allowed.
             OperationCancelled: after ``cancel()``.
         """
-        client = self._client
+        client = self._made.get("client")
         if client is None:
-            with self._making:
-                client = self._client
-                if client is None:
-                    client = QClient(**self._client_arguments())
-                    client.add_listener(self._failovers)
-                    self._client = client
+            own = QClient(**self._client_arguments())
+            own.add_listener(self.metrics)
+            self._mask(own.secrets())
+            client = self._made.setdefault("client", own)
+            if client is not own:
+                own.close()  # another thread was first
         if self._cancelled:
             raise OperationCancelled(f"the hook of connection {self.qcache_conn_id!r} was cancelled")
         return client
+
+    def _mask(self, secrets: set[str]) -> None:
+        """Pass secrets to Airflow's masker, each once: it does not know other spellings of the password."""
+        new = {secret for secret in secrets if len(secret) >= _LEAST_TO_MASK} - self._masked
+        if new:
+            self._masked |= new
+            mask_secret(sorted(new))
+
+    def _mask_headers(self, headers: Mapping[str, str] | None) -> None:
+        if headers:
+            from airflow_provider_qcache.client.secrets import secrets_of, spellings  # noqa: PLC0415
+
+            lines = "\r\n".join(f"{name}: {value}" for name, value in headers.items())
+            self._mask(spellings(secrets_of(lines.encode("latin-1", "replace"))))
 
     def _client_arguments(self) -> dict[str, Any]:
         settings = self.settings()
@@ -126,13 +205,21 @@ class QCacheHook(BaseHook):
         Returns:
             Whether every node can be used, and a text that names each with its time or its trouble.
         """
+        started = time.monotonic()
         try:
-            checks = check_nodes(self._client_arguments())
+            settings = self.settings()
+            _check_files_soon(settings)
+            _check_netrc(settings)
+            arguments = settings.client_arguments(self.request_retry)
+            checks = node_check.check_nodes(
+                arguments, longest=node_check.LONGEST - (time.monotonic() - started)
+            )
         except (InvalidConnection, AirflowNotFoundException) as error:
             return False, str(error)
         troubled = [check for check in checks if check.trouble is not None]
         if troubled:
-            said = f"{len(troubled)} of {len(checks)} nodes cannot be used"
+            several = f"{len(troubled)} of {len(checks)} nodes cannot be used"
+            said = several if len(checks) > 1 else "the node cannot be used"
         else:
             said = f"{len(checks)} nodes answer" if len(checks) > 1 else "the node answers"
         # Those in trouble first: a form may show no more than the beginning.
@@ -141,18 +228,34 @@ class QCacheHook(BaseHook):
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
-        """The form's fields on Airflow before 3.2, by name; later ones read provider_info."""
-        return form.widgets()
+        """The form's fields on Airflow before 3.2, by name; later ones read provider_info.
+
+        All are texts, numbers and booleans too: Airflow 2.11 shows a field whose stored value is false or 0
+        as if nothing were stored, and would save it so. As text it is "false" or "0", and stays.
+        """
+        # Airflow shows this form only where both are installed.
+        from flask_appbuilder.fieldwidgets import BS3TextFieldWidget  # noqa: PLC0415
+        from wtforms import StringField  # noqa: PLC0415
+        from wtforms.validators import Optional  # noqa: PLC0415
+
+        return {
+            field.name: StringField(
+                field.label,
+                validators=[Optional(), _form_check(field)],
+                description=field.description,
+                widget=BS3TextFieldWidget(),
+            )
+            for field in EXTRA
+        }
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
         """The form's labels and placeholders on Airflow before 3.2."""
-        return form.field_behaviour()
+        return {"hidden_fields": [], **ui_field_behaviour()}
 
     def close(self) -> None:
-        """End the client, and what is in progress; a later use makes a new one."""
-        with self._making:
-            client, self._client = self._client, None
+        """Close the client and end its requests. A later call makes a new client."""
+        client = self._made.pop("client", None)
         if client is not None:
             client.close()
 
@@ -163,239 +266,113 @@ class QCacheHook(BaseHook):
         client.
         """
         self._cancelled = True
-        client = self._client
+        client = self._made.get("client")
         if client is not None:
             client.cancel()
 
-    # The client's operations.
+    # The client's operations, each with its signature and documentation.
 
-    def get(
-        self,
-        key: str,
-        q: Any,
-        accept: str = "application/json",
-        post_query: bool = False,  # noqa: FBT001, FBT002  # qclient's signature
-        query_headers: Mapping[str, str] | None = None,
-    ) -> QueryResult | None:
-        """Query the table stored under a key; see QClient.get."""
-        client = self.get_conn()
-        with self._failovers.of(f"query table {key!r}", client, key) as way:
-            result = client.get(key, q, accept, post_query, query_headers)
-            way.node = result.node if result is not None else None
-        return result
+    get = _operation(QClient.get)
+    query = _operation(QClient.query)
+    delete = _operation(QClient.delete)
+    post = _operation(QClient.post)
+    post_table = _operation(QClient.post_table)
+    post_many = _operation(QClient.post_many)
+    delete_many = _operation(QClient.delete_many)
+    find_absent = _operation(QClient.find_absent)
+    locate = _operation(QClient.locate)
+    node_for_key = _operation(QClient.node_for_key)
+    successors = _operation(QClient.successors)
+    node_status = _operation(QClient.node_status)
+    node_statistics = _operation(QClient.node_statistics)
+    get_statistics = _operation(QClient.get_statistics)
 
-    def post(
-        self,
-        key: str,
-        content: Content | Upload,
-        content_type: str = "text/csv",
-        post_headers: Mapping[str, str] | None = None,
-        *,
-        compression: str | None = None,
-        copies: int = 1,
-        evict_stale: bool = False,
-        check_row_count: bool = False,
-    ) -> StoreResult:
-        """Store a table under a key; see QClient.post."""
-        client = self.get_conn()
-        return self._failovers.told(
-            key,
-            lambda: client.post(
-                key,
-                content,
-                content_type,
-                post_headers,
-                compression=compression,
-                copies=copies,
-                evict_stale=evict_stale,
-                check_row_count=check_row_count,
-            ),
-        )
+    @property
+    def statistics(self) -> defaultdict[str, dict[str, int]]:
+        """What the client counted per node, as it is now; see QClient.statistics."""
+        return self.get_conn().statistics
 
-    def post_table(
-        self,
-        key: str,
-        table: Any,
-        *,
-        content_type: str | None = None,
-        column_types: Mapping[str, str] | None = None,
-        stand_in_columns: Mapping[str, Any] | None = None,
-        post_headers: Mapping[str, str] | None = None,
-        compression: str | None = None,
-        copies: int = 1,
-        evict_stale: bool = False,
-        check_row_count: bool = False,
-    ) -> StoreResult:
-        """Store a data frame, an Arrow table or a list of dicts under a key; see QClient.post_table."""
-        client = self.get_conn()
-        return self._failovers.told(
-            key,
-            lambda: client.post_table(
-                key,
-                table,
-                content_type=content_type,
-                column_types=column_types,
-                stand_in_columns=stand_in_columns,
-                post_headers=post_headers,
-                compression=compression,
-                copies=copies,
-                evict_stale=evict_stale,
-                check_row_count=check_row_count,
-            ),
-        )
 
-    def query(
-        self,
-        key: str,
-        q: Any,
-        load_fn: Callable[..., Content],
-        load_fn_kwargs: Mapping[str, Any] | None = None,
-        content_type: str = "text/csv",
-        accept: str = "application/json",
-        post_headers: Mapping[str, str] | None = None,
-        post_query: bool = False,  # noqa: FBT001, FBT002  # qclient's signature
-        query_headers: Mapping[str, str] | None = None,
-    ) -> QueryResult:
-        """Query a table, loading and storing it where there is none; see QClient.query."""
-        client = self.get_conn()
-        with self._failovers.of(f"query table {key!r}", client, key) as way:
-            result = client.query(
-                key, q, load_fn, load_fn_kwargs, content_type, accept, post_headers, post_query, query_headers
-            )
-            way.node = result.node
-        return result
+def _form_check(field: Field) -> Callable[[Any, Any], None]:
+    """A validator with the errors that reading the connection would raise."""
 
-    def delete(self, key: str, *, all_nodes: bool = False) -> DeleteResult:
-        """Delete the table under a key; see QClient.delete."""
-        client = self.get_conn()
-        if all_nodes:
-            return client.delete(key, all_nodes=True)
-        with self._failovers.of(f"delete table {key!r}", client, key) as way:
-            result = client.delete(key)
-            way.node = list(result.outcomes)[-1]  # the one that answered, after those before it
-        return result
+    def check(form: Any, form_field: Any) -> None:
+        del form
+        from wtforms.validators import ValidationError  # noqa: PLC0415
 
-    def get_statistics(self) -> defaultdict[str, dict[str, int]]:
-        """Take what the client counted per node since this was last called; see QClient.get_statistics."""
-        return self.get_conn().get_statistics()
+        try:
+            check_value(field, form_field.data)
+        except InvalidConnection as error:
+            raise ValidationError(str(error)) from None
 
-    def post_many(
-        self,
-        tables: Mapping[str, Any] | Iterable[tuple[str, Any]],
-        content_type: str | None = None,
-        post_headers: Mapping[str, str] | None = None,
-        *,
-        compression: str | None = None,
-        copies: int = 1,
-        evict_stale: bool = False,
-        check_row_count: bool = False,
-        raise_on_failure: bool = True,
-        prepare: Callable[[str, Any], Any] | None = None,
-        keep: Container[str] = (),
-        on_done: Callable[[str, StoreResult | KeptTable | Exception], object] | None = None,
-    ) -> BulkReport:
-        """Store many tables; see QClient.post_many. With ``on_done`` no failover of a key is logged."""
-        report = self.get_conn().post_many(
-            tables,
-            content_type,
-            post_headers,
-            compression=compression,
-            copies=copies,
-            evict_stale=evict_stale,
-            check_row_count=check_row_count,
-            raise_on_failure=False,
-            prepare=prepare,
-            keep=keep,
-            on_done=on_done,
-        )
-        for result in report.succeeded.values():
-            if isinstance(result, StoreResult):
-                self._failovers.tell_of_store(result)
-        for key, error in report.failed.items():
-            self._failovers.tell_of_failed_store(key, error)
-        if raise_on_failure:
-            report.raise_for_failures()
-        return report
-
-    def delete_many(
-        self,
-        keys: Iterable[str],
-        *,
-        all_nodes: bool = False,
-        raise_on_failure: bool = True,
-        on_done: Callable[[str, DeleteResult | Exception], object] | None = None,
-    ) -> BulkReport:
-        """Delete many keys; see QClient.delete_many."""
-        return self.get_conn().delete_many(
-            keys, all_nodes=all_nodes, raise_on_failure=raise_on_failure, on_done=on_done
-        )
-
-    def find_absent(self, places: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Absence]:
-        """Which tables are not where they were stored; see QClient.find_absent."""
-        return self.get_conn().find_absent(places)
-
-    def node_for_key(self, key: str) -> str:
-        """The key's home node, whether it is alive or not."""
-        return self.get_conn().node_for_key(key)
-
-    def successors(self, key: str) -> tuple[str, ...]:
-        """Every node in the order in which the key is looked for, its home first."""
-        return self.get_conn().successors(key)
-
-    def node_status(self, *, probe: bool = False) -> dict[str, NodeStatus]:
-        """Every node as the client knows it; see QClient.node_status."""
-        return self.get_conn().node_status(probe=probe)
-
-    def node_statistics(self) -> dict[str, dict[str, Any] | QClientException]:
-        """Every node's own statistics; see QClient.node_statistics."""
-        return self.get_conn().node_statistics()
+    return check
 
 
 def _check_files(settings: ConnectionSettings) -> None:
-    """Refuse files that cannot be used by the names of their fields, as the client does not know them."""
-    files: dict[str, str] = {}
+    """Check the connection's files, so that an error names the field, which the client does not know."""
+    contents: dict[str, bytes] = {}
+    directory: str | None = None
     for name in ("ca_file", "cert_file", "key_file"):
         value = getattr(settings, name)
         if value is None:
             continue
-        path = files[name] = os.path.expanduser(value)  # noqa: PTH111  # Path raises for an unknown user
+        path = os.path.expanduser(value)  # noqa: PTH111  # Path raises for an unknown user
         # A CA bundle may be a directory.
         if not os.path.exists(path):  # noqa: PTH110  # Path raises where it may not look
             raise InvalidConnection(
                 f"connection {settings.conn_id!r}: {name}={value!r}: no such file on this machine, or it may "
                 "not be read"
             )
+        if name == "ca_file" and os.path.isdir(path):  # noqa: PTH112
+            directory = path
+        else:
+            try:
+                contents[name] = read_certificate_file(path)
+            except OSError as error:
+                raise InvalidConnection(
+                    f"connection {settings.conn_id!r}: {name}={value!r}: {error}"
+                ) from error
     if any(urlsplit(node).scheme == "https" for node in settings.nodes):
-        _check_certificates(settings, files)
+        _check_certificates(settings, contents, directory)
 
 
-def _check_certificates(settings: ConnectionSettings, files: Mapping[str, str]) -> None:
+def _check_files_soon(settings: ConnectionSettings) -> None:
+    """Check the files within a time limit: a read hangs if its storage does."""
+    if not node_check.ends_within(node_check.LONGEST, lambda: _check_files(settings)):
+        raise InvalidConnection(
+            f"connection {settings.conn_id!r}: its certificate files could not be read within "
+            f"{node_check.LONGEST:g} s: check the storage of ca_file, cert_file and key_file"
+        )
+
+
+def _check_certificates(
+    settings: ConnectionSettings, contents: Mapping[str, bytes], directory: str | None
+) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
     def refused(what: str, error: Exception, *names: str) -> InvalidConnection:
         given = " and ".join(f"{name}={getattr(settings, name)!r}" for name in names)
         return InvalidConnection(f"connection {settings.conn_id!r}: {given}: {what} ({error})")
 
-    if (ca := files.get("ca_file")) is not None:
-        try:
-            if os.path.isdir(ca):  # noqa: PTH112
-                context.load_verify_locations(capath=ca)
-            else:
-                context.load_verify_locations(cafile=ca)
-        except (OSError, ssl.SSLError) as error:
-            raise refused("no CA certificates could be read there", error, "ca_file") from error
-    if (certificate := files.get("cert_file")) is not None:
-        try:
-            # Without a password the terminal would be asked for one.
-            context.load_cert_chain(certificate, files.get("key_file"), password="")
-        except (OSError, ssl.SSLError) as error:
-            names = [name for name in ("cert_file", "key_file") if name in files]
-            what = "no certificate and key without a password could be read there"
-            raise refused(what, error, *names) from error
+    with contextlib.ExitStack() as stack:
+        files = {name: stack.enter_context(readable_by_ssl(content)) for name, content in contents.items()}
+        if directory is not None or "ca_file" in files:
+            try:
+                context.load_verify_locations(cafile=files.get("ca_file"), capath=directory)
+            except (OSError, ssl.SSLError) as error:
+                raise refused("no CA certificates could be read there", error, "ca_file") from error
+        if (certificate := files.get("cert_file")) is not None:
+            try:
+                # Without a password the terminal would be asked for one.
+                context.load_cert_chain(certificate, files.get("key_file"), password="")  # nosec B106
+            except (OSError, ssl.SSLError) as error:
+                names = [name for name in ("cert_file", "key_file") if name in files]
+                what = "no certificate and key without a password could be read there"
+                raise refused(what, error, *names) from error
 
 
 def _check_netrc(settings: ConnectionSettings) -> None:
-    """Refuse credentials of the environment's netrc where the connection's own would be."""
+    """Refuse credentials of the environment's netrc where those of the connection would be refused."""
     if settings.auth is not None or settings.allow_auth_over_http or not settings.trust_env:
         return
     for node in settings.nodes:

@@ -1,0 +1,132 @@
+"""The hook's metrics, sent by Airflow's Stats, and OpenTelemetry where spans are recorded.
+
+Nothing here may fail an operation: an error is logged at debug level.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import logging
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow_provider_qcache.client import BulkReport, DeleteResult, Listener, QueryResult, StoreResult
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from airflow_provider_qcache.hooks.qcache import QCacheHook
+
+_log = logging.getLogger("airflow_provider_qcache.metrics")
+
+_MEASURED: Final = frozenset({"get", "query", "post", "post_table", "post_many", "delete", "delete_many"})
+"""The operations that are measured and traced."""
+
+_NO_TAG: Final = re.compile(r"[^A-Za-z0-9_.-]")
+"""Characters that StatsD's line, or Airflow, has another use for."""
+
+
+def node_tag(node: str) -> str:
+    """A node as the value of a tag: ``host1_8888``."""
+    return _NO_TAG.sub("_", node.rpartition("@")[2].partition("://")[2] or node)
+
+
+class Metrics(Listener):
+    """The metrics of one hook. Listens to its client for nodes that fail and come back."""
+
+    def __init__(self, hook: QCacheHook) -> None:
+        self._hook = hook
+
+    def _tags(self, **tags: str) -> dict[str, str]:
+        own = {"conn_id": self._hook.qcache_conn_id, "operator": self._hook.used_by}
+        return {name: _NO_TAG.sub("_", value) for name, value in {**own, **tags}.items()}
+
+    def _tell(self, method: str, name: str, value: Any, **tags: str) -> None:
+        try:
+            from airflow_provider_qcache.compat import Stats  # noqa: PLC0415  # it loads Airflow's metrics
+
+            getattr(Stats, method)(f"qcache.{name}", value, tags=self._tags(**tags))
+        except Exception:  # noqa: BLE001  # the operation is done
+            _log.debug("Airflow's metrics did not take qcache.%s", name, exc_info=True)
+
+    def node_failed(self, node: str, error: str) -> None:
+        """Count a node that failed."""
+        del error
+        self._tell("incr", "node.failed", 1, node=node_tag(node))
+
+    def node_recovered(self, node: str) -> None:
+        """Count a node that came back."""
+        self._tell("incr", "node.recovered", 1, node=node_tag(node))
+
+    def gauge(self, name: str, value: float, node: str) -> None:
+        """Send a number of a node's own statistics."""
+        self._tell("gauge", f"node.{name}", value, node=node_tag(node))
+
+    @contextlib.contextmanager
+    def of(self, operation: str, key: str | None) -> Iterator[Callable[[object], None]]:
+        """Follow an operation; gives a function that is called with each result, None for a miss."""
+        if operation not in _MEASURED:
+            yield lambda _: None
+            return
+        started = dt.datetime.now(dt.UTC)
+        with _span(f"qcache.{operation}", self._hook.qcache_conn_id, key) as describe:
+
+            def note(result: object) -> None:
+                try:
+                    describe(result)
+                    self._note(result, started, key)
+                except Exception:  # noqa: BLE001  # metrics never fail an operation
+                    _log.debug("the metrics of an operation are left out", exc_info=True)
+
+            try:
+                yield note
+            except Exception as error:
+                self._tell("incr", "failures", 1, operation=operation, error=type(error).__name__)
+                raise
+
+    def _note(self, result: object, started: dt.datetime, key: str | None) -> None:
+        taken = dt.datetime.now(dt.UTC) - started
+        if isinstance(result, StoreResult):
+            node = node_tag(result.node)
+            self._tell("timing", "store.duration", dt.timedelta(seconds=result.seconds), node=node)
+            self._tell("incr", "store.bytes", result.bytes, node=node)
+            if result.rows is not None:
+                self._tell("incr", "store.rows", result.rows, node=node)
+            if result.failed_over:
+                self._tell("incr", "failovers", 1, node=node)
+        elif isinstance(result, QueryResult):
+            node = node_tag(result.node)
+            self._tell("timing", "query.duration", taken, node=node)
+            self._tell("incr", "query.bytes", len(result.content), node=node)
+            if key is not None and result.node != self._hook.get_conn().node_for_key(key):
+                self._tell("incr", "failovers", 1, node=node)
+        elif isinstance(result, BulkReport):
+            for one in result.succeeded.values():
+                self._note(one, started, one.key)
+        elif isinstance(result, DeleteResult):
+            self._tell("timing", "delete.duration", taken)
+        elif result is None:
+            self._tell("incr", "query.misses", 1)
+
+
+@contextlib.contextmanager
+def _span(name: str, conn_id: str, key: str | None) -> Iterator[Callable[[object], None]]:
+    """A span of OpenTelemetry, which is recorded where Airflow's tracing has set a tracer provider."""
+    try:
+        from opentelemetry import trace  # noqa: PLC0415  # it is optional
+    except ImportError:
+        yield lambda _: None
+        return
+    with trace.get_tracer("airflow_provider_qcache").start_as_current_span(name) as span:
+        span.set_attribute("qcache.conn_id", conn_id)
+        if key is not None:
+            span.set_attribute("qcache.key", key)
+
+        def describe(result: object) -> None:
+            for field in ("node", "rows", "bytes"):
+                value = getattr(result, field, None)
+                if key is not None and value is not None:
+                    span.set_attribute(f"qcache.{field}", value)
+
+        yield describe
