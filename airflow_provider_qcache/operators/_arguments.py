@@ -13,27 +13,26 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
+from airflow_provider_qcache.protocol import (
+    COLUMN_TYPES,
+    CSV,
+    FRAMING_HEADERS,
+    JSON,
+    KEY_PATTERN_CHARACTERS,
+    is_header_name,
+    is_key,
+)
+
 Rule: TypeAlias = Callable[[str, Any], Any]
 
-CSV: Final = "text/csv"
-JSON: Final = "application/json"
-
-COLUMN_TYPES: Final = ("string", "enum", "float")
-"""What X-QCache-types can name (QCache 0.9.3, DatasetHandler.dtypes)."""
-
-OWN_HEADERS: Final = frozenset({"content-length", "transfer-encoding", "host", "connection", "expect"})
-"""Headers that the client alone sets, as they frame the request."""
-
-_KEY: Final = re.compile(r"[A-Za-z0-9_-]+").fullmatch
 _TEMPLATE: Final = re.compile(r"\{\{|\{%|\{#")
-_HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
 _NO_HEADER_TEXT: Final = re.compile(r"[\r\n\0]|[^\0-\xff]")
 _SHOWN: Final = 200
 _MOST_SECONDS: Final = 1e9
 """As the client has it."""
 
 
-def shown(value: Any) -> str:
+def short_repr(value: Any) -> str:
     """A value for an error message, cut where it is long."""
     text = repr(value)
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
@@ -44,9 +43,9 @@ def counted(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-def refused(name: str, value: Any, wanted: str) -> ValueError:
+def refused(name: str, value: Any, expected: str) -> ValueError:
     """The error for an argument."""
-    return ValueError(f"{name}={shown(value)}: {wanted} is wanted")
+    return ValueError(f"{name}={short_repr(value)}: expected {expected}")
 
 
 def is_known_at_run_time_only(value: Any) -> bool:
@@ -75,7 +74,7 @@ def literal(text: str) -> Any:
     """What a string holds as JSON, or else as a Python literal; ValueError where it is neither."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
     try:
         return ast.literal_eval(text.strip())
@@ -93,14 +92,36 @@ def is_path(value: Any) -> bool:
     return isinstance(value, os.PathLike) or is_remote(value)
 
 
-def _held(name: str, value: Any, wanted: str) -> Any:
+def text_of_path(value: Any) -> Any:
+    """A local path as a string, since Airflow before 3.2 resolves a Path as it renders it; else the value."""
+    return os.fspath(value) if isinstance(value, os.PathLike) and not is_remote(value) else value
+
+
+def _held(name: str, value: Any, expected: str) -> Any:
     """The value, or what it holds where a template made it a string."""
     if not isinstance(value, str):
         return value
     try:
         return literal(value)
     except ValueError as error:
-        raise refused(name, value, wanted) from error
+        raise refused(name, value, expected) from error
+
+
+def _listed(name: str, value: Any, expected: str) -> list[Any]:
+    """A list: as it is, held by a string, or with a string as its only item."""
+    found = value
+    if isinstance(value, str):
+        try:
+            found = literal(value)
+        except ValueError:
+            found = None
+        if not isinstance(found, list | tuple):
+            if not value.strip() or value.strip()[0] in "[({":
+                raise refused(name, value, expected)
+            found = [value]
+    if isinstance(found, bytes | Mapping) or not isinstance(found, Sequence):
+        raise refused(name, value, expected)
+    return list(found)
 
 
 def optional(rule: Rule) -> Rule:
@@ -117,12 +138,12 @@ def text(name: str, value: Any) -> str:
 
 def key(name: str, value: Any) -> str:
     """A key of QCache."""
-    if not isinstance(value, str) or _KEY(value) is None:
+    if not isinstance(value, str) or is_key(value) is None:
         hint = ""
         if isinstance(value, int | float):
-            hint = (
-                " (a DAG that renders templates as native objects makes a number of it: quote the template)"
-            )
+            hint = " (the DAG renders templates as native objects: make it text with the filter '| string')"
+        elif isinstance(value, str) and not KEY_PATTERN_CHARACTERS.isdisjoint(value):
+            hint = " (QCache has no patterns: a table is stored, queried and deleted by its whole key)"
         raise refused(name, value, f"a string of ASCII letters, digits, '-' and '_'{hint}")
     return value
 
@@ -132,7 +153,7 @@ def key_of_files(name: str, value: Any) -> str:
     if not has_placeholder(value):
         return key(name, value)
     rest = value.replace("{stem}", "").replace("{parent}", "")
-    if rest and _KEY(rest) is None:
+    if rest and is_key(rest) is None:
         raise refused(
             name,
             value,
@@ -147,28 +168,47 @@ def has_placeholder(value: Any) -> bool:
 
 
 def keys(name: str, value: Any) -> list[str]:
-    """A list of keys, each once; a string may hold one as JSON or as a Python literal."""
-    wanted = "a list of keys, or a string that holds one as JSON or as a Python literal,"
-    found = _held(name, value, wanted)
-    if isinstance(found, str | bytes | Mapping) or not isinstance(found, Sequence) or not len(found):
-        raise refused(name, value, wanted)
+    """A list of keys, each once; a string may be one key, or hold a list as JSON or as a Python literal.
+
+    It may also be what a task with ``return_keys`` returned, which has a list of keys.
+    """
+    if isinstance(value, Mapping) and "keys" in value:
+        value = value["keys"]
+    found = _listed(name, value, "a list of keys, or a string that holds one as JSON or as a Python literal")
+    if not found:
+        raise ValueError(
+            f"{name}={short_repr(value)}: the list is empty. Pass at least one key; a task whose keys come "
+            "from another task can be skipped if there are none"
+        )
     return list(dict.fromkeys(key(f"{name}[{place}]", one) for place, one in enumerate(found)))
 
 
 def flag(name: str, value: Any) -> bool:
-    """True or False; a template's string may say so."""
-    found = {"true": True, "false": False}.get(value.lower()) if isinstance(value, str) else value
-    if not isinstance(found, bool):
+    """True or False."""
+    if not isinstance(value, bool):
         raise refused(name, value, "True or False")
-    return found
+    return value
 
 
 def count(name: str, value: Any) -> int:
-    """An integer of 1 or more; a template's string may say so."""
-    found = _held(name, value, "an integer of 1 or more")
-    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+    """An integer of 1 or more."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise refused(name, value, "an integer of 1 or more")
-    return found
+    return value
+
+
+def none_or_more(name: str, value: Any) -> int:
+    """An integer of 0 or more."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise refused(name, value, "an integer of 0 or more")
+    return value
+
+
+def function(name: str, value: Any) -> Any:
+    """A function."""
+    if not callable(value):
+        raise refused(name, value, "a function")
+    return value
 
 
 def one_of(*allowed: str) -> Rule:
@@ -198,19 +238,9 @@ def path(name: str, value: Any) -> Any:
     raise refused(name, value, "a local path or the URL of an ObjectStoragePath")
 
 
-def function(name: str, value: Any) -> Any:
-    """Something to call."""
-    if not callable(value):
-        raise refused(name, value, "a function")
-    return value
-
-
 def sequence(name: str, value: Any) -> list[Any]:
-    """A list; a string may hold one."""
-    found = _held(name, value, "a list")
-    if isinstance(found, str | bytes | Mapping) or not isinstance(found, Sequence):
-        raise refused(name, value, "a list")
-    return list(found)
+    """A list; a string may hold one, or is its only item."""
+    return _listed(name, value, "a list")
 
 
 def mapping(name: str, value: Any) -> dict[str, Any]:
@@ -227,19 +257,19 @@ def headers(name: str, value: Any) -> dict[str, str]:
         try:
             value = literal(value)
         except ValueError:
-            raise ValueError(f"{name}: a dict of headers is wanted, or a string that holds one") from None
+            raise ValueError(f"{name}: expected a dict of headers, or a string that holds one") from None
     if not isinstance(value, Mapping):
-        raise ValueError(f"{name}: a dict of headers is wanted, not {type(value).__name__}")  # noqa: TRY004
+        raise ValueError(f"{name}: expected a dict of headers, not {type(value).__name__}")  # noqa: TRY004
     for header, said in value.items():
         if not isinstance(header, str) or isinstance(said, bool) or not isinstance(said, str | int | float):
-            wanted = f"a string is wanted, not {type(said).__name__}"
-            raise ValueError(f"{name}[{header!r}]: {wanted}")  # noqa: TRY004
-        if _HEADER(header) is None:
-            raise ValueError(f"{name}: {header!r} is no name for an HTTP header")
-        if header.lower() in OWN_HEADERS:
-            raise ValueError(f"{name}: {header!r} is the client's own and cannot be given")
+            wrong = f"expected a string, not {type(said).__name__}"
+            raise ValueError(f"{name}[{header!r}]: {wrong}")  # noqa: TRY004
+        if is_header_name(header) is None:
+            raise ValueError(f"{name}: {header!r} is not a valid name of an HTTP header")
+        if header.lower() in FRAMING_HEADERS:
+            raise ValueError(f"{name}: the client sets {header!r} itself: leave it out")
         if _NO_HEADER_TEXT.search(str(said)):
-            raise ValueError(f"{name}[{header!r}]: latin-1 text without line breaks is wanted")
+            raise ValueError(f"{name}[{header!r}]: expected latin-1 text without line breaks")
     return {header: str(said) for header, said in value.items()}
 
 
@@ -267,17 +297,23 @@ def stand_in_columns(name: str, value: Any) -> dict[str, str]:
     for column, source in found.items():
         known = isinstance(source, str | int | float) and not isinstance(source, bool)
         if not known or not str(source) or set(str(source)) & set(";=\r\n"):
-            wanted = "a number, a string in quotes or a column's name, without ';' or '=',"
-            raise refused(f"{name}[{column!r}]", source, wanted)
+            expected = "a number, a string in quotes or a column's name, without ';' or '='"
+            raise refused(f"{name}[{column!r}]", source, expected)
     return {column: str(source) for column, source in found.items()}
 
 
 def _seconds(name: str, value: Any) -> Any:
-    found = _held(name, value, "a number of seconds, 0 or more,")
-    number = isinstance(found, int | float) and not isinstance(found, bool)
-    if not number or not 0 <= found <= _MOST_SECONDS:
-        raise refused(name, value, "a number of seconds, 0 or more,")
-    return found
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 <= value <= _MOST_SECONDS:
+        raise refused(name, value, "a number of seconds, 0 or more")
+    return value
+
+
+def positive_seconds(name: str, value: Any) -> float:
+    """A number of seconds, more than 0."""
+    if not _seconds(name, value) > 0:
+        raise refused(name, value, "a number of seconds, more than 0")
+    return float(value)
 
 
 REQUEST_RETRY: Final[Mapping[str, Rule]] = {
@@ -291,31 +327,47 @@ REQUEST_RETRY: Final[Mapping[str, Rule]] = {
 
 def request_retry(name: str, value: Any) -> Any:
     """A RequestRetry, or a dict of its fields."""
-    wanted = f"a RequestRetry or a dict of its fields ({', '.join(REQUEST_RETRY)})"
+    expected = f"a RequestRetry or a dict of its fields ({', '.join(REQUEST_RETRY)})"
     if type(value).__name__ == "RequestRetry":
         return value
-    found = _held(name, value, wanted)
-    if not isinstance(found, Mapping):
-        raise refused(name, value, wanted)
-    for field in found:
+    if not isinstance(value, Mapping):
+        raise refused(name, value, expected)
+    for field in value:
         if field not in REQUEST_RETRY:
-            raise ValueError(f"{name}: {field!r} is no field of it; {', '.join(REQUEST_RETRY)} are")
-    return {field: REQUEST_RETRY[field](f"{name}[{field!r}]", given) for field, given in found.items()}
-
-
-def names_json_file(value: Any) -> bool:
-    """Whether a query is the name of a file."""
-    return isinstance(value, str) and value.strip().endswith(".json")
+            raise ValueError(f"{name}: unknown field {field!r}; the fields are {', '.join(REQUEST_RETRY)}")
+    return {field: REQUEST_RETRY[field](f"{name}[{field!r}]", given) for field, given in value.items()}
 
 
 def query(name: str, value: Any) -> dict[str, Any]:
     """A query: a dict that JSON can carry, or a string that holds one."""
-    wanted = "a dict, a string that holds one as JSON, or the name of a .json file"
-    found = _held(name, value, wanted)
+    expected = "a dict, a string that holds one as JSON, or the name of a .json file"
+    found = _held(name, value, expected)
     if not isinstance(found, Mapping):
-        raise refused(name, value, wanted)
+        raise refused(name, value, expected)
     try:
         json.dumps(found)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{name}={shown(found)}: not JSON: {error}") from error
+        raise ValueError(f"{name}={short_repr(found)}: not JSON: {error}") from error
     return dict(found)
+
+
+_EARLIER: Final = (
+    "the path of a list of keys, a list of keys, or what an earlier task with return_keys returned"
+)
+
+
+def earlier_keys(name: str, value: Any) -> Any:
+    """The rule for ``delete_missing``: a path, or the keys."""
+    if is_path(value):
+        return value
+    found = value
+    if isinstance(value, str):
+        try:
+            found = literal(value)
+        except ValueError:
+            return path(name, value)
+    if isinstance(found, Mapping):
+        found = found.get("keys")
+    if isinstance(found, str | bytes) or not isinstance(found, Sequence):
+        raise refused(name, value, _EARLIER)
+    return [key(f"{name}[{place}]", one) for place, one in enumerate(found)]

@@ -1,36 +1,35 @@
-"""What the operators share: arguments that are checked twice, templates, the hook's life, the errors."""
+"""The base classes of the operators: arguments are checked, templates rendered, a hook made and closed."""
 
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, ClassVar
+import dataclasses
+import os
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from airflow_provider_qcache.assets.outlets import attach, check_mapped, declare
 from airflow_provider_qcache.compat import BaseOperator
 from airflow_provider_qcache.operators import _arguments as rules
-from airflow_provider_qcache.operators._failures import ends_the_task, fail_for_good, permanent
-from airflow_provider_qcache.operators._rendering import (
-    NoneWatch,
-    RenderedToNothing,
-    nothing_in,
-    unwatched,
-    watched,
-)
-from airflow_provider_qcache.operators._wrapped import TableContent, table_content
+from airflow_provider_qcache.operators._content import Nothing, TableContent
+from airflow_provider_qcache.operators.errors import InvalidArgument, ends_the_task, fail_for_good, permanent
+from airflow_provider_qcache.operators.retry import ERROR_WAIT, qcache_retry_policy
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from airflow_provider_qcache.client import RequestRetry
     from airflow_provider_qcache.hooks.qcache import QCacheHook
+    from airflow_provider_qcache.lineage import Lineage
+    from airflow_provider_qcache.operators._many import ManyOptions
 
 
 class QCacheOperator(BaseOperator):
-    """The base of the operators. Every argument of ours is a template field, and so shown in the UI.
+    """The base of the operators.
 
     Args:
-        qcache_conn_id: The connection, of type ``qcache``.
-        request_retry: How failed requests are asked again within one try of the task: a RequestRetry, or a
-            dict of its fields, each in place of the connection's.
+        qcache_conn_id: The connection, of type ``qcache``. Templated.
+        request_retry: How failed requests are retried within one try of the task: a RequestRetry, or a dict
+            of its fields, each of which replaces the connection's.
     """
 
     template_ext: Sequence[str] = ()
@@ -41,13 +40,22 @@ class QCacheOperator(BaseOperator):
     }
     """The rule of each argument."""
 
-    _callables: ClassVar[Collection[str]] = ()
-    """Arguments that are functions: shown by name, and neither rendered nor called by Airflow."""
+    _files: ClassVar[Mapping[str, str]] = {}
+    """Arguments that may be the name of a file with their template, and the suffix of such a name.
+
+    Airflow's ``template_ext`` would read a file for every argument, and every item of one, with that suffix.
+    """
 
     _objects: ClassVar[Collection[str]] = ()
-    """Arguments whose items are the author's own values, of which None, as an object, is one."""
+    """Arguments whose items are the author's own values, which may be None or empty."""
+
+    _optional: ClassVar[Collection[str]] = ()
+    """Arguments whose template may give None or nothing, which leaves them out."""
 
     _hook: QCacheHook | None = None
+    _files_read = False
+    _rendering_an_object = False
+    _lineage: Lineage | None = None
 
     def __init__(
         self,
@@ -57,110 +65,170 @@ class QCacheOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        # Before 3.3 there is no such attribute. None that an author passed turns the policy off.
+        if getattr(self, "retry_policy", self) is None and "retry_policy" not in kwargs:
+            self.retry_policy = qcache_retry_policy(error_wait=min(ERROR_WAIT, self.retry_delay))
         self.qcache_conn_id = qcache_conn_id
         self.request_retry = request_retry
 
+    @property
+    def operator_extra_links(self) -> tuple[Any, ...]:
+        """The link to the cluster page, where there is one: each costs a task one XCom."""
+        from airflow_provider_qcache.links.qcache import QCacheClusterLink, page_is_on  # noqa: PLC0415
+
+        return (QCacheClusterLink(),) if page_is_on() else ()
+
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:
-        """Airflow's ``partial``; a table is shown by its size."""
-        for name in ("content", "tables"):
-            if name in kwargs and not callable(kwargs[name]):
-                kwargs[name] = table_content(kwargs[name])
+        """Airflow's ``partial``; ``emit_asset=True`` needs an alias there."""
+        check_mapped(kwargs)
         return super().partial(**kwargs)
-
-    @property
-    def _was_mapped(self) -> bool:
-        """Whether this task was made, as it ran, from ``partial().expand()``."""
-        return bool(getattr(self, "_BaseOperator__from_mapped", False))
 
     def on_kill(self) -> None:
         """End the request in progress."""
         if self._hook is not None:
             self._hook.cancel()
 
+    def dry_run(self) -> None:
+        """Check the arguments, and log each key's nodes with what they have now; nothing changes a node."""
+        from airflow_provider_qcache.operators._dry_run import log_places  # noqa: PLC0415  # for a task that runs
+
+        arguments = self._checked_arguments({})
+        with self._connected(arguments) as hook:
+            log_places(
+                hook, arguments.get("keys") or [key for key in (arguments.get("key"),) if key], self.log
+            )
+
     # Arguments.
 
     def _check_when_parsed(self) -> None:
-        """Raise ValueError for what the DAG alone tells; what is mapped is looked at as it runs."""
-        if not self._was_mapped:
+        """Check what is known when the DAG is parsed, or when a mapped task is made as it runs.
+
+        Raises:
+            InvalidArgument: a ValueError where the DAG is parsed; a mapped task fails for good.
+        """
+        try:
             known = {
                 name: rule(name, value)
                 for name, rule in self._rules.items()
                 if not self._is_pending(name, value := getattr(self, name))
             }
             self._check_together(known)
+            if known.get("emit_asset"):
+                declare(self, known.get("key"), known.get("qcache_conn_id"))
+        except ValueError as error:
+            raise InvalidArgument(str(error)) from error.__cause__
 
     def _is_pending(self, name: str, value: Any) -> bool:
-        """Whether an argument's value is known when the task runs, and not before."""
-        del name
+        """Whether an argument's value is known only when the task runs."""
         if isinstance(value, TableContent):
             return not value.resolved
-        return rules.is_known_at_run_time_only(value)
+        if name in self.template_fields:
+            return self._is_file(name, value) or rules.is_known_at_run_time_only(value)
+        if rules.is_known_at_run_time_only(value):
+            raise ValueError(f"{name}={rules.short_repr(value)}: {name} is not templated: pass its value")
+        return False
 
-    def _checked_arguments(self) -> dict[str, Any]:
+    def _checked_arguments(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Every argument in the form that is used; AirflowFailException for what its rule refuses."""
         with permanent(ValueError, TypeError):
-            for name in self._rules:
-                value = getattr(self, name)
-                if isinstance(value, RenderedToNothing):
-                    raise ValueError(  # noqa: TRY004
-                        f"{value.place}: {value.given} gave nothing (None, Undefined or an empty value)"
-                    )
-            arguments = {name: rule(name, getattr(self, name)) for name, rule in self._rules.items()}
+            if self._files and not self._files_read:
+                # Airflow renders a mapped task without calling its render_template_fields.
+                self._read_files(context, self.get_template_env())
+                self.overwrite_rtif_after_execution = True
+            arguments = {name: getattr(self, name) for name in self._rules}
+            for name in self.template_fields:
+                value = arguments[name]
+                if isinstance(value, Nothing) and name in self._optional:
+                    arguments[name] = None
+                    continue
+                value = filled(name, value, objects=name in self._objects)
+                arguments[name] = self._rules[name](name, value)
             self._check_together(arguments)
         return arguments
 
     def _check_together(self, known: Mapping[str, Any]) -> None:
-        """Raise ValueError for arguments that contradict each other; not yet known ones are not in it."""
+        """Raise ValueError for arguments that contradict each other.
+
+        ``known`` lacks the arguments that are known only when the task runs.
+        """
 
     def _check_exactly_one(self, *names: str) -> None:
-        given = [name for name in names if getattr(self, name) is not None]
-        if len(given) != 1:
+        passed = [name for name in names if getattr(self, name) is not None]
+        if len(passed) != 1:
             allowed = ", ".join(names[:-1]) + f" and {names[-1]}"
-            raise ValueError(f"exactly one of {allowed} is wanted, not {' and '.join(given) or 'none'}")
+            raise ValueError(f"pass exactly one of {allowed}, not {' and '.join(passed) or 'none'}")
 
-    def _do_render_template_fields(
-        self,
-        parent: Any,
-        template_fields: Collection[str],
-        context: Mapping[str, Any],
-        jinja_env: Any,
-        seen_oids: set[int],
-    ) -> None:
-        """Render as Airflow does, but leave functions, which it would call, and note what gave nothing."""
-        if parent is not self:
-            env = unwatched(jinja_env)
-            super()._do_render_template_fields(parent, template_fields, context, env, seen_oids)
-            return
-        for name in template_fields:
-            given = getattr(self, name)
-            if name in self._callables and not isinstance(given, TableContent):
+    # Templates.
+
+    def render_template_fields(self, context: Any, jinja_env: Any = None) -> None:
+        """Render as Airflow does, then read the files that arguments name."""
+        jinja_env = jinja_env or self.get_template_env()
+        super().render_template_fields(context, jinja_env)
+        self._read_files(context, jinja_env)
+
+    def _is_file(self, name: str, value: Any) -> bool:
+        suffix = self._files.get(name)
+        return suffix is not None and isinstance(value, str) and value.strip().endswith(suffix)
+
+    def _read_files(self, context: Mapping[str, Any], jinja_env: Any) -> None:
+        for name in self._files:
+            file = getattr(self, name)
+            if not self._is_file(name, file):
                 continue
-            objects = name in self._objects
-            env = watched(jinja_env, objects=objects)
-            super()._do_render_template_fields(self, (name,), context, env, seen_oids)
-            rendered = getattr(self, name)
-            nothing = nothing_in(name, given, rendered, objects=objects)
-            value = rendered.value if isinstance(rendered, TableContent) else rendered
-            if rules.is_nothing(value) and QCacheOperator._is_pending(self, name, given):
-                nothing = RenderedToNothing(name, given)
-            if nothing is not None:
-                setattr(self, name, nothing)
+            if jinja_env.loader is None:
+                raise ValueError(
+                    f"{name}={file!r}: the file is looked for in the folder of the task's DAG, and the task "
+                    "has no DAG"
+                )
+            source = jinja_env.loader.get_source(jinja_env, file.strip())[0]
+            rendered = self.render_template(source, context, jinja_env)
+            empty = isinstance(rendered, Nothing) or rules.is_nothing(rendered)
+            setattr(self, name, Nothing(file, "") if empty else rendered)
+        self._files_read = True
 
-    def _render(self, template: Any, *arguments: Any, **options: Any) -> Any:
-        rendered = super()._render(template, *arguments, **options)
-        watch = template.environment.finalize
-        return watch.judged(rendered) if isinstance(watch, NoneWatch) else rendered
+    def render_template(
+        self, content: Any, context: Any, jinja_env: Any = None, seen_oids: set[int] | None = None
+    ) -> Any:
+        """Render as Airflow does, but leave text without a template, and a path, as they are.
+
+        Where the DAG renders templates as native objects, a template gives text still, unless a single
+        expression is the whole of it. What gives None, Undefined or an empty value is a Nothing.
+        """
+        render = super().render_template
+        seen = seen_oids is not None and id(content) in seen_oids
+        if seen or self._rendering_an_object:
+            return render(content, context, jinja_env, seen_oids)
+        if isinstance(content, os.PathLike) and not rules.is_remote(content):
+            return content  # Airflow before 3.2 calls resolve(context) on it
+        jinja_env = jinja_env or self.get_template_env()
+        if isinstance(content, str):
+            return rendered_text(
+                content, jinja_env, lambda source: render(source, context, jinja_env, seen_oids)
+            )
+        # What is inside an object with templates of its own belongs to that object.
+        self._rendering_an_object = hasattr(content, "template_fields")
+        try:
+            rendered = render(content, context, jinja_env, seen_oids)
+        finally:
+            self._rendering_an_object = False
+        is_reference = hasattr(content, "iter_references")
+        return Nothing(str(content), rendered) if is_reference and rules.is_nothing(rendered) else rendered
 
     # The run.
 
     @contextlib.contextmanager
-    def _connected(self, given: Mapping[str, Any], *, literal_table: bool = False) -> Iterator[QCacheHook]:
-        """The hook, for the time of the block; what can never succeed leaves it as AirflowFailException."""
+    def _connected(
+        self, arguments: Mapping[str, Any], *, literal_table: bool = False
+    ) -> Iterator[QCacheHook]:
+        """A hook that is closed after the block. Errors that no retry helps become AirflowFailException."""
         from airflow_provider_qcache.hooks.qcache import QCacheHook  # noqa: PLC0415  # it loads requests
 
         with permanent(ValueError):
-            hook = self._hook = QCacheHook(given["qcache_conn_id"], request_retry=given["request_retry"])
+            hook = self._hook = QCacheHook(
+                arguments["qcache_conn_id"], request_retry=arguments["request_retry"]
+            )
+            hook.used_by = type(self).__name__
         try:
             with permanent(ValueError):
                 hook.get_conn()
@@ -172,3 +240,245 @@ class QCacheOperator(BaseOperator):
         finally:
             self._hook = None
             hook.close()
+
+    def _changed(
+        self,
+        context: Mapping[str, Any],
+        arguments: Mapping[str, Any],
+        key: str,
+        extra: dict[str, Any],
+        **lineage: Any,
+    ) -> None:
+        """Note the tables that the task has changed in its asset events and for OpenLineage.
+
+        ``key`` is one, or a pattern; ``extra`` is that of its asset's event; ``lineage`` has further
+        arguments of ``lineage.of_change``. An asset event that Airflow refuses fails the task, since DAGs
+        may wait for it.
+        """
+        from airflow_provider_qcache.lineage import of_change  # noqa: PLC0415  # for a task that runs
+
+        attach(self, context, key, arguments["qcache_conn_id"], extra, emit=arguments["emit_asset"])
+        self._lineage = of_change(arguments["qcache_conn_id"], key, extra, **lineage)
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        """What the task read and wrote, for Airflow's OpenLineage provider, which calls it."""
+        del task_instance
+        from airflow_provider_qcache.lineage import facets_of  # noqa: PLC0415  # for a task that runs
+
+        return facets_of(self._lineage)
+
+
+class QCacheStoreOperator(QCacheOperator):
+    """The base of the operators that store one table, or many.
+
+    Args:
+        copies: Nodes that get a table, its home included.
+        evict_stale: Tell every other node to delete the key, so that no later failover shows an older table.
+        check_row_count: Ask the node for its rows afterwards: RowCountMismatch, transient.
+        require_home: Where a key's home node is down and its table went to the next one, raise
+            StoredOnFailover, transient, when everything is stored. Without it that is a warning.
+        emit_asset: Make the table's asset an outlet of the task, so that DAGs which wait for it start. If
+            the key is known only when the task runs, this needs an AssetAlias in ``outlets``:
+            docs/reference/assets.md.
+        max_failed_keys: Of many tables, how many may fail with the task a success.
+        allow_evicted: Whether the task is a success, with a warning, where nodes have evicted some of many
+            tables by its end.
+        durable: On Airflow 3.3, a retry stores only what is left of many tables. False stores all of them.
+        return_keys: The result has ``keys``, every key of many tables: 10,000 at most.
+        keys_path: Write the keys of many tables to this local path or URL of ObjectStoragePath, one a line,
+            when the task succeeds. Templated.
+        delete_missing: The keys of an earlier run: the path of their list, a list, or what a task with
+            ``return_keys`` returned. Those that this run does not store are deleted on every node, after
+            every table is stored. docs/reference/many-tables.md tells what a failed key and a retry do.
+            Templated.
+        allow_empty: With ``delete_missing``, a run without tables may delete all of the earlier run's.
+    """
+
+    template_fields: Sequence[str] = ("keys_path", "delete_missing")
+
+    _optional: ClassVar[Collection[str]] = ("delete_missing",)
+    _rules: ClassVar[Mapping[str, rules.Rule]] = {
+        **QCacheOperator._rules,
+        "copies": rules.count,
+        "evict_stale": rules.flag,
+        "check_row_count": rules.flag,
+        "require_home": rules.flag,
+        "emit_asset": rules.flag,
+        "max_failed_keys": rules.none_or_more,
+        "allow_evicted": rules.flag,
+        "durable": rules.flag,
+        "return_keys": rules.flag,
+        "keys_path": rules.optional(rules.path),
+        "delete_missing": rules.optional(rules.earlier_keys),
+        "allow_empty": rules.flag,
+    }
+
+    def __init__(
+        self,
+        *,
+        copies: int = 1,
+        evict_stale: bool = True,
+        check_row_count: bool = False,
+        require_home: bool = False,
+        emit_asset: bool = False,
+        max_failed_keys: int = 0,
+        allow_evicted: bool = False,
+        durable: bool = True,
+        return_keys: bool = False,
+        keys_path: str | os.PathLike[str] | None = None,
+        delete_missing: Any = None,
+        allow_empty: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.copies = copies
+        self.evict_stale = evict_stale
+        self.check_row_count = check_row_count
+        self.require_home = require_home
+        self.emit_asset = emit_asset
+        self.max_failed_keys = max_failed_keys
+        self.allow_evicted = allow_evicted
+        self.durable = durable
+        self.return_keys = return_keys
+        self.keys_path = rules.text_of_path(keys_path)
+        self.delete_missing = rules.text_of_path(delete_missing)
+        self.allow_empty = allow_empty
+
+    def _check_several(self, needs: str) -> None:
+        """Raise ValueError for arguments that need several tables."""
+        passed = [
+            name
+            for name in ("max_failed_keys", "allow_evicted", "return_keys", "allow_empty")
+            if getattr(self, name)
+        ]
+        passed += [name for name in ("keys_path", "delete_missing") if getattr(self, name) is not None]
+        passed += [] if self.durable else ["durable"]
+        if passed:
+            raise ValueError(f"{' and '.join(passed)}: {needs}")
+
+    @staticmethod
+    def _store_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The options of each store."""
+        return {name: arguments[name] for name in ("copies", "evict_stale", "check_row_count")}
+
+    def _would_store_many(
+        self, hook: QCacheHook, pairs: Iterable[tuple[str, Any]], prepare: Any, arguments: Mapping[str, Any]
+    ) -> None:
+        """Log what would be stored and deleted."""
+        from airflow_provider_qcache.operators._dry_run import would_delete, would_store_many  # noqa: PLC0415  # for a task that runs
+        from airflow_provider_qcache.operators._keys import KeyHandover  # noqa: PLC0415  # for a task that runs
+
+        earlier = KeyHandover(self._many_options(arguments), self.log)
+        keys = would_store_many(hook, pairs, prepare, self.log)
+        if missing := earlier.missing(keys):
+            would_delete(hook, missing, self.log)
+
+    @staticmethod
+    def _many_options(arguments: Mapping[str, Any], *, literal: bool = False) -> ManyOptions:
+        from airflow_provider_qcache.operators._many import ManyOptions  # noqa: PLC0415  # for a task that runs
+
+        names = (field.name for field in dataclasses.fields(ManyOptions) if field.name != "literal")
+        return ManyOptions(**{name: arguments[name] for name in names}, literal=literal)
+
+
+# How a template becomes a value. Where a DAG renders templates as native objects, Jinja reads the result as a
+# Python literal: "'city'" would lose the quotes that make it a literal of a query.
+
+_NO_LITERAL: Final = "\0\n"
+"""Put before a template so that the rendered text is no Python literal. The template still begins a line."""
+
+_KEEP: Final = "qcache_keep"
+"""The name of a Jinja filter that keeps the value of an expression."""
+
+
+class _Kept:
+    """The value of an expression: Jinja passes it on as it is, or makes its text of it."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+def rendered_text(text: str, jinja_env: Any, render: Callable[[str], Any]) -> Any:
+    """Render a template to text, or to the value of the expression that is the whole of it.
+
+    Args:
+        text: The template.
+        jinja_env: Jinja's environment for it.
+        render: Renders a template, as text or as a native object.
+
+    Returns:
+        The text; with native objects the expression's value; Nothing for None, Undefined and what is empty.
+    """
+    if not has_template(text, jinja_env):
+        return text
+    expression = _whole_expression(text, jinja_env)
+    if expression is None:
+        # "{%-" strips the line break before it.
+        found = render(_NO_LITERAL + text).removeprefix(_NO_LITERAL).removeprefix(_NO_LITERAL[0])
+        return Nothing(text, found) if rules.is_nothing(found) else found
+    kept: list[_Kept] = []
+
+    def keep(value: Any) -> _Kept:
+        kept.append(_Kept(value))
+        return kept[-1]
+
+    jinja_env.filters[_KEEP] = keep
+    rendered = render(
+        f"{jinja_env.variable_start_string}({expression})|{_KEEP}{jinja_env.variable_end_string}"
+    )
+    value = kept[-1].value
+    found = value if isinstance(rendered, _Kept) else rendered
+    return Nothing(text, found) if value is None or rules.is_nothing(found) else found
+
+
+def has_template(text: str, jinja_env: Any) -> bool:
+    """Whether Jinja would find anything to do in a text."""
+    starts = (
+        jinja_env.variable_start_string,
+        jinja_env.block_start_string,
+        jinja_env.comment_start_string,
+        jinja_env.line_statement_prefix,
+        jinja_env.line_comment_prefix,
+    )
+    return any(start in text for start in starts if start)
+
+
+def _whole_expression(text: str, jinja_env: Any) -> str | None:
+    """The expression that is the whole of a template."""
+    if jinja_env.finalize is not None:
+        return None  # the DAG's own function turns values into text
+    tokens = [(kind, source) for _, kind, source in jinja_env.lex(text)]
+    kinds = [kind for kind, _ in tokens]
+    if kinds[:1] != ["variable_begin"] or kinds.index("variable_end") != len(kinds) - 1:
+        return None
+    return "".join(source for _, source in tokens[1:-1])
+
+
+def filled(place: str, value: Any, *, objects: bool, whole: bool = True) -> Any:
+    """A rendered value; ValueError for a Nothing, or for one inside it, naming its place.
+
+    Args:
+        place: What to call the value in an error: ``query['where'][2]``.
+        value: The value.
+        objects: Whether items inside it may be None or empty; a text "None" that stands for None may not.
+        whole: Whether it is the whole argument.
+    """
+    if isinstance(value, Nothing):
+        if objects and not whole and not (isinstance(value.value, str) and value.value.strip()):
+            return value.value
+        raise ValueError(f"{place}: {value.template} gave nothing (None, Undefined or an empty value)")
+    if isinstance(value, dict):
+        return {
+            key: filled(f"{place}[{key!r}]", one, objects=objects, whole=False) for key, one in value.items()
+        }
+    if type(value) in (list, tuple):
+        return type(value)(
+            filled(f"{place}[{number}]", one, objects=objects, whole=False)
+            for number, one in enumerate(value)
+        )
+    if isinstance(value, set):
+        return {filled(place, one, objects=objects, whole=False) for one in value}
+    return value

@@ -1,36 +1,158 @@
-"""Every form a table may be given in, as what the client sends."""
+"""The forms in which a DAG passes a table: kept from Airflow's rendering, checked, and made into an Upload.
+
+Airflow renders what ``template_fields`` names, sets dependencies from it and shows it. Jinja took 264 s for a
+table of 100,000 rows; a function would be called, and shown with its address, which changes with every parse
+and with it the DAG's hash. In a TableContent each is passed on as it is and shown in a few words.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
+import itertools
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_qcache.operators._arguments import CSV, JSON, is_nothing, is_path, is_remote, shown
-from airflow_provider_qcache.operators._failures import permanent
-from airflow_provider_qcache.operators._wrapped import TableContent, is_frame
+from airflow_provider_qcache.compat import ResolveMixin, XComArg
+from airflow_provider_qcache.extras import MissingExtra
+from airflow_provider_qcache.files.listing import LONGEST_PATH, path_in
+from airflow_provider_qcache.operators._arguments import (
+    counted,
+    is_nothing,
+    is_path,
+    is_remote,
+    refused,
+    short_repr,
+)
+from airflow_provider_qcache.operators._arguments import key as key_rule
+from airflow_provider_qcache.operators.errors import permanent
+from airflow_provider_qcache.protocol import CSV, JSON
 
 if TYPE_CHECKING:
-    from airflow_provider_qcache.client.upload import Upload
+    from airflow_provider_qcache.client.tables.upload import Upload
 
 FORMS: Final = "bytes, a string, a DataFrame or other Arrow data, a list of dicts, or a path"
 
+_MOST_EMPTY: Final = 1000
+"""Empty pieces of a stream that are read before its text is looked at."""
 _TEMPLATE: Final = re.compile(r"\{\{[^\r\n]*\}\}").fullmatch
-_PATH: Final = re.compile(
-    r"(/|~|\.{1,2}/|[A-Za-z][A-Za-z0-9+.-]*://)[^\r\n,]*"
-    r"|[^\r\n,]*\.(csv|json|jsonl|ndjson|parquet|arrow|feather)(\.(gz|zst|bz2|xz|lz4))?",
-    re.IGNORECASE,
-).fullmatch
+_DAG_MODULE: Final = re.compile(r"^unusual_prefix_[0-9a-f]+_")
+_PAIRS: Final = "a mapping of keys to tables, or an iterable of (key, table) pairs"
+_EXPECTED: Final = "a mapping of keys to tables, not empty, or a function that gives (key, table) pairs"
+
+
+class Nothing:
+    """Stands for a value whose template, or upstream task, gave None, Undefined or an empty value.
+
+    ``template`` is the template or the reference, and ``value`` what Airflow made of it.
+    """
+
+    def __init__(self, template: str, value: Any) -> None:
+        self.template = template
+        self.value = value
+
+    def __str__(self) -> str:
+        return "(nothing)"
+
+    __repr__ = __str__
+
+
+class TableContent(ResolveMixin):
+    """A table, many, a function that gives them, or a reference to what another task gives.
+
+    Airflow resolves such an object, and neither renders nor calls what is in it. ``value`` is what was
+    passed, or what was found in place of a reference; ``literal`` says that it comes neither from another
+    task nor from a function.
+    """
+
+    def __init__(self, value: Any, *, literal: bool = True) -> None:
+        self.value = value
+        self._references = tuple(XComArg.iter_xcom_references(value))
+        self.literal = literal and not self._references and not callable(value)
+
+    @property
+    def resolved(self) -> bool:
+        """Whether the table is here."""
+        return not self._references
+
+    def iter_references(self) -> Iterator[tuple[Any, str]]:
+        """The tasks and XCom keys that the value comes from, for Airflow to make them upstream."""
+        yield from self._references
+
+    def resolve(self, context: Mapping[str, Any], **options: Any) -> TableContent | Nothing:
+        """The same with what other tasks gave in place of the references; what Airflow calls to render it."""
+        if self.resolved:
+            return self
+        found = _resolved(self.value, context, options)
+        return Nothing(str(self), found) if is_nothing(found) else TableContent(found, literal=False)
+
+    def __str__(self) -> str:
+        """What it is and how much, for people: never the content."""
+        if self._references:
+            tasks = ", ".join(
+                f"task {operator.task_id!r}" + (f" (XCom {key!r})" if key != "return_value" else "")
+                for operator, key in self._references
+            )
+            return f"a table from {tasks}"
+        value = self.value
+        if isinstance(value, str):
+            return counted(len(value), "character")
+        if isinstance(value, bytes | bytearray | memoryview):
+            return counted(len(value), "byte")
+        if is_path(value):
+            return str(value)
+        if isinstance(value, Sequence):
+            return counted(len(value), "row")
+        if is_frame(value):
+            return f"{type(value).__module__.partition('.')[0]} {type(value).__name__}"
+        if isinstance(value, Mapping):
+            return counted(len(value), "table")
+        return _name_of(value) if callable(value) else type(value).__name__
+
+    __repr__ = __str__
+
+
+def is_frame(value: Any) -> bool:
+    """Whether a value speaks Arrow: a DataFrame, a table, a stream of batches, a relation."""
+    return hasattr(type(value), "__arrow_c_stream__") or hasattr(type(value), "__arrow_c_array__")
+
+
+def _resolved(value: Any, context: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
+    if isinstance(value, ResolveMixin):
+        return value.resolve(context, **options)
+    if isinstance(value, list | tuple):
+        return [_resolved(one, context, options) for one in value]
+    if isinstance(value, dict):
+        return {key: _resolved(one, context, options) for key, one in value.items()}
+    return value
+
+
+def table_content(value: Any) -> TableContent | None:
+    """The value wrapped, once; None stays None."""
+    return value if value is None or isinstance(value, TableContent) else TableContent(value)
+
+
+def _name_of(function: Any) -> str:
+    """A function as ``module.name``: its repr has an address, which is another one at every parse."""
+    named = function
+    while isinstance(named, functools.partial):
+        named = named.func
+    if not hasattr(named, "__qualname__"):
+        named = type(named)
+    # Airflow gives the module of a DAG file a name of its own.
+    return f"{_DAG_MODULE.sub('', str(named.__module__))}.{named.__qualname__}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Table:
-    """A table as it was given; ``body`` is its content, what ``post_table`` takes, or a FileTable."""
+    """A table and what was said of it; ``body`` is content, what ``post_table`` takes, or a FileTable."""
 
+    name: str
+    """What it is called in an error."""
     body: Any
     content_type: str | None
     in_memory: bool = False
@@ -45,7 +167,8 @@ def table_of(name: str, value: Any, content_type: str | None, *, functions: bool
         name: What to call it in an error.
         value: bytes, a string (the content, not a path), what ``QClient.post_table`` takes, or a path; with
             ``functions`` also a function that returns a fresh iterator of bytes.
-        content_type: What was said of it; None is CSV for bytes and strings.
+        content_type: What was said of it; None where bytes and strings tell: JSON for a JSON list of objects,
+            else CSV.
         functions: See ``value``.
 
     Raises:
@@ -56,22 +179,22 @@ def table_of(name: str, value: Any, content_type: str | None, *, functions: bool
     if isinstance(value, str):
         value = _encoded(name, value)
     if isinstance(value, bytes | bytearray | memoryview):
-        return Table(value, content_type or CSV, in_memory=True)
+        return Table(name, value, content_type, in_memory=True)
     if is_path(value):
         return table_at(name, value, content_type)
     if is_frame(value):
-        return Table(value, content_type, tells_itself=True)
+        return Table(name, value, content_type, tells_itself=True)
     if isinstance(value, Sequence):
         rows = list(value)
         for number, row in enumerate(rows, 1):
             if not isinstance(row, Mapping):
-                raise TypeError(f"{name}: row {number} is {type(row).__name__}; a list of dicts is wanted")
-        return Table(rows, content_type, tells_itself=True)
+                raise TypeError(f"{name}: row {number} is {type(row).__name__}; expected a list of dicts")
+        return Table(name, rows, content_type, tells_itself=True)
     if functions and callable(value):
-        return Table(value, content_type or CSV)
+        return Table(name, value, content_type)
     forms = f"{FORMS}, or a function that returns a fresh iterator of bytes" if functions else FORMS
     hint = ", and an iterator can be read once only" if isinstance(value, Iterator) else ""
-    raise TypeError(f"{name}: {type(value).__name__} is no table{hint}; {forms} is wanted")
+    raise TypeError(f"{name}: {type(value).__name__} is not a table{hint}; expected {forms}")
 
 
 def _encoded(name: str, text: str) -> bytes:
@@ -121,41 +244,46 @@ def table_at(name: str, path: Any, content_type: str | None, source_format: str 
     from airflow_provider_qcache.files.tables import table_in  # noqa: PLC0415  # it loads requests
 
     return Table(
+        name,
         table_in(path_of(name, path), source_format, content_type=content_type),
         content_type,
         tells_itself=True,
     )
 
 
-def upload_from(table: Table, given: Mapping[str, Any]) -> Upload:
+def upload_from(table: Table, arguments: Mapping[str, Any]) -> Upload:
     """A table as the client takes it, with all that is said of it; a context, at its end nothing is open.
 
     Args:
         table: The table.
-        given: The operator's arguments: column_types, and where it has them stand_in_columns, headers,
+        arguments: The operator's: column_types, and where it has them stand_in_columns, headers,
             compression and copies.
 
     Raises:
-        AirflowFailException: the arguments are nothing for the table, or a library for it is missing.
+        AirflowFailException: the arguments do not fit the table, or a library that it needs is missing.
         InvalidTable: it cannot be stored.
     """
-    from airflow_provider_qcache.client.tables import table_upload  # noqa: PLC0415  # it loads requests
-    from airflow_provider_qcache.client.upload import upload_of  # noqa: PLC0415
+    # They load requests.
+    from airflow_provider_qcache.client.tables.headers import column_headers  # noqa: PLC0415
+    from airflow_provider_qcache.client.tables.upload import table_upload, upload_of  # noqa: PLC0415
 
-    column_types, headers = given["column_types"], given.get("headers")
-    stand_ins, compression = given.get("stand_in_columns"), given.get("compression")
+    if not table.tells_itself and table.content_type is None:
+        # Outside of what makes errors permanent: a function's own errors stay as they are.
+        table = _described(table)
+    column_types, headers = arguments["column_types"], arguments.get("headers")
+    stand_ins, compression = arguments.get("stand_in_columns"), arguments.get("compression")
     with permanent(ValueError, TypeError, ImportError):
         if compression == "lz4" and not table.in_memory:
-            raise ValueError("compression='lz4' is for bytes and strings; 'gzip' is for all tables")
+            raise ValueError("compression='lz4' needs bytes or a string; 'gzip' works for all tables")
         if not table.tells_itself:
             check_description(table.content_type, headers, column_types, stand_ins)
             if compression == "lz4" and importlib.util.find_spec("lz4") is None:
-                raise ValueError("compression='lz4' needs lz4, which is not installed here: the extra 'lz4'")
-            said = table_headers(headers, column_types, stand_ins)
+                raise MissingExtra("compression='lz4' needs lz4", "lz4")
+            said = {**column_headers(column_types, stand_ins), **(headers or {})}
             upload = upload_of(table.body, table.content_type or CSV, said, compression)
             upload.may_be_empty = False
             return upload
-        arguments = {
+        options = {
             "content_type": table.content_type and table.content_type.partition(";")[0],
             "column_types": column_types,
             "stand_in_columns": stand_ins,
@@ -163,33 +291,78 @@ def upload_from(table: Table, given: Mapping[str, Any]) -> Upload:
             "compression": compression,
         }
         if hasattr(table.body, "upload"):
-            upload = dataclasses.replace(table.body, **arguments).upload()
+            upload = dataclasses.replace(table.body, **options).upload()
         else:
-            upload = table_upload(table.body, **arguments)
-        if not upload.repeatable and given.get("copies", 1) > 1:
+            upload = table_upload(table.body, **options)
+        if not upload.repeatable and arguments.get("copies", 1) > 1:
             with upload:
                 raise ValueError(
-                    f"copies={given['copies']}: {type(table.body).__name__} can be read once only"
+                    f"copies={arguments['copies']}: {type(table.body).__name__} can be read once only"
                 )
         return upload
 
 
-def table_headers(
-    headers: Mapping[str, str] | None,
-    column_types: Mapping[str, str] | None,
-    stand_in_columns: Mapping[str, str] | None,
-) -> dict[str, str]:
-    """The headers that describe a table, and those given."""
-    described = {}
-    if column_types:
-        described["X-QCache-types"] = _pairs(column_types)
-    if stand_in_columns:
-        described["X-QCache-stand-in-columns"] = _pairs(stand_in_columns)
-    return {**described, **(headers or {})}
+def _described(table: Table) -> Table:
+    """The table with the content type that its text tells.
+
+    Raises:
+        AirflowFailException: it is the path of a file.
+        InvalidTable: it is one JSON value, or begins like JSON that is no table, or like a page of markup.
+        Exception: what a function that gives it raises.
+    """
+    from airflow_provider_qcache.client import InvalidTable  # noqa: PLC0415  # it loads requests
+    from airflow_provider_qcache.client.tables.sniffing import (  # noqa: PLC0415
+        BEGINNING,
+        Text,
+        advice,
+        is_one_value,
+        text_in,
+    )
+
+    body = table.body
+    if table.in_memory:
+        beginning = bytes(body[:BEGINNING])
+    else:
+        beginning, body = _begun(body, BEGINNING)
+    if len(beginning) <= LONGEST_PATH:
+        with permanent(ValueError):
+            _check_no_path(table.name, beginning.decode("utf-8", "replace"))
+    if len(beginning) < BEGINNING and is_one_value(beginning):
+        raise InvalidTable(
+            f"{table.name}: it is the single value {short_repr(beginning.decode())}, not a table: check "
+            "whether its source has no data. If it is the header of a CSV without rows, end it with a "
+            f"newline or pass content_type={CSV!r}",
+            byte=0,
+        )
+    found = text_in(beginning)
+    if found not in (None, Text.OBJECTS):
+        raise InvalidTable(
+            f"{table.name}: it begins as {found.value}: {advice(found)}. If it is CSV, pass "
+            f"content_type={CSV!r}",
+            byte=0,
+        )
+    return dataclasses.replace(table, body=body, content_type=CSV if found is None else JSON)
 
 
-def _pairs(values: Mapping[str, str]) -> str:
-    return ";".join(f"{name}={value}" for name, value in values.items())
+def _begun(function: Any, size: int) -> tuple[bytes, Any]:
+    """The first bytes that a function gives, and a function that gives them again without another call."""
+    from airflow_provider_qcache.client.tables.content import body_of  # noqa: PLC0415  # it loads requests
+
+    pieces = body_of(function).pieces()
+    head: list[bytes] = []
+    missing = size
+    empty = 0
+    for piece in pieces:
+        if piece:
+            head.append(piece)
+            missing -= len(piece)
+        else:
+            empty += 1
+        # What gives nothing without end is left to the client, which has a deadline.
+        if missing <= 0 or empty == _MOST_EMPTY:
+            break
+    first = [itertools.chain(head, pieces)]
+    return b"".join(head)[:size], lambda: first.pop() if first else function()
 
 
 def check_description(
@@ -201,7 +374,7 @@ def check_description(
     """Raise ValueError where what is said of a table contradicts itself."""
     if column_types and content_type is not None and content_type.partition(";")[0] == JSON:
         raise ValueError(
-            f"column_types={shown(column_types)}: a node heeds them with {CSV!r} only, not {JSON!r}"
+            f"column_types={short_repr(column_types)}: nodes apply them to {CSV!r} only, not to {JSON!r}"
         )
     by_argument = {
         "content-type": "content_type",
@@ -210,7 +383,7 @@ def check_description(
     }
     for header in headers or {}:
         if argument := by_argument.get(header.lower()):
-            raise ValueError(f"headers: {header!r} is said by {argument}")
+            raise ValueError(f"headers: {argument} sets {header!r}: leave it out")
 
 
 def checked_content(name: str, value: Any) -> TableContent:
@@ -218,10 +391,10 @@ def checked_content(name: str, value: Any) -> TableContent:
     content = value if isinstance(value, TableContent) else TableContent(value)
     table = content.value
     if isinstance(table, list) and not all(isinstance(row, Mapping) for row in table):
-        raise ValueError(f"{name}: a list whose items are not all dicts; {FORMS} is wanted")
+        raise ValueError(f"{name}: the list has items that are not dicts; expected {FORMS}")
     sized = isinstance(table, bytes | bytearray | memoryview | str | Sequence)
     if is_nothing(table) or not (sized or is_path(table) or is_frame(table)):
-        raise ValueError(f"{name}={shown(table)}: {FORMS} is wanted, and not empty")
+        raise ValueError(f"{name}={short_repr(table)}: expected {FORMS}, and not empty")
     if isinstance(table, str):
         _check_no_path(name, table)
     return content
@@ -229,13 +402,49 @@ def checked_content(name: str, value: Any) -> TableContent:
 
 def _check_no_path(name: str, text: str) -> None:
     """Refuse a template or a path, which would be a header without rows."""
-    line = text.strip()
-    if _TEMPLATE(line) is not None:
+    if _TEMPLATE(text.strip()) is not None:
         raise ValueError(
-            f"{name}={shown(text)}: it is not rendered and would be the name of a column; another task's "
-            "result is given as its .output"
+            f"{name}={short_repr(text)}: content is not rendered, and would become a column's name. "
+            "Pass another task's result as its .output"
         )
-    if _PATH(line) is not None:
+    if path_in(text) is not None:
         raise ValueError(
-            f"{name}={shown(text)}: a string is the content itself; source_path is for the path of a file"
+            f"{name}={short_repr(text)}: it looks like the path of a file, but a string is the content. Pass "
+            "a path to source_path, or as a pathlib.Path or ObjectStoragePath. If it is the header of a "
+            "CSV without rows, end it with a newline"
         )
+
+
+def checked_tables(name: str, value: Any) -> TableContent:
+    """The rule for ``tables``."""
+    content = value if isinstance(value, TableContent) else TableContent(value)
+    tables = content.value
+    if callable(tables):
+        return content
+    if not isinstance(tables, Mapping) or not tables:
+        raise refused(name, tables, _EXPECTED)
+    for key in tables:
+        key_rule(f"{name}: key", key)
+    return content
+
+
+def pairs_of(returned: Any) -> Iterable[tuple[str, Any]]:
+    """The (key, table) pairs in what a function returned; TypeError for what has none."""
+    if isinstance(returned, Mapping):
+        return returned.items()
+    if isinstance(returned, str | bytes) or not isinstance(returned, Iterable):
+        raise TypeError(f"tables: the function returned {short_repr(returned)}: expected {_PAIRS}")
+    return returned
+
+
+def uploads(arguments: Mapping[str, Any]) -> Callable[[str, Any], Any]:
+    """A function that gives, for a key and its table in any form, what the client sends."""
+    content_type = arguments["content_type"]
+
+    def upload(key: str, content: Any) -> Any:
+        if not isinstance(content, Table):
+            with permanent(ValueError, TypeError):
+                content = table_of(f"tables: {key!r}", content, content_type, functions=True)
+        return upload_from(content, arguments)
+
+    return upload

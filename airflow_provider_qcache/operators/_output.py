@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_qcache.compat import AirflowFailException
 from airflow_provider_qcache.operators._arguments import is_remote
-from airflow_provider_qcache.operators._content import path_of
-from airflow_provider_qcache.operators._wrapped import is_frame
+from airflow_provider_qcache.operators._content import is_frame, path_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +25,9 @@ MAX_XCOM_ROWS: Final = 10_000
 MAX_XCOM_BYTES: Final = 1 << 20
 """Bytes, as JSON, that a query puts into XCom at most."""
 
+MAX_PROCESSED_BYTES: Final = 32 << 20
+"""Bytes of JSON that are parsed for ``result_processor`` at most: as Python's objects 25 times as much."""
+
 _RETURNED: Final = "what result_processor returned"
 
 
@@ -36,6 +38,12 @@ def for_xcom(content: bytes, processor: Callable[[list[dict[str, Any]]], Any] | 
         rows = json.loads(content)
         _check_rows(rows, "the query's rows")
         return rows
+    if len(content) > MAX_PROCESSED_BYTES:
+        raise AirflowFailException(
+            f"the query's rows: {len(content):,} bytes of JSON, and result_processor gets at most "
+            f"{MAX_PROCESSED_BYTES:,}, which are up to 25 times as much in memory: give a limit, let the "
+            "query aggregate, or give output_path and process the file"
+        )
     returned = processor(json.loads(content))
     _check_rows(returned, _RETURNED)
     _check_size(_size_in_xcom(returned), _RETURNED)
@@ -51,8 +59,8 @@ def _size_in_xcom(value: Any) -> int:
         text = json.dumps(serialize(value), ensure_ascii=False, separators=(",", ":"))
     except (TypeError, ValueError, AttributeError, RecursionError, ImportError) as error:
         raise AirflowFailException(
-            f"{_RETURNED}: {type(value).__name__}, of which XCom can carry nothing or not all; values of "
-            f"JSON are wanted ({type(error).__name__}: {error})"
+            f"{_RETURNED}: XCom cannot carry {type(value).__name__}, or not all of it; expected values of "
+            f"JSON ({type(error).__name__}: {error})"
         ) from error
     return len(text.encode("utf-8", "surrogatepass"))
 
@@ -80,12 +88,12 @@ def output_at(target: Any) -> Any:
     """
     path = path_of("output_path", target)
     if not path.name:
-        raise ValueError(f"output_path={str(target)!r}: the path of a file is wanted")
+        raise ValueError(f"output_path={str(target)!r}: expected the path of a file")
     if is_remote(path):
         path.fs.invalidate_cache(path.parent.path)
         if path.fs.isdir(path.path):
             raise ValueError(
-                f"output_path={str(target)!r}: a directory, or objects below it; a file is wanted"
+                f"output_path={str(target)!r}: a directory, or objects below it; expected a file"
             )
         return path
     try:
@@ -97,7 +105,7 @@ def output_at(target: Any) -> Any:
         raise ValueError(f"output_path={str(target)!r}: a symlink that leads to itself") from error
     if mode is not None and not stat.S_ISREG(mode):
         what = "a directory" if stat.S_ISDIR(mode) else "a device, FIFO or socket"
-        raise ValueError(f"output_path={str(target)!r}: {what}; a file is wanted")
+        raise ValueError(f"output_path={str(target)!r}: {what}; expected a file")
     return path
 
 
@@ -163,7 +171,7 @@ def _publish_object(body: bytes, path: Any, spool: Any) -> None:
 
 def _check_whole(found: int | None, body: bytes, path: Any) -> None:
     if found != len(body):
-        raise OSError(f"{path}: {len(body)} bytes were written and {found} are there; nothing is published")
+        raise OSError(f"{path}: wrote {len(body)} bytes and found {found}; the file was not published")
 
 
 def _check_moved(storage: Any, body: bytes, path: Any) -> None:
@@ -172,4 +180,4 @@ def _check_moved(storage: Any, body: bytes, path: Any) -> None:
     kind, size = found["type"], found["size"]
     if kind != "file" or size != len(body):
         # Where objects came below the path meanwhile, it was moved among them.
-        raise OSError(f"{path}: {len(body)} bytes were moved there, and a {kind} of {size} bytes is there")
+        raise OSError(f"{path}: moved {len(body)} bytes there, and found a {kind} of {size} bytes")

@@ -9,55 +9,63 @@ import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
-from airflow_provider_qcache.compat import AirflowSkipException
-from airflow_provider_qcache.files.formats import Format
+from airflow_provider_qcache.assets.outlets import (
+    KeysSeen,
+    deleted_tables,
+    keep_statistics,
+    stored_table,
+    stored_tables,
+)
+from airflow_provider_qcache.assets.qcache import pattern_of
+from airflow_provider_qcache.compat import AirflowFailException, AirflowSkipException
+from airflow_provider_qcache.files.listing import Format
 from airflow_provider_qcache.operators import _arguments as rules
-from airflow_provider_qcache.operators._arguments import CSV, JSON
-from airflow_provider_qcache.operators._base import QCacheOperator
+from airflow_provider_qcache.operators._base import QCacheOperator, QCacheStoreOperator
+from airflow_provider_qcache.operators._check import QCacheBranchOperator, QCacheCheckOperator
 from airflow_provider_qcache.operators._content import (
     Table,
+    TableContent,
     check_description,
     checked_content,
+    checked_tables,
+    pairs_of,
     path_of,
     table_at,
+    table_content,
     table_of,
     upload_from,
-)
-from airflow_provider_qcache.operators._failures import ends_the_task, fail_for_good, permanent
-from airflow_provider_qcache.operators._many import ManyOptions, store_tables
-from airflow_provider_qcache.operators._many_deletes import MOST_TOLD, asked_nodes, delete_tables
-from airflow_provider_qcache.operators._many_given import (
-    checked_tables,
-    given_tables,
-    none_or_more,
-    pairs_of,
     uploads,
 )
-from airflow_provider_qcache.operators._output import for_xcom, output_at, publish
-from airflow_provider_qcache.operators._rendering import RenderedToNothing, watched
-from airflow_provider_qcache.operators._stored import told
-from airflow_provider_qcache.operators._wrapped import TableContent, named_callable, table_content
 from airflow_provider_qcache.operators.errors import (
+    CheckFailed,
     NodesUnreachable,
     StoredOnFailover,
     TableMissing,
     TablesEvicted,
     TablesFailed,
+    ends_the_task,
+    fail_for_good,
+    permanent,
 )
+from airflow_provider_qcache.protocol import CSV, JSON
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Collection, Iterable, Mapping
 
     from airflow_provider_qcache.client import BulkReport, DeleteResult, QueryResult
-    from airflow_provider_qcache.client.upload import Upload
+    from airflow_provider_qcache.client.tables.upload import Upload
     from airflow_provider_qcache.hooks.qcache import QCacheHook
 
 __all__ = [
+    "CheckFailed",
     "NodesUnreachable",
+    "QCacheBranchOperator",
+    "QCacheCheckOperator",
     "QCacheDeleteOperator",
     "QCachePostOperator",
     "QCacheQueryOperator",
+    "QCacheStatisticsOperator",
     "StoredOnFailover",
     "TableMissing",
     "TablesEvicted",
@@ -68,12 +76,12 @@ UNSLICED_LENGTH: Final = "unsliced_length"
 """The XCom key of the number of rows that a query has before its offset and limit."""
 
 _OUTCOMES: Final = ("confirmed", "gone", "unreachable")
-"""What a delete comes to on a node, in the order in which it is told; the values of DeleteOutcome."""
+"""The outcomes of a delete on a node, in the order in which the log has them: DeleteOutcome's values."""
 
 _SHOWN: Final = 10
 
 
-class QCachePostOperator(QCacheOperator):
+class QCachePostOperator(QCacheStoreOperator):
     """Store a table under a key, or thousands of tables, each under its own.
 
     Exactly one of ``content``, ``source_path`` and ``python_callable`` gives the table under ``key``, or
@@ -90,16 +98,14 @@ class QCachePostOperator(QCacheOperator):
         source_path: A local path or any URL of ObjectStoragePath: a file, a directory or a glob of CSV, JSON,
             Parquet or Arrow files; streamed. Templated.
         source_format: What the files hold: 'csv', 'json', 'jsonl', 'parquet' or 'arrow'. None where their
-            names tell.
+            names tell, or else their first bytes.
         python_callable: A function that returns what ``content`` may be, a path, or a function that returns
             a fresh iterator of bytes, which is streamed.
         tables: Many: a mapping of keys to tables, here or from another task, or a function that gives
             (key, table) pairs, best a generator: a few for each node are in memory at a time. A table is what
             ``python_callable`` may return. All nodes are stored to at once. At the end they are asked whether
-            they have every table, and on Airflow 3.3 a retry stores what is left; docs/many.md tells how.
-        max_failed_keys: Of many tables, how many may fail with the task a success.
-        allow_evicted: Whether the task is a success, with a warning, where nodes have evicted some of many
-            tables by its end.
+            they have every table, and on Airflow 3.3 a retry stores what is left:
+            docs/reference/many-tables.md.
         op_args: Positional arguments of ``python_callable`` or ``tables``. Templated.
         op_kwargs: Their keyword arguments. Templated.
         content_type: 'text/csv' or 'application/json': what bytes and strings are (None is CSV), and what a
@@ -110,22 +116,20 @@ class QCachePostOperator(QCacheOperator):
             name of a column, by column.
         headers: Further headers of the store, by name.
         compression: 'gzip', or 'lz4' for a table in memory, to compress what is sent.
-        copies: Nodes that get the table, its home included.
-        evict_stale: Tell every other node to delete the key, so that no later failover shows an older table.
-        check_row_count: Ask the node for its rows afterwards: RowCountMismatch, transient.
-        require_home: Where the key's home node is down and the table went to the next one, raise
-            StoredOnFailover, transient. Without it that is a success with a warning.
+        copies, evict_stale, check_row_count, require_home, emit_asset: As for QCacheStoreOperator.
+        max_failed_keys, allow_evicted, durable: For many tables, as for QCacheStoreOperator.
+        return_keys, keys_path, delete_missing, allow_empty: For many tables, as for QCacheStoreOperator.
 
     Returns:
         As XCom: ``key``, ``node`` (has the table), ``home_node``, ``failed_over``, ``may_hold_old`` (nodes
-        that could not be told to delete an older table), ``bytes`` (of the content), ``rows`` (None where
-        they could not be counted), ``seconds``, ``attempts`` (the requests that failed), and with more than
+        that could not be told to delete an older table), ``bytes`` (of the content), ``rows`` (None if they
+        could not be counted), ``seconds``, ``attempts`` (the requests that failed), and with more than
         one copy ``copies`` and ``failed_copies``. With ``tables`` counts, and the keys that failed or are
         gone, 100 of each at most; also where the task fails.
 
     Raises:
         ValueError: as the DAG is parsed, for an argument that makes no sense, naming it.
-        AirflowFailException: for what no retry makes better; docs/operators.md lists every error.
+        AirflowFailException: for what no retry makes better; docs/reference/operators.md lists every error.
         TablesFailed: more of ``tables`` than ``max_failed_keys`` could not be stored; the others are.
         TablesEvicted: nodes do not have some of ``tables`` any more.
     """
@@ -134,24 +138,14 @@ class QCachePostOperator(QCacheOperator):
         "key",
         "content",
         "source_path",
-        "source_format",
-        "python_callable",
         "tables",
-        "max_failed_keys",
-        "allow_evicted",
         "op_args",
         "op_kwargs",
-        "content_type",
         "column_types",
         "stand_in_columns",
         "headers",
-        "compression",
-        "copies",
-        "evict_stale",
-        "check_row_count",
-        "require_home",
+        *QCacheStoreOperator.template_fields,
         "qcache_conn_id",
-        "request_retry",
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {
         "op_args": "json",
@@ -162,18 +156,15 @@ class QCachePostOperator(QCacheOperator):
     }
     ui_color = "#d6efd8"
 
-    _callables: ClassVar[Collection[str]] = ("python_callable", "tables")
     _objects: ClassVar[Collection[str]] = ("op_args", "op_kwargs")
     _rules: ClassVar[Mapping[str, rules.Rule]] = {
-        **QCacheOperator._rules,
+        **QCacheStoreOperator._rules,
         "key": rules.optional(rules.key_of_files),
         "content": rules.optional(checked_content),
         "source_path": rules.optional(rules.path),
         "source_format": rules.optional(rules.one_of(*map(str, Format))),
         "python_callable": rules.optional(rules.function),
         "tables": rules.optional(checked_tables),
-        "max_failed_keys": none_or_more,
-        "allow_evicted": rules.flag,
         "op_args": rules.optional(rules.sequence),
         "op_kwargs": rules.optional(rules.mapping),
         "content_type": rules.optional(rules.content_type),
@@ -181,10 +172,6 @@ class QCachePostOperator(QCacheOperator):
         "stand_in_columns": rules.optional(rules.stand_in_columns),
         "headers": rules.optional(rules.headers),
         "compression": rules.optional(rules.one_of("gzip", "lz4")),
-        "copies": rules.count,
-        "evict_stale": rules.flag,
-        "check_row_count": rules.flag,
-        "require_home": rules.flag,
     }
 
     def __init__(
@@ -196,8 +183,6 @@ class QCachePostOperator(QCacheOperator):
         source_format: str | None = None,
         python_callable: Callable[..., Any] | None = None,
         tables: Any = None,
-        max_failed_keys: int = 0,
-        allow_evicted: bool = False,
         op_args: Sequence[Any] | None = None,
         op_kwargs: Mapping[str, Any] | None = None,
         content_type: str | None = None,
@@ -205,21 +190,15 @@ class QCachePostOperator(QCacheOperator):
         stand_in_columns: Mapping[str, str | float] | None = None,
         headers: Mapping[str, str] | None = None,
         compression: str | None = None,
-        copies: int = 1,
-        evict_stale: bool = True,
-        check_row_count: bool = False,
-        require_home: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.key = key
-        self.content = table_content(content, literal=not self._was_mapped)
-        self.source_path = source_path
+        self.content = table_content(content)
+        self.source_path = rules.text_of_path(source_path)
         self.source_format = source_format
-        self.python_callable = named_callable(python_callable)
-        self.tables = given_tables(tables, literal=not self._was_mapped)
-        self.max_failed_keys = max_failed_keys
-        self.allow_evicted = allow_evicted
+        self.python_callable = python_callable
+        self.tables = table_content(tables)
         self.op_args = op_args
         self.op_kwargs = op_kwargs
         self.content_type = content_type
@@ -227,30 +206,37 @@ class QCachePostOperator(QCacheOperator):
         self.stand_in_columns = stand_in_columns
         self.headers = headers
         self.compression = compression
-        self.copies = copies
-        self.evict_stale = evict_stale
-        self.check_row_count = check_row_count
-        self.require_home = require_home
         self._check_when_parsed()
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> Any:
+        """Airflow's ``partial``; a table is shown by its size."""
+        for name in {"content", "tables"} & kwargs.keys():
+            kwargs[name] = table_content(kwargs[name])
+        return super().partial(**kwargs)
 
     def _check_together(self, known: Mapping[str, Any]) -> None:
         self._check_exactly_one("content", "source_path", "python_callable", "tables")
         if (self.key is None) != (self.tables is not None):
             raise ValueError(
-                f"key={self.key!r}: tables has its own keys"
+                f"key={self.key!r}: leave it out, tables has the keys"
                 if self.tables is not None
-                else "key=None: a key is wanted for the table"
+                else "key=None: pass the key of the table"
             )
         many = self.tables is not None or "key" not in known or rules.has_placeholder(known["key"])
-        if not many and (self.max_failed_keys or self.allow_evicted):
-            raise ValueError("max_failed_keys and allow_evicted are for many tables, and here is one key")
-        if self.python_callable is None and not callable(self.tables) and (self.op_args or self.op_kwargs):
-            raise ValueError("op_args and op_kwargs are python_callable's, which is not given")
+        if not many:
+            self._check_several("needs several tables, and there is one key")
+        if (
+            self.python_callable is None
+            and not (self.tables is not None and callable(self.tables.value))
+            and (self.op_args or self.op_kwargs)
+        ):
+            raise ValueError("op_args and op_kwargs need python_callable")
         if self.source_path is None:
             if self.source_format is not None:
-                raise ValueError("source_format is source_path's, which is not given")
+                raise ValueError("source_format needs source_path")
             if rules.has_placeholder(known.get("key")):
-                raise ValueError(f"key={known['key']!r}: {{stem}} and {{parent}} are for source_path")
+                raise ValueError(f"key={known['key']!r}: {{stem}} and {{parent}} need source_path")
         content = known.get("content")
         in_bytes = content is not None and isinstance(content.value, str | bytes | bytearray | memoryview)
         check_description(
@@ -261,85 +247,115 @@ class QCachePostOperator(QCacheOperator):
         )
         streams = self.source_path is not None or (content is not None and not in_bytes)
         if known.get("compression") == "lz4" and streams:
-            raise ValueError("compression='lz4' is for bytes and strings; 'gzip' is for all tables")
+            raise ValueError("compression='lz4' needs bytes or a string; 'gzip' works for all tables")
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Store the table, or all of them."""
-        given = self._checked_arguments()
-        if given["tables"] is not None or rules.has_placeholder(given["key"]):
-            return self._store_many(context, given)
-        literal = isinstance(self.content, TableContent) and self.content.literal
-        with (
-            self._connected(given, literal_table=literal) as hook,
-            upload_from(self._table(given), given) as upload,
-        ):
-            stored = hook.post(
-                given["key"],
-                upload,
-                copies=given["copies"],
-                evict_stale=given["evict_stale"],
-                check_row_count=given["check_row_count"],
-            )
-        return told(stored, self.log, copies=given["copies"], require_home=given["require_home"])
+        from airflow_provider_qcache.lineage import collect_files  # noqa: PLC0415  # for a task that runs
+        from airflow_provider_qcache.operators._report import report_stored  # noqa: PLC0415  # for a task that runs
 
-    def _store_many(self, context: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-        tables = given["tables"]
-        options = ManyOptions(
-            copies=given["copies"],
-            evict_stale=given["evict_stale"],
-            check_row_count=given["check_row_count"],
-            require_home=given["require_home"],
-            max_failed_keys=given["max_failed_keys"],
-            allow_evicted=given["allow_evicted"],
-            literal=isinstance(self.tables, TableContent) and self.tables.literal,
+        arguments = self._checked_arguments(context)
+        if arguments["tables"] is not None or rules.has_placeholder(arguments["key"]):
+            return self._store_many(context, arguments)
+        literal = _is_literal(arguments["content"], context)
+        with self._connected(arguments, literal_table=literal) as hook:
+            table = self._table(arguments)
+            with upload_from(table, arguments) as upload:
+                stored = hook.post(arguments["key"], upload, **self._store_options(arguments))
+            files = collect_files(hook, [table])
+        result = report_stored(
+            stored, self.log, copies=arguments["copies"], require_home=arguments["require_home"]
         )
-        with self._connected(given) as hook:
-            known: Mapping[str, Any] | None = None
-            if tables is None:
-                known = self._files_by_key(given)
-            elif isinstance(tables, TableContent):
-                known = tables.value
+        self._changed(context, arguments, stored.key, stored_table(stored), schema=upload.schema, files=files)
+        return result
 
-            def pairs() -> Iterable[tuple[str, Any]]:
-                if known is not None:
-                    return known.items()
+    def _store_many(self, context: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+        from airflow_provider_qcache.lineage import collect_files  # noqa: PLC0415  # for a task that runs
+        from airflow_provider_qcache.operators._many import store_tables  # noqa: PLC0415  # for a task that runs
+
+        tables = arguments["tables"]
+        with self._connected(arguments) as hook:
+            known, pairs = self._pairs(arguments)
+            seen = KeysSeen()
+            result = store_tables(
+                hook,
+                lambda: seen.watch(pairs()),
+                context=context,
+                log=self.log,
+                options=self._many_options(arguments, literal=_is_literal(tables, context)),
+                keys=None if known is None else list(known),
+                prepare=uploads(arguments),
+            )
+            files = collect_files(hook, (known or {}).values())
+        key = arguments["key"] or seen.pattern or "*"
+        self._changed(context, arguments, key, stored_tables(key, result), files=files)
+        return result
+
+    def dry_run(self) -> None:
+        """Read and check what the task would store, and log it with its nodes; nothing changes a node."""
+        from airflow_provider_qcache.operators._dry_run import would_store  # noqa: PLC0415  # for a task that runs
+
+        arguments = self._checked_arguments({})
+        with self._connected(arguments) as hook:
+            if arguments["tables"] is not None or rules.has_placeholder(arguments["key"]):
+                _, pairs = self._pairs(arguments)
+                self._would_store_many(hook, pairs(), uploads(arguments), arguments)
+            else:
+                with upload_from(self._table(arguments), arguments) as upload:
+                    would_store(hook, arguments["key"], upload, self.log)
+
+    def _pairs(
+        self, arguments: Mapping[str, Any]
+    ) -> tuple[Mapping[str, Any] | None, Callable[[], Iterable[tuple[str, Any]]]]:
+        """Many tables by key, None where a function gives them; and a function that gives the pairs."""
+        tables = arguments["tables"]
+        if tables is not None and callable(tables.value):
+
+            def called() -> Iterable[tuple[str, Any]]:
                 # What the function raises is its own, and left as it is.
-                returned = tables(*(given["op_args"] or ()), **(given["op_kwargs"] or {}))
+                returned = tables.value(*(arguments["op_args"] or ()), **(arguments["op_kwargs"] or {}))
                 with permanent(TypeError):
                     return pairs_of(returned)
 
-            return store_tables(
-                hook,
-                pairs,
-                context=context,
-                log=self.log,
-                options=options,
-                keys=None if known is None else list(known),
-                prepare=uploads(given),
-            )
+            return None, called
+        known = self._files_by_key(arguments) if tables is None else tables.value
+        return known, known.items
 
     @staticmethod
-    def _files_by_key(given: Mapping[str, Any]) -> dict[str, Any]:
+    def _files_by_key(arguments: Mapping[str, Any]) -> dict[str, Any]:
         from airflow_provider_qcache.files.tables import tables_in  # noqa: PLC0415  # it loads requests
 
-        content_type = given["content_type"]
+        content_type = arguments["content_type"]
         with permanent(ValueError):
-            path = path_of("source_path", given["source_path"])
-            tables = tables_in(given["key"], path, given["source_format"], content_type=content_type)
-        return {key: Table(table, content_type, tells_itself=True) for key, table in tables}
+            path = path_of("source_path", arguments["source_path"])
+            tables = tables_in(arguments["key"], path, arguments["source_format"], content_type=content_type)
+        return {key: Table("source_path", table, content_type, tells_itself=True) for key, table in tables}
 
-    def _table(self, given: Mapping[str, Any]) -> Table:
-        content_type = given["content_type"]
-        if given["source_path"] is not None:
+    def _table(self, arguments: Mapping[str, Any]) -> Table:
+        content_type = arguments["content_type"]
+        if arguments["source_path"] is not None:
             with permanent(ValueError):
-                return table_at("source_path", given["source_path"], content_type, given["source_format"])
-        if given["content"] is not None:
+                return table_at(
+                    "source_path", arguments["source_path"], content_type, arguments["source_format"]
+                )
+        if arguments["content"] is not None:
             with permanent(ValueError, TypeError):
-                return table_of("content", given["content"].value, content_type)
+                return table_of("content", arguments["content"].value, content_type)
         # What the function raises is its own, and left as it is.
-        returned = given["python_callable"](*(given["op_args"] or ()), **(given["op_kwargs"] or {}))
+        returned = arguments["python_callable"](
+            *(arguments["op_args"] or ()), **(arguments["op_kwargs"] or {})
+        )
         with permanent(ValueError, TypeError):
             return table_of("what python_callable returned", returned, content_type, functions=True)
+
+
+def _is_literal(content: TableContent | None, context: Mapping[str, Any]) -> bool:
+    """Whether a table is written in the DAG, so that it is the same at every try.
+
+    What a mapped task gets may come from another task.
+    """
+    is_mapped = getattr(context.get("ti"), "map_index", -1) >= 0
+    return content is not None and content.literal and not is_mapped
 
 
 class QCacheQueryOperator(QCacheOperator):
@@ -370,22 +386,16 @@ class QCacheQueryOperator(QCacheOperator):
     Raises:
         ValueError: as the DAG is parsed, for an argument that makes no sense, naming it.
         AirflowFailException: for what no retry makes better, a result too large for XCom among it;
-            docs/operators.md lists every error.
+            docs/reference/operators.md lists every error.
     """
 
     template_fields: Sequence[str] = (
         "key",
         "query",
         "output_path",
-        "accept",
-        "load_callable",
         "load_kwargs",
-        "content_type",
         "column_types",
-        "on_miss",
-        "result_processor",
         "qcache_conn_id",
-        "request_retry",
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {
         "query": "json",
@@ -394,7 +404,7 @@ class QCacheQueryOperator(QCacheOperator):
     }
     ui_color = "#d6e6f5"
 
-    _callables: ClassVar[Collection[str]] = ("load_callable", "result_processor")
+    _files: ClassVar[Mapping[str, str]] = {"query": ".json"}
     _objects: ClassVar[Collection[str]] = ("load_kwargs",)
     _rules: ClassVar[Mapping[str, rules.Rule]] = {
         **QCacheOperator._rules,
@@ -428,103 +438,90 @@ class QCacheQueryOperator(QCacheOperator):
         super().__init__(**kwargs)
         self.key = key
         self.query = query
-        self.output_path = output_path
+        self.output_path = rules.text_of_path(output_path)
         self.accept = accept
-        self.load_callable = named_callable(load_callable)
+        self.load_callable = load_callable
         self.load_kwargs = load_kwargs
         self.content_type = content_type
         self.column_types = column_types
         self.on_miss = on_miss
-        self.result_processor = named_callable(result_processor)
+        self.result_processor = result_processor
         self._check_when_parsed()
 
     def _check_together(self, known: Mapping[str, Any]) -> None:
         if self.output_path is None and known.get("accept") == CSV:
-            raise ValueError(f"accept={CSV!r} is for output_path: XCom is always JSON")
+            raise ValueError(f"accept={CSV!r} needs output_path: XCom is always JSON")
         if self.output_path is not None and self.result_processor is not None:
-            raise ValueError("result_processor is for rows that go to XCom, and output_path is given")
+            raise ValueError(
+                "result_processor and output_path exclude each other: it processes the rows for XCom"
+            )
         if self.load_callable is None:
             for name in ("load_kwargs", "content_type", "column_types"):
                 if getattr(self, name):
-                    raise ValueError(f"{name} is for load_callable, which is not given")
+                    raise ValueError(f"{name} needs load_callable")
         check_description(known.get("content_type"), None, known.get("column_types"), None)
-
-    def _do_render_template_fields(
-        self,
-        parent: Any,
-        template_fields: Collection[str],
-        context: Mapping[str, Any],
-        jinja_env: Any,
-        seen_oids: set[int],
-    ) -> None:
-        super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
-        # Not template_ext, which would take every argument that ends in .json for a file to be read.
-        if parent is self and "query" in template_fields and rules.names_json_file(self.query):
-            if jinja_env.loader is None:
-                raise ValueError(
-                    f"query={self.query!r}: a file is looked for in its DAG's folder, and it has no DAG"
-                )
-            name = self.query.strip()
-            rendered = self._render(watched(jinja_env).get_template(name), context)
-            nothing = rules.is_nothing(rendered) or isinstance(rendered, RenderedToNothing)
-            self.query = RenderedToNothing("query", name) if nothing else rendered
 
     def execute(self, context: Mapping[str, Any]) -> Any:
         """Query the table."""
-        given = self._checked_arguments()
+        from airflow_provider_qcache.lineage import of_query  # noqa: PLC0415  # for a task that runs
+        from airflow_provider_qcache.operators._output import for_xcom, output_at, publish  # noqa: PLC0415  # for a task that runs
+
+        arguments = self._checked_arguments(context)
         with permanent(ValueError):
-            output = None if given["output_path"] is None else output_at(given["output_path"])
-        with self._connected(given) as hook:
-            result, loaded = self._ask(hook, given)
-        if result is None:
-            return self._missed(given)
+            output = None if arguments["output_path"] is None else output_at(arguments["output_path"])
+        with self._connected(arguments) as hook:
+            result, loaded = self._ask(hook, arguments)
+            if result is None:
+                return self._missed(hook, arguments)
         self._push_unsliced_length(context, result.unsliced_result_len)
-        key = given["key"]
+        key = arguments["key"]
+        self._lineage = of_query(arguments, result, loaded)
         found = f"{'Loaded and queried' if loaded else 'Queried'} table {key!r} on {_shown_node(result.node)}"
         found += f": {rules.counted(result.unsliced_result_len, 'row')} before offset and limit"
         if output is not None:
             publish(result.content, output)
             self.log.info(
-                "%s, %s bytes written to %s", found, f"{len(result.content):,}", given["output_path"]
+                "%s, %s bytes written to %s", found, f"{len(result.content):,}", arguments["output_path"]
             )
             return {
                 "key": key,
                 "node": _shown_node(result.node),
-                "output_path": str(given["output_path"]),
+                "output_path": str(arguments["output_path"]),
                 "bytes": len(result.content),
                 UNSLICED_LENGTH: result.unsliced_result_len,
             }
-        returned = for_xcom(result.content, given["result_processor"])
+        returned = for_xcom(result.content, arguments["result_processor"])
         self.log.info("%s", found)
         return returned
 
-    def _ask(self, hook: QCacheHook, given: Mapping[str, Any]) -> tuple[QueryResult | None, bool]:
-        key, query, accept = given["key"], given["query"], given["accept"]
-        load_callable = given["load_callable"]
+    def _ask(
+        self, hook: QCacheHook, arguments: Mapping[str, Any]
+    ) -> tuple[QueryResult | None, Upload | None]:
+        key, query, accept = arguments["key"], arguments["query"], arguments["accept"]
+        load_callable = arguments["load_callable"]
         if load_callable is None:
-            return hook.get(key, query, accept), False
-        content_type = given["content_type"]
+            return hook.get(key, query, accept), None
+        content_type = arguments["content_type"]
         loaded: list[Upload] = []
 
         def load(**load_kwargs: Any) -> Any:
             returned = load_callable(**load_kwargs)
             with permanent(ValueError, TypeError):
                 table = table_of("what load_callable returned", returned, content_type, functions=True)
-            loaded.append(at_the_end.enter_context(upload_from(table, given)))
+            loaded.append(at_the_end.enter_context(upload_from(table, arguments)))
             return loaded[0]
 
         with contextlib.ExitStack() as at_the_end:
-            result = hook.query(key, query, load, given["load_kwargs"], accept=accept)
-        return result, bool(loaded)
+            result = hook.query(key, query, load, arguments["load_kwargs"], accept=accept)
+        return result, loaded[0] if loaded else None
 
-    def _is_pending(self, name: str, value: Any) -> bool:
-        return (name == "query" and rules.names_json_file(value)) or super()._is_pending(name, value)
+    def _missed(self, hook: QCacheHook, arguments: Mapping[str, Any]) -> None:
+        from airflow_provider_qcache.operators._report import table_missing  # noqa: PLC0415  # for a task that runs
 
-    def _missed(self, given: Mapping[str, Any]) -> None:
-        said = f"No table is stored under {given['key']!r}"
-        if given["on_miss"] == "fail":
-            raise TableMissing(said)
-        if given["on_miss"] == "skip":
+        if arguments["on_miss"] == "fail":
+            raise table_missing(hook, arguments["key"])
+        said = f"No table is stored under {arguments['key']!r}"
+        if arguments["on_miss"] == "skip":
             raise AirflowSkipException(said)
         self.log.info("%s", said)
 
@@ -545,12 +542,19 @@ class QCacheDeleteOperator(QCacheOperator):
 
     Args:
         key: One key. Templated.
-        keys: Many: a list, or a string that holds one as JSON or as a Python literal. Templated. Exactly one
-            of ``key`` and ``keys`` is given.
+        keys: Many: a list, a string that holds one as JSON or as a Python literal, or what a task with
+            ``return_keys`` returned. Templated.
+        keys_path: Many, in a file that has one a line: a local path or URL of ObjectStoragePath, such as the
+            ``keys_path`` of a task that stored them. Templated. Exactly one of ``key``, ``keys`` and
+            ``keys_path`` is required.
         all_nodes: Ask every configured node, failing ones too; else each key's first living node only.
-        on_unreachable: Where a node cannot be asked, and so may hold a table still: 'fail' raises
-            NodesUnreachable, transient; 'ignore' is a success with a warning. A node that refuses the
-            connection is gone, and its tables with it: that is no failure.
+        on_unreachable: Where a node cannot be asked, and so may hold a table still, or where no node
+            confirms a delete: 'fail' raises NodesUnreachable, transient; 'ignore' is a success with a
+            warning. The tables of a node that refuses the connection are assumed gone with its process:
+            as long as another node confirms, the task succeeds with a warning.
+        emit_asset: Make the asset of ``key`` an outlet of the task, so that DAGs which wait for it start. If
+            the key is known only when the task runs, this needs an AssetAlias in ``outlets``:
+            docs/reference/assets.md.
 
     Returns:
         As XCom: for each key the outcome on each node: 'confirmed', 'gone' or 'unreachable'. Of more than
@@ -560,16 +564,14 @@ class QCacheDeleteOperator(QCacheOperator):
 
     Raises:
         ValueError: as the DAG is parsed, for an argument that makes no sense, naming it.
-        AirflowFailException: for what no retry makes better; docs/operators.md lists every error.
+        AirflowFailException: for what no retry makes better; docs/reference/operators.md lists every error.
     """
 
     template_fields: Sequence[str] = (
         "key",
         "keys",
-        "all_nodes",
-        "on_unreachable",
+        "keys_path",
         "qcache_conn_id",
-        "request_retry",
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {"keys": "json"}
     ui_color = "#f5dcd6"
@@ -578,8 +580,10 @@ class QCacheDeleteOperator(QCacheOperator):
         **QCacheOperator._rules,
         "key": rules.optional(rules.key),
         "keys": rules.optional(rules.keys),
+        "keys_path": rules.optional(rules.path),
         "all_nodes": rules.flag,
         "on_unreachable": rules.one_of("fail", "ignore"),
+        "emit_asset": rules.flag,
     }
 
     def __init__(
@@ -587,75 +591,103 @@ class QCacheDeleteOperator(QCacheOperator):
         *,
         key: str | None = None,
         keys: Any = None,
+        keys_path: str | os.PathLike[str] | None = None,
         all_nodes: bool = True,
         on_unreachable: str = "fail",
+        emit_asset: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.key = key
         self.keys = keys
+        self.keys_path = rules.text_of_path(keys_path)
         self.all_nodes = all_nodes
         self.on_unreachable = on_unreachable
+        self.emit_asset = emit_asset
         self._check_when_parsed()
 
     def _check_together(self, known: Mapping[str, Any]) -> None:
         del known
-        self._check_exactly_one("key", "keys")
+        self._check_exactly_one("key", "keys", "keys_path")
 
-    def _do_render_template_fields(
-        self,
-        parent: Any,
-        template_fields: Collection[str],
-        context: Mapping[str, Any],
-        jinja_env: Any,
-        seen_oids: set[int],
-    ) -> None:
-        super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
-        # What mapped tasks returned comes as a sequence that is read as it is used, and is shown by its type.
-        if parent is self and not isinstance(self.keys, str | list) and isinstance(self.keys, Sequence):
+    def render_template_fields(self, context: Any, jinja_env: Any = None) -> None:
+        """Render as Airflow does, and show the keys that mapped tasks returned as a list."""
+        super().render_template_fields(context, jinja_env)
+        # Airflow reads them from a sequence of its own as they are used, and shows only its type.
+        if not isinstance(self.keys, str | list) and isinstance(self.keys, Sequence):
             self.keys = list(self.keys)
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Delete the tables."""
-        given = self._checked_arguments()
-        keys = given["keys"] or [given["key"]]
-        if len(keys) > MOST_TOLD:
-            with self._connected(given) as hook:
-                return delete_tables(
+        from airflow_provider_qcache.operators._delete import (  # noqa: PLC0415  # for a task that runs
+            MOST_RETURNED,
+            delete_tables,
+            is_unconfirmed,
+            left_on,
+        )
+
+        arguments = self._checked_arguments(context)
+        keys = _keys_of(arguments)
+        if len(keys) > MOST_RETURNED:
+            with self._connected(arguments) as hook:
+                summary = delete_tables(
                     hook,
                     keys,
-                    all_nodes=given["all_nodes"],
-                    ignore_unreachable=given["on_unreachable"] == "ignore",
+                    all_nodes=arguments["all_nodes"],
+                    ignore_unreachable=arguments["on_unreachable"] == "ignore",
                     context=context,
                     log=self.log,
                 )
-        with self._connected(given) as hook:
-            report = hook.delete_many(keys, all_nodes=given["all_nodes"], raise_on_failure=False)
+            self._deleted(context, arguments, keys, summary)
+            return summary
+        with self._connected(arguments) as hook:
+            report = hook.delete_many(keys, all_nodes=arguments["all_nodes"], raise_on_failure=False)
             outcomes = {key: self._outcome(hook, key, report) for key in keys}
-        errors = dict(report.failed)
-        if given["on_unreachable"] == "ignore":
+        # A delete that no node confirmed has its outcomes.
+        errors = {key: error for key, error in report.failed.items() if not is_unconfirmed(error)}
+        if arguments["on_unreachable"] == "ignore":
             errors = {key: error for key, error in errors.items() if not getattr(error, "transient", False)}
         self._raise_first(errors, report)
-        unreachable = {
-            node for nodes in outcomes.values() for node, outcome in nodes.items() if outcome == "unreachable"
-        }
-        if unreachable and given["on_unreachable"] == "fail":
+        if arguments["on_unreachable"] == "fail" and any(map(left_on, outcomes.values())):
             raise NodesUnreachable(_unreachable(report, outcomes), outcomes=outcomes)
-        self._told(keys, outcomes, unreachable)
+        self._log_outcome(keys, outcomes)
+        every = [outcome for nodes in outcomes.values() for outcome in nodes.values()]
+        self._deleted(context, arguments, keys, {outcome: every.count(outcome) for outcome in _OUTCOMES})
         return outcomes
+
+    def _deleted(
+        self,
+        context: Mapping[str, Any],
+        arguments: Mapping[str, Any],
+        keys: Sequence[str],
+        counts: Mapping[str, int],
+    ) -> None:
+        key = keys[0] if len(keys) == 1 else pattern_of(keys)
+        self._changed(context, arguments, key, deleted_tables(key, len(keys), counts), keys=keys)
+
+    def dry_run(self) -> None:
+        """Log what the task would delete, and where it is now; nothing changes a node."""
+        from airflow_provider_qcache.operators._dry_run import would_delete  # noqa: PLC0415  # for a task that runs
+
+        arguments = self._checked_arguments({})
+        with self._connected(arguments) as hook:
+            would_delete(hook, _keys_of(arguments), self.log)
 
     @staticmethod
     def _outcome(hook: QCacheHook, key: str, report: BulkReport) -> dict[str, str]:
-        """What became of a key on each node that was asked."""
+        """The outcome of a key on each node that was asked."""
+        from airflow_provider_qcache.operators._delete import asked_nodes  # noqa: PLC0415  # for a task that runs
+
         error = report.failed.get(key)
-        if error is None:
-            deleted = cast("DeleteResult", report.succeeded[key])
+        deleted = cast("DeleteResult | None", report.succeeded.get(key) or getattr(error, "result", None))
+        if deleted is not None:
             return {node: str(outcome) for node, outcome in deleted.outcomes.items()}
+        assert error is not None  # noqa: S101  # else there is a result
         return dict.fromkeys(asked_nodes(hook, key, error), "unreachable")
 
     @staticmethod
     def _raise_first(errors: Mapping[str, Exception], report: BulkReport) -> None:
-        """Raise what some keys met: for good if any is, by its own class if it is one, else BulkError."""
+        """Raise the errors of keys: AirflowFailException if one is permanent, the only one, or BulkError."""
         for error in errors.values():
             if ends_the_task(error):
                 others = len(errors) - 1
@@ -665,30 +697,102 @@ class QCacheDeleteOperator(QCacheOperator):
         if errors:
             report.raise_for_failures()
 
-    def _told(
-        self, keys: Sequence[str], outcomes: Mapping[str, Mapping[str, str]], unreachable: Iterable[str]
-    ) -> None:
-        met = [outcome for nodes in outcomes.values() for outcome in nodes.values()]
-        counts = {outcome: met.count(outcome) for outcome in _OUTCOMES if outcome in met}
+    def _log_outcome(self, keys: Sequence[str], outcomes: Mapping[str, Mapping[str, str]]) -> None:
+        from airflow_provider_qcache.operators._delete import left_on, warning_after  # noqa: PLC0415  # for a task that runs
+
+        every = [outcome for nodes in outcomes.values() for outcome in nodes.values()]
+        counts = {outcome: every.count(outcome) for outcome in _OUTCOMES if outcome in every}
         what = f"table {keys[0]!r}" if len(keys) == 1 else rules.counted(len(keys), "table")
         said = f"Deleted {what}: " + ", ".join(f"{count:,} {outcome}" for outcome, count in counts.items())
-        if unreachable:
-            self.log.warning("%s; tables may be left on %s", said, ", ".join(sorted(unreachable)))
+        left = {node for nodes in outcomes.values() for node in left_on(nodes)}
+        refused = {node for nodes in outcomes.values() for node in nodes if nodes[node] == "gone"}
+        warning = warning_after(left, refused, confirmed="confirmed" in counts)
+        if warning:
+            self.log.warning("%s; %s", said, warning)
         else:
             self.log.info("%s", said)
 
 
-def _unreachable(report: BulkReport, outcomes: Mapping[str, Mapping[str, str]]) -> str:
-    """Which keys may be left where, and why, in a message."""
-    left = {
-        key: [node for node, outcome in nodes.items() if outcome == "unreachable"]
-        for key, nodes in outcomes.items()
+class QCacheStatisticsOperator(QCacheOperator):
+    """Read every node's own statistics, as XCom and as metrics, which RESETS THEM on the nodes.
+
+    Whoever else reads them (a command, another task) sees only what happened since. With
+    ``outlets=[qcache_statistics_asset()]`` the asset's events keep them, and the cluster page plots them.
+
+    Returns:
+        As XCom: for each node its numbers by name; of each list of durations or row counts ``count``,
+        ``mean`` and ``max``. A node that could not be asked has ``error`` alone.
+
+    Raises:
+        NodesUnreachable: no node could be asked, transient.
+    """
+
+    template_fields: Sequence[str] = ("qcache_conn_id",)
+    ui_color = "#f0ead6"
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._check_when_parsed()
+
+    def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
+        """Read the statistics."""
+        arguments = self._checked_arguments(context)
+        found: dict[str, Any] = {}
+        with self._connected(arguments) as hook:
+            for node, statistics in hook.node_statistics().items():
+                name = _shown_node(node)
+                if isinstance(statistics, Exception):
+                    attempts = getattr(statistics, "attempts", ())
+                    found[name] = {"error": attempts[-1].reason if attempts else str(statistics)}
+                    self.log.warning("%s did not give its statistics: %s", name, found[name]["error"])
+                    continue
+                found[name] = {field: _summary_of(value) for field, value in statistics.items()}
+                for field, value in found[name].items():
+                    for part, number in value.items() if isinstance(value, dict) else (("", value),):
+                        hook.metrics.gauge(f"{field}.{part}".rstrip("."), number, name)
+        if all("error" in statistics for statistics in found.values()):
+            said = "; ".join(f"{node}: {statistics['error']}" for node, statistics in found.items())
+            raise NodesUnreachable(f"no node gave its statistics: {said}", outcomes={})
+        self.log.info("Read the statistics of %s, which resets them", rules.counted(len(found), "node"))
+        keep_statistics(self, context, arguments["qcache_conn_id"], found)
+        return found
+
+
+def _summary_of(value: Any) -> Any:
+    """A number of a node's statistics as it is, a list of them in three."""
+    if not isinstance(value, list):
+        return value
+    return {
+        "count": len(value),
+        "mean": sum(value) / len(value) if value else 0,
+        "max": max(value, default=0),
     }
+
+
+def _keys_of(arguments: Mapping[str, Any]) -> list[str]:
+    """The keys that a task deletes."""
+    from airflow_provider_qcache.operators._keys import read_keys  # noqa: PLC0415  # for a task that runs
+
+    if arguments["keys_path"] is None:
+        return arguments["keys"] or [arguments["key"]]
+    keys = list(dict.fromkeys(read_keys("keys_path", arguments["keys_path"])))
+    if not keys:
+        raise AirflowFailException(f"keys_path={str(arguments['keys_path'])!r}: the file has no keys")
+    return keys
+
+
+def _unreachable(report: BulkReport, outcomes: Mapping[str, Mapping[str, str]]) -> str:
+    """The message for keys that may still be on nodes: on which, and why."""
+    from airflow_provider_qcache.operators._delete import left_on, unreachable_message  # noqa: PLC0415  # for a task that runs
+
     lines = []
-    for key, nodes in left.items():
-        errors = getattr(report.succeeded.get(key), "errors", {})
-        lines += [f"\n  {key} on {node}: {errors.get(node, 'not reached')}" for node in nodes]
+    for key, nodes in outcomes.items():
+        result = report.succeeded.get(key) or getattr(report.failed.get(key), "result", None)
+        errors = getattr(result, "errors", {})
+        why = {"gone": "connection refused", "unreachable": "not reached"}
+        lines += [f"\n  {key} on {node}: {errors.get(node, why[nodes[node]])}" for node in left_on(nodes)]
     more = f"\n  and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
-    count = sum(map(bool, left.values()))
+    count = sum(bool(left_on(nodes)) for nodes in outcomes.values())
+    unconfirmed = sum("confirmed" not in nodes.values() for nodes in outcomes.values())
     listed = "".join(lines[:_SHOWN])
-    return f"{count} of {len(outcomes)} keys may be left on nodes that could not be asked:{listed}{more}"
+    return f"{unreachable_message(count, unconfirmed, len(outcomes))}:{listed}{more}"

@@ -1,4 +1,4 @@
-"""PostgreSQL's COPY: the server writes the CSV, by the rules of docs/tables.md, and Python passes it on.
+"""PostgreSQL's COPY: the server writes the CSV, Python passes it on. docs/reference/tables.md has the rules.
 
 What the rules convert is converted by the query that COPY runs. What they refuse is found by it too: each
 row comes with a first field that flags nulls and values beyond a limit, and names its partition. It is cut
@@ -11,35 +11,40 @@ import csv
 import dataclasses
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_qcache.client import columns as rules
-from airflow_provider_qcache.client.columns import Column, Kind, refuse
+from airflow_provider_qcache.client.tables import types as rules
+from airflow_provider_qcache.client.tables.types import Column, ColumnKind, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
 
-    from airflow_provider_qcache.transfers._spool import Spool, SpooledTable
+    from airflow_provider_qcache.client.tables.spool import Spool, SpooledTable
     from airflow_provider_qcache.transfers._tables import QueryTables
 
 _FIRST_VERSION: Final = 90_000
 """PostgreSQL 9.0 brought this COPY. What speaks its protocol and is older (Redshift says 8.0) has none."""
 
 _CANNOT: Final = frozenset({"42601", "42P11", "0A000"})
-"""SQLSTATEs of a statement that is nothing for a cursor, and so nothing for COPY: INSERT … RETURNING, say."""
+"""SQLSTATEs of a statement without a cursor, and so without COPY, such as INSERT … RETURNING."""
 
 _FINE, _HAS_NULL, _LARGE, _REFUSED = "-", "n", "l", "r"
 _BETWEEN: Final = "\x1f"
 _NULL: Final = "\x1e"
-"""What is between the parts of the first field, and a null in it; no key may hold them."""
+"""The separator of the parts of the first field, and a null in it; no key can contain them."""
 
 _PAST_NO_FLAGS: Final = len('"",')
 _QUOTE: Final = ord('"')
-"""How a row begins whose first field is empty, since COPY's CSV tells it from a null so; flags need none."""
+"""How a row without flags begins: COPY writes an empty first field as "" to distinguish it from a null."""
 
 _MOST_COLUMNS: Final = 1664
 """Of a PostgreSQL query (MaxTupleAttributeNumber)."""
 
 _MOST_FLAGGED: Final = 10_000
 """First fields with flags that are remembered: with many columns each row may have its own."""
+
+_MOST_PLAIN: Final = 200
+"""Characters of a decimal that is written without an exponent."""
+_SMALLEST: Final = "1e-330"
+"""Nearer to zero, a decimal is zero as a float."""
 
 _ROWS_AT_A_TIME: Final = 256
 _BYTES_AT_A_TIME: Final = 1 << 20
@@ -58,7 +63,7 @@ _TEXT_CATEGORIES: Final = frozenset("SEINVX")
 class _Expression:
     """A column in the query that COPY runs."""
 
-    kind: Kind
+    kind: ColumnKind
     written: str
     """Its value as it is written: a text, or what COPY writes as a node reads it."""
     fine: str = ""
@@ -70,11 +75,11 @@ class _Expression:
 
 
 class NotByCopy(Exception):
-    """Something that the server cannot, or not by the rules, give as COPY: it is read row by row."""
+    """COPY cannot write this query by the rules: its rows are read by a cursor instead."""
 
 
 class NoCursor(NotByCopy):
-    """What the server has no cursor for either."""
+    """The server has no cursor for the statement either."""
 
 
 def _float(column: str, *, double: bool) -> _Expression:
@@ -83,10 +88,10 @@ def _float(column: str, *, double: bool) -> _Expression:
     special = f"WHEN {column} = 'Infinity' THEN 'inf' WHEN {column} = '-Infinity' THEN '-inf'"
     text = f"CASE WHEN {finite} THEN {column}::text {special} END"
     if not double:
-        return _Expression(Kind.FLOAT, text)
+        return _Expression(ColumnKind.FLOAT, text)
     parsed = f"{column} > -{bound} AND {column} < {bound}"
     return _Expression(
-        Kind.FLOAT,
+        ColumnKind.FLOAT,
         text,
         fine=parsed,
         flag=f"CASE WHEN {finite} AND NOT ({parsed}) THEN '{_REFUSED}' ELSE '{_FINE}' END",
@@ -98,7 +103,7 @@ def _integer(value: str) -> _Expression:
     exact = f"{value} BETWEEN -{rules.EXACT} AND {rules.EXACT}"
     held = f"{value} BETWEEN {rules.INT64_MIN} AND {rules.INT64_MAX}"
     return _Expression(
-        Kind.INT,
+        ColumnKind.INT,
         value,
         fine=f"({exact}) IS TRUE",  # a null beside a large one is to be found
         flag=(
@@ -111,20 +116,35 @@ def _integer(value: str) -> _Expression:
 
 def _not_a_float(name: str, value: str, row: int) -> None:
     if value.endswith("Infinity"):
-        refuse(name, f"{value} is nothing that a node can hold", row=row)
+        refuse(name, f"{value} cannot be stored", row=row)
     if abs(float(value)) >= rules.MOST_FLOAT:
         rules.too_large_float(name, value, row)
     rules.too_many_digits(name, value, row)
 
 
-def _decimal(column: str, *, exact: bool) -> _Expression:
+def _written_decimal(column: str, precision: int | None) -> str:
+    """A decimal as text that a node can read, which sums the digits before it looks at the point.
+
+    More than _MOST_PLAIN of them, zeros included, are written with an exponent, in 17 digits.
+    """
+    value = f"NULLIF({column}, 'NaN')"
+    if precision is not None and precision <= _MOST_PLAIN:
+        return f"{value}::text"
+    short = f"ltrim(to_char({value}, '9.9999999999999999EEEE'))"
+    return (
+        f"CASE WHEN length({value}::text) <= {_MOST_PLAIN} THEN {value}::text"
+        f" WHEN abs({value}) < {_SMALLEST} THEN '0' ELSE {short} END"
+    )
+
+
+def _decimal(column: str, *, exact: bool, precision: int | None) -> _Expression:
     digits = f"ltrim(rtrim(replace({column}::text, '.', ''), '0'), '-0')"
     too_large = f"abs({column}) >= {rules.MOST_FLOAT!r}::numeric"
     too_many = f" OR length({digits}) > {rules.MOST_DIGITS}" if exact else ""
     unfit = f"{column}::text LIKE '%Infinity' OR ({column} <> 'NaN' AND ({too_large}{too_many}))"
     return _Expression(
-        Kind.FLOAT,
-        f"NULLIF({column}, 'NaN')::text",
+        ColumnKind.FLOAT,
+        _written_decimal(column, precision),
         fine=f"length({column}::text) < {len('Infinity')}",
         flag=f"CASE WHEN {unfit} THEN '{_REFUSED}' ELSE '{_FINE}' END",
         refuse=_not_a_float,
@@ -133,7 +153,7 @@ def _decimal(column: str, *, exact: bool) -> _Expression:
 
 def _moment(text: str, in_years: str) -> _Expression:
     return _Expression(
-        Kind.TEXT,
+        ColumnKind.TEXT,
         text,
         fine=in_years,
         refuse=lambda name, _, row: rules.out_of_calendar(name, row),
@@ -156,50 +176,54 @@ def _timestamp(value: str, zone: str) -> _Expression:
 def _time(column: str) -> _Expression:
     moment = f"('2000-01-01'::date + {column})"
     return _Expression(
-        Kind.TEXT,
+        ColumnKind.TEXT,
         f"CASE WHEN {column}::time(0) = {column} THEN {column}::text"
         f" ELSE to_char({moment}, 'HH24:MI:SS.US') END",
         fine=f"{column} < '24:00:00'",
-        refuse=lambda name, value, row: refuse(name, f"{value} is no time of day up to 23:59:59", row=row),
+        refuse=lambda name, value, row: refuse(name, f"{value} is not a time of day up to 23:59:59", row=row),
     )
 
 
 def _interval(column: str) -> _Expression:
     months = f"extract(year from {column}) <> 0 OR extract(month from {column}) <> 0"
     return _Expression(
-        Kind.FLOAT,
+        ColumnKind.FLOAT,
         f"extract(epoch from {column})::float8::text",
         fine=f"NOT ({months})",
         refuse=lambda name, _, row: refuse(
-            name, "an interval of months or years, which is no number of seconds", row=row
+            name, "an interval of months or years, which cannot be converted to seconds", row=row
         ),
     )
 
 
-def _expression(name: str, column: str, described: Any, category: str, wanted: Kind | None) -> _Expression:
-    """The expression for a column. Raises InvalidTable for a type that a node has nothing for."""
+def _expression(
+    name: str, column: str, described: Any, category: str, wanted: ColumnKind | None
+) -> _Expression:
+    """Return the expression for a column. Raises InvalidTable for a type that cannot be stored."""
     oid = described[1]
-    as_text = wanted in (Kind.TEXT, Kind.ENUM)
+    as_text = wanted in (ColumnKind.TEXT, ColumnKind.ENUM)
     if oid in (_BOOL, _INT2, _INT4, _OID, _INT8, _NUMERIC) and as_text:
         value = f"NULLIF({column}, 'NaN')" if oid == _NUMERIC else column
-        return _Expression(Kind.TEXT, f"{value}::text")
+        return _Expression(ColumnKind.TEXT, f"{value}::text")
     if oid == _BOOL:
-        return _Expression(Kind.BOOL, f"{column}::int::text" if wanted is Kind.FLOAT else f"{column}::text")
-    if oid in (_INT2, _INT4, _OID) or (oid == _INT8 and wanted is Kind.FLOAT):
-        return _Expression(Kind.INT, column)
+        return _Expression(
+            ColumnKind.BOOL, f"{column}::int::text" if wanted is ColumnKind.FLOAT else f"{column}::text"
+        )
+    if oid in (_INT2, _INT4, _OID) or (oid == _INT8 and wanted is ColumnKind.FLOAT):
+        return _Expression(ColumnKind.INT, column)
     if oid == _INT8:
         return _integer(column)
     if oid == _NUMERIC:
         if described[5] == 0 and wanted is None:
             return _integer(f"NULLIF({column}, 'NaN')")
-        return _decimal(column, exact=wanted is None)
+        return _decimal(column, exact=wanted is None, precision=described[4])
     if oid in (_FLOAT4, _FLOAT8):
         return _float(column, double=oid == _FLOAT8)
     if oid == _INTERVAL:
         return _interval(column)
     if oid in (_DATE, _TIME, _TIMESTAMP, _TIMESTAMPTZ):
-        if wanted is Kind.FLOAT:
-            refuse(name, "column_types: 'float' is nothing for a date or a time")
+        if wanted is ColumnKind.FLOAT:
+            refuse(name, "column_types: 'float' cannot be used for a date or a time")
         if oid == _TIME:
             return _time(column)
         if oid == _DATE:
@@ -208,24 +232,24 @@ def _expression(name: str, column: str, described: Any, category: str, wanted: K
             return _timestamp(column, "")
         return _timestamp(f"({column} AT TIME ZONE 'UTC')", " || '+00:00'")
     if oid == _TIMETZ:
-        refuse(name, "a time of day with a time zone, which tells no time in UTC")
+        refuse(name, "a time of day with a time zone, which cannot be converted to UTC")
     if oid in _TEXTS or category in _TEXT_CATEGORIES:
-        if wanted is Kind.FLOAT:
+        if wanted is ColumnKind.FLOAT:
             raise NotByCopy(f"column {name!r} is text that is to be floats")
         if oid == _BPCHAR:  # a cast would take its padding off
-            return _Expression(Kind.TEXT, f"CASE WHEN {column} IS NOT NULL THEN concat({column}) END")
-        return _Expression(Kind.TEXT, column)
+            return _Expression(ColumnKind.TEXT, f"CASE WHEN {column} IS NOT NULL THEN concat({column}) END")
+        return _Expression(ColumnKind.TEXT, column)
     return refuse(
         name,
-        "bytes, arrays, records, ranges and the like are nothing that a node can hold; a cast in the SQL can "
-        "make a text or a number of it",
+        "bytes, arrays, records, ranges and the like cannot be stored; cast them to a text "
+        "or a number in the SQL",
     )
 
 
 class CopyQuery:
     """A query of PostgreSQL, by a connection of psycopg 2 or 3, that COPY can run.
 
-    Raises NotByCopy, the transaction rolled back, where it cannot.
+    ``prepare_session`` comes first. Raises NotByCopy, the transaction rolled back, where it cannot.
     """
 
     def __init__(self, connection: Any, sql: str) -> None:
@@ -233,7 +257,7 @@ class CopyQuery:
         self._sql = sql
         self._cursor = connection.cursor()
         self._known: dict[bytes, SpooledTable] = {}
-        """The table of each first field that was looked at; without flags there is one for each table."""
+        """The table of each known first field without flags: one first field for each table."""
         self._flagged: dict[bytes, SpooledTable] = {}
         self._watched: list[tuple[int, str, _Expression]] = []
         self._null_rows: dict[str, int] = {}
@@ -246,7 +270,7 @@ class CopyQuery:
             raise
 
     def _one(self, sql: str) -> str:
-        """The text that a query gives, whatever the connection makes of a row."""
+        """Return the one text that a query selects, whatever the type of the connection's rows."""
         self._cursor.execute(sql)
         row = self._cursor.fetchone()
         value: str = next(iter(row.values())) if isinstance(row, dict) else row[0]
@@ -256,10 +280,9 @@ class CopyQuery:
         version = self._connection.info.server_version
         if version < _FIRST_VERSION:
             raise NotByCopy(f"the server calls itself version {version}")
-        said = self._one("SELECT current_setting('datestyle') || ' ' || current_setting('server_encoding')")
-        if not said.startswith("ISO") or said.endswith("SQL_ASCII"):
-            raise NotByCopy(f"the session's date style and the server's encoding are {said}")
-        self._cursor.execute("SET LOCAL extra_float_digits = 3")  # floats by their shortest digits
+        encoding = self._one("SELECT current_setting('server_encoding')")
+        if encoding == "SQL_ASCII":
+            raise NotByCopy(f"the server's encoding is {encoding}")
 
     def _describe(self) -> list[Any]:
         """The columns, as DB-API describes them, without running the query."""
@@ -277,15 +300,16 @@ class CopyQuery:
 
     def _categories(self) -> dict[int, str]:
         oids = {column[1] for column in self._columns}
-        told = self._one(
-            "SELECT string_agg(oid::text || ' ' || typcategory::text, ',') FROM pg_type WHERE oid IN "  # noqa: S608
+        # PostgreSQL gave these numbers.
+        categories = self._one(
+            "SELECT string_agg(oid::text || ' ' || typcategory::text, ',') FROM pg_type WHERE oid IN "  # noqa: S608  # nosec B608
             f"({', '.join(map(str, sorted(oids)))})"
         )
-        pairs = (pair.split(" ") for pair in told.split(","))
+        pairs = (pair.split(" ") for pair in categories.split(","))
         return {int(oid): category for oid, category in pairs}
 
     def read(self, spool: Spool, tables: QueryTables) -> None:
-        """Run it, its rows to the tables in the spool. Raises InvalidTable, InvalidKey."""
+        """Run the query and write its rows to the tables in the spool. Raises InvalidTable, InvalidKey."""
         names = [column[0] for column in self._columns]
         whole = tables.begin(names)
         statement = self._statement(names, tables)
@@ -360,7 +384,7 @@ class CopyQuery:
         if len(fields) > _MOST_COLUMNS:
             raise NotByCopy(f"with a first one of ours it has more than {_MOST_COLUMNS} columns")
         return (  # the query is the DAG author's own
-            f"COPY (SELECT {', '.join(fields)} FROM (\n{self._sql}\n) AS query({', '.join(places)}))"  # noqa: S608
+            f"COPY (SELECT {', '.join(fields)} FROM (\n{self._sql}\n) AS query({', '.join(places)}))"  # noqa: S608  # nosec B608
             f" TO STDOUT ({options})"
         )
 
@@ -381,7 +405,7 @@ class CopyQuery:
     def _first_of(
         self, first: bytes, row: bytes, number: int, tables: QueryTables, whole: SpooledTable | None
     ) -> SpooledTable:
-        """Look at a first field that is new. Raises InvalidTable for what it flags, InvalidKey."""
+        """Check a new first field. Raises InvalidTable for what it flags, and InvalidKey."""
         fields = next(csv.reader([row.decode()]))
         flags, *values = fields[0].split(_BETWEEN)
         for flag, (place, name, expression) in zip(flags, self._watched, strict=False):
@@ -408,7 +432,7 @@ class CopyQuery:
 
 
 class _Writer:
-    """A file for psycopg 2, which writes a row at a time; they are taken some at a time."""
+    """A file for psycopg 2, which writes rows one by one; ``take`` gets several at a time."""
 
     def __init__(self, take: Callable[[Sequence[bytes]], None]) -> None:
         self._take = take
@@ -422,7 +446,7 @@ class _Writer:
             self.end()
 
     def end(self) -> None:
-        """Have what is left taken."""
+        """Pass on the rows that are left."""
         self._take(self._rows)
         self._rows.clear()
         self._bytes = 0
@@ -436,13 +460,30 @@ def _copied(pgconn: Any, write: Callable[[bytes], None]) -> Generator[Any, Any, 
         write(bytes(row))
 
 
+def prepare_session(connection: Any) -> None:
+    """Set how PostgreSQL writes texts, times and floats, whatever the role or the database sets.
+
+    psycopg 2 always sets the date style ISO, and psycopg 3 cannot read every other. Neither reads the
+    intervals of another style. How the session reads dates (``DMY``) stays as it is.
+    """
+    if driver_of(connection) == "psycopg2":  # which would go on to encode by what it knew before
+        connection.set_client_encoding("UTF8")
+    settings = {"client_encoding": "UTF8", "datestyle": "ISO", "extra_float_digits": "2"}
+    if connection.info.server_version >= _FIRST_VERSION:
+        settings |= {"extra_float_digits": "3", "intervalstyle": "postgres"}
+    with connection.cursor() as cursor:
+        for name, value in settings.items():
+            cursor.execute(f"SET {name} = '{value}'")
+    connection.commit()  # a rollback would undo them
+
+
 def driver_of(connection: Any) -> str:
     """The package that a connection is of."""
     return type(connection).__module__.split(".")[0]
 
 
 def with_parameters(connection: Any, sql: str, parameters: Sequence[Any] | Mapping[str, Any] | None) -> str:
-    """A statement with its parameters put in as literals, by psycopg itself: COPY takes none."""
+    """Put the parameters into a statement as literals, by psycopg: COPY has no parameters."""
     if not parameters:
         return sql
     if driver_of(connection) == "psycopg2":

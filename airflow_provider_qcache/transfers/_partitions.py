@@ -27,7 +27,7 @@ class KeyPattern:
                 if name is None:
                     continue
                 if form or conversion:
-                    raise ValueError(f"{{{name}}} has a format or conversion, and only its name is wanted")  # noqa: TRY301
+                    raise ValueError(f"{{{name}}} has a format or conversion: leave only the name")  # noqa: TRY301
                 names.append(name)
         except ValueError as error:
             raise ValueError(
@@ -37,19 +37,19 @@ class KeyPattern:
         for name in names:
             if name not in self.columns:
                 raise ValueError(
-                    f"key={key!r}: {{{name}}} is no column of {_SAID}, which names {', '.join(self.columns)}"
+                    f"key={key!r}: {{{name}}} is not in {_SAID}, which names {', '.join(self.columns)}"
                 )
         for name in self.columns:
             if name not in names:
                 raise ValueError(
-                    f"key={key!r}: {{{name}}} is missing, a column of {_SAID}; partitions would share a key"
+                    f"key={key!r}: {{{name}}} is missing, which {_SAID} names: partitions would share a key"
                 )
 
     def key(self, values: Sequence[str]) -> str:
-        """The key of a partition; InvalidKey where a value has no place in one."""
+        """Return the key of a partition. Raises InvalidKey if a value cannot be part of a key."""
         # Here, since the client is not loaded where a DAG is parsed.
-        from airflow_provider_qcache.client.checks import check_key  # noqa: PLC0415
         from airflow_provider_qcache.client.errors import InvalidKey  # noqa: PLC0415
+        from airflow_provider_qcache.client.ring import check_key  # noqa: PLC0415
 
         key = self._pattern.format_map(dict(zip(self.columns, values, strict=True)))
         try:
@@ -65,7 +65,7 @@ class KeyPattern:
 
 
 class Keys:
-    """The keys given so far; no two partitions get the same."""
+    """The keys of all partitions so far; two partitions with one key are an error."""
 
     def __init__(self, pattern: KeyPattern) -> None:
         self._pattern = pattern
@@ -87,8 +87,8 @@ class Keys:
         for column, value in zip(self._pattern.columns, values, strict=True):
             if value is None:
                 raise InvalidTable(
-                    f"column {column!r}, row {row}: a null, and {_SAID} makes a key of it; "
-                    "coalesce() in the SQL gives it a name",
+                    f"column {column!r}, row {row}: a null, which {_SAID} cannot put into a key; "
+                    "replace it by coalesce() in the SQL",
                     column=column,
                     row=row,
                 )
@@ -97,7 +97,7 @@ class Keys:
         other = self._values.setdefault(key, tuple(present))
         if other != tuple(present):
             raise InvalidKey(
-                f"partitions {self._pattern.shown(other)} and {self._pattern.shown(present)} both have the "
+                f"partitions {self._pattern.shown(other)} and {self._pattern.shown(present)} have the same "
                 f"key {key!r}"
             )
         return key

@@ -1,9 +1,10 @@
-"""A query's rows to a spool, by the fastest way its database has, on a thread that can be cancelled."""
+"""Read a query's rows into a spool, by the fastest way of its database, on a thread that can be cancelled."""
 
 from __future__ import annotations
 
 import contextlib
 import contextvars
+import datetime as dt
 import itertools
 import logging
 import threading
@@ -13,12 +14,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from airflow_provider_qcache.client.errors import InvalidTable, OperationCancelled
-from airflow_provider_qcache.transfers._copy import CopyQuery, NoCursor, NotByCopy, driver_of, with_parameters
+from airflow_provider_qcache.transfers._copy import (
+    CopyQuery,
+    NoCursor,
+    NotByCopy,
+    driver_of,
+    prepare_session,
+    with_parameters,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from airflow_provider_qcache.transfers._spool import Spool, SpooledTable
+    from airflow_provider_qcache.client.tables.spool import Spool, SpooledTable
+    from airflow_provider_qcache.transfers._arrow import ArrowStream
     from airflow_provider_qcache.transfers._tables import QueryTables
 
 _log = logging.getLogger("airflow_provider_qcache.transfers")
@@ -40,10 +49,25 @@ _GRACE: Final = 5.0
 
 _SLICE: Final = 0.5
 
+_MYSQL_DRIVERS: Final = frozenset({"MySQLdb", "pymysql", "mysql"})
+"""The packages of mysqlclient, PyMySQL and mysql-connector-python."""
+
+_MYSQL_TIMESTAMP: Final = 7
+"""The type of TIMESTAMP in the protocol: a moment. DATETIME (12) has no zone."""
+
+_MULTI_STATEMENTS_OFF: Final = 1
+"""MYSQL_OPTION_MULTI_STATEMENTS_OFF."""
+
 _Got = TypeVar("_Got")
 
 COPY: Final = "COPY"
+ARROW: Final = "Arrow"
 CURSOR: Final = "a cursor"
+
+_SILENT_DRIVERS: Final = ("duckdb", "_duckdb", "adbc_driver_")
+"""How the names of drivers begin that give the rows of one of several statements, and no error."""
+
+_NO_QUERY: Final = "the SQL returns no rows to store: pass a query"
 
 
 class SqlSource:
@@ -58,7 +82,7 @@ class SqlSource:
         self._cancelled = False
 
     def read(self, spool: Spool, tables: QueryTables) -> str:
-        """Run the query, its rows to the tables in the spool; tells how: ``COPY`` or ``CURSOR``.
+        """Run the query, write its rows to the tables, and return how: ``COPY``, ``ARROW`` or ``CURSOR``.
 
         It runs on a thread of its own, since a driver that waits for its database lets no signal through,
         and Airflow ends a task by one.
@@ -77,11 +101,12 @@ class SqlSource:
             raise
 
     def cancel(self) -> None:
-        """End the query, where the driver can."""
+        """Cancel the query, if the driver can."""
         self._cancelled = True
         for running in self._running:
-            # cancel: psycopg and many others; interrupt: sqlite3, duckdb.
-            end = getattr(running, "cancel", None) or getattr(running, "interrupt", None)
+            # cancel: psycopg and many others; interrupt: sqlite3, duckdb; adbc_cancel: ADBC.
+            names = ("cancel", "interrupt", "adbc_cancel")
+            end = next((getattr(running, name) for name in names if hasattr(running, name)), None)
             if callable(end):
                 with contextlib.suppress(Exception):  # it may have ended meanwhile
                     end()
@@ -96,20 +121,26 @@ class SqlSource:
             self._running = (connection,)
             self._check()
             try:
-                if driver_of(connection) not in ("psycopg", "psycopg2"):
-                    self._read_rows(_streaming_cursor(connection), self._sql, self._parameters, spool, tables)
-                    return CURSOR
-                return self._read_postgres(connection, spool, tables)
+                driver = driver_of(connection)
+                if driver in ("psycopg", "psycopg2"):
+                    return self._read_postgres(connection, spool, tables)
+                if driver.startswith(_SILENT_DRIVERS):
+                    _check_one_statement(self._sql)
+                if driver in _MYSQL_DRIVERS:
+                    cursor = _mysql_cursor(connection)
+                elif self._read_arrow(connection, spool, tables):
+                    return ARROW
+                else:
+                    cursor = connection.cursor()
+                how = self._read_cursor(cursor, self._sql, self._parameters, spool, tables)
+                _check_nothing_follows(cursor)
+                return how
             finally:
                 self._running = ()
 
     def _read_postgres(self, connection: Any, spool: Spool, tables: QueryTables) -> str:
         connection.autocommit = False  # a cursor lives in a transaction, which is never committed
-        if hasattr(connection, "set_client_encoding"):
-            connection.set_client_encoding("UTF8")
-        else:
-            connection.execute("SET client_encoding = 'UTF8'")
-            connection.commit()
+        prepare_session(connection)
         sql = with_parameters(connection, self._sql, self._parameters)
         try:
             query = CopyQuery(connection, sql)
@@ -120,12 +151,37 @@ class SqlSource:
             connection.rollback()
             _tell_months(connection)
             cursor = _postgres_cursor(connection, is_query=not isinstance(why, NoCursor))
-            self._read_rows(cursor, sql, None, spool, tables)
-            return CURSOR
+            return self._read_cursor(cursor, sql, None, spool, tables)
         return COPY
 
-    def _read_rows(self, cursor: Any, sql: str, parameters: Any, spool: Spool, tables: QueryTables) -> None:
-        from airflow_provider_qcache.transfers._rows import RowEncoder, lines_of  # noqa: PLC0415  # pyarrow
+    def _read_arrow(self, connection: Any, spool: Spool, tables: QueryTables) -> bool:
+        """Read the query as Arrow by the connection alone; False if the connection does not offer it."""
+        from airflow_provider_qcache.transfers._arrow import of_connection  # noqa: PLC0415  # pyarrow
+
+        stream = of_connection(connection)
+        if stream is None:
+            return False
+        with contextlib.closing(stream(self._sql, self._parameters)) as rows:
+            self._store_arrow(rows, spool, tables)
+        return True
+
+    def _store_arrow(self, stream: ArrowStream, spool: Spool, tables: QueryTables) -> None:
+        from airflow_provider_qcache.transfers._arrow import ArrowEncoder  # noqa: PLC0415  # pyarrow
+
+        if not stream.schema.names:
+            raise InvalidTable(_NO_QUERY)
+        self._check()
+        add = _adder(spool, tables, tables.begin(stream.schema.names))
+        encoder = ArrowEncoder(stream.schema, tables.wanted)
+        for batch in stream.batches():
+            self._check()
+            add(*encoder.encode(batch, tables.positions), batch.num_rows)
+        tables.columns = encoder.columns
+
+    def _read_cursor(self, cursor: Any, sql: str, parameters: Any, spool: Spool, tables: QueryTables) -> str:
+        """Run the query, and read it as Arrow if the cursor offers that, else by its rows; tells how."""
+        from airflow_provider_qcache.client.tables.cursors import RowEncoder  # noqa: PLC0415  # pyarrow
+        from airflow_provider_qcache.transfers._arrow import of_cursor  # noqa: PLC0415
 
         self._running = (*self._running, cursor)
         self._check()
@@ -133,35 +189,54 @@ class SqlSource:
             cursor.execute(sql)
         else:
             cursor.execute(sql, parameters)
+        stream = of_cursor(cursor)
+        if stream is not None and (stream.schema.names or not cursor.description):
+            with contextlib.closing(stream):
+                self._store_arrow(stream, spool, tables)
+            return ARROW
         batches = _Batches(cursor)
         columns = batches.next()
         if cursor.description is None:
-            raise InvalidTable("the SQL gives no rows to store: a query is wanted")
+            raise InvalidTable(_NO_QUERY)
         names = [column[0] for column in cursor.description]
-        whole = tables.begin(names)
+        add = _adder(spool, tables, tables.begin(names))
         encoder = RowEncoder(names, tables.wanted)
-        known: dict[Any, SpooledTable] = {}
         while columns:
             self._check()
             data, keys = encoder.encode(columns, tables.positions)
             rows = len(columns[0])
-            if whole is not None:
-                spool.add(whole, data, rows)
-            else:
-                groups: dict[Any, list[bytes]] = {}
-                pairs = zip(keys, lines_of(data, rows), strict=True)
-                for number, (key, line) in enumerate(pairs, spool.rows + 1):
-                    group = groups.get(key)
-                    if group is None:
-                        group = groups[key] = []
-                        if key not in known:
-                            known[key] = tables.partition(key, number)
-                    group.append(line)
-                for key, lines in groups.items():
-                    spool.add(known[key], b"\n".join(lines) + b"\n", len(lines))
+            add(data, keys, rows)
             batches.took(rows, len(data))
             columns = batches.next()
         tables.columns = encoder.columns
+        return CURSOR
+
+
+def _adder(
+    spool: Spool, tables: QueryTables, whole: SpooledTable | None
+) -> Callable[[bytes, Sequence[Any], int], None]:
+    """A function that adds rows, given as CSV with each row's partition, to the tables in the spool."""
+    from airflow_provider_qcache.client.tables.cursors import lines_of  # noqa: PLC0415  # pyarrow
+
+    known: dict[Any, SpooledTable] = {}
+
+    def add(data: bytes, keys: Sequence[Any], rows: int) -> None:
+        if whole is not None:
+            spool.add(whole, data, rows)
+            return
+        groups: dict[Any, list[bytes]] = {}
+        pairs = zip(keys, lines_of(data, rows), strict=True)
+        for number, (key, line) in enumerate(pairs, spool.rows + 1):
+            group = groups.get(key)
+            if group is None:
+                group = groups[key] = []
+                if key not in known:
+                    known[key] = tables.partition(key, number)
+            group.append(line)
+        for key, lines in groups.items():
+            spool.add(known[key], b"\n".join(lines) + b"\n", len(lines))
+
+    return add
 
 
 class _Batches:
@@ -204,7 +279,7 @@ class _Batches:
         return rows
 
     def took(self, rows: int, bytes_: int) -> None:
-        """Tell what a batch took as CSV."""
+        """Set the size of the next batch by the size of this one as CSV."""
         fitting = rows * _BATCH_BYTES // max(1, bytes_)
         self._size = max(1, min(fitting, _MOST_ROWS))
 
@@ -273,15 +348,67 @@ def _is_named(cursor: Any) -> bool:
     return bool(getattr(cursor, "name", None))
 
 
+def _mysql_cursor(connection: Any) -> _MySqlCursor:
+    """A cursor of MySQL or MariaDB over a session for one statement, in UTC, whose rows stay with the server.
+
+    Raises the driver's errors.
+    """
+    driver = driver_of(connection)
+    # The server would run a second statement, and the driver would not show its rows or its error.
+    if driver == "MySQLdb":
+        connection.set_server_option(_MULTI_STATEMENTS_OFF)
+    elif driver == "mysql":
+        flag = import_module("mysql.connector.constants").ClientFlag.MULTI_STATEMENTS
+        connection.client_flags = [-flag]
+        connection.reconnect()
+    if driver == "mysql":
+        connection.set_charset_collation("utf8mb4")
+        cursor = connection.cursor()
+    else:
+        connection.set_character_set("utf8mb4")
+        cursor = connection.cursor(import_module(f"{driver}.cursors").SSCursor)
+    cursor.execute("SET time_zone = '+00:00'")
+    return _MySqlCursor(cursor)
+
+
+class _MySqlCursor:
+    """A driver's cursor whose TIMESTAMPs have their zone, which is that of the session: UTC."""
+
+    def __init__(self, cursor: Any) -> None:
+        self._cursor = cursor
+        self.execute = cursor.execute
+        self.nextset = cursor.nextset
+
+    @property
+    def description(self) -> Any:
+        return self._cursor.description
+
+    def fetchmany(self, count: int) -> Sequence[Sequence[Any]]:
+        """So many rows, or those that are left."""
+        rows: Sequence[Sequence[Any]] = self._cursor.fetchmany(count)
+        moments = [
+            place for place, column in enumerate(self.description or ()) if column[1] == _MYSQL_TIMESTAMP
+        ]
+        return [_in_utc(row, moments) for row in rows] if moments else rows
+
+
+def _in_utc(row: Sequence[Any], moments: Sequence[int]) -> list[Any]:
+    values = list(row)
+    for place in moments:
+        if isinstance(values[place], dt.datetime):
+            values[place] = values[place].replace(tzinfo=dt.UTC)
+    return values
+
+
 class _IntervalOfMonths:
-    """In place of an interval with months or years, of which a driver makes days; no node can hold it."""
+    """Stands for an interval with months or years, which a driver would convert to days."""
 
 
 _IntervalOfMonths.__name__ = "an interval of months or years"
 
 
 def _tell_months(connection: Any) -> None:
-    """Have psycopg give intervals of months or years as such."""
+    """Make psycopg return intervals of months or years as such."""
     if driver_of(connection) == "psycopg2":
         extensions = import_module("psycopg2.extensions")
 
@@ -320,12 +447,33 @@ def _without_end(sql: str) -> str:
     return sql if end is None else "".join(token.value for token in tokens[:end])
 
 
-def _streaming_cursor(connection: Any) -> Any:
-    """A cursor that leaves its rows with the server, where the driver would else fetch all of them."""
-    package = driver_of(connection)
-    if package in ("MySQLdb", "pymysql"):
-        return connection.cursor(import_module(f"{package}.cursors").SSCursor)
-    return connection.cursor()
+def _check_one_statement(sql: str) -> None:
+    sqlparse = import_module("sqlparse")
+    if (count := len(sqlparse.split(sql))) > 1:
+        raise InvalidTable(
+            f"the SQL has {count} statements, and this driver would leave out the result of all but one: "
+            "pass one query, and use a task for each query"
+        )
+
+
+def _check_nothing_follows(cursor: Any) -> None:
+    """Raise for what follows the query's rows: the error of a second statement, or its rows."""
+    while _next_result(cursor):
+        if cursor.description is not None:
+            raise InvalidTable(
+                "the SQL returns more than one result: pass one query, and use a task for each query"
+            )
+
+
+def _next_result(cursor: Any) -> bool:
+    """Go to the cursor's next result, where the driver knows of several."""
+    next_result = getattr(cursor, "nextset", None)  # optional in DB-API
+    try:
+        return next_result is not None and bool(next_result())
+    except Exception as error:
+        if type(error).__name__ == "NotSupportedError":
+            return False
+        raise
 
 
 def _on_a_thread(work: Callable[[], _Got], cancel: Callable[[], None], cancelled: Callable[[], bool]) -> _Got:

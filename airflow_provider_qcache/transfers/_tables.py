@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from airflow_provider_qcache.client import columns as rules
-from airflow_provider_qcache.client.checks import CSV, check_key
-from airflow_provider_qcache.client.columns import Kind, csv_header, fits_csv
 from airflow_provider_qcache.client.errors import InvalidTable
-from airflow_provider_qcache.client.upload import Upload
+from airflow_provider_qcache.client.ring import check_key
+from airflow_provider_qcache.client.tables import types as rules
+from airflow_provider_qcache.client.tables.headers import column_headers
+from airflow_provider_qcache.client.tables.types import ColumnKind, csv_header, fits_csv
+from airflow_provider_qcache.client.tables.upload import Upload
+from airflow_provider_qcache.protocol import CSV
 from airflow_provider_qcache.transfers._partitions import KeyPattern, Keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from airflow_provider_qcache.client.columns import Column
-    from airflow_provider_qcache.transfers._spool import Spool, SpooledTable
+    from airflow_provider_qcache.client.tables.spool import Spool, SpooledTable
+    from airflow_provider_qcache.client.tables.types import Column
 
 
 class QueryTables:
-    """Tables by key, filled as rows come. ``begin`` comes first, ``columns`` are set when all rows are there.
+    """Tables by key, filled while rows are read. Call ``begin`` first; set ``columns`` after all rows.
 
     Raises ValueError, InvalidKey for a key that does not fit; see KeyPattern.
     """
@@ -43,15 +45,15 @@ class QueryTables:
         self.partition_by = tuple(partition_by)
         self.positions: tuple[int, ...] = ()
         """Which columns make the key, by their place."""
-        self.wanted: dict[str, Kind] = {}
-        """The kinds that column_types asks for."""
+        self.wanted: dict[str, ColumnKind] = {}
+        """The kinds in column_types."""
         self.columns: tuple[Column, ...] = ()
 
     def __len__(self) -> int:
         return len(self._tables)
 
     def begin(self, names: Sequence[str]) -> SpooledTable | None:
-        """Take the columns' names; gives the one table where there are no partitions.
+        """Set the columns' names, and return the one table if there are no partitions.
 
         Raises:
             InvalidTable: a name cannot be stored, or column_types or partition_by names none of them.
@@ -61,8 +63,8 @@ class QueryTables:
             if not fits_csv([name]):
                 rules.refuse(
                     name,
-                    "CSV and its headers cannot carry the name: printable ASCII without ';', '=' and '\"', "
-                    "not padded, can be; an alias in the SQL gives it one",
+                    "its name cannot be sent in CSV or headers: use an alias in the SQL, of printable ASCII "
+                    "without ';', '=' and '\"', and without spaces around it",
                 )
         self.wanted = rules.check_column_types(self._column_types, names)
         for name in self.partition_by:
@@ -96,32 +98,17 @@ class QueryTables:
         table = self._tables[key] = self._spool.table(self._names, self._head)
         return table
 
-    def types(self) -> str:
-        """X-QCache-types of every table."""
-        named = (column for column in self.columns if column.kind.header is not None)
-        return ";".join(f"{column.name}={column.kind.header}" for column in named)
+    def types(self) -> dict[str, str]:
+        """The type of each column that X-QCache-types must name, for every table."""
+        return {column.name: column.kind.header for column in self.columns if column.kind.header is not None}
 
     @property
     def keys(self) -> list[str]:
         """Every table's key, sorted: a retry finds the same order, in whichever the rows come."""
         return sorted(self._tables)
 
-    def uploads(
-        self, headers: Mapping[str, str] | None = None, compression: str | None = None
-    ) -> Iterator[tuple[str, Any]]:
+    def uploads(self, compression: str | None = None) -> Iterator[tuple[str, Upload]]:
         """Pairs of key and content for the client, made as they are taken, in the order of ``keys``."""
-        types = self.types()
-        fields = {**({"X-QCache-types": types} if types else {}), **(headers or {})}
+        headers = column_headers(self.types())
         for key in self.keys:
-            yield key, SpooledUpload(self._tables[key], fields, compression)
-
-
-class SpooledUpload(Upload):
-    """An Upload of a table in a spool: it was written well-formed, and is not looked at again."""
-
-    def __init__(self, table: SpooledTable, headers: Mapping[str, str], compression: str | None) -> None:
-        super().__init__(table, CSV, headers, compression)
-        self._table = table
-
-    def _new_check(self) -> SpooledTable:
-        return self._table
+            yield key, Upload(self._tables[key], CSV, headers, compression)

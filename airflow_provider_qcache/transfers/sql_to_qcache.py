@@ -5,26 +5,46 @@ Importing this loads neither the client nor requests: a DAG file is parsed again
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+import contextlib
+import re
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from airflow_provider_qcache.compat import AirflowSkipException, BaseHook
+from airflow_provider_qcache.assets.outlets import stored_table, stored_tables
+from airflow_provider_qcache.compat import AirflowException, AirflowSkipException, BaseHook
 from airflow_provider_qcache.operators import _arguments as rules
-from airflow_provider_qcache.operators._base import QCacheOperator
-from airflow_provider_qcache.operators._failures import permanent
-from airflow_provider_qcache.operators._many import ManyOptions, store_tables
-from airflow_provider_qcache.operators._many_given import none_or_more
-from airflow_provider_qcache.operators._stored import told
-from airflow_provider_qcache.operators.errors import QueryEmpty
+from airflow_provider_qcache.operators._base import QCacheStoreOperator
+from airflow_provider_qcache.operators.errors import QueryEmpty, fail_for_good, permanent
 from airflow_provider_qcache.transfers._partitions import KeyPattern
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
+    from airflow_provider_qcache.client.tables.spool import Spool
     from airflow_provider_qcache.hooks.qcache import QCacheHook
     from airflow_provider_qcache.transfers._source import SqlSource
     from airflow_provider_qcache.transfers._tables import QueryTables
 
 __all__ = ["QueryEmpty", "SqlToQCacheOperator"]
+
+_PROVIDERS: Final[Mapping[str, str]] = {
+    **{
+        name: name
+        for name in (
+            *("databricks", "jdbc", "mysql", "odbc", "oracle", "postgres", "presto", "snowflake", "sqlite"),
+            *("teradata", "trino", "vertica", "ydb"),
+        )
+    },
+    "drill": "apache-drill",
+    "druid": "apache-druid",
+    "gcpbigquery": "google",
+    "gcpcloudsqldb": "google",
+    "hiveserver2": "apache-hive",
+    "impala": "apache-impala",
+    "mssql": "microsoft-mssql",
+    "pinot": "apache-pinot",
+    "redshift": "amazon",
+}
+"""The Apache provider that has the hook, by the type of the connection."""
 
 
 def _parameters(name: str, value: Any) -> Any:
@@ -34,7 +54,7 @@ def _parameters(name: str, value: Any) -> Any:
         try:
             found = rules.literal(value)
         except ValueError as error:
-            raise rules.refused(name, value, "a list or a dict, or a string that holds one,") from error
+            raise rules.refused(name, value, "a list or a dict, or a string that holds one") from error
     if not isinstance(found, list | tuple | dict):
         raise rules.refused(name, value, "a list or a dict")
     return found
@@ -44,16 +64,25 @@ def _columns(name: str, value: Any) -> list[str]:
     """Names of columns, one at least and each once."""
     found = rules.sequence(name, value)
     if not found or len(set(found)) != len(found) or not all(isinstance(one, str) and one for one in found):
-        raise rules.refused(name, value, "a list of names of columns, each once,")
+        raise rules.refused(name, value, "a list of names of columns, each once")
     return found
 
 
-class SqlToQCacheOperator(QCacheOperator):
+def _check_no_column(key: str) -> None:
+    if names := re.findall(r"\{([^{}]*)\}", key):
+        raise ValueError(
+            f"key={key!r}: a column in braces needs partition_by. Add "
+            f"partition_by={names!r} for one table for each value, or take the braces out"
+        )
+
+
+class SqlToQCacheOperator(QCacheStoreOperator):
     """Store the rows of a query: under one key, or in one table for each partition.
 
     The rows are read whole before anything is sent, to a file on disk: memory does not grow with them, no
     node waits for the database, and what cannot be stored leaves every table that is there. By the rules of
-    docs/tables.md every column goes as what it is: texts stay texts, so that a ZIP code keeps its zeros.
+    docs/reference/tables.md every column goes as what it is: texts stay texts, so that a ZIP code keeps
+    its zeros.
     From PostgreSQL they come by COPY.
 
     Args:
@@ -73,21 +102,17 @@ class SqlToQCacheOperator(QCacheOperator):
             'store' stores the empty table (there is none with ``partition_by``). Only 'store' touches a
             table that is there.
         compression: 'gzip' to compress what is sent.
-        copies: Nodes that get a table, its home included.
-        evict_stale: Tell every other node to delete the key, so that no later failover shows an older table.
-        check_row_count: Ask the node for its rows afterwards: RowCountMismatch, transient.
-        require_home: Where a key's home node is down and its table went to the next one, raise
-            StoredOnFailover, transient, when everything is stored. Without it that is a warning.
-        max_failed_keys: With ``partition_by``, how many tables may fail with the task a success.
-        allow_evicted: With ``partition_by``, whether the task is a success, with a warning, where nodes have
-            evicted some of the tables by its end.
+        copies, evict_stale, check_row_count, require_home, emit_asset: As for QCacheStoreOperator.
+        max_failed_keys, allow_evicted, durable: With ``partition_by``, as for QCacheStoreOperator.
+        return_keys, keys_path, delete_missing, allow_empty: With ``partition_by``, as for
+            QCacheStoreOperator.
 
     Returns:
         As XCom: what QCachePostOperator returns, of one table or, with ``partition_by``, of many.
 
     Raises:
         ValueError: as the DAG is parsed, for an argument that makes no sense, naming it.
-        AirflowFailException: for what no retry makes better; docs/operators.md lists every error.
+        AirflowFailException: for what no retry makes better; docs/reference/operators.md lists every error.
         TablesFailed: some of many tables could not be stored; the others are.
         TablesEvicted: some of many tables are not on their nodes any more.
     """
@@ -100,18 +125,9 @@ class SqlToQCacheOperator(QCacheOperator):
         "hook_params",
         "partition_by",
         "column_types",
-        "on_empty",
-        "compression",
-        "copies",
-        "evict_stale",
-        "check_row_count",
-        "require_home",
-        "max_failed_keys",
-        "allow_evicted",
+        *QCacheStoreOperator.template_fields,
         "qcache_conn_id",
-        "request_retry",
     )
-    template_ext: Sequence[str] = (".sql",)
     template_fields_renderers: ClassVar[dict[str, str]] = {
         "sql": "sql",
         "parameters": "json",
@@ -121,9 +137,10 @@ class SqlToQCacheOperator(QCacheOperator):
     }
     ui_color = "#d6efd8"
 
+    _files: ClassVar[Mapping[str, str]] = {"sql": ".sql"}
     _objects: ClassVar[Collection[str]] = ("parameters", "hook_params")
     _rules: ClassVar[Mapping[str, rules.Rule]] = {
-        **QCacheOperator._rules,
+        **QCacheStoreOperator._rules,
         "sql": rules.text,
         "key": rules.text,
         "sql_conn_id": rules.text,
@@ -133,12 +150,6 @@ class SqlToQCacheOperator(QCacheOperator):
         "column_types": rules.optional(rules.column_types),
         "on_empty": rules.one_of("fail", "skip", "store"),
         "compression": rules.optional(rules.one_of("gzip")),
-        "copies": rules.count,
-        "evict_stale": rules.flag,
-        "check_row_count": rules.flag,
-        "require_home": rules.flag,
-        "max_failed_keys": none_or_more,
-        "allow_evicted": rules.flag,
     }
 
     _source: SqlSource | None = None
@@ -151,16 +162,10 @@ class SqlToQCacheOperator(QCacheOperator):
         sql_conn_id: str,
         parameters: Sequence[Any] | Mapping[str, Any] | None = None,
         hook_params: Mapping[str, Any] | None = None,
-        partition_by: Sequence[str] | None = None,
+        partition_by: str | Sequence[str] | None = None,
         column_types: Mapping[str, str] | None = None,
         on_empty: str = "fail",
         compression: str | None = None,
-        copies: int = 1,
-        evict_stale: bool = True,
-        check_row_count: bool = False,
-        require_home: bool = False,
-        max_failed_keys: int = 0,
-        allow_evicted: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -173,19 +178,13 @@ class SqlToQCacheOperator(QCacheOperator):
         self.column_types = column_types
         self.on_empty = on_empty
         self.compression = compression
-        self.copies = copies
-        self.evict_stale = evict_stale
-        self.check_row_count = check_row_count
-        self.require_home = require_home
-        self.max_failed_keys = max_failed_keys
-        self.allow_evicted = allow_evicted
         self._check_when_parsed()
 
     def _check_together(self, known: Mapping[str, Any]) -> None:
         if self.partition_by is None:
-            if self.max_failed_keys or self.allow_evicted:
-                raise ValueError("max_failed_keys and allow_evicted are for partition_by, which is not given")
+            self._check_several("needs partition_by")
             if "key" in known:
+                _check_no_column(known["key"])
                 rules.key("key", known["key"])
             return
         if known.get("on_empty") == "store":
@@ -198,13 +197,23 @@ class SqlToQCacheOperator(QCacheOperator):
 
         Raises:
             TypeError: it is no DbApiHook.
+            ImportError: no provider that is installed has the hook.
         """
         from airflow.providers.common.sql.hooks.sql import DbApiHook  # noqa: PLC0415  # it loads sqlalchemy
 
-        hook = BaseHook.get_connection(sql_conn_id).get_hook(hook_params=dict(hook_params or {}))
+        connection = BaseHook.get_connection(sql_conn_id)
+        try:
+            hook = connection.get_hook(hook_params=dict(hook_params or {}))
+        except AirflowException as error:
+            if "Unknown hook type" not in str(error):
+                raise
+            raise ImportError(
+                f"sql_conn_id={sql_conn_id!r}: no installed provider has a hook for connections of type "
+                f"{connection.conn_type!r}. {_how_to_get_a_hook(connection.conn_type)}"
+            ) from error
         if not isinstance(hook, DbApiHook):
             raise TypeError(
-                f"sql_conn_id={sql_conn_id!r}: its hook is {type(hook).__name__}, and a DbApiHook is wanted"
+                f"sql_conn_id={sql_conn_id!r}: its hook is {type(hook).__name__}; expected a DbApiHook"
             )
         return hook
 
@@ -216,63 +225,120 @@ class SqlToQCacheOperator(QCacheOperator):
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Read the query, then store its tables."""
-        from airflow_provider_qcache.transfers._source import SqlSource  # noqa: PLC0415  # it loads requests
-        from airflow_provider_qcache.transfers._spool import Spool  # noqa: PLC0415
-        from airflow_provider_qcache.transfers._tables import QueryTables  # noqa: PLC0415
+        from airflow_provider_qcache.client.tables.spool import Spool  # noqa: PLC0415  # it loads requests
+        from airflow_provider_qcache.lineage import Query, collect_query  # noqa: PLC0415  # for a task that runs
 
-        given = self._checked_arguments()
-        with permanent(TypeError):
-            db_hook = self.get_db_hook(given["sql_conn_id"], given["hook_params"])
-        with self._connected(given) as hook, Spool() as spool:
-            tables = QueryTables(spool, given["key"], given["partition_by"] or (), given["column_types"])
-            source = self._source = SqlSource(db_hook, given["sql"], given["parameters"])
-            try:
-                how = source.read(spool, tables)
-            finally:
-                self._source = None
-            spool.flush()
-            tables.check_rows()
-            self.log.info(
-                "Read %s of %s by %s into %s",
-                rules.counted(spool.rows, "row"),
-                given["sql_conn_id"],
-                how,
-                rules.counted(len(tables), "table"),
-            )
-            if not spool.rows and given["on_empty"] != "store":
-                said = f"{given['sql_conn_id']} gave no rows for {given['key']!r}; nothing is stored"
-                if given["on_empty"] == "skip":
+        arguments = self._checked_arguments(context)
+        db_hook = self._checked_db_hook(arguments)
+        with self._connected(arguments) as hook, Spool() as spool:
+            tables = self._read(arguments, db_hook, spool)
+            query = Query(hook=db_hook, conn_id=arguments["sql_conn_id"], sql=arguments["sql"])
+            collect_query(query, arguments["parameters"], spool.rows)
+            if not spool.rows and arguments["on_empty"] != "store":
+                said = f"{arguments['sql_conn_id']} gave no rows for {arguments['key']!r}; nothing is stored"
+                if arguments["on_empty"] == "skip":
                     raise AirflowSkipException(said)
                 raise QueryEmpty(said)
-            if given["partition_by"] is None:
-                return self._store_one(hook, tables, given)
-            return self._store_many(hook, tables, given, context)
+            schema: dict[str, str | None] = {column.name: str(column.kind) for column in tables.columns}
+            if arguments["partition_by"] is None:
+                result, extra = self._store_one(hook, tables, arguments)
+            else:
+                result = self._store_many(hook, tables, arguments, context)
+                extra = stored_tables(arguments["key"], result)
+        self._changed(context, arguments, arguments["key"], extra, schema=schema, query=query)
+        return result
 
-    def _store_one(self, hook: QCacheHook, tables: QueryTables, given: Mapping[str, Any]) -> dict[str, Any]:
-        ((key, upload),) = tables.uploads(compression=given["compression"])
-        stored = hook.post(key, upload, **_options(given))
-        return told(
-            stored, self.log, copies=given["copies"], require_home=given["require_home"], may_be_empty=True
+    def dry_run(self) -> None:
+        """Run the query, check its tables, and log them with their nodes; nothing changes a node."""
+        from airflow_provider_qcache.client.tables.spool import Spool  # noqa: PLC0415  # it loads requests
+        from airflow_provider_qcache.operators._dry_run import would_store  # noqa: PLC0415  # for a task that runs
+
+        arguments = self._checked_arguments({})
+        db_hook = self._checked_db_hook(arguments)
+        with self._connected(arguments) as hook, Spool() as spool:
+            tables = self._read(arguments, db_hook, spool)
+            uploads = tables.uploads(compression=arguments["compression"])
+            if arguments["partition_by"] is None:
+                ((key, upload),) = uploads
+                would_store(hook, key, upload, self.log)
+            else:
+                self._would_store_many(hook, uploads, None, arguments)
+
+    def _checked_db_hook(self, arguments: Mapping[str, Any]) -> Any:
+        with _missing_packages_are_permanent(), permanent(TypeError):
+            return self.get_db_hook(arguments["sql_conn_id"], arguments["hook_params"])
+
+    def _read(self, arguments: Mapping[str, Any], db_hook: Any, spool: Spool) -> QueryTables:
+        """The tables of the query, read whole into the spool."""
+        from airflow_provider_qcache.transfers._source import SqlSource  # noqa: PLC0415  # it loads requests
+        from airflow_provider_qcache.transfers._tables import QueryTables  # noqa: PLC0415
+
+        tables = QueryTables(
+            spool, arguments["key"], arguments["partition_by"] or (), arguments["column_types"]
         )
+        source = self._source = SqlSource(db_hook, arguments["sql"], arguments["parameters"])
+        try:
+            with _missing_packages_are_permanent():
+                how = source.read(spool, tables)
+        finally:
+            self._source = None
+        spool.flush()
+        tables.check_rows()
+        self.log.info(
+            "Read %s of %s by %s into %s",
+            rules.counted(spool.rows, "row"),
+            arguments["sql_conn_id"],
+            how,
+            rules.counted(len(tables), "table"),
+        )
+        return tables
+
+    def _store_one(
+        self, hook: QCacheHook, tables: QueryTables, arguments: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        from airflow_provider_qcache.operators._report import report_stored  # noqa: PLC0415  # for a task that runs
+
+        ((key, upload),) = tables.uploads(compression=arguments["compression"])
+        stored = hook.post(key, upload, **self._store_options(arguments))
+        result = report_stored(
+            stored,
+            self.log,
+            copies=arguments["copies"],
+            require_home=arguments["require_home"],
+            may_be_empty=True,
+        )
+        return result, stored_table(stored)
 
     def _store_many(
-        self, hook: QCacheHook, tables: QueryTables, given: Mapping[str, Any], context: Mapping[str, Any]
+        self, hook: QCacheHook, tables: QueryTables, arguments: Mapping[str, Any], context: Mapping[str, Any]
     ) -> dict[str, Any]:
-        options = ManyOptions(
-            **_options(given),
-            require_home=given["require_home"],
-            max_failed_keys=given["max_failed_keys"],
-            allow_evicted=given["allow_evicted"],
-        )
+        from airflow_provider_qcache.operators._many import store_tables  # noqa: PLC0415  # for a task that runs
+
         return store_tables(
             hook,
-            lambda: tables.uploads(compression=given["compression"]),
+            lambda: tables.uploads(compression=arguments["compression"]),
             context=context,
             log=self.log,
-            options=options,
+            options=self._many_options(arguments),
             keys=tables.keys,
         )
 
 
-def _options(given: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: given[name] for name in ("copies", "evict_stale", "check_row_count")}
+def _how_to_get_a_hook(conn_type: str) -> str:
+    if conn_type in _PROVIDERS:
+        return f"Install its provider: pip install apache-airflow-providers-{_PROVIDERS[conn_type]}"
+    return "Install the provider of this type, or correct the type: `airflow providers hooks` lists all"
+
+
+@contextlib.contextmanager
+def _missing_packages_are_permanent() -> Iterator[None]:
+    """Fail without retries if a package is not installed: no retry of the task installs it.
+
+    Some hooks raise a RuntimeError or an AirflowException of their own for their driver's ImportError.
+    """
+    try:
+        yield
+    except (ImportError, RuntimeError, AirflowException) as error:
+        if isinstance(error, ImportError) or isinstance(error.__context__, ImportError):
+            raise fail_for_good(error) from error
+        raise

@@ -13,6 +13,8 @@ import threading
 import zlib
 from typing import TYPE_CHECKING, Any, Final
 
+from airflow_provider_qcache.operators._arguments import counted
+
 if TYPE_CHECKING:
     import logging
     from collections.abc import Mapping, Sequence
@@ -39,7 +41,7 @@ class KeyList:
         """Take the next key; gives its place, from 0. ValueError for one that was there."""
         place = len(self.position)
         if (before := self.position.setdefault(key, place)) != place:
-            raise ValueError(f"tables: key {key!r} comes twice, as number {before + 1} and {place + 1}")
+            raise ValueError(f"tables: key {key!r} occurs twice, as numbers {before + 1} and {place + 1}")
         self._hash.update(f"{key}\n".encode())
         return place
 
@@ -74,6 +76,10 @@ class Bits:
         else:
             self._data[at] &= ~(1 << bit)
 
+    def count(self) -> int:
+        """How many are set."""
+        return sum(map(int.bit_count, self._data))
+
     def encoded(self) -> str:
         """As text."""
         return base64.b64encode(zlib.compress(bytes(self._data))).decode()
@@ -87,35 +93,45 @@ class Bits:
             raise ValueError(f"no bitmap: {error}") from error
 
 
-class Marks:
+class ResumeRecord:
     """What the tries of a task have stored.
 
     The record holds a number of keys, the hash of that many first ones, and which are done. Where the keys
     come one by one, whether they are those of the earlier try is known once that many have come: until then
-    ``is_done`` trusts the record, and ``misfit`` says afterwards that it was wrong to.
+    ``in`` trusts the record, and ``keys_differ`` tells afterwards that the record was of other keys.
 
     A record is of one task in one run, and of one series of tries: clearing a task begins a new one
     (Airflow raises ``max_tries`` then), which is to store everything anew.
     """
 
-    def __init__(self, context: Mapping[str, Any], keys: Sequence[str] | None, log: logging.Logger) -> None:
-        self._store = context.get("task_state_store")
+    def __init__(
+        self,
+        context: Mapping[str, Any],
+        keys: Sequence[str] | None,
+        log: logging.Logger,
+        *,
+        durable: bool = True,
+    ) -> None:
+        self._store = context.get("task_state_store") if durable else None
         self._log = log
-        self._series = getattr(context.get("ti"), "max_tries", None)
+        ti = context.get("ti")
+        self._series = getattr(ti, "max_tries", None)
+        self.is_retry = _is_retry(ti)
+        """Whether an earlier try of this series may have stored other keys."""
         self._keys = KeyList()
         self._counting = threading.Lock()
-        """Held where the number of keys, their hash and what is known of them belong together."""
+        """Held while the number of keys, their hash and the earlier record are compared."""
         self._writing = threading.Lock()
         """Held from the making of a record until it is written: the one written last is the newest."""
         self._whole = None if keys is None else (len(keys), hash_of(keys))
         self._before = Bits()
         self._bits = Bits()
-        """What the record is to say: that of before, and over it what this try did."""
+        """What will be recorded: the earlier record, updated by what this try did."""
         self._stored = Bits()
         """What this try stored."""
         self._known: tuple[int, str] | None = None
         """How many keys the earlier try's record is of, and their hash, until they are compared."""
-        self.misfit = False
+        self.keys_differ = False
         self.count_before = 0
         """How many keys the record that is used is of."""
         self._load()
@@ -135,7 +151,7 @@ class Marks:
             return
         known = (record["keys"], record["hash"])
         if self._whole is not None and self._whole != known:
-            self._log.info("The keys are others than at the try before: every table is stored")
+            self._log.info("The keys differ from those of the previous try: this try stores every table")
             return
         try:
             self._before, self._bits = Bits.decoded(record["done"]), Bits.decoded(record["done"])
@@ -143,10 +159,15 @@ class Marks:
             return
         self._known = known
         self.count_before = known[0]
+        self._log.info(
+            "An earlier try stored %s of %s: this try skips those that their node still has",
+            f"{self.stored_before:,}",
+            counted(known[0], "table"),
+        )
         self._compare()
 
     def _compare(self) -> None:
-        """Look whether the keys are those of the record, as soon as that can be said."""
+        """Compare the keys with those of the record, as soon as there are enough."""
         if self._known is None:
             return
         if self._whole is not None:
@@ -157,9 +178,19 @@ class Marks:
             self._known = None
 
     def _reject(self) -> None:
-        self._log.info("The keys are others than at the try before: every table is stored")
-        self.misfit = True
+        self._log.info("The keys differ from those of the previous try: this try stores every table")
+        self.keys_differ = True
         self._bits = self._stored
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys so far, in their order."""
+        return list(self._keys.position)
+
+    @property
+    def stored_before(self) -> int:
+        """How many tables an earlier try stored."""
+        return 0 if self.keys_differ else self._before.count()
 
     def add(self, key: str) -> int:
         """Take the next key; gives its place. ValueError for one that was there."""
@@ -176,7 +207,7 @@ class Marks:
 
     def __contains__(self, key: object) -> bool:
         """Whether an earlier try stored the key's table."""
-        if not self.count_before or self.misfit:
+        if not self.count_before or self.keys_differ:
             return False
         place = self._keys.position.get(key) if isinstance(key, str) else None
         return place is not None and place < self.count_before and self._before[place]
@@ -184,7 +215,7 @@ class Marks:
     def set(self, key: str, *, done: bool) -> None:
         """Note that a key's table is stored, or is not."""
         place = self._keys.position[key]
-        # In this order: another thread may find a misfit in between.
+        # In this order: another thread may find in between that the keys differ.
         self._stored.set(place, done)
         self._bits.set(place, done)
 
@@ -197,7 +228,7 @@ class Marks:
         if self._store is None:
             return
         if self._known is not None:
-            return  # whether it is of these keys is not known yet: the record of before is true still
+            return  # not yet compared with these keys: the earlier record stays valid
         with self._counting:
             count, digest = self._whole or (len(self._keys), self._keys.hash)
         if not len(self._keys):
@@ -235,3 +266,12 @@ class Marks:
                 store.delete(_NAME)
             except Exception:  # noqa: BLE001
                 self._log.warning("The task state store cannot be written", exc_info=True)
+
+
+def _is_retry(ti: Any) -> bool:
+    """Whether a try follows a failed one. Clearing a task raises ``max_tries``, and begins a new series."""
+    tries, most = getattr(ti, "try_number", None), getattr(ti, "max_tries", None)
+    retries = getattr(getattr(ti, "task", None), "retries", None)
+    if not isinstance(tries, int) or not isinstance(most, int) or not isinstance(retries, int):
+        return isinstance(tries, int) and tries > 1
+    return tries > most - retries + 1

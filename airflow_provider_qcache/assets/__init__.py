@@ -1,0 +1,1 @@
+"""Tables of a QCache cluster as Airflow's assets (datasets on Airflow 2)."""

@@ -1,0 +1,163 @@
+"""The asset events of the tables that an operator stored or deleted: which outlets, and which extra."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_qcache.assets.qcache import key_in, pattern_of, qcache_asset, statistics_uri
+from airflow_provider_qcache.protocol import is_key
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airflow_provider_qcache.client import StoreResult
+
+_ALIAS_NEEDED = (
+    "emit_asset=True: the table's key is known only when the task runs: add outlets=[AssetAlias(…)], or name "
+    "the asset in outlets"
+)
+
+
+def declare(operator: Any, key: str | None, conn_id: str | None) -> None:
+    """Make the asset of the operator's table an outlet, unless the outlets have it or an alias.
+
+    Args:
+        operator: One with ``emit_asset=True``, as the DAG is parsed.
+        key: The table's key or pattern; None where it is known only when the task runs.
+        conn_id: The connection; None likewise.
+
+    Raises:
+        ValueError: the asset is not known yet, and the outlets have no alias for it.
+    """
+    if _has_alias(operator.outlets):
+        return
+    if key is None or conn_id is None:
+        raise ValueError(_ALIAS_NEEDED)
+    if not any(key_in(uri, conn_id) == key for uri in _uris(operator.outlets)):
+        operator.add_outlets([qcache_asset(key, conn_id)])
+
+
+def check_mapped(arguments: Mapping[str, Any]) -> None:
+    """Raise ValueError for arguments of ``partial()`` with ``emit_asset=True`` and no alias.
+
+    Airflow reads the outlets of a mapped task before its keys are known.
+    """
+    outlets = arguments.get("outlets")
+    listed = outlets if isinstance(outlets, list | tuple) else [outlets]
+    if arguments.get("emit_asset") and not _has_alias(listed):
+        raise ValueError(_ALIAS_NEEDED)
+
+
+def attach(
+    operator: Any,
+    context: Mapping[str, Any],
+    key: str,
+    conn_id: str,
+    extra: dict[str, Any],
+    *,
+    emit: bool,
+) -> None:
+    """Give the event of each outlet that stands for the key its extra; an alias gets the asset.
+
+    Args:
+        operator: The task's.
+        context: The task's; without ``outlet_events``, as outside of Airflow, nothing is done.
+        key: The key, or the pattern of many.
+        conn_id: The connection.
+        extra: Values of JSON: numbers, texts and lists of texts.
+        emit: Whether the operator has ``emit_asset=True``.
+    """
+    events = context.get("outlet_events")
+    if events is None or not operator.outlets:
+        return
+    for outlet in operator.outlets:
+        if _is_alias(outlet):
+            if emit:
+                # Airflow 2 looks an alias's extra up in a set, so that it must be hashable.
+                hashable = {
+                    name: tuple(value) if isinstance(value, list) else value for name, value in extra.items()
+                }
+                events[outlet].add(qcache_asset(key, conn_id), extra=hashable)
+        elif (uri := getattr(outlet, "uri", None)) is not None and _stands_for(uri, key, conn_id):
+            events[outlet].extra.update(extra)
+
+
+def keep_statistics(operator: Any, context: Mapping[str, Any], conn_id: str, nodes: dict[str, Any]) -> None:
+    """Put the nodes' statistics into the event of ``qcache_statistics_asset``, where that is an outlet."""
+    events = context.get("outlet_events")
+    if events is None:
+        return
+    for outlet in operator.outlets:
+        if getattr(outlet, "uri", None) == statistics_uri(conn_id):
+            events[outlet].extra["nodes"] = nodes
+
+
+def stored_table(stored: StoreResult) -> dict[str, Any]:
+    """The extra of the event of one table that was stored."""
+    return {
+        "operation": "store",
+        "key": stored.key,
+        "rows": stored.rows,
+        "bytes": stored.bytes,
+        "node": stored.node,
+        "copies": list(stored.copies),
+    }
+
+
+def stored_tables(key: str, summary: Mapping[str, Any]) -> dict[str, Any]:
+    """The extra of the event of many tables that were stored, from what the task returns."""
+    counts = {name: summary[name] for name in ("stored", "were_there", "failed", "rows", "bytes")}
+    return {"operation": "store", "keys": key, **counts, "nodes": sorted(summary["nodes"])}
+
+
+def deleted_tables(key: str, number: int, counts: Mapping[str, int]) -> dict[str, Any]:
+    """The extra of the event of tables that were deleted: on how many nodes, with which outcome."""
+    outcomes = {name: counts[name] for name in ("confirmed", "gone", "unreachable")}
+    return {"operation": "delete", "key" if number == 1 else "keys": key, "tables": number, **outcomes}
+
+
+class KeysSeen:
+    """The pattern of the keys that pass by, of which none is kept."""
+
+    def __init__(self) -> None:
+        self.pattern: str | None = None
+
+    def watch(self, given: Any) -> Any:
+        """Keys, pairs of key and content, or a mapping of them, as they are; other values are left alone."""
+        if isinstance(given, Mapping):
+            return self._watched(given.items())
+        return (
+            given
+            if isinstance(given, str | bytes) or not isinstance(given, Iterable)
+            else self._watched(given)
+        )
+
+    def _watched(self, given: Iterable[Any]) -> Iterator[Any]:
+        for one in given:
+            key = one[0] if isinstance(one, tuple | list) and one else one
+            if isinstance(key, str) and is_key(key):  # others are refused, and stored nowhere
+                self.pattern = key if self.pattern is None else pattern_of([self.pattern, key])
+            yield one
+
+
+def _stands_for(uri: str, key: str, conn_id: str) -> bool:
+    """Whether a URI is that of a key or a pattern of keys, or covers it by a ``*`` at its end."""
+    known = key_in(uri, conn_id)
+    if known is None:
+        return False
+    return known == key or (known.endswith("*") and key.startswith(known[:-1]))
+
+
+def _is_alias(outlet: Any) -> bool:
+    from airflow_provider_qcache.compat import AssetAlias  # noqa: PLC0415  # it loads Airflow's assets
+
+    return isinstance(outlet, AssetAlias)
+
+
+def _has_alias(outlets: Iterable[Any] | None) -> bool:
+    return any(map(_is_alias, outlets or ()))
+
+
+def _uris(outlets: Iterable[Any] | None) -> Iterator[str]:
+    return (uri for outlet in outlets or () if isinstance(uri := getattr(outlet, "uri", None), str))

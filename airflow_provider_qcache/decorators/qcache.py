@@ -1,0 +1,123 @@
+"""``@task.qcache_post`` and ``@task.qcache_query``: a function gives the table, or the query, of a task.
+
+Airflow finds them by the provider's registration. Importing this loads neither the client nor requests.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow_provider_qcache.compat import (
+    DecoratedOperator,
+    context_merge,
+    determine_kwargs,
+    task_decorator_factory,
+)
+from airflow_provider_qcache.operators import _arguments as rules
+from airflow_provider_qcache.operators.qcache import QCachePostOperator, QCacheQueryOperator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping, Sequence
+
+    from airflow_provider_qcache.compat import TaskDecorator
+
+__all__ = ["qcache_post_task", "qcache_query_task"]
+
+
+def _with_context(task: Any, context: Any) -> dict[str, Any]:
+    """The function's keyword arguments: those of the call, and what it asks of Airflow's context by name."""
+    context_merge(context, task.op_kwargs or {})
+    return dict(determine_kwargs(task.python_callable, task.op_args or (), context))
+
+
+class _Decorated(DecoratedOperator):
+    """Airflow's base of decorated operators, complete on Airflow 3.0 too."""
+
+    @staticmethod
+    def xcom_push(context: Any, key: str, value: Any) -> None:
+        """Push an XCom; Airflow 3.0 takes it from the operator, whose base class has none there."""
+        context["ti"].xcom_push(key=key, value=value)
+
+
+class _PostDecoratedOperator(_Decorated, QCachePostOperator):
+    """Store what a function returns; see QCachePostOperator."""
+
+    template_fields: Sequence[str] = QCachePostOperator.template_fields
+    template_fields_renderers: ClassVar[dict[str, str]] = QCachePostOperator.template_fields_renderers
+    custom_operator_name = "@task.qcache_post"
+
+    def __init__(self, **kwargs: Any) -> None:
+        given = {name: kwargs.get(name) for name in ("python_callable", "op_args", "op_kwargs")}
+        super().__init__(kwargs_to_upstream=given, **kwargs)  # it keeps them from the next class
+
+    def execute(self, context: Any) -> Any:
+        """Call the function, and store what it returns."""
+        self.op_kwargs = _with_context(self, context)
+        return super().execute(context)
+
+
+class _QueryDecoratedOperator(_Decorated, QCacheQueryOperator):
+    """Ask the query that a function returns; see QCacheQueryOperator."""
+
+    template_fields: Sequence[str] = (*QCacheQueryOperator.template_fields, "op_args", "op_kwargs")
+    template_fields_renderers: ClassVar[dict[str, str]] = {
+        **QCacheQueryOperator.template_fields_renderers,
+        "op_args": "json",
+        "op_kwargs": "json",
+    }
+    custom_operator_name = "@task.qcache_query"
+    overwrite_rtif_after_execution = True  # so that Airflow shows the query
+
+    _objects: ClassVar[Collection[str]] = (*QCacheQueryOperator._objects, "op_args", "op_kwargs")
+    _rules: ClassVar[Mapping[str, rules.Rule]] = {
+        **QCacheQueryOperator._rules,
+        "op_args": rules.optional(rules.sequence),
+        "op_kwargs": rules.optional(rules.mapping),
+    }
+
+    def __init__(self, **kwargs: Any) -> None:
+        # The function gives the query when the task runs.
+        super().__init__(query={}, **kwargs)
+
+    def execute(self, context: Any) -> Any:
+        """Call the function, and ask the query that it returns."""
+        given = self._checked_arguments(context)
+        self.op_args, self.op_kwargs = given["op_args"] or [], given["op_kwargs"] or {}
+        self.query = self.python_callable(*self.op_args, **_with_context(self, context))
+        return super().execute(context)
+
+
+def qcache_post_task(
+    python_callable: Callable[..., Any] | None = None, *, multiple_outputs: bool | None = None, **kwargs: Any
+) -> TaskDecorator:
+    """Store a function's return value: ``@task.qcache_post(key="orders")``.
+
+    Args:
+        python_callable: The function. It returns what QCachePostOperator's ``python_callable`` may.
+        multiple_outputs: Whether each item of the result is an XCom of its own.
+        kwargs: The other arguments of QCachePostOperator, ``key`` among them, and those of a task.
+    """
+    return task_decorator_factory(
+        python_callable=python_callable,
+        multiple_outputs=multiple_outputs,
+        decorated_operator_class=_PostDecoratedOperator,
+        **kwargs,
+    )
+
+
+def qcache_query_task(
+    python_callable: Callable[..., Any] | None = None, *, multiple_outputs: bool | None = None, **kwargs: Any
+) -> TaskDecorator:
+    """Query a table by what a function returns: ``@task.qcache_query(key="orders")``.
+
+    Args:
+        python_callable: The function. It returns the query: a dict, or a string that holds one as JSON.
+        multiple_outputs: Whether each item of the result is an XCom of its own.
+        kwargs: The other arguments of QCacheQueryOperator, ``key`` among them, and those of a task.
+    """
+    return task_decorator_factory(
+        python_callable=python_callable,
+        multiple_outputs=multiple_outputs,
+        decorated_operator_class=_QueryDecoratedOperator,
+        **kwargs,
+    )

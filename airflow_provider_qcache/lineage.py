@@ -1,0 +1,322 @@
+"""Where tables come from and go to: for Airflow's hook lineage collector, and for OpenLineage.
+
+A table is the dataset ``<key>`` in the namespace ``qcache://<connection>``. Nothing here may fail a task: an
+error is logged at debug level, as Airflow's own providers do.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import logging
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote, unquote, urlsplit
+
+from airflow_provider_qcache.assets.qcache import SCHEME, uri_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from airflow_provider_qcache.client import QueryResult
+    from airflow_provider_qcache.client.tables.upload import Upload
+    from airflow_provider_qcache.compat import Asset
+    from airflow_provider_qcache.hooks.qcache import QCacheHook
+
+_log = logging.getLogger("airflow_provider_qcache.lineage")
+
+MOST_LISTED: Final = 100
+"""Files, and deleted tables, that are listed one by one: as many as Airflow's collector takes by default."""
+
+_FIRST_ROW: Final = 1 << 20
+"""Bytes of an answer in which its first row is looked for."""
+
+_TYPES: Final = {str: "string", bool: "bool", int: "int", float: "float"}
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A dataset that a task read or wrote: the table under a key, or, without a key, a file."""
+
+    key: str | None = None
+    file: str | None = None
+    """A local path, or a URL."""
+    extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """The extra of the asset's event: ``operation``, ``rows``, ``bytes``."""
+    schema: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
+    """The columns, as far as they are known, each with its type; None for an unknown type."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """An SQL query that a task read: its database's hook, the connection's id, and the text."""
+
+    hook: Any
+    conn_id: str
+    sql: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Lineage:
+    """What a task read and wrote."""
+
+    conn_id: str
+    inputs: Sequence[Part] = ()
+    outputs: Sequence[Part] = ()
+    query: Query | None = None
+
+
+def of_change(
+    conn_id: str,
+    key: str,
+    extra: Mapping[str, Any],
+    *,
+    schema: Mapping[str, str | None] | None = None,
+    files: Sequence[str] = (),
+    query: Query | None = None,
+    keys: Sequence[str] = (),
+) -> Lineage:
+    """The lineage of a task that stored or deleted tables.
+
+    Args:
+        conn_id: The connection.
+        key: The table's key, or the pattern of many.
+        extra: The extra of its asset's event.
+        schema: The table's columns, each with its type.
+        files: What it was read from.
+        query: The SQL query that it was read by.
+        keys: Of many deleted tables the keys.
+    """
+    listed = keys if 1 < len(keys) <= MOST_LISTED else (key,)
+    return Lineage(
+        conn_id=conn_id,
+        inputs=[Part(file=file) for file in files[:MOST_LISTED]],
+        outputs=[Part(key=each, extra=extra, schema=schema or {}) for each in listed],
+        query=query,
+    )
+
+
+def of_query(given: Mapping[str, Any], result: QueryResult, loaded: Upload | None) -> Lineage:
+    """The lineage of a query's task.
+
+    Args:
+        given: The operator's arguments.
+        result: The answer.
+        loaded: What was stored before, as there was no table.
+    """
+    answer = schema_of_answer(result.content, result.content_type)
+    # Without these clauses the answer's columns are the table's.
+    whole = given["query"].keys().isdisjoint({"select", "group_by", "from"})
+    outputs = []
+    if given["output_path"] is not None:
+        written = {"rows": _rows_of(result, given["query"]), "bytes": len(result.content)}
+        outputs.append(Part(file=str(given["output_path"]), extra=written, schema=answer))
+    if loaded is not None:
+        stored = {"operation": "store", "rows": loaded.rows, "bytes": loaded.bytes}
+        outputs.append(Part(key=given["key"], extra=stored, schema=loaded.schema))
+    read = Part(key=given["key"], schema=answer if whole else {})
+    return Lineage(conn_id=given["qcache_conn_id"], inputs=[read], outputs=outputs)
+
+
+def schema_of_answer(content: bytes, content_type: str) -> dict[str, str | None]:
+    """The columns of an answer, as far as its beginning has them; of JSON with the first row's types."""
+    text = content[:_FIRST_ROW].decode("utf-8", "replace")
+    try:
+        if content_type == "text/csv":
+            return dict.fromkeys(next(csv.reader(io.StringIO(text)), ()))
+        row, _ = json.JSONDecoder().raw_decode(text[1:])
+    except (ValueError, RecursionError, csv.Error):  # it has no rows, or a longer one
+        return {}
+    return {name: _TYPES.get(type(value)) for name, value in row.items()} if isinstance(row, dict) else {}
+
+
+def _rows_of(result: QueryResult, query: Mapping[str, Any]) -> int | None:
+    """The rows of an answer; None where the bounds of the slice are negative, or are no integers."""
+    offset, limit = query.get("offset") or 0, query.get("limit") or result.unsliced_result_len
+    if not (isinstance(offset, int) and isinstance(limit, int)) or offset < 0 or limit < 0:
+        return None
+    return min(limit, max(0, result.unsliced_result_len - offset))
+
+
+# For OpenLineage.
+
+
+def facets_of(lineage: Lineage | None) -> Any:
+    """The lineage for ``get_openlineage_facets_on_complete``; an empty one for None, as of a failed task."""
+    from airflow.providers.openlineage.extractors import OperatorLineage  # noqa: PLC0415  # it is optional
+
+    if lineage is None:
+        return OperatorLineage()
+    inputs = [_dataset(part, lineage.conn_id) for part in lineage.inputs]
+    outputs = [_dataset(part, lineage.conn_id, written=True) for part in lineage.outputs]
+    found = OperatorLineage(inputs=inputs, outputs=outputs)
+    return found if lineage.query is None else found.merge(_read_by_sql(lineage.query))
+
+
+def convert_asset_to_openlineage(asset: Asset, lineage_context: Any) -> Any:
+    """The asset of a table as a dataset, with what its extra tells; Airflow calls it, by provider_info."""
+    del lineage_context  # the URI has all
+    parts = urlsplit(asset.uri)
+    return dataset_of(unquote(parts.path.lstrip("/")), unquote(parts.netloc), asset.extra or {})
+
+
+def dataset_of(
+    key: str,
+    conn_id: str,
+    extra: Mapping[str, Any],
+    schema: Mapping[str, str | None] | None = None,
+) -> Any:
+    """A table as a dataset of OpenLineage, with what an asset's extra tells of it."""
+    from airflow.providers.common.compat.openlineage.facet import (  # noqa: PLC0415  # it is optional
+        LifecycleStateChange,
+        LifecycleStateChangeDatasetFacet,
+    )
+
+    facets: dict[str, Any] = {}
+    changes = {"store": LifecycleStateChange.OVERWRITE, "delete": LifecycleStateChange.DROP}
+    if (change := changes.get(extra.get("operation", ""))) is not None:
+        facets["lifecycleStateChange"] = LifecycleStateChangeDatasetFacet(lifecycleStateChange=change)
+    return _with_facets(f"{SCHEME}://{quote(conn_id, safe='')}", key, facets, extra, schema)
+
+
+def _dataset(part: Part, conn_id: str, *, written: bool = False) -> Any:
+    extra = part.extra if written else {}
+    if part.key is not None:
+        return dataset_of(part.key, conn_id, extra, part.schema)
+    namespace, name = _file_names(part.file or "")
+    return _with_facets(namespace, name, {}, extra, part.schema)
+
+
+def _with_facets(
+    namespace: str,
+    name: str,
+    facets: dict[str, Any],
+    extra: Mapping[str, Any],
+    schema: Mapping[str, str | None] | None,
+) -> Any:
+    from airflow.providers.common.compat.openlineage.facet import (  # noqa: PLC0415  # it is optional
+        Dataset,
+        OutputDataset,
+        OutputStatisticsOutputDatasetFacet,
+        SchemaDatasetFacet,
+        SchemaDatasetFacetFields,
+    )
+
+    if schema:
+        fields = [SchemaDatasetFacetFields(name=column, type=kind) for column, kind in schema.items()]
+        facets["schema"] = SchemaDatasetFacet(fields=fields)
+    rows, size = extra.get("rows"), extra.get("bytes")
+    if rows is None and size is None:
+        return Dataset(namespace=namespace, name=name, facets=facets)
+    statistics = OutputStatisticsOutputDatasetFacet(rowCount=rows, size=size)
+    return OutputDataset(
+        namespace=namespace, name=name, facets=facets, outputFacets={"outputStatistics": statistics}
+    )
+
+
+def _file_names(file: str) -> tuple[str, str]:
+    """A file's namespace and name, by OpenLineage's rules."""
+    if "://" not in file:
+        return "file", file
+    parts = urlsplit(file)
+    return f"{parts.scheme}://{parts.netloc}", parts.path.lstrip("/")
+
+
+def _read_by_sql(query: Query) -> Any:
+    """The tables that a query reads, by the parser of the OpenLineage provider, as common.sql's operators do.
+
+    Of a database whose hook tells OpenLineage nothing about itself, they are named by the connection's type
+    and host.
+    """
+    from airflow.providers.openlineage.extractors import OperatorLineage  # noqa: PLC0415  # it is optional
+    from airflow.providers.openlineage.sqlparser import (  # noqa: PLC0415
+        SQLParser,
+        get_openlineage_facets_with_sql,
+    )
+
+    connection = query.hook.get_connection(query.conn_id)
+    found = get_openlineage_facets_with_sql(
+        hook=query.hook, sql=query.sql, conn_id=query.conn_id, database=getattr(query.hook, "database", None)
+    )
+    if found is not None:
+        # What it writes is what a query does on its side, such as a table of SELECT INTO.
+        return found
+    from airflow.providers.common.compat.openlineage.facet import Dataset, SQLJobFacet  # noqa: PLC0415
+
+    parser = SQLParser(dialect=query.hook.get_openlineage_database_dialect(connection))
+    parsed = parser.parse(parser.split_sql_string(query.sql))
+    if connection.host:
+        port = f":{connection.port}" if connection.port else ""
+        namespace = f"{connection.conn_type}://{connection.host}{port}"
+    else:  # a file, such as SQLite's
+        namespace = f"{connection.conn_type}:///{(connection.schema or '').lstrip('/')}"
+    tables = parsed.in_tables if parsed else ()
+    return OperatorLineage(
+        inputs=[Dataset(namespace=namespace, name=table.qualified_name) for table in tables],
+        job_facets={"sql": SQLJobFacet(query=parser.normalize_sql(query.sql))},
+    )
+
+
+# For Airflow's hook lineage collector.
+
+
+def collect_result(hook: QCacheHook, key: str | None, result: object, *, stores: bool) -> None:
+    """Tell Airflow's collector of the tables that a hook has read, stored or deleted.
+
+    Args:
+        hook: The hook.
+        key: The key, or the pattern of many; None for no key.
+        result: What the client's operation returned; a miss tells nothing.
+        stores: Whether an operation on many tables has stored them.
+    """
+    from airflow_provider_qcache import client  # noqa: PLC0415  # the hook has loaded it
+
+    extra: dict[str, Any] = {}
+    if isinstance(result, client.StoreResult):
+        extra = {"operation": "store", "rows": result.rows, "bytes": result.bytes}
+    elif isinstance(result, client.DeleteResult):
+        extra = {"operation": "delete"}
+    elif isinstance(result, client.BulkReport):
+        extra = {"operation": "store" if stores else "delete"}
+    elif not isinstance(result, client.QueryResult):
+        return
+    if key is not None:
+        method = "add_output_asset" if extra else "add_input_asset"
+        _collect(method, hook, uri_of, key, hook.qcache_conn_id, extra=extra or None)
+
+
+def collect_files(context: Any, tables: Iterable[Any]) -> list[str]:
+    """Tell Airflow's collector of the files that tables were read from, and give their names.
+
+    A table is what an operator has of it: its ``body`` has ``files`` if it is in some.
+    """
+    files = [file.name for table in tables for file in getattr(getattr(table, "body", None), "files", ())]
+    for file in files[:MOST_LISTED]:
+        _collect("add_input_asset", context, _uri_of_file, file)
+    return files
+
+
+def collect_query(query: Query, parameters: Any, rows: int) -> None:
+    """Tell Airflow's collector of an SQL query, as a hook's own ``run`` does."""
+    try:
+        from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage  # noqa: PLC0415
+    except ImportError:  # an older common.sql
+        return
+    send_sql_hook_lineage(context=query.hook, sql=query.sql, sql_parameters=parameters, row_count=rows)
+
+
+def _collect(
+    method: str, context: Any, uri: Any, *arguments: str, extra: dict[str, Any] | None = None
+) -> None:
+    try:
+        from airflow_provider_qcache.compat import get_hook_lineage_collector  # noqa: PLC0415  # Airflow
+
+        collector = get_hook_lineage_collector()
+        getattr(collector, method)(context=context, uri=uri(*arguments), asset_extra=extra)
+    except Exception:  # noqa: BLE001  # the table is stored, or read
+        _log.debug("Airflow's lineage collector did not take %s", arguments, exc_info=True)
+
+
+def _uri_of_file(file: str) -> str:
+    return file if "://" in file else f"file://{file}"

@@ -1,0 +1,91 @@
+"""What a task would do, logged by ``dry_run()``: nothing is sent that changes a node."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow_provider_qcache.operators._arguments import counted, short_repr
+from airflow_provider_qcache.operators._report import log_failure, shown_error
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Callable, Iterable, Sequence
+
+    from airflow_provider_qcache.client.tables.upload import Upload
+    from airflow_provider_qcache.hooks.qcache import QCacheHook
+
+_MOST_LOOKED_AT: Final = 10
+"""Keys for each of which every node is asked."""
+
+
+def check_upload(upload: Upload) -> None:
+    """Read the content to its end, with every check of a store. InvalidTable where a check fails."""
+    upload.check_before_sending()
+    for _ in upload.wire_body().stream or ():
+        pass
+
+
+def log_places(hook: QCacheHook, keys: Sequence[str], log: logging.Logger) -> None:
+    """Log each key's nodes in the order in which readers ask them, with what each has now."""
+    for key in keys[:_MOST_LOOKED_AT]:
+        log.info(
+            "Nodes of %r, in the order in which they are asked: %s",
+            key,
+            "; ".join(map(str, hook.locate(key))),
+        )
+    if len(keys) > _MOST_LOOKED_AT:
+        log.info("And %s more", counted(len(keys) - _MOST_LOOKED_AT, "key"))
+
+
+def would_store(hook: QCacheHook, key: str, upload: Upload, log: logging.Logger) -> None:
+    """Check a table, and log what a store would send and where."""
+    check_upload(upload)
+    rows = "rows not counted" if upload.rows is None else counted(upload.rows, "row")
+    log.info(
+        "Would store table %r on %s: %s, %s bytes", key, hook.node_for_key(key), rows, f"{upload.bytes:,}"
+    )
+    types = ", ".join(f"{name} {kind or 'inferred by the node'}" for name, kind in upload.schema.items())
+    log.info("Columns: %s", types)
+    log_places(hook, [key], log)
+
+
+def would_store_many(
+    hook: QCacheHook,
+    pairs: Iterable[tuple[str, Any]],
+    prepare: Callable[[str, Any], Any] | None,
+    log: logging.Logger,
+) -> list[str]:
+    """Check many tables, one at a time, and log what would be stored on which node; gives the keys."""
+    nodes: dict[str, int] = {}
+    keys: list[str] = []
+    rows = size = failed = 0
+    for key, content in pairs:
+        keys.append(key)
+        try:
+            with prepare(key, content) if prepare is not None else content as upload:
+                check_upload(upload)
+        except Exception as error:  # noqa: BLE001  # each key fails by itself, as in the task
+            failed += 1
+            log_failure(log, key, shown_error(error), failed)
+            continue
+        rows += upload.rows or 0
+        size += upload.bytes
+        home = hook.node_for_key(key)
+        nodes[home] = nodes.get(home, 0) + 1
+    absent = hook.find_absent((key, hook.node_for_key(key)) for key in keys)
+    log.info(
+        "Would store %s: %s, %s bytes; %s cannot be stored",
+        counted(len(keys) - failed, "table"),
+        counted(rows, "row"),
+        f"{size:,}",
+        counted(failed, "table"),
+    )
+    log.info("Home nodes: %s", ", ".join(f"{node}: {number:,}" for node, number in nodes.items()))
+    log.info("On its home node now: %s of these keys", f"{len(keys) - len(absent):,}")
+    return keys
+
+
+def would_delete(hook: QCacheHook, keys: Sequence[str], log: logging.Logger) -> None:
+    """Log which keys would be deleted, and where they are now."""
+    log.info("Would delete %s: %s", counted(len(keys), "table"), short_repr(list(keys)))
+    log_places(hook, keys, log)

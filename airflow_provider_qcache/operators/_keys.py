@@ -1,0 +1,116 @@
+"""The keys that one run stored, handed to later runs: returned, written to a file, deleted when missing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_qcache.compat import AirflowFailException
+from airflow_provider_qcache.operators import _arguments as rules
+from airflow_provider_qcache.operators._content import path_of
+from airflow_provider_qcache.operators._delete import delete_tables
+from airflow_provider_qcache.operators._output import MAX_XCOM_ROWS, output_at, publish
+from airflow_provider_qcache.operators.errors import TablesFailed, permanent
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Sequence
+
+    from airflow_provider_qcache.hooks.qcache import QCacheHook
+    from airflow_provider_qcache.operators._many import ManyOptions
+
+
+def read_keys(name: str, path: Any) -> list[str]:
+    """The keys in a file, one a line.
+
+    Raises:
+        AirflowFailException: a line is no key, or the path names no file.
+        FileNotFoundError: nothing is at the path.
+    """
+    with permanent(ValueError):
+        text = path_of(name, path).read_text(encoding="utf-8")
+        lines = [line for line in text.splitlines() if line]
+        return [rules.key(f"{name}: line {number}", line) for number, line in enumerate(lines, 1)]
+
+
+class KeyHandover:
+    """What becomes of the keys of a run of many tables.
+
+    Args:
+        options: ``return_keys``, ``keys_path``, ``delete_missing`` and ``allow_empty`` of the task.
+        log: The task's.
+
+    Raises:
+        AirflowFailException: a path names no file, or a line of the earlier list is no key.
+    """
+
+    def __init__(self, options: ManyOptions, log: logging.Logger) -> None:
+        self._return_keys = options.return_keys
+        self._allow_empty = options.allow_empty
+        self._log = log
+        with permanent(ValueError):
+            self._output = None if options.keys_path is None else output_at(options.keys_path)
+        # Before anything is stored: keys_path may be the same file.
+        self._earlier = self._read_earlier(options.delete_missing)
+
+    def _read_earlier(self, delete_missing: Any) -> list[str]:
+        if delete_missing is None or isinstance(delete_missing, list):
+            return delete_missing or []
+        try:
+            return read_keys("delete_missing", delete_missing)
+        except FileNotFoundError:
+            self._log.warning("delete_missing: no file at %s: this run deletes nothing", delete_missing)
+            return []
+
+    def check_number(self, number: int) -> None:
+        """Fail for good where there are more keys than the summary can carry."""
+        if self._return_keys and number > MAX_XCOM_ROWS:
+            raise AirflowFailException(
+                f"return_keys: more than {MAX_XCOM_ROWS:,} keys, the limit for XCom: pass keys_path instead"
+            )
+
+    def missing(self, keys: Sequence[str]) -> list[str]:
+        """The keys of the earlier run that are not among these."""
+        known = set(keys)
+        return [key for key in dict.fromkeys(self._earlier) if key not in known]
+
+    def finish(
+        self, hook: QCacheHook, keys: Sequence[str], summary: dict[str, Any], *, failed: int, is_retry: bool
+    ) -> None:
+        """Delete the earlier keys that are not among these, then write and return the keys.
+
+        Keys that should be deleted and are not stay in the list, so that a later run deletes them.
+
+        Args:
+            hook: The cluster's.
+            keys: Every key that the run was to store, those that failed too.
+            summary: What the task returns; takes ``deleted`` and ``keys``.
+            failed: How many keys failed.
+            is_retry: An earlier try may have stored other keys.
+
+        Raises:
+            TablesFailed: there are no keys, which would delete all earlier ones.
+            NodesUnreachable: a node could not be asked to delete.
+        """
+        missing = self.missing(keys)
+        listed = list(keys)
+        if missing and (failed or is_retry):
+            self._log.warning(
+                "delete_missing: %s not deleted, since %s; the list of keys keeps them for a later run",
+                rules.counted(len(missing), "key"),
+                f"{rules.counted(failed, 'table')} failed" if failed else "this try is a retry",
+            )
+            listed += missing
+        elif missing:
+            if not keys and not self._allow_empty:
+                raise TablesFailed(
+                    f"delete_missing: this run has no tables, and would delete all "
+                    f"{rules.counted(len(missing), 'table')} of the earlier run. If that is meant, pass "
+                    "allow_empty=True",
+                    result=summary,
+                )
+            delete_tables(hook, missing, all_nodes=True, ignore_unreachable=False, context={}, log=self._log)
+            summary["deleted"] = len(missing)
+        if self._output is not None:
+            publish("".join(f"{key}\n" for key in listed).encode(), self._output)
+        if self._return_keys:
+            summary["keys"] = listed

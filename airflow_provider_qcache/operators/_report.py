@@ -1,0 +1,376 @@
+"""What a task reports: lines of progress, failed keys, and what became of a table, in the log and as XCom."""
+
+from __future__ import annotations
+
+import contextvars
+import dataclasses
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow_provider_qcache.operators._arguments import counted
+from airflow_provider_qcache.operators.errors import StoredOnFailover, TableMissing
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Callable, Iterator, Mapping
+
+    from airflow_provider_qcache.client import StoreResult
+    from airflow_provider_qcache.hooks.qcache import QCacheHook
+
+PROGRESS_EVERY = 5.0
+"""Seconds between two lines of progress in the task log, and two records of what is stored."""
+
+MOST_IN_LOG: Final = 1000
+"""Failed keys that are logged, each with its error."""
+
+_ERROR_IN_LOG: Final = 1000
+
+MOST_IN_XCOM: Final = 100
+"""Keys of each sort that a summary names."""
+
+ERROR_IN_XCOM: Final = 300
+"""Characters of a key's error in a summary."""
+
+
+def shown_time(seconds: float) -> str:
+    """A time, for people: '12 s', '7 min', '2.5 h'."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes / 60:.1f} h"
+
+
+def shown_speed(operations: int, size: int | None, seconds: float) -> str:
+    """How many a second, and how many bytes, for people: '306/s, 272.0 kB/s'."""
+    number = operations / seconds
+    said = f"{number:,.0f}/s" if number >= 10 or not number else f"{number:.1f}/s"
+    if size is None:
+        return said
+    speed = size / seconds
+    return said + (f", {speed / 1e6:,.1f} MB/s" if speed >= 1e6 else f", {speed / 1e3:,.1f} kB/s")
+
+
+def is_waiting(hook: QCacheHook) -> bool:
+    """Whether no node answers, so that the current operation waits for one."""
+    try:
+        return not any(status.alive for status in hook.node_status().values())
+    except Exception:  # noqa: BLE001  # the task was killed meanwhile
+        return False
+
+
+class Ticker:
+    """Calls a function every few seconds while a block runs."""
+
+    def __init__(self, tick: Callable[[], None]) -> None:
+        self._tick = tick
+        self._over = threading.Event()
+        # Airflow's task log finds its task in context variables.
+        known = contextvars.copy_context()
+        self._thread = threading.Thread(
+            target=known.run, args=(self._run,), name="qcache-progress", daemon=True
+        )
+
+    def _run(self) -> None:
+        while not self._over.wait(PROGRESS_EVERY):
+            self._tick()
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+        self._thread.join(timeout=2 * PROGRESS_EVERY)
+
+
+def shown_error(error: Exception) -> str:
+    """An error for a line of the log."""
+    said = str(error)
+    return f"{type(error).__name__}: {said[:_ERROR_IN_LOG]}{'…' if len(said) > _ERROR_IN_LOG else ''}"
+
+
+def log_failure(log: logging.Logger, key: str, said: str, number: int) -> None:
+    """Log a key that failed; ``number`` counts the failures of the task. Only the first ones are logged."""
+    if number <= MOST_IN_LOG:
+        log.error("Failed: %s: %s", key, said)
+    elif number == MOST_IN_LOG + 1:
+        log.error("More than %s failed: further ones are only counted", counted(MOST_IN_LOG, "key"))
+
+
+def push_summary(context: Mapping[str, Any], summary: Mapping[str, Any], log: logging.Logger) -> None:
+    """Push the result of a task that fails: Airflow itself pushes only that of a task that succeeds."""
+    ti = context.get("ti")
+    if ti is None or not getattr(getattr(ti, "task", None), "do_xcom_push", True):
+        return
+    try:
+        ti.xcom_push(key="return_value", value=dict(summary))
+    except Exception:  # the failure itself is to be seen
+        log.warning("The summary could not be pushed", exc_info=True)
+
+
+@dataclasses.dataclass
+class Absent:
+    """Tables that readers do not find where they were stored, with the reason."""
+
+    evicted: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Keys that their node does not have any more, with the node."""
+    lost: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Keys whose node could not be asked, with the reason."""
+    hidden: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Keys on a fallback node, while a node that readers ask first is back, with what that node has."""
+    copies: int = 0
+    """Copies that their node does not have."""
+
+    def not_found(self) -> set[str]:
+        """All keys that readers do not find."""
+        return {*self.evicted, *self.lost, *self.hidden}
+
+    def troubles(self, places: Mapping[str, str]) -> Iterator[str]:
+        """The reasons, apart from evictions, why the task fails; ``places`` has each key's node."""
+        if self.lost:
+            nodes = ", ".join(sorted({places[key] for key in self.lost}))
+            yield f"{counted(len(self.lost), 'table')} cannot be checked, since {nodes} went down"
+        if hidden := self.hidden_alone():
+            yield (
+                f"readers do not see {counted(len(hidden), 'table')}, which went to another node while "
+                f"theirs was down: {'; '.join(sorted(set(hidden.values())))}"
+            )
+
+    def hidden_alone(self) -> dict[str, str]:
+        """The hidden keys that are neither evicted nor lost."""
+        return {
+            key: why for key, why in self.hidden.items() if key not in self.evicted and key not in self.lost
+        }
+
+
+class Tally:
+    """What one try did with many tables, as numbers, and how the log and XCom say it."""
+
+    def __init__(self, total: int | None) -> None:
+        self._total = total
+        self._started = time.monotonic()
+        self.kept: dict[str, str] = {}
+        """Keys whose table an earlier try stored and a node still has, with the node."""
+        self._sizes: dict[str, list[int]] = {}
+        """By node: how many tables this try stored there, and their bytes."""
+        self.stored = self._bytes = self._rows = self._attempts = 0
+        self._uncounted = self._empty = 0
+        self.failed = self.for_good = 0
+        self.worst: tuple[str, Exception] | None = None
+        """The first key that failed, with its error; one that failed for good comes before all others."""
+        self._errors: dict[str, str] = {}
+        self.failed_over = self._failed_copies = 0
+        self._copies: dict[str, int] = {}
+        """How many copies this try stored on each node."""
+        self._may_hold_old: dict[str, int] = {}
+
+    def add_stored(self, stored: StoreResult) -> None:
+        """Count a table that was stored."""
+        self.stored += 1
+        self._bytes += stored.bytes
+        self._rows += stored.rows or 0
+        self._uncounted += stored.rows is None
+        self._empty += stored.rows == 0
+        self._attempts += len(stored.attempts)
+        self._failed_copies += len(stored.failed_copies)
+        for node in stored.copies:
+            self._copies[node] = self._copies.get(node, 0) + 1
+        size = self._sizes.setdefault(stored.node, [0, 0])
+        size[0] += 1
+        size[1] += stored.bytes
+        for node in stored.may_hold_old:
+            self._may_hold_old[node] = self._may_hold_old.get(node, 0) + 1
+
+    def add_failed(self, key: str, error: Exception, said: str, *, for_good: bool) -> None:
+        """Count a key that failed."""
+        self.failed += 1
+        self.for_good += for_good
+        self._attempts += len(getattr(error, "attempts", ()))
+        if self.worst is None or (for_good and self.for_good == 1):
+            self.worst = key, error
+        if len(self._errors) < MOST_IN_XCOM:
+            self._errors[key] = said
+
+    @property
+    def seconds(self) -> float:
+        """Since the try began."""
+        return time.monotonic() - self._started
+
+    def bytes_on(self, node: str) -> int:
+        """The bytes that this try stored on a node."""
+        return self._sizes.get(node, [0, 0])[1]
+
+    def summary(self, absent: Absent | None, *, copies: int) -> dict[str, Any]:
+        """What the task returns; with nulls where the nodes were not asked for every table."""
+        summary: dict[str, Any] = {
+            "stored": self.stored,
+            "were_there": len(self.kept),
+            "failed": self.failed,
+            "evicted": None if absent is None else len(absent.evicted),
+            "lost": None if absent is None else len(absent.lost) + len(absent.hidden_alone()),
+            "bytes": self._bytes,
+            "rows": None if self._uncounted else self._rows,
+            "seconds": round(self.seconds, 3),
+            "attempts": self._attempts,
+            "failed_over": self.failed_over,
+            "may_hold_old": self._may_hold_old,
+            "nodes": {node: tables for node, (tables, _) in self._sizes.items()},
+        }
+        if copies > 1:
+            summary["copies"] = self._copies
+            summary["failed_copies"] = self._failed_copies
+            summary["absent_copies"] = None if absent is None else absent.copies
+        if self._errors:
+            summary["failed_keys"] = {key: said[:ERROR_IN_XCOM] for key, said in self._errors.items()}
+        if absent is not None and absent.evicted:
+            summary["evicted_keys"] = list(absent.evicted)[:MOST_IN_XCOM]
+        if absent is not None and (absent.lost or absent.hidden_alone()):
+            lost = {**absent.lost, **absent.hidden_alone()}
+            summary["lost_keys"] = dict(list(lost.items())[:MOST_IN_XCOM])
+        return summary
+
+    def progress(self, skipped: int, *, waiting: bool) -> str:
+        """A line of progress; ``skipped`` tables are not stored by this try."""
+        said = f"Stored {self.stored:,}"
+        said += " tables" if self._total is None else f" of {self._total:,} tables"
+        if self.kept:
+            said += f", {len(self.kept):,} kept from an earlier try"
+        said += f", {self.failed:,} failed; "
+        if waiting:
+            return f"{said}waiting for a node: none answers"
+        seconds = max(self.seconds, 1e-9)
+        said += shown_speed(self.stored, self._bytes, seconds)
+        tried = self.stored + self.failed
+        if self._total is not None and tried:
+            left = max(self._total - tried - skipped, 0)
+            said += f", {shown_time(left * seconds / tried)} left"
+        return said
+
+    def said(self, seconds: float, evicted: int = 0, *troubles: str, stopped: bool = False) -> str:
+        """What this try did, failures first."""
+        said = []
+        done = self.stored + len(self.kept) + self.failed
+        if self.failed:
+            said.append(f"{self.failed:,} of {counted(self._total or done, 'table')} failed")
+        if stopped:
+            left = "" if self._total is None else f" {self._total - done:,}"
+            said.append(f"the other{left} were not started, since they would fail for the same reason")
+        if evicted:
+            said.append(f"{counted(evicted, 'table')} evicted by their nodes")
+        said += troubles
+        said.append(f"stored {counted(self.stored, 'table')}: {self._bytes:,} bytes, {seconds:.1f} s")
+        if self.kept:
+            said.append(f"{counted(len(self.kept), 'table')} kept from an earlier try")
+        text = "; ".join(said)
+        return text[0].upper() + text[1:]
+
+    def last_line(self, absent: Absent | None, seconds: float, advice: str) -> tuple[str, bool]:
+        """The last line of the log of a task that succeeds, and whether it is a warning."""
+        absent = absent or Absent()
+        said = self.said(seconds, len(absent.evicted))
+        if self._copies:
+            said += "; copies: " + ", ".join(f"{number:,} on {node}" for node, number in self._copies.items())
+        if self._failed_copies or absent.copies:
+            said += f"; of the copies {self._failed_copies:,} failed, {absent.copies:,} are gone"
+        if self._may_hold_old:
+            said += f"; older tables may be on {', '.join(self._may_hold_old)}"
+        if self.failed_over:
+            said += f"; the home node of {counted(self.failed_over, 'table')} was down"
+        if self._empty:
+            said += f"; {counted(self._empty, 'table')} without rows"
+        if advice:
+            said += f". {advice}"
+        return said, bool(self.failed or advice or self._may_hold_old or self.failed_over or self._empty)
+
+
+def advice(tally: Tally, held: Mapping[str, int], absent: Absent | None, nodes: int) -> str:
+    """What to do about tables that were evicted; ``held`` says how many were stored on each of the nodes."""
+    if absent is None or not absent.evicted:
+        return ""
+    missing: dict[str, int] = {}
+    for node in absent.evicted.values():
+        missing[node] = missing.get(node, 0) + 1
+    lines = [
+        f"{node} lacks {number:,} of its {counted(held[node], 'table')} "
+        f"({tally.bytes_on(node):,} bytes stored now)"
+        for node, number in missing.items()
+    ]
+    empty = [node for node, number in missing.items() if number == held[node] and number > 1]
+    if len(empty) == len(missing):
+        todo = "A node that has none of them was restarted or emptied; store them again"
+    elif len(missing) < min(nodes, len(held)):
+        todo = (
+            "The other nodes have theirs: give that one the --size of the others, or a larger one, or look "
+            "who else stores on it"
+        )
+    else:
+        todo = (
+            "A node evicts what was least recently used when its cache is full (--size), and what is older "
+            "than --age. Text takes up to four times its CSV there: add nodes, or start them with a larger "
+            "--size"
+        )
+    return "; ".join(lines) + f". {todo}."
+
+
+def report_stored(
+    stored: StoreResult, log: logging.Logger, *, copies: int, require_home: bool, may_be_empty: bool = False
+) -> dict[str, Any]:
+    """Log the result of one store, and return it for XCom.
+
+    An empty table is a warning unless ``may_be_empty``.
+
+    Raises:
+        StoredOnFailover: with ``require_home``, where its home was down.
+    """
+    rows = "rows not counted" if stored.rows is None else counted(stored.rows, "row")
+    said = f"Stored table {stored.key!r} on {stored.node}: "
+    said += f"{rows}, {stored.bytes:,} bytes, {stored.seconds:.2f} s"
+    result = {
+        "key": stored.key,
+        "node": stored.node,
+        "home_node": stored.home_node,
+        "failed_over": stored.failed_over,
+        "may_hold_old": list(stored.may_hold_old),
+        "bytes": stored.bytes,
+        "rows": stored.rows,
+        "seconds": round(stored.seconds, 3),
+        "attempts": [
+            {
+                "node": attempt.node,
+                "phase": str(attempt.phase),
+                "outcome": str(attempt.outcome),
+                "status": attempt.status,
+                "seconds": round(attempt.seconds, 3),
+            }
+            for attempt in stored.attempts
+        ],
+    }
+    if copies > 1:
+        result["copies"] = list(stored.copies)
+        result["failed_copies"] = dict(stored.failed_copies)
+        said += f"; copies on {', '.join(stored.copies) or 'no other node'}"
+        if stored.failed_copies:
+            said += f", and none on {', '.join(stored.failed_copies)}"
+    if stored.may_hold_old:
+        said += f"; an older table may be on {', '.join(stored.may_hold_old)}"
+    if stored.failed_over:
+        if require_home:
+            trouble = f"The home node {stored.home_node} was down, and require_home is set"
+            raise StoredOnFailover(f"{trouble}. {said}", result=result)
+        said += f"; its home node {stored.home_node} was down"
+    if stored.failed_over or (stored.rows == 0 and not may_be_empty):
+        log.warning("%s", said)
+    else:
+        log.info("%s", said)
+    return result
+
+
+def table_missing(hook: QCacheHook, key: str) -> TableMissing:
+    """The error for a key under which readers find no table, with what each node answers."""
+    asked = "; ".join(map(str, hook.locate(key)))
+    return TableMissing(
+        f"No table is stored under {key!r} where readers look for it. Nodes asked: {asked}. Check that the "
+        "table was stored since its node started and was not evicted, and that who stored it spells the "
+        "nodes exactly as the connection does: another spelling (localhost for 127.0.0.1, a trailing slash, "
+        "another scheme) puts a key on another node."
+    )

@@ -1,0 +1,164 @@
+"""Arrow straight from a database's driver, where the driver offers it: no row is made in Python.
+
+A driver is known by the names of its methods, so that none is imported here.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow_provider_qcache.client.tables.types import Column
+from airflow_provider_qcache.extras import MissingExtra
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from airflow_provider_qcache.client.tables.types import ColumnKind
+
+try:
+    import pyarrow as pa
+except ImportError as error:
+    raise MissingExtra("a query that is not read by PostgreSQL's COPY needs pyarrow", "sql") from error
+
+from airflow_provider_qcache.client.tables.arrow import (
+    BATCH_ROWS,
+    TEXT,
+    bounded,
+    converted,
+    csv_of,
+    plan_of,
+    valid,
+)
+
+
+class ArrowStream:
+    """A query's rows as record batches, of which one at a time is in memory; ``close`` it.
+
+    Args:
+        schema: The columns; None if only the first batch tells them.
+        batches: Record batches or tables.
+        close: Ends the query. A stream of DuckDB that is left open locks the database.
+    """
+
+    def __init__(
+        self, schema: Any, batches: Iterator[Any], close: Callable[[], object] | None = None
+    ) -> None:
+        self._close = close
+        first: list[Any] = []
+        if schema is None:
+            first = list(itertools.islice(batches, 1))
+            schema = first[0].schema if first else pa.schema([])
+        self._types = [_widest(field.type) for field in schema]
+        self.schema = pa.schema([(field.name, kind) for field, kind in zip(schema, self._types, strict=True)])
+        self._given = itertools.chain(first, batches)
+
+    def close(self) -> None:
+        """End the query."""
+        if self._close is not None:
+            self._close()
+
+    def batches(self) -> Iterator[Any]:
+        """Record batches of ``schema``, bounded by rows and bytes, whose memory was checked.
+
+        Raises:
+            InvalidTable: the driver gives what is not valid Arrow data.
+            Exception: what the driver raises.
+        """
+        for batch in valid(self._whole()):
+            yield from bounded(batch)
+
+    def _whole(self) -> Iterator[Any]:
+        for given in self._given:
+            for batch in given.to_batches() if isinstance(given, pa.Table) else (given,):
+                arrays = [
+                    array if array.type == kind else array.cast(kind)
+                    for array, kind in zip(batch.columns, self._types, strict=True)
+                ]
+                yield pa.RecordBatch.from_arrays(arrays, self.schema.names)
+
+
+def _widest(kind: Any) -> Any:
+    """The type of a column in every batch: Snowflake's integers are as wide as each batch needs."""
+    types = pa.types
+    return pa.int64() if types.is_integer(kind) and kind != pa.uint64() else kind
+
+
+def of_connection(connection: Any) -> Callable[[str, Any], ArrowStream] | None:
+    """A function that runs a query, of a connection that streams Arrow itself: DuckDB's.
+
+    DuckDB's cursor has its rows in memory before it gives them as Arrow; a relation streams them.
+    """
+    if not callable(run := getattr(connection, "sql", None)):
+        return None
+    if not any(hasattr(connection, name) for name in _RELATION):
+        return None
+
+    def stream(sql: str, parameters: Any) -> ArrowStream:
+        relation = run(sql) if parameters is None else run(sql, params=parameters)
+        if relation is None:  # of a statement that has no result
+            return ArrowStream(pa.schema([]), iter(()))
+        read = next(getattr(relation, name) for name in _RELATION if hasattr(relation, name))
+        return _of_reader(read(BATCH_ROWS))
+
+    return stream
+
+
+_RELATION: Final = ("to_arrow_reader", "fetch_record_batch")
+"""DuckDB's methods: of version 1.5 and later, and of earlier versions."""
+
+
+def of_cursor(cursor: Any) -> ArrowStream | None:
+    """The rows of a query that a cursor has run; None if the cursor does not offer Arrow for it.
+
+    Raises:
+        Exception: what the driver raises.
+    """
+    try:
+        if hasattr(cursor, "fetch_record_batch"):  # ADBC
+            return _of_reader(cursor.fetch_record_batch())
+        if hasattr(cursor, "fetch_arrow_batches"):  # Snowflake
+            return ArrowStream(None, iter(cursor.fetch_arrow_batches()))
+        if hasattr(cursor, "fetchmany_arrow"):  # Databricks
+            first = cursor.fetchmany_arrow(BATCH_ROWS)
+            rest = iter(lambda: cursor.fetchmany_arrow(BATCH_ROWS), None)
+            return ArrowStream(first.schema, itertools.chain([first], itertools.takewhile(_has_rows, rest)))
+        if (job := getattr(cursor, "query_job", None)) is not None:  # BigQuery
+            rows = job.result()
+            if hasattr(rows, "to_arrow_iterable"):
+                return ArrowStream(None, iter(rows.to_arrow_iterable()))
+    except Exception as error:
+        # Snowflake answers some statements, SHOW for example, as JSON.
+        if type(error).__name__ != "NotSupportedError":
+            raise
+    return None
+
+
+def _of_reader(reader: Any) -> ArrowStream:
+    return ArrowStream(reader.schema, iter(reader), reader.close)
+
+
+def _has_rows(table: Any) -> bool:
+    return bool(table.num_rows)
+
+
+class ArrowEncoder:
+    """Batches of one schema to CSV, by the rules of docs/reference/tables.md. Raises InvalidTable."""
+
+    def __init__(self, schema: Any, wanted: Mapping[str, ColumnKind]) -> None:
+        self._plans = [plan_of(field.name, field.type, wanted.get(field.name)) for field in schema]
+        self._rows = 0
+        for plan in self._plans:
+            plan.begin()
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The columns as a node is to have them."""
+        return tuple(Column(plan.name, plan.kind) for plan in self._plans)
+
+    def encode(self, given: Any, keys: Sequence[int] = ()) -> tuple[bytes, list[Any]]:
+        """A batch as CSV; for the columns ``keys`` their texts by row. Raises InvalidTable."""
+        batch = converted(self._plans, given, self._rows)
+        data = csv_of(batch, self._rows)
+        self._rows += batch.num_rows
+        return data, list(zip(*(batch.column(key).cast(TEXT).to_pylist() for key in keys), strict=True))
