@@ -1,0 +1,305 @@
+"""Wait until tables are in a QCache cluster, or until its nodes answer.
+
+Importing this loads neither the client nor requests: a DAG file is parsed again and again.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from airflow_provider_qcache.compat import (
+    AirflowException,
+    AirflowSensorTimeout,
+    BaseSensorOperator,
+    PokeReturnValue,
+    conf,
+    first_poke_time,
+)
+from airflow_provider_qcache.operators import _arguments as rules
+from airflow_provider_qcache.operators._base import QCacheOperator
+from airflow_provider_qcache.operators._condition import Condition
+from airflow_provider_qcache.operators.errors import permanent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from airflow_provider_qcache.hooks.qcache import QCacheHook
+    from airflow_provider_qcache.triggers.qcache import QCacheTrigger
+
+__all__ = ["QCacheClusterSensor", "QCacheTableSensor"]
+
+_MOST_NAMED: Final = 5
+"""Tables that one log line names."""
+
+_BACKSTOP: Final = 60.0
+"""Seconds after the sensor's timeout at which Airflow ends a deferred task whose trigger does not run."""
+
+
+_SHORTEST_INTERVAL: Final = 0.1
+"""Seconds between two looks of a trigger, at the least."""
+
+
+class _QCacheSensor(QCacheOperator, BaseSensorOperator):
+    """What the sensors share: one look at a time, from a worker or from the triggerer.
+
+    A deferred sensor looks once more from a worker when its trigger has found what it waits for. So the
+    result, the errors and an author's function are the same in every mode.
+    """
+
+    def __init__(self, *, deferrable: bool | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if deferrable is None:
+            deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
+        self.deferrable = deferrable
+        self._started: float | None = None
+        self._triggerer_error: str | None = None
+
+    def poke(self, context: Mapping[str, Any]) -> PokeReturnValue:
+        """Look once."""
+        if self._started is None:
+            resumes = self.mode == "reschedule" and not self.deferrable
+            self._started = (first_poke_time(context) if resumes else None) or time.time()
+        given = self._checked_arguments(context)
+        retry = given["request_retry"]
+        if retry is None or isinstance(retry, dict):
+            given["request_retry"] = {"wait_for_nodes": False, **(retry or {})}
+        with self._connected(given) as hook:
+            found = self._look(hook, given)
+        if found is not None:
+            found["seconds"] = round(time.time() - self._started, 3)
+            return PokeReturnValue(is_done=True, xcom_value=found)
+        if self._triggerer_error is not None:
+            # An error of the nodes or the connection has been raised above, with its class.
+            raise AirflowException(
+                f"the triggerer failed to ask the nodes, and this worker did not: {self._triggerer_error}"
+            )
+        if self.deferrable:
+            self._defer_until_found(given)
+        return PokeReturnValue(is_done=False)
+
+    @abstractmethod
+    def _look(self, hook: QCacheHook, given: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The result without its time, or None if what the sensor waits for is not there yet."""
+
+    @abstractmethod
+    def _trigger(self, given: Mapping[str, Any], **times: Any) -> QCacheTrigger:
+        """The trigger that looks for the same."""
+
+    def _defer_until_found(self, given: Mapping[str, Any]) -> None:
+        """Leave the worker to the trigger: ``defer`` raises what Airflow takes for that."""
+        assert self._started is not None  # noqa: S101
+        left = self._started + self.timeout - time.time()
+        if left <= 0:
+            raise AirflowSensorTimeout(f"not found within {self.timeout:g} s, the sensor's timeout")
+        self.defer(
+            trigger=self._trigger(
+                given,
+                poll_interval=max(self.poke_interval, _SHORTEST_INTERVAL),
+                started=self._started,
+                timeout=self.timeout,
+                longest_interval=self._longest_interval(),
+            ),
+            method_name="resume",
+            timeout=timedelta(seconds=left + _BACKSTOP),
+        )
+
+    def _longest_interval(self) -> float | None:
+        """The limit of the trigger's growing intervals; None where they do not grow."""
+        if not self.exponential_backoff:
+            return None
+        return float(self.timeout if self.max_wait is None else self.max_wait.total_seconds())
+
+    def resume(self, context: Mapping[str, Any], event: Mapping[str, Any]) -> Any:
+        """Look from a worker again, after the trigger fired."""
+        self._started = event["started"]
+        self._triggerer_error = event["error"]
+        return self.execute(context)
+
+
+class QCacheTableSensor(_QCacheSensor):
+    """Wait until a table, or every one of several, is stored and satisfies a condition.
+
+    A node that does not answer counts as "not yet" until the sensor's ``timeout``. What no waiting makes
+    better (refused credentials, a malformed query, an invalid key) fails the task at once.
+
+    Args:
+        key: One key. Templated.
+        keys: Several: a list, or a string that holds one as JSON or as a Python literal. The sensor waits
+            until all of them satisfy the condition in the same look. Exactly one of ``key`` and ``keys`` is
+            given. Templated.
+        query: The rows that count: a dict, or a string that holds one as JSON, or the name of a ``.json``
+            file; None for all rows of the table. Templated.
+        min_rows: The rows that are required, before the query's offset and limit. With 0 and no query an
+            empty table is enough, and the question that the node gets disturbs it least.
+        check: A function that gets the rows (a list of dicts) and returns whether they pass. Needs ``query``.
+            It runs in a worker, never in the triggerer.
+        on_home: Ask each key's home node alone, as readers do while every node answers. False asks the first
+            node in the key's order that answers, as readers do now.
+        deferrable: Wait in the triggerer, without a worker's slot; None for Airflow's
+            ``[operators] default_deferrable``.
+
+    Returns:
+        As XCom: ``key``, ``node`` (where the table was found), ``rows`` (that the query has; None if the node
+        was not asked for rows) and ``seconds`` since the first look. With ``keys``: ``tables``, a list of
+        such dicts without ``seconds``, and ``seconds``.
+
+    Raises:
+        ValueError: as the DAG is parsed, for an argument that makes no sense, naming it.
+        AirflowFailException: for what no waiting makes better; docs/reference/operators.md lists every error.
+        AirflowSensorTimeout: not found within ``timeout``; with ``soft_fail`` the task is skipped instead.
+    """
+
+    template_fields: Sequence[str] = (
+        "key",
+        "keys",
+        "query",
+        "qcache_conn_id",
+    )
+    template_fields_renderers: ClassVar[dict[str, str]] = {"keys": "json", "query": "json"}
+    ui_color = "#e6e0f2"
+
+    _files: ClassVar[Mapping[str, str]] = {"query": ".json"}
+    _rules: ClassVar[Mapping[str, rules.Rule]] = {
+        **QCacheOperator._rules,
+        "key": rules.optional(rules.key),
+        "keys": rules.optional(rules.keys),
+        "query": rules.optional(rules.query),
+        "min_rows": rules.none_or_more,
+        "check": rules.optional(rules.function),
+        "on_home": rules.flag,
+    }
+
+    def __init__(
+        self,
+        *,
+        key: str | None = None,
+        keys: Any = None,
+        query: Any = None,
+        min_rows: int = 1,
+        check: Callable[[list[dict[str, Any]]], Any] | None = None,
+        on_home: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.key = key
+        self.keys = keys
+        self.query = query
+        self.min_rows = min_rows
+        self.check = check
+        self.on_home = on_home
+        self._check_when_parsed()
+
+    def _check_together(self, known: Mapping[str, Any]) -> None:
+        del known
+        self._check_exactly_one("key", "keys")
+        if self.check is not None and self.query is None:
+            raise ValueError("check needs query: pass query={} to check all rows of the table")
+
+    def _look(self, hook: QCacheHook, given: Mapping[str, Any]) -> dict[str, Any] | None:
+        from airflow_provider_qcache.triggers._look import State, look, question  # noqa: PLC0415
+
+        condition = Condition(given["query"], given["min_rows"], given["check"])
+        keys = given["keys"] or [given["key"]]
+        asked = [question(key, condition.question, on_home=given["on_home"]) for key in keys]
+        findings = look(hook, asked)
+        missing: list[str] = []
+        down: list[str] = []
+        for finding in findings.values():
+            if finding.error is not None:
+                raise finding.error
+            if finding.state is State.DOWN:
+                down.append(f"table {finding.key!r}: {finding.why}")
+            elif finding.state is State.MISSING:
+                missing.append(f"table {finding.key!r}: {finding.why}")
+            elif finding.result is not None and (violation := condition.violation(finding.result)):
+                missing.append(f"table {finding.key!r} on {finding.node}: {violation}")
+        if down:
+            self.log.warning("Not yet: %s", _some(down))
+        if missing:
+            self.log.info("Not yet: %s", _some(missing))
+        if down or missing:
+            return None
+        tables = [{"key": one.key, "node": one.node, "rows": one.rows} for one in findings.values()]
+        return tables[0] if given["keys"] is None else {"tables": tables}
+
+    def _trigger(self, given: Mapping[str, Any], **times: Any) -> QCacheTrigger:
+        from airflow_provider_qcache.triggers.qcache import QCacheTableTrigger  # noqa: PLC0415
+
+        return QCacheTableTrigger(
+            keys=given["keys"] or [given["key"]],
+            query=given["query"],
+            min_rows=given["min_rows"],
+            on_home=given["on_home"],
+            qcache_conn_id=given["qcache_conn_id"],
+            **times,
+        )
+
+
+class QCacheClusterSensor(_QCacheSensor):
+    """Wait until enough nodes of a cluster answer.
+
+    Args:
+        min_nodes: The nodes that must answer; None for all nodes of the connection.
+        deferrable: As for QCacheTableSensor.
+
+    Returns:
+        As XCom: ``nodes`` (those that answer), ``down`` (those that do not, each with the reason) and
+        ``seconds`` since the first look.
+
+    Raises:
+        AirflowFailException: the connection has fewer nodes than ``min_nodes``, or a node refuses the
+            credentials or the certificate.
+        AirflowSensorTimeout: too few nodes answer within ``timeout``; with ``soft_fail`` the task is skipped
+            instead.
+    """
+
+    template_fields: Sequence[str] = ("qcache_conn_id",)
+    ui_color = "#e6e0f2"
+
+    _rules: ClassVar[Mapping[str, rules.Rule]] = {
+        **QCacheOperator._rules,
+        "min_nodes": rules.optional(rules.count),
+    }
+
+    def __init__(self, *, min_nodes: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.min_nodes = min_nodes
+        self._check_when_parsed()
+
+    def _look(self, hook: QCacheHook, given: Mapping[str, Any]) -> dict[str, Any] | None:
+        from airflow_provider_qcache.triggers._look import nodes_that_answer  # noqa: PLC0415
+
+        status = nodes_that_answer(hook)
+        required = given["min_nodes"] or len(status)
+        with permanent(ValueError):
+            if required > len(status):
+                raise ValueError(
+                    f"min_nodes={required}: connection {given['qcache_conn_id']!r} has "
+                    f"{rules.counted(len(status), 'node')}"
+                )
+        nodes = [node for node, one in status.items() if one.alive]
+        down = {node: one.last_error for node, one in status.items() if not one.alive}
+        if len(nodes) >= required:
+            return {"nodes": nodes, "down": down}
+        said = _some([f"{node} does not answer: {why}" for node, why in down.items()])
+        self.log.warning(
+            "Not yet: %d of %d nodes answer, and %d are required. %s", len(nodes), len(status), required, said
+        )
+        return None
+
+    def _trigger(self, given: Mapping[str, Any], **times: Any) -> QCacheTrigger:
+        from airflow_provider_qcache.triggers.qcache import QCacheClusterTrigger  # noqa: PLC0415
+
+        return QCacheClusterTrigger(
+            min_nodes=given["min_nodes"],
+            qcache_conn_id=given["qcache_conn_id"],
+            **times,
+        )
+
+
+def _some(said: list[str]) -> str:
+    more = len(said) - _MOST_NAMED
+    return "; ".join(said[:_MOST_NAMED]) + (f"; and {more:,} more" if more > 0 else "")

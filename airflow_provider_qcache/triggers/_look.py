@@ -1,0 +1,191 @@
+"""Look at tables, many at a time: once, without retries that wait, and without failover to other nodes.
+
+Sensors look from a worker and triggers from the triggerer, both by ``look``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from airflow_provider_qcache.client import Absence, QClientException
+from airflow_provider_qcache.client.errors import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from airflow_provider_qcache.client import NodeStatus, QueryResult
+    from airflow_provider_qcache.hooks.qcache import QCacheHook
+
+ONE_LOOK: Final[Mapping[str, Any]] = {"wait_for_nodes": False}
+"""The fields of RequestRetry for a look: what waits for a node is the sensor or trigger, not the request."""
+
+_MOST_THREADS: Final = 32
+"""Nodes that are asked at the same time."""
+
+_NOBODYS_KEY: Final = "airflow-sensor-asks-whether-this-node-answers"
+
+
+class Question(NamedTuple):
+    """What is asked about one key.
+
+    ``query`` is JSON; None asks only whether the table exists, which disturbs its node least. With
+    ``on_home`` the key's home node alone is asked, else the first living node in the key's order, as by
+    readers.
+    """
+
+    key: str
+    query: str | None = None
+    on_home: bool = True
+
+
+def question(key: str, query: Mapping[str, Any] | None, *, on_home: bool = True) -> Question:
+    """The Question for a key and a query."""
+    if query is None and not on_home:
+        query = {"limit": 1}  # only a query is routed as readers' are
+    text = None if query is None else json.dumps(query, sort_keys=True)
+    return Question(key, text, on_home)
+
+
+class State(enum.StrEnum):
+    """What a look says about a table."""
+
+    THERE = "there"
+    """The node has the table."""
+    MISSING = "missing"
+    """The node answers and does not have the table."""
+    DOWN = "down"
+    """The node does not answer, so it cannot say."""
+    FAILED = "failed"
+    """The question cannot succeed: refused credentials, a malformed query."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Finding:
+    """The answer to a Question. ``error`` is set if the state is FAILED."""
+
+    key: str
+    node: str
+    state: State
+    why: str
+    result: QueryResult | None = None
+    error: Exception | None = None
+
+    @property
+    def rows(self) -> int | None:
+        """The rows that the query has before offset and limit; None if they were not asked for."""
+        return None if self.result is None else self.result.unsliced_result_len
+
+
+def look(hook: QCacheHook, questions: Iterable[Question]) -> dict[Question, Finding]:
+    """Ask every question once, all nodes at the same time and each node one question at a time.
+
+    A node that refused the connection is asked whatever its backoff, since that takes no time. A node that
+    is known to be silent is not asked: each question would cost a timeout. An error of a question is that
+    question's Finding; only what concerns all of them is raised (a connection that does not exist).
+    """
+    questions = dict.fromkeys(questions)
+    status = hook.node_status()
+    found: dict[Question, Finding] = {}
+    absences: dict[tuple[str, str], Question] = {}
+    by_node: dict[str, list[Question]] = {}
+    for one in questions:
+        home = shown(hook.node_for_key(one.key))
+        if one.on_home and is_silent(status[home]):
+            found[one] = _down(one.key, home, status)
+        elif one.query is None:
+            absences[one.key, home] = one
+        else:
+            by_node.setdefault(home, []).append(one)
+    if absences:
+        found |= _find_absent(hook, absences)
+    found |= _query_all(hook, by_node)
+    return found
+
+
+def is_silent(status: NodeStatus) -> bool:
+    """Whether a node costs whoever asks it a timeout; one that refuses the connection does not."""
+    return not status.alive and not status.gone
+
+
+def nodes_that_answer(hook: QCacheHook) -> dict[str, NodeStatus]:
+    """Every node's status, by its name, each asked just now.
+
+    Raises:
+        AuthenticationFailed: a node refuses the credentials.
+        CertificateRejected: a certificate is not trusted.
+    """
+    status = hook.node_status(probe=True)
+    # A node's status page says nothing about the credentials that its tables need.
+    absent = hook.find_absent([(_NOBODYS_KEY, node) for node, one in status.items() if one.alive])
+    if any(absence is not Absence.MISSING for absence in absent.values()):
+        return hook.node_status()
+    return status
+
+
+def _find_absent(hook: QCacheHook, places: Mapping[tuple[str, str], Question]) -> dict[Question, Finding]:
+    try:
+        absent = hook.find_absent(places)
+    except QClientException as error:
+        return {one: _failed(hook, one.key, node, error) for (_, node), one in places.items()}
+    status = hook.node_status()
+
+    def finding(key: str, node: str) -> Finding:
+        absence = absent.get((key, node))
+        if absence is None:
+            return Finding(key, node, State.THERE, f"{node} has the table")
+        if absence is Absence.MISSING:
+            return _missing(key, node)
+        return _down(key, node, status)
+
+    return {one: finding(*place) for place, one in places.items()}
+
+
+def _query_all(hook: QCacheHook, by_node: Mapping[str, list[Question]]) -> dict[Question, Finding]:
+    def ask_one_node(node: str) -> dict[Question, Finding]:
+        findings: dict[Question, Finding] = {}
+        for one in by_node[node]:
+            status = hook.node_status()
+            silent = one.on_home and is_silent(status[node])
+            findings[one] = _down(one.key, node, status) if silent else _query(hook, node, one)
+        return findings
+
+    if len(by_node) < 2:
+        answers = [ask_one_node(node) for node in by_node]
+    else:
+        with ThreadPoolExecutor(min(len(by_node), _MOST_THREADS), "qcache-look") as threads:
+            answers = list(threads.map(ask_one_node, by_node))
+    return {one: finding for answer in answers for one, finding in answer.items()}
+
+
+def _query(hook: QCacheHook, home: str, one: Question) -> Finding:
+    assert one.query is not None  # noqa: S101
+    try:
+        result = hook.get(one.key, json.loads(one.query), node=home if one.on_home else None)
+    except QClientException as error:
+        return _failed(hook, one.key, home, error)
+    if result is None:
+        return _missing(one.key, home)
+    return Finding(one.key, shown(result.node), State.THERE, f"{shown(result.node)} has the table", result)
+
+
+def _missing(key: str, node: str) -> Finding:
+    return Finding(key, node, State.MISSING, f"{node} answers and does not have the table")
+
+
+def _down(key: str, node: str, status: Mapping[str, NodeStatus]) -> Finding:
+    why = f"its home node {node} does not answer: {status[node].last_error}"
+    return Finding(key, node, State.DOWN, why)
+
+
+def _failed(hook: QCacheHook, key: str, node: str, error: QClientException) -> Finding:
+    if error.transient:
+        status = hook.node_status()
+        if not status[node].alive:
+            return _down(key, node, status)
+        said = str(error).splitlines()[0]
+        return Finding(key, node, State.DOWN, f"cannot ask for it: {type(error).__name__}: {said}")
+    return Finding(key, node, State.FAILED, f"{type(error).__name__}: {error}", error=error)

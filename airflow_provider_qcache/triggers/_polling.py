@@ -1,0 +1,233 @@
+"""One client and one poll per connection, for all triggers of a triggerer.
+
+Triggers ask a Poller, which gathers their questions, asks them together in a thread, and gives each trigger
+its own answers. The triggerer's event loop never waits for a node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+import weakref
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from asgiref.sync import sync_to_async
+
+from airflow_provider_qcache.triggers._look import (
+    ONE_LOOK,
+    Finding,
+    Question,
+    State,
+    is_silent,
+    look,
+    nodes_that_answer,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+    from concurrent.futures import Future
+
+    from airflow_provider_qcache.client import NodeStatus
+    from airflow_provider_qcache.connection import ConnectionSettings
+    from airflow_provider_qcache.hooks.qcache import QCacheHook
+
+_log = logging.getLogger("airflow_provider_qcache.triggers")
+_Got = TypeVar("_Got")
+
+_MOST_POLLS: Final = 8
+"""Connections that are polled at the same time; each poll uses at most one thread per node beside."""
+
+_GATHER: Final = 0.05
+"""Seconds in which questions are gathered for one poll."""
+
+_REREAD: Final = 60.0
+"""Seconds after which a poll looks whether the Airflow connection has changed."""
+
+_threads = ThreadPoolExecutor(_MOST_POLLS, "qcache-poll")
+
+
+async def next_round(interval: float, until: float = float("inf"), after: float | None = None) -> None:
+    """Sleep until the next multiple of ``interval`` seconds, when all triggers of that interval wake.
+
+    ``after`` and ``until`` are times of the epoch: the last multiple up to ``after`` is taken if it is later
+    than the next one, and the sleep ends at ``until`` at the latest.
+    """
+    now = time.time()
+    following = now + interval - now % interval
+    if after is not None:
+        following = max(following, after - after % interval)
+    await asyncio.sleep(max(0.0, min(following, until) - now))
+
+
+class Poller:
+    """Asks the nodes of one connection for everybody. Use ``poller_of``; not for more than one event loop."""
+
+    def __init__(self, conn_id: str) -> None:
+        self.conn_id = conn_id
+        self.users = 0
+        """Triggers that use it now."""
+        self.polls = 0
+        """Polls that were made; for tests and measurements."""
+        self._closed = False
+        self._lock = threading.Lock()
+        self._using = 0
+        """Threads that use the hook now: only the last of them may close it."""
+        self._hook: QCacheHook | None = None
+        self._settings: ConnectionSettings | None = None
+        self._read_at = 0.0
+        self._waiting: dict[Question, asyncio.Future[Finding]] = {}
+        self._round: asyncio.Task[None] | None = None
+        self._nodes: asyncio.Task[dict[str, NodeStatus]] | None = None
+        self._probe: Future[dict[str, NodeStatus]] | None = None
+        self._watched: dict[float, Counter[Question]] = {}
+
+    async def ask(self, questions: Iterable[Question]) -> dict[Question, Finding]:
+        """The answers, from a poll that begins after this call.
+
+        What keeps the connection from being used is the error of each Finding.
+        """
+        loop = asyncio.get_running_loop()
+        futures: dict[Question, asyncio.Future[Finding]] = {}
+        for one in questions:
+            if one not in self._waiting:
+                self._waiting[one] = loop.create_future()
+            futures[one] = self._waiting[one]
+        if futures:
+            if self._round is None or self._round.done():
+                self._round = loop.create_task(self._poll_while_asked())
+            # Unlike gather, wait leaves the futures alone when this trigger is cancelled: others wait, too.
+            await asyncio.wait(futures.values())
+        return {one: future.result() for one, future in futures.items()}
+
+    async def _poll_while_asked(self) -> None:
+        while self._waiting:
+            await asyncio.sleep(_GATHER)
+            taken, self._waiting = self._waiting, {}
+            try:
+                findings: Mapping[Question, Finding] = await self._in_thread(self._look, list(taken))
+            except Exception as error:  # noqa: BLE001  # each trigger reports it
+                findings = {
+                    one: Finding(one.key, "", State.FAILED, f"{type(error).__name__}: {error}", error=error)
+                    for one in taken
+                }
+            for one, future in taken.items():
+                future.set_result(findings[one])
+
+    async def ask_nodes(self) -> dict[str, NodeStatus]:
+        """The status of every node; triggers that ask at the same time share the answer."""
+        if self._nodes is None or self._nodes.done():
+            self._nodes = asyncio.get_running_loop().create_task(self._in_thread(nodes_that_answer))
+        return await asyncio.shield(self._nodes)
+
+    async def rounds(
+        self, interval: float, questions: Iterable[Question] | None = None
+    ) -> AsyncIterator[dict[Question, Finding]]:
+        """Ask again and again, at once and then every ``interval`` seconds; None for all that is watched."""
+        await asyncio.sleep(_GATHER)  # those that start together watch first
+        while True:
+            asked = list(self._watched.get(interval, ())) if questions is None else questions
+            yield await self.ask(asked)
+            await next_round(interval)
+
+    @contextlib.contextmanager
+    def watching(self, interval: float, questions: Iterable[Question]) -> Iterator[None]:
+        """Have ``rounds`` of this interval ask these questions, too, during the block."""
+        asked = list(questions)
+        watched = self._watched.setdefault(interval, Counter())
+        watched.update(asked)
+        try:
+            yield
+        finally:
+            watched.subtract(asked)
+            for one in asked:
+                if not watched[one]:
+                    del watched[one]
+
+    async def _in_thread(self, work: Callable[..., _Got], *given: Any) -> _Got:
+        # Before Airflow 3.3 a connection can be read in a thread only if asgiref started it.
+        run = sync_to_async(self._with_hook, thread_sensitive=False, executor=_threads)
+        result: _Got = await run(work, *given)
+        return result
+
+    def _look(self, hook: QCacheHook, questions: list[Question]) -> dict[Question, Finding]:
+        """Look, while nodes that were silent are probed, so that no other table waits for their timeouts."""
+        silent = any(map(is_silent, hook.node_status().values()))
+        if silent and (self._probe is None or self._probe.done()):
+            self._probe = _threads.submit(hook.node_status, probe=True)
+        return look(hook, questions)
+
+    def _with_hook(self, work: Callable[..., _Got], *given: Any) -> _Got:
+        failed = True
+        with self._lock:
+            self.polls += 1
+            self._using += 1
+        try:
+            with self._lock:
+                hook = self._current_hook()
+            found = work(hook, *given)
+            failed = False
+            return found
+        finally:
+            with self._lock:
+                self._using -= 1
+                # After an error the next poll reads the connection anew: someone may have corrected it.
+                if (failed or self._closed) and not self._using:
+                    self._drop()
+
+    def _current_hook(self) -> QCacheHook:
+        from airflow_provider_qcache.hooks.qcache import QCacheHook  # noqa: PLC0415
+
+        now = time.monotonic()
+        if self._hook is not None and self._using == 1 and now - self._read_at >= _REREAD:
+            self._read_at = now
+            try:
+                changed = self._hook.settings() != self._settings
+            except Exception as error:  # noqa: BLE001  # the poll goes on with the client there is
+                _log.warning("cannot read connection %r again: %s", self.conn_id, error)
+                changed = False
+            if changed:
+                _log.info("connection %r has changed: using its new settings", self.conn_id)
+                self._drop()
+        if self._hook is None:
+            hook = QCacheHook(self.conn_id, request_retry=ONE_LOOK)
+            self._settings = hook.settings()
+            hook.get_conn()
+            self._hook, self._read_at = hook, now
+        return self._hook
+
+    def _drop(self) -> None:
+        hook, self._hook = self._hook, None
+        if hook is not None:
+            hook.close()
+
+    def close(self) -> None:
+        """End what is in progress, without waiting for it."""
+        self._closed = True
+        hook = self._hook
+        if hook is not None:
+            hook.cancel()
+            _threads.submit(hook.close)
+
+
+_pollers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Poller]]
+_pollers = weakref.WeakKeyDictionary()
+
+
+@contextlib.asynccontextmanager
+async def poller_of(conn_id: str) -> AsyncIterator[Poller]:
+    """The Poller of a connection, one for all that use it at the same time; the last one closes it."""
+    pollers = _pollers.setdefault(asyncio.get_running_loop(), {})
+    poller = pollers.setdefault(conn_id, Poller(conn_id))
+    poller.users += 1
+    try:
+        yield poller
+    finally:
+        poller.users -= 1
+        if not poller.users:
+            del pollers[conn_id]
+            poller.close()

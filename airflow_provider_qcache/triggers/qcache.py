@@ -1,0 +1,418 @@
+"""Triggers that look at tables and nodes of a QCache cluster.
+
+QCacheTableTrigger and QCacheClusterTrigger are behind the deferrable sensors. QCacheTableMissingTrigger and
+QCacheTableChangedTrigger start DAGs, by an AssetWatcher of Airflow 3.
+
+All triggers of one connection share one client and ask together, in a thread. A trigger is serialised to
+plain values, with the connection's id: its nodes and credentials are read in the triggerer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import importlib
+import time
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from airflow_provider_qcache.compat import BaseEventTrigger, BaseTrigger, TriggerEvent
+from airflow_provider_qcache.operators import _arguments as rules
+from airflow_provider_qcache.operators._condition import Condition
+from airflow_provider_qcache.triggers import _incidents
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+
+    from airflow_provider_qcache.triggers._look import Finding, Question
+
+__all__ = [
+    "QCacheClusterTrigger",
+    "QCacheTableChangedTrigger",
+    "QCacheTableMissingTrigger",
+    "QCacheTableTrigger",
+    "QCacheTrigger",
+]
+
+_MODULE: Final = "airflow_provider_qcache.triggers.qcache"
+
+
+_loaded: dict[str, Any] = {}
+"""Modules that are whole: sys.modules has those that another thread is loading, too."""
+
+
+async def _polling() -> Any:
+    """The module that polls. It loads the client, for which the event loop does not wait."""
+    name = "airflow_provider_qcache.triggers._polling"
+    if name not in _loaded:
+        _loaded[name] = await asyncio.to_thread(importlib.import_module, name)
+    return _loaded[name]
+
+
+def _checked_keys(key: str | None, keys: Sequence[str] | None) -> list[str]:
+    if (key is None) == (keys is None):
+        raise ValueError("pass exactly one of key and keys")
+    return [rules.key("key", key)] if keys is None else rules.keys("keys", keys)
+
+
+class QCacheTrigger(BaseTrigger):
+    """The base of the triggers behind the sensors: ends with one event.
+
+    The event is a dict: ``error`` is None if the sensor should look again (what it waits for was found, or
+    its timeout has passed), else what keeps the triggerer from looking; ``started`` is when the sensor looked
+    first.
+    """
+
+    def __init__(
+        self,
+        *,
+        qcache_conn_id: str,
+        poll_interval: float,
+        started: float,
+        timeout: float,
+        longest_interval: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.longest_interval = longest_interval
+        self.qcache_conn_id = qcache_conn_id
+        self.poll_interval = poll_interval
+        self.started = started
+        self.timeout = timeout
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """The class and its arguments, all plain values."""
+        names = ("qcache_conn_id", "poll_interval", "started", "timeout", "longest_interval")
+        arguments = {name: getattr(self, name) for name in names}
+        return f"{_MODULE}.{type(self).__name__}", {**arguments, **self._arguments()}
+
+    @abstractmethod
+    def _arguments(self) -> dict[str, Any]:
+        """The arguments of the class itself, all plain values."""
+
+    def _interval(self, now: float) -> float:
+        """Seconds until the next look: with a ``longest_interval`` as many as have passed since the first.
+
+        So the waits double, also after a restart of the triggerer, which remembers no earlier look.
+        """
+        if self.longest_interval is None:
+            return self.poll_interval
+        return max(self.poll_interval, min(now - self.started, self.longest_interval))
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Look every ``poll_interval`` seconds, first after one: the sensor itself has just looked."""
+        polling = await _polling()
+        ends_at = self.started + self.timeout
+        error = None
+        async with polling.poller_of(self.qcache_conn_id) as poller:
+            while True:
+                now = time.time()
+                await polling.next_round(self.poll_interval, until=ends_at, after=now + self._interval(now))
+                try:
+                    if time.time() >= ends_at or await self._is_found(poller):
+                        break
+                except Exception as caught:  # noqa: BLE001  # the sensor's task reports it
+                    error = f"{type(caught).__name__}: {caught}"
+                    break
+        yield TriggerEvent({"error": error, "started": self.started})
+
+    @abstractmethod
+    async def _is_found(self, poller: Any) -> bool:
+        """Whether the sensor has what it waits for."""
+
+
+class QCacheTableTrigger(QCacheTrigger):
+    """Fires when every key has a table of ``min_rows`` rows; see QCacheTableSensor for the arguments.
+
+    An author's ``check`` is not called here but by the sensor, in a worker.
+    """
+
+    def __init__(
+        self,
+        *,
+        keys: Sequence[str],
+        query: Mapping[str, Any] | None = None,
+        min_rows: int = 1,
+        on_home: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.keys = list(keys)
+        self.query = query
+        self.min_rows = min_rows
+        self.on_home = on_home
+
+    def _arguments(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("keys", "query", "min_rows", "on_home")}
+
+    async def _is_found(self, poller: Any) -> bool:
+        from airflow_provider_qcache.triggers._look import State, question  # noqa: PLC0415
+
+        condition = Condition(self.query, self.min_rows)
+        asked = [question(key, condition.question, on_home=self.on_home) for key in self.keys]
+        findings = await poller.ask(asked)
+        for one in asked:
+            finding: Finding = findings[one]
+            if finding.error is not None:
+                raise finding.error
+            violation = finding.result and condition.violation(finding.result)
+            if finding.state is not State.THERE or violation:
+                self.log.info("Not yet: table %r: %s", finding.key, violation or finding.why)
+                return False
+        return True
+
+
+class QCacheClusterTrigger(QCacheTrigger):
+    """Fires when ``min_nodes`` nodes answer; None for all nodes of the connection."""
+
+    def __init__(self, *, min_nodes: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.min_nodes = min_nodes
+
+    def _arguments(self) -> dict[str, Any]:
+        return {"min_nodes": self.min_nodes}
+
+    async def _is_found(self, poller: Any) -> bool:
+        status = await poller.ask_nodes()
+        answering = sum(one.alive for one in status.values())
+        required = self.min_nodes or len(status)
+        if answering < required:
+            self.log.info("Not yet: %d nodes answer, and %d are required", answering, required)
+        return bool(answering >= required)
+
+
+class _QCacheEventTrigger(BaseEventTrigger):
+    """The base of the triggers that send events for as long as an AssetWatcher wants them."""
+
+    _state: ClassVar[type[_incidents.Missing | _incidents.Changed]]
+    """What is known of one key."""
+
+    def __init__(
+        self,
+        key: str | None = None,
+        *,
+        keys: Sequence[str] | None = None,
+        qcache_conn_id: str = "qcache_default",
+        poll_interval: float = 10.0,
+        max_events_per_hour: int = 6,
+    ) -> None:
+        if BaseEventTrigger is BaseTrigger:
+            raise RuntimeError(
+                f"{type(self).__name__} needs Airflow 3: this Airflow has no AssetWatcher. Use "
+                "QCacheTableSensor in a scheduled DAG instead, as docs/reference/sensors.md shows."
+            )
+        super().__init__()
+        self.keys = _checked_keys(key, keys)
+        self.qcache_conn_id = rules.text("qcache_conn_id", qcache_conn_id)
+        self.poll_interval = rules.positive_seconds("poll_interval", poll_interval)
+        self.max_events_per_hour = rules.count("max_events_per_hour", max_events_per_hour)
+        self._known: dict[str, Any] = {}
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """The class and its arguments, all plain values."""
+        names = ("keys", "qcache_conn_id", "poll_interval", "max_events_per_hour")
+        arguments = {name: getattr(self, name) for name in names}
+        return f"{_MODULE}.{type(self).__name__}", {**arguments, **self._arguments()}
+
+    def _arguments(self) -> dict[str, Any]:
+        return {}
+
+    def _query(self) -> Mapping[str, Any] | None:
+        """What is asked about a key; None for whether its table exists."""
+        return None
+
+    def _questions(self) -> list[Question]:
+        from airflow_provider_qcache.triggers._look import question  # noqa: PLC0415
+
+        return [question(key, self._query()) for key in self.keys]
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Look and send events until cancelled: what Airflow before 3.3 runs, which has no shared streams."""
+        async with (await _polling()).poller_of(self.qcache_conn_id) as poller:
+            rounds = poller.rounds(self.poll_interval, self._questions())
+            async for event in self._events(rounds):
+                yield event
+
+    def shared_stream_key(self) -> tuple[str, str, float]:
+        """Triggers of one connection and interval share a poll."""
+        return _MODULE, self.qcache_conn_id, self.poll_interval
+
+    @classmethod
+    async def open_shared_stream(cls, kwargs: Mapping[str, Any]) -> AsyncIterator[Any]:
+        """What every poll found, of all triggers that share it."""
+        async with (await _polling()).poller_of(kwargs["qcache_conn_id"]) as poller:
+            async for findings in poller.rounds(kwargs["poll_interval"]):
+                yield findings
+
+    async def filter_shared_stream(self, shared_stream: AsyncIterator[Any]) -> AsyncIterator[TriggerEvent]:
+        """This trigger's events, from what the shared polls found."""
+        async with (await _polling()).poller_of(self.qcache_conn_id) as poller:
+            with poller.watching(self.poll_interval, self._questions()):
+                async for event in self._events(shared_stream):
+                    yield event
+
+    async def _events(self, rounds: AsyncIterator[Mapping[Question, Finding]]) -> AsyncIterator[TriggerEvent]:
+        await self._remember()
+        said: dict[str, str] = {}
+        questions = self._questions()
+        async for findings in rounds:
+            changed = False
+            for one in questions:
+                # A poll that began before this trigger watched has no answer for it.
+                if (finding := findings.get(one)) is None:
+                    continue
+                self._say_once(said, finding)
+                if one.key not in self._known:
+                    self._known[one.key] = self._state()
+                known = self._known[one.key]
+                before = known.mark
+                if (payload := self._judge(known, finding, time.time())) is not None:
+                    self.log.info("Table %r on %s: %s", one.key, payload["node"], payload["why"])
+                    yield TriggerEvent(payload)
+                changed |= known.mark != before
+            # After the events: one that a crash has lost is sent again.
+            if changed:
+                await self._keep()
+
+    @abstractmethod
+    def _judge(self, known: Any, finding: Finding, now: float) -> dict[str, Any] | None:
+        """The payload of an event, or None if this finding is none; notes it in ``known``."""
+
+    def _say_once(self, said: dict[str, str], finding: Finding) -> None:
+        """Log why a table cannot be looked at, once until the reason is another."""
+        from airflow_provider_qcache.triggers._look import State  # noqa: PLC0415
+
+        if finding.state not in (State.DOWN, State.FAILED):
+            said.pop(finding.key, None)
+        elif said.get(finding.key) != finding.state:
+            said[finding.key] = finding.state
+            self.log.warning("Cannot look at table %r: %s", finding.key, finding.why)
+
+    @property
+    def _place(self) -> str:
+        """The name in the asset's state store, one for each set of arguments."""
+        name, arguments = self.serialize()
+        digest = hashlib.sha256(repr((name, sorted(arguments.items()))).encode()).hexdigest()[:16]
+        return f"{name}:{digest}"
+
+    async def _remember(self) -> None:
+        """Take up what was known before the triggerer was restarted, on Airflow 3.3."""
+        if (store := getattr(self, "asset_state_store", None)) is not None:
+            try:
+                self._known = _incidents.loaded(self._state, await store.aget(self._place))
+            except Exception as error:  # noqa: BLE001  # it starts with nothing known
+                keys = ", ".join(self.keys[:5])
+                self.log.warning("The triggerer cannot read what it knew of %s: %s", keys, error)
+
+    async def _keep(self) -> None:
+        if (store := getattr(self, "asset_state_store", None)) is not None:
+            try:
+                await store.aset(self._place, _incidents.dumped(self._known))
+            except Exception as error:  # noqa: BLE001  # it is known as long as this process lives
+                keys = ", ".join(self.keys[:5])
+                self.log.warning("The triggerer cannot keep what it knows of %s: %s", keys, error)
+
+
+class QCacheTableMissingTrigger(_QCacheEventTrigger):
+    """Sends an event when a table that should be there is missing on its home node. For an AssetWatcher.
+
+    A table is missing if its home node answers and does not have it: the node was restarted, or it evicted
+    the table, or the table expired or was deleted. While the home node does not answer nothing is sent, since
+    a store would go to another node; when the node comes back empty, the event follows at the next look.
+
+    An incident begins with one event, and ends when the table is back. While it lasts the event is repeated
+    after ``repeat_after`` seconds, then after twice that, and so on up to an hour. At most
+    ``max_events_per_hour`` events are sent for each key, whatever the incidents, then a warning is logged.
+    On Airflow 3.3 incidents are kept in the asset's state store and survive a restart of the triggerer; on
+    earlier versions a table that is missing after a restart is a new incident.
+
+    The payload of an event: ``key``, ``node`` (the home node), ``why`` (a sentence), ``missing_since`` (ISO
+    8601) and ``event`` (1 for the first of its incident).
+
+    Args:
+        key: One key.
+        keys: Several, each with its own events; exactly one of ``key`` and ``keys`` is given.
+        qcache_conn_id: The connection.
+        poll_interval: Seconds between two looks.
+        repeat_after: Seconds after which the first event of an incident is repeated.
+        max_events_per_hour: Events per key within an hour.
+
+    Raises:
+        RuntimeError: on Airflow 2.
+        ValueError: for an argument that makes no sense, naming it.
+    """
+
+    _state = _incidents.Missing
+
+    def __init__(self, key: str | None = None, *, repeat_after: float = 60.0, **kwargs: Any) -> None:
+        super().__init__(key, **kwargs)
+        self.repeat_after = rules.positive_seconds("repeat_after", repeat_after)
+
+    def _arguments(self) -> dict[str, Any]:
+        return {"repeat_after": self.repeat_after}
+
+    def _judge(self, known: _incidents.Missing, finding: Finding, now: float) -> dict[str, Any] | None:
+        from airflow_provider_qcache.triggers._look import State  # noqa: PLC0415
+
+        if finding.state is State.MISSING:
+            return known.is_missing(
+                now,
+                finding.key,
+                finding.node,
+                repeat_after=self.repeat_after,
+                most=self.max_events_per_hour,
+            )
+        if finding.state is State.THERE:
+            known.is_there()
+        elif finding.state is State.DOWN:
+            known.is_down()
+        return None
+
+
+class QCacheTableChangedTrigger(_QCacheEventTrigger):
+    """Sends an event when a table has come to its home node, or has changed there. For an AssetWatcher.
+
+    What is compared is the number of rows, or with ``query`` its whole answer. A reload of equal rows cannot
+    be seen from outside. The first look sends nothing, unless Airflow 3.3's asset state store remembers what
+    was seen before the triggerer was restarted.
+
+    The payload of an event: ``key``, ``node`` (the home node), ``why`` (a sentence), ``rows`` and
+    ``rows_before`` (None if the table was missing).
+
+    Args:
+        key: One key.
+        keys: Several, each with its own events; exactly one of ``key`` and ``keys`` is given.
+        query: What is compared, best a small aggregate such as ``{"select": [["max", "updated_at"]]}``.
+        qcache_conn_id: The connection.
+        poll_interval: Seconds between two looks.
+        max_events_per_hour: Events per key within an hour; then a warning is logged.
+
+    Raises:
+        RuntimeError: on Airflow 2.
+        ValueError: for an argument that makes no sense, naming it.
+    """
+
+    _state = _incidents.Changed
+
+    def __init__(
+        self, key: str | None = None, *, query: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(key, **{"max_events_per_hour": 60, **kwargs})
+        self.query = None if query is None else rules.query("query", query)
+
+    def _arguments(self) -> dict[str, Any]:
+        return {"query": self.query}
+
+    def _query(self) -> Mapping[str, Any]:
+        return {"limit": 1} if self.query is None else self.query
+
+    def _judge(self, known: _incidents.Changed, finding: Finding, now: float) -> dict[str, Any] | None:
+        from airflow_provider_qcache.triggers._look import State  # noqa: PLC0415
+
+        if finding.state is State.MISSING:
+            known.is_missing()
+        elif finding.state is State.THERE and finding.result is not None:
+            seen: dict[str, Any] = {"rows": finding.rows}
+            if self.query is not None:
+                seen["digest"] = hashlib.sha256(finding.result.content).hexdigest()
+            return known.is_there(now, finding.key, finding.node, seen, most=self.max_events_per_hour)
+        return None
