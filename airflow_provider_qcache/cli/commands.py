@@ -1,0 +1,460 @@
+"""What each command does. A function here has the name of its command, and returns its exit code."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow_provider_qcache.cli import doctor as checks
+from airflow_provider_qcache.cli.output import print_json, print_note, print_table
+from airflow_provider_qcache.cli.shares import changed_nodes, moved_share, shares
+from airflow_provider_qcache.client import (
+    Absence,
+    InvalidKey,
+    InvalidTable,
+    MalformedQueryException,
+    QClient,
+    QClientException,
+    Ring,
+)
+from airflow_provider_qcache.connection import InvalidConnection, parse_connection, settings_for
+from airflow_provider_qcache.hooks.node_check import LONGEST, check_nodes
+from airflow_provider_qcache.protocol import is_key
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from airflow_provider_qcache.client import Place
+    from airflow_provider_qcache.connection import ConnectionSettings
+
+OK: Final = 0
+NO: Final = 1
+WRONG: Final = 2
+UNREACHABLE: Final = 3
+
+_FIRST_ROWS: Final = 20
+_RESETS: Final = (
+    "READING STATISTICS RESETS THEM FOR EVERY READER: the counts are those since the last reading, "
+    "and the next reading, whoever makes it, begins at zero."
+)
+
+
+class _WrongUse(Exception):
+    """The command cannot be run as it was given."""
+
+
+def run(name: str, arguments: argparse.Namespace) -> int:
+    """Run the command of a name, and return its exit code; an error is printed to stderr."""
+    log, to_stderr = logging.getLogger("airflow_provider_qcache"), logging.StreamHandler(sys.stderr)
+    propagate, log.propagate = log.propagate, False  # Airflow's handlers may write to stdout
+    if name == "where":  # its table has each node's error
+        to_stderr.setLevel(logging.ERROR)
+    log.addHandler(to_stderr)
+    try:
+        code: int = globals()[name](arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # as `| head` closes it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    except EOFError:
+        print_note("error: there was no answer to the question: set QCACHE_PASSWORD, or pass --yes")
+        return WRONG
+    except (_WrongUse, InvalidConnection, InvalidKey, InvalidTable, MalformedQueryException) as error:
+        print_note(f"error: {error}")
+        return WRONG
+    except (QClientException, OSError) as error:
+        print_note(f"error: {error}")
+        return UNREACHABLE
+    finally:
+        log.removeHandler(to_stderr)
+        log.propagate = propagate
+    return code
+
+
+def settings_of(arguments: argparse.Namespace) -> ConnectionSettings:
+    """The cluster that a command line names: its nodes, else its Airflow connection."""
+    fields = {}
+    for text in arguments.set:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise _WrongUse(f"--set {text}: expected FIELD=VALUE, such as read_timeout=5")
+        fields[name] = value
+    if arguments.nodes:
+        password = None
+        if arguments.login is not None:
+            password = os.environ.get("QCACHE_PASSWORD") or getpass.getpass(
+                f"Password of {arguments.login}: "
+            )
+        return settings_for(arguments.nodes, login=arguments.login, password=password, **fields)
+    if fields or arguments.login is not None:
+        raise _WrongUse("--set and --login go with --nodes only; a connection has fields of its own")
+    try:
+        # Not the hook, whose look-up in a process that is no task leaves out Airflow's database.
+        from airflow.models.connection import Connection  # noqa: PLC0415
+
+        from airflow_provider_qcache.compat import AirflowNotFoundException  # noqa: PLC0415
+    except ImportError as error:
+        raise _WrongUse(
+            "Airflow is not installed here, so there are no connections: name the nodes with --nodes URL URL"
+        ) from error
+    try:
+        return parse_connection(Connection.get_connection_from_secrets(arguments.conn_id))
+    except AirflowNotFoundException as error:
+        raise _WrongUse(
+            f"{error}. Name another one with --conn-id, or the nodes with --nodes URL URL"
+        ) from error
+
+
+def _client(settings: ConnectionSettings) -> QClient:
+    # Someone waits: with no node left that is an error at once.
+    return QClient(**settings.client_arguments({"wait_for_nodes": False}))
+
+
+# Looking.
+
+
+def nodes(arguments: argparse.Namespace) -> int:
+    """Show each node, those in trouble first."""
+    settings = settings_of(arguments)
+    found = sorted(
+        check_nodes(settings.client_arguments(), longest=LONGEST), key=lambda check: check.trouble is None
+    )
+    read: dict[str, Any] = {}
+    if arguments.statistics:
+        print_note(_RESETS)
+        with _client(settings) as client:
+            read = client.node_statistics()
+    rows = []
+    for check in found:
+        row: dict[str, Any] = {
+            "node": check.node,
+            "ok": check.trouble is None,
+            "seconds": round(check.seconds, 6),
+            "trouble": check.trouble,
+            "same_as": check.same_as,
+        }
+        if arguments.statistics:
+            row |= _statistics(read.get(check.node))
+        rows.append(row)
+    if arguments.output == "json":
+        print_json(rows)
+    else:
+        _print_nodes(rows, with_statistics=arguments.statistics)
+    return OK if all(row["ok"] for row in rows) else NO
+
+
+def _statistics(read: Any) -> dict[str, Any]:
+    names = ("tables", "bytes", "hits", "misses", "hit_rate", "evicted", "expired", "since_seconds")
+    if not isinstance(read, dict):
+        return dict.fromkeys(names)
+    hits, misses = read.get("hit_count", 0), read.get("miss_count", 0)
+    rate = hits / (hits + misses) if hits + misses else None
+    values = (
+        read.get("dataset_count"),
+        read.get("cache_size"),
+        hits,
+        misses,
+        rate,
+        read.get("size_evict_count", 0),
+        read.get("age_evict_count", 0),
+        read.get("statistics_duration"),
+    )
+    return dict(zip(names, values, strict=True))
+
+
+def _print_nodes(rows: list[dict[str, Any]], *, with_statistics: bool) -> None:
+    columns = ["node", "ms", "health"]
+    if with_statistics:
+        columns[2:2] = ["tables", "bytes", "hit rate", "evicted", "expired", "since"]
+    shown = []
+    for row in rows:
+        health = "ok" if row["ok"] else row["trouble"]
+        if row["same_as"]:
+            health += f"; at the same address as {row['same_as']}"
+        cells: list[Any] = [row["node"], f"{1000 * row['seconds']:.1f}", health]
+        if with_statistics:
+            rate, since = row["hit_rate"], row["since_seconds"]
+            cells[2:2] = [
+                row["tables"],
+                None if row["bytes"] is None else f"{row['bytes']:,.0f}",
+                None if rate is None else f"{100 * rate:.1f} %",
+                row["evicted"],
+                row["expired"],
+                None if since is None else f"{since:.0f} s",
+            ]
+        shown.append(cells)
+    print_table(columns, shown, bad=[i for i, row in enumerate(rows) if not row["ok"]])
+
+
+def where(arguments: argparse.Namespace) -> int:
+    """Show who has a table, and who should."""
+    settings = settings_of(arguments)
+    with _client(settings) as client:
+        places = client.locate(arguments.key)
+    stored = None
+    if not arguments.nodes:
+        from airflow_provider_qcache.cli.stores import last_stores  # noqa: PLC0415  # it imports Airflow
+
+        stored = last_stores(arguments.key, arguments.conn_id)
+    holds = [place for place in places if place.absence is None]
+    # Where every node refuses the connection, the ports may be wrong: nothing is known of the table.
+    known = {place.absence for place in places} & {None, Absence.MISSING} and not any(
+        place.absence is Absence.UNKNOWN for place in places
+    )
+    if arguments.output == "json":
+        home = places[0].node
+        listed = [place.as_dict() for place in places]
+        print_json({"key": arguments.key, "home": home, "places": listed, "stored_by": stored})
+    else:
+        print_table(
+            ["order", "node", "table", "rows", "why"],
+            [
+                (
+                    "home" if place.position == 1 else place.position,
+                    place.node,
+                    "yes"
+                    if place.absence is None
+                    else "no"
+                    if place.absence is not Absence.UNKNOWN
+                    else "unknown",
+                    None if place.rows is None else f"{place.rows:,}",
+                    place.error,
+                )
+                for place in places
+            ],
+            bad=[i for i, place in enumerate(places) if place.absence in (Absence.GONE, Absence.UNKNOWN)],
+        )
+        if holds and places[0].absence is not None:
+            print(f"\n{_who_finds(places)}")
+        if stored:
+            print("\nLast stored by")
+            print_table(tuple(stored[0]), [tuple(each.values()) for each in stored])
+    return OK if holds else NO if known else UNREACHABLE
+
+
+def _who_finds(places: Sequence[Place]) -> str:
+    """What readers find of a table that is not on its home node, and what to do."""
+    asked = next(place for place in places if place.absence in (None, Absence.MISSING))
+    if asked.absence is None:
+        return (
+            f"The home node does not answer: readers find the table on {asked.node} meanwhile. Store it "
+            "again when the home node is back: if it was restarted, it has lost the table; if it only did "
+            "not respond, it may have an older one."
+        )
+    return (
+        f"Readers do not find the table: they ask {asked.node}, which does not have it. The table was stored "
+        "while that node was down, or by a writer that lists or spells the nodes differently. Store it again "
+        "with the node list of the readers; doctor checks the spelling."
+    )
+
+
+def query(arguments: argparse.Namespace) -> int:
+    """Print a query's rows."""
+    try:
+        q = {"limit": _FIRST_ROWS} if arguments.query is None else json.loads(arguments.query)
+    except ValueError as error:
+        raise _WrongUse(f"the query is not JSON: {error}") from error
+    if not isinstance(q, dict):
+        raise _WrongUse(f"the query is {arguments.query}; expected a JSON object, such as '{{\"limit\": 5}}'")
+    accept = "text/csv" if arguments.format == "csv" else "application/json"
+    with _client(settings_of(arguments)) as client:
+        result = client.get(arguments.key, q, accept)
+    if result is None:
+        print_note(f"no table under {arguments.key!r}")
+        return NO
+    if arguments.format == "table":
+        rows = json.loads(result.content)
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+        print_table(columns, [[_cell(row.get(name)) for name in columns] for row in rows])
+        print_note(f"{len(rows):,} of {result.unsliced_result_len:,} rows")
+    else:
+        print(result.content.decode().removesuffix("\n"))
+    return OK
+
+
+def _cell(value: Any) -> str | None:
+    return value if isinstance(value, str | None) else json.dumps(value, ensure_ascii=False)
+
+
+def get(arguments: argparse.Namespace) -> int:
+    """Write a table to a file."""
+    target = Path(arguments.to)
+    if target.is_dir() or not target.parent.is_dir():
+        why = "it is a directory" if target.is_dir() else f"there is no directory {str(target.parent)!r}"
+        raise _WrongUse(f"cannot write {arguments.to!r}: {why}")
+    accept = "application/json" if target.suffix.lower() == ".json" else "text/csv"
+    with _client(settings_of(arguments)) as client:
+        result = client.get(arguments.key, {}, accept)
+    if result is None:
+        print_note(f"no table under {arguments.key!r}; {target} is as it was")
+        return NO
+    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        beside.write_bytes(result.content)
+        beside.replace(target)
+    except OSError as error:
+        raise _WrongUse(f"cannot write {arguments.to!r}: {error.strerror}") from error
+    finally:
+        beside.unlink(missing_ok=True)
+    done = {
+        "key": arguments.key,
+        "file": str(target),
+        "node": result.node,
+        "rows": result.unsliced_result_len,
+        "bytes": len(result.content),
+    }
+    if arguments.output == "json":
+        print_json(done)
+    else:
+        print(f"{done['rows']:,} rows, {done['bytes']:,} bytes from {result.node} in {target}")
+    return OK
+
+
+# Changing.
+
+
+def put(arguments: argparse.Namespace) -> int:
+    """Store a file."""
+    path = Path(arguments.file)
+    if not path.is_file():
+        raise _WrongUse(f"there is no file {arguments.file!r}")
+    content_type = "application/json" if path.suffix.lower() == ".json" else "text/csv"
+    headers = {"X-QCache-types": arguments.types} if arguments.types else None
+    with _client(settings_of(arguments)) as client:
+        result = client.post(arguments.key, path, content_type, headers, evict_stale=True)
+    if arguments.output == "json":
+        print_json(result.as_dict())
+    else:
+        rows = "" if result.rows is None else f"{result.rows:,} rows, "
+        print(f"table {arguments.key!r} is stored on {result.node}: {rows}{result.bytes:,} bytes")
+        if result.failed_over:
+            print(f"its home node {result.home_node} did not take it")
+    if result.may_hold_old:
+        print_note(f"an older table may still be on {', '.join(result.may_hold_old)}")
+    return OK
+
+
+def delete(arguments: argparse.Namespace) -> int:
+    """Delete tables, after a question."""
+    settings = settings_of(arguments)
+    keys = list(dict.fromkeys(arguments.keys))
+    if not arguments.yes:
+        if not sys.stdin.isatty():
+            raise _WrongUse("nobody can be asked here: repeat the command with --yes to delete")
+        asked = "all nodes" if arguments.all_nodes else "their first living node"
+        print_note("\n  ".join([f"To be deleted, on {asked} of {len(settings.nodes)}:", *keys]))
+        answer = input(f"Delete {len(keys)} table{'s'[: len(keys) > 1]}? [y/N] ")
+        if answer.strip().lower() not in ("y", "yes"):
+            print_note("nothing was deleted")
+            return NO
+    with _client(settings) as client:
+        report = client.delete_many(keys, all_nodes=arguments.all_nodes, raise_on_failure=False)
+    results = [report.succeeded.get(key) or report.failed[key] for key in keys]
+    complete = [getattr(result, "complete", False) for result in results]
+    if arguments.output == "json":
+        print_json([
+            {"key": key, "complete": done, "outcomes": _outcomes(result), "error": _error(result)}
+            for key, done, result in zip(keys, complete, results, strict=True)
+        ])  # fmt: skip
+    else:
+        rows: list[tuple[str, str, str]] = []
+        for key, result in zip(keys, results, strict=True):
+            rows += [(key, node, outcome) for node, outcome in _outcomes(result).items()]
+        print_table(
+            ["key", "node", "outcome"], rows, bad=[i for i, row in enumerate(rows) if row[2] != "confirmed"]
+        )
+        for result in results:
+            if isinstance(result, Exception):
+                print_note(f"error: {result}")
+    return OK if all(complete) else NO
+
+
+def _outcomes(result: Any) -> dict[str, str]:
+    result = getattr(result, "result", result)  # of an error, what was found out
+    return {node: str(outcome) for node, outcome in getattr(result, "outcomes", {}).items()}
+
+
+def _error(result: Any) -> str | None:
+    return str(result) if isinstance(result, Exception) else None
+
+
+# The ring.
+
+
+def ring(arguments: argparse.Namespace) -> int:
+    """Show each node's share, and what a change moves."""
+    settings = settings_of(arguments)
+    for key in arguments.keys:
+        if is_key(key) is None:
+            raise _WrongUse(f"{key!r} is not a key of QCache: use ASCII letters, digits, '-' and '_'")
+    try:
+        after_nodes = changed_nodes(settings.nodes, arguments.add, arguments.remove)
+    except ValueError as error:
+        raise _WrongUse(f"--{error}") from error
+    changes = bool(arguments.add or arguments.remove)
+    before, after = Ring(settings.nodes), Ring(after_nodes)
+    share, new_share = shares(before), shares(after)
+    every = list(dict.fromkeys([*settings.nodes, *after_nodes]))
+    moved = moved_share(before, after)
+    homes = [(key, before.node_for_key(key), after.node_for_key(key)) for key in arguments.keys]
+    if arguments.output == "json":
+        found: dict[str, Any] = {"nodes": [{"node": node, "share": share.get(node)} for node in every]}
+        if changes:
+            for each in found["nodes"]:
+                each["share_after"] = new_share.get(each["node"])
+            found["moved_share"] = moved
+        found["keys"] = [
+            {"key": key, "home": home, **({"home_after": then, "moves": home != then} if changes else {})}
+            for key, home, then in homes
+        ]
+        print_json(found)
+        return OK
+    columns = ["node", "share of keys", *(["after the change"] if changes else [])]
+    rows = [
+        (node, _percent(share.get(node)), _percent(new_share.get(node)))[: len(columns)] for node in every
+    ]
+    print_table(columns, rows)
+    if changes:
+        print(f"\n{_percent(moved)} of all keys get another home; their tables are to be stored again.")
+    if homes:
+        print()
+        columns = ["key", "home", *(["after the change"] if changes else [])]
+        print_table(
+            columns,
+            [(key, home, then if home != then else "stays")[: len(columns)] for key, home, then in homes],
+        )
+    return OK
+
+
+def _percent(share: float | None) -> str:
+    return "none" if share is None else f"{100 * share:.2f} %"
+
+
+def doctor(arguments: argparse.Namespace) -> int:
+    """Show what is wrong with a connection, and what to do."""
+    try:
+        settings = settings_of(arguments)
+    except InvalidConnection as error:
+        found = [
+            checks.Finding("error", "connection", str(error), "Correct the connection as the error says.")
+        ]
+    else:
+        if arguments.statistics:
+            print_note(_RESETS)
+        found = checks.examine(
+            settings, table_bytes=arguments.table_bytes, read_statistics=arguments.statistics
+        )
+    if arguments.output == "json":
+        print_json([finding.as_dict() for finding in found])
+    elif not found:
+        print("Nothing is wrong.")
+    else:
+        for finding in found:
+            print(f"{finding.level}: {finding.subject}: {finding.what}\n    {finding.advice}")
+    return NO if found else OK

@@ -1,0 +1,389 @@
+"""What an expert looks for in a connection: its spelling, its limits, what is between here and the nodes.
+
+Each check is a function that yields what it finds. None of them changes anything, but that reading the
+statistics, which is asked for by name, resets them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime as dt
+import email.utils
+import socket
+import ssl
+import warnings
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+import requests
+from requests.utils import get_netrc_auth, select_proxy
+from urllib3.exceptions import InsecureRequestWarning
+
+from airflow_provider_qcache.client import QClient
+from airflow_provider_qcache.hooks.node_check import LONGEST, check_nodes
+from airflow_provider_qcache.node_identity import two_names
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from airflow_provider_qcache.connection import ConnectionSettings
+
+_CSV_BYTES_PER_SECOND: Final = 73e6
+"""How fast QCache 0.9.3 parses CSV, at least; until it has, it answers nothing."""
+_CLOCKS_APART: Final = 5.0
+"""Seconds that two clocks may differ, with the time that an answer takes."""
+_CERTIFICATE_LEFT: Final = 30
+"""Days before its end at which a certificate should be renewed."""
+_SERVER: Final = "TornadoServer"
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """What is wrong, or may be, with what, and what to do.
+
+    ``level`` is ``error`` where something does not work, and ``warning`` where it may not or is not safe.
+    """
+
+    level: str
+    subject: str
+    what: str
+    advice: str
+
+    def as_dict(self) -> dict[str, str]:
+        """The fields by name."""
+        return dataclasses.asdict(self)
+
+
+def examine(
+    settings: ConnectionSettings, *, table_bytes: int | None = None, read_statistics: bool = False
+) -> list[Finding]:
+    """Run every check of a connection.
+
+    Args:
+        settings: The connection.
+        table_bytes: The size of the largest table, for the checks of timeouts; None where it is not known.
+        read_statistics: Read the nodes' statistics too, which resets them for every reader.
+    """
+    arguments = settings.client_arguments({"wait_for_nodes": False})
+    found = [*_spelling(settings.nodes), *_limits(settings, table_bytes), *_security(settings)]
+    found += _environment(settings)
+    twice = two_names(settings.nodes, seconds=settings.connect_timeout)
+    if twice is not None:
+        found.append(_one_node_twice(*twice))
+    checked = check_nodes(arguments, longest=LONGEST)
+    for check in checked:
+        if check.trouble is not None and (twice is None or check.node not in twice):
+            found.append(_in_trouble(check.node, check.trouble))
+        elif check.same_as is not None:
+            found.append(
+                Finding(
+                    "warning",
+                    check.node,
+                    f"it is reached at the same address as {check.same_as}",
+                    "Where one proxy serves both, that is as it should be. Else it is one node: list "
+                    "it once.",
+                )
+            )
+    asked = _ask(settings.nodes, arguments)
+    found += _answers(asked)
+    found += _certificates([node for node in asked if node.startswith("https:")], settings)
+    if read_statistics and twice is None:
+        found += _statistics(settings, arguments)
+    order = ("error", "warning")
+    return sorted(_without_doubles(found), key=lambda finding: order.index(finding.level))
+
+
+def _without_doubles(found: list[Finding]) -> list[Finding]:
+    return list(dict.fromkeys(found))
+
+
+def _in_trouble(node: str, trouble: str) -> Finding:
+    advice = "Check that the node runs, and that its URL in the connection is right."
+    if trouble.startswith("401"):
+        advice = "Correct login and password, and check that this node has the same ones as the others."
+    elif "certificate" in trouble:
+        advice = "Name the CA that signed the node's certificate in ca_file, or renew the certificate."
+    elif "https" in trouble or "http?" in trouble:
+        advice = (
+            "Try the other scheme, http or https, in the node's URL; then spell it so for every reader, too."
+        )
+    elif "not a QCache" in trouble or "proxy" in trouble:
+        advice = "Open the URL's /qcache/status with curl: another server, or a proxy, answers there."
+    return Finding("error", node, trouble, advice)
+
+
+def _one_node_twice(one: str, other: str) -> Finding:
+    return Finding(
+        "error",
+        other,
+        f"it is {one} under another name: it would own two shares of the keys, and lose tables",
+        "List each node once, by the name that every reader uses.",
+    )
+
+
+# The connection alone.
+
+
+def _spelling(nodes: tuple[str, ...]) -> Iterator[Finding]:
+    """Nodes that are spelled in another way than most: keys are where the spelling says."""
+    ways: tuple[tuple[str, Callable[[str], object]], ...] = (
+        ("ends in a slash", lambda node: node.endswith("/")),
+        ("has upper case in its host", lambda node: urlsplit(node).netloc != urlsplit(node).netloc.lower()),
+        ("has no port", lambda node: urlsplit(node).port is None),
+        ("has a path", lambda node: urlsplit(node).path.strip("/") != ""),
+        ("has the scheme https", lambda node: urlsplit(node).scheme == "https"),
+        ("names its domain", lambda node: "." in (urlsplit(node).hostname or "")),
+    )
+    for way, is_so in ways:
+        so = [node for node in nodes if is_so(node)]
+        if so and len(so) < len(nodes):
+            others = [node for node in nodes if node not in so]
+            for node in so if len(so) <= len(others) else others:
+                yield Finding(
+                    "warning",
+                    node,
+                    f"it {way}, and others do not"
+                    if node in so
+                    else f"it differs from each other node, which {way}",
+                    "A node's spelling decides which keys live on it. Compare it, letter by letter, "
+                    "with what the readers have.",
+                )
+
+
+def _limits(settings: ConnectionSettings, table_bytes: int | None) -> Iterator[Finding]:
+    """Timeouts against each other, and against the size of tables."""
+    subject = "timeouts"
+    if settings.deadline <= settings.connect_timeout + settings.read_timeout:
+        yield Finding(
+            "warning",
+            subject,
+            f"deadline ({settings.deadline:g} s) is not longer than connect_timeout and read_timeout "
+            "together: one "
+            "silent node uses it up, and no other node is asked",
+            "Increase deadline, or decrease read_timeout.",
+        )
+    if settings.store_timeout is not None and settings.store_timeout < settings.read_timeout:
+        yield Finding(
+            "warning",
+            subject,
+            f"store_timeout ({settings.store_timeout:g} s) is shorter than read_timeout "
+            f"({settings.read_timeout:g} s): a store takes a node longer than a query",
+            "Clear store_timeout: its default follows from the size of the table.",
+        )
+    if table_bytes is None:
+        return
+    silent = table_bytes / _CSV_BYTES_PER_SECOND
+    if settings.read_timeout < silent:
+        yield Finding(
+            "warning",
+            subject,
+            f"a node answers nothing for {silent:.1f} s while it parses {table_bytes:,} bytes, and "
+            "read_timeout is "
+            f"{settings.read_timeout:g} s: queries that arrive then fail over to a node without the table",
+            f"Increase read_timeout to {2 * silent:.0f} s, or store smaller tables.",
+        )
+    if settings.store_timeout is not None and settings.store_timeout < 2 * silent:
+        yield Finding(
+            "warning",
+            subject,
+            f"store_timeout is {settings.store_timeout:g} s, and a node takes {silent:.1f} s or more for "
+            f"{table_bytes:,} bytes",
+            "Clear store_timeout: its default follows from the size of the table.",
+        )
+    if settings.max_response_bytes < table_bytes:
+        yield Finding(
+            "warning",
+            "max_response_bytes",
+            f"it is {settings.max_response_bytes:,}, so that a table of {table_bytes:,} bytes cannot "
+            "be read whole",
+            "Increase max_response_bytes.",
+        )
+
+
+def _security(settings: ConnectionSettings) -> Iterator[Finding]:
+    encrypted = [node for node in settings.nodes if urlsplit(node).scheme == "https"]
+    if encrypted and not settings.verify:
+        yield Finding(
+            "warning",
+            "verify",
+            "it is false: the nodes' certificates are not checked, and anyone between may answer for them",
+            "Set verify to true, and name the CA in ca_file.",
+        )
+    if settings.auth is not None and len(encrypted) < len(settings.nodes):
+        yield Finding(
+            "warning",
+            "allow_auth_over_http",
+            "login and password go to the nodes unencrypted",
+            "Have the nodes use TLS (--cert-file), and spell them with https everywhere.",
+        )
+
+
+def _environment(settings: ConnectionSettings) -> Iterator[Finding]:
+    """What the environment of this process adds to requests."""
+    if not settings.trust_env:
+        return
+    for node in settings.nodes:
+        with requests.Session() as session:
+            environment = session.merge_environment_settings(node, {}, None, None, None)
+        proxy = select_proxy(node, environment["proxies"])
+        if proxy is not None:
+            parts = urlsplit(proxy)
+            yield Finding(
+                "warning",
+                node,
+                f"requests go through the proxy {parts.hostname}:{parts.port}, which the environment names",
+                "If the node can be reached directly, add its host to NO_PROXY, or set trust_env to false.",
+            )
+        if settings.auth is None and get_netrc_auth(node) is not None:
+            yield Finding(
+                "warning",
+                node,
+                "requests carry the credentials that the netrc file has for its host",
+                "If the node needs none, remove them from the netrc file, or set trust_env to false.",
+            )
+
+
+# The answers.
+
+
+def _ask(nodes: tuple[str, ...], arguments: Mapping[str, Any]) -> dict[str, requests.Response]:
+    """What each node that answers says to a status request, read as any HTTP client reads it."""
+
+    def ask(node: str) -> requests.Response | None:
+        with contextlib.suppress(requests.RequestException), requests.Session() as session:
+            session.trust_env = arguments["trust_env"]
+            return session.get(
+                node.rstrip("/") + "/qcache/status",
+                timeout=(arguments["connect_timeout"], min(arguments["read_timeout"], LONGEST)),
+                verify=arguments["verify"],
+                cert=arguments["cert"],
+                auth=arguments["auth"],
+                allow_redirects=False,
+            )
+        return None
+
+    with warnings.catch_warnings(), ThreadPoolExecutor(len(nodes)) as threads:
+        warnings.simplefilter("ignore", InsecureRequestWarning)  # it is a finding of its own
+        answers = dict(zip(nodes, threads.map(ask, nodes), strict=True))
+    return {node: answer for node, answer in answers.items() if answer is not None}
+
+
+def _answers(asked: Mapping[str, requests.Response]) -> Iterator[Finding]:
+    """Headers that tell of another server, of something in between, or of another clock."""
+    servers = {node: answer.headers.get("Server", "none") for node, answer in asked.items()}
+    usual = Counter(servers.values()).most_common(1)
+    for node, answer in asked.items():
+        if answer.is_redirect:
+            yield Finding(
+                "error",
+                node,
+                f"it redirects to {answer.headers.get('Location')}",
+                "Redirects are not followed, since the node's spelling decides which keys it has. "
+                "Have every reader "
+                "and writer name the node itself.",
+            )
+        server = servers[node]
+        if not server.startswith(_SERVER) or server != usual[0][0]:
+            others = f", and {usual[0][0]} on the others" if server != usual[0][0] else ""
+            yield Finding(
+                "warning",
+                node,
+                f"its Server header is {server!r}{others}; QCache's begins with {_SERVER}",
+                "Check what listens there: a proxy in between, another version, or another server.",
+            )
+        between = [name for name in ("Via", "X-Cache", "Age", "X-Forwarded-For") if name in answer.headers]
+        if between:
+            yield Finding(
+                "warning",
+                node,
+                f"its answers have the header {', '.join(between)}: a proxy is between here and the node",
+                "Connect to the node itself, or have the proxy neither store answers nor retry stores.",
+            )
+        apart = _clock_apart(answer)
+        if apart is not None and abs(apart) > _CLOCKS_APART:
+            yield Finding(
+                "warning",
+                node,
+                f"its Date header is {abs(apart):.0f} s {'ahead of' if apart > 0 else 'behind'} the "
+                "clock here",
+                "Set the clocks by NTP: with --age a node forgets tables by its own clock. A Date of "
+                "long ago can also "
+                "be a stored answer of a proxy.",
+            )
+
+
+def _clock_apart(answer: requests.Response) -> float | None:
+    try:
+        date = email.utils.parsedate_to_datetime(answer.headers["Date"])
+    except (KeyError, ValueError):
+        return None
+    return (date - dt.datetime.now(dt.UTC)).total_seconds()
+
+
+def _certificates(nodes: list[str], settings: ConnectionSettings) -> Iterator[Finding]:
+    """Certificates that end soon, of the nodes that answered."""
+    if not settings.verify:
+        return
+    for node in nodes:
+        ends = None
+        with contextlib.suppress(OSError):
+            ends = _end_of_certificate(node, settings)
+        if ends is None:
+            continue
+        days = (ends - dt.datetime.now(dt.UTC)).days
+        if days < _CERTIFICATE_LEFT:
+            yield Finding(
+                "warning",
+                node,
+                f"its certificate ends on {ends:%Y-%m-%d}, in {days} days",
+                "Renew the certificate, and restart the node, which reads it at its start.",
+            )
+
+
+def _end_of_certificate(node: str, settings: ConnectionSettings) -> dt.datetime | None:
+    parts = urlsplit(node)
+    context = ssl.create_default_context(cafile=settings.ca_file)
+    if settings.cert_file is not None:
+        context.load_cert_chain(settings.cert_file, settings.key_file)
+    address = (parts.hostname or "", parts.port or 443)
+    with (
+        socket.create_connection(address, timeout=settings.connect_timeout) as plain,
+        context.wrap_socket(plain, server_hostname=parts.hostname) as encrypted,
+    ):
+        ends = (encrypted.getpeercert() or {}).get("notAfter")
+    if not isinstance(ends, str):
+        return None
+    return dt.datetime.fromtimestamp(ssl.cert_time_to_seconds(ends), dt.UTC)
+
+
+def _statistics(settings: ConnectionSettings, arguments: Mapping[str, Any]) -> Iterator[Finding]:
+    """How long the nodes were silent, by their own count, against the timeouts."""
+    with QClient(**arguments) as client:
+        read = client.node_statistics()
+    for node, statistics in read.items():
+        if not isinstance(statistics, dict):
+            continue
+        longest = max(
+            [*statistics.get("store_request_durations", ()), *statistics.get("query_request_durations", ())],
+            default=0.0,
+        )
+        if longest > settings.read_timeout:
+            yield Finding(
+                "warning",
+                node,
+                f"one request kept it silent for {longest:.1f} s, and read_timeout is "
+                f"{settings.read_timeout:g} s: "
+                "queries that arrived then failed over to a node without the table",
+                f"Increase read_timeout to {2 * longest:.0f} s, or store smaller tables.",
+            )
+        evicted = statistics.get("size_evict_count", 0)
+        if evicted:
+            yield Finding(
+                "warning",
+                node,
+                f"it evicted tables: {evicted} since its statistics were last read, for want of room",
+                "Increase the node's --size, add a node, or store fewer tables.",
+            )

@@ -1,0 +1,49 @@
+"""What the commands print: tables for people, JSON for scripts, and colours on a terminal only."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON, with its objects in lines."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, bad: Iterable[int] = ()) -> None:
+    """Print rows under the names of their columns, those that are ``bad`` in red; None shows as nothing.
+
+    On a terminal rich lays the table out, where it is installed. Else each column is as wide as its longest
+    value, and no line is cut.
+    """
+    texts = [["" if value is None else str(value) for value in row] for row in rows]
+    if sys.stdout.isatty():
+        try:
+            from rich.console import Console  # noqa: PLC0415
+            from rich.table import Table  # noqa: PLC0415
+            from rich.text import Text  # noqa: PLC0415
+        except ImportError:
+            pass
+        else:
+            table = Table()
+            for column in columns:
+                table.add_column(Text(column), overflow="fold")
+            red = set(bad)
+            for number, row in enumerate(texts):
+                table.add_row(*map(Text, row), style="red" if number in red else None)
+            Console().print(table)
+            return
+    lines = [list(columns), *texts]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
+    for line in lines:
+        print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+
+
+def print_note(text: str) -> None:
+    """Print what is no result to stderr."""
+    print(text, file=sys.stderr)

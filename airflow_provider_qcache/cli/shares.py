@@ -1,0 +1,58 @@
+"""Which share of all keys each node of a ring has, and which share a change of the ring moves."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import TYPE_CHECKING, Final
+
+from airflow_provider_qcache.connection import settings_for
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow_provider_qcache.client import Ring
+
+_HASHES: Final = 2**32
+
+
+def shares(ring: Ring) -> dict[str, float]:
+    """The share of all hashes that each node has, from 0 to 1."""
+    found = dict.fromkeys(ring.nodes, 0)
+    points = ring.points()
+    last = points[-1][0] - _HASHES
+    for point, node in points:
+        found[node] += point - last
+        last = point
+    return {node: length / _HASHES for node, length in found.items()}
+
+
+def moved_share(before: Ring, after: Ring) -> float:
+    """The share of all hashes whose home is another node in the second ring."""
+    rings = [([point for point, _ in ring.points()], ring.points()) for ring in (before, after)]
+    ends = sorted({point for points, _ in rings for point in points})
+    moved, last = 0, ends[-1] - _HASHES
+    for end in ends:
+        # A hash belongs to the first point that is greater: all from the last end up to this one to the same.
+        owners = [owned[bisect_left(points, end) % len(points)][1] for points, owned in rings]
+        if owners[0] != owners[1]:
+            moved += end - last
+        last = end
+    return moved / _HASHES
+
+
+def changed_nodes(nodes: Sequence[str], add: Sequence[str], remove: Sequence[str]) -> list[str]:
+    """The nodes without those of ``remove``, and with those of ``add`` after them.
+
+    Raises:
+        ValueError: one to remove is not there, one to add is there or is no node, or none would be left.
+    """
+    for node in remove:
+        if node not in nodes:
+            raise ValueError(f"remove {node}: it is none of the nodes {', '.join(nodes)}")
+    kept = [node for node in nodes if node not in remove]
+    after = list(settings_for([*kept, *add]).nodes) if add else kept
+    if len(after) < len(kept) + len(add):
+        raise ValueError("add: the node is there already")
+    if not after:
+        raise ValueError("remove: no node would be left")
+    return after
