@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tarfile
+import tomllib
 import zipfile
 from importlib.metadata import distribution
 from pathlib import Path
@@ -14,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import airflow_provider_qcache
+from tests.public_names import MEMBERS_WITHOUT_AIRFLOW, WITH_AIRFLOW, WITHOUT_AIRFLOW, missing
 
 ROOT = Path(__file__).resolve().parent.parent
 NAME = "airflow-provider-qcache"
@@ -45,30 +48,14 @@ def test_entry_point_gives_the_name_of_the_distribution():
     assert entry_point.load()()["package-name"] == NAME
 
 
-def test_airflow_lists_the_provider(tmp_path):
-    """Airflow itself checks the registration against its schema; what it lists, it accepted."""
-    command = [sys.executable, "-m", "airflow", "providers", "list", "--output", "json"]
-    listed = run(*command, AIRFLOW_HOME=str(tmp_path))
-    assert listed.returncode == 0, listed.stderr
-    providers = json.loads(listed.stdout[listed.stdout.index("[{") :])
-    (ours,) = [provider for provider in providers if provider["package_name"] == NAME]
-    assert ours["version"] == airflow_provider_qcache.__version__
-    assert ours["description"].startswith("Warm, query and invalidate QCache")
-
-
-def test_airflow_accepts_the_registration_without_a_warning(tmp_path):
-    """What does not fit Airflow's schema is left out, or warned about, when providers are loaded."""
-    load = (
-        "from airflow.providers_manager import ProvidersManager\n"
-        f"print(ProvidersManager().providers[{NAME!r}].data['name'])"
-    )
-    loaded = run(sys.executable, "-c", load, AIRFLOW_HOME=str(tmp_path))
-    assert loaded.returncode == 0, loaded.stderr
-    assert loaded.stdout.splitlines()[-1] == "QCache"
-    assert NAME not in loaded.stdout + loaded.stderr
-
-
-@pytest.mark.parametrize("module", ["airflow_provider_qcache", "airflow_provider_qcache.provider_info"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "airflow_provider_qcache",
+        "airflow_provider_qcache.cli.definition",
+        "airflow_provider_qcache.provider_info",
+    ],
+)
 def test_import_loads_nothing_but_the_standard_library(module):
     """Every process that imports airflow.sdk imports both, and Airflow imported in them is a circle."""
     code = (
@@ -78,6 +65,36 @@ def test_import_loads_nothing_but_the_standard_library(module):
     )
     imported = run(sys.executable, "-c", code)
     assert imported.stdout.split() == ["airflow_provider_qcache"], imported.stderr
+
+
+def test_every_public_name_is_importable_without_airflow():
+    """Those of the operators and the hook are held by tests/hooks/test_provider.py, where Airflow is."""
+    assert missing(WITHOUT_AIRFLOW) == {}
+    assert missing(MEMBERS_WITHOUT_AIRFLOW) == {}
+
+
+def test_public_names_are_all_that_the_client_exports():
+    from airflow_provider_qcache import client
+
+    assert WITHOUT_AIRFLOW["airflow_provider_qcache.client"].split() == sorted(client.__all__)
+
+
+def test_public_names_are_all_that_docs_and_examples_import():
+    pages = [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("example_dags/*.py")]
+    imported = {
+        (module, name)
+        for page in pages
+        for module, names in re.findall(
+            r"from (airflow_provider_qcache[.\w]*) import (\([^)]*\)|[^\n;]*)", page.read_text()
+        )
+        for name in re.findall(r"\w+", names.partition(" as ")[0])
+    }
+    assert imported
+    public = {**WITHOUT_AIRFLOW, **WITH_AIRFLOW}
+    packages = {module.rpartition(".")[::2] for module in public}
+    assert {
+        (module, name) for module, name in imported - packages if name not in public.get(module, "").split()
+    } == set()
 
 
 def test_wheel_carries_the_types_and_the_licence_and_no_tests(tmp_path):
@@ -90,13 +107,114 @@ def test_wheel_carries_the_types_and_the_licence_and_no_tests(tmp_path):
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {"airflow_provider_qcache"}
 
 
-@pytest.mark.parametrize("file", ["airflow-3.3", "airflow-2.11", "lint", "qcache-0.9.3", "tools"])
+def test_building_twice_gives_the_same_bytes(tmp_path):
+    """So that whoever builds a release from its tag can compare it with what was published."""
+    built = []
+    for time in ("first", "second"):
+        checkout = tmp_path / time / "checkout"
+        shutil.copytree(ROOT / "airflow_provider_qcache", checkout / "airflow_provider_qcache")
+        shutil.copytree(ROOT / "docs", checkout / "docs")
+        for file in ("CHANGELOG.md", "LICENSE", "README.md", "pyproject.toml", ".gitignore"):
+            (checkout / file).write_bytes((ROOT / file).read_bytes())  # with another time of change
+        command = (sys.executable, "-m", "hatchling", "build", "--directory", tmp_path / time / "dist")
+        done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == 0, done.stderr
+        built.append({file.name: file.read_bytes() for file in (tmp_path / time / "dist").iterdir()})
+    assert {name.rpartition(".")[2] for name in built[0]} == {"whl", "gz"}
+    assert built[0] == built[1]
+    (sdist,) = (tmp_path / "first" / "dist").glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2].partition("/")[0] for name in archive.getnames()}
+    assert names == {
+        ".gitignore",
+        "CHANGELOG.md",
+        "LICENSE",
+        "PKG-INFO",
+        "README.md",
+        "airflow_provider_qcache",
+        "docs",
+        "pyproject.toml",
+    }
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "airflow-3.3",
+        "airflow-3.2",
+        "airflow-3.1",
+        "airflow-3.0",
+        "airflow-2.11",
+        "docs",
+        "floors",
+        "lint",
+        "qcache-0.9.3",
+        "tools",
+    ],
+)
 def test_constraints_are_pins_and_nothing_else(file):
     """No address, path or option: the set-up takes packages from where the user's own configuration says."""
     lines = (ROOT / "constraints" / f"{file}.txt").read_text().splitlines()
     pins = [line for line in lines if not line.startswith("#")]
     assert pins
     assert [line for line in pins if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+", line)] == []
+
+
+USED_BY_WHAT_RUNS_ONCE = (
+    "apache-airflow-providers-common-sql",
+    "duckdb",
+    "hypothesis",
+    "lz4",
+    "numpy",
+    "pandas",
+    "polars",
+    "psutil",
+    "psycopg",
+    "psycopg-binary",
+    "psycopg2-binary",
+    "pyarrow",
+    "pytest",
+    "pytest-timeout",
+    "pytest-xdist",
+    "qcache-client",
+    "requests",
+    "tenacity",
+    "tornado",
+    "trustme",
+    "urllib3",
+)
+
+
+def test_both_airflows_have_what_the_tests_that_run_once_use():
+    """So that these need not run on each of them: they would run the same code twice."""
+    pins = [
+        dict(
+            line.split("==")
+            for line in (ROOT / "constraints" / f"airflow-{release}.txt").read_text().splitlines()
+            if not line.startswith("#")
+        )
+        for release in ("3.3", "2.11")
+    ]
+    versions = {name: {each.get(name) for each in pins} for name in USED_BY_WHAT_RUNS_ONCE}
+    assert {name: found for name, found in versions.items() if None in found or len(found) > 1} == {}
+
+
+def test_each_lowest_version_is_in_the_list_that_make_floors_tries():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"].values()
+    needs = {need for needs in (project["dependencies"], *extras) for need in needs}
+    lines = (ROOT / "constraints" / "floors.txt").read_text().splitlines()
+    tried = {re.sub(r"(\.0)+$", "", line) for line in lines if not line.startswith("#")}
+    assert {re.sub(r"(\.0)+$", "", need.replace(">=", "==")) for need in needs} == tried
+
+
+def test_the_page_of_the_extras_has_each_with_what_it_installs():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    page = (ROOT / "docs" / "reference" / "extras.md").read_text()
+    listed = dict(re.findall(r"^\| `([\w-]+)` \| ([^|]+?) \|", page, re.MULTILINE))
+    assert listed == {
+        name: ", ".join(need.partition(">=")[0] for need in needs) for name, needs in extras.items()
+    }
 
 
 def test_make_alone_lists_every_target():
@@ -154,3 +272,28 @@ def test_tests_go_on_without_python27_but_not_in_ci(tmp_path):
     assert without.stderr.endswith("; until then its tests are skipped\n")
     assert without.stderr.count("\n") == 1
     assert run("scripts/setup.sh", "real-server", "optional", **{**environment, "CI": "true"}).returncode != 0
+
+
+def test_a_release_is_made_of_a_copy():
+    """The dry run does what the release does: version, changelog, tag, wheel and sdist."""
+    before = run("git", "status", "--porcelain").stdout
+    made = run(sys.executable, "scripts/release.py", "97.0.1rc1", "--dry-run")
+    assert made.returncode == 0, made.stderr
+    assert "dist/airflow_provider_qcache-97.0.1rc1-py3-none-any.whl" in made.stdout
+    assert "dist/airflow_provider_qcache-97.0.1rc1.tar.gz" in made.stdout
+    assert re.search(r"CHANGELOG.md +\| 2 \+\+", made.stdout)
+    assert run("git", "tag", "--list", "v97*").stdout == ""
+    assert run("git", "status", "--porcelain").stdout == before
+
+
+def test_a_release_without_a_version_is_refused():
+    refused = run(sys.executable, "scripts/release.py", "next", "--dry-run")
+    assert refused.returncode == 1
+    assert refused.stderr == "release: 'next' is no version: give one such as 0.2.0 or 0.2.0rc1\n"
+
+
+def test_the_architecture_page_names_files_that_are_there():
+    page = (ROOT / "docs" / "contributing" / "architecture.md").read_text()
+    named = set(re.findall(r"`([a-z_]+(?:/[a-z_]+)+\.py)`", page))
+    assert len(named) > 15
+    assert {file for file in named if not (ROOT / "airflow_provider_qcache" / file).is_file()} == set()

@@ -14,8 +14,8 @@ from typing import Any
 
 import psycopg
 
-from tests.postgres import Postgres
-from tests.servers import ROOT
+from tests.harness.postgres import Postgres
+from tests.harness.servers import ROOT
 
 COLUMNS = (
     *("tailnum", "month", "time_hour", "carrier", "flight", "origin", "dest"),
@@ -38,14 +38,15 @@ def lines_of_flights() -> Iterator[str]:
 
 
 def load(postgres: Postgres, wanted: Callable[[str], bool], more: Iterable[str] = ()) -> Tables:
-    """Make the table by the statements of docs/examples.md; gives the rows by the key they belong under.
+    """Make the table as docs/howto/examples.md does; gives the rows by the key they belong under.
 
     Args:
         postgres: A server that runs.
         wanted: Which flights, by tail number, "NA" among them.
         more: Lines beside those of the file.
     """
-    (statements,) = re.findall(r"```sql\n(.*?)```", (ROOT / "docs" / "examples.md").read_text(), re.DOTALL)
+    page = (ROOT / "docs" / "howto" / "examples.md").read_text()
+    (statements,) = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
     create, copy = (statement.strip() for statement in statements.strip().removesuffix(";").split(";"))
     # psql's \copy reads a file of its own; the server's COPY is the same with the rows sent.
     copy = copy.replace("\\copy", "COPY").replace("'flights.csv'", "STDIN")

@@ -7,7 +7,7 @@ from typing import Any
 
 import qclient
 
-from tests.airflow.nodes import Nodes
+from tests.harness.nodes import Nodes
 
 
 class Reader:

@@ -8,7 +8,7 @@ from typing import Any
 from qclient import QClient as Reader
 
 from scripts.airflow_runs import Runner
-from tests.airflow.nodes import Nodes
+from tests.harness.nodes import Nodes
 
 KEY = "orders_20260131"
 EXPECTED = [

@@ -14,9 +14,9 @@ import pytest
 from scripts.airflow_runs import Run, Runner
 from tests.airflow import flights
 from tests.airflow.conftest import EXAMPLES, readme_dag
-from tests.airflow.nodes import Nodes
 from tests.airflow.readers import Reader
-from tests.postgres import Postgres
+from tests.harness.nodes import Nodes
+from tests.harness.postgres import Postgres
 
 ALL_FLIGHTS = bool(os.environ.get("QCACHE_ALL_FLIGHTS"))
 
@@ -49,9 +49,12 @@ def test_every_example_is_run_here(runner: Runner) -> None:
     assert [dag for dag in runner.dags if dag.startswith("qcache_")] == [
         "qcache_flights_from_sql",
         "qcache_load_customers",
+        "qcache_load_regions",
         "qcache_many_tables",
         "qcache_query_report",
+        "qcache_scheduled_healing",
         "qcache_scheduled_invalidation",
+        "qcache_self_healing",
         "qcache_warm_customers",
     ]
 
@@ -67,6 +70,31 @@ def test_warm_after_etl(runner: Runner, nodes: Nodes) -> None:
     assert len(tables) == 2
     assert tables[0] == tables[1]
     assert [row["zip"] for row in tables[0]] == ["02139", "00501", "78712"]
+
+
+def test_self_healing(runner: Runner, nodes: Nodes) -> None:
+    """The load has the warming waiting, which stores what the load left; the demo shows that it heals."""
+    load = succeeded(runner.run("qcache_load_regions"))
+    warm = succeeded(runner.run("qcache_self_healing"))
+
+    assert "qcache_self_healing" in load.waiting
+    assert warm["warm"].result["rows"] == 4
+    assert len(nodes.holding("regions")) == 1
+
+
+def test_scheduled_healing(runner: Runner, nodes: Nodes) -> None:
+    """A table that is missing is stored, and one that is there is left alone."""
+    for i in range(3):
+        nodes.ask(i, "DELETE", "cities")
+    states = [
+        {name: task.state for (name, _), task in runner.run("qcache_scheduled_healing").tasks.items()}
+        for _ in range(2)
+    ]
+    assert states == [
+        {"is_there": "skipped", "warm": "success"},
+        {"is_there": "success", "warm": "skipped"},
+    ]
+    assert len(nodes.holding("cities")) == 1
 
 
 def test_scheduled_invalidation(runner: Runner, nodes: Nodes) -> None:

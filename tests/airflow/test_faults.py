@@ -5,14 +5,16 @@ Every task has one retry: what may be gone at the next try is tried twice, what 
 
 from __future__ import annotations
 
+import base64
 import signal
 import time
 
 import pytest
 
-from scripts.airflow_runs import Runner, Task
+from airflow_provider_qcache.compat import BaseOperator
+from scripts.airflow_runs import AirflowHome, Runner, Task
 from tests.airflow.conftest import PASSWORD, WRONG_PASSWORD
-from tests.airflow.nodes import Nodes
+from tests.harness.nodes import Nodes
 
 OLD_TABLE = b"a,b\n1,old\n2,old\n"
 KEY = "orders"
@@ -84,6 +86,8 @@ class TestADeadNode:
             nodes.kill(i)
         task = done(runner, f"{operation}_hasty")
         is_retried(task, "NoCacheAvailable")
+        # On 3.3 the operators' own policy was asked.
+        assert ("a node does not answer" in task.log) == hasattr(BaseOperator, "has_retry_policy")
         assert all(url in task.log for url in nodes.urls)
 
 
@@ -117,8 +121,7 @@ class TestABusyNode:
         runner.begin("store_patient")
         nodes.wait_until_connected(home, runner.process.pid)
         time.sleep(2)  # two read timeouts
-        assert nodes.servers[home].process is not None
-        nodes.servers[home].process.send_signal(signal.SIGCONT)
+        nodes.resume(home)
         task = runner.finish()["task"]
         succeeds_at_once(task)
         assert task.result["node"] == nodes.urls[home]
@@ -135,6 +138,12 @@ class TestWhatCanNeverSucceed:
         """It is refused before the node can act on it: the old table stays."""
         fails_for_good(done(runner, "invalid_literal"), "InvalidTable")
         assert b"old" in nodes.ask(home, "GET", KEY).body
+
+    def test_a_result_of_the_hook_in_xcom(self, runner: Runner) -> None:
+        """It has two retries, and the first try says what to return instead."""
+        task = done(runner, "returns_a_result")
+        assert (task.state, task.retries, len(task.logs)) == ("failed", 2, 1), task.log[-4000:]
+        assert "StoreResult cannot be passed to other tasks by XCom: return its as_dict()" in task.log
 
     @pytest.mark.parametrize("operation", ["query", "store", "delete"])
     def test_a_wrong_password(self, runner: Runner, operation: str) -> None:
@@ -161,6 +170,18 @@ def test_the_right_password_and_authority(runner: Runner) -> None:
     """The same nodes are content with them: what fails above fails for its own reason."""
     for operation in ("store", "query", "delete"):
         succeeds_at_once(done(runner, f"{operation}_right"))
+
+
+def test_no_password_is_in_any_file_of_airflow(runner: Runner, airflow_home: AirflowHome) -> None:
+    """Logs, and the database with its XComs and rendered fields, after runs that used both passwords."""
+    for connection in ("right", "wrong_password", "unknown_ca"):
+        done(runner, f"store_{connection}")
+    files = {file: file.read_bytes() for file in airflow_home.path.rglob("*") if file.is_file()}
+    assert any(b"store_wrong_password" in held for held in files.values())
+    assert any(file.name.startswith("airflow.db") and b"store_right" in held for file, held in files.items())
+    for password in (PASSWORD, WRONG_PASSWORD):
+        spellings = (password.encode(), base64.b64encode(f"airflow:{password}".encode()))
+        assert [file for file, held in files.items() if any(word in held for word in spellings)] == []
 
 
 class TestATaskThatIsEnded:

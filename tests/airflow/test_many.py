@@ -14,8 +14,8 @@ import pytest
 from airflow_provider_qcache.client import QClient
 from scripts.airflow_runs import AirflowHome, Runner, Task
 from tests.airflow.conftest import connection
-from tests.airflow.nodes import Nodes
 from tests.airflow.readers import Reader
+from tests.harness.nodes import Nodes
 
 AIRFLOW_2 = airflow.__version__.startswith("2.")
 KEYS = [f"many_{n}" for n in range(60)]
@@ -136,9 +136,9 @@ def test_what_a_killed_node_had_is_stored_by_the_retry(runner: Runner, empty: No
     go_on.touch()
     task = runner.finish()["store"]
 
-    lost = is_lost_and_stored_by_the_retry(task, 90, r"; (\d+) tables cannot be asked for any more: ")
+    lost = is_lost_and_stored_by_the_retry(task, 90, r"TablesEvicted: (\d+) tables cannot be checked, since ")
     assert lost == len(there) > 0
-    assert f"{empty.urls[0]} went down since" in task.logs[0]
+    assert f"since {empty.urls[0]} went down" in task.logs[0]
     assert task.result["failed_over"] >= lost
     reader = Reader(empty)
     for n in range(90):
@@ -155,7 +155,7 @@ def test_what_a_restarted_node_had_is_stored_by_the_retry(runner: Runner, empty:
     go_on.touch()
     task = runner.finish()["store"]
 
-    lost = is_lost_and_stored_by_the_retry(task, 90, r"; (\d+) evicted since")
+    lost = is_lost_and_stored_by_the_retry(task, 90, r"TablesEvicted: (\d+) tables evicted by their nodes")
     assert lost == len(there) > 0
     assert f"{empty.urls[0]} lacks {lost} of its " in task.logs[0]
     reader = Reader(empty)
@@ -171,9 +171,11 @@ def test_a_node_is_killed_while_partitions_are_stored(runner: Runner, empty: Nod
     empty.kill(1)
     task = runner.finish()["store"]
 
-    lost = is_lost_and_stored_by_the_retry(task, 900, r"; ([\d,]+) tables cannot be asked for any more: ")
+    lost = is_lost_and_stored_by_the_retry(
+        task, 900, r"TablesEvicted: ([\d,]+) tables cannot be checked, since "
+    )
     assert 0 < lost < 900
-    assert f"{empty.urls[1]} went down since" in task.logs[0]
+    assert f"since {empty.urls[1]} went down" in task.logs[0]
     assert set(task.result["nodes"]) <= {empty.urls[0], empty.urls[2]}
     reader = Reader(empty)
     for n in range(900):

@@ -7,10 +7,13 @@ import sqlite3
 from contextlib import closing
 from typing import Any
 
+import airflow
 import pytest
 
 from scripts.airflow_runs import AirflowHome, Run, Runner
-from tests.airflow.nodes import Nodes
+from tests.harness.nodes import Nodes
+
+AIRFLOW_2 = airflow.__version__.startswith("2.")
 
 
 @pytest.fixture(scope="module")
@@ -85,10 +88,9 @@ def test_content_is_mapped(stored: Run, task_id: str) -> None:
 def test_content_is_shown_by_its_size(
     stored: Run, airflow_home: AirflowHome, task_id: str, sizes: list[str]
 ) -> None:
-    """Rendered Templates has every argument, and of a table no more than that."""
+    """Rendered Templates has no more than that of a table."""
     fields = shown(airflow_home, "operators_store", task_id)
     assert [each["content"] for each in fields] == sizes
-    assert all(each["evict_stale"] is True for each in fields)
     assert "1 / 0" not in json.dumps(fields)
 
 
@@ -104,7 +106,8 @@ def test_queries_are_mapped(stored: Run, runner: Runner, airflow_home: AirflowHo
     assert [fields["query"] for fields in shown(airflow_home, "operators_query", "ask")] == [
         {"limit": 1},
         '{"where": ["<", "n", 2]}',
-        '{"select": [["count"]]}',
+        # Airflow 2.11 shows what it rendered before the task ran, and has nothing that changes it afterwards.
+        "count.json" if AIRFLOW_2 else '{"select": [["count"]]}',
     ]
 
 
@@ -130,4 +133,4 @@ def test_nothing_from_a_task_fails_for_good_by_the_argument_s_name(runner: Runne
     good, bad = run.mapped("mapped")
     assert good.state == "success"
     assert (bad.state, len(bad.logs)) == ("failed", 1)
-    assert "ValueError: key='a b'" in bad.log
+    assert "InvalidArgument: key='a b'" in bad.log

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from scripts.airflow_runs import Run, Runner
-from tests.airflow.nodes import Nodes
+from tests.harness.nodes import Nodes
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_no_rows(done: Run) -> None:
 def test_what_no_retry_makes_better_fails_at_once(done: Run) -> None:
     assert done["bad_key"].state == "failed"
     assert len(done["bad_key"].logs) == 1
-    assert "partition a='a.b': 'sales_a.b' is no key of QCache" in done["bad_key"].log
+    assert "partition a='a.b': 'sales_a.b' is not a key of QCache" in done["bad_key"].log
 
 
 def test_what_the_database_says_is_retried(done: Run) -> None:

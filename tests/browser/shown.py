@@ -1,4 +1,4 @@
-"""The Airflow of `make ui`: what it prints, its REST API, and what it leaves."""
+"""The Airflow of `make ui` or `make cluster`: what it prints, its REST API, and what it leaves."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import psutil
 from airflow.models.connection import Connection
 
-from tests.servers import ROOT
+from tests.harness.servers import ROOT
 
 OLD = version("apache-airflow").startswith("2.")
 API = "/api/v1" if OLD else "/api/v2"
@@ -30,10 +31,14 @@ UP = re.compile(r"Ctrl-C ends")
 
 
 class Ui:
-    """`scripts/ui.py`, in a process group of its own, with an empty directory for temporary files."""
+    """A script, in a process group of its own, with an empty directory for temporary files."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(
+        self, directory: Path, script: str = "ui.py", environment: Mapping[str, str] | None = None
+    ) -> None:
         self.directory = directory
+        self._script = f"scripts/{script}"
+        self._environment = environment or {}
         self.said = ""
         self._process: subprocess.Popen[str] | None = None
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -42,9 +47,14 @@ class Ui:
         """Start it, and read what it prints until that is said."""
         self.said = ""
         self._process = subprocess.Popen(
-            [sys.executable, "scripts/ui.py"],
+            [sys.executable, self._script],
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(self.directory)},
+            env={
+                **os.environ,
+                "PYTHONPATH": str(ROOT),
+                "TMPDIR": str(self.directory),
+                **self._environment,
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -10,8 +10,8 @@ from playwright.sync_api import Locator, Page, expect
 
 from airflow_provider_qcache.connection import parse_connection
 from airflow_provider_qcache.connection_fields import EXTRA, STANDARD
-from airflow_provider_qcache.devnode import LocalCluster
-from tests.browser.shown import PATIENCE, Ui
+from airflow_provider_qcache.testing import Cluster
+from tests.browser.shown import Ui
 from tests.browser.values import EXTRA_VALUES, STANDARD_VALUES
 
 MARGIN = 16
@@ -108,6 +108,7 @@ def test_the_form_shows_every_field_with_its_label_description_and_default(page:
         expect(form.standard(field.name)).to_be_visible()
     for field in STANDARD[:2]:
         expect(form.standard(field.name)).to_have_attribute("placeholder", field.placeholder)
+    assert STANDARD[0].label == "Nodes"  # what is needed first comes first
     form.open_extra()
     assert form.names() == [field.name for field in EXTRA]
     for field in EXTRA:
@@ -155,36 +156,37 @@ def test_nodes_in_host_are_enough_and_the_rest_is_as_by_default(page: Page, ui: 
         assert getattr(settings, field.name, field.default) == field.default, field
 
 
-def test_the_test_is_green_with_live_nodes_and_red_with_the_name_of_a_dead_one(page: Page, ui: Ui) -> None:
-    with LocalCluster(nodes=3, start_timeout=PATIENCE) as cluster:
-        form = Form(page).add(ui, "tested")
-        form.standard("port").fill("8888")
-        form.open_extra().fill({"nodes": cluster.node_list}).save("tested")
-        test = row(page, "tested").get_by_role("button", name="Test Connection")
+def test_the_test_is_green_with_live_nodes_and_red_with_the_name_of_a_dead_one(
+    page: Page, ui: Ui, qcache_cluster: Cluster
+) -> None:
+    form = Form(page).add(ui, "tested")
+    form.standard("port").fill("8888")
+    form.open_extra().fill({"nodes": qcache_cluster.node_list}).save("tested")
+    test = row(page, "tested").get_by_role("button", name="Test Connection")
 
-        test.click()
-        said = page.get_by_role("status").filter(has_text="Test Connection Successful")
-        for node in cluster.node_list:
-            expect(said).to_contain_text(f"{node}: OK")
-        expect(test.locator("svg")).to_have_attribute("color", "green")
+    test.click()
+    said = page.get_by_role("status").filter(has_text="Test Connection Successful")
+    for node in qcache_cluster.node_list:
+        expect(said).to_contain_text(f"{node}: OK")
+    expect(test.locator("svg")).to_have_attribute("color", "green")
 
-        cluster.kill(1)
-        test.click()
-        said = page.get_by_role("status").filter(has_text="Test Connection Failed")
-        expect(said).to_contain_text(
-            f"1 of 3 nodes cannot be used. {cluster.node_list[1]}: connection refused"
-        )
-        expect(test.locator("svg")).to_have_attribute("color", "red")
+    qcache_cluster.kill(1)
+    test.click()
+    said = page.get_by_role("status").filter(has_text="Test Connection Failed")
+    expect(said).to_contain_text(
+        f"1 of 3 nodes cannot be used. {qcache_cluster.node_list[1]}: connection refused"
+    )
+    expect(test.locator("svg")).to_have_attribute("color", "red")
 
 
 def test_a_picture_of_the_form(page: Page, ui: Ui, tmp_path: Path) -> None:
     """The one in the docs, where QCACHE_PICTURE names its file."""
     page.set_viewport_size({"width": 1000, "height": 1040})
-    form = Form(page).add(ui, "qcache_default").open_extra()
-    nodes = [f"http://cache{number}:9401" for number in (1, 2, 3)]
-    form.fill({"nodes": nodes, "connect_timeout": 2, "read_timeout": 60})
+    form = Form(page).add(ui, "qcache_default")
+    form.standard("host").fill(", ".join(f"http://cache{number}:9401" for number in (1, 2, 3)))
     page.evaluate("document.activeElement.blur()")
-    clip, last = form.dialog.bounding_box(), form.around("store_timeout").bounding_box()
+    extra = form.dialog.get_by_role("button", name="Extra Fields", exact=True)
+    clip, last = form.dialog.bounding_box(), extra.bounding_box()
     assert clip is not None
     assert last is not None
     clip["height"] = last["y"] + last["height"] - clip["y"] + MARGIN

@@ -24,6 +24,7 @@ EXTRA_VALUES: dict[str, Any] = {
     "retry_wait_max": 7.5,
     "wait_for_nodes": False,
     "confirm_miss": False,
+    "refused_means_gone": False,
     "verify": False,
     "ca_file": "/etc/qcache/ca.pem",
     "cert_file": "/etc/qcache/client.pem",

@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import pytest
 
 from airflow_provider_qcache.client import QClient
-from tests.conftest import need_the_real_server
-from tests.servers import Server
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from tests.harness.needs import need_the_real_server
+from tests.harness.nodes import Nodes
 
 
 @pytest.fixture(scope="session", params=["real", "dev"])
-def servers(request: pytest.FixtureRequest) -> Iterator[list[Server]]:
+def nodes_of_a_kind(request: pytest.FixtureRequest) -> Iterator[Nodes]:
     if request.param == "real":
         need_the_real_server()
-    with ExitStack() as stack:
-        started = [Server.real() if request.param == "real" else Server.dev() for _ in range(3)]
-        for server in started:
-            stack.callback(server.stop)
-            server.launch()
-        yield [server.wait_until_up() for server in started]
+    with Nodes(kind=request.param) as nodes:
+        yield nodes
 
 
 @pytest.fixture
-def nodes(servers: list[Server]) -> list[str]:
-    return [f"http://127.0.0.1:{server.port}" for server in servers]
+def nodes(nodes_of_a_kind: Nodes) -> Nodes:
+    """Three nodes that answer."""
+    return nodes_of_a_kind.all_up()
 
 
 @pytest.fixture
-def client(nodes: list[str]) -> Iterator[QClient]:
-    with QClient(nodes, connect_timeout=5, read_timeout=20, deadline=60) as client:
+def client(nodes: Nodes) -> Iterator[QClient]:
+    with QClient(nodes.urls, connect_timeout=5, read_timeout=20, deadline=60) as client:
         yield client

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import errno
 import socket
 import ssl
 import sys
@@ -17,24 +18,37 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Self
+from unittest import mock
 
 import trustme
 
-from airflow_provider_qcache.client import Attempt, Listener, QClient, QClientException, RequestRetry
-from airflow_provider_qcache.client.encoding import compress_lz4, lz4_block
-from tests.client import faults
-from tests.client.faults import ROWS, Node, Tables
+from airflow_provider_qcache.client import (
+    Attempt,
+    Listener,
+    QClient,
+    QClientException,
+    RequestRetry,
+    transport,
+)
+from airflow_provider_qcache.client.compression import compress_lz4, lz4_block
+from tests.harness import faults
+from tests.harness.faults import ROWS, FaultyNode, Tables
+from tests.harness.ports import closed_port
 
 OPERATIONS = ("get", "POST query", "post bytes", "post file", "query with load", "delete")
 DEADLINE = 3.0
+SECRET = "hunter2-secret"
+"""The password that every node is sent, and that no error shows."""
 READ_TIMEOUT = 0.4
 SMALL = b"a\n1\n"
 LARGE = b"a,b\n" + b"1,some text to make it long\n" * 400_000
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CellOutcome:
     """What an operation comes to, what each failed request met at the home node, and what it counts."""
 
     result: str
@@ -48,37 +62,37 @@ class Outcome:
         return {self.counted: len(self.met)} if self.counted is not None else {}
 
 
-HOME = Outcome("home")
+HOME = CellOutcome("home")
 
 
 @dataclass(frozen=True)
 class Expected:
     """The same for a query, a store and a delete. A query with load is what the query is, if not given."""
 
-    query: Outcome
-    store: Outcome
-    delete: Outcome
-    load: Outcome | None = None
+    query: CellOutcome
+    store: CellOutcome
+    delete: CellOutcome
+    load: CellOutcome | None = None
 
-    def of(self, operation: str) -> Outcome:
+    def of(self, operation: str) -> CellOutcome:
         if operation == "query with load":
             return self.load or self.query
         return self.store if operation.startswith("post ") else getattr(self, operation, self.query)
 
 
-def all_the_same(outcome: Outcome) -> Expected:
+def all_the_same(outcome: CellOutcome) -> Expected:
     return Expected(outcome, outcome, outcome)
 
 
-def next_after(met: str, counted: str) -> Outcome:
-    return Outcome("next", (met,), counted, failing=True)
+def next_after(met: str, counted: str) -> CellOutcome:
+    return CellOutcome("next", (met,), counted, failing=True)
 
 
 def next_for_all(met: str, counted: str = "connection_error") -> Expected:
     return all_the_same(next_after(met, counted))
 
 
-def only_for_queries(outcome: Outcome) -> Expected:
+def only_for_queries(outcome: CellOutcome) -> Expected:
     """Of a store and a delete the status is all that is needed."""
     return Expected(outcome, HOME, HOME)
 
@@ -93,23 +107,23 @@ def cut(met: str) -> Expected:
 
 def refused(status: int, query: str = "UnexpectedServerResponse") -> Expected:
     met = (f"head: request refused {status}",)
-    store = Outcome("UnexpectedServerResponse", met, "unknown_error")
-    delete = Outcome("UnexpectedServerResponse", met)
+    store = CellOutcome("UnexpectedServerResponse", met, "unknown_error")
+    delete = CellOutcome("UnexpectedServerResponse", met)
     if query == "miss":
-        return Expected(Outcome("miss"), store, delete, load=store)
-    return Expected(Outcome(query, met), store, delete)
+        return Expected(CellOutcome("miss"), store, delete, load=store)
+    return Expected(CellOutcome(query, met), store, delete)
 
 
-NO_ANSWER = "head: no answer in time"
+NO_ANSWER = "head: timed out"
 TIMED_OUT = next_after(NO_ANSWER, "read_timeout")
 
 
-def silent_for(store: Outcome) -> Expected:
+def silent_for(store: CellOutcome) -> Expected:
     return Expected(TIMED_OUT, store, TIMED_OUT)
 
 
-def uncertain(*met: str) -> Outcome:
-    return Outcome("StoreUncertain", met, "read_timeout")
+def uncertain(*met: str) -> CellOutcome:
+    return CellOutcome("StoreUncertain", met, "read_timeout")
 
 
 @dataclass(frozen=True)
@@ -117,17 +131,26 @@ class Fault:
     """One row: how to make the node, and what is to come of it."""
 
     name: str
-    make: Callable[[Tables], Node | str]
+    make: Callable[[Tables], FaultyNode | str]
     expected: Expected
+    sending: bool = False
+    """It is about sending a body and sending it again, which is other code for a query's and for a file's."""
     large: bool = False
     """Stores send a body that fills every buffer."""
     before: Callable[[QClient, str], None] | None = None
     after: Callable[[QClient, str, str], None] | None = None
     verify: bool | str = True
     store_timeout: float = 1.5
+    around: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext
+    """What holds while the operation runs."""
+
+    @property
+    def operations(self) -> list[str]:
+        """What is tested of it: where nothing is sent, a file is as any store, a POST query as any query."""
+        return [name for name in OPERATIONS if self.sending or name not in ("POST query", "post file")]
 
 
-class PlainWhereTlsShouldBe(Node):
+class PlainWhereTlsShouldBe(FaultyNode):
     """It answers the handshake in plain HTTP."""
 
     @property
@@ -164,36 +187,35 @@ class Certificates:
 CERTIFICATES = Certificates()
 
 
-def answering(answer: faults.Answer) -> Callable[[Tables], Node]:
-    return lambda tables: Node(answer)
+def answering(answer: faults.Reply) -> Callable[[Tables], FaultyNode]:
+    return lambda tables: FaultyNode(answer)
 
 
-def sick(answer: faults.Answer) -> Callable[[Tables], Node]:
+def sick(answer: faults.Reply) -> Callable[[Tables], FaultyNode]:
     """The same for the node's status."""
-    return lambda tables: Node(answer, status=answer)
+    return lambda tables: FaultyNode(answer, status=answer)
 
 
-def busy(tables: Tables) -> Node:
-    node = faults.Busy(tables, seconds=1.5)
-    return Node(tables.answer, before_reading=node.before_reading)
+def busy(tables: Tables) -> FaultyNode:
+    return FaultyNode(tables.answer, before_reading=faults.Busy().before_reading)
 
 
-def over_tls(context: ssl.SSLContext) -> Callable[[Tables], Node]:
-    return lambda tables: Node(tables.answer, tls=context)
+def over_tls(context: ssl.SSLContext) -> Callable[[Tables], FaultyNode]:
+    return lambda tables: FaultyNode(tables.answer, tls=context)
 
 
-def acknowledge_early(tables: Tables) -> Node:
-    def answer(peer: faults.Peer, request: faults.Request) -> None:
+def acknowledge_early(tables: Tables) -> FaultyNode:
+    def answer(peer: faults.Peer, request: faults.Received) -> None:
         if request.kind == "store":
             peer.send(faults.head(201, 0))
             raise faults.HungUp
         peer.read_body(request)
         tables.answer(peer, request)
 
-    return Node(answer, read_bodies=False)
+    return FaultyNode(answer, read_bodies=False)
 
 
-def no_tls(tables: Tables) -> Node:
+def no_tls(tables: Tables) -> FaultyNode:
     def refuse(peer: faults.Peer) -> None:
         peer.sock.recv(10)
         peer.send(faults.head(400, 0))
@@ -207,12 +229,12 @@ def keep_a_connection(client: QClient, key: str) -> None:
     time.sleep(0.1)  # the node's FIN is to arrive, where it sends one
 
 
-def cut_after_each_answer(tables: Tables) -> Node:
-    def answer(peer: faults.Peer, request: faults.Request) -> None:
+def cut_after_each_answer(tables: Tables) -> FaultyNode:
+    def answer(peer: faults.Peer, request: faults.Received) -> None:
         tables.answer(peer, request)
         raise faults.HungUp
 
-    return Node(answer)
+    return FaultyNode(answer)
 
 
 ELSEWHERE = socket.create_server(("127.0.0.1", 0))
@@ -220,30 +242,29 @@ ELSEWHERE = socket.create_server(("127.0.0.1", 0))
 ELSEWHERE.setblocking(False)
 
 
-def redirect(tables: Tables) -> Node:
+def redirect(tables: Tables) -> FaultyNode:
     place = f"http://localhost:{ELSEWHERE.getsockname()[1]}/qcache/dataset/foo"
 
-    def answer(peer: faults.Peer, request: faults.Request) -> None:
+    def answer(peer: faults.Peer, request: faults.Received) -> None:
         peer.send(faults.head(307, 0, Location=place))
 
-    return Node(answer)
+    return FaultyNode(answer)
 
 
-def closes(status: faults.Answer | None = None) -> Callable[[Tables], Node]:
-    return lambda tables: Node(faults.reset_before_the_head, status=status)
+def closes(status: faults.Reply | None = None) -> Callable[[Tables], FaultyNode]:
+    return lambda tables: FaultyNode(faults.reset_before_the_head, status=status)
 
 
-def reset_after_the_body(tables: Tables) -> Node:
-    def answer(peer: faults.Peer, request: faults.Request) -> None:
+def reset_after_the_body(tables: Tables) -> FaultyNode:
+    def answer(peer: faults.Peer, request: faults.Received) -> None:
         tables.answer(peer, request)
         peer.reset()
 
-    return Node(answer)
+    return FaultyNode(answer)
 
 
 def look_for_other_answers(client: QClient, key: str, home: str) -> None:
     """The answer that came when nobody waited is none to what is asked next."""
-    time.sleep(0.5)
     assert client.node_status(probe=True)[home].alive
     other = next(key for key in (f"other{i}" for i in range(1000)) if client.node_for_key(key) == home)
     assert client.get(other, {}) is None
@@ -251,51 +272,113 @@ def look_for_other_answers(client: QClient, key: str, home: str) -> None:
     assert client.get(other, {}).content == ROWS
 
 
-CLOSED = "head: closed without an answer"
-CUT = "head: answer cut short"
-CUT_IN_BODY = "body: answer cut short"
-GARBAGE = "head: not an answer of QCache"
-NOT_DECODABLE = "body: answer not decodable 200"
-TOO_LARGE = only_for_queries(Outcome("ResponseTooLarge", ("body: answer too large 200",), "unknown_error"))
-REJECTED = all_the_same(Outcome("CertificateRejected", ("TLS: certificate rejected",), "connection_error"))
+class BehindABlackHole(FaultyNode):
+    """It has a name of two addresses; at the first one nobody answers."""
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self._hole = contextlib.ExitStack()
+        self._hole.enter_context(faults.black_hole("127.0.0.2", self.port))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._hole.close()
+        super().__exit__(*error)
+
+    @property
+    def url(self) -> str:
+        return f"http://two.addresses.invalid:{self.port}"
+
+
+@contextlib.contextmanager
+def two_addresses() -> Iterator[None]:
+    """Have every name resolve to 127.0.0.2 and then 127.0.0.1."""
+    found = socket.getaddrinfo
+
+    def both(host: str, port: int, *args: object, **kwargs: object) -> list[object]:
+        hosts = ("127.0.0.2", "127.0.0.1") if host.endswith(".invalid") else (host,)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port)) for host in hosts]
+
+    with mock.patch.object(socket, "getaddrinfo", both):
+        yield
+    assert socket.getaddrinfo is found
+
+
+@contextlib.contextmanager
+def no_descriptor_once() -> Iterator[None]:
+    """Have the client's first socket fail as one does in a process without a descriptor left."""
+
+    class Exhausted(transport._DeadlineSocket):
+        failed = False
+
+        def __init__(self, *args: object) -> None:
+            if not Exhausted.failed:
+                Exhausted.failed = True
+                raise OSError(errno.EMFILE, "Too many open files")
+            super().__init__(*args)
+
+    with mock.patch.object(transport, "_DeadlineSocket", Exhausted):
+        yield
+
+
+def echo(peer: faults.Peer, request: faults.Received) -> None:
+    text = repr(request.headers).encode()
+    peer.send(faults.head(500, len(text)) + text)
+
+
+CLOSED = "head: connection closed without a response"
+CUT = "head: response truncated"
+CUT_IN_BODY = "body: response truncated"
+GARBAGE = "head: not a QCache response"
+NOT_DECODABLE = "body: response cannot be decoded 200"
+TOO_LARGE = only_for_queries(
+    CellOutcome("ResponseTooLarge", ("body: response too large 200",), "unknown_error")
+)
+REJECTED = all_the_same(
+    CellOutcome("CertificateRejected", ("TLS: certificate rejected",), "connection_error")
+)
 # TLS 1.3 says what is wrong with a client's certificate only after the handshake.
 REJECTED_LATER = all_the_same(
-    Outcome("CertificateRejected", ("head: certificate rejected",), "connection_error")
+    CellOutcome("CertificateRejected", ("head: certificate rejected",), "connection_error")
 )
 
 FAULTS = [
     Fault(
         "refuses",
-        lambda tables: f"http://127.0.0.1:{faults.closed_port()}",
+        lambda tables: f"http://127.0.0.1:{closed_port()}",
         next_for_all("connect: connection refused"),
     ),
     Fault("accepts and never answers", sick(faults.silent), silent_for(uncertain(NO_ANSWER))),
     Fault(
         "accepts and does not read",
-        lambda tables: Node(faults.silent, accepts=False),
-        silent_for(uncertain("send: body not taken in time")),
+        lambda tables: FaultyNode(faults.silent, accepts=False),
+        silent_for(uncertain("send: send timeout")),
         large=True,
         store_timeout=0.6,
+        sending=True,
     ),
     Fault(
         "resets before the head",
         closes(),
-        all_the_same(Outcome("ClosedWithoutAnswer", (CLOSED, CLOSED), "connection_error")),
+        all_the_same(CellOutcome("ClosedWithoutAnswer", (CLOSED, CLOSED), "connection_error")),
+        sending=True,
     ),
-    Fault("resets everything", closes(faults.reset_before_the_head), next_for_all(CLOSED)),
+    Fault("resets everything", closes(faults.reset_before_the_head), next_for_all(CLOSED), sending=True),
     Fault(
         "resets while it reads",
-        lambda tables: Node(faults.silent, before_reading=faults.reset_while_reading),
+        lambda tables: FaultyNode(faults.silent, before_reading=faults.reset_while_reading),
         next_for_all(CLOSED),
         large=True,
+        sending=True,
     ),
     Fault(
         "acknowledges before it has the body",
         acknowledge_early,
         Expected(HOME, next_after(GARBAGE, "unknown_error"), HOME, next_after(GARBAGE, "unknown_error")),
         large=True,
+        sending=True,
     ),
-    Fault("resets during the head", answering(faults.reset_in_the_head), next_for_all(CUT)),
+    Fault("resets during the head", answering(faults.reset_in_the_head), next_for_all(CUT), sending=True),
     Fault("resets after the head", answering(faults.reset_after_the_head), cut(CUT_IN_BODY)),
     Fault("resets during the body", answering(faults.reset_in_the_body), cut(CUT_IN_BODY)),
     Fault("resets after the body", reset_after_the_body, all_the_same(HOME)),
@@ -307,7 +390,7 @@ FAULTS = [
         "drips its body",
         answering(faults.drip_the_body),
         only_for_queries(
-            Outcome("DeadlineExceeded", ("body: deadline passed",), "read_timeout", failing=True)
+            CellOutcome("DeadlineExceeded", ("body: deadline passed",), "read_timeout", failing=True)
         ),
         store_timeout=0.6,
     ),
@@ -327,12 +410,38 @@ FAULTS = [
     Fault(
         "Content-Length too long",
         answering(faults.length_too_long),
-        only_for_queries(next_after("body: no answer in time", "read_timeout")),
+        only_for_queries(next_after("body: timed out", "read_timeout")),
     ),
     Fault(
-        "Content-Length too short", answering(faults.length_too_short), lie("body: answer not decodable 200")
+        "Content-Length too short",
+        answering(faults.length_too_short),
+        lie("body: response cannot be decoded 200"),
     ),
     Fault("bad chunk", answering(faults.bad_chunk), cut(CUT_IN_BODY)),
+    Fault("chunk of -1 bytes", answering(partial(faults.endless_chunk, size=b"-1")), cut(CUT_IN_BODY)),
+    Fault("chunk of 2^64-1 bytes", answering(partial(faults.endless_chunk, size=b"f" * 16)), TOO_LARGE),
+    Fault(
+        "chunk size of 20 digits", answering(partial(faults.endless_chunk, size=b"f" * 20)), cut(CUT_IN_BODY)
+    ),
+    *(
+        Fault(
+            f"{status} with endless chunks",
+            answering(partial(faults.endless_chunks, status=status)),
+            refused(status),
+        )
+        for status in (101, 204, 304)
+    ),
+    Fault(
+        "an encoding nobody asked for",
+        answering(faults.encoded("br", ROWS)),
+        only_for_queries(
+            CellOutcome(
+                "UnexpectedServerResponse",
+                ("body: unsupported response encoding 200",),
+                "unknown_error",
+            )
+        ),
+    ),
     Fault("bad gzip", answering(faults.encoded("gzip", b"\x1f\x8b" + ROWS)), lie(NOT_DECODABLE)),
     Fault("gzip bomb", answering(faults.encoded("gzip", faults.gzip_bomb())), TOO_LARGE),
     Fault("not HTTP", answering(faults.not_http), next_for_all(GARBAGE, "unknown_error")),
@@ -340,41 +449,44 @@ FAULTS = [
         "HTML where JSON should be",
         answering(faults.html),
         Expected(
-            next_after("body: not an answer of QCache 200", "unknown_error"),
-            next_after("head: not an answer of QCache 201", "unknown_error"),
-            next_after("body: not an answer of QCache 200", "unknown_error"),
+            next_after("body: not a QCache response 200", "unknown_error"),
+            next_after("head: not a QCache response 201", "unknown_error"),
+            next_after("body: not a QCache response 200", "unknown_error"),
         ),
     ),
     Fault(
         "no unsliced length",
         answering(faults.without_the_length),
-        lie("body: not an answer of QCache 200"),
+        lie("body: not a QCache response 200"),
     ),
     Fault("400", answering(faults.status_only(400)), refused(400, "MalformedQueryException")),
     Fault(
         "401",
         answering(faults.status_only(401)),
-        all_the_same(Outcome("AuthenticationFailed", ("head: not authorised 401",), "unknown_error")),
+        all_the_same(CellOutcome("AuthenticationFailed", ("head: not authorized 401",), "unknown_error")),
     ),
     Fault("404", answering(faults.status_only(404)), refused(404, "miss")),
     Fault("406", answering(faults.status_only(406)), refused(406, "UnsupportedAcceptType")),
     Fault("415", answering(faults.status_only(415)), refused(415)),
     Fault(
         "429 with Retry-After",
-        lambda tables: Node(faults.OverloadedOnce(tables)),
-        all_the_same(Outcome("home", ("head: overloaded 429",), "unknown_error")),
+        lambda tables: FaultyNode(faults.OverloadedOnce(tables)),
+        all_the_same(CellOutcome("home", ("head: overloaded 429",), "unknown_error")),
+        sending=True,
     ),
     Fault("500", answering(faults.status_only(500)), refused(500)),
+    Fault("500 that echoes the request", answering(echo), refused(500)),
     Fault("500 whose body never comes", answering(faults.only_the_head_of_500), refused(500)),
     *(
         Fault(
             str(status),
             answering(faults.status_only(status)),
             next_for_all(f"head: unavailable {status}", "unknown_error"),
+            sending=status == 503,
         )
         for status in (502, 503, 504)
     ),
-    Fault("redirects to another host", redirect, refused(307)),
+    Fault("redirects to another host", redirect, refused(307), sending=True),
     Fault(
         "idle connection closed while unused",
         cut_after_each_answer,
@@ -383,34 +495,49 @@ FAULTS = [
     ),
     Fault(
         "idle connection closed as it is used",
-        lambda tables: Node(faults.CutsIdleConnections(tables, reset=False)),
+        lambda tables: FaultyNode(faults.CutsIdleConnections(tables, reset=False)),
         all_the_same(HOME),
         before=keep_a_connection,
+        sending=True,
     ),
     Fault(
         "idle connection reset as it is used",
-        lambda tables: Node(faults.CutsIdleConnections(tables, reset=True)),
+        lambda tables: FaultyNode(faults.CutsIdleConnections(tables, reset=True)),
         all_the_same(HOME),
         before=keep_a_connection,
+        sending=True,
     ),
     Fault(
         "busy for longer than every timeout",
         busy,
-        silent_for(Outcome("home", ("send: body not taken in time",), "read_timeout")),
+        silent_for(CellOutcome("home", ("send: send timeout",), "read_timeout")),
         large=True,
-        store_timeout=1.0,
+        sending=True,
     ),
     Fault(
         "answers after the client gave up",
-        lambda tables: Node(faults.LateOnce(1.2, tables)),
-        silent_for(Outcome("home", (NO_ANSWER,), "read_timeout")),
+        lambda tables: FaultyNode(faults.LateOnce(tables)),
+        silent_for(CellOutcome("home", (NO_ANSWER,), "read_timeout")),
         after=look_for_other_answers,
         store_timeout=0.8,
+        sending=True,
     ),
     Fault("name unknown", lambda tables: "http://qcache.invalid:9401", next_for_all("name: name unknown")),
     Fault(
+        "has two addresses, the first a black hole",
+        lambda tables: BehindABlackHole(tables.answer),
+        all_the_same(HOME),
+        around=two_addresses,
+    ),
+    Fault(
+        "is sound, and this machine has no descriptor once (EMFILE)",
+        lambda tables: FaultyNode(tables.answer),
+        all_the_same(CellOutcome("home", ("connect: this machine lacks a resource",))),
+        around=no_descriptor_once,
+    ),
+    Fault(
         "TLS handshake never answered",
-        lambda tables: Node(tables.answer, accepts=False, tls=CERTIFICATES.good),
+        lambda tables: FaultyNode(tables.answer, accepts=False, tls=CERTIFICATES.good),
         next_for_all("TLS: connect timeout", "connect_timeout"),
     ),
     Fault("no TLS where it should be", no_tls, next_for_all("TLS: TLS failed")),
@@ -473,7 +600,7 @@ class Setting:
     key: str
     home: str
     next: str
-    node: Node | None
+    node: FaultyNode | None
     home_tables: Tables
     next_tables: Tables
 
@@ -495,7 +622,7 @@ def faulty_home(fault: Fault) -> Iterator[Setting]:
         stack.enter_context(sound)
         home_tables = Tables()
         made = fault.make(home_tables)
-        node = made if isinstance(made, Node) else None
+        node = made if isinstance(made, FaultyNode) else None
         if node is not None:
             stack.enter_context(node)
         home = made if isinstance(made, str) else made.url
@@ -504,6 +631,7 @@ def faulty_home(fault: Fault) -> Iterator[Setting]:
             connect_timeout=0.5,
             read_timeout=READ_TIMEOUT,
             verify=fault.verify,
+            auth=("someone", SECRET),
             trust_env=False,
             deadline=DEADLINE,
             store_timeout=fault.store_timeout,
@@ -532,7 +660,8 @@ def run_cell(fault: Fault, operation: str) -> Cell:
         error = None
         started = time.monotonic()
         try:
-            result = _do(setting, operation, content, Path(file.name))
+            with fault.around():
+                result = _do(setting, operation, content, Path(file.name))
         except QClientException as raised:
             error = raised
             result = type(raised).__name__

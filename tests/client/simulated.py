@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import email.message
 import heapq
 import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from airflow_provider_qcache.client.errors import Outcome, Phase
 from airflow_provider_qcache.client.nodes import NodePool
-from airflow_provider_qcache.client.outcome import Kind
-from airflow_provider_qcache.client.retry import Request, Span
-from airflow_provider_qcache.client.transport import Answer, Failure
+from airflow_provider_qcache.client.operation import Operation
+from airflow_provider_qcache.client.outcome import Answer, Failure, Kind
+from airflow_provider_qcache.client.transport import Headers, Request
+
+STORE_TIMEOUT = 20.0
 
 
 class SimulatedClock:
@@ -127,14 +129,13 @@ SUCCESS = {Kind.QUERY: 200, Kind.STORE: 201, Kind.DELETE: 200, Kind.PRESENCE: 40
 
 
 def answer(meets: Meets, kind: Kind) -> Answer:
-    headers = email.message.Message()
+    lines = [b"Content-Type: application/json; charset=utf-8\r\n"]
     if meets.retry_after is not None:
-        headers["Retry-After"] = meets.retry_after
+        lines.append(f"Retry-After: {meets.retry_after}\r\n".encode("latin-1"))
     if meets.unsliced:
-        headers["X-QCache-unsliced-length"] = "0"
-    headers["Content-Type"] = "application/json; charset=utf-8"
+        lines.append(b"X-QCache-unsliced-length: 0\r\n")
     content = b'{"error": "no such clause"}' if kind is Kind.PRESENCE else b"[]"
-    return Answer(meets.status or SUCCESS[kind], headers, content, None)
+    return Answer(meets.status or SUCCESS[kind], Headers(lines), content, None)
 
 
 @dataclass
@@ -157,7 +158,7 @@ class Exchange:
 class SimulatedWire:
     """Nodes without a network: `requests` and `statuses` say what each next request or probe meets.
 
-    A request whose payload is an iterator has its own. `exchanges` is all that was asked, in order.
+    A request whose body is an iterator has its own. `exchanges` is all that was asked, in order.
     """
 
     clock: SimulatedClock
@@ -176,29 +177,33 @@ class SimulatedWire:
     def sent(self) -> list[tuple[str, Meets]]:
         return [(exchange.node, exchange.meets) for exchange in self.sends]
 
-    def send(self, node: str, request: Request, span: Span, *, fresh: bool) -> Answer:
-        meets = next(request.payload or self.requests)
+    def send(self, node: str, request: Request, operation: Operation, *, fresh: bool) -> Answer:
+        own: Any = request.body
+        meets = next(own or self.requests)
         exchange = self._begin("send", node, meets, fresh=fresh)
-        if request.payload is not None:
-            request.payload.last = exchange
-        return self._end(exchange, request.kind, meets.seconds, span)
+        if own is not None:
+            own.last = exchange
+        return self._end(exchange, request.kind, meets.seconds, operation)
 
-    def status(self, node: str, span: Span) -> None:
-        self._ask("status", node, span)
+    def status(self, node: str, operation: Operation) -> None:
+        self._ask("status", node, operation)
 
-    def _ask(self, what: str, node: str, span: Span) -> None:
+    def store_time(self, request: Request) -> float:
+        return STORE_TIMEOUT
+
+    def _ask(self, what: str, node: str, operation: Operation) -> None:
         exchange = self._begin(what, node, next(self.statuses))
         seconds = min(exchange.meets.seconds, self.connect_timeout + self.read_timeout)
-        self._end(exchange, Kind.DELETE, seconds, span)
+        self._end(exchange, Kind.DELETE, seconds, operation)
 
     def _begin(self, what: str, node: str, meets: Meets, *, fresh: bool = False) -> Exchange:
         exchange = Exchange(what, node, meets, self.clock.now(), fresh)
         self.exchanges.append(exchange)
         return exchange
 
-    def _end(self, exchange: Exchange, kind: Kind, seconds: float, span: Span) -> Answer:
+    def _end(self, exchange: Exchange, kind: Kind, seconds: float, operation: Operation) -> Answer:
         meets = exchange.meets
-        left = span.deadline - self.clock.now()
+        left = operation.deadline - self.clock.now()
         late = seconds >= left
         self.clock.spend(max(0.0, left) if late else seconds)
         exchange.ended = self.clock.now()
@@ -210,18 +215,18 @@ class SimulatedWire:
             raise Failure(meets.outcome, PHASES.get(meets.outcome, Phase.BODY), before_answer=exchange.cut)
         return answer(meets, kind)
 
-    def probe(self, nodes: Iterable[str]) -> None:
+    def start(self, nodes: Iterable[str]) -> None:
         self._probed = [
             (node, ticket) for node in nodes if (ticket := self.pool.begin_probe(node)) is not None
         ]
 
-    def await_probes(self, nodes: Sequence[str], until: float, check: Callable[[], None]) -> None:
+    def wait(self, nodes: Sequence[str], until: float, check: Callable[[], None]) -> None:
         for node, ticket in self._probed:
             self._end_probe(node, ticket, until)
 
     def _end_probe(self, node: str, ticket: int, until: float) -> None:
         try:
-            self._ask("probe", node, Span(until))
+            self._ask("probe", node, Operation(until))
         except Failure as failure:
             self.pool.end_probe(node, ticket, str(failure), gone=failure.outcome is Outcome.REFUSED)
         else:
@@ -233,13 +238,13 @@ class WireInTurns(SimulatedWire):
 
     clock: Turns
 
-    def probe(self, nodes: Iterable[str]) -> None:
+    def start(self, nodes: Iterable[str]) -> None:
         for node in nodes:
             ticket = self.pool.begin_probe(node)
             if ticket is not None:
                 self.clock.begin(lambda node=node, ticket=ticket: self._end_probe(node, ticket, float("inf")))
 
-    def await_probes(self, nodes: Sequence[str], until: float, check: Callable[[], None]) -> None:
+    def wait(self, nodes: Sequence[str], until: float, check: Callable[[], None]) -> None:
         while True:
             states = [self.pool.snapshot()[node] for node in nodes]
             if any(known.alive for known in states) or self.clock.now() >= until:

@@ -16,7 +16,6 @@ import contextlib
 import json
 import os
 import random
-import signal
 import sys
 import threading
 import time
@@ -35,8 +34,8 @@ from airflow_provider_qcache.client import (
     QClientException,
     RequestRetry,
 )
-from tests.client.lateness import Lateness
-from tests.servers import Server
+from tests.harness.lateness import Lateness
+from tests.harness.servers import Server
 
 KEYS_PER_THREAD = 12
 THREADS_PER_CLIENT = 2
@@ -274,8 +273,7 @@ class Soak:
                 self.events["SIGKILL"] += 1
                 # Before: a store that is acknowledged meanwhile counts as one of the process that is ending.
                 self.lives[node] += 1
-                server.process.send_signal(signal.SIGKILL)
-                server.process.wait()
+                server.kill()
                 self.lives[node] += 1
                 self._done.wait(rng.uniform(0.1, 1.0))
                 server.stop()
@@ -283,10 +281,10 @@ class Soak:
                 self.events["restart"] += 1
             else:
                 self.events["SIGSTOP"] += 1
-                server.process.send_signal(signal.SIGSTOP)
+                server.pause()
                 # Longer than a read timeout, and shorter, in turn.
                 self._done.wait(rng.uniform(0.1, 0.9) if stops % 2 else rng.uniform(1.5, 3.0))
-                server.process.send_signal(signal.SIGCONT)
+                server.resume()
                 self.events["SIGCONT"] += 1
 
     @property

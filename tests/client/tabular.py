@@ -52,7 +52,7 @@ def goes_as_json(table: pa.Table) -> bool:
 
 
 def stored_as(value: Any, *, as_json: bool) -> Any:
-    """The rules of docs/tables.md, for one value that is kept or converted."""
+    """The rules of docs/reference/tables.md, for one value that is kept or converted."""
     match value:
         case None:
             return None

@@ -10,16 +10,11 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_qcache.client.checks import (
-    CsvCheck,
-    JsonCheck,
-    check_header,
-    check_key,
-    check_stand_ins,
-    check_types,
-    table_check,
-)
 from airflow_provider_qcache.client.errors import InvalidKey, InvalidTable
+from airflow_provider_qcache.client.ring import check_key
+from airflow_provider_qcache.client.tables import checks
+from airflow_provider_qcache.client.tables.checks import CsvCheck, JsonCheck, table_check
+from airflow_provider_qcache.client.tables.headers import ColumnHeaders, check_header, is_csv
 
 
 def feed(check: CsvCheck | JsonCheck, content: bytes, sizes: list[int] | None = None) -> CsvCheck | JsonCheck:
@@ -76,6 +71,81 @@ def test_the_pieces_a_table_comes_in_make_no_difference(text: str, sizes: list[i
             return str(error)
 
     assert seen(sizes) == seen([])
+
+
+FIELDS = st.sampled_from(
+    [
+        *("", "x", "1", "-1.5", "5.", ".5", "1e5", "n/a", " ", "\u00e9", '""', '"1"', '"x"', '"x, y"'),
+        *('"x""y"', '"x\ny"', '"x\ry"', '"1"x', '1"', '"', "9" * 120, "+1E-99", "inf", "1\r2"),
+    ]
+)
+
+
+@settings(max_examples=500)
+@given(
+    rows=st.lists(
+        st.tuples(st.lists(FIELDS, min_size=1, max_size=4), st.sampled_from(["\n", "\r\n", "\n\n", "\r"])),
+        max_size=6,
+    ),
+    columns=st.sampled_from(["a", "a,b,c", "a,b,c,d,e,f,g,h"]),
+    floats=st.sampled_from(["", "a", "b", "ac", "abcdefgh"]),
+    filled=st.booleans(),
+    sizes=SIZES,
+)
+def test_rows_read_by_a_pattern_are_as_rows_read_closely(
+    rows: list[tuple[list[str], str]], columns: str, floats: str, filled: bool, sizes: list[int]
+) -> None:
+    """Whatever its rows are, a table's count of rows, or its refusal, is the same."""
+    wanted = columns.count(",") + 1
+    if filled:
+        rows = [((fields * wanted)[:wanted], line_end) for fields, line_end in rows]
+    content = "".join([columns, "\n", *(",".join(fields) + line_end for fields, line_end in rows)]).encode()
+
+    def seen(worth: int) -> object:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(checks, "_WORTH_A_PATTERN", worth)
+            patch.setattr(checks, "_FEW_BYTES", 5)
+            try:
+                return feed(CsvCheck(floats), content, sizes).rows
+            except InvalidTable:  # which of several faults is named depends on the pieces
+                return None
+
+    assert seen(0) == seen(1 << 30)
+
+
+@pytest.mark.parametrize(
+    ("columns", "row", "rows"),
+    [
+        ("a,b,c", b"1,2,3,4\n1,2\n", None),
+        ("a,b", b'"a,b\nc",d\n', 1),
+        ("a,b", b"1,2\n\n \n", 1),
+        ("a", b"x\n\n", 1),
+        ("a,b", b"1,2\r3,4\n", 2),
+        ("a,b", b'1,"2"x"3"\n', 1),
+    ],
+)
+def test_rows_whose_separators_add_up_are_looked_at_one_by_one(
+    columns: str, row: bytes, rows: int | None
+) -> None:
+    """A row that is too wide and one that is too short have as many commas as two that are right."""
+    content = columns.encode() + b"\n" + row * 4000
+    if rows is None:
+        with pytest.raises(InvalidTable, match="more fields"):
+            feed(CsvCheck(), content)
+    else:
+        assert feed(CsvCheck(), content).rows == 4000 * rows
+
+
+@pytest.mark.parametrize(
+    ("odd", "says", "column"),
+    [(b"x,y,n/a", "'n/a'", "f"), (b"x,y,1,2", "more fields", None), (b'x,"y', "quoted", None)],
+)
+def test_a_fault_after_many_plain_rows_is_named_by_its_row(odd: bytes, says: str, column: str | None) -> None:
+    content = b"t,u,f\n" + b'x,"y",1.5\r\n' * 30_000 + b"\n" + b"x,y,\n" * 4 + odd
+    pieces = [128 * 1024] * (len(content) // (128 * 1024))
+    with pytest.raises(InvalidTable, match=says) as raised:
+        feed(CsvCheck({"f"}), content, pieces)
+    assert (raised.value.row, raised.value.column) == (30_005, column)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +212,7 @@ def test_a_row_that_a_node_misreads_after_a_lone_cr_is_refused_in_any_pieces(con
 VALUES = st.recursive(
     st.none()
     | st.booleans()
-    | st.integers(-(2**63), 2**64 - 1)
+    | st.integers(-(2**63), 2**63 - 1)
     | st.floats(allow_nan=False)
     | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
@@ -190,7 +260,7 @@ def test_json_with_a_byte_changed_is_refused_where_python_refuses_it(
         (b'[{"a": 1}', "middle"),
         (b'[{"a": 1}, 2]', "row 2"),
         (b'[{"a": 1}] []', "after its end"),
-        (b'[{"a": 18446744073709551616}]', "64 bits"),
+        (b'[{"a": 9223372036854775808}]', "is outside"),
         (b'[{"a": "\xff"}]', "UTF-8"),
         (b'[{"a": 1},]', "row 2"),
         (b'[{"a": tru}]', "row 1"),
@@ -207,13 +277,13 @@ def test_a_json_list_without_columns_is_no_table(content: bytes) -> None:
     """A node takes it, in the place of the table that is there: tests/conformance/test_csv_json.py."""
     for sizes in ([], [1] * len(content)):
         with pytest.raises(InvalidTable, match="the table has no columns"):
-            feed(table_check("application/json", may_be_empty=False), content, sizes)
+            feed(table_check(is_csv=False, may_be_empty=False), content, sizes)
         if b"{" in content:
             with pytest.raises(InvalidTable, match="the table has no columns"):
-                feed(table_check("application/json"), content, sizes)
+                feed(table_check(is_csv=False), content, sizes)
         else:
-            feed(table_check("application/json"), content, sizes)
-    feed(table_check("application/json"), b'[{}, {"a": null}]')
+            feed(table_check(is_csv=False), content, sizes)
+    feed(table_check(is_csv=False), b'[{}, {"a": null}]')
 
 
 @pytest.mark.parametrize(
@@ -221,24 +291,28 @@ def test_a_json_list_without_columns_is_no_table(content: bytes) -> None:
 )
 def test_a_content_type_a_node_answers_with_415_is_refused(content_type: str) -> None:
     with pytest.raises(InvalidTable, match="Content-Type"):
-        table_check(content_type)
+        is_csv(content_type)
+
+
+def check_columns(header: str, value: str) -> None:
+    ColumnHeaders.read({header: value}, is_csv=True).check(("a", "b"))
 
 
 @pytest.mark.parametrize("value", ["a", "a=string;", "a=b=c", "=string", "a=", "a=int", "nope=string"])
 def test_a_types_header_that_is_malformed_or_names_what_is_not_there_is_refused(value: str) -> None:
     with pytest.raises(InvalidTable, match="X-QCache-types"):
-        check_types(value, ("a", "b"))
+        check_columns("x-qcache-types", value)
 
 
 @pytest.mark.parametrize("value", ["c", "c=1;", "c=d", "c=1=2"])
 def test_a_stand_in_header_that_is_malformed_or_names_what_is_not_there_is_refused(value: str) -> None:
     with pytest.raises(InvalidTable, match="X-QCache-stand-in-columns"):
-        check_stand_ins(value, ("a", "b"))
+        check_columns("x-qcache-stand-in-columns", value)
 
 
 def test_headers_that_name_what_is_there_are_accepted() -> None:
-    check_types("a=string; b=enum", ("a", "b"))
-    check_stand_ins("c=1;d='x';e=a;f=e;a=2", ("a", "b"))
+    check_columns("x-qcache-types", "a=string; b=enum")
+    check_columns("x-qcache-stand-in-columns", "c=1;d='x';e=a;f=e;a=2")
 
 
 @given(key=st.from_regex(r"[A-Za-z0-9_-]+", fullmatch=True))
@@ -252,6 +326,15 @@ def test_any_other_key_is_refused(key: object) -> None:
         check_key(key)
 
 
+@pytest.mark.parametrize("key", ["sales_*", "sales_202?", "sales_[ab]", "sales_%"])
+def test_a_pattern_as_a_key_says_that_there_are_none(key: str) -> None:
+    with pytest.raises(InvalidKey, match="has no patterns: store, query and delete each table by its whole"):
+        check_key(key)
+    with pytest.raises(InvalidKey) as caught:
+        check_key("sales ")
+    assert "pattern" not in str(caught.value)
+
+
 def test_a_header_outside_latin_1_is_refused_without_its_value() -> None:
     with pytest.raises(ValueError, match="Authorization") as raised:
         check_header("Authorization", "Bearer s\u20accret")
@@ -260,7 +343,7 @@ def test_a_header_outside_latin_1_is_refused_without_its_value() -> None:
 
 @pytest.mark.parametrize("number", ["1" * 21, "-" + "9" * 19, "1" * 5000])
 def test_an_integer_of_any_length_that_a_node_cannot_hold_is_refused(number: str) -> None:
-    with pytest.raises(InvalidTable, match="64 bits"):
+    with pytest.raises(InvalidTable, match="is outside"):
         feed(JsonCheck(), f'[{{"a": {number}}}]'.encode())
 
 
@@ -272,3 +355,62 @@ def test_a_float_may_come_in_two_pieces(number: str) -> None:
         check.feed(f"{number[cut:]}}}]".encode())
         check.finish()
         assert check.rows == 1
+
+
+LONG = b"x" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b'[{"a": 1}, {"a": 2}]', "a JSON list of objects, not CSV: pass content_type='application/json'"),
+        (b'\xef\xbb\xbf\n[\n  {"a": 1}\n]\n', "a JSON list of objects"),
+        (b'[{"a": 36893488147419103232}]', "a JSON list of objects"),
+        (b"[]", "a JSON list of objects"),
+        (b'[{"a": "' + LONG + b'"}]', "a JSON list of objects"),
+        (b'[{"a": "x"}, {"a": "' + LONG + b'"}]', "a JSON list of objects"),
+        (b'{"error": {"code": 1}}', "JSON, but not a list of objects.*content_type='application/json'"),
+        (b'{"data": "' + LONG + b'"}', "JSON, but not a list of objects"),
+        (b'{"a": 1}\n{"a": 2}\n', "several JSON objects.*content_type='application/json'"),
+        (b"<!DOCTYPE html>\n<p>", "HTML or XML"),
+        (b"<html><body>,</body></html>", "HTML or XML"),
+        (b'<?xml version="1.0"?>\n<a/>', "HTML or XML"),
+        (b"id;name;price\n1;x;2\n", "separator seems to be ';'"),
+        (b"id;price\n1;2,50\n", "separator seems to be ';'"),
+        (b'"id"\t"name"\n1\tx\n', r"separator seems to be '\\t'"),
+        (b"\xef\xbb\xbfid|name\r\n" + LONG, r"separator seems to be '\|'"),
+        (b"sep=,\na,b\n1,2\n", "begins with 'sep=,'.*remove it"),
+        (b"sep=;\na;b\n1;2\n", "begins with 'sep=;'"),
+        (b"id;name\r1;x\r", "separator seems to be ';'"),
+        (b'"id\nhere";name\n1;x\n', "separator seems to be ';'"),
+        (b"x" * 70_000 + b";name\n1;x\n", "separator seems to be ';'"),
+    ],
+)
+def test_what_cannot_be_meant_as_csv_is_refused_in_any_pieces(content: bytes, says: str) -> None:
+    for sizes in ([], [1] * min(len(content), 200), [1 << 15] * 4):
+        with pytest.raises(InvalidTable, match=says):
+            feed(table_check(is_csv=True), content, sizes)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"a": 1},b\n1,2\n',
+        b'{"a": 1},b\n' + b"1,2\n" * 30_000,
+        b'[{"a": 1},b\n1,2\n',
+        b'[{"a": 1},b\n' + b"1,2\n" * 30_000,
+        b"[1,2]\n",
+        b"<DATE>,<OPEN>\n1,2\n",
+        b"/data/x.csv",
+        b'"id;name"\n1\n',
+        b"a;b,c\n1,2\n",
+        b"a\n1;2\n",
+        b"sep\n1\n",
+        b'"a;\nb",c\n1,2\n',
+        b'"Price | USD\nper unit"\n1\n',
+        b"id\rfoo;bar\r",
+    ],
+)
+def test_what_may_be_meant_as_csv_is_accepted(content: bytes) -> None:
+    for sizes in ([], [1] * min(len(content), 200), [1 << 15] * 4):
+        feed(table_check(is_csv=True), content, sizes)

@@ -1,4 +1,4 @@
-"""Older tables deleted on other nodes while the next are stored: the order on each key stays."""
+"""Older tables deleted on other nodes after a store, one of many as well."""
 
 from __future__ import annotations
 
@@ -19,104 +19,20 @@ from airflow_provider_qcache.client import (
     RequestRetry,
     StoreResult,
 )
-from airflow_provider_qcache.client.bulk import Elsewhere, run_bulk
-from airflow_provider_qcache.client.clock import SystemClock
-from tests.client.faults import HungUp, Node, Peer, Request, Tables, head, sound_node
 from tests.client.soak import Last, Soak
-from tests.servers import Server, real_python
-
-
-def run(pairs: Any, work: Any, **options: Any) -> Any:
-    nodes = itertools.cycle("abc")
-    report = run_bulk(
-        pairs,
-        work,
-        nodes="abc",
-        node_for_key=lambda key: next(nodes),
-        clock=SystemClock(),
-        cancelled=lambda: False,
-        elsewhere=True,
-        **options,
-    )
-    assert not [thread for thread in threading.enumerate() if thread.name == "qcache-bulk"]
-    return report
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_an_operation_begins_when_all_parts_of_the_last_on_its_key_have_ended(seed: int) -> None:
-    rng = random.Random(seed)
-    under_way: defaultdict[str, int] = defaultdict(int)
-    at_once: set[int] = set()
-    lock = threading.Lock()
-    ended: defaultdict[str, list[int]] = defaultdict(list)
-
-    def work(key: str, number: int, turns: object) -> Elsewhere | int:
-        assert under_way[key] == 0
-        if number % 10 == 9:
-            return number
-        parts = "abc"[: rng.randrange(4)]
-        under_way[key] = 1
-
-        def part(node: str) -> str:
-            with lock:
-                under_way[key] += 1
-                at_once.add(under_way[key])
-            time.sleep(rng.uniform(0.0, 0.002))
-            with lock:
-                under_way[key] -= 1
-            return node
-
-        def finish(told: Any) -> int:
-            assert sorted(told.items()) == [(node, node) for node in parts]
-            under_way[key] -= 1
-            return number
-
-        return Elsewhere(parts, part, finish)
-
-    run(
-        ((f"key{rng.randrange(40)}", number) for number in range(400)),
-        work,
-        on_done=lambda key, outcome: ended[key].append(outcome),
-    )
-    assert sorted(itertools.chain(*ended.values())) == list(range(400))  # none failed, by an assert above
-    assert all(numbers == sorted(numbers) for numbers in ended.values())
-    assert not any(under_way.values())
-    assert max(at_once) > 2  # parts of one operation are done at the same time
-
-
-def test_a_part_that_fails_is_its_operation_s_error_and_no_other_s() -> None:
-    def part(node: str) -> None:
-        if node != "c":
-            raise LookupError(node)
-
-    def work(key: str, content: str, turns: object) -> Elsewhere:
-        return Elsewhere(content, part, len)
-
-    report = run([("one", "cba"), ("two", "c"), ("three", "")], work)
-    assert report.succeeded == {"two": 1, "three": 0}
-    assert str(report.failed["one"]) == "b"  # the first in the order of the nodes
-
-
-def test_what_is_no_exception_in_a_part_ends_the_call() -> None:
-    def part(node: str) -> None:
-        raise SystemExit(3)
-
-    told = []
-    pairs = ((f"key{n}", None) for n in itertools.count())
-    with pytest.raises(SystemExit):
-        run(pairs, lambda *_: Elsewhere("ab", part, len), on_done=lambda _, outcome: told.append(outcome))
-    assert {type(outcome) for outcome in told} == {OperationCancelled}
+from tests.harness.faults import FaultyNode, HungUp, Peer, Received, Tables, head, sound_node
+from tests.harness.servers import Server, real_python
 
 
 def test_a_silent_node_is_waited_for_once_while_the_others_go_on() -> None:
-    def silent_to_deletes(peer: Peer, request: Request) -> None:
+    def silent_to_deletes(peer: Peer, request: Received) -> None:
         if request.kind == "delete":
             peer.wait_for_ever()
         tables.answer(peer, request)
 
     tables = Tables()
     (one, one_s), (two, two_s) = sound_node(), sound_node()
-    silent = Node(silent_to_deletes, status=lambda peer, request: peer.wait_for_ever())
+    silent = FaultyNode(silent_to_deletes, status=lambda peer, request: peer.wait_for_ever())
     with one, two, silent, QClient([one.url, two.url, silent.url], 1, 1, trust_env=False) as client:
         keys = [key for key in (f"key{n}" for n in range(400)) if client.node_for_key(key) != silent.url]
         started = time.monotonic()
@@ -131,14 +47,18 @@ def test_a_silent_node_is_waited_for_once_while_the_others_go_on() -> None:
 
 
 def test_cancel_ends_what_waits_to_be_deleted() -> None:
-    def slow(peer: Peer, request: Request) -> None:
+    def slow(peer: Peer, request: Received) -> None:
         if request.kind == "delete":
             deleting.set()
             peer.wait_for_ever()
         peer.send(head(201, 0))
 
     deleting = threading.Event()
-    with Node(slow) as one, Node(slow) as two, QClient([one.url, two.url], 5, 60, trust_env=False) as client:
+    with (
+        FaultyNode(slow) as one,
+        FaultyNode(slow) as two,
+        QClient([one.url, two.url], 5, 60, trust_env=False) as client,
+    ):
 
         def cancel() -> None:
             deleting.wait()
@@ -161,7 +81,7 @@ class Whimsical(Tables):
         self._rng = rng
         self._thread = threading.Lock()
 
-    def answer(self, peer: Peer, request: Request) -> None:
+    def answer(self, peer: Peer, request: Received) -> None:
         with self._thread:
             what = self._rng.random()
             if what < 0.01:
@@ -175,7 +95,7 @@ class Whimsical(Tables):
                 time.sleep(self._rng.uniform(0.0, 0.01))
             super().answer(peer, request)
 
-    def status(self, peer: Peer, request: Request) -> None:
+    def status(self, peer: Peer, request: Received) -> None:
         with self._thread:
             peer.send(head(200, 2) + b"OK")
 
@@ -184,7 +104,7 @@ class Whimsical(Tables):
 def test_no_node_is_left_with_an_older_table_but_those_that_are_named(seed: int) -> None:
     rng = random.Random(seed)
     whims = [Whimsical(random.Random(rng.random())) for _ in range(3)]
-    nodes = [Node(tables.answer, status=tables.status) for tables in whims]
+    nodes = [FaultyNode(tables.answer, status=tables.status) for tables in whims]
     told: defaultdict[str, deque[int]] = defaultdict(deque)
     named: set[str] = set()
     stored: set[str] = set()
@@ -285,3 +205,19 @@ def test_while_nodes_are_killed_stopped_and_restarted_many_leave_nothing_older()
     assert soak.problems == []
     assert soak.events["SIGKILL"]
     assert soak.events["SIGSTOP"]
+
+
+def test_a_stand_in_has_no_newer_table_deleted_at_home() -> None:
+    """Two writers would delete each other's table, and leave none, if one of them takes home for gone."""
+    home, home_tables = sound_node()
+    other, other_tables = sound_node()
+    with home, other, QClient([home.url, other.url], 5, 5, trust_env=False) as client:
+        keys = map(str, range(100))
+        key = next(key for key in keys if client.node_for_key(key) == home.url)
+        home_tables.tables[key] = b"a\nnewer\n"
+        client._pool.fail(home.url, client._pool.ticket(home.url), "refused", gone=True)
+        stored = client.post(key, b"a\n1\n", evict_stale=True)
+        assert stored.node == other.url
+        assert stored.may_hold_old == (home.url,)
+        assert home_tables.tables[key] == b"a\nnewer\n"
+        assert key in other_tables.tables

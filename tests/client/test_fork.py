@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import os
 import threading
-import time
-import traceback
-from collections.abc import Callable
 
 import pytest
 
 from airflow_provider_qcache.client import QClient
 from airflow_provider_qcache.client.nodes import NodeState
-from tests.client import faults
-from tests.client.faults import Node, Peer, Request
-from tests.client.test_edges import OF_BOTH, a_server, url
-from tests.servers import Certificates
-
-CAP = 30.0
+from tests.client.kinds import OF_BOTH, a_server
+from tests.harness import faults
+from tests.harness.faults import FaultyNode, Peer, Received
+from tests.harness.fork import CAP, in_a_child
+from tests.harness.servers import Certificates
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here"),
@@ -25,42 +21,15 @@ pytestmark = [
 ]
 
 
-def in_a_child(work: Callable[[], object]) -> Callable[[], int]:
-    """Fork a process that does the work; gives what waits for it and returns its exit code."""
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            work()
-            code = 0
-        except BaseException:  # noqa: BLE001
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-
-    def wait() -> int:
-        end = time.monotonic() + CAP
-        while time.monotonic() < end:
-            ended, status = os.waitpid(child, os.WNOHANG)
-            if ended:
-                return os.waitstatus_to_exitcode(status)
-            time.sleep(0.01)
-        os.kill(child, 9)
-        os.waitpid(child, 0)
-        return -1
-
-    return wait
-
-
 @pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
 @OF_BOTH
 def test_parent_and_child_get_their_own_rows(kind: str, tls: bool, certificates: Certificates) -> None:
     options = (f"--cert-file={certificates.server}",) if tls else ()
     with a_server(kind, *options, tls=certificates.context() if tls else None) as node:
-        client = QClient([url(node)], 5, 5, verify=str(certificates.ca), trust_env=False)
+        client = QClient([node.url], 5, 5, verify=str(certificates.ca), trust_env=False)
         for number in range(20):
             client.post(f"k{number}", f"a\n{number}\n")
-        (kept,) = (connection.sock for connection in client._transports[url(node)]._idle)
+        (kept,) = (connection.sock for connection in client._transports[node.url]._idle)
 
         def read(numbers: range) -> None:
             for number in [*numbers] * 20:
@@ -71,22 +40,22 @@ def test_parent_and_child_get_their_own_rows(kind: str, tls: bool, certificates:
         child = in_a_child(lambda: read(range(10)))
         read(range(10, 20))
         # The child's end is none of the parent's connection.
-        assert [connection.sock for connection in client._transports[url(node)]._idle] == [kept]
+        assert [connection.sock for connection in client._transports[node.url]._idle] == [kept]
         assert child() == 0
         read(range(10, 20))
-        assert [connection.sock for connection in client._transports[url(node)]._idle] == [kept]
+        assert [connection.sock for connection in client._transports[node.url]._idle] == [kept]
         client.close()
 
 
 def test_a_child_has_neither_its_parents_locks_nor_probes_nor_requests() -> None:
     asked = threading.Event()
 
-    def slow(peer: Peer, request: Request) -> None:
+    def slow(peer: Peer, request: Received) -> None:
         asked.set()
         peer.wait(0.5)
         peer.send(faults.success_head(request, len(faults.ROWS)) + faults.ROWS)
 
-    with Node(slow) as node, QClient([node.url], 5, 5, trust_env=False) as client:
+    with FaultyNode(slow) as node, QClient([node.url], 5, 5, trust_env=False) as client:
         results: list[object] = []
         thread = threading.Thread(target=lambda: results.append(client.get("k", {})))
         thread.start()

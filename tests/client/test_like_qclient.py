@@ -10,7 +10,8 @@ import pytest
 import qclient as original
 
 from airflow_provider_qcache import client as ours
-from tests.client.faults import Node, Tables, closed_port, half_an_answer, head, sound_node
+from tests.harness.faults import FaultyNode, Tables, half_an_answer, head, sound_node
+from tests.harness.ports import closed_port
 
 BOTH = pytest.mark.parametrize("qclient", [original, ours], ids=["qcache-client", "ours"])
 
@@ -67,6 +68,17 @@ def test_two_dead_nodes_are_no_cache(qclient: ModuleType) -> None:
 
 
 @BOTH
+def test_nodes_that_stay_down_are_probed_once_by_each_operation(qclient: ModuleType) -> None:
+    """At every tenth operation, too, at which failing nodes are due for a probe."""
+    nodes = [f"http://127.0.0.1:{closed_port()}" for _ in range(2)]
+    client = qclient.QClient(nodes, trust_env=False)
+    for number in range(1, 11):
+        with pytest.raises(qclient.NoCacheAvailable):
+            client.get("foo", {})
+        assert [client.statistics[node]["retry_error"] for node in nodes] == [number] * 2
+
+
+@BOTH
 def test_two_dead_nodes_are_too_many_errors_with_a_limit_of_two(qclient: ModuleType) -> None:
     nodes = [f"http://127.0.0.1:{closed_port()}" for _ in range(2)]
     client = qclient.QClient(nodes, consecutive_error_count_limit=2, trust_env=False)
@@ -79,7 +91,7 @@ def test_a_node_whose_status_answers_and_nothing_else_is_too_many_errors(qclient
     def reset_late(peer: object, request: object) -> None:
         peer.wait(0.6)  # type: ignore[attr-defined]
 
-    with Node(reset_late) as node:
+    with FaultyNode(reset_late) as node:
         client = qclient.QClient([node.url], consecutive_error_count_limit=3, trust_env=False)
         if qclient is original:
             client.session.get = _with_timeout(client.session.get, 0.3)  # it sets none
@@ -111,7 +123,7 @@ def test_a_dead_home_fails_over_within_the_call(qclient: ModuleType) -> None:
 )
 def test_a_refused_query_is_an_error(qclient: ModuleType, status: int, error: str) -> None:
     with (
-        Node(lambda peer, request: peer.send(head(status, 0))) as node,
+        FaultyNode(lambda peer, request: peer.send(head(status, 0))) as node,
         pytest.raises(getattr(qclient, error)),
     ):
         qclient.QClient([node.url], trust_env=False).get("foo", {})
@@ -119,7 +131,7 @@ def test_a_refused_query_is_an_error(qclient: ModuleType, status: int, error: st
 
 @BOTH
 def test_a_refused_store_is_unexpected_and_counted(qclient: ModuleType) -> None:
-    with Node(lambda peer, request: peer.send(head(500, 0))) as node:
+    with FaultyNode(lambda peer, request: peer.send(head(500, 0))) as node:
         client = qclient.QClient([node.url], trust_env=False)
         with pytest.raises(qclient.UnexpectedServerResponse):
             client.post("foo", b"a\n1\n")
@@ -127,7 +139,7 @@ def test_a_refused_store_is_unexpected_and_counted(qclient: ModuleType) -> None:
 
 
 def test_a_truncated_answer_is_an_error_of_ours_where_it_was_one_of_requests() -> None:
-    with Node(half_an_answer_and_close) as node, pytest.raises(ours.TooManyConsecutiveErrors):
+    with FaultyNode(half_an_answer_and_close) as node, pytest.raises(ours.TooManyConsecutiveErrors):
         ours.QClient([node.url], consecutive_error_count_limit=2, trust_env=False).get("foo", {})
 
 
@@ -137,8 +149,21 @@ def half_an_answer_and_close(peer: object, request: object) -> None:
 
 
 def test_the_name_of_a_table_is_never_part_of_a_path() -> None:
-    with Node(Tables().answer) as node:
+    with FaultyNode(Tables().answer) as node:
         for key in ("../status", "a?b"):
             with pytest.raises(ours.InvalidKey):
                 ours.QClient([node.url]).get(key, {})
         assert node.requests == []
+
+
+@BOTH
+def test_statistics_are_there_while_they_are_counted(qclient: ModuleType) -> None:
+    dead = f"http://127.0.0.1:{closed_port()}"
+    client = qclient.QClient([dead], trust_env=False)
+    assert client.statistics == {}
+    with pytest.raises(qclient.NoCacheAvailable):
+        client.get("k", {})
+    counted = client.statistics
+    assert (counted[dead]["connection_error"], counted[dead]["retry_error"]) == (1, 1)
+    assert counted is client.get_statistics()
+    assert client.statistics == {}

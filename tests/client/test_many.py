@@ -17,8 +17,8 @@ from airflow_provider_qcache.client import (
     QClient,
     StoreResult,
 )
-from tests.airflow.nodes import Nodes
-from tests.client.faults import sound_node
+from tests.harness.faults import sound_node
+from tests.harness.nodes import Nodes
 
 KEYS = [f"key{n}" for n in range(30)]
 
@@ -103,26 +103,28 @@ def test_what_is_stored_is_prepared_key_by_key(client: QClient) -> None:
 
 
 def test_tables_are_asked_for_where_they_were_stored(client: QClient, three: Nodes) -> None:
-    stored = client.post_many(dict.fromkeys(KEYS, b"a\n1\n")).succeeded
+    keys = three.keys(12)
+    stored = client.post_many(dict.fromkeys(keys, b"a\n1\n")).succeeded
     places = [(key, result.node) for key, result in stored.items() if isinstance(result, StoreResult)]
     assert client.find_absent(places) == {}
-    client.delete(KEYS[3])
+    client.delete(keys[1])
     three.kill(0)
     absent = client.find_absent(places)
     assert absent == {
         (key, node): Absence.GONE if node == three.urls[0] else Absence.MISSING
         for key, node in places
-        if node == three.urls[0] or key == KEYS[3]
+        if node == three.urls[0] or key == keys[1]
     }
+    assert len(absent) == 5
 
 
 def test_a_silent_node_s_tables_are_unknown(three: Nodes) -> None:
-    urls = three.all_up().urls
+    urls, keys = three.all_up().urls, three.keys(12)
     with QClient(urls, 1, 0.5, trust_env=False) as client:
-        client.post_many(dict.fromkeys(KEYS, b"a\n1\n"))
+        client.post_many(dict.fromkeys(keys, b"a\n1\n"))
         three.pause(1)
-        absent = client.find_absent((key, client.node_for_key(key)) for key in KEYS)
-    assert absent == {(key, urls[1]): Absence.UNKNOWN for key in KEYS if client.node_for_key(key) == urls[1]}
+        absent = client.find_absent((key, client.node_for_key(key)) for key in keys)
+    assert absent == {(key, urls[1]): Absence.UNKNOWN for key in keys[1::3]}
 
 
 def test_a_node_that_is_none_of_the_client_s_is_refused(client: QClient) -> None:

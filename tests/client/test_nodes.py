@@ -14,8 +14,8 @@ from tests.client.simulated import SimulatedClock
 A, B = "http://a:1", "http://b:1"
 
 
-def pool_of(*nodes: str, clock: SimulatedClock | None = None, **options: object) -> NodePool:
-    return NodePool(nodes, clock=clock or SimulatedClock(), rng=random.Random(1), **options)
+def pool_of(*nodes: str, clock: SimulatedClock | None = None) -> NodePool:
+    return NodePool(nodes, clock=clock or SimulatedClock(), rng=random.Random(1))
 
 
 def test_a_failing_node_is_not_alive_until_a_probe_reaches_it() -> None:
@@ -56,7 +56,7 @@ def test_one_prober_at_a_time() -> None:
 @given(failures=st.integers(1, 40), seed=st.integers(0, 1000))
 def test_the_backoff_grows_to_its_bound_and_keeps_its_jitter(failures: int, seed: int) -> None:
     clock = SimulatedClock()
-    pool = NodePool([A, B], clock=clock, rng=random.Random(seed), backoff_initial=0.5, backoff_max=30.0)
+    pool = NodePool([A, B], clock=clock, rng=random.Random(seed))
     pool.fail(A, pool.ticket(A), "reset")
     for _ in range(failures - 1):
         pool.end_probe(A, pool.begin_probe(A), "silent")
@@ -69,7 +69,7 @@ def test_the_backoff_grows_to_its_bound_and_keeps_its_jitter(failures: int, seed
 
 
 def test_every_tenth_operation_makes_failing_nodes_due() -> None:
-    pool = pool_of(A, B, backoff_initial=1000.0, backoff_max=1000.0)
+    pool = pool_of(A, B)
     pool.fail(A, pool.ticket(A), "reset")
     due = []
     for _ in range(20):

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_qcache.client import (
+    Absence,
     BulkError,
     DeleteOutcome,
     InvalidKey,
@@ -25,8 +26,9 @@ from airflow_provider_qcache.client import (
     TooManyConsecutiveErrors,
     UnexpectedServerResponse,
     UnsupportedAcceptType,
-    encoding,
 )
+from airflow_provider_qcache.client.compression import lz4_block
+from tests.harness.nodes import Nodes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,10 +54,8 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
-def test_what_qclient_stores_is_read_and_what_is_stored_qclient_reads(
-    client: QClient, nodes: list[str]
-) -> None:
-    theirs = qclient.QClient(nodes)
+def test_what_qclient_stores_is_read_and_what_is_stored_qclient_reads(client: QClient, nodes: Nodes) -> None:
+    theirs = qclient.QClient(nodes.urls)
     for number in range(30):
         theirs.post(f"theirs{number}", TABLE)
         client.post(f"ours{number}", TABLE)
@@ -82,7 +82,7 @@ STREAMED = ("path", "file", "function", "iterator", "list")
 def test_content_comes_in_every_form_and_arrives_whole(
     client: QClient, path: Path, form: str, compression: str | None
 ) -> None:
-    if compression == "lz4" and encoding.lz4_block is None:
+    if compression == "lz4" and lz4_block is None:
         pytest.skip("lz4 is not installed")
     with path.open("rb") as file:
         content = {
@@ -259,14 +259,43 @@ def test_answers_come_as_csv_too(client: QClient) -> None:
     assert result.unsliced_result_len == 2
 
 
-@pytest.mark.parametrize("asked", ["lz4", "gzip", "identity"])
-def test_answers_are_decoded(client: QClient, asked: str) -> None:
-    if asked == "lz4" and encoding.lz4_block is None:
-        pytest.skip("lz4 is not installed")
+def test_answers_are_decoded(client: QClient) -> None:
     client.post("encoded", TABLE)
-    result = client.get("encoded", {}, query_headers={"accept-encoding": asked})
+    result = client.get("encoded", {})
     assert json.loads(result.content) == ROWS
-    assert result.encoding == (None if asked == "identity" else asked)
+    assert result.encoding == (None if lz4_block is None else "lz4")
+
+
+@pytest.mark.parametrize("asked", ["lz4", "gzip", "identity", "lz4,gzip", "br;q=0.5, *", "x-lz4;q=1"])
+def test_answers_in_an_encoding_the_caller_asked_for_are_what_qclient_gives(
+    client: QClient, nodes: Nodes, asked: str
+) -> None:
+    """As they came, but for gzip, which requests decodes: such code decodes lz4 itself."""
+    client.post("encoded", TABLE)
+    headers = {"accept-encoding": asked}
+    theirs = qclient.QClient(nodes.urls).get("encoded", {}, query_headers=headers)
+    result = client.get("encoded", {}, query_headers=headers)
+    assert result.encoding == theirs.encoding
+    if asked == "x-lz4;q=1":  # the node looks for "lz4" anywhere: this is not what was asked for
+        assert json.loads(result.content) == ROWS
+    else:
+        assert result.content == theirs.content
+
+
+def test_every_node_says_whether_it_has_a_key(client: QClient) -> None:
+    client.delete("located", all_nodes=True)
+    assert [str(place).partition(") ")[2] for place in client.locate("located")] == [
+        "does not have the table"
+    ] * 3
+    client.post("located", TABLE, copies=2)
+    places = client.locate("located")
+    assert tuple(place.node for place in places) == client.successors("located")
+    assert [(place.position, place.rows, place.absence) for place in places] == [
+        (1, 2, None),
+        (2, 2, None),
+        (3, None, Absence.MISSING),
+    ]
+    assert str(places[0]) == f"{client.node_for_key('located')} (home) has the table, 2 rows"
 
 
 def test_a_query_that_is_none_is_refused(client: QClient) -> None:
@@ -279,6 +308,18 @@ def test_a_query_the_node_cannot_process_is_malformed_and_says_why(client: QClie
     with pytest.raises(MalformedQueryException, match="no_such_clause") as raised:
         client.get("foo", {"no_such_clause": 1})
     assert raised.value.attempts[0].status == 400
+
+
+def test_a_text_value_without_quotes_of_its_own_is_malformed_and_says_what_to_write(client: QClient) -> None:
+    client.post("foo", TABLE)
+    with pytest.raises(MalformedQueryException, match=r"quotes: .*'x y'"):
+        client.get("foo", {"where": ["==", "name", "x y"]})
+
+
+def test_a_500_for_a_query_says_that_the_query_may_be_wrong(client: QClient) -> None:
+    client.post("foo", TABLE)
+    with pytest.raises(UnexpectedServerResponse, match="check the query"):
+        client.get("foo", {"select": [["max", "nosuch"]]})
 
 
 def test_an_accept_the_node_does_not_know_is_unsupported(client: QClient) -> None:
@@ -332,24 +373,24 @@ def test_query_stores_twice_at_most(client: QClient, monkeypatch: pytest.MonkeyP
 
 
 def test_delete_takes_the_table_from_its_home_and_all_nodes_from_everywhere(
-    client: QClient, nodes: list[str]
+    client: QClient, nodes: Nodes
 ) -> None:
-    singles = {node: QClient([node]) for node in nodes}
+    singles = {node: QClient([node]) for node in nodes.urls}
     for single in singles.values():
         single.post("deleted", TABLE)
     home = client.node_for_key("deleted")
     assert client.delete("deleted").outcomes == {home: DeleteOutcome.CONFIRMED}
     assert {node: rows(single, "deleted") is None for node, single in singles.items()} == {
-        node: node == home for node in nodes
+        node: node == home for node in nodes.urls
     }
     result = client.delete("deleted", all_nodes=True)
-    assert result.outcomes == dict.fromkeys(nodes, DeleteOutcome.CONFIRMED)
+    assert result.outcomes == dict.fromkeys(nodes.urls, DeleteOutcome.CONFIRMED)
     assert result.complete
     assert all(rows(single, "deleted") is None for single in singles.values())
 
 
-def test_copies_are_on_the_first_nodes_in_the_keys_order(client: QClient, nodes: list[str]) -> None:
-    for node in nodes:
+def test_copies_are_on_the_first_nodes_in_the_keys_order(client: QClient, nodes: Nodes) -> None:
+    for node in nodes.urls:
         QClient([node]).delete("copied")
     order = client.successors("copied")
     result = client.post("copied", TABLE, copies=2)
@@ -357,10 +398,8 @@ def test_copies_are_on_the_first_nodes_in_the_keys_order(client: QClient, nodes:
     assert [rows(QClient([node]), "copied") is not None for node in order] == [True, True, False]
 
 
-def test_evict_stale_leaves_the_table_on_its_node_and_its_copies_only(
-    client: QClient, nodes: list[str]
-) -> None:
-    for node in nodes:
+def test_evict_stale_leaves_the_table_on_its_node_and_its_copies_only(client: QClient, nodes: Nodes) -> None:
+    for node in nodes.urls:
         QClient([node]).post("stale", b"old\n1\n")
     order = client.successors("stale")
     result = client.post("stale", TABLE, copies=2, evict_stale=True)
@@ -427,17 +466,17 @@ def test_what_the_source_of_many_raises_is_raised_after_what_is_under_way(client
         client.post_many(source())
 
 
-def test_every_node_tells_its_statistics(client: QClient, nodes: list[str]) -> None:
+def test_every_node_tells_its_statistics(client: QClient, nodes: Nodes) -> None:
     client.node_statistics()
     client.post("counted", TABLE)
     statistics = client.node_statistics()
-    assert set(statistics) == set(nodes)
+    assert set(statistics) == set(nodes.urls)
     assert statistics[client.node_for_key("counted")]["store_count"] == 1
 
 
-def test_every_node_is_asked_for_its_status(client: QClient, nodes: list[str]) -> None:
+def test_every_node_is_asked_for_its_status(client: QClient, nodes: Nodes) -> None:
     status = client.node_status(probe=True)
-    assert {node: known.state for node, known in status.items()} == dict.fromkeys(nodes, NodeState.ALIVE)
+    assert {node: known.state for node, known in status.items()} == dict.fromkeys(nodes.urls, NodeState.ALIVE)
 
 
 def test_the_numbers_a_store_cannot_have_are_refused(client: QClient) -> None:
@@ -447,7 +486,7 @@ def test_the_numbers_a_store_cannot_have_are_refused(client: QClient) -> None:
         client.post("foo", TABLE, compression="zip")
     with pytest.raises(ValueError, match="once"):
         client.post("foo", pieces(), copies=2)
-    with pytest.raises(TypeError, match="no content"):
+    with pytest.raises(TypeError, match="cannot be stored as a table"):
         client.post("foo", 17)
     with pytest.raises(ValueError, match="Content-Length"):
         client.post("foo", TABLE, post_headers={"Content-Length": "3"})

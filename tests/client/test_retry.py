@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import random
+import re
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from hypothesis import assume, example, given, settings
@@ -31,13 +34,22 @@ from airflow_provider_qcache.client.errors import (
     UnsupportedAcceptType,
 )
 from airflow_provider_qcache.client.nodes import NodePool
-from airflow_provider_qcache.client.outcome import Kind
-from airflow_provider_qcache.client.retry import Done, Engine, Request, RequestRetry, Span
-from airflow_provider_qcache.client.transport import Answer
-from tests.client.simulated import Exchange, Meets, SimulatedClock, SimulatedWire, Turns, WireInTurns
+from airflow_provider_qcache.client.operation import Done, Engine
+from airflow_provider_qcache.client.operation import Operation as Running
+from airflow_provider_qcache.client.outcome import Answer, Kind
+from airflow_provider_qcache.client.settings import RequestRetry
+from airflow_provider_qcache.client.transport import Request
+from tests.client.simulated import (
+    STORE_TIMEOUT,
+    Exchange,
+    Meets,
+    SimulatedClock,
+    SimulatedWire,
+    Turns,
+    WireInTurns,
+)
 
 FOREVER = float("inf")
-STORE_TIMEOUT = 20.0
 PERMANENT_STATUSES = (301, 400, 401, 406, 415, 418, 500)
 A_MOMENT = 1e-6  # of rounding: times are sums of floats
 
@@ -113,13 +125,13 @@ class World:
         self.policy = policy or RequestRetry()
         self.engine = Engine(
             pool=self.pool,
-            wire=self.wire,
+            sender=self.wire,  # type: ignore[arg-type]
+            prober=self.wire,  # type: ignore[arg-type]
             clock=self.clock,
             rng=rng,
             policy=self.policy,
             limit=limit,
             read_timeout=2.0,
-            store_timeout=lambda _: STORE_TIMEOUT,
         )
         self.limit = min(limit, self.policy.consecutive_error_count_limit or limit)
 
@@ -133,10 +145,22 @@ class World:
         *,
         repeatable: bool = True,
         nodes: int | None = None,
-        payload: object = None,
+        own: Any = None,
+        part: bool = False,
     ) -> Done:
-        request = Request(kind, "foo", f"{kind} 'foo'", self.nodes[:nodes], payload, repeatable=repeatable)
-        return self.engine.run(request, Span(self.clock.now() + seconds))
+        request = Request(
+            "GET",
+            "/foo",
+            body=own,
+            kind=kind,
+            what=f"{kind} 'foo'",
+            nodes=self.nodes[:nodes],
+            repeatable=repeatable,
+        )
+        self.running = Running(self.clock.now() + seconds)
+        if part:
+            self.running = self.running.until(self.running.deadline)
+        return self.engine.run(request, self.running)
 
 
 def check_count(
@@ -284,7 +308,7 @@ class Operation:
         endless = itertools.chain(self.requests, itertools.repeat(self.requests[-1]))
         started = world.clock.now()
         try:
-            self.ended = world.run(self.kind, self.seconds, payload=Own(self, endless))
+            self.ended = world.run(self.kind, self.seconds, own=Own(self, endless))
         except BaseException as error:  # noqa: BLE001
             self.ended = error
         self.overtime = world.clock.now() - started - self.seconds
@@ -314,22 +338,26 @@ class Together(World):
         send, status, end_probe = self.wire.send, self.wire.status, self.pool.end_probe
         self.mine = threading.local()
 
-        def watch_send(node: str, request: Request, span: Span, *, fresh: bool) -> Answer:
-            operation: Operation = request.payload.operation
+        def watch_send(node: str, request: Request, running: Running, *, fresh: bool) -> Answer:
+            own: Any = request.body
+            operation: Operation = own.operation
             if not (operation.sends and operation.sends[-1].cut):
                 self.mine.began = next(self.moments)
             try:
-                return send(node, request, span, fresh=fresh)
+                return send(node, request, running, fresh=fresh)
             finally:
-                self.mine.last = request.payload.last
+                self.mine.last, self.mine.explained = own.last, None
                 operation.sends.append(self.mine.last)
 
-        def watch_status(node: str, span: Span) -> None:
+        def watch_status(node: str, running: Running) -> None:
             try:
-                status(node, span)
+                status(node, running)
             finally:
-                if self.mine.last.met is not Outcome.CLOSED:
-                    # What the status of a node busy with a store meets is news, and not the store's.
+                # The first status after a connection was closed tells whether that request failed the node.
+                # Any other is of a node that is busy with a store: what it meets is news, not the store's.
+                if self.mine.last.met is Outcome.CLOSED and self.mine.last is not self.mine.explained:
+                    self.mine.explained = self.mine.last
+                else:
                     self.mine.began = next(self.moments)
 
         def watch_end_probe(node: str, ticket: int, error: str | None, *, gone: bool = False) -> None:
@@ -379,7 +407,7 @@ def test_operations_under_way_at_once_share_nodes_and_no_count(
 ) -> None:
     world = Together(statuses, limit=limit, policy=policy, nodes=nodes)
     for after in probes:
-        world.clock.begin(lambda: world.wire.probe(world.nodes), after)
+        world.clock.begin(lambda: world.wire.start(world.nodes), after)
     for operation in operations:
         world.clock.begin(lambda operation=operation: operation.run(world), operation.after)
     world.clock.run()
@@ -404,6 +432,24 @@ def test_operations_under_way_at_once_share_nodes_and_no_count(
         assert statistics.pop("resurrections") == changes.count(True)
         statistics.pop("retry_error")
         assert sum(statistics.values()) == counted[node]
+
+
+def test_a_busy_node_that_came_back_and_refuses_then_fails_anew() -> None:
+    """Its store was closed without an answer before; another operation found it failing meanwhile."""
+    statuses = [Meets(seconds=0.2)] * 3 + [Meets(Outcome.REFUSED, seconds=0.2)]
+    policy = RequestRetry(wait_initial=5, wait_max=10)
+    world = Together(statuses, policy=policy, nodes=1, rng=Latest())
+    store = [Meets(Outcome.TIMEOUT, seconds=0.1), Meets(Outcome.CLOSED, seconds=0.1), Meets()]
+    operations = [
+        Operation(Kind.STORE, 0.0, 100.0, store),
+        Operation(Kind.QUERY, 0.65, 100.0, [Meets(Outcome.TRUNCATED), Meets()]),
+    ]
+    for operation in operations:
+        world.clock.begin(lambda operation=operation: operation.run(world), operation.after)
+    world.clock.run()
+    assert all(isinstance(operation.ended, Done) for operation in operations)
+    assert [alive for _, alive, _ in world.changes] == [False, True] * 2
+    assert world.not_new == []
 
 
 def test_of_eight_operations_that_meet_one_incident_it_counts_once_and_each_counts_its_own_requests() -> None:
@@ -542,6 +588,118 @@ def test_waiting_for_nodes_ends_at_the_deadline() -> None:
     assert 50 <= world.clock.now() - started <= 60.5
 
 
+def test_waiting_for_nodes_is_announced_at_once_and_once(caplog: pytest.LogCaptureFixture) -> None:
+    world = World(
+        [Meets(Outcome.REFUSED)], [Meets(Outcome.REFUSED)], policy=RequestRetry(wait_for_nodes=True)
+    )
+    for _ in range(2):  # the second operation waits until a later deadline
+        caplog.clear()
+        with pytest.raises(NoCacheAvailable):
+            world.run(seconds=60)
+        waits = [record for record in caplog.records if "no node responds" in record.getMessage()]
+        assert [record.levelname for record in waits] == ["WARNING"]
+        said = waits[0].getMessage()
+        assert re.search(r"waits for one until \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC \(\d\d s\)", said)
+        assert "wait_for_nodes" in said
+        assert "deadline" in said
+        for node in world.nodes:
+            assert f"\n  {node}: " in said
+            assert "connection refused" in said.partition(f"\n  {node}: ")[2].splitlines()[0]
+
+
+def test_operations_that_wait_together_announce_it_once(caplog: pytest.LogCaptureFixture) -> None:
+    world = World(
+        [Meets(Outcome.REFUSED)],
+        [Meets(Outcome.REFUSED, seconds=1)],
+        policy=RequestRetry(wait_for_nodes=True),
+        in_turns=True,
+    )
+
+    def operation() -> None:
+        with pytest.raises(NoCacheAvailable):
+            world.run(seconds=60)
+
+    for _ in range(8):
+        world.clock.begin(operation)
+    world.clock.run()
+    assert caplog.text.count("no node responds. The client waits") == 1
+
+
+def test_nothing_is_announced_where_no_operation_waits_for_nodes(caplog: pytest.LogCaptureFixture) -> None:
+    world = World([Meets(Outcome.REFUSED)], [Meets(Outcome.REFUSED)])
+    with pytest.raises(NoCacheAvailable):
+        world.run(seconds=60)
+    assert "waits" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("kind", "requests", "steps"),
+    [
+        (
+            Kind.QUERY,
+            [Meets(Outcome.REFUSED), Meets(Outcome.TIMEOUT), Meets()],
+            ["the client asks http://host1:9401", "the client asks http://host2:9401"],
+        ),
+        (Kind.QUERY, [Meets(Outcome.CLOSED), Meets()], ["the client retries in 0.25 s"]),
+        (Kind.QUERY, [Meets(status=429, retry_after="7"), Meets()], ["the client retries in 7.00 s"]),
+        (
+            Kind.STORE,
+            [Meets(Outcome.TIMEOUT), Meets()],
+            ["the node is busy: the client retries once when it responds to a status request"],
+        ),
+    ],
+)
+def test_each_retry_is_logged_with_what_the_client_does_next(
+    kind: Kind, requests: list[Meets], steps: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    class Longest(random.Random):
+        def uniform(self, a: float, b: float) -> float:
+            return b
+
+    world = World(requests, policy=RequestRetry(wait_initial=0.25), rng=Longest())
+    world.run(kind, 600)
+    retries = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert [record.getMessage().rpartition("; ")[2] for record in retries] == steps
+
+
+def test_the_last_node_that_fails_is_followed_by_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    world = World([Meets(Outcome.REFUSED)], [Meets(Outcome.REFUSED)])
+    with pytest.raises(NoCacheAvailable):
+        world.run()
+    assert caplog.records[-1].getMessage().endswith("; no other node is alive")
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_a_failover_is_logged_with_the_nodes_that_failed_and_the_one_that_answered(
+    kind: Kind, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+
+    def said() -> list[tuple[str, str]]:
+        lines = [
+            (record.levelname, record.getMessage())
+            for record in caplog.records
+            if record.levelno < logging.WARNING
+        ]
+        caplog.clear()
+        return lines
+
+    world = World([Meets(Outcome.REFUSED), Meets()], [Meets(Outcome.REFUSED)])
+    home, fallback = world.nodes[:2]
+    silent = kind is Kind.PRESENCE  # a question of the client's own
+    world.run(kind)
+    failed_over = f"{kind} 'foo': failed over from {home} (connection refused) to {fallback}"
+    assert said() == ([] if silent else [("INFO", failed_over)])
+    world.run(kind)
+    instead = f"{kind} 'foo': done by {fallback} in place of its home node {home}"
+    assert said() == ([] if silent else [("INFO", instead)])
+    world.run(kind, part=True)
+    assert said() == ([] if silent else [("DEBUG", instead)])
+    world = World([Meets(status=429), Meets()])
+    assert len(world.run(kind).attempts) == 1
+    assert said() == []  # the same node again
+
+
 def test_a_busy_node_gets_a_store_once_more_and_no_other_node_does() -> None:
     world = World([Meets(Outcome.TIMEOUT), Meets()], [Meets(Outcome.TIMEOUT)] * 3 + [Meets()])
     done = world.run(Kind.STORE)
@@ -578,9 +736,9 @@ def test_a_busy_node_that_others_found_failing_keeps_its_store() -> None:
     world = World([Meets(Outcome.TIMEOUT), Meets()])
     send = world.wire.send
 
-    def fail_and_send(node: str, request: Request, span: Span, *, fresh: bool) -> Answer:
+    def fail_and_send(node: str, request: Request, running: Running, *, fresh: bool) -> Answer:
         world.pool.fail(node, world.pool.ticket(node), "no answer to another operation")
-        return send(node, request, span, fresh=fresh)
+        return send(node, request, running, fresh=fresh)
 
     world.wire.send = fail_and_send  # type: ignore[method-assign]
     assert world.run(Kind.STORE).node == world.nodes[0]
@@ -665,7 +823,7 @@ def test_a_cancelled_operation_waits_no_longer() -> None:
 
     def sleep_and_cancel(seconds: float) -> None:
         sleep(seconds)
-        world.engine.cancellations += 1
+        world.running.cancel()
 
     world.clock.sleep = sleep_and_cancel  # type: ignore[method-assign]
     with pytest.raises(OperationCancelled):

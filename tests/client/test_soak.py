@@ -7,8 +7,8 @@ import os
 import pytest
 
 from tests.client.soak import Soak
-from tests.conftest import need_the_real_server
-from tests.servers import Server
+from tests.harness.needs import need_the_real_server
+from tests.harness.servers import Server
 
 MOST_SECONDS = 240.0
 

@@ -174,11 +174,11 @@ def test_as_json_the_empty_string_is_none_of_the_nulls(client: QClient, values: 
 )
 def test_decimals_of_both_ways_are_refused_alike(value: decimal.Decimal) -> None:
     """A list of dicts and Arrow agree on which decimals a float holds."""
-    from airflow_provider_qcache.client.tables import TableBody, source_of
+    from airflow_provider_qcache.client.tables.upload import source_of
 
     def taken(table: Any) -> bool:
         try:
-            list(TableBody(source_of(table, None), "text/csv").pieces())
+            list(source_of(table, None).pieces("text/csv"))
         except InvalidTable as error:
             assert (error.column, error.row) == ("x", 1)
             return False

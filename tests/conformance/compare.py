@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from tests.servers import Answer
+from tests.harness.servers import WireAnswer
 
 COMPARED_HEADERS = (
     "Content-Type",
@@ -47,7 +47,7 @@ class Rows:
     cells: tuple[tuple[Any, ...], ...]
 
     @classmethod
-    def of(cls, answer: Answer) -> Rows | None:
+    def of(cls, answer: WireAnswer) -> Rows | None:
         """The rows of a 200, None where the body is no table."""
         content_type = answer.header("Content-Type") or ""
         try:
@@ -81,7 +81,7 @@ def same_value(real: Any, dev: Any) -> bool:
     return type(real) is type(dev) and repr(real) == repr(dev)
 
 
-def compare(real: Answer, dev: Answer) -> list[Finding]:
+def compare(real: WireAnswer, dev: WireAnswer) -> list[Finding]:
     """All findings; empty where a client could not tell the two apart."""
     if real.status != dev.status:
         return [Finding("status", real.status, dev.status)]
@@ -96,7 +96,7 @@ def compare(real: Answer, dev: Answer) -> list[Finding]:
     return findings
 
 
-def compare_bodies(real: Answer, dev: Answer) -> list[Finding]:
+def compare_bodies(real: WireAnswer, dev: WireAnswer) -> list[Finding]:
     """Findings in the bodies of two successes."""
     if real.body == dev.body:
         if real.header("Etag") != dev.header("Etag"):

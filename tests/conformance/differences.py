@@ -5,8 +5,8 @@ The only place where the comparison is relaxed: what no difference explains fail
 
 from __future__ import annotations
 
+import ast
 import json
-import keyword
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -16,18 +16,18 @@ from typing import Any
 
 from tests.conformance.compare import Finding, Rows, compare_rows
 from tests.conformance.generate import Query, Table
-from tests.servers import Answer
+from tests.harness.servers import WireAnswer
 
 
 @dataclass(frozen=True)
 class Met:
     """What was asked and answered where a finding is judged."""
 
-    real: Answer
-    dev: Answer
+    real: WireAnswer
+    dev: WireAnswer
     table: Table | None = None
     query: Query | None = None
-    ask: Callable[[Query], tuple[Answer, Answer]] | None = None
+    ask: Callable[[Query], tuple[WireAnswer, WireAnswer]] | None = None
     """Asks both servers another query of the same table."""
     findings_with: Callable[[Table, Query], list[Finding]] | None = None
     """What no difference explains where both are asked a query of another table."""
@@ -237,8 +237,34 @@ def is_ordinary(expression: Any) -> bool:
         known = {2: FUNCTIONS, 3: OPERATORS}.get(len(expression), set())
         return any(expression[0] == name for name in known) and all(map(is_ordinary, expression[1:]))
     if isinstance(expression, str):
-        return expression.isidentifier() and not keyword.iskeyword(expression)
+        return is_ordinary_text(expression)
     return isinstance(expression, int | float)
+
+
+TOKENS = re.compile(
+    r"""(?:\s*(?:[A-Za-z_]\w*|\d+(?:\.\d*)?(?:[eE][-+]?\d+)?|'[^'\\]*'|"[^"\\]*"|[=!<>]=|[-+*/%<>&|~()\[\],]))*\s*""",
+    re.ASCII,
+)
+NODES = (
+    ast.Expression, ast.BoolOp, ast.BinOp, ast.UnaryOp, ast.Compare, ast.Name, ast.Constant, ast.List, ast.Call,
+    ast.Load, ast.boolop, ast.operator, ast.unaryop, ast.cmpop,
+)  # fmt: skip
+
+
+def is_ordinary_text(text: str) -> bool:
+    """Whether a text is an expression of columns, constants, operators, lists and functions that QCache tells of."""
+    if not TOKENS.fullmatch(text):
+        return False
+    try:
+        tree = ast.parse(text.strip().replace("&", " and ").replace("|", " or "), mode="eval")
+    except SyntaxError:
+        return False
+    nodes = list(ast.walk(tree))
+    calls = [node for node in nodes if isinstance(node, ast.Call)]
+    return all(isinstance(node, NODES) for node in nodes) and all(
+        isinstance(call.func, ast.Name) and call.func.id in FUNCTIONS and len(call.args) == 1
+        for call in calls
+    )
 
 
 def _odd_alias(met: Met, finding: Finding) -> bool:
@@ -302,7 +328,7 @@ def _is_unknown(met: Met, rows: dict[str, Any], name: Any) -> bool:
     return dev.status == 400
 
 
-def _as_json(answer: Answer) -> str:
+def _as_json(answer: WireAnswer) -> str:
     """The one number of a count, whatever form it came in."""
     text = answer.body.decode()
     return text if text.startswith("[") else json.dumps([{"count": int(text.split()[-1])}])

@@ -608,6 +608,8 @@ class QueryMaker:
     def expression(self, depth: int = 2) -> Any:
         """An alias expression of ordinary arithmetic."""
         if depth == 0 or self.chance(25):
+            if self.chance(10):
+                return self.arithmetic(1)
             if self.chance(70):
                 return self.column(numeric=True).name
             return self.one_of([1, 2, 10, 0.5, -1, 0, 1.5, 3])
@@ -619,6 +621,59 @@ class QueryMaker:
             self.expression(depth - 1),
         ]
 
+    def arithmetic(self, depth: int = 2) -> str:
+        """An alias expression as text: numbers."""
+        if depth == 0 or self.chance(20):
+            if self.chance(70):
+                return self.column(numeric=True).name
+            return str(self.one_of([1, 2, 10, 0.5, 0, 1.5, 3, 2**40]))
+        form = self.pick(
+            {"{} {} {}": 10, "({} {} {})": 5, "-{}": 1, "-({})": 1, "f({})": 2, "({})": 1, "({}) * 1": 1}
+        )
+        if form == "f({})":
+            return f"{self.one_of(FUNCTIONS)}({self.arithmetic(depth - 1)})"
+        if form == "({}) * 1":
+            return f"({self.condition(depth - 1)}) * {self.arithmetic(0)}"
+        if form.count("{}") == 1:
+            return form.format(self.arithmetic(depth - 1))
+        sign = self.pick({"+": 4, "-": 4, "*": 4, "/": 3, "//": 1, "%": 1, "**": 1})
+        return form.format(self.arithmetic(depth - 1), sign, self.arithmetic(depth - 1))
+
+    def condition(self, depth: int = 2) -> str:
+        """An alias expression as text: true or false."""
+        kind = self.pick(
+            {"compare": 8, "text": 4, "in": 4, "chain": 2, "column": 2, "join": 8, "not": 3, "()": 2}
+        )
+        if depth == 0 and kind in ("join", "not", "()"):
+            kind = "compare"
+        if kind == "compare":
+            return f"{self.arithmetic(1)} {self.pick(COMPARISONS)} {self.arithmetic(1)}"
+        if kind == "text":
+            return f"{self.column(numeric=False).name} {self.pick(COMPARISONS)} {self.written(self.column(numeric=False))}"
+        if kind == "in":
+            column = self.column()
+            values = ", ".join(self.written(column) for _ in range(self.pick({2: 3, 1: 2, 3: 1})))
+            return f"{column.name} {self.pick({'in': 3, 'not in': 1, '==': 1})} [{values}]"
+        if kind == "chain":
+            middle, ends = (
+                self.column(numeric=True),
+                [self.pick({"<": 2, "<=": 2, "!=": 1, "==": 1}) for _ in range(2)],
+            )
+            return f"{self.arithmetic(0)} {ends[0]} {middle.name} {ends[1]} {self.arithmetic(0)}"
+        if kind == "column":
+            return self.one_of([c for c in self.columns if c.kind in ("bool", "int")] or [self.column()]).name
+        if kind == "join":
+            sign = self.pick({"and": 3, "or": 3, "&": 3, "|": 3})
+            return f"{self.condition(depth - 1)} {sign} {self.condition(depth - 1)}"
+        if kind == "not":
+            return self.pick({"~({})": 3, "not {}": 3, "~{}": 1}).format(self.condition(depth - 1))
+        return f"({self.condition(depth - 1)})"
+
+    def written(self, column: Column) -> str:
+        """A literal for an expression as text."""
+        value = self.literal(column)
+        return str(value) if isinstance(value, str) or value is not None else "0"
+
     def alias(self) -> Any:
         """An alias assignment."""
         name = self.one_of(["r", "s", "total", "x_1", self.one_of(self.columns or [Column("r", "int")]).name])
@@ -626,6 +681,8 @@ class QueryMaker:
             return ["=", name, self.column().name]
         if self.chance(10):
             return ["=", name, self.one_of([1, 2.5, -7, 0])]
+        if self.chance(45):
+            return ["=", name, self.arithmetic() if self.chance(45) else self.condition()]
         return ["=", name, self.expression()]
 
     def select(self) -> tuple[Any, list[str]]:

@@ -12,7 +12,8 @@ from urllib.parse import quote
 from tests.conformance.compare import Finding, compare
 from tests.conformance.differences import Met, explain
 from tests.conformance.generate import Example, Query, Table
-from tests.servers import Answer, Connection, Request, Server
+from tests.harness.clock import Clock
+from tests.harness.servers import Connection, Server, WireAnswer, WireRequest
 
 MAX_GET = 16_000
 
@@ -23,8 +24,8 @@ class Case:
 
     table: Table
     query: Query | None
-    real: Answer
-    dev: Answer
+    real: WireAnswer
+    dev: WireAnswer
     findings: list[Finding]
     """What no listed difference explains."""
     met: frozenset[str]
@@ -43,26 +44,26 @@ class Case:
         return "\n".join([*lines, *(f"  {finding}" for finding in self.findings[:5])])
 
 
-def printable(answer: Answer, limit: int = 600) -> str:
+def printable(answer: WireAnswer, limit: int = 600) -> str:
     """The start of a body."""
     text = answer.body.decode("utf-8", "backslashreplace")
     return text if len(text) <= limit else text[:limit] + "..."
 
 
-def store_request(table: Table, key: str) -> Request:
+def store_request(table: Table, key: str) -> WireRequest:
     """The store of a table."""
-    return Request("POST", f"/qcache/dataset/{key}", table.headers(), table.body())
+    return WireRequest("POST", f"/qcache/dataset/{key}", table.headers(), table.body())
 
 
-def query_request(query: Query, key: str) -> Request:
+def query_request(query: Query, key: str) -> WireRequest:
     """The query of a key."""
     text = json.dumps(query.q)
     if query.by_get and len(target := f"/qcache/dataset/{key}?q={quote(text)}") < MAX_GET:
-        return Request("GET", target, query.headers())
-    return Request("POST", f"/qcache/dataset/{key}/q", query.headers(), text.encode())
+        return WireRequest("GET", target, query.headers())
+    return WireRequest("POST", f"/qcache/dataset/{key}/q", query.headers(), text.encode())
 
 
-def assert_same(what: Any, real: Answer, dev: Answer) -> None:
+def assert_same(what: Any, real: WireAnswer, dev: WireAnswer) -> None:
     """Fail where two answers differ in a way that no listed difference explains."""
     findings, _ = explain(Met(real, dev), compare(real, dev))
     shown = f"{what!r}\nreal {real.status} {printable(real)}\ndev  {dev.status} {printable(dev)}"
@@ -72,12 +73,18 @@ def assert_same(what: Any, real: Answer, dev: Answer) -> None:
 class Pair:
     """Two servers; `ask` sends one request to both over kept connections."""
 
-    def __init__(self, real: Server, dev: Server) -> None:
+    def __init__(self, real: Server, dev: Server, clock: Clock | None = None) -> None:
         self.real, self.dev = self.servers = (real, dev)
         self._connections: list[Connection | None] = [None, None]
         self._stored = {"t"}
+        self._clock = clock
 
-    def ask(self, request: Request) -> tuple[Answer, Answer]:
+    def later(self, seconds: float) -> None:
+        """Set the clock of both forward; only those that were started with options of their own have one."""
+        assert self._clock is not None
+        self._clock.advance(seconds)
+
+    def ask(self, request: WireRequest) -> tuple[WireAnswer, WireAnswer]:
         """The answers of both, the real server's first."""
         if request.method == "POST" and (
             stored := re.fullmatch(r"/qcache/dataset/([\w-]+)/?", request.target)
@@ -85,7 +92,7 @@ class Pair:
             self._stored.add(stored[1])
         return self._ask(0, request), self._ask(1, request)
 
-    def _ask(self, which: int, request: Request) -> Answer:
+    def _ask(self, which: int, request: WireRequest) -> WireAnswer:
         connection = self._connections[which] or self.servers[which].connect()
         answer = connection.ask(request)
         if answer.status == 0 or answer.header("Connection") == "close":
@@ -101,37 +108,37 @@ class Pair:
 
     def same(
         self, method: str, target: str, headers: dict[str, str] | None = None, body: bytes | None = None
-    ) -> Answer:
+    ) -> WireAnswer:
         """The answer that both give, as the real server gave it; fails where they differ."""
-        request = Request(method, target, tuple((headers or {}).items()), body)
+        request = WireRequest(method, target, tuple((headers or {}).items()), body)
         real, dev = self.ask(request)
         assert_same(request.encode()[:2000], real, dev)
         return real
 
     def ask_raw(
         self, method: str, target: str, headers: dict[str, str] | None = None, body: bytes | None = None
-    ) -> tuple[Answer, Answer]:
+    ) -> tuple[WireAnswer, WireAnswer]:
         """The answers of both, not compared."""
-        return self.ask(Request(method, target, tuple((headers or {}).items()), body))
+        return self.ask(WireRequest(method, target, tuple((headers or {}).items()), body))
 
     def status(self, *args: Any, **kwargs: Any) -> int:
         """The status of the answer that both give; 0 where both close the connection without one."""
         return self.same(*args, **kwargs).status
 
-    def csv(self, body: str | bytes, headers: dict[str, str] | None = None, *, key: str = "t") -> Answer:
+    def csv(self, body: str | bytes, headers: dict[str, str] | None = None, *, key: str = "t") -> WireAnswer:
         """Store CSV."""
         data = body.encode() if isinstance(body, str) else body
         return self.same(
             "POST", f"/qcache/dataset/{key}", {"Content-Type": "text/csv", **(headers or {})}, data
         )
 
-    def json(self, body: Any, headers: dict[str, str] | None = None, *, key: str = "t") -> Answer:
+    def json(self, body: Any, headers: dict[str, str] | None = None, *, key: str = "t") -> WireAnswer:
         """Store JSON, given as objects or as it is written."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         headers = {"Content-Type": "application/json", **(headers or {})}
         return self.same("POST", f"/qcache/dataset/{key}", headers, data)
 
-    def query(self, q: Any = None, headers: dict[str, str] | None = None, *, key: str = "t") -> Answer:
+    def query(self, q: Any = None, headers: dict[str, str] | None = None, *, key: str = "t") -> WireAnswer:
         """The answer to a query in a POST, as JSON unless the headers say otherwise."""
         body = q if isinstance(q, bytes) else json.dumps({} if q is None else q).encode()
         headers = {"Accept": "application/json", **(headers or {})}
@@ -160,7 +167,7 @@ class Pair:
     def forget(self) -> None:
         """Delete what was stored."""
         for key in self._stored:
-            self.ask(Request("DELETE", f"/qcache/dataset/{key}"))
+            self.ask(WireRequest("DELETE", f"/qcache/dataset/{key}"))
         self._stored = {"t"}
 
     def close(self) -> None:
@@ -184,7 +191,7 @@ class Pair:
                 self.ask(store_request(example.table, key))
             yield self._case(example.table, query, query_request(query, key), key)
 
-    def _case(self, table: Table, query: Query | None, request: Request, key: str = "") -> Case:
+    def _case(self, table: Table, query: Query | None, request: WireRequest, key: str = "") -> Case:
         real, dev = self.ask(request)
         met = Met(
             real, dev, table, query, lambda other: self.ask(query_request(other, key)), self._findings_with

@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from tests.conformance.generate import QUERIES_PER_TABLE, Example, examples
 from tests.conformance.pair import Case, Pair, kind, smaller
 from tests.conformance.tally import Tally
-from tests.servers import Server
+from tests.harness.servers import Server
 
 
 def shape(q: Any) -> Any:

@@ -6,7 +6,7 @@ import json
 import os
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tests.conformance.pair import Case
@@ -33,6 +33,18 @@ class Tally:
         if case.real.status == 200 and case.real.unsliced_length:
             body = case.real.body
             self.with_rows += body != b"[]" and body.count(b"\n") != 1
+
+    def counts(self) -> dict[str, Any]:
+        """All that was counted, in what a worker of pytest-xdist can send."""
+        return {
+            name: dict(value) if isinstance(value, Counter) else value for name, value in vars(self).items()
+        }
+
+    def add(self, counts: dict[str, Any]) -> None:
+        """Add the counts of another tally."""
+        for name, value in counts.items():
+            ours = getattr(self, name)
+            setattr(self, name, ours + (Counter(value) if isinstance(ours, Counter) else value))
 
     def as_dict(self) -> dict[str, object]:
         """The counts by name."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
-import time
 
 import lz4.block
 import pytest
 
-from tests.servers import Request
+from tests.harness.servers import WireRequest
 
 SIZE = "90000"
 
@@ -137,9 +136,9 @@ def test_lists_keep_the_last_of_the_buffer_size(pair_with):
 
 def test_statistics_of_an_aged_table(pair_with):
     """A miss and an eviction for age; the table is no longer counted once it was asked for."""
-    pair = pair_with("--age", "1")
+    pair = pair_with("--age", "1000")
     pair.csv("a\n1\n")
-    time.sleep(1.1)
+    pair.later(1001)
     for counted in statistics(pair):
         assert counted["dataset_count"] == 1
     pair.query()
@@ -153,22 +152,22 @@ def test_statistics_of_an_aged_table(pair_with):
 
 def test_age_counts_from_the_store_and_is_checked_at_a_query(pair_with):
     """Being asked for does not keep a table; being stored again does."""
-    pair = pair_with("--age", "1")
+    pair = pair_with("--age", "1000")
     pair.csv("a\n1\n", key="old")
     pair.csv("a\n1\n", key="renewed")
-    time.sleep(0.7)
+    pair.later(700)
     assert pair.has("old")
     pair.csv("a\n2\n", key="renewed")
-    time.sleep(0.5)
+    pair.later(500)
     assert not pair.has("old")
     assert pair.column("a", key="renewed") == [2]
 
 
 def test_an_aged_table_is_found_again_once_stored(pair_with):
     """It is a miss, not a grave."""
-    pair = pair_with("--age", "1")
+    pair = pair_with("--age", "1000")
     pair.csv("a\n1\n")
-    time.sleep(1.1)
+    pair.later(1001)
     assert not pair.has()
     pair.csv("a\n2\n")
     assert pair.column("a") == [2]
@@ -253,7 +252,7 @@ def test_a_body_larger_than_the_cache_is_refused_at_its_head(pair_with):
     pair.csv("a\n1\n")
     for server in pair.servers:
         with server.connect() as connection:
-            connection.send(Request("POST", "/qcache/dataset/t", (("Content-Length", "3001"),)).encode())
+            connection.send(WireRequest("POST", "/qcache/dataset/t", (("Content-Length", "3001"),)).encode())
             answer = connection.receive()
             assert (answer.status, answer.headers, answer.body) == (400, (), b"")
             assert not connection.is_open()
@@ -264,7 +263,7 @@ def test_a_body_as_large_as_the_cache_is_taken(pair_with):
     """The limit is inclusive."""
     pair = pair_with("--size", "3000")
     body = b"a\n" + b"1\n" * 1499
-    head = Request("POST", "/qcache/dataset/t", (("Content-Length", "3000"), ("Expect", "100-continue")))
+    head = WireRequest("POST", "/qcache/dataset/t", (("Content-Length", "3000"), ("Expect", "100-continue")))
     for server in pair.servers:
         with server.connect() as connection:
             # A head that waits in the same buffer would count too.

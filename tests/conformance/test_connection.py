@@ -9,13 +9,13 @@ import ssl
 
 import pytest
 
-from tests.servers import Request, Server, ServerFailedError
+from tests.harness.servers import Server, ServerFailedError, WireRequest
 
 CSV = b"a\n1\n2\n"
-STATUS = Request("GET", "/qcache/status")
-STORE = Request("POST", "/qcache/dataset/t", (("Content-Type", "text/csv"),), CSV)
-QUERY = Request("POST", "/qcache/dataset/t/q", (), b"{}")
-MISS = Request("POST", "/qcache/dataset/missing/q", (), b"{}")
+STATUS = WireRequest("GET", "/qcache/status")
+STORE = WireRequest("POST", "/qcache/dataset/t", (("Content-Type", "text/csv"),), CSV)
+QUERY = WireRequest("POST", "/qcache/dataset/t/q", (), b"{}")
+MISS = WireRequest("POST", "/qcache/dataset/missing/q", (), b"{}")
 HEAD_LIMIT = 65_536
 
 
@@ -41,12 +41,12 @@ def test_connections_are_kept(pair):
     ("request_", "status"),
     [
         pytest.param(MISS, 404, id="404"),
-        pytest.param(Request("POST", "/qcache/dataset/t/q", (), b"{"), 400, id="400"),
-        pytest.param(Request("POST", "/qcache/dataset/t/q", (("Accept", "*/*"),), b"{}"), 406, id="406"),
-        pytest.param(Request("POST", "/qcache/dataset/t", (("Content-Type", "x"),), CSV), 415, id="415"),
-        pytest.param(Request("POST", "/qcache/dataset/t", (), b""), 500, id="500"),
-        pytest.param(Request("PUT", "/qcache/status", (), b""), 405, id="405"),
-        pytest.param(Request("POST", "/nosuch", (), b"body"), 404, id="404 with a body"),
+        pytest.param(WireRequest("POST", "/qcache/dataset/t/q", (), b"{"), 400, id="400"),
+        pytest.param(WireRequest("POST", "/qcache/dataset/t/q", (("Accept", "*/*"),), b"{}"), 406, id="406"),
+        pytest.param(WireRequest("POST", "/qcache/dataset/t", (("Content-Type", "x"),), CSV), 415, id="415"),
+        pytest.param(WireRequest("POST", "/qcache/dataset/t", (), b""), 500, id="500"),
+        pytest.param(WireRequest("PUT", "/qcache/status", (), b""), 405, id="405"),
+        pytest.param(WireRequest("POST", "/nosuch", (), b"body"), 404, id="404 with a body"),
     ],
 )
 def test_connections_are_kept_after_errors(pair, request_, status):
@@ -79,7 +79,7 @@ def test_http_1_0_closes(pair):
 
 def test_pipelined_requests_are_answered_in_order(pair):
     """Errors among them too."""
-    requests = [STATUS, STORE, QUERY, MISS, Request("PUT", "/qcache/status", (), b""), QUERY, STATUS]
+    requests = [STATUS, STORE, QUERY, MISS, WireRequest("PUT", "/qcache/status", (), b""), QUERY, STATUS]
     for server in pair.servers:
         with server.connect() as connection:
             connection.send(b"".join(request.encode() for request in requests))
@@ -89,7 +89,7 @@ def test_pipelined_requests_are_answered_in_order(pair):
 
 def test_a_pipelined_query_sees_the_store_before_it(pair):
     """One after the other, never at once."""
-    stores = [Request("POST", "/qcache/dataset/t", (), b"a\n%d\n" % number) for number in range(5)]
+    stores = [WireRequest("POST", "/qcache/dataset/t", (), b"a\n%d\n" % number) for number in range(5)]
     for server in pair.servers:
         with server.connect() as connection:
             connection.send(b"".join(store.encode() + QUERY.encode() for store in stores))
@@ -129,11 +129,11 @@ def test_a_long_query_in_a_get_meets_the_same_limit(pair):
     target = "/qcache/dataset/t?q=" + "x" * HEAD_LIMIT
     for server in pair.servers:
         with server.connect() as connection:
-            connection.send(Request("GET", target).encode())
+            connection.send(WireRequest("GET", target).encode())
             assert connection.receive().status == 0
         assert (
             server.ask(
-                Request("POST", "/qcache/dataset/missing/q", (), b'{"where": "' + b"x" * 200_000 + b'"}')
+                WireRequest("POST", "/qcache/dataset/missing/q", (), b'{"where": "' + b"x" * 200_000 + b'"}')
             ).status
             == 404
         )
@@ -165,7 +165,7 @@ def test_a_store_whose_client_went_away_after_sending_all_is_stored(pair):
     for server in pair.servers:
         server.ask(STORE)
         with server.connect() as connection:
-            connection.send(Request("POST", "/qcache/dataset/t", (), b"a\n9\n").encode())
+            connection.send(WireRequest("POST", "/qcache/dataset/t", (), b"a\n9\n").encode())
         for _ in range(100):
             body = server.ask(QUERY).body
             if body == b'[{"a":9}]':
@@ -195,7 +195,7 @@ def test_a_store_cut_off_before_its_end_leaves_the_old_table(pair, start):
 def test_one_thing_at_a_time(pair):
     """While a node works on a query it does not even answer its status, though it takes the connection."""
     body = "a\n" + "".join(f"text{number * 7919 % 200_003}\n" for number in range(200_000))
-    slow = Request("POST", "/qcache/dataset/t/q", (), b'{"order_by": ["a"], "limit": 1}')
+    slow = WireRequest("POST", "/qcache/dataset/t/q", (), b'{"order_by": ["a"], "limit": 1}')
     pair.csv(body)
     for server in pair.servers:
         with server.connect() as first, server.connect() as second:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from tests.conformance.compare import compare
 from tests.conformance.differences import DIFFERENCES, is_misread, is_ordinary, read_by_the_real_server
 from tests.conformance.generate import Column, Example, Query, Table
-from tests.servers import Request
+from tests.harness.servers import WireRequest
+
+PANDAS_3 = int(pd.__version__.partition(".")[0]) >= 3
+"""Whether dev nodes run on pandas 3, whose CSV parser differs from the real server's in more than pandas 2.2's does."""
 
 
 def store(pair, body: bytes | str) -> None:
@@ -21,7 +25,7 @@ def store(pair, body: bytes | str) -> None:
 def asked(pair, q, headers: dict[str, str] | None = None) -> tuple:
     """The answers of both, not compared."""
     return pair.ask(
-        Request("POST", "/qcache/dataset/t/q", tuple((headers or {}).items()), json.dumps(q).encode())
+        WireRequest("POST", "/qcache/dataset/t/q", tuple((headers or {}).items()), json.dumps(q).encode())
     )
 
 
@@ -44,8 +48,8 @@ def test_each_difference_has_its_test():
 
 
 def test_the_docs_tell_each_difference():
-    """In a table of docs/devnode.md, by its name."""
-    page = Path(__file__).parents[2].joinpath("docs", "devnode.md").read_text(encoding="utf-8")
+    """In a table of docs/reference/devnode.md, by its name."""
+    page = Path(__file__).parents[2].joinpath("docs", "reference", "devnode.md").read_text(encoding="utf-8")
     for difference in DIFFERENCES:
         assert f"| {difference.name} |" in page, difference.name
 
@@ -110,12 +114,12 @@ def test_rounded_floats(pair):
     assert not is_misread("0.1")
     table = table_of((text, "x"), ("0.1", "y"))
     for q in ({}, {"where": ["==", "a", float(text)]}, {"select": [["sum", "a"]]}):
-        assert met(pair, table, q) == {"rounded-floats"}
+        assert met(pair, table, q) == ({"rounded-floats"} if PANDAS_3 else frozenset())
     store(pair, table.body())
     real, dev = asked(pair, {"where": ["==", "a", float(text)]})
-    assert (real.unsliced_length, dev.unsliced_length) == (0, 1)
+    assert (real.unsliced_length, dev.unsliced_length) == (0, int(PANDAS_3))
     real, dev = asked(pair, {"where": ["==", "a", read_by_the_real_server(text)]})
-    assert (real.unsliced_length, dev.unsliced_length) == (1, 0)
+    assert (real.unsliced_length, dev.unsliced_length) == (1, int(not PANDAS_3))
 
 
 def test_inference_per_column(pair):
@@ -133,8 +137,12 @@ def test_inference_per_column(pair):
 @pytest.mark.parametrize(
     "expression",
     [
-        "a.max()", "@a", "@__import__('os').getpid()", "__import__('os').getpid()", "`a`", "a if a else a", "[a]", "(a)",
+        "a.max()", "@a", "@__import__('os').getpid()", "__import__('os').getpid()", "`a`", "a if a else a", "[a]",
         "a.__class__", "a; b = 1", "a, a", "lambda: 1", "a = 1", "a\nb = 1", "'a'.upper()", "f'{a}'", "a[0]", "{a}", "a == (b",
+        "a + a.max()", "a in a.tolist()", "open('f')", "sin(a, a)", "sin(x=a)", "sin(*a)", "sum(a)", "sin", "[x for x in a]",
+        "a in {1}", "a in [a]", "a is a", "a in [1, [2]]", "a in [open]", "(a := 1)", "a + [1]", "1_0 + a", "1j * a", "b'x' == b",
+        "r'x' == b", "u'x' == b", "'\\x41' == b", "a ^ 1", "a << 1", "a # b", "\na", "a\\\n+ 1", "print", "a @ a",
+        "...", "None", "a and", "yield a", "await a", "a if", "(" * 300 + "a" + ")" * 300, "-" * 5000 + "a", "a" + " + a" * 5000,
         ["eval", "a"], ["__import__", "a"], ["a.max", "a"], ["exec", "a"], ["@f", "a"], ["+", "a.max()", 1], ["+", "@a", 1],
         ["; import os;", "a", 1], ["+ @__import__('os') +", "a", 1], ["a.b", "a"], ["sin(a) + cos", "a"], ["to_csv", "a"],
         ["+", ["open", "a"], 1], ["query", "a"], ["sin", "@a"], ["**", "a", "a.__class__"],
@@ -144,7 +152,7 @@ def test_python_in_an_alias_is_400(pair, expression):
     """Code, attributes, `@`, `__import__`, backticks and tricks with strings; asked of the dev node only."""
     store(pair, "a,b\n1,x\n2,y\n")
     body = json.dumps({"select": [["=", "r", expression]]}).encode()
-    answer = pair.dev.ask(Request("POST", "/qcache/dataset/t/q", (), body))
+    answer = pair.dev.ask(WireRequest("POST", "/qcache/dataset/t/q", (), body))
     assert answer.status == 400
     assert list(json.loads(answer.body)) == ["error"]
 
@@ -152,10 +160,13 @@ def test_python_in_an_alias_is_400(pair, expression):
 def test_alias_grammar(pair):
     """What is not ordinary is refused where the real server computes it; what is ordinary never is."""
     table = table_of(("1", "2"), ("3", "4"))
-    assert met(pair, table, {"select": [["=", "r", "(a + b)"]]}) == {"alias-grammar"}
+    assert met(pair, table, {"select": [["=", "r", "a.max() + b"]]}) == {"alias-grammar"}
+    assert met(pair, table, {"select": [["=", "r", "(a + b)"]]}) == frozenset()
     assert met(pair, table, {"select": [["=", "r", ["+", "a", "b"]]]}) == frozenset()
     assert is_ordinary(["+", "a", ["sin", 1.5]])
+    assert is_ordinary("~(a > 1) & b in ['x', 2] or sin(a) == 1.5")
     assert not is_ordinary(["+", "a.b", 1])
+    assert not is_ordinary("max(a)")
 
 
 def test_methods(pair):
@@ -204,7 +215,7 @@ def test_nul(pair):
     store(pair, b"a\nx\0y\n")
     real, dev = asked(pair, {})
     assert json.loads(real.body) == [{"a": "x"}]
-    assert json.loads(dev.body) == [{"a": "x\0y"}]
+    assert json.loads(dev.body) == [{"a": "x\0y" if PANDAS_3 else "x"}]
 
 
 def test_not_utf_8(pair):
@@ -221,7 +232,7 @@ def test_multipart(pair):
     """The body's form is looked at before its type."""
     store(pair, "a\n1\n")
     headers = (("Content-Type", "multipart/form-data; boundary=x"),)
-    real, dev = pair.ask(Request("POST", "/qcache/dataset/t", headers, b"a\n2\n"))
+    real, dev = pair.ask(WireRequest("POST", "/qcache/dataset/t", headers, b"a\n2\n"))
     assert (real.status, dev.status) == (415, 400)
     real, dev = asked(pair, {})
     assert (real.status, dev.status) == (404, 200)

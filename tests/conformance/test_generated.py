@@ -35,7 +35,7 @@ def seeded(test):
 
 
 @pytest.mark.timeout(60 + CASES)
-def test_generated_queries_of_generated_tables(shared_pair, tally):
+def test_generated_queries_of_generated_tables(pair, tally):
     """Every case is answered alike: status, headers, unsliced length and every value."""
 
     @seeded
@@ -49,9 +49,9 @@ def test_generated_queries_of_generated_tables(shared_pair, tally):
     )
     @given(examples())
     def run(example):
-        for case in shared_pair.run(example):
+        for case in pair.run(example):
             tally.count(case)
             if case.findings:
-                pytest.fail(str(smaller(shared_pair, case)), pytrace=False)
+                pytest.fail(str(smaller(pair, case)), pytrace=False)
 
     run()

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import lz4.block
 import pytest
 
-from tests.servers import Request
+from tests.harness.servers import WireRequest
 
 CSV = "a,b\n1,x\n2,y\n3,x\n"
 GET = "/qcache/dataset/t?q="
@@ -133,7 +133,7 @@ def test_of_several_accepted_types_the_first_supported_wins(pair, accept, conten
 def test_two_accept_headers_are_one_list(pair):
     """Joined by a comma, in their order."""
     pair.csv(CSV)
-    request = Request("GET", ALL, (("Accept", "text/csv"), ("Accept", "application/json")))
+    request = WireRequest("GET", ALL, (("Accept", "text/csv"), ("Accept", "application/json")))
     for answer in pair.ask(request):
         assert answer.header("Content-Type") == "text/csv; charset=utf-8"
 
@@ -314,7 +314,7 @@ def test_chunked_uploads_work(pair):
 
 def test_expect_100_continue_is_answered_at_once(pair):
     """Before any byte of the body was sent."""
-    head = Request(
+    head = WireRequest(
         "POST",
         "/qcache/dataset/t",
         (("Content-Type", "text/csv"), ("Expect", "100-continue"), ("Content-Length", "4")),

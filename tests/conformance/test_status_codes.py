@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import time
 from urllib.parse import quote
 
 import lz4.block
@@ -23,11 +22,11 @@ def test_a_miss_is_404(pair):
 
 
 def test_an_aged_out_table_is_404(pair_with):
-    """`--age 1`: found at once, a miss a little more than a second later."""
-    pair = pair_with("--age", "1")
+    """`--age 1000`: found at once, a miss 1,001 seconds later."""
+    pair = pair_with("--age", "1000")
     pair.csv(CSV)
     assert pair.has()
-    time.sleep(1.1)
+    pair.later(1001)
     assert pair.query().status == 404
 
 

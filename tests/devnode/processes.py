@@ -7,7 +7,6 @@ import contextlib
 import ctypes
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -113,22 +112,6 @@ def answers(url: str) -> bool:
         return ask(url) == (200, b"OK")
     except OSError:
         return False
-
-
-def consecutive_free_ports(count: int) -> range:
-    """Ports in a row that were all free on loopback a moment ago."""
-    for first in range(20000, 32000, count):
-        sockets = [socket.socket() for _ in range(count)]
-        try:
-            for port, probe in enumerate(sockets, first):
-                probe.bind(("127.0.0.1", port))
-        except OSError:
-            continue
-        finally:
-            for probe in sockets:
-                probe.close()
-        return range(first, first + count)
-    raise AssertionError("no free ports in a row")
 
 
 def interfere(directory: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:

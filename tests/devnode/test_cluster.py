@@ -26,16 +26,18 @@ from tests.devnode.processes import (
     alive,
     answers,
     ask,
-    consecutive_free_ports,
     interfere,
     start_python,
     wait_until_gone,
 )
+from tests.harness.lateness import Lateness
+from tests.harness.ports import closed_port, closed_ports
+from tests.harness.servers import START_TIMEOUT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.servers import Certificates
+    from tests.harness.servers import Certificates
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the process table is read from /proc")
 
@@ -78,7 +80,7 @@ def _nothing_left() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def shared() -> Iterator[LocalCluster]:
     """A cluster for the tests that leave it as they found it."""
-    with LocalCluster() as cluster:
+    with LocalCluster(start_timeout=START_TIMEOUT) as cluster:
         yield cluster
 
 
@@ -86,18 +88,14 @@ def shared() -> Iterator[LocalCluster]:
 def cluster(shared: LocalCluster) -> Iterator[LocalCluster]:
     """The shared cluster, mended after the test."""
     yield shared
-    for i, code in enumerate(shared.exit_codes):
-        if code is None:
-            shared.resume(i)
-        else:
-            shared.restart(i)
+    shared.reset()
 
 
 class TestNodes:
     def test_three_nodes_by_default_answer_each_at_its_url_from_a_process_of_its_own(self) -> None:
         started = time.monotonic()
-        with LocalCluster() as cluster:
-            assert time.monotonic() - started < 15  # four on an idle machine
+        with Lateness() as late, LocalCluster() as cluster:
+            assert time.monotonic() - started < 15 + late.seconds  # four on an idle machine
             assert len(set(cluster.node_list)) == len(set(cluster.pids)) == 3
             assert all(re.fullmatch(r"http://127\.0\.0\.1:\d+", url) for url in cluster.node_list)
             assert all(map(answers, cluster.node_list))
@@ -158,7 +156,7 @@ class TestNodes:
     def test_a_node_that_is_not_there_is_an_index_error(
         self, cluster: LocalCluster, method: str, i: int
     ) -> None:
-        with pytest.raises(IndexError, match=f"no node {i!r}; an integer from 0 to 2 is allowed"):
+        with pytest.raises(IndexError, match=f"no node {i!r}; an integer from 0 to 2, or one of http"):
             getattr(cluster, method)(i)
 
     def test_other_threads_may_kill_and_restart(self, cluster: LocalCluster) -> None:
@@ -174,7 +172,7 @@ class TestNodes:
 
 class TestPorts:
     def test_given_ports_are_used_in_order(self) -> None:
-        (port,) = consecutive_free_ports(1)
+        port = closed_port()
         with LocalCluster(1, ports=[port]) as cluster:
             assert cluster.node_list == [f"http://127.0.0.1:{port}"]
             assert answers(cluster.node_list[0])
@@ -277,6 +275,119 @@ class TestOptions:
             assert answers(cluster.node_list[0])
 
 
+class TestChanges:
+    """What is changed while a node runs, by its pipe."""
+
+    def test_a_table_that_is_older_than_the_new_age_is_gone(self, cluster: LocalCluster) -> None:
+        url, other = cluster.node_list[:2]
+        assert [_store(node, "t") for node in (url, other)] == [201, 201]
+        cluster.configure(0, age=1)
+        deadline = time.monotonic() + PATIENCE
+        while _has(url, "t"):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert _has(other, "t")
+
+    def test_a_store_that_does_not_fit_the_new_size_evicts(self, cluster: LocalCluster) -> None:
+        url = cluster.node_list[1]
+        assert _store(url, "old", b"a\n" + b"1\n" * 100) == 201
+        cluster.configure(url, size=1000)
+        assert _store(url, "new", b"a\n" + b"1\n" * 100) == 201
+        assert not _has(url, "old")
+        with contextlib.suppress(OSError):  # as the real server it may close while we still send
+            assert _store(url, "big", b"a\n" + b"1\n" * 1000) == 400
+
+    def test_a_restart_keeps_the_options_and_reset_does_not(self, cluster: LocalCluster) -> None:
+        url = cluster.node_list[2]
+        cluster.configure(2, size=1000)
+        cluster.restart(2)
+        big = b"a\n" + b"1\n" * 1000
+        with contextlib.suppress(OSError):
+            assert _store(url, "big", big) == 400
+        cluster.reset()
+        assert _store(url, "big", big) == 201
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [({"size": 0}, "size: 0 is not allowed"), ({"age": -1}, "age: -1 is not allowed")],
+    )
+    def test_a_value_that_is_not_allowed_changes_nothing(
+        self, cluster: LocalCluster, change: dict[str, int], message: str
+    ) -> None:
+        with pytest.raises(ValueError, match=message):
+            cluster.configure(0, **change)
+        assert _store(cluster.node_list[0], "t") == 201
+
+    def test_a_slow_node_answers_after_its_delay_and_the_others_at_once(self, cluster: LocalCluster) -> None:
+        cluster.slow(0, 0.3)
+        started = time.monotonic()
+        assert answers(cluster.node_list[0])
+        assert time.monotonic() - started >= 0.3
+        cluster.slow(0, 60)
+        with pytest.raises(OSError, match="timed out"):
+            ask(cluster.node_list[0], timeout=0.2)
+        assert answers(cluster.node_list[1])
+
+    def test_a_node_that_is_slow_no_longer_answers_what_waits(self, cluster: LocalCluster) -> None:
+        cluster.slow(1, 60)
+        with ThreadPoolExecutor() as threads:
+            waiting = [threads.submit(answers, cluster.node_list[1]) for _ in range(3)]
+            cluster.slow(1, 0)
+            assert all(answer.result() for answer in waiting)
+
+    @pytest.mark.parametrize("seconds", [-1, float("nan")])
+    def test_a_delay_is_a_number_of_seconds(self, cluster: LocalCluster, seconds: float) -> None:
+        with pytest.raises(ValueError, match=r"seconds: .* is not allowed"):
+            cluster.slow(0, seconds)
+
+    def test_a_node_that_refuses_credentials_answers_401_to_all(self, cluster: LocalCluster) -> None:
+        url = cluster.node_list[0]
+        assert _store(url, "t") == 201
+        cluster.refuse_auth(0)
+        assert ask(url)[0] == ask(url, _ALL.format("t"))[0] == ask(url, auth="user:right")[0] == 401
+        cluster.refuse_auth(0, refuse=False)
+        assert _has(url, "t")
+
+    def test_a_node_that_has_ended_cannot_be_changed(self, cluster: LocalCluster) -> None:
+        cluster.kill(0)
+        with pytest.raises(RuntimeError, match=r"node 0 is not running; restart\(0\) starts it"):
+            cluster.slow(0, 1)
+
+    def test_a_paused_node_cannot_be_changed_and_the_error_says_why(self) -> None:
+        with LocalCluster(1, start_timeout=START_TIMEOUT) as cluster:
+            cluster._start_timeout = 0.2
+            cluster.pause(0)
+            with pytest.raises(RuntimeError, match=r"did not confirm .* within 0\.2 s: it is paused"):
+                cluster.configure(0, age=5)
+            cluster.resume(0)
+            cluster._start_timeout = START_TIMEOUT
+            cluster.configure(0, age=0)  # its own confirmation is told from the late one
+            assert answers(cluster.node_list[0])
+
+    def test_reset_makes_every_node_as_new(self, cluster: LocalCluster) -> None:
+        assert [_store(url, "t") for url in cluster.node_list] == [201] * 3
+        pids = cluster.pids
+        cluster.kill(0)
+        cluster.pause(1)
+        cluster.refuse_auth(2)
+        cluster.reset()
+        assert all(map(answers, cluster.node_list))
+        assert not any(_has(url, "t") for url in cluster.node_list)
+        assert cluster.pids[2] == pids[2]
+
+    def test_what_a_paused_or_slow_node_was_sent_is_not_served_after_a_reset(
+        self, cluster: LocalCluster
+    ) -> None:
+        cluster.pause(0)
+        cluster.slow(1, 60)
+        for url in cluster.node_list[:2]:
+            with pytest.raises(OSError, match="timed out"):
+                ask(url, "/qcache/dataset/late", body=b"a\n1\n", timeout=0.2)
+        cluster.reset()
+        for url in cluster.node_list[:2]:
+            assert [_has(url, "late") for _ in range(4)] == [False] * 4
+
+
 class TestStart:
     _CRASH = """
 import os, sys
@@ -307,7 +418,7 @@ if any(argument.startswith("--port=") for argument in sys.orig_argv) and os.envi
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         interfere(tmp_path, monkeypatch, self._CRASH)
-        ports = consecutive_free_ports(2)
+        ports = closed_ports(2)
         monkeypatch.setenv("CRASH", str(ports[1]))
         with _nothing_left():
             cluster = LocalCluster(2, ports=ports)
@@ -346,7 +457,7 @@ if any(argument.startswith("--port=") for argument in sys.orig_argv) and os.envi
     ) -> None:
         interfere(tmp_path, monkeypatch, WITHOUT_PANDAS)
         with pytest.raises(
-            NodeStartError, match=r"pandas.*pip install 'airflow-provider-qcache\[devnode\]'$"
+            NodeStartError, match=r"pandas.*the extra 'devnode': pip install '\.\[devnode\]'[^\n]*$"
         ):
             LocalCluster(1).start()
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,20 +20,20 @@ from tests.devnode.processes import (
     PATIENCE,
     WITHOUT_PANDAS,
     adopting_orphans,
-    alive,
     answers,
     ask,
-    consecutive_free_ports,
     interfere,
     processes_with,
     start_python,
     wait_until_gone,
 )
+from tests.harness.ports import closed_port, closed_ports
+from tests.harness.servers import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.servers import Certificates
+    from tests.harness.servers import Certificates
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the process table is read from /proc")
 
@@ -88,13 +90,13 @@ def _command(*arguments: object, stdin: str = "") -> Iterator[_Command]:
 
 class TestNodes:
     def test_one_node_serves_in_the_command_s_own_process(self) -> None:
-        (port,) = consecutive_free_ports(1)
+        port = closed_port()
         with _command("--port", port) as command:
             assert command.lines(1) == [(f"http://127.0.0.1:{port}", command.process.pid)]
             assert answers(f"http://127.0.0.1:{port}")
 
     def test_several_nodes_answer_on_consecutive_ports_from_processes_of_their_own(self) -> None:
-        ports = consecutive_free_ports(3)
+        ports = closed_ports(3)
         with _command("--port", ports[0], "--nodes", 3) as command:
             lines = command.lines(3)
             assert [line.url for line in lines] == [f"http://127.0.0.1:{port}" for port in ports]
@@ -119,7 +121,7 @@ class TestNodes:
             assert not answers(line.url.replace("127.0.0.2", "127.0.0.1"))
 
     def test_the_real_server_s_short_options(self, certificates: Certificates) -> None:
-        (port,) = consecutive_free_ports(1)
+        port = closed_port()
         arguments = ["-p", port, "-s", 1000, "-a", 60, "-b", 7, "-c", certificates.server]
         with _command(*arguments) as command:
             (line,) = command.lines(1)
@@ -154,7 +156,7 @@ class TestNodes:
 class TestErrors:
     @pytest.mark.parametrize(("nodes", "busy"), [(1, 0), (3, 1)])
     def test_a_port_in_use_is_one_line_and_exit_1_and_no_node_is_left(self, nodes: int, busy: int) -> None:
-        ports = consecutive_free_ports(nodes)
+        ports = closed_ports(nodes)
         with socket.socket() as mine:
             mine.bind(("127.0.0.1", ports[busy]))
             mine.listen()
@@ -172,7 +174,7 @@ class TestErrors:
         with _command("--port", 0, "--nodes", nodes) as command:
             code, stdout, stderr = command.end()
         assert (code, stdout) == (1, "")
-        assert re.fullmatch(r"[^\n]*pip install 'airflow-provider-qcache\[devnode\]'\n", stderr)
+        assert re.fullmatch(r"[^\n]*the extra 'devnode': pip install '\.\[devnode\]'[^\n]*\n", stderr)
 
     @pytest.mark.parametrize("nodes", [1, 3])
     def test_a_certificate_that_is_none_is_one_line(self, nodes: int, tmp_path: Path) -> None:
@@ -216,16 +218,37 @@ class TestErrors:
             assert stderr == f"{second.url} pid {second.pid} ended with signal SIGKILL; 0 of 2 nodes left\n"
 
 
+@pytest.fixture
+def hang_up_ends_processes() -> Iterator[None]:
+    """Let SIGHUP end a test's processes also under nohup, which has it ignored in all that is started."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hang_up_ends_processes")
 class TestEnd:
     @pytest.mark.parametrize("nodes", [1, 2])
-    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-    def test_a_signal_ends_all_nodes_without_a_word(self, nodes: int, number: signal.Signals) -> None:
+    @pytest.mark.parametrize(
+        ("number", "reason"),
+        [
+            (signal.SIGTERM, "it received SIGTERM"),
+            (signal.SIGHUP, "its terminal closed (SIGHUP); start it with nohup to keep it"),
+            (signal.SIGINT, None),  # the person who pressed Ctrl-C knows
+        ],
+    )
+    def test_a_signal_ends_all_nodes_and_the_reason_is_logged(
+        self, nodes: int, number: signal.Signals, reason: str | None
+    ) -> None:
         with _command("--port", 0, "--nodes", nodes) as command:
             lines = command.lines(nodes)
             if nodes > 1:
                 os.kill(lines[0].pid, signal.SIGSTOP)
             os.killpg(command.process.pid, number)  # as a terminal does: the whole process group
-            assert command.end() == (0, "", "")
+            code, stdout, stderr = command.end()
+            process = f"python -m airflow_provider_qcache.devnode: process {command.process.pid}"
+            assert (code, stdout) == (0, "")
+            assert stderr == (f"{process} ends because {reason}\n" if reason else "")
             assert not wait_until_gone(line.pid for line in lines)
 
     @pytest.mark.parametrize("nodes", [1, 2])
@@ -233,7 +256,7 @@ class TestEnd:
         self, nodes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         interfere(tmp_path, monkeypatch, _app("print('starting', flush=True); time.sleep(600)"))
-        (port,) = consecutive_free_ports(1)
+        port = closed_port()
         with _command("--port", port, "--nodes", nodes, "--size", 12345) as command:
             if nodes == 1:
                 assert command.process.stdout.readline() == "starting\n"
@@ -252,26 +275,34 @@ class TestEnd:
             command.end()
             assert not wait_until_gone(pids)
 
-    _PARENT = """
-import subprocess, sys, os
-subprocess.run(
-    [sys.executable, "-m", "airflow_provider_qcache.devnode", *sys.argv[1:]],
-    env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-)
-"""
+    @pytest.mark.parametrize("command_line", ["{command} &", "nohup {command} &"])
+    def test_nodes_in_the_background_outlive_the_shell_that_started_them(self, command_line: str) -> None:
+        nodes = shlex.join([sys.executable, "-m", "airflow_provider_qcache.devnode", "--port=0", "--nodes=2"])
+        with adopting_orphans() as pids:
+            shell = subprocess.Popen(
+                ["sh", "-c", f"{command_line.format(command=nodes)} echo $!; wait"],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                start_new_session=True,
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+            )
+            supervisor = int(shell.stdout.readline())
+            pids.append(supervisor)
+            lines = [_read(shell.stdout.readline()) for _ in range(2)]
+            if command_line.startswith("nohup"):
+                os.killpg(shell.pid, signal.SIGHUP)  # as a terminal does when it closes
+            else:
+                shell.kill()
+            shell.wait(PATIENCE)
+            shell.stdout.close()
+            for _ in range(3):  # longer than the nodes take to look whether their parent lives
+                time.sleep(0.2)
+                assert all(answers(line.url) for line in lines)
+            os.kill(supervisor, signal.SIGTERM)
+            assert not wait_until_gone(line.pid for line in lines)
 
-    @pytest.mark.parametrize("nodes", [1, 2])
-    def test_it_ends_when_the_process_that_started_it_is_killed(self, nodes: int) -> None:
-        with (
-            adopting_orphans() as pids,
-            start_python(self._PARENT, "--port=0", f"--nodes={nodes}") as parent,
-        ):
-            pids.extend(_read(parent.stdout.readline()).pid for _ in range(nodes))
-            assert all(map(alive, pids))
-            parent.kill()
-            assert not wait_until_gone(pids)
-
-    def test_a_node_too_busy_for_its_event_loop_ends_with_its_parent(
+    def test_a_node_too_busy_for_its_event_loop_ends_with_its_cluster(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         interfere(tmp_path, monkeypatch, _app("on_ready(1)\n    while True: pass"))
@@ -280,13 +311,21 @@ subprocess.run(
             parent.kill()
             assert not wait_until_gone(pids)
 
+    _PARENT = """
+import subprocess, sys, os
+subprocess.run(
+    [sys.executable, "-m", "airflow_provider_qcache.devnode", f"--parent={os.getpid()}"],
+    env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+)
+"""
+
 
 def _app(serve: str) -> str:
     """Code for `interfere`: the node's application does this instead of serving."""
     return f"""
 import sys, time, types
 app = types.ModuleType("airflow_provider_qcache.devnode.app")
-def serve(options, on_ready):
+def serve(options, on_ready, control):
     {serve}
 app.serve = serve
 sys.modules[app.__name__] = app

@@ -8,17 +8,14 @@ from http.client import HTTPConnection
 import lz4.block
 import pytest
 
-from airflow_provider_qcache.devnode import LocalCluster
-
 CSV = b"city,country,population\nTokyo,JP,37036200\nDelhi,IN,34665600\nOsaka,JP,18921600\n"
 LARGE = {"where": [">", "population", 20_000_000], "order_by": ["-population"], "limit": 1}
 
 
-@pytest.fixture(scope="module")
-def node():
+@pytest.fixture
+def node(qcache_cluster):
     """The host and port of a node."""
-    with LocalCluster(nodes=1) as cluster:
-        yield cluster.node_list[0].removeprefix("http://")
+    return qcache_cluster.node_list[0].removeprefix("http://")
 
 
 @pytest.fixture

@@ -1,10 +1,14 @@
 """What a node holds, on a clock that the tests turn."""
 
+import sys
+from types import FrameType
+
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_qcache.devnode import store as store_module
 from airflow_provider_qcache.devnode.errors import RequestError
 from airflow_provider_qcache.devnode.store import Statistics, Store, estimated_size
 
@@ -39,6 +43,34 @@ def test_the_least_recently_used_go_first():
     assert ["a" in store, "b" in store, "c" in store] == [True, False, True]
     assert store.make_room(10_000 - int(size)) == [clock.now - 1003]
     assert ["a" in store, "c" in store] == [True, False]
+
+
+def test_a_store_takes_as_many_steps_in_a_full_cache_as_in_an_empty_one():
+    """What the store calls is counted, with room for the table and without."""
+
+    def calls(tables: int, max_size: int) -> int:
+        store = Store(max_size, 0, Clock())
+        for number in range(tables):
+            store.put(f"k{number}", table())
+        counted = 0
+
+        def count(frame: FrameType, event: str, _argument: object) -> None:
+            nonlocal counted
+            counted += event in {"call", "c_call"} and frame.f_code.co_filename == store_module.__file__
+
+        sys.setprofile(count)
+        try:
+            store.make_room(100)
+            store.put("new", table())
+        finally:
+            sys.setprofile(None)
+        return counted
+
+    assert calls(1000, 10**9) == calls(10, 10**9)
+    one = Store(10**9, 0, Clock())
+    one.put("k", table())
+    size = int(one.size)
+    assert calls(1000, 1000 * size) == calls(10, 10 * size)
 
 
 def test_more_than_the_whole_cache_is_refused_and_costs_nothing():

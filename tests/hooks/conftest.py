@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import socket
-import threading
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_qcache.devnode import LocalCluster
+from tests.harness.faults import FaultyNode, HungUp, silent
+from tests.harness.ports import closed_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from tests.harness.faults import Peer, Received
+    from tests.harness.servers import Server
 
 # Each Airflow has one of the two forms.
 collect_ignore = ["test_old_form.py" if find_spec("airflow.sdk") else "test_new_form.py"]
@@ -38,52 +41,34 @@ def connect(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 @pytest.fixture(scope="session")
-def living() -> Iterator[str]:
-    """A dev node that answers."""
-    with LocalCluster(nodes=1) as cluster:
-        yield cluster.node_list[0]
+def living(dev: Server) -> str:
+    """A node that answers."""
+    return dev.url
 
 
 @pytest.fixture
-def dead() -> Iterator[list[str]]:
-    """Three nodes that refuse connections, as after a crash: their ports are held, and nothing listens."""
-    sockets = [socket.socket() for _ in range(3)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    yield [f"http://127.0.0.1:{each.getsockname()[1]}" for each in sockets]
-    for each in sockets:
-        each.close()
+def dead() -> list[str]:
+    """Three nodes that refuse connections, as after a crash."""
+    return [f"http://127.0.0.1:{port}" for port in closed_ports(3)]
 
 
 @pytest.fixture
 def hung() -> Iterator[str]:
     """A node that takes connections and never answers."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+    with FaultyNode(silent, status=silent) as node:
+        yield node.url
 
 
 @pytest.fixture
 def answering() -> Iterator[Callable[[bytes], str]]:
-    """Start a server that answers every connection with these bytes and hangs up; gives its URL."""
-    servers: list[socket.socket] = []
+    """Start a server that answers every request with these bytes and hangs up; gives its URL."""
+    with contextlib.ExitStack() as stack:
 
-    def serve(server: socket.socket, answer: bytes) -> None:
-        while True:
-            try:
-                connection, _ = server.accept()
-            except OSError:
-                return
-            with connection:
-                connection.recv(65_536)
-                connection.sendall(answer)
+        def start(answer: bytes) -> str:
+            def reply(peer: Peer, request: Received) -> None:
+                peer.send(answer)
+                raise HungUp
 
-    def start(answer: bytes) -> str:
-        server = socket.create_server(("127.0.0.1", 0))
-        servers.append(server)
-        threading.Thread(target=serve, args=(server, answer), daemon=True).start()
-        return f"http://127.0.0.1:{server.getsockname()[1]}"
+            return stack.enter_context(FaultyNode(reply, status=reply)).url
 
-    yield start
-    for server in servers:
-        server.shutdown(socket.SHUT_RDWR)
-        server.close()
+        yield start

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from scripts.airflow_runs import AirflowHome
+from tests.harness.servers import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -96,3 +98,14 @@ def test_connections_test_names_each_node(airflow, living, dead):
     assert "1 of 2 nodes cannot be used" in said
     assert f"{dead[0]}: connection refused" in said
     assert f"{living}: OK" in said
+
+
+def test_the_command_of_the_docs_prints_every_node(airflow, living):
+    """`airflow connections test` prints nothing of a success's message."""
+    page = (ROOT / "docs" / "reference" / "connection.md").read_text()
+    (code,) = re.findall(r"^    python -c '(.*test_connection.*)'$", page, re.MULTILINE)
+    said = airflow(
+        *("-W", "ignore", "-c", code),
+        AIRFLOW_CONN_QCACHE_DEFAULT=json.dumps({"conn_type": "qcache", "extra": {"nodes": [living]}}),
+    )
+    assert re.search(rf"^the node answers\. {living}: OK, \d+ ms$", said, re.MULTILINE), said

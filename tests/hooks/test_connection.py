@@ -32,7 +32,7 @@ def parsed(extra: Any = None, **fields: Any) -> Any:
     return parse_connection(connection(extra, **fields))
 
 
-def nodes(extra: Any = None, **fields: Any) -> list[str]:
+def nodes_of(extra: Any = None, **fields: Any) -> list[str]:
     return list(parsed(extra, **fields).nodes)
 
 
@@ -67,11 +67,11 @@ class TestNodes:
     )
     def test_the_string_that_a_node_becomes(self, fields, node):
         """The page about the connection states these: the string decides which keys live there."""
-        assert nodes(**fields) == [node]
+        assert nodes_of(**fields) == [node]
 
     def test_a_url_in_nodes_is_never_changed(self):
         listed = ["http://host1", "HTTP://Host2:09401/", "https://[::1]/", "http://proxy/node1"]
-        assert nodes({"nodes": listed}, port=9401) == listed
+        assert nodes_of({"nodes": listed}, port=9401) == listed
 
     def test_the_client_routes_by_these_strings(self):
         """The ring's own node list, and so the hashes, are of what was parsed."""
@@ -95,12 +95,12 @@ class TestNodes:
         ],
     )
     def test_every_way_to_list_them(self, spelled):
-        assert nodes({"nodes": spelled}) == [ONE, "http://host2:8888"]
+        assert nodes_of({"nodes": spelled}) == [ONE, "http://host2:8888"]
         if isinstance(spelled, str):
-            assert nodes(host=spelled) == [ONE, "http://host2:8888"]
+            assert nodes_of(host=spelled) == [ONE, "http://host2:8888"]
 
     def test_several_addresses(self):
-        assert nodes(host="[::1]:1, ::2 [::3]") == [
+        assert nodes_of(host="[::1]:1, ::2 [::3]") == [
             "http://[::1]:1",
             "http://[::2]:8888",
             "http://[::3]:8888",
@@ -114,12 +114,12 @@ class TestNodes:
         assert "both in host and in the extra field nodes; keep one" in refused(
             {"nodes": [ONE]}, host="host1"
         )
-        assert nodes({"nodes": [""]}, host="host1") == ["http://host1:8888"]
-        assert nodes({"nodes": [ONE]}, host="") == [ONE]
+        assert nodes_of({"nodes": [""]}, host="host1") == ["http://host1:8888"]
+        assert nodes_of({"nodes": [ONE]}, host="") == [ONE]
 
     @pytest.mark.parametrize("second", ["http://HOST1:9401", "http://host1:9401/", "host1:9401", ONE])
     def test_one_node_twice(self, second):
-        assert "each node is wanted once" in refused({"nodes": [ONE, "host2", second]})
+        assert "list each node once" in refused({"nodes": [ONE, "host2", second]})
 
     def test_one_address_twice(self):
         assert "http://[0::1]:8888" in refused(host="::1,0::1")
@@ -127,7 +127,7 @@ class TestNodes:
     def test_a_host_that_airflow_may_have_cut(self):
         short = ",".join(f"host{number:03}" for number in range(60))[:MAX_HOST]
         assert len(short) <= MAX_HOST
-        assert len(nodes(host=short)) == 60
+        assert len(nodes_of(host=short)) == 60
         for length in (481, 499, 500, 501, 5000):
             host = ",".join(f"host{number:04}" for number in range(1000))[:length]
             message = refused(host=host)
@@ -179,7 +179,7 @@ class TestNodes:
 
     @pytest.mark.parametrize("listed", [5, True, {"host1": 1}, [1], [["host1"]], "[1]"])
     def test_what_is_no_list_of_nodes(self, listed):
-        assert re.search(r"nodes=.*: node URLs such as .* is wanted", refused({"nodes": listed}))
+        assert re.search(r"nodes=.*: expected node URLs such as ", refused({"nodes": listed}))
 
     def test_a_path_and_a_port_beside_it(self):
         message = refused(host="http://proxy/node1", port=9401)
@@ -187,7 +187,7 @@ class TestNodes:
 
     @pytest.mark.parametrize("schema", ["HTTP", "ftp", "public", "http://"])
     def test_a_schema_that_is_no_scheme(self, schema):
-        assert f"schema={schema!r}: http or https is wanted" in refused(host="host1", schema=schema)
+        assert f"schema={schema!r}: expected http or https" in refused(host="host1", schema=schema)
 
     def test_a_schema_that_contradicts_a_url(self):
         """A user who set https must not find out later that a URL said otherwise."""
@@ -197,7 +197,7 @@ class TestNodes:
 
     @pytest.mark.parametrize("port", [0, -1, 65_536])
     def test_a_port_out_of_bounds(self, port):
-        assert f"port={port}: an integer, 1 to 65535 is wanted" in refused(host="host1", port=port)
+        assert f"port={port}: expected an integer, 1 to 65535" in refused(host="host1", port=port)
 
 
 class TestValues:
@@ -215,6 +215,7 @@ class TestValues:
             "retry_wait_max": 5.0,
             "wait_for_nodes": True,
             "confirm_miss": True,
+            "refused_means_gone": True,
             "verify": True,
             "ca_file": None,
             "cert_file": None,
@@ -246,7 +247,7 @@ class TestValues:
     @pytest.mark.parametrize("field", [field for field in EXTRA if field.kind == "flag"], ids=repr)
     @pytest.mark.parametrize("value", ["maybe", "truee", 2, -1, 0.5, [], {}, [True]])
     def test_what_is_no_boolean(self, field, value):
-        assert f"{field.name}={value!r}: true or false is wanted" in refused(
+        assert f"{field.name}={value!r}: expected true or false" in refused(
             {"nodes": [ONE], field.name: value}
         )
 
@@ -285,14 +286,14 @@ class TestValues:
         bad += [3.7, "3.7"] if field.kind == "count" else []
         for value in bad:
             assert re.search(
-                rf"{field.name}=.*: {re.escape(field.allowed)} is wanted",
+                rf"{field.name}=.*: expected {re.escape(field.allowed)}",
                 refused({"nodes": [ONE], field.name: value}),
             ), value
 
     @pytest.mark.parametrize("name", ["ca_file", "cert_file"])
     @pytest.mark.parametrize("value", [True, 5, ["/a"], {"a": 1}])
     def test_what_is_no_path(self, name, value):
-        assert f"{name}={value!r}: the path of a PEM file" in refused({"nodes": [ONE], name: value})
+        assert f"{name}={value!r}: expected the path of a PEM file" in refused({"nodes": [ONE], name: value})
 
     def test_files_that_contradict(self):
         assert "ca_file is set and verify is false" in refused(
@@ -325,10 +326,18 @@ class TestExtra:
     @pytest.mark.parametrize("text", ['["http://host1"]', '"host1"', "5", "{", "host1"])
     def test_an_extra_that_is_no_object(self, text):
         class Raw:
-            conn_id, host, schema, login, password, port = "c", None, None, None, None, None
+            conn_id, conn_type, host, schema, login, password, port = (
+                "c",
+                "qcache",
+                None,
+                None,
+                None,
+                None,
+                None,
+            )
             extra = text
 
-        with pytest.raises(InvalidConnection, match="a JSON object of its fields is wanted") as error:
+        with pytest.raises(InvalidConnection, match="expected a JSON object of its fields") as error:
             parse_connection(Raw())
         assert "host1" not in str(error.value)
 
@@ -415,7 +424,7 @@ class TestRequestRetry:
             ({5: 1}, "no field 5"),
             ({"wait_max": -1}, "wait_max=-1"),
             ({"wait_for_nodes": "y"}, "wait_for_nodes='y'"),
-            (5, "request_retry=5: a RequestRetry or a dict of its fields is wanted"),
+            (5, "request_retry=5: expected a RequestRetry or a dict of its fields"),
         ],
     )
     def test_what_makes_no_sense(self, request_retry, said):
@@ -556,3 +565,12 @@ def test_every_extra_of_a_uri_is_a_string():
             False,
         )
         assert (settings_.max_response_bytes, settings_.deadline) == (1000, 600)
+
+
+@pytest.mark.parametrize("kind", ["http", "generic", "postgres"])
+def test_a_connection_of_another_type_is_refused_by_name(kind):
+    """QCache's default port is no guess for it."""
+    given = connection(host="host1")
+    given.conn_type = kind
+    with pytest.raises(InvalidConnection, match=f"'{kind}'.*'qcache' is required"):
+        parse_connection(given)

@@ -82,8 +82,8 @@ def test_airflow_takes_the_hook_and_every_field_of_its_form():
         f"extra__qcache__{name}" for name in NAMES
     ]
     behaviour = manager.field_behaviours["qcache"]
-    assert behaviour["placeholders"]["port"] == "8888"
-    assert behaviour["placeholders"]["extra__qcache__deadline"] == "600.0"
+    assert behaviour["placeholders"]["port"] == "default: 8888"
+    assert behaviour["placeholders"]["extra__qcache__deadline"] == "default: 600.0"
 
 
 def test_the_form_s_libraries_are_loaded_for_the_form_only():
@@ -124,3 +124,14 @@ def test_the_page_has_the_tables_that_the_fields_make():
     """`python scripts/connection_table.py` writes them."""
     page = PAGE.read_text()
     assert page == with_tables(page)
+
+
+def test_no_placeholder_looks_like_a_value():
+    """A form shows it in the place of a value: it says in words that it is a default or an example."""
+    for field in (*STANDARD, *EXTRA):
+        assert field.placeholder.startswith(("default: ", "for example ")), field
+
+
+def test_the_field_that_is_needed_first_comes_first():
+    assert (STANDARD[0].name, STANDARD[0].label) == ("host", "Nodes")
+    assert len({field.label for field in (*STANDARD, *EXTRA)}) == len(STANDARD) + len(EXTRA)

@@ -22,7 +22,7 @@ NAMES = [field.name for field in EXTRA]
 def test_the_form_of_airflow_3_is_served_every_field():
     (served,) = [meta for meta in HookMetaService.hook_meta_data() if meta.connection_type == "qcache"]
     assert served.hook_name == "QCache"
-    assert served.standard_fields.port.placeholder == "8888"
+    assert served.standard_fields.port.placeholder == "default: 8888"
     assert not served.standard_fields.port.hidden
     assert list(served.extra_fields) == NAMES
     for field in EXTRA:

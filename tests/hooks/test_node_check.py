@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import socket
+import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from airflow_provider_qcache.connection import InvalidConnection
+from airflow_provider_qcache.hooks import node_check, qcache
 from airflow_provider_qcache.hooks.qcache import QCacheHook
-from tests.conftest import need_the_real_server
-from tests.servers import Server
+from tests.harness.faults import FaultyNode, black_hole, silent
+from tests.harness.needs import need_the_real_server
+from tests.harness.ports import closed_port
+from tests.harness.servers import Server
 
 SECRET = "hunter2-secret"
 
@@ -29,8 +36,27 @@ def check(connect: Any, nodes: list[str], **fields: Any) -> tuple[bool, dict[str
     return green, said, summary
 
 
-def test_living_nodes_are_green_with_their_times(living, connect):
-    green, said, summary = check(connect, [living, f"http://localhost:{living.rpartition(':')[2]}"])
+@pytest.mark.parametrize("name", ["localhost", "alias.invalid"])
+def test_two_names_of_one_node_are_named(name, living, connect, monkeypatch):
+    """An address beside its name is refused; another name of the address may be a proxy's, and is noted."""
+    found = socket.getaddrinfo
+    alias = {"alias.invalid": "127.0.0.1", "other.invalid": "127.0.0.1"}
+
+    def resolve(host, *rest, **how):
+        return found(alias.get(host, host), *rest, **how)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    port = living.rpartition(":")[2]
+    one = living if name == "localhost" else f"http://other.invalid:{port}"
+    green, said, _ = check(connect, [one, f"http://{name}:{port}"])
+    assert green == (name != "localhost")
+    text = said[f"http://{name}:{port}"]
+    assert ("under another name" if name == "localhost" else "at the same address as") in text
+    assert one in text
+
+
+def test_living_nodes_are_green_with_their_times(living, real, connect):
+    green, said, summary = check(connect, [living, f"http://127.0.0.1:{real.port}"])
     assert green
     assert summary == "2 nodes answer"
     assert all(re.fullmatch(r"OK, \d+ ms", each) for each in said.values())
@@ -51,18 +77,17 @@ def test_a_dead_node_is_named_before_the_living(living, dead, connect):
     assert said[living].startswith("OK, ")
 
 
-def test_silent_nodes_are_asked_at_once_and_within_both_timeouts(connect):
+def test_silent_nodes_are_asked_at_once_and_within_both_timeouts(connect, late):
     with contextlib.ExitStack() as stack:
-        servers = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(40)]
-        nodes = [f"http://127.0.0.1:{server.getsockname()[1]}" for server in servers]
+        nodes = [stack.enter_context(FaultyNode(silent, accepts=False)).url for _ in range(40)]
         started = time.monotonic()
         green, said, _ = check(connect, nodes, extra={"connect_timeout": 1, "read_timeout": 1})
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 5 + late.seconds
     assert not green
-    assert all(each.startswith("timeout: it takes the connection") for each in said.values())
+    assert all(each.startswith("timeout: it accepts the connection") for each in said.values())
 
 
-def test_ten_seconds_are_the_most(hung, connect, monkeypatch):
+def test_ten_seconds_are_the_most(hung, connect, monkeypatch, late):
     """read_timeout is 30 s unless set; the limit is brought near so that the test does not wait for it."""
     from airflow_provider_qcache.hooks import node_check
 
@@ -70,21 +95,17 @@ def test_ten_seconds_are_the_most(hung, connect, monkeypatch):
     monkeypatch.setattr(node_check, "LONGEST", 0.5)
     started = time.monotonic()
     green, said, _ = check(connect, [hung])
-    assert time.monotonic() - started < 1.5
+    assert time.monotonic() - started < 1.5 + late.seconds
     assert not green
-    assert said[hung].startswith("timeout: it takes the connection")
+    assert said[hung].startswith("timeout: it accepts the connection")
 
 
 def test_a_connection_that_is_not_taken(connect):
     """A full backlog: the kernel answers no further connection."""
-    with socket.create_server(("127.0.0.1", 0), backlog=0) as server, socket.socket() as one:
-        address = server.getsockname()
-        one.connect(address)
-        node = f"http://127.0.0.1:{address[1]}"
-        with socket.socket() as two:
-            two.setblocking(False)
-            two.connect_ex(address)
-            _, said, _ = check(connect, [node], extra={"connect_timeout": 0.5, "read_timeout": 0.5})
+    port = closed_port()
+    node = f"http://127.0.0.1:{port}"
+    with black_hole("127.0.0.1", port):
+        _, said, _ = check(connect, [node], extra={"connect_timeout": 0.5, "read_timeout": 0.5})
     assert said[node] == "timeout: no connection within 0.5 s (connect_timeout)"
 
 
@@ -93,7 +114,7 @@ def test_a_name_that_is_not_known(connect):
     assert said["http://nowhere.invalid:9401"].startswith("name unknown: ")
 
 
-def test_a_name_look_up_that_hangs_is_not_waited_for(connect, living, monkeypatch):
+def test_a_name_look_up_that_hangs_is_not_waited_for(connect, living, monkeypatch, late):
     real = socket.getaddrinfo
 
     def slow(host: Any, *args: Any, **kwargs: Any) -> Any:
@@ -105,8 +126,8 @@ def test_a_name_look_up_that_hangs_is_not_waited_for(connect, living, monkeypatc
     started = time.monotonic()
     nodes = ["http://slow.invalid:1", living]
     _, said, _ = check(connect, nodes, extra={"connect_timeout": 0.5, "read_timeout": 0.5})
-    assert time.monotonic() - started < 2.5
-    assert said[nodes[0]] == "timeout: its name was not looked up within 1 s"
+    assert time.monotonic() - started < 2.5 + late.seconds
+    assert said[nodes[0]] == "timeout: its name could not be resolved within 1 s"
     assert said[nodes[1]].startswith("OK, ")
 
 
@@ -127,13 +148,13 @@ def test_certificates(certificates, connect, monkeypatch):
         assert "node1.invalid" in said[other]
         plain = node.replace("https", "http")
         _, said, _ = check(connect, [plain])
-        assert "does it speak https" in said[plain]
+        assert "does it use https" in said[plain]
 
 
 def test_https_to_a_node_that_speaks_http(living, connect):
     node = living.replace("http", "https")
     _, said, _ = check(connect, [node], extra={"connect_timeout": 0.5})
-    assert said[node] == "timeout: no TLS within 0.5 s (connect_timeout); does it speak http?"
+    assert said[node] == "timeout: no TLS within 0.5 s (connect_timeout); does it use http?"
 
 
 def test_credentials(certificates, connect):
@@ -169,7 +190,7 @@ def test_what_is_no_qcache(answer, answering, connect):
 
 def test_a_proxy_before_a_node_that_is_down(answering, connect):
     node = answering(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
-    assert check(connect, [node])[1][node].startswith("503: a proxy answers for it")
+    assert check(connect, [node])[1][node].startswith("503: a proxy answered")
 
 
 def test_a_server_that_hangs_up(answering, connect):
@@ -183,3 +204,48 @@ def test_a_connection_that_is_not_valid(connect):
     assert not green
     assert "did you mean deadline" in message
     assert SECRET not in message
+
+
+@pytest.mark.parametrize("field", ["ca_file", "cert_file", "key_file"])
+@pytest.mark.parametrize("kind", ["FIFO", "device", "large"])
+def test_a_certificate_is_a_regular_file_of_bounded_size(field, kind, certificates, connect, tmp_path):
+    """Opening a FIFO waits for a writer, reading /dev/zero has no end, and the Test must end."""
+    path = tmp_path / "file.pem"
+    if kind == "FIFO":
+        os.mkfifo(path)
+    elif kind == "device":
+        path = Path("/dev/zero")
+    else:
+        with path.open("wb") as file:
+            file.truncate(10 * 1024 * 1024 + 1)
+    extra = {"nodes": ["https://127.0.0.1:1"], "cert_file": str(certificates.server), field: str(path)}
+    connect(extra=extra)
+    for use in (QCacheHook().test_connection, QCacheHook().get_conn):
+        said = []
+        thread = threading.Thread(target=lambda use=use, said=said: said.append(outcome(use)), daemon=True)
+        thread.start()
+        thread.join(30)
+        assert said
+        assert f"{field}={str(path)!r}" in said[0]
+        assert ("10,485,761 bytes" if kind == "large" else "not a regular file") in said[0]
+
+
+def outcome(use):
+    try:
+        return str(use())
+    except InvalidConnection as error:
+        return str(error)
+
+
+def test_a_storage_that_hangs_does_not_hold_the_test(certificates, connect, monkeypatch):
+    """What hangs is left behind, in a thread that holds nothing."""
+    monkeypatch.setattr(node_check, "LONGEST", 0.2)
+    let_go = threading.Event()
+    monkeypatch.setattr(qcache, "_check_certificates", lambda *_: let_go.wait(60))
+    connect(extra={"nodes": ["https://127.0.0.1:1"], "ca_file": str(certificates.ca)})
+    try:
+        green, said = QCacheHook().test_connection()
+    finally:
+        let_go.set()
+    assert not green
+    assert "could not be read within 0.2 s" in said

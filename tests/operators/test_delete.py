@@ -8,11 +8,12 @@ import pytest
 
 from airflow_provider_qcache.client import AuthenticationFailed, DeleteOutcome, NoCacheAvailable
 from airflow_provider_qcache.compat import AirflowFailException
-from airflow_provider_qcache.operators import qcache
+from airflow_provider_qcache.operators import _delete, qcache
 from airflow_provider_qcache.operators.errors import NodesUnreachable
 from airflow_provider_qcache.operators.qcache import QCacheDeleteOperator
-from tests.client.faults import Node, closed_port, status_only
-from tests.operators.conftest import connect
+from tests.harness.connection import connect
+from tests.harness.faults import FaultyNode, status_only
+from tests.harness.ports import closed_port
 
 KEYS = ["delete_a", "delete_b", "delete_c"]
 
@@ -79,6 +80,17 @@ def test_a_node_whose_process_is_gone_is_no_failure(stored):
     assert left(stored) == {}
 
 
+def test_a_node_that_refuses_may_have_its_tables_where_the_connection_says_so(stored, monkeypatch):
+    connect(monkeypatch, stored.urls, refused_means_gone=False)
+    stored.kill(1)
+    with pytest.raises(NodesUnreachable, match="Connection refused") as caught:
+        delete(keys=KEYS)
+    assert caught.value.outcomes == {
+        key: {url: "unreachable" if url == stored.urls[1] else "confirmed" for url in stored.urls}
+        for key in KEYS
+    }
+
+
 def test_a_silent_node_fails_the_task_after_every_key_and_node_was_tried(stored):
     stored.pause(1)
     with pytest.raises(NodesUnreachable, match="3 of 3 keys") as caught:
@@ -98,13 +110,12 @@ def test_a_silent_node_may_be_ignored(stored, told):
     assert all(outcomes[stored.urls[1]] == "unreachable" for outcomes in result.values())
     ((level, said),) = told()
     assert level == "WARNING"
-    assert said == f"Deleted 3 tables: 6 confirmed, 3 unreachable; tables may be left on {stored.urls[1]}"
+    assert said == f"Deleted 3 tables: 6 confirmed, 3 unreachable; tables may still be on {stored.urls[1]}"
 
 
 def test_no_node_at_all_is_retryable_or_ignored(monkeypatch):
     dead = [f"http://127.0.0.1:{closed_port()}" for _ in range(2)]
     connect(monkeypatch, dead, wait_for_nodes=False)
-    assert delete(key="a") == {"a": dict.fromkeys(dead, "gone")}
     with pytest.raises(NoCacheAvailable):
         delete(key="a", all_nodes=False)
     assert delete(key="a", all_nodes=False, on_unreachable="ignore") == {
@@ -112,9 +123,42 @@ def test_no_node_at_all_is_retryable_or_ignored(monkeypatch):
     }
 
 
+@pytest.mark.parametrize("many", [False, True], ids=["some keys", "many keys"])
+def test_a_delete_that_no_node_confirmed_is_no_success(monkeypatch, told, many):
+    """With a wrong port every node refuses: their memory is not gone, and the tables are where they were."""
+    if many:
+        monkeypatch.setattr(_delete, "MOST_RETURNED", 1)
+    dead = [f"http://127.0.0.1:{closed_port()}" for _ in range(2)]
+    connect(monkeypatch, dead, wait_for_nodes=False)
+    outcomes = {key: dict.fromkeys(dead, "gone") for key in KEYS}
+    with pytest.raises(NodesUnreachable, match="no node confirmed the delete of 3") as caught:
+        delete(keys=KEYS)
+    assert caught.value.outcomes == outcomes
+    assert all(part in str(caught.value) for part in [*KEYS, *dead, "check the nodes of the connection"])
+    told()
+    result = delete(keys=KEYS, on_unreachable="ignore")
+    assert (result["not_confirmed"] if many else result) == outcomes
+    level, said = told()[-1]
+    assert level == "WARNING"
+    assert "no node confirmed a delete, so nothing was deleted" in said
+    assert all(node in said for node in dead)
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["some keys", "many keys"])
+def test_nodes_that_refused_are_named_where_others_confirmed(stored, monkeypatch, told, many):
+    if many:
+        monkeypatch.setattr(_delete, "MOST_RETURNED", 1)
+    stored.kill(1)
+    delete(keys=KEYS)
+    level, said = told()[-1]
+    assert level == "WARNING"
+    assert f"{stored.urls[1]} refused the connection" in said
+    assert stored.urls[0] not in said
+
+
 @pytest.mark.parametrize("on_unreachable", ["fail", "ignore"])
 def test_refused_credentials_fail_for_good_after_every_node_was_tried(stored, monkeypatch, on_unreachable):
-    with Node(status_only(401)) as guarded:
+    with FaultyNode(status_only(401)) as guarded:
         connect(monkeypatch, [guarded.url, *stored.urls])
         with pytest.raises(
             AirflowFailException, match=r"AuthenticationFailed(.|\n)*More keys that failed: 2$"
@@ -126,7 +170,7 @@ def test_refused_credentials_fail_for_good_after_every_node_was_tried(stored, mo
 
 def test_the_outcomes_are_told_in_one_order(told):
     outcomes = {"a": {"http://x": "unreachable", "http://y": "gone", "http://z": "confirmed"}}
-    QCacheDeleteOperator(task_id="delete", key="a")._told(["a"], outcomes, ["http://x"])
+    QCacheDeleteOperator(task_id="delete", key="a")._log_outcome(["a"], outcomes)
     ((_, said),) = told()
     assert said.startswith("Deleted table 'a': 1 confirmed, 1 gone, 1 unreachable; ")
 

@@ -16,7 +16,7 @@ from qclient import QClient as Reader
 
 from airflow_provider_qcache.client import AuthenticationFailed, QClient
 from airflow_provider_qcache.compat import AirflowFailException
-from airflow_provider_qcache.operators import _many_deletes, _progress, qcache
+from airflow_provider_qcache.operators import _delete, _report
 from airflow_provider_qcache.operators.errors import (
     NodesUnreachable,
     StoredOnFailover,
@@ -24,10 +24,11 @@ from airflow_provider_qcache.operators.errors import (
     TablesFailed,
 )
 from airflow_provider_qcache.operators.qcache import QCacheDeleteOperator, QCachePostOperator
-from tests.airflow.nodes import Nodes
-from tests.client.faults import Node, Tables, closed_port, status_only
-from tests.conftest import need_the_real_server
-from tests.operators.conftest import connect
+from tests.harness.connection import connect
+from tests.harness.faults import FaultyNode, Tables, status_only
+from tests.harness.needs import need_the_real_server
+from tests.harness.nodes import Nodes
+from tests.harness.ports import closed_port
 
 
 class StateStore:
@@ -153,7 +154,7 @@ def test_what_fails_leaves_its_old_table_and_no_other(nodes, reader):
         raise OSError("the disk is gone")
 
     given = context()
-    with pytest.raises(TablesFailed, match="1 failed") as caught:
+    with pytest.raises(TablesFailed, match=r"^1 of 2 tables failed; stored 1 table: ") as caught:
         store(lambda: iter([("many_bad", cut), ("many_good", "n\n2\n")]), given)
     assert "the disk is gone" in str(caught.value)
     assert (reader("many_bad"), reader("many_good")) == ([{"n": 1}], [{"n": 2}])
@@ -177,11 +178,11 @@ def test_what_the_dag_says_wrong_fails_for_good_and_what_a_function_gives_does_n
 @pytest.mark.parametrize(
     ("tables", "said"),
     [
-        (lambda: [("a", "n\n1\n"), ("a", "n\n2\n")], "'a' comes twice, as number 1 and 2"),
+        (lambda: [("a", "n\n1\n"), ("a", "n\n2\n")], "'a' occurs twice, as numbers 1 and 2"),
         (lambda: ["ab"], "number 1 is 'ab'"),
-        (lambda: 3, "what the function returned is 3"),
+        (lambda: 3, "the function returned 3"),
         (lambda: [("a b", "n\n1\n")], "'a b'"),
-        (lambda: [("a", 3)], "int is no table"),
+        (lambda: [("a", 3)], "int is not a table"),
     ],
 )
 def test_what_is_no_pair_of_key_and_table_fails_for_good(nodes, tables, said):
@@ -194,11 +195,11 @@ def test_what_is_no_pair_of_key_and_table_fails_for_good(nodes, tables, said):
     [
         ({"tables": {}}, "tables={}"),
         ({"tables": {"a b": "n\n1\n"}}, "tables: key='a b'"),
-        ({"tables": {"a": "n\n1\n"}, "key": "a"}, "tables has its own keys"),
+        ({"tables": {"a": "n\n1\n"}, "key": "a"}, "leave it out, tables has the keys"),
         ({"tables": {"a": "n\n1\n"}, "content": "n\n1\n"}, "exactly one of"),
         ({"tables": {"a": "n\n1\n"}, "max_failed_keys": -1}, "max_failed_keys=-1"),
-        ({"key": "a", "content": "n\n1\n", "max_failed_keys": 1}, "for many tables"),
-        ({"content": "n\n1\n"}, "a key is wanted"),
+        ({"key": "a", "content": "n\n1\n", "max_failed_keys": 1}, "max_failed_keys: needs several tables"),
+        ({"content": "n\n1\n"}, "pass the key of the table"),
     ],
 )
 def test_arguments_that_make_no_sense_are_refused_when_the_dag_is_parsed(arguments, said):
@@ -226,7 +227,7 @@ def test_what_the_nodes_evicted_fails_the_task_with_advice(small_nodes):
 
 
 def test_a_node_that_died_since_fails_the_task(nodes, monkeypatch):
-    keys = [f"many_{n}" for n in range(30)]
+    keys = nodes.keys(30)
 
     def tables():
         for key in keys:
@@ -235,7 +236,7 @@ def test_a_node_that_died_since_fails_the_task(nodes, monkeypatch):
             time.sleep(0.05)
         nodes.kill(0)
 
-    with pytest.raises(TablesEvicted, match=f"{nodes.urls[0]} went down since") as caught:
+    with pytest.raises(TablesEvicted, match=f"since {nodes.urls[0]} went down") as caught:
         store(tables)
     lost = caught.value.result["lost_keys"]
     with QClient(nodes.urls, 5, 30, trust_env=False) as client:
@@ -245,7 +246,7 @@ def test_a_node_that_died_since_fails_the_task(nodes, monkeypatch):
 
 def test_tables_of_a_node_that_is_down_go_to_the_next(nodes):
     nodes.kill(0)
-    keys = [f"many_{n}" for n in range(30)]
+    keys = nodes.keys(30)
     result = store({key: rows(key) for key in keys})
     assert result["failed_over"] > 0
     assert result["stored"] == 30
@@ -256,14 +257,14 @@ def test_tables_of_a_node_that_is_down_go_to_the_next(nodes):
 
 def test_a_home_that_is_down_still_is_no_home_at_the_next_try_either(nodes):
     nodes.kill(0)
-    keys, record = [f"many_{n}" for n in range(12)], StateStore()
+    keys, record = nodes.keys(12), StateStore()
     for _ in range(2):
         with pytest.raises(StoredOnFailover, match="require_home"):
             store({key: rows(key) for key in keys}, context(record), require_home=True)
 
 
 def test_tables_that_went_to_the_next_node_are_not_seen_once_their_own_is_back(nodes):
-    keys, record = [f"many_{n}" for n in range(12)], StateStore()
+    keys, record = nodes.keys(12), StateStore()
     nodes.kill(0)
 
     def tables():
@@ -274,7 +275,7 @@ def test_tables_that_went_to_the_next_node_are_not_seen_once_their_own_is_back(n
         nodes.all_up()
         yield "many_last", rows("many_last")
 
-    with pytest.raises(TablesEvicted, match="readers do not see") as caught:
+    with pytest.raises(TablesEvicted, match="Readers do not see") as caught:
         store(tables, context(record))
     with QClient(nodes.urls, 5, 30, trust_env=False) as client:
         mine = {key for key in keys if client.node_for_key(key) == nodes.urls[0]}
@@ -285,7 +286,7 @@ def test_tables_that_went_to_the_next_node_are_not_seen_once_their_own_is_back(n
 
 def test_a_node_that_was_silent_shows_no_older_table_after_the_next_try(nodes, monkeypatch):
     connect(monkeypatch, nodes.urls, read_timeout=1, deadline=10)
-    keys, record = [f"many_{n}" for n in range(12)], StateStore()
+    keys, record = nodes.keys(12), StateStore()
     store(dict.fromkeys(keys, "key\nold\n"))
     with QClient(nodes.urls, 5, 30, trust_env=False) as client:
         away = next(key for key in keys if client.node_for_key(key) != nodes.urls[0])
@@ -307,13 +308,43 @@ def test_where_no_node_answers_nothing_more_is_begun(nodes, monkeypatch):
     for i in range(3):
         nodes.kill(i)
     began = time.monotonic()
-    with pytest.raises(TablesFailed, match="Stopped after 0 of 1,000 tables"):
+    said = r"^[1-3] of 1,000 tables failed; the other 99\d were not started.*; stored 0 tables: "
+    with pytest.raises(TablesFailed, match=said):
         store({f"many_{n}": "n\n1\n" for n in range(1000)})
     assert time.monotonic() - began < 20
 
 
+def test_waiting_for_a_node_is_what_progress_says(nodes, monkeypatch, told):
+    """The task waits for nodes once, and not again for each of the keys that are left."""
+    monkeypatch.setattr(_report, "PROGRESS_EVERY", 0.1)
+    connect(monkeypatch, nodes.urls, deadline=2)
+    for i in range(3):
+        nodes.kill(i)
+    with pytest.raises(TablesFailed):
+        store({f"many_{n}": "n\n1\n" for n in range(30)})
+    lines = [said for _, said in told() if "waiting for a node: none answers" in said]
+    assert lines[0] == "Stored 0 of 30 tables, 0 failed; waiting for a node: none answers"
+
+
+def test_a_key_that_fails_is_logged_when_it_happens(nodes, told):
+    def failures():
+        return [said for level, said in told() if level == "ERROR"]
+
+    def tables():
+        yield "many_bad", ""
+        end = time.monotonic() + 30
+        while not failures() and time.monotonic() < end:
+            time.sleep(0.01)
+        assert len(failures()) == 1
+        yield "many_good", "n\n1\n"
+
+    store(tables, max_failed_keys=1)
+    assert len(failures()) == 1
+    assert failures()[0].startswith("Failed: many_bad: InvalidTable: ")
+
+
 def test_refused_credentials_end_it_at_once(monkeypatch):
-    with Node(status_only(401)) as node:
+    with FaultyNode(status_only(401)) as node:
         connect(monkeypatch, [node.url])
         with pytest.raises(AirflowFailException) as caught:
             store({f"many_{n}": "n\n1\n" for n in range(1000)})
@@ -321,7 +352,7 @@ def test_refused_credentials_end_it_at_once(monkeypatch):
         assert len(node.requests) < 100
 
 
-def test_copies_and_counted_rows_are_for_many_too(nodes):
+def test_copies_and_counted_rows_are_for_many_too(nodes, told):
     result = store({f"many_{n}": "n\n1\n" for n in range(10)}, copies=2, check_row_count=True)
     assert (result["failed_copies"], result["absent_copies"]) == (0, 0)
     assert [len(nodes.holding(f"many_{n}")) for n in range(10)] == [2] * 10
@@ -356,7 +387,7 @@ def test_tables_without_rows_are_told(nodes, told):
 
 
 def test_the_look_at_the_end_tells_how_far_it_is(nodes, monkeypatch, told):
-    monkeypatch.setattr(_progress, "PROGRESS_EVERY", 0.02)
+    monkeypatch.setattr(_report, "PROGRESS_EVERY", 0.02)
     asked = QClient.find_absent
 
     def slowly(self, places):
@@ -406,15 +437,21 @@ def broken_then_whole():
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["a mapping", "one by one"])
-def test_a_retry_stores_what_is_left(nodes, broken_then_whole, known):
+def test_a_retry_stores_what_is_left(nodes, broken_then_whole, known, monkeypatch, told):
     state, record = broken_then_whole, StateStore()
     given = dict(state["tables"]()) if known else state["tables"]
-    with pytest.raises(TablesFailed, match="30 failed"):
+    with pytest.raises(TablesFailed, match=r"^30 of 90 tables failed; stored 60 tables: "):
         store(given, context(record))
     stores_of(nodes)
     state["broken"] = False
+    told_before = len(told())
+    monkeypatch.setattr(_report, "PROGRESS_EVERY", 0.02)
     result = store(given, context(record))
     assert (result["stored"], result["were_there"]) == (30, 60)
+    lines = [said for _, said in told()[told_before:]]
+    assert lines[0] == "An earlier try stored 60 of 90 tables: this try skips those that their node still has"
+    # What was there counts for no rate.
+    assert [said for said in lines if said.startswith("Stored 0 ") and "; 0/s, 0.0 kB/s" not in said] == []
     assert stores_of(nodes) == 30
     assert found(nodes, state["keys"]) == state["keys"]
     assert record.kept == {}
@@ -470,7 +507,7 @@ def test_other_keys_are_stored_from_the_start(nodes, broken_then_whole, known, c
 
 
 def test_progress_and_a_record_come_while_tables_are_stored(nodes, monkeypatch, told):
-    monkeypatch.setattr(_progress, "PROGRESS_EVERY", 0.1)
+    monkeypatch.setattr(_report, "PROGRESS_EVERY", 0.1)
     record = StateStore()
 
     def tables():
@@ -481,13 +518,14 @@ def test_progress_and_a_record_come_while_tables_are_stored(nodes, monkeypatch, 
     store(tables, context(record))
     lines = [said for _, said in told() if "/s, " in said]
     assert len(lines) >= 3
+    assert [said for said in lines if not said.endswith(" kB/s")] == []
     assert len(record.writes) >= len(lines)
     assert max(record.writes) < 1000
 
 
 def test_a_record_that_is_slow_to_be_written_is_not_the_last_one(nodes, monkeypatch):
     """That of a line of progress, begun before the task's own at its end: it has fewer keys than that."""
-    monkeypatch.setattr(_progress, "PROGRESS_EVERY", 0.5)
+    monkeypatch.setattr(_report, "PROGRESS_EVERY", 0.5)
     begun, known = threading.Event(), [f"many_{n}" for n in range(30)]
 
     class Slow(StateStore):
@@ -513,7 +551,7 @@ def test_a_record_that_is_slow_to_be_written_is_not_the_last_one(nodes, monkeypa
 
 
 def test_the_time_left_is_told_where_the_total_is_known(nodes, monkeypatch, told):
-    monkeypatch.setattr(_progress, "PROGRESS_EVERY", 0.1)
+    monkeypatch.setattr(_report, "PROGRESS_EVERY", 0.1)
 
     def slow():
         time.sleep(0.2)
@@ -585,7 +623,7 @@ def test_a_reader_of_a_healthy_node_never_misses(nodes):
 
 
 def test_more_keys_than_are_told_one_by_one_are_deleted_on_every_node(nodes, told, monkeypatch):
-    monkeypatch.setattr(qcache, "MOST_TOLD", 100)
+    monkeypatch.setattr(_delete, "MOST_RETURNED", 100)
     keys = [f"gone_{n}" for n in range(150)]
     for i in range(3):
         for key in keys[:20]:
@@ -604,7 +642,7 @@ def test_more_keys_than_are_told_one_by_one_are_deleted_on_every_node(nodes, tol
 
 
 def test_a_silent_node_does_not_cost_a_timeout_for_every_key(nodes, monkeypatch):
-    monkeypatch.setattr(qcache, "MOST_TOLD", 100)
+    monkeypatch.setattr(_delete, "MOST_RETURNED", 100)
     connect(monkeypatch, nodes.urls, read_timeout=0.5)
     nodes.pause(1)
     task = QCacheDeleteOperator(
@@ -640,11 +678,11 @@ def delete_300(given, **arguments):
 @pytest.mark.parametrize("on_unreachable", ["fail", "ignore"])
 def test_keys_that_may_be_left_are_told_before_those_whose_node_is_gone(monkeypatch, told, on_unreachable):
     """Every key meets the node that is gone, and those after the 150th one that fails as well."""
-    monkeypatch.setattr(qcache, "MOST_TOLD", 100)
-    monkeypatch.setattr(_many_deletes, "MOST_IN_LOG", 120)
+    monkeypatch.setattr(_delete, "MOST_RETURNED", 100)
+    monkeypatch.setattr(_report, "MOST_IN_LOG", 120)
     gone = f"http://127.0.0.1:{closed_port()}"
     given = context()
-    with Node(sound_for(150, "delete", status_only(500))) as node:
+    with FaultyNode(sound_for(150, "delete", status_only(500))) as node:
         connect(monkeypatch, [gone, node.url])
         if on_unreachable == "ignore":
             summary = delete_300(given, on_unreachable="ignore")
@@ -662,11 +700,11 @@ def test_keys_that_may_be_left_are_told_before_those_whose_node_is_gone(monkeypa
     assert all(node.url in said for said in summary["failed_keys"].values())
     errors = [said for level, said in told() if level == "ERROR"]
     assert len([said for said in errors if said.startswith("Failed: gone_") and node.url in said]) == 120
-    assert errors[-1] == "and 30 failed keys more"
+    assert errors[-1] == "More than 120 keys failed: further ones are only counted"
 
 
 def test_one_node_for_each_key_that_may_be_left_on_it(monkeypatch):
-    monkeypatch.setattr(qcache, "MOST_TOLD", 100)
+    monkeypatch.setattr(_delete, "MOST_RETURNED", 100)
     dead = [f"http://127.0.0.1:{closed_port()}" for _ in range(2)]
     connect(monkeypatch, dead, wait_for_nodes=False, deadline=1)
     given = context()
@@ -677,9 +715,9 @@ def test_one_node_for_each_key_that_may_be_left_on_it(monkeypatch):
 
 
 def test_refused_credentials_end_many_deletes_with_what_was_done(monkeypatch):
-    monkeypatch.setattr(qcache, "MOST_TOLD", 100)
+    monkeypatch.setattr(_delete, "MOST_RETURNED", 100)
     given = context()
-    with Node(sound_for(150, "delete", status_only(401))) as node:
+    with FaultyNode(sound_for(150, "delete", status_only(401))) as node:
         connect(monkeypatch, [node.url])
         with pytest.raises(AirflowFailException, match="AuthenticationFailed"):
             delete_300(given)
@@ -691,7 +729,7 @@ def test_refused_credentials_end_many_deletes_with_what_was_done(monkeypatch):
 def test_what_was_stored_is_told_where_the_nodes_refuse_to_say_whether_they_have_it(monkeypatch, told):
     given = context()
     tables = {f"many_{n}": rows(n) for n in range(20)} | {"many_bad": ""}
-    with Node(sound_for(0, "query", status_only(401))) as node:
+    with FaultyNode(sound_for(0, "query", status_only(401))) as node:
         connect(monkeypatch, [node.url])
         with pytest.raises(AirflowFailException, match="AuthenticationFailed"):
             store(tables, given, max_failed_keys=1)
@@ -722,9 +760,23 @@ def a_table():
 
 @pytest.mark.parametrize(
     ("tables", "shown"),
-    [(a_table, f"<callable {__name__}.a_table>"), ({"a": "n\n1\n", "b": "n\n1\n"}, "2 tables")],
+    [(a_table, f"{__name__}.a_table"), ({"a": "n\n1\n", "b": "n\n1\n"}, "2 tables")],
 )
 def test_tables_are_shown_by_name_or_number(tables, shown):
     task = QCachePostOperator(task_id="store", tables=tables)
     task.render_template_fields({})
     assert str(task.tables) == shown
+
+
+@pytest.mark.parametrize(
+    ("operations", "size", "seconds", "shown"),
+    [
+        (0, 0, 5, "0/s, 0.0 kB/s"),
+        (1, 100, 5, "0.2/s, 0.0 kB/s"),
+        (1530, 1_360_000, 5, "306/s, 272.0 kB/s"),
+        (40, 200_000_000, 4, "10/s, 50.0 MB/s"),
+        (5000, None, 5, "1,000/s"),
+    ],
+)
+def test_the_speed_of_small_tables_is_shown(operations, size, seconds, shown):
+    assert _report.shown_speed(operations, size, seconds) == shown

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 from functools import partial
 from pathlib import Path
@@ -11,10 +12,11 @@ import pandas as pd
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from airflow_provider_qcache.client import InvalidTable
+from airflow_provider_qcache.client import InvalidTable, StoreUncertain
 from airflow_provider_qcache.compat import AirflowFailException
 from airflow_provider_qcache.operators.errors import StoredOnFailover, TablesFailed
 from airflow_provider_qcache.operators.qcache import QCachePostOperator, QCacheQueryOperator
+from tests.harness.connection import connect
 
 CSV = "zip,n\n00501,1\n02139,2\n"
 ROWS = [{"zip": 501, "n": 1}, {"zip": 2139, "n": 2}]
@@ -71,11 +73,11 @@ class TestWithoutColumns:
 
 
 @pytest.mark.parametrize(
-    "content", ["a.b,/c.csv", "{{ a }},b", "{{ a }}\n1", "/a\n1", "zip", "a/b", "a{{ b }}c"]
+    "content", ["a.b,/c.csv", "{{ a }},b", "{{ a }}\n1", "/a\n1", "zip", "a/b\n", "x.csv\n", "a{{ b }}c"]
 )
 def test_a_header_that_is_a_template_or_a_path_in_part_is_one(reader, content):
     post(content=content)
-    assert len(reader("zips")) == content.count("\n")
+    assert len(reader("zips")) == len(content.splitlines()) - 1
 
 
 def test_no_rows_are_a_warning(reader, told):
@@ -90,6 +92,152 @@ def test_columns_without_rows_are_a_table(reader, nodes):
         post(content=CSV)
         assert post(python_callable=lambda: table)["rows"] == 0  # noqa: B023
         assert reader("zips") == []
+
+
+OBJECTS = ['[{"zip": 501, "n": 1}, {"zip": 2139, "n": 2}]', json.dumps(ROWS, indent=2) + "\n"]
+NO_TABLES = {
+    "a JSON object": ('{"error": "no such report"}', "JSON, but not a list of objects: put the rows"),
+    "a list of lists": ("[[1, 2], [3, 4]]", "JSON, but not a list of objects"),
+    "a list of numbers": ("[1, 2]", "JSON, but not a list of objects"),
+    "an empty list": ("[]", "the table has no columns"),
+    "a list that is cut": ('[{"zip": 1}, {"zip":', "ends in the middle|not JSON"),
+    "a list of objects and others": ('[{"zip": 1}, 2]', "row 2"),
+    "JSON lines": ('{"zip": 1}\n{"zip": 2}\n', "several JSON objects.*source_format='jsonl'"),
+    "what str() makes of dicts": ("[{'zip': 1}]", "JSON, but not a list of objects"),
+    "HTML": ("<!DOCTYPE html>\n<html><body>502</body></html>", "an HTML or XML document.*error page"),
+    "HTML without a head": ("<h1>Not found</h1>", "an HTML or XML document"),
+    "XML": ('<?xml version="1.0"?>\n<Error><Code>AccessDenied</Code></Error>', "an HTML or XML document"),
+    "XML without a declaration": ("<rows>\n  <row/>\n</rows>", "an HTML or XML document"),
+}
+PATHS = ["/data/x.csv", "data/x", "x.parquet", "orders.csv.gz", "s3://bucket/x", "~/x.csv", "C:\\x"]
+GIVEN = {
+    "content": lambda text: {"content": text},
+    "content in bytes": lambda text: {"content": text.encode()},
+    "python_callable": lambda text: {"python_callable": lambda: text},
+    "a stream": lambda text: {
+        "python_callable": lambda: lambda: iter([text[:5].encode(), text[5:].encode()])
+    },
+    "tables": lambda text: {"key": None, "tables": {"zips": text}},
+    "tables from a function": lambda text: {"key": None, "tables": lambda: iter([("zips", text.encode())])},
+}
+
+
+class TestTextOfNoStatedType:
+    """A node would take any text for a CSV's header, and drop the old table."""
+
+    @pytest.mark.parametrize("given", GIVEN)
+    @pytest.mark.parametrize("text", OBJECTS, ids=["in a line", "in several lines"])
+    def test_a_json_list_of_objects_is_json(self, reader, given, text):
+        for bom in ("", "\ufeff"):
+            post(content="old\n1\n")
+            post(**GIVEN[given](bom + text))
+            assert reader("zips") == ROWS
+
+    @pytest.mark.parametrize("given", GIVEN)
+    def test_what_is_no_table_is_refused_and_leaves_the_old_one(self, reader, given):
+        post(content=CSV)
+        for text, said in NO_TABLES.values():
+            with pytest.raises((InvalidTable, TablesFailed, AirflowFailException), match=said):
+                post(**GIVEN[given](text))
+            assert reader("zips") == ROWS
+
+    @pytest.mark.parametrize("given", GIVEN)
+    def test_a_path_is_refused_and_leaves_the_old_table(self, reader, given):
+        post(content=CSV)
+        for path in PATHS:
+            with pytest.raises((ValueError, AirflowFailException), match=r"looks like the path.*source_path"):
+                post(**GIVEN[given](path))
+        assert reader("zips") == ROWS
+
+    @pytest.mark.parametrize("given", GIVEN)
+    def test_one_json_value_is_refused_and_leaves_the_old_table(self, reader, given):
+        post(content=CSV)
+        for text in ("null", "true", "5", '"not found"', " -1.5e3 ", "\ufeffnull", "None", f'"{"x" * 9000}"'):
+            with pytest.raises(
+                (InvalidTable, TablesFailed, AirflowFailException), match=r"it is the single value.*newline"
+            ):
+                post(**GIVEN[given](text))
+        assert reader("zips") == ROWS
+
+    @pytest.mark.parametrize("text", ["null\n", '"id"\n', "5\r\n", "nothing", '"a" b', "5\n1\n"])
+    def test_a_header_that_is_like_a_value_is_one(self, nodes, text):
+        post(content=text)
+        assert nodes.holding("zips")
+
+    def test_one_value_of_a_stated_content_type_is_a_header(self, nodes):
+        post(content="null", content_type="text/csv")
+        assert nodes.holding("zips")
+
+    def test_a_page_may_be_a_table_at_the_next_try(self, nodes):
+        with pytest.raises(InvalidTable, match="what python_callable returned: it begins as an HTML"):
+            post(python_callable=lambda: "<html><body>503</body></html>")
+
+    @pytest.mark.parametrize(
+        "text", ["<DATE>,<OPEN>\n1,2\n", "[a],b\n1,2\n", "{a},b\n1,2\n", '"a","b"\n1,2\n']
+    )
+    def test_a_csv_whose_names_are_in_brackets_is_one(self, reader, text):
+        assert post(content=text)["rows"] == 1
+        assert len(reader("zips")) == 1
+
+    def test_a_stated_content_type_decides(self, reader):
+        post(content='[1,"x"]\n1,2\n', content_type="text/csv")
+        assert reader("zips") == [{"[1": 1, "x]": 2}]
+
+    def test_a_function_that_streams_is_called_once_for_each_attempt(self, nodes):
+        calls = []
+
+        def stream():
+            calls.append(1)
+            yield from pieces()
+
+        post(python_callable=lambda: stream)
+        assert len(calls) == 1
+
+    @pytest.mark.parametrize("content_type", [None, "text/csv"])
+    def test_a_stream_that_gives_nothing_ends_at_the_deadline(self, nodes, monkeypatch, content_type):
+        def stream():
+            yield from itertools.repeat(b"", 3_000_000)
+            raise AssertionError("it was read without end")
+
+        connect(monkeypatch, nodes.urls, deadline=0.2)
+        with pytest.raises(StoreUncertain, match="the deadline passed"):
+            post(python_callable=lambda: stream, content_type=content_type)
+
+    @pytest.mark.parametrize("text", ["zip,n\n00501,1\n02139,2\n", OBJECTS[0]])
+    def test_a_stream_may_have_nothing_yet(self, reader, text):
+        post(python_callable=lambda: lambda: iter([b"", b"", text[:5].encode(), b"", text[5:].encode(), b""]))
+        assert reader("zips") == ROWS
+
+    def test_what_a_stream_raises_is_its_own(self, nodes):
+        def stream():
+            yield b"a"
+            raise ValueError("the source is away")
+
+        with pytest.raises(ValueError, match="the source is away"):
+            post(python_callable=lambda: stream)
+
+    def test_what_a_miss_loads(self, nodes):
+        def ask(text):
+            load = {"load_callable": lambda: text}
+            return QCacheQueryOperator(task_id="q", key="of_a_miss", query={}, **load).execute({})
+
+        for text, _ in NO_TABLES.values():
+            with pytest.raises((InvalidTable, AirflowFailException)):
+                ask(text)
+        with pytest.raises(AirflowFailException, match=r"what load_callable returned.*looks like the path"):
+            ask("/data/x.csv")
+        with pytest.raises(InvalidTable, match="what load_callable returned: it is the single value 'null'"):
+            ask("null")
+        assert nodes.holding("of_a_miss") == []
+        assert ask(OBJECTS[0]) == ROWS
+
+    def test_a_csv_file_that_is_none(self, reader, tmp_path):
+        post(content=CSV)
+        for text in (OBJECTS[0], NO_TABLES["HTML"][0], NO_TABLES["JSON lines"][0]):
+            (tmp_path / "t.csv").write_text(text)
+            with pytest.raises(InvalidTable, match=r"t\.csv: the table is .*, not CSV"):
+                post(source_path=tmp_path / "t.csv")
+        assert reader("zips") == ROWS
 
 
 class TestForms:
@@ -230,7 +378,7 @@ class TestResult:
         assert result["attempts"][0]["outcome"] == "connection refused"
         level, said = told()[-1]
         assert level == "WARNING"
-        assert said.endswith(f"; its home {home} was down")
+        assert said.endswith(f"; its home node {home} was down")
 
     def test_require_home_stores_and_then_fails_transiently(self, nodes):
         home = post(content=CSV)["node"]
@@ -299,9 +447,9 @@ class TestInvalidTable:
     @pytest.mark.parametrize(
         ("returned", "said"),
         [
-            (None, "NoneType is no table"),
+            (None, "NoneType is not a table"),
             (iter([b"a\n"]), "can be read once only"),
-            ({"a": 1}, "dict is no table"),
+            ({"a": 1}, "dict is not a table"),
         ],
     )
     def test_a_callable_that_returns_no_table_fails_for_good(self, nodes, returned, said):

@@ -13,6 +13,7 @@ import pytest
 
 from airflow_provider_qcache.client import HomeNodeUnavailable, InvalidTable, MalformedQueryException
 from airflow_provider_qcache.compat import AirflowFailException, AirflowSkipException, serialize
+from airflow_provider_qcache.hooks.qcache import QCacheHook
 from airflow_provider_qcache.operators import _output
 from airflow_provider_qcache.operators.errors import TableMissing
 from airflow_provider_qcache.operators.qcache import (
@@ -109,6 +110,14 @@ class TestXCom:
         with pytest.raises(AirflowFailException, match=r"bytes of JSON.*output_path"):
             query(key="wide", query={}, result_processor=lambda rows: rows[0]["text"] * 1100)
 
+    def test_a_processor_gets_no_more_than_is_worth_parsing(self, cities, monkeypatch):
+        """A hundred megabytes of JSON are gigabytes of Python's objects."""
+        monkeypatch.setattr(_output, "MAX_PROCESSED_BYTES", 10)
+        got = []
+        with pytest.raises(AirflowFailException, match=r"result_processor gets at most 10(.|\n)*output_path"):
+            query(result_processor=got.append)
+        assert got == []
+
     def test_bytes_are_those_of_utf_8(self, cities):
         text = "ü" * (_output.MAX_XCOM_BYTES // 2 - 1)
         assert query(result_processor=lambda rows: text) == text
@@ -126,7 +135,7 @@ class TestXCom:
         ],
     )
     def test_what_xcom_cannot_carry_fails_for_good_by_its_name(self, cities, make, name):
-        said = f"what result_processor returned: {name}, of which XCom can carry"
+        said = f"what result_processor returned: XCom cannot carry {name}, or not all of it"
         with pytest.raises(AirflowFailException, match=said):
             query(result_processor=make)
 
@@ -142,9 +151,7 @@ class TestXCom:
         with pytest.raises(AirflowFailException, match="what result_processor returned: 10,001 rows"):
             query(result_processor=lambda rows: pd.DataFrame({"a": range(10_001)}))
         wide = pd.DataFrame({"a": [secrets.token_hex(600) for _ in range(1000)]})
-        with pytest.raises(
-            AirflowFailException, match=r"bytes of JSON, and XCom takes|XCom can carry nothing"
-        ):
+        with pytest.raises(AirflowFailException, match=r"bytes of JSON, and XCom takes|XCom cannot carry"):
             query(result_processor=lambda rows: wide)
 
     def test_a_processor_s_own_error_is_its_own(self, cities):
@@ -211,7 +218,7 @@ class TestOutput:
         """The storage keeps less than it was given, and says nothing."""
         whole = type(remote.fs).pipe_file
         monkeypatch.setattr(type(remote.fs), "pipe_file", lambda fs, path, body: whole(fs, path, body[:-1]))
-        with pytest.raises(OSError, match="5 bytes were written and 4 are there"):
+        with pytest.raises(OSError, match="wrote 5 bytes and found 4"):
             _output.publish(b"12345", _output.output_at(remote / "report"))
         assert list(remote.iterdir()) == []
 
@@ -225,7 +232,7 @@ class TestOutput:
         (remote / "reports" / "2024").mkdir(parents=True)
         (remote / "reports" / "2024" / "part.csv").write_bytes(b"a\n")
         for target in (remote / "reports" / "2024", remote / "reports"):
-            with pytest.raises(AirflowFailException, match=f"output_path='{target}'.* a file is wanted"):
+            with pytest.raises(AirflowFailException, match=f"output_path='{target}'.* expected a file"):
                 query(key="no_such_table", output_path=str(target))
         assert [path.name for path in (remote / "reports" / "2024").iterdir()] == ["part.csv"]
 
@@ -233,7 +240,7 @@ class TestOutput:
         path = _output.output_at(remote / "report")
         path.mkdir()
         (path / "part.csv").write_bytes(b"a\n")
-        with pytest.raises(OSError, match="5 bytes were moved there, and a directory of 0 bytes is there"):
+        with pytest.raises(OSError, match="moved 5 bytes there, and found a directory of 0 bytes"):
             _output.publish(b"12345", path)
         assert [one.name for one in remote.iterdir()] == ["report"]
         assert [one.name for one in path.iterdir()] == ["part.csv"]
@@ -290,6 +297,22 @@ class TestMiss:
         with pytest.raises(TableMissing, match="cities") as caught:
             query()
         assert not isinstance(caught.value, AirflowFailException)
+
+    def test_names_the_home_and_what_each_node_said(self, nodes):
+        """The table is on the node that is looked at last: so is one whose writer spells nodes otherwise."""
+        with QCacheHook() as hook:
+            home, second, third = hook.successors("cities")
+        for url in nodes.urls:
+            nodes.ask(nodes.urls.index(url), "DELETE", "cities")
+        assert nodes.ask(nodes.urls.index(third), "POST", "cities", b"n\n1\n2\n").status == 201
+        nodes.kill(nodes.urls.index(second))
+        with pytest.raises(TableMissing) as caught:
+            query()
+        said = str(caught.value)
+        assert f"{home} (home) does not have the table" in said
+        assert f"{second} (number 2) refuses the connection" in said
+        assert f"{third} (number 3) has the table, 2 rows" in said
+        assert "spells the nodes exactly as the connection does" in said
 
     def test_skips(self, nothing):
         with pytest.raises(AirflowSkipException, match="cities"):
@@ -348,7 +371,9 @@ class TestLoad:
             query(load_callable=load)
 
     def test_what_is_no_table_fails_for_good(self, nothing):
-        with pytest.raises(AirflowFailException, match="what load_callable returned: NoneType is no table"):
+        with pytest.raises(
+            AirflowFailException, match="what load_callable returned: NoneType is not a table"
+        ):
             query(load_callable=lambda: None)
 
 

@@ -17,7 +17,7 @@ MEMORY = """
     from fsspec.implementations.local import LocalFileSystem
     from airflow_provider_qcache.client import QClient
     from airflow_provider_qcache.files.tables import table_in
-    from tests.client.faults import Node, head
+    from tests.harness.faults import FaultyNode, head
 
     ROWS = int(os.environ.get("QCACHE_MEMORY_ROWS", 2_500_000))
 
@@ -37,7 +37,7 @@ MEMORY = """
             self.path = str(path)
 
     def take(peer, request):
-        tail, peer._buffer = peer._buffer[-5:], b""
+        tail, peer._buffer = bytes(peer._buffer[-5:]), bytearray()
         buffer = bytearray(1 << 16)
         while not tail.endswith(b"0\\r\\n\\r\\n"):
             count = peer.sock.recv_into(buffer)
@@ -77,7 +77,7 @@ MEMORY = """
     small, large = Path(sys.argv[1]) / "small", Path(sys.argv[1]) / "large"
     write(small, 20_000)
     write(large, ROWS)
-    with Node(take, read_bodies=False) as node, QClient([node.url], 5, 60, trust_env=False) as client:
+    with FaultyNode(take, read_bodies=False) as node, QClient([node.url], 5, 60, trust_env=False) as client:
         for directory in (small, large):
             for place, pattern in patterns:
                 before = forget_the_peak()
@@ -121,7 +121,7 @@ REPEATED = """
     from pathlib import Path
     import pyarrow as pa, pyarrow.parquet as pq
     from airflow_provider_qcache.files.columnar import ColumnarFiles, FilesSource
-    from airflow_provider_qcache.files.formats import Format
+    from airflow_provider_qcache.files.listing import Format
     from airflow_provider_qcache.files.listing import find_files
 
     def resident(name):
@@ -136,7 +136,7 @@ REPEATED = """
         source = FilesSource(ColumnarFiles(find_files(path), Format.PARQUET), None)
         Path("/proc/self/clear_refs").write_text("5")
         before = resident("VmRSS")
-        sent = sum(len(data) for data, _ in source.csv())
+        sent = sum(len(data) for data, _ in source.pieces("text/csv"))
         print(path.stat().st_size, sent, resident("VmHWM") - before)
 """
 

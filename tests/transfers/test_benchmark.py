@@ -9,10 +9,10 @@ import sys
 
 import pytest
 
-from airflow_provider_qcache.transfers import _source
+from airflow_provider_qcache.transfers import _arrow, _source
 from benchmarks import __main__ as benchmarks
 from benchmarks import _sql_store, sql
-from tests.conftest import need_the_real_server
+from tests.harness.needs import need_the_real_server
 
 
 def test_every_part_of_the_benchmark_runs(monkeypatch, capsys, postgres):
@@ -32,7 +32,10 @@ def test_every_part_of_the_benchmark_runs(monkeypatch, capsys, postgres):
             for name, value in environment.items():
                 patch.setenv(name, value)
             patch.setattr(sys, "argv", ["_sql_store", *arguments])
-            patch.setattr(_source, "CopyQuery", _source.CopyQuery)  # what a contender does to it is undone
+            # What a contender does to them is undone.
+            patch.setattr(_source, "CopyQuery", _source.CopyQuery)
+            patch.setattr(_arrow, "of_connection", _arrow.of_connection)
+            patch.setattr(_arrow, "of_cursor", _arrow.of_cursor)
             _sql_store.main()
         return json.loads(printed.getvalue().splitlines()[-1])
 
@@ -50,4 +53,6 @@ def test_every_part_of_the_benchmark_runs(monkeypatch, capsys, postgres):
         "SQLite: fetchall, csv, qcache-client",
         "SQLite",
         "SQLite, as 1,000 tables",
+        "DuckDB: a cursor",
+        "DuckDB by Arrow",
     ]

@@ -18,9 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_qcache.client import InvalidKey, InvalidTable, OperationCancelled
+from airflow_provider_qcache.client.tables.spool import Spool
 from airflow_provider_qcache.transfers import _copy, _source
 from airflow_provider_qcache.transfers._source import CURSOR, SqlSource
-from airflow_provider_qcache.transfers._spool import Spool
 from airflow_provider_qcache.transfers._tables import QueryTables
 from tests.transfers.conftest import Hook, read, run
 
@@ -32,7 +32,7 @@ import sqlite3, sys
 from pathlib import Path
 import psycopg
 from airflow_provider_qcache.transfers import _copy, _source
-from airflow_provider_qcache.transfers._spool import Spool
+from airflow_provider_qcache.client.tables.spool import Spool
 from airflow_provider_qcache.transfers._tables import QueryTables
 from tests.transfers.conftest import Hook
 
@@ -110,11 +110,11 @@ def test_cancel_ends_the_query_in_the_database(postgres, postgres_hook):
 
 
 def test_cancel_ends_a_query_of_duckdb(duckdb_hook):
-    """Its cursor is a connection of its own."""
+    """By its connection, which streams Arrow; its cursor would be a connection of its own."""
     sql = "SELECT count(*) AS n FROM range(1000000) a, range(1000000) b WHERE hash(a.range + b.range) % 7 = 3"
     source = SqlSource(duckdb_hook, sql, None)
 
-    read_until(source, lambda: len(source._running) == 2)
+    read_until(source, lambda: source._running)
     wait_until(lambda: not any(thread.name == "qcache-sql" for thread in threading.enumerate()))
 
 
@@ -343,7 +343,7 @@ def test_two_partitions_with_one_key(postgres_hook, way):
     sql = (
         "SELECT * FROM (VALUES ('N_', 'X', 1.5::numeric(12, 2)), ('N', '_X', 1234567.5)) AS t(state, part, n)"
     )
-    with pytest.raises(InvalidKey, match="state='N_', part='X' and state='N', part='_X' both have the key"):
+    with pytest.raises(InvalidKey, match="state='N_', part='X' and state='N', part='_X' have the same key"):
         read(postgres_hook, sql, key="k_{state}{part}", partition_by=("state", "part"))
 
 
@@ -375,7 +375,7 @@ def test_a_value_in_a_key_is_its_text(postgres_hook, way, value, text):
 
 @pytest.mark.parametrize("sql", ["SELECT NULL::text AS part", "SELECT 'a' AS part UNION ALL SELECT NULL"])
 def test_a_null_makes_no_key(postgres_hook, sql):
-    with pytest.raises(InvalidTable, match=r"column 'part', row [12]: a null, and partition_by"):
+    with pytest.raises(InvalidTable, match=r"column 'part', row [12]: a null, which partition_by"):
         read(postgres_hook, sql, key="k{part}", partition_by=("part",))
 
 
@@ -387,19 +387,19 @@ def test_a_column_that_the_query_does_not_have(sqlite_hook):
 def test_nothing_is_left_of_what_a_query_does_to_postgresql(postgres_hook):
     run(postgres_hook, "DROP TABLE IF EXISTS kept", "CREATE TABLE kept (n integer)")
     assert read(postgres_hook, "INSERT INTO kept VALUES (1) RETURNING n").text.split() == ["n", '"1"']
-    with pytest.raises(InvalidTable, match="gives no rows"):
+    with pytest.raises(InvalidTable, match="returns no rows"):
         read(postgres_hook, "DROP TABLE kept")
     assert read(postgres_hook, "SELECT count(*) AS rows FROM kept").text.split() == ["rows", '"0"']
     run(postgres_hook, "DROP TABLE kept")
 
 
 def test_what_a_query_does_elsewhere_may_stay(duckdb_hook, sqlite_hook):
-    """As docs/sql.md says: it is the driver's."""
+    """As docs/reference/sql.md says: it is the driver's."""
     run(duckdb_hook, "CREATE TABLE kept (n integer)")
     assert read(duckdb_hook, "INSERT INTO kept VALUES (1) RETURNING n").text.split() == ["n", '"1"']
     assert read(duckdb_hook, "SELECT count(*) AS rows FROM kept").text.split() == ["rows", '"1"']
     run(sqlite_hook, "CREATE TABLE kept (n integer)")
-    with pytest.raises(InvalidTable, match="gives no rows"):
+    with pytest.raises(InvalidTable, match="returns no rows"):
         read(sqlite_hook, "DROP TABLE kept")
     assert read(sqlite_hook, "SELECT count(*) AS rows FROM sqlite_master").text.split() == ["rows", '"0"']
 

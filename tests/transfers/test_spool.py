@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_qcache.client.body import PIECE
-from airflow_provider_qcache.transfers._spool import Spool
+from airflow_provider_qcache.client.tables.content import PIECE
+from airflow_provider_qcache.client.tables.spool import Spool
 from tests.transfers.conftest import read
 
 
@@ -24,7 +24,7 @@ def test_each_table_has_what_was_added_to_it(added: list[tuple[int, bytes]], hel
             pieces = [piece for to, piece in added if to == number]
             expected = b"%d\n" % number + b"".join(pieces)
             for _ in range(2):  # for every attempt
-                assert b"".join(table.pieces()) == expected
+                assert b"".join(piece for piece, _ in table.pieces("text/csv")) == expected
             assert (table.length, table.rows) == (len(expected), sum(map(bool, pieces)))
 
 
@@ -34,7 +34,7 @@ def test_a_large_table_is_read_in_pieces() -> None:
         for number in range(5):
             spool.add(table, b"%d" % number * PIECE)
         spool.flush()
-        pieces = list(table.pieces())
+        pieces = [piece for piece, _ in table.pieces("text/csv")]
     assert max(map(len, pieces)) < 2 * PIECE
     assert b"".join(pieces) == b"a\n" + b"".join(b"%d" % number * PIECE for number in range(5))
 

@@ -3,8 +3,9 @@
 from datetime import timedelta
 
 import pendulum
-from airflow.providers.common.compat.sdk import DAG
+from airflow.providers.common.compat.sdk import DAG, task
 
+from airflow_provider_qcache.hooks.qcache import QCacheHook
 from airflow_provider_qcache.operators.qcache import (
     QCacheDeleteOperator,
     QCachePostOperator,
@@ -42,6 +43,15 @@ with dag("invalid_literal", "patient"):
 
 with dag("invalid_result", "patient"):
     QCachePostOperator(task_id="task", key=KEY, python_callable=lambda: "a,b\n1,2,3\n")
+
+with dag("returns_a_result", "patient", retries=2):
+
+    @task(task_id="task")
+    def store():
+        with QCacheHook("patient") as hook:
+            return hook.post(KEY, CSV)
+
+    store()
 
 with dag("store_killed", "stubborn", retries=0):
     QCachePostOperator(task_id="task", key=KEY, content=CSV)

@@ -8,11 +8,11 @@ from pathlib import Path
 import pendulum
 from airflow.providers.common.compat.sdk import DAG
 
-from airflow_provider_qcache.operators import _progress
+from airflow_provider_qcache.operators import _report
 from airflow_provider_qcache.operators.qcache import QCacheDeleteOperator, QCachePostOperator
 from airflow_provider_qcache.transfers.sql_to_qcache import SqlToQCacheOperator
 
-_progress.PROGRESS_EVERY = 0.3
+_report.PROGRESS_EVERY = 0.3
 
 KEYS = [f"many_{n}" for n in range(60)]
 FOLDER = Path(os.environ["TMPDIR"])

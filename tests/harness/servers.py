@@ -19,14 +19,20 @@ import time
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Self
+from typing import IO, Self
 
 import lz4.block
 import trustme
 
-ROOT = Path(__file__).resolve().parent.parent
+from airflow_provider_qcache.devnode import LocalCluster, NodeStartError
+from airflow_provider_qcache.devnode.__main__ import _parser as devnode_parser
+from tests.harness.clock import Clock
+from tests.harness.ports import closed_port
 
-START_TIMEOUT = 30.0
+ROOT = Path(__file__).resolve().parents[2]
+
+START_TIMEOUT = 120.0
+"""A server that fails is seen at once, for it ends: this is for one that hangs, on a busy machine too."""
 ANSWER_TIMEOUT = 30.0
 
 HOW_TO_GET_THE_REAL_SERVER = "no Python 2.7 with QCache 0.9.3: `make real-server` installs it"
@@ -68,13 +74,6 @@ def real_python() -> str | None:
     return None
 
 
-def free_port() -> int:
-    """A port that was free on loopback a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def listens(port: int) -> bool:
     """Whether a server takes connections there."""
     try:
@@ -103,6 +102,8 @@ class Server:
     command: list[str]
     port: int
     tls: ssl.SSLContext | None = None
+    clock: Clock | None = None
+    """What the server takes for the system's clock."""
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     log: Path | None = field(default=None, repr=False)
 
@@ -112,17 +113,41 @@ class Server:
         python = real_python()
         if python is None:
             raise ServerFailedError(HOW_TO_GET_THE_REAL_SERVER)
-        port = free_port()
+        port = closed_port()
         return cls("real", [python, "-c", _REAL_MAIN, f"--port={port}", *options], port, tls)
 
     @classmethod
-    def dev(cls, *options: str, tls: ssl.SSLContext | None = None) -> Self:
+    def dev(cls, *options: str, tls: ssl.SSLContext | None = None) -> Server:
         """The dev node with these options; with QCACHE_REAL_VS_REAL a second real server in its place."""
         if os.environ.get("QCACHE_REAL_VS_REAL"):
             return cls.real(*options, tls=tls)
-        port = free_port()
-        command = [sys.executable, "-m", "airflow_provider_qcache.devnode", f"--port={port}", *options]
-        return cls("dev", command, port, tls)
+        return DevServer("dev", list(options), closed_port(), tls)
+
+    @property
+    def pid(self) -> int | None:
+        """The process; None where none runs."""
+        return self.process.pid if self.process is not None and self.process.poll() is None else None
+
+    def kill(self) -> None:
+        """End the process as a crash does."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def pause(self) -> None:
+        """Let the process accept connections and answer nothing."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
+    @property
+    def url(self) -> str:
+        """The node as a client names it."""
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
 
     def start(self) -> Self:
         """Start the process and wait until it answers."""
@@ -132,7 +157,7 @@ class Server:
         """Start the process."""
         descriptor, name = tempfile.mkstemp(prefix=f"qcache-{self.name}-", suffix=".log")
         self.log = Path(name)
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)} if self.name != "real" else None
+        environment = {**os.environ, "PYTHONPATH": str(self.clock.directory)} if self.clock else None
         with os.fdopen(descriptor, "wb") as log:
             self.process = subprocess.Popen(
                 self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, cwd=ROOT
@@ -167,7 +192,7 @@ class Server:
         """A fresh connection, after the TLS handshake where there is one."""
         return Connection(self, timeout)
 
-    def ask(self, request: Request) -> Answer:
+    def ask(self, request: WireRequest) -> WireAnswer:
         """One request on a connection of its own."""
         with self.connect() as connection:
             return connection.ask(request)
@@ -179,8 +204,77 @@ class Server:
         self.stop()
 
 
+class DevServer(Server):
+    """A dev node: a `LocalCluster` of one, which ends when this process does. ``command`` is its options."""
+
+    _cluster: LocalCluster | None = None
+    _output: IO[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process; None where none runs."""
+        return self._cluster.pids[0] if self._cluster and self._cluster.exit_codes == [None] else None
+
+    def kill(self) -> None:
+        """End the process as a crash does."""
+        self._running().kill(0)
+
+    def pause(self) -> None:
+        """Let the process accept connections and answer nothing."""
+        self._running().pause(0)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self._running().resume(0)
+
+    def _running(self) -> LocalCluster:
+        assert self._cluster is not None
+        return self._cluster
+
+    def launch(self) -> Self:
+        """Start the node, which answers then."""
+        options = vars(devnode_parser().parse_args(self.command))
+        descriptor, name = tempfile.mkstemp(prefix=f"qcache-{self.name}-", suffix=".log")
+        self.log, self._output = Path(name), os.fdopen(descriptor, "wb")
+        own = ("size", "age", "statistics_buffer_size", "cert_file", "ca_file", "basic_auth")
+        # What a LocalCluster starts imports from where this process does.
+        clock = [str(self.clock.directory)] if self.clock else []
+        sys.path[:0] = clock
+        try:
+            cluster = LocalCluster(
+                1,
+                ports=[self.port],
+                start_timeout=START_TIMEOUT,
+                log=self._output,
+                **{option: options[option] for option in own},
+            )
+            cluster.start()
+        except (NodeStartError, ValueError) as error:
+            printed = self.printed()[-2000:]
+            self.stop()
+            raise ServerFailedError(f"the dev server did not start: {error}\n{printed}") from error
+        finally:
+            del sys.path[: len(clock)]
+        self._cluster = cluster
+        return self
+
+    def wait_until_up(self) -> Self:
+        """Nothing: a node that was started answers."""
+        return self
+
+    def stop(self, *, keep_log: bool = False) -> None:
+        """End the process."""
+        if self._cluster is not None:
+            self._cluster.close()
+            self._cluster = None
+        if self._output is not None:
+            self._output.close()
+            self._output = None
+        super().stop(keep_log=keep_log)
+
+
 @dataclass(frozen=True)
-class Request:
+class WireRequest:
     """A request as it is sent: only Host and Content-Length come by themselves, where they are not given."""
 
     method: str
@@ -192,7 +286,7 @@ class Request:
         """Whether the header was given."""
         return any(given.lower() == name.lower() for given, _ in self.headers)
 
-    def with_headers(self, *headers: tuple[str, str]) -> Request:
+    def with_headers(self, *headers: tuple[str, str]) -> WireRequest:
         """The same request with more headers."""
         return replace(self, headers=(*self.headers, *headers))
 
@@ -208,7 +302,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Answer:
+class WireAnswer:
     """An answer as it arrived; `status` is 0 where the connection ended without one."""
 
     status: int
@@ -237,7 +331,7 @@ class Answer:
         return None if value is None else int(value)
 
 
-NO_ANSWER = Answer(0)
+NO_ANSWER = WireAnswer(0)
 
 
 @dataclass(frozen=True)
@@ -295,14 +389,14 @@ class Connection:
         """Tell the server that nothing more will be sent."""
         self._socket.shutdown(socket.SHUT_WR)
 
-    def receive(self, method: str = "GET") -> Answer:
+    def receive(self, method: str = "GET") -> WireAnswer:
         """The next answer, interim ones included; NO_ANSWER where the connection ended instead."""
         try:
             return self._receive(method)
         except (ConnectionError, ssl.SSLError):
             return NO_ANSWER
 
-    def _receive(self, method: str) -> Answer:
+    def _receive(self, method: str) -> WireAnswer:
         first = self._stream.readline()
         if not first.endswith(b"\n"):
             return NO_ANSWER
@@ -313,7 +407,7 @@ class Connection:
                 return NO_ANSWER
             name, _, value = line.decode("latin-1").partition(":")
             headers.append((name.strip(), value.strip()))
-        answer = Answer(status, tuple(headers))
+        answer = WireAnswer(status, tuple(headers))
         if method == "HEAD" or status in (204, 304) or status < 200:
             return answer
         if (answer.header("Transfer-Encoding") or "").lower() == "chunked":
@@ -333,14 +427,14 @@ class Connection:
             pass
         return b"".join(chunks)
 
-    def ask(self, request: Request) -> Answer:
+    def ask(self, request: WireRequest) -> WireAnswer:
         """Send a request and read its answer, which may come before all of the request was taken."""
         self.send(request.encode())
         return self.receive(request.method)
 
     def is_open(self) -> bool:
         """Whether the server still answers on this connection."""
-        return self.send(Request("GET", "/qcache/status").encode()) and self.receive().status != 0
+        return self.send(WireRequest("GET", "/qcache/status").encode()) and self.receive().status != 0
 
     def close(self) -> None:
         """Close the connection."""

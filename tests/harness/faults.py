@@ -7,6 +7,7 @@ here uses an HTTP library: what goes wrong is written byte for byte.
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
 import io
 import json
@@ -15,7 +16,7 @@ import ssl
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -27,7 +28,7 @@ class HungUp(Exception):
 
 
 @dataclass
-class Request:
+class Received:
     """One request, as it was read."""
 
     method: str
@@ -51,10 +52,10 @@ class Request:
 class Peer:
     """The node's side of one connection."""
 
-    def __init__(self, sock: socket.socket, node: Node) -> None:
+    def __init__(self, sock: socket.socket, node: FaultyNode) -> None:
         self.sock = sock
         self.node = node
-        self._buffer = b""
+        self._buffer = bytearray()
 
     def send(self, data: bytes) -> None:
         try:
@@ -74,24 +75,25 @@ class Peer:
     def _take(self, count: int) -> bytes:
         while len(self._buffer) < count:
             self._more()
-        taken, self._buffer = self._buffer[:count], self._buffer[count:]
+        taken = bytes(self._buffer[:count])
+        del self._buffer[:count]
         return taken
 
     def _line(self) -> bytes:
         while b"\r\n" not in self._buffer:
             self._more()
-        line, _, self._buffer = self._buffer.partition(b"\r\n")
-        return line
+        line = self._take(self._buffer.index(b"\r\n") + 2)
+        return line[:-2]
 
-    def read_head(self) -> Request:
+    def read_head(self) -> Received:
         method, target, _ = self._line().decode("latin-1").split(" ", 2)
         headers = {}
         while line := self._line():
             name, _, value = line.decode("latin-1").partition(":")
             headers[name.lower()] = value.strip()
-        return Request(method, target, headers)
+        return Received(method, target, headers)
 
-    def read_body(self, request: Request) -> None:
+    def read_body(self, request: Received) -> None:
         if request.headers.get("transfer-encoding") == "chunked":
             parts = []
             while size := int(self._line(), 16):
@@ -111,6 +113,11 @@ class Peer:
         """Say nothing until the node is stopped."""
         self.node.stopping.wait()
         raise HungUp
+
+    def wait_for_more(self) -> None:
+        """Wait until the client sends more or closes the connection: it waits for no answer any longer."""
+        with contextlib.suppress(HungUp):
+            self._more()
 
     def drip(self, data: bytes, times: int = 10_000) -> None:
         """Send the same bytes again and again, a little at a time."""
@@ -139,24 +146,24 @@ RESULT = {"Content_Type": "application/json; charset=utf-8", "X_QCache_unsliced_
 SUCCESS = {"query": 200, "store": 201, "delete": 200, "status": 200}
 
 
-def success_head(request: Request, length: int | None = None, **headers: str) -> bytes:
+def success_head(request: Received, length: int | None = None, **headers: str) -> bytes:
     """The head a sound node gives to what was asked."""
     known = RESULT if request.kind == "query" else {}
     return head(SUCCESS[request.kind], length, **{**known, **headers})
 
 
-Answer = Callable[[Peer, Request], None]
+Reply = Callable[[Peer, Received], None]
 
 
-class Node:
+class FaultyNode:
     """A node that reads requests and answers each by ``answer``, from a thread for each connection."""
 
     def __init__(
         self,
-        answer: Answer,
+        answer: Reply,
         *,
         tls: ssl.SSLContext | None = None,
-        status: Answer | None = None,
+        status: Reply | None = None,
         before_reading: Callable[[Peer], None] | None = None,
         read_bodies: bool = True,
         accepts: bool = True,
@@ -170,7 +177,7 @@ class Node:
         self._accepts = accepts
         self._host = host
         self.stopping = threading.Event()
-        self.requests: list[Request] = []
+        self.requests: list[Received] = []
         self._sockets: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
@@ -209,7 +216,10 @@ class Node:
         while True:
             try:
                 sock, _ = self.listener.accept()
-            except OSError:
+            except OSError as error:
+                if error.errno == errno.EMFILE:  # a test leaves this process no descriptors for a while
+                    time.sleep(0.01)
+                    continue
                 return
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._sockets.add(sock)
@@ -246,7 +256,7 @@ class Tables:
     def __init__(self) -> None:
         self.tables: dict[str, bytes] = {}
 
-    def answer(self, peer: Peer, request: Request) -> None:
+    def answer(self, peer: Peer, request: Received) -> None:
         if "/dataset/" not in request.target:
             peer.send(head(404, 0))
         elif request.kind == "store":
@@ -261,61 +271,56 @@ class Tables:
             peer.send(head(404, 0))
 
 
-def sound_node() -> tuple[Node, Tables]:
+def sound_node() -> tuple[FaultyNode, Tables]:
     """A node without a fault, and its tables."""
     tables = Tables()
-    return Node(tables.answer), tables
+    return FaultyNode(tables.answer), tables
 
 
-def silent(peer: Peer, request: Request) -> None:
+def silent(peer: Peer, request: Received) -> None:
     peer.wait_for_ever()
 
 
-def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
-
-
-def status_only(status: int, **headers: str) -> Answer:
+def status_only(status: int, **headers: str) -> Reply:
     body = json.dumps({"error": "as the test wants it"}).encode()
     return lambda peer, request: peer.send(head(status, len(body), **headers) + body)
 
 
-def only_the_head_of_500(peer: Peer, request: Request) -> None:
+def only_the_head_of_500(peer: Peer, request: Received) -> None:
     peer.send(head(500, 100))
     peer.wait_for_ever()
 
 
-def half_an_answer(peer: Peer, request: Request) -> None:
+def half_an_answer(peer: Peer, request: Received) -> None:
     peer.send(success_head(request, 100) + b'[{"a"')
 
 
-def reset_in_the_head(peer: Peer, request: Request) -> None:
+def reset_in_the_head(peer: Peer, request: Received) -> None:
     peer.send(b"HTTP/1.1 2")
     peer.reset()
 
 
-def reset_after_the_head(peer: Peer, request: Request) -> None:
+def reset_after_the_head(peer: Peer, request: Received) -> None:
     peer.send(success_head(request, 100))
     peer.reset()
 
 
-def close_in_the_head(peer: Peer, request: Request) -> None:
+def close_in_the_head(peer: Peer, request: Received) -> None:
     peer.send(b"HTTP/1.1 2")
     raise HungUp
 
 
-def reset_in_the_body(peer: Peer, request: Request) -> None:
+def reset_in_the_body(peer: Peer, request: Received) -> None:
     half_an_answer(peer, request)
     peer.reset()
 
 
-def close_in_the_body(peer: Peer, request: Request) -> None:
+def close_in_the_body(peer: Peer, request: Received) -> None:
     half_an_answer(peer, request)
     raise HungUp
 
 
-def reset_before_the_head(peer: Peer, request: Request) -> None:
+def reset_before_the_head(peer: Peer, request: Received) -> None:
     peer.reset()
 
 
@@ -325,44 +330,60 @@ def reset_while_reading(peer: Peer) -> None:
     peer.reset()
 
 
-def drip_the_body(peer: Peer, request: Request) -> None:
+def drip_the_body(peer: Peer, request: Received) -> None:
     peer.send(success_head(request, 10_000))
     peer.drip(b" ")
 
 
-def drip_the_head(peer: Peer, request: Request) -> None:
+def drip_the_head(peer: Peer, request: Received) -> None:
     peer.send(b"HTTP/1.1 200 OK\r\n")
     peer.drip(b"X: y\r\n", 90)
     peer.wait_for_ever()
 
 
-def drip_interim_responses(peer: Peer, request: Request) -> None:
+def drip_interim_responses(peer: Peer, request: Received) -> None:
     peer.drip(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n")
 
 
-def never_stop(peer: Peer, request: Request) -> None:
+def never_stop(peer: Peer, request: Received) -> None:
     peer.send(success_head(request))
     while True:
         peer.send(b" " * 65536)
         peer.wait(0)
 
 
-def length_too_long(peer: Peer, request: Request) -> None:
+def length_too_long(peer: Peer, request: Received) -> None:
     peer.send(success_head(request, 100) + ROWS)
     peer.wait_for_ever()
 
 
-def length_too_short(peer: Peer, request: Request) -> None:
+def length_too_short(peer: Peer, request: Received) -> None:
     peer.send(success_head(request, 5) + ROWS)
     raise HungUp
 
 
-def bad_chunk(peer: Peer, request: Request) -> None:
+def bad_chunk(peer: Peer, request: Received) -> None:
     peer.send(success_head(request, Transfer_Encoding="chunked") + b'5\r\n[{"a"\r\nzz\r\n')
     raise HungUp
 
 
-def encoded(encoding: str, body: bytes) -> Answer:
+def endless_chunks(peer: Peer, request: Received, status: int) -> None:
+    """Chunks without an end where the status says that there is no body."""
+    peer.send(head(status, Transfer_Encoding="chunked"))
+    while True:
+        peer.send(b"10000\r\n" + b" " * 65536 + b"\r\n")
+        peer.wait(0)
+
+
+def endless_chunk(peer: Peer, request: Received, size: bytes) -> None:
+    """A chunk that claims to be of this size and does not end."""
+    peer.send(success_head(request, Transfer_Encoding="chunked") + size + b"\r\n")
+    while True:
+        peer.send(b" " * 65536)
+        peer.wait(0)
+
+
+def encoded(encoding: str, body: bytes) -> Reply:
     return lambda peer, request: peer.send(success_head(request, len(body), Content_Encoding=encoding) + body)
 
 
@@ -374,17 +395,17 @@ def gzip_bomb() -> bytes:
     return written.getvalue()
 
 
-def not_http(peer: Peer, request: Request) -> None:
+def not_http(peer: Peer, request: Received) -> None:
     peer.send(b"SSH-2.0-OpenSSH_9.9\r\n")
     raise HungUp
 
 
-def html(peer: Peer, request: Request) -> None:
+def html(peer: Peer, request: Received) -> None:
     page = b"<html><body>Please log in</body></html>"
     peer.send(head(SUCCESS[request.kind], len(page), Content_Type="text/html") + page)
 
 
-def without_the_length(peer: Peer, request: Request) -> None:
+def without_the_length(peer: Peer, request: Received) -> None:
     body = ROWS if request.kind == "query" else b""
     peer.send(head(SUCCESS[request.kind], len(body), Content_Type="application/json") + body)
 
@@ -396,7 +417,7 @@ class OverloadedOnce:
         self._tables = tables
         self._first = True
 
-    def __call__(self, peer: Peer, request: Request) -> None:
+    def __call__(self, peer: Peer, request: Received) -> None:
         if self._first:
             self._first = False
             peer.send(head(429, 0, Retry_After="1"))
@@ -404,33 +425,35 @@ class OverloadedOnce:
             self._tables.answer(peer, request)
 
 
-@dataclass
 class Busy:
-    """One thread, which is busy with something for a while after the first request has come."""
+    """One thread, which is busy with something until the client has given up and connects again."""
 
-    tables: Tables
-    seconds: float
-    until: float = 0.0
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    def __init__(self) -> None:
+        self._connections: list[Peer] = []
+        self._came_again = threading.Event()
+        self._lock = threading.Lock()
 
     def before_reading(self, peer: Peer) -> None:
-        with self.lock:
-            self.until = self.until or time.monotonic() + self.seconds
-        peer.wait(max(0.0, self.until - time.monotonic()))
+        with self._lock:
+            if not any(peer is other for other in self._connections):
+                self._connections.append(peer)
+            if len(self._connections) > 1:
+                self._came_again.set()
+        while not self._came_again.wait(0.01):
+            peer.wait(0)
 
 
 class LateOnce:
-    """Answers its first request after so many seconds, when nobody waits for it, and is sound otherwise."""
+    """Answers its first request when nobody waits for that any more, and is sound otherwise."""
 
-    def __init__(self, seconds: float, tables: Tables) -> None:
-        self._seconds = seconds
+    def __init__(self, tables: Tables) -> None:
         self._tables = tables
         self._first = True
 
-    def __call__(self, peer: Peer, request: Request) -> None:
+    def __call__(self, peer: Peer, request: Received) -> None:
         if self._first:
             self._first = False
-            peer.wait(self._seconds)
+            peer.wait_for_more()
         self._tables.answer(peer, request)
 
 
@@ -442,10 +465,24 @@ class CutsIdleConnections:
     reset: bool
     seen: list[Peer] = field(default_factory=list)
 
-    def __call__(self, peer: Peer, request: Request) -> None:
+    def __call__(self, peer: Peer, request: Received) -> None:
         if any(peer is other for other in self.seen):
             if self.reset:
                 peer.reset()
             raise HungUp
         self.seen.append(peer)
         self.tables.answer(peer, request)
+
+
+@contextlib.contextmanager
+def black_hole(host: str, port: int) -> Iterator[None]:
+    """An address at which connections are neither taken nor refused: its backlog is full."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind((host, port))
+        listener.listen(0)
+        for _ in range(2):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        yield

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import signal
+import itertools
 import ssl
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Self
 
 import psutil
 
-from tests.servers import Answer, Request, Server, real_python
+from airflow_provider_qcache.client.ring import Ring
+from tests.harness.servers import Server, WireAnswer, WireRequest, real_python
 
 
 class Nodes:
     """Several nodes, each a process: `with Nodes() as nodes`."""
 
-    def __init__(self, count: int = 3, *options: str, tls: ssl.SSLContext | None = None) -> None:
-        make = Server.real if real_python() else Server.dev
+    def __init__(
+        self, count: int = 3, *options: str, tls: ssl.SSLContext | None = None, kind: str | None = None
+    ) -> None:
+        make = Server.real if (real_python() if kind is None else kind == "real") else Server.dev
         self.servers = [make(*options, tls=tls) for _ in range(count)]
         self._scheme, self._host = ("https", "localhost") if tls else ("http", "127.0.0.1")
 
@@ -25,27 +29,30 @@ class Nodes:
         """The nodes as a connection names them."""
         return [f"{self._scheme}://{self._host}:{server.port}" for server in self.servers]
 
+    def keys(self, count: int) -> list[str]:
+        """Keys whose homes are the nodes in turn: with other ports at each run, chance may leave one out."""
+        ring = Ring(self.urls)
+        homes = itertools.islice(itertools.cycle(self.urls), count)
+        names = (f"many_{number}" for number in itertools.count())
+        return [next(key for key in names if ring.node_for_key(key) == url) for url in homes]
+
     @property
     def pids(self) -> dict[str, int]:
         """The process of each node that runs."""
-        return {
-            url: server.process.pid
-            for url, server in zip(self.urls, self.servers, strict=True)
-            if server.process is not None
-        }
+        running = zip(self.urls, self.servers, strict=True)
+        return {url: server.pid for url, server in running if server.pid is not None}
 
     def kill(self, i: int) -> None:
         """End a node as a crash does."""
-        process = self.servers[i].process
-        assert process is not None
-        process.kill()
-        process.wait()
+        self.servers[i].kill()
 
     def pause(self, i: int) -> None:
         """Let a node accept connections and answer nothing."""
-        process = self.servers[i].process
-        assert process is not None
-        process.send_signal(signal.SIGSTOP)
+        self.servers[i].pause()
+
+    def resume(self, i: int) -> None:
+        """Let it go on."""
+        self.servers[i].resume()
 
     def wait_until_connected(self, i: int, pid: int) -> None:
         """Wait until a process has a connection to the node, which a paused node has too."""
@@ -61,26 +68,23 @@ class Nodes:
 
     def all_up(self) -> Self:
         """Every node as new, whatever a test did to it: empty where it was killed, else as it was."""
-        dead = [
-            server for server in self.servers if server.process is None or server.process.poll() is not None
-        ]
+        dead = [server for server in self.servers if server.pid is None]
         for server in self.servers:
             if server in dead:
                 server.stop()
-                server.launch()
             else:
-                server.process.send_signal(signal.SIGCONT)
-        for server in dead:
-            server.wait_until_up()
+                server.resume()
+        with ThreadPoolExecutor() as threads:
+            list(threads.map(Server.start, dead))
         return self
 
-    def ask(self, i: int, method: str, key: str, body: bytes | None = None) -> Answer:
+    def ask(self, i: int, method: str, key: str, body: bytes | None = None) -> WireAnswer:
         """One request about a key, past every client of ours."""
         headers = [("Accept", "application/json")]
         if body is not None:
             headers.append(("Content-Type", "text/csv"))
         target = f"/qcache/dataset/{key}" + ("?q={}" if method == "GET" else "")
-        return self.servers[i].ask(Request(method, target, tuple(headers), body))
+        return self.servers[i].ask(WireRequest(method, target, tuple(headers), body))
 
     def holding(self, key: str) -> list[str]:
         """The nodes that have a table under the key."""
@@ -91,6 +95,6 @@ class Nodes:
 
     def __exit__(self, *error: object) -> None:
         for server in self.servers:
-            if server.process is not None and server.process.poll() is None:
-                server.process.send_signal(signal.SIGCONT)
+            if server.pid is not None:
+                server.resume()
             server.stop()

@@ -1,0 +1,192 @@
+"""Bodies of stores: packed, piped, not yet written, and described by headers."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_qcache.client import (
+    BulkError,
+    InvalidTable,
+    QClient,
+)
+from airflow_provider_qcache.client.tables.content import Content, body_of
+from tests.client.kinds import a_key_of, a_server
+from tests.harness import faults
+from tests.harness.faults import FaultyNode, Peer, Received, sound_node
+
+TABLE = b"a\n1\n"
+CAP = 10.0  # generous; what hangs has timeouts of 60 s
+
+
+def test_an_attempt_s_content_is_closed_before_the_next_attempt_reads_it() -> None:
+    """Its open files, and a batch of a Parquet file, are in memory once, however many attempts there are."""
+    events = []
+
+    def content() -> Iterator[bytes]:
+        events.append("opened")
+        try:
+            yield b"a\n"
+            for _ in range(200):
+                yield b"1\n" * 50_000
+        finally:
+            events.append("closed")
+
+    def fails_once(peer: Peer, request: Received) -> None:
+        if events.count("opened") == 1:
+            peer.reset()
+        peer.read_body(request)
+        peer.send(faults.head(201, 0))
+
+    with (
+        FaultyNode(fails_once, read_bodies=False) as node,
+        QClient([node.url], 5, 60, trust_env=False) as client,
+    ):
+        client.post("k", content)
+    assert events == ["opened", "closed"] * 2
+
+
+def test_one_string_is_no_list_of_keys() -> None:
+    node, tables = sound_node()
+    tables.tables.update(a=TABLE, abc=TABLE)
+    with node, QClient([node.url], trust_env=False) as client:
+        for keys in ("abc", b"abc"):
+            for all_nodes in (False, True):
+                with pytest.raises(TypeError, match=r"keys=b?'abc'"):
+                    client.delete_many(keys, all_nodes=all_nodes)  # type: ignore[arg-type]
+    assert set(tables.tables) == {"a", "abc"}
+
+
+def test_gzip_of_very_many_members_is_checked_in_time_and_sent(tmp_path: Path) -> None:
+    packed = gzip.compress(TABLE) + gzip.compress(b"") * 400_000
+    path = tmp_path / "packed"
+    path.write_bytes(packed)
+    node, tables = sound_node()
+    headers = {"Content-Encoding": "gzip"}
+    with node, QClient([node.url], 5, 60, trust_env=False) as client:
+        for content in (packed, path):
+            started = time.process_time()
+            assert client.post("k", content, post_headers=headers).rows == 1
+            assert time.process_time() - started < CAP
+            assert tables.tables["k"] == packed
+
+
+def test_json_is_sent_without_a_bom_in_any_form(tmp_path: Path) -> None:
+    """A node would not read it; before CSV a node skips it."""
+    table = b'[{"a": 1}]'
+    with_bom = b"\xef\xbb\xbf" + table
+    path = tmp_path / "t.json"
+    path.write_bytes(with_bom)
+    node, tables = sound_node()
+    with node, path.open("rb") as file, QClient([node.url], trust_env=False) as client:
+        forms: list[Content] = [with_bom, with_bom.decode(), path, file, lambda: iter([with_bom])]
+        for content in [*forms, iter([with_bom[:2], with_bom[2:]])]:
+            tables.tables.clear()
+            assert client.post("k", content, "application/json").rows == 1
+            assert tables.tables["k"] == table
+
+
+@pytest.mark.parametrize("size", [2 << 20, (2 << 20) + 1, 6 << 20])
+@pytest.mark.parametrize("text", ["x", "é", "\U0001f600"])
+def test_a_json_row_of_more_than_2_mib_is_refused_wherever_pieces_end(size: int, text: str) -> None:
+    room = size - len('{"a":""}')
+    some = text.encode()
+    row = b'{"a":"%s"}' % (some * (room // len(some)) + b"x" * (room % len(some)))
+    node, _ = sound_node()
+    forms: list[object] = [b"[%s]" % row, lambda: iter([b"[", row, b"]"])]
+    with node, QClient([node.url], 5, 60, trust_env=False) as client:
+        for content in forms:
+            if size == 2 << 20:
+                assert client.post("k", content, "application/json").rows == 1
+            else:
+                with pytest.raises(InvalidTable, match="row 1"):
+                    client.post("k", content, "application/json")
+
+
+def test_a_pipe_as_a_path_is_refused_at_once_and_an_open_one_is_read_once(tmp_path: Path) -> None:
+    """Also where it takes a file's place between two attempts."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    first, (second, tables) = FaultyNode(faults.close_in_the_head), sound_node()
+    with first, second, QClient([first.url, second.url], 5, 5, trust_env=False, deadline=60) as client:
+        started = time.monotonic()
+        with pytest.raises(ValueError, match="pipe' is not a regular file"):
+            client.post("k", path)
+        with pytest.raises(IsADirectoryError):
+            client.post("k", tmp_path)
+        body = body_of(path)
+        with pytest.raises(ValueError, match="not a regular file"):
+            next(body.pieces())
+        assert time.monotonic() - started < CAP
+        writer = threading.Thread(target=path.write_bytes, args=(TABLE,))
+        writer.start()
+        with path.open("rb") as file:
+            client.post(a_key_of(client, second.url), file)
+        writer.join(CAP)
+        assert list(tables.tables.values()) == [TABLE]
+
+
+@pytest.mark.parametrize("how", ["unbuffered", "buffered"])
+def test_a_file_that_has_nothing_to_read_yet_is_not_taken_for_one_that_ends(how: str) -> None:
+    node, tables = sound_node()
+    tables.tables["k"] = b"old"
+    out, into = os.pipe()
+    os.set_blocking(out, False)
+    os.write(into, TABLE)
+    with node, QClient([node.url], 5, 5, trust_env=False) as client:
+        with (
+            os.fdopen(out, "rb", buffering=0 if how == "unbuffered" else -1) as file,
+            pytest.raises(BlockingIOError, match="non-blocking"),
+        ):
+            client.post("k", file)
+        os.close(into)
+    assert tables.tables == {"k": b"old"}
+
+
+@pytest.mark.parametrize(
+    ("content", "stand_ins"),
+    [
+        (TABLE, "x='Zürich'"),
+        (TABLE, b"x='Z\xfcrich'"),
+        (TABLE, "x='東京'"),
+        (TABLE, "x=Zürich"),
+        (b'[{"Z\xc3\xbcrich": 1}]', "x=Zürich"),
+        (lambda: iter([TABLE]), "x='Zürich'"),
+    ],
+    ids=["text", "bytes", "beyond latin-1", "no column", "JSON", "stream"],
+)
+def test_a_stand_in_that_is_more_than_ascii_is_refused_while_the_old_table_is_there(
+    content: Content, stand_ins: str
+) -> None:
+    content_type = "application/json" if isinstance(content, bytes) and content[:1] == b"[" else "text/csv"
+    headers = {"X-QCache-stand-in-columns": stand_ins}
+    node, _ = sound_node()
+    with node, QClient([node.url], trust_env=False) as client:
+        with pytest.raises(InvalidTable, match="not ASCII"):
+            client.post("k", content, content_type, headers)
+        with pytest.raises(BulkError, match="not ASCII"):
+            client.post_many({"k": content}, content_type, headers)
+        assert node.requests == []
+
+
+def test_a_stand_in_may_be_a_column_whose_name_is_more_than_ascii() -> None:
+    with a_server("real") as node, QClient([node.url], trust_env=False) as client:
+        client.post("k", "a,Zürich\n1,2\n", post_headers={"X-QCache-stand-in-columns": "x=Zürich"})
+        assert json.loads(client.get("k", {}).content) == [{"a": 1, "Zürich": 2, "x": 2}]
+        # As the node has it: a name that is UTF-8 in the header is another one, and the type not applied.
+        for name in (b"Z\xc3\xbcrich", "Zürch"):
+            with pytest.raises(InvalidTable, match="does not have"):
+                client.post("k", "Zürich\n1\n", post_headers={"X-QCache-types": _typed(name)})
+        client.post("k", "Zürich\n01\n", post_headers={"X-QCache-types": "Zürich=string"})
+        assert json.loads(client.get("k", {}).content) == [{"Zürich": "01"}]
+
+
+def _typed(name: str | bytes) -> str | bytes:
+    return name + (b"=string" if isinstance(name, bytes) else "=string")

@@ -1,0 +1,179 @@
+"""Copies, stale tables, deletes and look-ups on several nodes, where a part of the operation fails."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from airflow_provider_qcache.client import (
+    Absence,
+    AuthenticationFailed,
+    BulkError,
+    QClient,
+    RequestRetry,
+    RowCountMismatch,
+    UnexpectedServerResponse,
+    compression,
+)
+from tests.client.kinds import OF_BOTH, a_key_of, a_server
+from tests.harness import faults
+from tests.harness.faults import FaultyNode, Peer, Received, sound_node
+from tests.harness.ports import closed_port
+from tests.harness.servers import WireRequest
+
+TABLE = b"a\n1\n"
+
+
+def counts(rows: int, tables: faults.Tables) -> faults.Reply:
+    def answer(peer: Peer, request: Received) -> None:
+        if request.kind == "query":
+            body = b'[{"count":%d}]' % rows
+            peer.send(faults.success_head(request, len(body)) + body)
+        else:
+            tables.answer(peer, request)
+
+    return answer
+
+
+def test_stale_tables_are_evicted_though_the_count_is_wrong() -> None:
+    tables, others = faults.Tables(), faults.Tables()
+    with (
+        FaultyNode(counts(2, tables)) as home,
+        FaultyNode(others.answer) as other,
+        QClient([home.url, other.url], trust_env=False) as client,
+    ):
+        key = a_key_of(client, home.url)
+        others.tables[key] = b"a\n0\n"
+        with pytest.raises(RowCountMismatch):
+            client.post(key, TABLE, evict_stale=True, check_row_count=True)
+    assert (others.tables, tables.tables) == ({}, {key: TABLE})
+
+
+def test_rows_that_cannot_be_counted_are_refused_before_anything_is_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(compression, "lz4_block", None)
+    node, _ = sound_node()
+    packed = b"\x04\x00\x00\x00\x40a\n1\n"  # one literal run
+    headers = {"Content-Encoding": "lz4"}
+    with node, QClient([node.url], trust_env=False) as client:
+        with pytest.raises(ValueError, match="check_row_count"):
+            client.post("k", packed, post_headers=headers, check_row_count=True)
+        assert node.requests == []
+        assert client.post("k", packed, post_headers=headers).rows is None
+
+
+@pytest.mark.parametrize("status", [400, 415, 500])
+def test_a_table_that_a_standby_refuses_does_not_reach_home(status: int) -> None:
+    home, tables = sound_node()
+    with (
+        home,
+        FaultyNode(faults.status_only(status)) as standby,
+        QClient([home.url, standby.url], trust_env=False) as client,
+    ):
+        key = a_key_of(client, home.url)
+        tables.tables[key] = b"old\n1\n"
+        with pytest.raises(UnexpectedServerResponse) as raised:
+            client.post(key, TABLE, copies=2)
+        assert raised.value.status == status
+        assert tables.tables[key] == b"old\n1\n"
+
+
+@OF_BOTH
+def test_home_keeps_its_table_when_a_node_cannot_read_the_copy_that_comes_first(kind: str) -> None:
+    """Checks refuse all content that is known to be bad, so this one is damaged on its way to the standby."""
+
+    def damage(peer: Peer, request: Received) -> None:
+        headers = (("Content-Type", "text/csv"), ("X-QCache-types", "a=float"))
+        answer = node.ask(WireRequest("POST", f"/qcache/dataset/{request.key}", headers, b"a\ntext\n"))
+        peer.send(faults.head(answer.status, len(answer.body)) + answer.body)
+
+    with (
+        a_server(kind) as home,
+        a_server(kind) as node,
+        FaultyNode(damage) as standby,
+        QClient([home.url, standby.url], trust_env=False) as client,
+        QClient([home.url], trust_env=False) as at_home,
+    ):
+        key = a_key_of(client, home.url)
+        at_home.post(key, b"a\n7\n")
+        with pytest.raises(UnexpectedServerResponse, match=f"a copy of table {key!r}") as raised:
+            client.post(key, b"a\n8\n", copies=2)
+        assert raised.value.status == 500
+        assert json.loads(at_home.get(key, {}).content) == [{"a": 7}]
+
+
+@pytest.mark.parametrize("status", [401, 404, 503])
+def test_a_standby_that_fails_for_itself_is_reported_and_home_gets_the_table(status: int) -> None:
+    home, tables = sound_node()
+    with (
+        home,
+        FaultyNode(faults.status_only(status)) as standby,
+        QClient([home.url, standby.url], trust_env=False, consecutive_error_count_limit=2) as client,
+    ):
+        key = a_key_of(client, home.url)
+        result = client.post(key, TABLE, copies=2)
+        assert list(result.failed_copies) == [standby.url]
+        assert tables.tables[key] == TABLE
+
+
+def test_a_delete_that_one_node_does_not_allow_tells_what_became_of_the_others() -> None:
+    sound, tables = sound_node()
+    dead = f"http://127.0.0.1:{closed_port()}"
+    with (
+        sound,
+        FaultyNode(faults.status_only(401)) as strict,
+        QClient([sound.url, strict.url, dead], trust_env=False) as client,
+    ):
+        tables.tables["k"] = TABLE
+        with pytest.raises(AuthenticationFailed) as raised:
+            client.delete("k", all_nodes=True)
+        assert raised.value.result is not None
+        assert raised.value.result.outcomes == {
+            sound.url: "confirmed",
+            strict.url: "unreachable",
+            dead: "gone",
+        }
+        assert list(raised.value.result.errors) == [strict.url]
+        with pytest.raises(BulkError) as of_many:
+            client.delete_many(["k"], all_nodes=True)
+        assert of_many.value.report.failed["k"].result.outcomes[sound.url] == "confirmed"
+    assert tables.tables == {}
+
+
+@pytest.mark.parametrize(("status", "length", "gone"), [
+    (400, 73, True), (400, 0, False), (415, 0, True), (500, 0, True),
+    (200, 0, False), (202, 0, False), (302, 0, False), (404, 73, False), (405, 0, False), (413, 0, False),
+])  # fmt: skip
+def test_the_old_table_is_called_gone_only_where_the_node_dropped_it(
+    status: int, length: int, gone: bool
+) -> None:
+    def answer(peer: Peer, request: Received) -> None:
+        peer.send(faults.head(status, length) + b"x" * length)
+
+    with FaultyNode(answer) as node, QClient([node.url], 5, 5, trust_env=False) as client:
+        with pytest.raises(UnexpectedServerResponse) as raised:
+            client.post("k", TABLE)
+        assert ("is lost" in str(raised.value)) is gone
+
+
+def test_a_key_is_located_whatever_its_nodes_do() -> None:
+    """No node's trouble hides what the others say, nor waits for nodes until the deadline."""
+    dead = f"http://127.0.0.1:{closed_port()}"
+    sound, tables = sound_node()
+    hung = FaultyNode(faults.silent, status=faults.silent)
+    guarded = FaultyNode(faults.status_only(401))
+    with sound, hung, guarded:
+        nodes = [dead, sound.url, hung.url, guarded.url]
+        policy = RequestRetry(wait_for_nodes=True)
+        with QClient(nodes, 5, 0.3, trust_env=False, deadline=600, request_retry=policy) as client:
+            tables.tables["k"] = TABLE
+            for _ in range(2):  # the second time the nodes are known to fail
+                places = {place.node: place for place in client.locate("k")}
+                assert list(places) == list(client.successors("k"))
+                assert places[dead].absence is Absence.GONE
+                assert (places[sound.url].absence, places[sound.url].rows) == (None, 1)
+                assert places[hung.url].absence is places[guarded.url].absence is Absence.UNKNOWN
+                assert "timed out" in str(places[hung.url])
+                assert "AuthenticationFailed" in str(places[guarded.url])

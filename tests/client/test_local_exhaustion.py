@@ -1,0 +1,141 @@
+"""What this machine lacks is never held against a node, and never moves a table to another one."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_qcache.client import LocalResourceError, Outcome, QClient, RequestRetry, transport
+from tests.harness.faults import black_hole, sound_node
+from tests.harness.ports import closed_port
+
+TABLE = b"a\n1\n"
+QUICK = RequestRetry(wait_initial=0.001, wait_max=0.002)
+
+
+@contextmanager
+def no_descriptor_left() -> Iterator[None]:
+    """Let this process open nothing more: the kernel itself says EMFILE."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(entry.name) for entry in Path("/proc/self/fd").iterdir())
+    held = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, hard))
+    try:
+        try:
+            while True:
+                held.append(os.dup(0))
+        except OSError:
+            pass
+        yield
+    finally:
+        for number in held:
+            os.close(number)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_without_a_descriptor_nothing_moves_and_no_node_fails(host: str) -> None:
+    """A look-up that fails for want of a descriptor is an unknown name to glibc."""
+    home, tables = sound_node()
+    other, others_tables = sound_node()
+    socket.getaddrinfo("localhost", 80)  # it imports what it needs the first time
+    with home, other:
+        nodes = [f"http://{host}:{node.port}" for node in (home, other)]
+        with QClient(nodes, 5, 5, trust_env=False, request_retry=QUICK, deadline=30) as client:
+            with no_descriptor_left():
+                with pytest.raises(LocalResourceError, match="Too many open files") as raised:
+                    client.post("k", TABLE)
+                with pytest.raises(LocalResourceError):
+                    client.get("k", {})
+                with pytest.raises(LocalResourceError):
+                    client.node_status(probe=True)
+                with pytest.raises(LocalResourceError):
+                    client.delete("k", all_nodes=True)
+            assert {attempt.outcome for attempt in raised.value.attempts} == {Outcome.LOCAL}
+            assert raised.value.transient
+            assert all(status.alive for status in client.node_status().values())
+            assert not any(any(counts.values()) for counts in client.get_statistics().values())
+            assert client.post("k", TABLE).node == client.node_for_key("k")
+            assert len(tables.tables) + len(others_tables.tables) == 1
+
+
+@pytest.mark.parametrize(
+    "number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL]
+)
+def test_each_of_the_errors_of_this_machine_is_retried_at_home(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, _ = sound_node()
+    other, _ = sound_node()
+    failures = [number, number]
+
+    class Lacking(transport._DeadlineSocket):
+        def connect(self, address: object) -> None:
+            if failures:
+                raise OSError(failures.pop(), "lacking")
+            super().connect(address)
+
+    monkeypatch.setattr(transport, "_DeadlineSocket", Lacking)
+    with home, other, QClient([home.url, other.url], 5, 5, trust_env=False, request_retry=QUICK) as client:
+        stored = client.post("k", TABLE)
+        assert not stored.failed_over
+        assert [attempt.outcome for attempt in stored.attempts] == [Outcome.LOCAL] * 2
+
+
+def test_a_probe_that_no_thread_can_make_says_nothing_of_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    node = f"http://127.0.0.1:{closed_port()}"
+
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with QClient([node], 5, 5, trust_env=False, request_retry=QUICK) as client:
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(LocalResourceError, match="can't start new thread"):
+            client.get("k", {})
+    with QClient([node, f"http://127.0.0.1:{closed_port()}"], trust_env=False) as client:
+        with pytest.raises(LocalResourceError, match="can't start new thread"):
+            client.delete("k", all_nodes=True)
+        assert all(status.alive for status in client.node_status().values())
+
+
+def test_each_address_of_a_name_gets_its_share_of_the_connect_timeout(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    node, tables = sound_node()
+    shares: list[float] = []
+
+    class Noted(transport._DeadlineSocket):
+        def connect(self, address: object) -> None:
+            shares.append(self.gettimeout() or 0.0)
+            raise TimeoutError("timed out")
+
+    hosts = ["127.0.0.2", "127.0.0.3", "127.0.0.4"]
+    with node, QClient([f"http://three.invalid:{node.port}"], 0.15, 5, trust_env=False) as client:
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, node.port)) for host in hosts]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        monkeypatch.setattr(transport, "_DeadlineSocket", Noted)
+        with pytest.raises(Exception, match="connect timeout"):
+            client.get("k", {})
+    assert len(shares) % 3 == 0
+    assert all(share > 0.09 for share in shares)
+    assert max(shares) <= 0.15
+    del tables
+
+
+def test_an_address_that_refuses_leaves_its_time_to_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    node, _ = sound_node()
+    with node, black_hole("127.0.0.3", node.port):
+        hosts = ["127.0.0.2", "127.0.0.3", "127.0.0.1"]
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, node.port)) for host in hosts]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        with QClient([f"http://three.invalid:{node.port}"], 0.4, 5, trust_env=False) as client:
+            stored = client.post("k", TABLE)
+        assert stored.attempts == ()

@@ -1,0 +1,585 @@
+"""What is sent and read on a connection: heads, bodies, encodings, credentials, and when it is kept."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import gzip
+import http.client
+import io
+import re
+import socket
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from requests import PreparedRequest
+from requests.auth import HTTPBasicAuth
+
+from airflow_provider_qcache.client import (
+    AuthenticationFailed,
+    DeadlineExceeded,
+    NoCacheAvailable,
+    QClient,
+    QClientException,
+    QueryResult,
+    ResponseTooLarge,
+    TooManyConsecutiveErrors,
+    UnexpectedServerResponse,
+    compression,
+    transport,
+)
+from airflow_provider_qcache.client.compression import decode
+from airflow_provider_qcache.client.errors import Outcome
+from airflow_provider_qcache.client.transport import Headers, Limit, Request, _DeadlineSocket, _Response
+from tests.client.kinds import OF_BOTH, a_key_of, a_server
+from tests.harness import faults
+from tests.harness.faults import FaultyNode, Peer, Received, sound_node
+from tests.harness.servers import Certificates
+
+TABLE = b"a\n1\n"
+SECRET = "hunter2:x"
+MANY_MEMBERS = gzip.compress(faults.ROWS) + gzip.compress(b"") * 300_000
+
+
+class Bytes:
+    """What an answer is read from, in the place of a socket."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def makefile(self, _: str) -> io.BufferedReader:
+        return io.BufferedReader(io.BytesIO(self.data))  # type: ignore[arg-type]
+
+
+NAMES = st.sampled_from(
+    ["Content-Length", "content-length", "Transfer-Encoding", "Connection", "X-QCache-stats", "Via", "x"]
+)
+VALUES = st.one_of(
+    st.sampled_from(
+        ["0", "5", "-1", "5, 5", "9" * 5000, "chunked", "Chunked", "close", "keep-alive", "Close"]
+    ),
+    st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=9),
+)
+LINES = st.lists(st.tuples(NAMES, VALUES, st.sampled_from(["", " ", "\t "])), max_size=8)
+
+
+@given(
+    st.sampled_from(["1.1", "1.0"]), st.sampled_from([200, 201, 204, 304, 404, 500]), LINES, st.integers(0, 3)
+)
+def test_a_head_is_read_as_http_client_reads_it(
+    version: str, status: int, lines: list[tuple[str, str, str]], interim: int
+) -> None:
+    data = b"HTTP/1.1 100 Continue\r\nVia: nobody\r\n\r\n" * interim
+    data += f"HTTP/{version} {status} Whatever\r\n".encode()
+    data += b"".join(f"{name}:{space}{value}\r\n".encode() for name, value, space in lines) + b"\r\n12345"
+    theirs, ours = http.client.HTTPResponse(Bytes(data)), _Response(Bytes(data))  # type: ignore[arg-type]
+    theirs.begin()
+    ours.begin()
+    names = ["status", "version", "length", "chunked", "will_close"]
+    if status in (204, 304) and theirs.chunked:
+        # There is no body, whose chunks http.client would read, and the connection cannot be used again.
+        assert (ours.length, ours.chunked, ours.will_close) == (0, False, True)
+        names = names[:2]
+    for name in names:
+        assert getattr(ours, name) == getattr(theirs, name), name
+    for name, *_ in lines:
+        assert ours.head[name.upper()] == ours.head.get(name) == theirs.headers.get(name).strip()
+    assert ours.head.get("absent") is None
+
+
+def test_a_header_that_goes_on_in_the_next_line_is_one() -> None:
+    head = Headers(
+        [b"A: one\r\n", b"  two\r\n", b"no colon\r\n", b" three\r\n", b"B: four\r\n", b"a: five\r\n"]
+    )
+    assert (head["A"], head["b"], head.get("no colon")) == ("one two", "four", None)
+    with pytest.raises(KeyError):
+        head["C"]
+
+
+@pytest.mark.parametrize(
+    ("start", "outcome"),
+    [
+        (b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n", Outcome.TRUNCATED),
+        (b"HTTP/1.1 201 Created\r\nContent-Len", Outcome.TRUNCATED),
+        (b"HTTP/1.1 201 Created\r\nX: " + b"x" * 70_000, Outcome.NOT_QCACHE),
+        (b"HTTP/1.1 201 Created\r\n" + b"X: y\r\n" * 101, Outcome.NOT_QCACHE),
+        (b"HTTP/2.0 201 Created\r\n\r\n", Outcome.NOT_QCACHE),
+    ],
+    ids=["no blank line", "within a line", "long line", "many lines", "version"],
+)
+def test_a_head_without_an_end_acknowledges_nothing(start: bytes, outcome: Outcome) -> None:
+    def answer(peer: Peer, request: Received) -> None:
+        peer.send(start)
+        raise faults.HungUp
+
+    with (
+        FaultyNode(answer) as node,
+        QClient([node.url], 5, 5, trust_env=False, consecutive_error_count_limit=1) as client,
+    ):
+        with pytest.raises(TooManyConsecutiveErrors) as raised:
+            client.post("k", TABLE)
+        assert raised.value.attempts[0].outcome is outcome
+
+
+def test_connections_are_kept_for_the_next_request_and_none_after_close() -> None:
+    node, _ = sound_node()
+    seen: set[Peer] = set()
+    answers = node._answer
+
+    def answer(peer: Peer, request: Received) -> None:
+        seen.add(peer)
+        answers(peer, request)
+
+    node._answer = answer
+    with node:
+        client = QClient([node.url], 5, 5, trust_env=False)
+        transport = client._transports[node.url]
+        for _ in range(5):
+            client.post("k", TABLE)
+        assert (len(seen), len(transport._idle)) == (1, 1)
+        [kept] = transport._idle
+        client.close()
+        assert (kept.sock, len(transport._idle)) == (None, 0)
+        limit = Limit(time.monotonic, float("inf"))
+        transport.exchange(Request("GET", "/status"), limit)  # as one that was under way when it closed
+        assert len(transport._idle) == 0
+
+
+def test_a_socket_times_out_no_later_than_its_request_though_the_timeout_is_not_set_anew() -> None:
+    node, _ = sound_node()
+    with node:
+        sock = _DeadlineSocket()
+        sock.limit = limit = Limit(time.monotonic, time.monotonic() + 60)
+        with sock:
+            sock.keep_limit()
+            first = sock.gettimeout()
+            sock.keep_limit()
+            assert sock.gettimeout() == first is not None  # a moment has passed, no more
+            for left in (30.0, 0.5, 90.0):
+                limit.deadline = time.monotonic() + left
+                sock.keep_limit()
+                assert left - 0.5 < sock.gettimeout() <= left
+            limit.deadline = float("inf")
+            sock.keep_limit()
+            assert sock.gettimeout() is None
+            limit.deadline = time.monotonic()
+            with pytest.raises(TimeoutError):
+                sock.keep_limit()
+
+
+# TLS to a node that has none.
+
+
+@OF_BOTH
+def test_a_node_that_serves_plain_http_is_named_as_such(kind: str) -> None:
+    """It waits for the rest of a request, or answers 400 where the random bytes of TLS have two newlines."""
+    with a_server(kind) as node:
+        address = f"https://127.0.0.1:{node.port}"
+        with QClient([address], 0.3, 0.3, trust_env=False) as client:
+            with pytest.raises(NoCacheAvailable, match="may serve plain HTTP") as raised:
+                client.get("k", {})
+            counters = client.get_statistics()[address]
+            assert counters["connect_timeout"] + counters["connection_error"] == 1
+        assert "may serve plain HTTP" in raised.value.nodes[address]
+
+
+def test_a_handshake_without_an_answer_is_named_as_such() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"https://127.0.0.1:{server.getsockname()[1]}"
+        with QClient([address], 0.3, 0.3, trust_env=False) as client:
+            with pytest.raises(NoCacheAvailable, match="may serve plain HTTP"):
+                client.get("k", {})
+            assert client.get_statistics()[address]["connect_timeout"] == 1
+        with (
+            QClient([address], 5, 5, trust_env=False, deadline=0.3) as client,
+            pytest.raises(DeadlineExceeded, match="may serve plain HTTP"),
+        ):
+            client.get("k", {})
+
+
+def test_a_plain_answer_to_a_handshake_is_named_as_such() -> None:
+    def refuse(peer: Peer) -> None:
+        peer.sock.recv(1000)
+        peer.send(faults.head(400, 0))
+        raise faults.HungUp
+
+    with FaultyNode(faults.silent, before_reading=refuse) as node:
+        address = node.url.replace("http:", "https:")
+        with QClient([address], 5, 5, trust_env=False) as client:
+            with pytest.raises(NoCacheAvailable, match=r"TLS failed.*may serve plain HTTP"):
+                client.get("k", {})
+            counters = client.get_statistics()[address]
+        assert (counters["connection_error"], counters["connect_timeout"]) == (1, 0)
+
+
+# The bodies of errors.
+
+
+def test_an_error_is_said_by_its_status_and_its_body_waited_for_one_read_timeout() -> None:
+    def drip(peer: Peer, request: Received) -> None:
+        peer.send(faults.head(500, 60_000))
+        peer.drip(b"x")
+
+    with FaultyNode(drip) as node, QClient([node.url], 5, 0.3, trust_env=False) as client:
+        started = time.monotonic()
+        with pytest.raises(UnexpectedServerResponse, match="answered 500"):
+            client.get("k", {})
+        assert time.monotonic() - started < 20  # half an hour, if each byte were waited for anew
+
+
+def test_the_body_of_an_error_that_comes_a_moment_later_is_told() -> None:
+    said = b'{"error": "as the test wants it"}'
+
+    def answer(peer: Peer, request: Received) -> None:
+        peer.send(faults.head(400, len(said)))
+        peer.wait(0.2)
+        peer.send(said)
+
+    with FaultyNode(answer) as node, QClient([node.url], 5, 20, trust_env=False) as client:
+        for operation in (lambda: client.get("k", {}), lambda: client.post("k", TABLE)):
+            with pytest.raises(QClientException, match="as the test wants it"):
+                operation()
+
+
+@pytest.mark.parametrize("status", [101, 201, 404, 500])
+def test_an_answer_whose_body_is_broken_is_the_last_of_its_connection(status: int) -> None:
+    """What comes after it on that connection is none of the next request's."""
+    sound = faults.Tables()
+    sound.tables["k"] = TABLE
+
+    def answer(peer: Peer, request: Received) -> None:
+        if request.key == "broken":
+            broken = b"" if status == 101 else b"zz\r\n"
+            peer.send(faults.head(status, Transfer_Encoding="chunked") + broken)
+            peer.wait(0.1)
+            body = b'[{"a":"of another request"}]'
+            peer.send(faults.head(200, len(body), **faults.RESULT) + body)
+        else:
+            peer.wait(0.3)
+            sound.answer(peer, request)
+
+    with FaultyNode(answer) as node, QClient([node.url], 5, 5, trust_env=False) as client:
+        with contextlib.suppress(QClientException):
+            client.post("broken", TABLE) if status == 201 else client.get("broken", {})
+        assert not client._transports[node.url]._idle
+        result = client.get("k", {})
+        assert result is not None
+        assert result.content == faults.ROWS
+
+
+# Answers that end where the connection does.
+
+
+@pytest.mark.parametrize(
+    ("accept", "whole", "cut"),
+    [
+        ("text/csv", b"a,b\n1,2\n30,40\n", 12),
+        ("text/csv", b'a\n"x\ny"\n', 5),
+        ("application/json", b'[{"a":["x"]},{"a":["y"]}]', 11),
+    ],
+    ids=["CSV", "quoted", "JSON"],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_result_without_a_length_is_one_only_where_it_may_be_whole(
+    accept: str, whole: bytes, cut: int, packed: bool
+) -> None:
+    sent = gzip.compress(whole) if packed else whole
+    headers = {"Content_Type": accept, "X_QCache_unsliced_length": "2"}
+    if packed:
+        headers["Content_Encoding"] = "gzip"
+    short = len(sent) - 3 if packed else cut
+
+    def answer(peer: Peer, request: Received) -> None:
+        peer.send(faults.head(200, **headers) + (sent if request.key == whole_key else sent[:short]))
+        raise faults.HungUp
+
+    with (
+        FaultyNode(answer) as node,
+        QClient([node.url], 5, 5, trust_env=False, consecutive_error_count_limit=1) as client,
+    ):
+        whole_key = "whole"
+        result = client.get(whole_key, {}, accept)
+        assert result is not None
+        assert result.content == whole
+        with pytest.raises(TooManyConsecutiveErrors) as raised:
+            client.get("cut", {}, accept)
+        assert raised.value.attempts[0].outcome is (Outcome.UNDECODABLE if packed else Outcome.TRUNCATED)
+
+
+@pytest.mark.parametrize("named", ["gzip", "GZIP", " Gzip "])
+def test_a_content_encoding_is_read_in_any_case(named: str) -> None:
+    body = gzip.compress(faults.ROWS)
+
+    def answer(peer: Peer, request: Received) -> None:
+        peer.send(faults.success_head(request, len(body), Content_Encoding=named) + body)
+
+    with FaultyNode(answer) as node, QClient([node.url], 5, 5, trust_env=False) as client:
+        result = client.get("k", {})
+        assert result is not None
+        assert result.content == faults.ROWS
+
+
+def test_what_has_not_changed_is_no_redirect() -> None:
+    with FaultyNode(faults.status_only(304)) as node, QClient([node.url], 5, 5, trust_env=False) as client:
+        with pytest.raises(UnexpectedServerResponse) as raised:
+            client.get("k", {}, query_headers={"If-None-Match": "x"})
+        assert raised.value.status == 304
+        assert "redirect" not in str(raised.value)
+
+
+def encoded_as(encoding: str, body: bytes) -> FaultyNode:
+    return FaultyNode(faults.encoded(encoding, body))
+
+
+@pytest.mark.parametrize("asked", ["lz4", "lz4, gzip", "LZ4;q=0.5", "*"])
+def test_what_the_caller_asked_for_comes_as_it_is_without_a_package(
+    monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    monkeypatch.setattr(compression, "lz4_block", None)
+    with encoded_as("lz4", b"whatever") as node, QClient([node.url], 5, 5, trust_env=False) as client:
+        result = client.get("k", {}, query_headers={"Accept-Encoding": asked})
+        assert result is not None
+        assert (result.content, result.encoding) == (b"whatever", "lz4")
+        with pytest.raises(ValueError, match="decode it"):
+            result.to_arrow()
+        assert client.node_status()[node.url].alive
+
+
+def test_an_encoding_that_only_the_caller_knows_comes_as_it_is() -> None:
+    with encoded_as("lz4-frame", b"whatever") as node, QClient([node.url], trust_env=False) as client:
+        result = client.get("k", {}, query_headers={"accept-encoding": b"lz4-frame"})  # type: ignore[dict-item]
+        assert result is not None
+        assert (result.content, result.encoding) == (b"whatever", "lz4-frame")
+
+
+@pytest.mark.parametrize("asked", [None, "identity", "lz4;q=0", "lz4-frame"])
+def test_what_nobody_asked_for_and_cannot_be_decoded_is_no_failure_of_the_node(
+    monkeypatch: pytest.MonkeyPatch, asked: str | None
+) -> None:
+    """The next node would answer that it has no such table, and a None would be a false miss."""
+    monkeypatch.setattr(compression, "lz4_block", None)
+    headers = None if asked is None else {"Accept-Encoding": asked}
+    other, _ = sound_node()
+    home = encoded_as("lz4", b"whatever")
+    with home, other, QClient([home.url, other.url], 5, 5, trust_env=False) as client:
+        key = a_key_of(client, home.url)
+        with pytest.raises(UnexpectedServerResponse, match=r"airflow-provider-qcache\[lz4\]") as raised:
+            client.get(key, {}, query_headers=headers)
+        assert raised.value.attempts[0].outcome is Outcome.UNSUPPORTED_ENCODING
+        assert client.node_status()[home.url].alive
+        assert other.requests == []
+
+
+def test_what_came_as_it_is_counts_towards_the_longest_answer() -> None:
+    with (
+        encoded_as("lz4", b"x" * 1001) as node,
+        QClient([node.url], trust_env=False, max_response_bytes=1000) as client,
+        pytest.raises(ResponseTooLarge),
+    ):
+        client.get("k", {}, query_headers={"Accept-Encoding": "lz4"})
+
+
+def test_chunks_are_read_whatever_their_sizes_and_the_connection_is_kept() -> None:
+    def answer(peer: Peer, request: Received) -> None:
+        chunks = b"".join(b"%X ;x=y\r\n%b\r\n" % (len(part), part) for part in (b"[", b'{"a":1}', b"]"))
+        peer.send(faults.success_head(request, Transfer_Encoding="chunked"))
+        peer.send(chunks + b"0\r\nX-Trailer: z\r\n\r\n")
+
+    connections = []
+    with (
+        FaultyNode(answer, before_reading=connections.append) as node,
+        QClient([node.url], 5, 5, trust_env=False) as client,
+    ):
+        for _ in range(3):
+            result = client.get("k", {})
+            assert result is not None
+            assert result.content == faults.ROWS
+    assert len({id(peer) for peer in connections}) == 1
+
+
+@pytest.mark.parametrize("content", [b"[1]", b'[{"a":1},{"b":2}]', b"[" * 100_000, b'{"a":1}'])
+def test_an_answer_that_is_no_table_is_no_frame(content: bytes) -> None:
+    with pytest.raises(ValueError, match="not a list of rows"):
+        QueryResult(content, 1)._columns()
+
+
+@pytest.mark.parametrize("status", [101, 204, 304])
+@pytest.mark.parametrize("asked", ["table", "status"])
+def test_of_an_answer_that_has_no_body_none_is_read(status: int, asked: str) -> None:
+    """http.client reads the chunks of a 304 as long as they come, all of them in memory."""
+    sent = []
+
+    def answer(peer: Peer, request: Received) -> None:
+        peer.send(faults.head(status, Transfer_Encoding="chunked"))
+        for _ in range(1000):  # 64 MB, and what the sockets' buffers hold is less
+            peer.send(b"10000\r\n" + b" " * 65536 + b"\r\n")
+            sent.append(1)
+        raise faults.HungUp
+
+    with FaultyNode(answer, status=answer) as node, QClient([node.url], 5, 5, trust_env=False) as client:
+        if asked == "status":
+            client.node_status(probe=True)
+        else:
+            with pytest.raises(UnexpectedServerResponse, match=str(status)):
+                client.get("k", {})
+    assert len(sent) < 500
+
+
+def basic_auth(request: PreparedRequest) -> PreparedRequest:
+    return HTTPBasicAuth("user", SECRET)(request)
+
+
+def half_of_basic_auth(request: PreparedRequest) -> PreparedRequest:
+    request.headers["Authorization"] = b"Basic " + base64.b64encode(b"hunter2")
+    return request
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"auth": ("login", SECRET)},
+        {"auth": [SECRET, "password"]},
+        {"auth": HTTPBasicAuth("login", SECRET)},
+        {"auth": basic_auth},
+        {"auth": half_of_basic_auth},
+        {"node_list": [f"http://login:{SECRET}@host1:9401"]},
+        {"node_list": [f"http://login:{SECRET.replace(':', '%3A')}@host1:9401"]},
+        {"node_list": ["http://host-of-netrc:9401"]},
+    ],
+    ids=["password", "login", "HTTPBasicAuth", "callable", "no colon", "node", "node, quoted", "netrc"],
+)
+def test_an_authorization_that_a_node_cannot_parse_is_refused_and_not_shown(
+    given: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text(f"machine host-of-netrc login user password {SECRET}\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    with pytest.raises(ValueError, match=r"auth: the|node 'http://") as raised:
+        QClient(**{"node_list": ["http://host1:9401"], **given})
+    assert "hunter2" not in str(raised.value)
+
+
+@OF_BOTH
+def test_a_node_with_basic_auth_refuses_other_credentials(kind: str, certificates: Certificates) -> None:
+    options = [f"--cert-file={certificates.server}", "--basic-auth=user:s3cret"]
+    node = a_server(kind, *options, tls=certificates.context())
+    with node, QClient([node.url], 5, 5, verify=str(certificates.ca), auth=("user", "s3cret")) as client:
+        client.post("k", TABLE)
+        assert client.get("k", {}) is not None
+        with (
+            QClient([node.url], verify=str(certificates.ca), auth=("user", "other")) as other,
+            pytest.raises(AuthenticationFailed),
+        ):
+            other.get("k", {})
+
+
+@pytest.mark.parametrize("length", ["9" * 5000, "-1", "1.5", "²", ""])
+def test_a_number_of_rows_that_is_none_is_no_answer_of_qcache(length: str) -> None:
+    def answer(peer: Peer, request: Received) -> None:
+        known = {**faults.RESULT, "X_QCache_unsliced_length": length}
+        peer.send(faults.head(200, len(faults.ROWS), **known) + faults.ROWS)
+
+    other, tables = sound_node()
+    tables.tables.update({f"k{number}": TABLE for number in range(20)})
+    with FaultyNode(answer) as node, other, QClient([node.url, other.url], 5, 5, trust_env=False) as client:
+        key = next(key for key in tables.tables if client.node_for_key(key) == node.url)
+        result = client.get(key, {})
+        assert result is not None
+        assert (result.node, result.unsliced_result_len) == (other.url, 1)
+
+
+def test_an_answer_of_very_many_members_is_read_in_time() -> None:
+    def answer(peer: Peer, request: Received) -> None:
+        peer.send(faults.success_head(request, len(MANY_MEMBERS), Content_Encoding="gzip") + MANY_MEMBERS)
+
+    with FaultyNode(answer) as node, QClient([node.url], 5, 60, trust_env=False) as client:
+        started = time.thread_time()
+        result = client.get("k", {})
+        assert time.thread_time() - started < 5  # it grew with the square of their number
+        assert result is not None
+        assert result.content == faults.ROWS
+
+
+def test_the_time_is_looked_at_while_gzip_is_decoded() -> None:
+    looked = 0
+
+    def check() -> None:
+        nonlocal looked
+        looked += 1
+        if looked == 3:
+            raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        decode(MANY_MEMBERS, "gzip", None, check)
+    assert looked == 3
+
+
+# What an error says.
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        "user:hunter2@host:1",
+        "http:/user:hunter2@host:1",
+        "http://user:hun/ter2@host:1",
+        "http://user:12/hunter2@host:1",
+        "http://user:hunter2@ho st:1",
+        "http://user:hunter2@host:99999999",
+        "http://user:hunter2@[::1:1",
+        "http://us?er:hunter2@host:1",
+        b"http://user:hunter2@host:1",
+    ],
+)
+def test_a_node_that_is_no_url_is_named_without_its_credentials(node: str) -> None:
+    for nodes in ([node], node):
+        with pytest.raises(ValueError, match="node") as raised:
+            QClient(nodes)
+        text = "".join(traceback.format_exception(raised.value)[-1:])
+        assert not {"hun", "ter2", "user"} & set(re.findall("hun|ter2|user", text))
+
+
+def test_no_result_shows_a_nodes_credentials() -> None:
+    node, _ = sound_node()
+    with node, QClient([node.url.replace("//", "//user:hunter2@")], trust_env=False) as client:
+        stored = client.post("k", TABLE)
+        result = client.get("k", {})
+        assert result is not None
+        assert result.node == stored.node == node.url.replace("//", "//***@")
+
+
+# What a request says of its caller.
+
+
+@pytest.mark.parametrize("operation", ["get", "post query", "post"])
+def test_a_callers_authorization_and_user_agent_replace_the_clients(
+    operation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heads: list[bytes] = []
+    send = transport._DeadlineSocket.sendall
+
+    def sendall(sock: transport._DeadlineSocket, data: bytes) -> None:
+        heads.append(data)
+        send(sock, data)
+
+    monkeypatch.setattr(transport._DeadlineSocket, "sendall", sendall)
+    given = {"authorization": "Bearer theirs", "User-agent": "theirs"}
+    node, _ = sound_node()
+    with node, QClient([node.url], 5, 5, auth=("user", "ours"), trust_env=False) as client:
+        if operation == "post":
+            client.post("k", TABLE, post_headers=given)
+        else:
+            client.get("k", {}, post_query=operation == "post query", query_headers=given)
+        client.delete("k")
+    lines = [line.lower() for line in heads[0].splitlines()]
+    assert [line for line in lines if line.startswith((b"authorization", b"user-agent"))] == [
+        b"authorization: bearer theirs",
+        b"user-agent: theirs",
+    ]
+    assert any(line.startswith(b"host: ") for line in lines)
+    assert b"Basic " in heads[-1]  # those of another request are left alone

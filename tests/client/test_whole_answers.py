@@ -1,0 +1,42 @@
+"""Whether a JSON result that ends where its connection does is whole is decided in constant memory."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_qcache.client import outcome
+from airflow_provider_qcache.client.outcome import is_whole
+
+JSON = "application/json"
+CELLS = st.none() | st.integers() | st.text(st.sampled_from('ab"\\[]{}, \n\u00e9'), max_size=8)
+
+
+@given(
+    rows=st.lists(
+        st.dictionaries(st.text(st.sampled_from('a"\\]'), max_size=3), CELLS, max_size=3), max_size=4
+    ),
+    size=st.integers(1, 9),
+)
+def test_only_the_whole_result_is_whole(rows: list[dict[str, Any]], size: int) -> None:
+    content = json.dumps(rows, separators=(",", ":")).encode()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(outcome, "_PIECE", size)
+        assert is_whole(content, JSON)
+        assert not any(is_whole(content[:end], JSON) for end in range(1, len(content)))
+
+
+def test_memory_is_constant_and_the_time_is_looked_at() -> None:
+    content = b"[" + b",".join([b'{"a":"x\\\\","b":[1,2]}'] * 1_000_000) + b"]"
+    looks: list[None] = []
+    tracemalloc.start()
+    assert is_whole(content, JSON, lambda: looks.append(None))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 24 << 20
+    assert len(looks) >= len(content) >> 20

@@ -1,0 +1,101 @@
+"""An exception that comes out of a signal at any moment of an operation, as Airflow's timeout of a task does."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from random import Random
+
+from airflow_provider_qcache.client import QClient, QClientException
+from tests.fuzz import nodes
+
+_LONGEST = 0.012
+"""Seconds until the signal at most: about as long as the longest operation takes."""
+_LARGE = b"a,b\n" + b"1,some text to make it long\n" * 20_000
+
+
+class Alarm(BaseException):
+    """No Exception, as Airflow's."""
+
+
+def _ring(*_: object) -> None:
+    raise Alarm
+
+
+def _operations(client: QClient) -> list[Callable[[], object]]:
+    rows = [{"a": 1, "b": "x"}] * 500
+    return [
+        lambda: client.get(nodes.KEY, {}),
+        lambda: client.post(nodes.KEY, b"a,b\n1,x\n", check_row_count=True),
+        lambda: client.post(nodes.KEY, lambda: iter([_LARGE]), compression="gzip"),
+        lambda: client.post_table(nodes.KEY, rows, evict_stale=True),
+        lambda: client.query(nodes.KEY, {}, lambda: b"a,b\n1,x\n"),
+        lambda: client.delete(nodes.KEY, all_nodes=True),
+        lambda: client.post_many(((f"k{at}", b"a\n1\n") for at in range(5)), evict_stale=True),
+        client.node_statistics,
+        lambda: client.node_status(probe=True),
+    ]
+
+
+@contextlib.contextmanager
+def moments() -> Iterator[Callable[[Random], None]]:
+    """Operations that the signal interrupts; afterwards the client works, and its threads are gone."""
+    before = signal.signal(signal.SIGALRM, _ring)
+    # An alarm in a destructor is one that Python prints and drops.
+    sys.unraisablehook = lambda _: None
+    with (
+        nodes.server() as one,
+        nodes.server() as two,
+        QClient([one, two], 5, 20, deadline=30, trust_env=False) as client,
+    ):
+        operations = _operations(client)
+        client.post(nodes.KEY, b"a,b\n1,x\n")
+        threads = len(_running())
+
+        def case(random: Random) -> None:
+            operation = random.choice(operations)
+            try:
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, _LONGEST))
+                    operation()
+                finally:
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+            except Alarm:
+                pass
+            if random.random() < 0.2:
+                _works(client)
+            if random.random() < 0.05:
+                _check_threads(threads)
+
+        yield case
+    signal.signal(signal.SIGALRM, before)
+
+
+def _works(client: QClient) -> None:
+    try:
+        client.post(nodes.KEY, b"a\n1\n2\n", check_row_count=True)
+        result = client.get(nodes.KEY, {"select": [["count"]]})
+    except QClientException as error:
+        raise AssertionError(f"the client does not work after a signal: {error}") from error
+    if result is None or b"2" not in result.content:
+        raise AssertionError(f"after a signal the table is not the one that was stored: {result}")
+
+
+def _running() -> list[str]:
+    """The names of the threads that run.
+
+    Python keeps a thread whose ``start()`` was interrupted in its list for ever, and counts it as active.
+    """
+    return sorted(thread.name for thread in threading.enumerate() if thread.is_alive())
+
+
+def _check_threads(most: int) -> None:
+    until = time.monotonic() + 20
+    while len(names := _running()) > most + 4:
+        if time.monotonic() > until:
+            raise AssertionError(f"{len(names)} threads are left, and {most} were there: {names}")
+        time.sleep(0.01)

@@ -1,0 +1,244 @@
+"""Pages of the docs, done as their reader does them: files written, commands run, outputs compared.
+
+The form of such a page:
+
+- a `console` block has commands and what they print. A command follows ``$ `` and may go on in lines that
+  begin with ``> ``. ``...`` stands for any text within a line, and alone in a line for any lines. A command
+  must end with 0 unless the page shows what it prints.
+- a block of another language is written to the file that the line before it names, as in "Write this to
+  `dags/orders.py`:".
+- a console block after the comment ``<!-- another terminal -->`` is one command that goes on in the
+  background. The page goes on once that has printed what the block shows. A ``pid 11941`` in it stands for
+  the process id of this run, in the rest of the page too.
+- ``<!-- not run: reason -->`` leaves the next block out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from airflow_provider_qcache.client import Ring
+from tests.harness.ports import closed_port, closed_ports
+
+_PATIENCE = 120.0
+"""A command that hangs; on a busy machine an `airflow` takes ten seconds."""
+
+_FENCE = re.compile(r"^```(\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page, with the last line before it that is not empty."""
+
+    language: str
+    text: str
+    before: str
+    line: int
+
+    @property
+    def commands(self) -> Iterator[tuple[str, str]]:
+        """Each command of a console block, with the output that the page shows."""
+        for part in re.split(r"^\$ ", self.text, flags=re.MULTILINE)[1:]:
+            first, *rest = part.split("\n")
+            while rest and (rest[0] == ">" or rest[0].startswith("> ")):
+                first += "\n" + rest.pop(0)[2:]
+            yield first, "\n".join(rest).strip("\n")
+
+
+def blocks_of(page: Path) -> list[Block]:
+    """The fenced blocks of a page."""
+    text = page.read_text("utf-8")
+    assert not re.search(r"^ +```", text, re.MULTILINE), f"{page.name}: a block that is indented is not run"
+    found = []
+    for match in _FENCE.finditer(text):
+        lines = [line for line in text[: match.start()].split("\n") if line.strip()]
+        line = text.count("\n", 0, match.start()) + 1
+        found.append(Block(match[1], match[2], lines[-1] if lines else "", line))
+    return found
+
+
+def shows(shown: str, printed: str) -> bool:
+    """Whether a page's output, with its ``...``, is what was printed, however wide its columns are."""
+    shown, printed = (re.sub(" {2,}", "  ", text) for text in (shown, printed))
+    pattern = ""
+    for line in shown.split("\n"):
+        if line.strip() == "...":
+            pattern += r"(?:.*\n)*?"
+        else:
+            pattern += ".*?".join(re.escape(part) for part in line.rstrip().split("...")) + r"[ \t]*\n"
+    return re.fullmatch(pattern, printed.strip("\n") + "\n") is not None
+
+
+ON_NODES = (
+    "howto/find-a-missing-table.md",
+    "howto/migrate-from-qclient.md",
+    "howto/size-a-cluster.md",
+    "howto/tls-and-credentials.md",
+)
+"""Pages that need nodes alone, each followed by itself in tests/cli."""
+ON_AIRFLOW = "tutorial.md", "howto/invalidate-on-a-schedule.md", "howto/upgrade.md"
+"""Pages that are followed one after the other on an Airflow of their own, in tests/airflow."""
+
+PORTS = 8888, 8889, 8890
+"""Those of the three nodes on every page."""
+
+
+def ports_like(key: str) -> dict[str, str]:
+    """A free port for each of the pages', with the nodes in the same order for a key as on the pages."""
+    for _ in range(200):
+        ports = closed_ports(len(PORTS))
+        if _order(key, ports) == _order(key, PORTS):
+            return {str(page): str(here) for page, here in zip(PORTS, ports, strict=True)}
+        closed_port()  # the next three begin elsewhere than a multiple of three
+    raise AssertionError("no such ports")
+
+
+def _order(key: str, ports: Iterable[int]) -> list[int]:
+    urls = [f"http://127.0.0.1:{port}" for port in ports]
+    return [urls.index(url) for url in Ring(urls).successors(key)]
+
+
+class Shell:
+    """A bash in a directory, in which the commands of a page run one after the other.
+
+    Args:
+        directory: where it begins.
+        environment: its variables.
+        replaced: texts of the page and what stands for them in this run, such as ports.
+    """
+
+    def __init__(
+        self, directory: Path, environment: Mapping[str, str], replaced: Mapping[str, str] | None = None
+    ) -> None:
+        self._directory = directory
+        self._environment = dict(environment)
+        self._replaced = dict(replaced or {})
+        self._logs = 0
+        self._background: list[subprocess.Popen[bytes]] = []
+
+    def __enter__(self) -> Self:
+        self._bash = self._start([], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for process in (self._bash, *self._background):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+            for stream in (process.stdin, process.stdout):
+                if stream is not None:
+                    with contextlib.suppress(BrokenPipeError):
+                        stream.close()
+
+    def _start(self, arguments: list[str], **streams: Any) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            ["bash", "--noprofile", "--norc", *arguments],
+            cwd=self._directory,
+            env=self._environment,
+            stderr=subprocess.STDOUT,
+            process_group=0,
+            **streams,
+        )
+
+    def follow(self, page: Path) -> None:
+        """Do what a page says, from its first block to its last."""
+        for block in blocks_of(page):
+            where = f"{page.name}, line {block.line}"
+            if block.before.startswith("<!-- not run: "):
+                continue
+            if block.language != "console":
+                named = re.search(r"`([^`]+)`:$", block.before)
+                assert named, f"{where}: the line before the block does not name its file"
+                self.write(named[1], block.text)
+            elif block.before == "<!-- another terminal -->":
+                for command, shown in block.commands:
+                    self.run_beside(command, shown, where)
+            else:
+                for command, shown in block.commands:
+                    self.run(command, shown, where)
+
+    def _here(self, text: str) -> str:
+        # All at once: the port of this run may be a process id of the page.
+        pattern = "|".join(map(re.escape, self._replaced))
+        return re.sub(pattern, lambda match: self._replaced[match[0]], text) if pattern else text
+
+    def write(self, name: str, text: str) -> None:
+        """Write a file, below the directory in which the shell is now."""
+        path = Path(self._ask("pwd")[1].strip()) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(self._here(text), "utf-8")
+
+    def run(self, command: str, shown: str, where: str) -> None:
+        """Run a command and compare what it prints."""
+        code, printed = self._ask(self._here(command))
+        said = f"{where}: {command}\nended with {code} and printed\n{printed}"
+        if shown:
+            assert shows(self._here(shown), printed), f"{said}\ninstead of\n{self._here(shown)}"
+        else:
+            assert code == 0, said
+
+    def _ask(self, command: str) -> tuple[int, str]:
+        assert self._bash.stdin is not None
+        assert self._bash.stdout is not None
+        end = f"--- end of command {time.monotonic_ns()} ---"
+        # Not in a subshell, since `cd` and `export` are to last, and not with the next commands as its input.
+        self._bash.stdin.write(f"{{ {command}\n}} </dev/null; printf '\\n%s %s\\n' '{end}' $?\n".encode())
+        self._bash.stdin.flush()
+        with _at_most(_PATIENCE, self._bash):
+            lines = []
+            for line in self._bash.stdout:
+                text = line.decode("utf-8", "replace")
+                if text.startswith(end):
+                    return int(text.split(" ")[-1]), "".join(lines).removesuffix("\n")
+                lines.append(text)
+        said = "".join(lines)
+        raise AssertionError(f"the shell ended, or took more than {_PATIENCE:g} s: {command}\n{said}")
+
+    def run_beside(self, command: str, shown: str, where: str) -> None:
+        """Start a command in a terminal of its own, and wait until it has printed what the page shows."""
+        self._logs += 1
+        log = self._directory / f"terminal-{self._logs}.log"
+        exported = self._ask("export -p; pwd")[1]
+        *variables, directory = exported.rstrip("\n").split("\n")
+        script = "\n".join([*variables, f"cd '{directory}'", self._here(command)])
+        with log.open("wb") as out:
+            process = self._start(["-c", script], stdin=subprocess.DEVNULL, stdout=out)
+        self._background.append(process)
+        deadline = time.monotonic() + _PATIENCE
+        expected = re.sub(r"\bpid \d+", "pid ...", self._here(shown))
+        while not shows(expected, printed := log.read_text("utf-8")):
+            assert process.poll() is None, f"{where}: {command}\nended and had printed\n{printed}"
+            assert time.monotonic() < deadline, f"{where}: {command}\nhas printed\n{printed}"
+            time.sleep(0.05)
+        process_ids = (re.findall(r"\bpid (\d+)", text) for text in (shown, printed))
+        self._replaced |= dict(zip(*process_ids, strict=True))
+
+
+@contextlib.contextmanager
+def _at_most(seconds: float, process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Kill a process group that takes longer, so that what is read of it ends."""
+
+    def kill() -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+    timer = threading.Timer(seconds, kill)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

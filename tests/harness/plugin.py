@@ -1,0 +1,145 @@
+"""The pytest plugin of the suites: their fixtures, what CI does not allow, and which tests share a worker.
+
+Nothing here needs Airflow to be installed, but for the fixtures of what an operator logs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from qclient import QClient as Reader
+
+from tests.harness.connection import connect
+from tests.harness.lateness import Lateness
+from tests.harness.mariadb import MariaDB
+from tests.harness.needs import need_mariadb, need_postgres, need_the_real_server
+from tests.harness.nodes import Nodes
+from tests.harness.postgres import Postgres
+from tests.harness.servers import ROOT, Server, make_certificates
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator
+
+    from tests.harness.servers import Certificates
+
+ONE_WORKER_EACH = ("airflow", "browser")
+"""Suites whose tests share an Airflow that runs."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the tests of a file on one worker, since they share fixtures that take time to start."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            suite, _, file = item.path.relative_to(ROOT / "tests").with_suffix("").as_posix().partition("/")
+            group = suite if suite in ONE_WORKER_EACH else f"{suite}/{file}"
+            item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fail a skipped test in CI, which would prove less than it says."""
+    return failed_if_skipped((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Fail a skipped module in CI, too."""
+    return failed_if_skipped((yield))
+
+
+def failed_if_skipped(report: Any) -> Any:
+    if report.skipped and os.environ.get("CI"):
+        report.outcome = "failed"
+        report.longrepr = f"Skipped, and in CI no test may be: {report.longreprtext or report.longrepr}"
+    return report
+
+
+@pytest.fixture(scope="session")
+def real() -> Iterator[Server]:
+    """A real QCache 0.9.3 with its default options."""
+    need_the_real_server()
+    with Server.real() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def dev() -> Iterator[Server]:
+    """A dev node with its default options."""
+    with Server.dev() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """A server's certificate with its key, a client's, and the CA of both."""
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture
+def late() -> Iterator[Lateness]:
+    """How late the machine was since the test began: what a limit measured on the wall is widened by."""
+    with Lateness() as late:
+        yield late
+
+
+@pytest.fixture(scope="session")
+def nodes_of_the_session() -> Iterator[Nodes]:
+    """Three nodes; in CI they are real ones."""
+    with contextlib.suppress(pytest.skip.Exception):
+        need_the_real_server()
+    with Nodes() as nodes:
+        yield nodes
+
+
+@pytest.fixture
+def nodes(nodes_of_the_session: Nodes, monkeypatch: pytest.MonkeyPatch) -> Nodes:
+    """Three nodes that answer, and the connection ``qcache_default`` to them."""
+    nodes = nodes_of_the_session.all_up()
+    connect(monkeypatch, nodes.urls)
+    return nodes
+
+
+@pytest.fixture
+def reader(nodes: Nodes) -> Callable[[str], Any]:
+    """The rows that qcache-client, as an application uses it, finds under a key; None for a miss."""
+
+    def rows(key: str) -> Any:
+        answer = Reader(nodes.urls).get(key, {})
+        return None if answer is None else json.loads(answer.content)
+
+    return rows
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Callable[[], Any]:
+    """What the operator logged, as (level, message); tests/airflow reads the log of real tasks."""
+    from airflow_provider_qcache.operators._base import QCacheOperator
+
+    monkeypatch.setattr(QCacheOperator, "log", logging.getLogger("tests.operators"))
+    caplog.set_level(logging.INFO, logger="tests.operators")
+    return lambda: [
+        (record.levelname, record.getMessage())
+        for record in caplog.records
+        if record.name == "tests.operators" and "cannot be called outside" not in record.msg
+    ]
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A real PostgreSQL; where there is none tests are skipped, and fail in CI."""
+    need_postgres()
+    with Postgres() as postgres:
+        yield postgres
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariaDB]:
+    """A real MariaDB; where there is none tests are skipped, and fail in CI."""
+    need_mariadb()
+    with MariaDB() as mariadb:
+        yield mariadb
