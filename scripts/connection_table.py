@@ -1,4 +1,4 @@
-"""Write the table of the connection's fields into docs/connection.md, from the fields themselves.
+"""Write the table of the connection's fields into docs/reference/connection.md, from the fields themselves.
 
 python scripts/connection_table.py
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGE = ROOT / "docs" / "connection.md"
+PAGE = ROOT / "docs" / "reference" / "connection.md"
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 

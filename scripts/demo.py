@@ -10,25 +10,34 @@ import contextlib
 import json
 import math
 import os
+import shutil
 import signal
 import sqlite3
 import sys
+import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 from airflow_runs import ROOT, AirflowFailed, AirflowHome, Run, Runner
+from qclient import QClient as Reader
+from ui import RELEASE, Airflow, Failed
 
 from airflow_provider_qcache.client import QClient, QClientException
 from airflow_provider_qcache.devnode import LocalCluster, NodeStartError
 
 DAGS = ROOT / "scripts" / "demo_dags"
+HEALING = ROOT / "example_dags" / "self_healing.py"
 ALL_FLIGHTS = "qcache_demo_flights"
 PROGRESS_SECONDS = 5.0
+HEALED_WITHIN = 240.0
+"""Seconds after which the demo fails: it takes some ten on a machine with nothing else to do."""
 
 WORST_ROUTES_SQL = """SELECT origin, dest, COUNT(*), AVG(arr_delay) AS delay FROM flights
     WHERE arr_delay IS NOT NULL GROUP BY origin, dest ORDER BY delay DESC LIMIT 10"""
@@ -48,6 +57,7 @@ class Demo:
     def __init__(self) -> None:
         self.began = time.monotonic()
         self.signal: int | None = None
+        self.interrupted = threading.Event()
         self.steps: list[tuple[str, str, float]] = []
         self._said = self.began
         self._may_end_at_once = False
@@ -58,6 +68,7 @@ class Demo:
         def note(number: int, _: object) -> None:
             if self.signal is None:
                 self.signal = number
+                self.interrupted.set()
                 os.write(1, b"\nInterrupted, ending ...\n")
                 if self._may_end_at_once:
                     raise Interrupted
@@ -147,6 +158,25 @@ def holders(nodes: list[str], keys: list[str]) -> dict[str, list[str]]:
     return held
 
 
+def nothing_to_do(airflow: Airflow) -> bool:
+    """Whether the DAGs have run, and no event waits to start one again."""
+    try:
+        for dag in ("qcache_load_regions", "qcache_self_healing"):
+            runs = airflow.ask(f"/api/v2/dags/{dag}/dagRuns")["dag_runs"]
+            if not runs or any(run["state"] != "success" for run in runs):
+                return False
+        queued = airflow.ask("/api/v2/dags/qcache_self_healing/assets/queuedEvents")
+    except HTTPError as error:
+        return error.code == 404  # there are no such events
+    return not queued["total_entries"]
+
+
+def state_of_sensor(airflow: Airflow) -> str | None:
+    """The state of the task of awaited.py."""
+    found = airflow.ask("/api/v2/dags/qcache_demo_wait/dagRuns/~/taskInstances")["task_instances"]
+    return found[0]["state"] if found else None
+
+
 def forget(nodes: list[str], database: Path) -> None:
     """Delete the tables of a demo that was ended early from nodes that go on without it."""
     keys = [ALL_FLIGHTS]
@@ -232,6 +262,46 @@ class Tour:
             check(not held, f"a node that was killed comes back empty: {held}")
             came.append("it answers, and is empty: tables live in a node's memory")
 
+    def heal(self, cluster: LocalCluster, airflow: Airflow) -> None:
+        """A table that is gone with its node comes back without anyone's doing."""
+        with self.demo.step("watch", f"Airflow runs all its parts, with {HEALING.name}") as came:
+            airflow.start()
+            self.demo.end_if_asked()
+            self._wait_until(lambda: self._regions() == 4 and nothing_to_do(airflow), "storing the table")
+            came.append("its trigger watches the table of regions, which has 4 rows")
+        with self.demo.step("defer", "the DAG qcache_demo_wait waits for a table, in the triggerer") as came:
+            self._wait_until(lambda: state_of_sensor(airflow) == "deferred", "waiting until it is deferred")
+            with QClient(self.nodes) as client:
+                client.post("qcache_demo_awaited", "a\n1\n")
+            self._wait_until(lambda: state_of_sensor(airflow) == "success", "waiting until it is done")
+            came.append("deferred, and done when the table was stored")
+        with QClient(self.nodes) as client:
+            home = client.node_for_key("regions")
+        with self.demo.step("heal", f"{home}, which has that table, is killed and started again") as came:
+            killed = datetime.now(UTC)
+            cluster.kill(cluster.node_list.index(home))
+            with self.demo.at_once():
+                cluster.restart(cluster.node_list.index(home))
+            began = time.monotonic()
+            self._wait_until(lambda: self._regions() == 4, "waiting until the table is back")
+            seconds = time.monotonic() - began
+            came.append(f"warm again {seconds:.0f} s after the restart, as qcache-client sees it")
+            event = airflow.ask("/api/v2/assets/events?order_by=-timestamp&limit=1")["asset_events"][0]
+            check(datetime.fromisoformat(event["timestamp"]) > killed, "an event of the trigger started it")
+            came.append(f"the event that started the DAG: {event['extra']['payload']['why']}")
+
+    def _regions(self) -> int | None:
+        """The rows that an application finds."""
+        answer = Reader(self.nodes).get("regions", {})
+        return None if answer is None else answer.unsliced_result_len
+
+    def _wait_until(self, holds: Callable[[], bool], doing: str) -> None:
+        deadline = time.monotonic() + HEALED_WITHIN
+        while not holds():
+            check(time.monotonic() < deadline, f"{doing}: it is so within {HEALED_WITHIN:g} s")
+            self.demo.heed(doing)
+            time.sleep(0.2)
+
     def invalidate(self) -> None:
         """Every table is deleted from every node."""
         with self.demo.step("invalidate", "the DAG flights_invalidate deletes every table") as came:
@@ -283,6 +353,16 @@ def show(demo: Demo, given: list[str]) -> None:
             tour.restart(cluster)
         tour.invalidate()
         ended_early.pop_all()
+        if not given and not RELEASE.startswith("2."):  # which has no triggers of assets
+            dags = home.path / "healing"
+            dags.mkdir()
+            for file in (HEALING, DAGS / "awaited.py"):
+                shutil.copy(file, dags)
+            settings = {
+                "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+                "AIRFLOW_CONN_QCACHE_DEFAULT": json.dumps(connection),
+            }
+            tour.heal(cluster, stack.enter_context(Airflow(demo.interrupted, dags, settings)))
 
 
 def main() -> int:
@@ -294,7 +374,7 @@ def main() -> int:
     except Interrupted:
         print("Nothing is left running.")
         return 128 + (demo.signal or signal.SIGINT)
-    except (DemoFailed, AirflowFailed, NodeStartError, QClientException, ValueError) as error:
+    except (DemoFailed, AirflowFailed, Failed, NodeStartError, QClientException, ValueError) as error:
         print(f"\nThe demo failed: {error}", file=sys.stderr)
         return 1
     took = time.monotonic() - demo.began

@@ -12,12 +12,14 @@ import os
 import shlex
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 import urllib.request
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from socket import socket
@@ -61,12 +63,26 @@ class Failed(Exception):
 
 
 class Airflow:
-    """`airflow standalone` in a directory of its own: `with Airflow(interrupted) as airflow`."""
+    """`airflow standalone` in a directory of its own: `with Airflow(interrupted) as airflow`.
 
-    def __init__(self, interrupted: threading.Event) -> None:
+    Args:
+        interrupted: Set when it is to end.
+        dags: The folder of the DAGs.
+        settings: Further variables of the environment.
+    """
+
+    def __init__(
+        self,
+        interrupted: threading.Event,
+        dags: Path = ROOT / "example_dags",
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
         self._interrupted = interrupted
+        self._dags = dags
+        self._settings = settings or {}
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        self._process: subprocess.Popen[bytes] | None = None
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._may_end: set[str] = set()
         self.port = free_port()
         self.address = f"http://127.0.0.1:{self.port}"
         self.home = Path()
@@ -103,7 +119,7 @@ class Airflow:
             **inherited,
             **server,
             "AIRFLOW_HOME": str(self.home),
-            "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "example_dags"),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(self._dags),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__CORE__PARALLELISM": "4",
             "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
@@ -113,19 +129,36 @@ class Airflow:
             "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
             "PYTHONUNBUFFERED": "1",
             "TMPDIR": str(self.home / "tmp"),  # the examples write files there
+            **self._settings,
         }
 
-    def start(self, nodes: list[str]) -> bool:
-        """Start it, with a connection to these nodes; True once it is up, False where interrupted before."""
+    def start(self) -> bool:
+        """Start it; True once it is up, False where interrupted before."""
         (self.home / "tmp").mkdir()
         command = self.home / "bin" / "airflow"
         command.parent.mkdir()
         command.write_text(AIRFLOW.replace("{python}", shlex.quote(sys.executable)))
         command.chmod(0o755)
         (self.home / "webserver_config.py").write_text(NO_LOGIN)
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [command, "standalone"],
+        return self._launch() and self._wait_for("Airflow", self._is_up)
+
+    def _launch(self) -> bool:
+        """Start the processes; False where interrupted meanwhile."""
+        # Readers do not block a writer then: on a busy machine Airflow's parts find the database locked.
+        with contextlib.closing(sqlite3.connect(self.home / "airflow.db")) as database:
+            database.execute("PRAGMA journal_mode=WAL")
+        self._spawn("standalone", self._airflow, "standalone")
+        return True
+
+    @property
+    def _airflow(self) -> str:
+        return str(self.home / "bin" / "airflow")
+
+    def _spawn(self, name: str, *command: str, may_end: bool = False) -> subprocess.Popen[bytes]:
+        """Start a process, which writes to the log of this name."""
+        with self._log(name).open("wb") as log:
+            process = subprocess.Popen(
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -133,12 +166,22 @@ class Airflow:
                 cwd=self.home,
                 start_new_session=True,  # Ctrl-C in a terminal is for us alone to hear: we end the processes
             )
+        self._processes[name] = process
+        self._may_end |= {name} if may_end else set()
+        return process
+
+    def _wait_for(self, what: str, holds: Callable[[], bool]) -> bool:
+        """Wait until something holds; False where interrupted before."""
         deadline = time.monotonic() + START_TIMEOUT
-        while not self._is_up():
+        while not holds():
             if time.monotonic() > deadline:
-                raise Failed(f"Airflow was not up within {START_TIMEOUT:g} s; it said\n{self._last_words()}")
+                raise Failed(f"{what} was not up within {START_TIMEOUT:g} s; it said\n{self._last_words()}")
             if not self._lives_for(0.3):
                 return False
+        return True
+
+    def connect(self, nodes: list[str]) -> None:
+        """Make the connection to these nodes, and the pool of the examples."""
         self._make(
             "connections",
             connection_id="qcache_default",
@@ -148,7 +191,6 @@ class Airflow:
             extra=json.dumps({"nodes": nodes}),
         )
         self._make("pools", name="qcache", slots=len(nodes), description="One slot for each node")
-        return True
 
     def wait(self) -> None:
         """Wait until interrupted."""
@@ -159,33 +201,38 @@ class Airflow:
         """Wait; False where interrupted meanwhile."""
         if self._interrupted.wait(seconds):
             return False
-        if self._process.poll() is not None:
+        if self._ended() - self._may_end:
             raise Failed(f"Airflow has ended by itself; it said\n{self._last_words()}")
         return True
+
+    def _ended(self) -> set[str]:
+        return {name for name, process in self._processes.items() if process.poll() is not None}
 
     def _is_up(self) -> bool:
         """Whether the pages are served, and tasks would be run."""
         with contextlib.suppress(OSError, ValueError):
-            return self._ask(HEALTH)["scheduler"]["status"] == "healthy"
+            return self.ask(HEALTH)["scheduler"]["status"] == "healthy"
         return False
 
     def _make(self, kind: str, **what: Any) -> None:
         try:
-            self._ask(f"{API}/{kind}", json.dumps(what).encode())
+            self.ask(f"{API}/{kind}", json.dumps(what).encode())
         except OSError as error:
             raise Failed(f"Airflow did not take {what}: {error}; it said\n{self._last_words()}") from error
 
-    def _ask(self, path: str, body: bytes | None = None) -> Any:
+    def ask(self, path: str, body: bytes | None = None) -> Any:
+        """What Airflow answers; OSError if it answers with an error, or not at all."""
         request = urllib.request.Request(self.address + path, body, {"Content-Type": "application/json"})
         with self._opener.open(request, timeout=ANSWER_TIMEOUT) as answer:
             return json.load(answer)
 
-    @property
-    def _log(self) -> Path:
-        return self.home / "standalone.log"
+    def _log(self, name: str) -> Path:
+        return self.home / f"{name}.log"
 
     def _last_words(self) -> str:
-        return "\n".join(self._log.read_text(errors="replace").splitlines()[-20:])
+        names = self._ended() or self._processes
+        words = [self._log(name).read_text(errors="replace").splitlines()[-20:] for name in names]
+        return "\n".join(line for lines in words for line in lines)
 
     def _end(self) -> None:
         """Kill every process: what they would tidy up is removed with the directory."""
@@ -201,15 +248,16 @@ class Airflow:
         deadline = time.monotonic() + END_TIMEOUT
         while any(is_alive(process) for process in family) and time.monotonic() < deadline:
             time.sleep(0.05)
-        if self._process is not None:
-            self._process.wait()
+        for started in self._processes.values():
+            started.wait()
 
     def _family(self) -> set[psutil.Process]:
-        """The processes of the session, and those below them with one of their own, as BashOperator's."""
+        """The processes of the sessions, and those below them with one of their own, as BashOperator's."""
         family = set()
+        sessions = {process.pid for process in self._processes.values()}
         for process in psutil.process_iter():
             with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
-                if self._process is not None and os.getsid(process.pid) == self._process.pid:
+                if os.getsid(process.pid) in sessions:
                     family |= {process, *process.children(recursive=True)}
         return {process for process in family if is_alive(process)}
 
@@ -235,12 +283,18 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: interrupted.set())
     try:
-        with LocalCluster(nodes=3, start_timeout=START_TIMEOUT) as cluster, Airflow(interrupted) as airflow:
+        with (
+            LocalCluster(nodes=3, start_timeout=START_TIMEOUT) as cluster,
+            Airflow(interrupted, settings={"AIRFLOW__QCACHE__CLUSTER_PAGE": "True"}) as airflow,
+        ):
             say(f"Three dev nodes are up: {', '.join(cluster.node_list)}")
             say(f"Airflow {RELEASE} is starting, which takes about half a minute ...")
-            if airflow.start(cluster.node_list):
+            if airflow.start():
+                airflow.connect(cluster.node_list)
                 say(f"Airflow is up, and asks for no login: {airflow.address}")
                 say(f"The connection qcache_default: {airflow.address}{CONNECTIONS}")
+                if not OLD:
+                    say(f"The cluster page: {airflow.address}/plugin/qcache")
                 say(f"Its AIRFLOW_HOME: {airflow.home}")
                 say("Ctrl-C ends Airflow and the nodes, and removes what they made.")
                 airflow.wait()
