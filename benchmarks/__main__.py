@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 import benchmarks
-from tests.servers import ServerFailedError
+from tests.harness.servers import ServerFailedError
 
 
 def main() -> int:

@@ -10,24 +10,48 @@ import contextlib
 import csv
 import io
 import json
+import os
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import duckdb
 import pyarrow as pa
 import qclient
 from airflow.providers.common.compat.sdk import BaseHook
+from airflow.providers.common.sql.hooks.sql import DbApiHook
 
+from airflow_provider_qcache.client.tables import cursors  # noqa: F401
 from airflow_provider_qcache.hooks import qcache  # noqa: F401
-from airflow_provider_qcache.transfers import _copy, _rows, _source, _tables  # noqa: F401
+from airflow_provider_qcache.transfers import _arrow, _copy, _source, _tables  # noqa: F401
 from airflow_provider_qcache.transfers.sql_to_qcache import SqlToQCacheOperator
 
 TYPES = "country=enum;sku=string;note=string;seen=string"
 
 
+class DuckDB(DbApiHook):
+    """The hook of DuckDB, for which no provider of Airflow's has one."""
+
+    conn_name_attr = "duckdb_conn_id"
+
+    def get_conn(self) -> Any:
+        return duckdb.connect(os.environ["QCACHE_BENCH_DUCKDB"], read_only=True)
+
+
+def hook_of(connection: str) -> Any:
+    return DuckDB() if connection == "duckdb" else BaseHook.get_connection(connection).get_hook()
+
+
+class Store(SqlToQCacheOperator):
+    def get_db_hook(self, sql_conn_id: str, hook_params: Mapping[str, Any] | None) -> Any:  # noqa: ARG002
+        return hook_of(sql_conn_id)
+
+
 def theirs(connection: str, sql: str, node: str) -> None:
     """What is written by hand today."""
-    with contextlib.closing(BaseHook.get_connection(connection).get_hook().get_conn()) as opened:
+    with contextlib.closing(hook_of(connection).get_conn()) as opened:
         cursor = opened.cursor()
         cursor.execute(sql)
         rows = cursor.fetchall()
@@ -41,9 +65,7 @@ def theirs(connection: str, sql: str, node: str) -> None:
 
 
 def ours(connection: str, sql: str, key: str, partition_by: list[str] | None) -> None:
-    task = SqlToQCacheOperator(
-        task_id="store", sql=sql, key=key, sql_conn_id=connection, partition_by=partition_by
-    )
+    task = Store(task_id="store", sql=sql, key=key, sql_conn_id=connection, partition_by=partition_by)
     task.execute({})
 
 
@@ -66,14 +88,14 @@ def main() -> None:
     given = parser.parse_args()
     pa.array([None])  # it loads pandas, where there is one
     # The hook's module is loaded before the work, and its connection tried.
-    hook = BaseHook.get_connection(given.connection).get_hook()
-    hook.get_conn().close()
+    hook_of(given.connection).get_conn().close()
     if given.contender == "by a cursor":
 
         def refuse(*_: object) -> None:
             raise _copy.NotByCopy("this measures a cursor")
 
         _source.CopyQuery = refuse  # type: ignore[assignment,misc]
+        _arrow.of_connection = _arrow.of_cursor = lambda _: None  # type: ignore[assignment]
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak is counted from here on
     before = memory("VmRSS")

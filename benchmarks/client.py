@@ -23,10 +23,10 @@ import requests
 from qclient.node_ring import NodeRing
 
 from airflow_provider_qcache.client import QClient
-from airflow_provider_qcache.client.clock import SystemClock
 from airflow_provider_qcache.client.nodes import NodePool
 from airflow_provider_qcache.client.ring import Ring
-from tests.servers import Server
+from airflow_provider_qcache.client.settings import SystemClock
+from tests.harness.servers import Server
 
 if TYPE_CHECKING:
     import random
@@ -100,8 +100,10 @@ class RawSocket:
         return body
 
 
-def post_bytes(key: str, table: bytes) -> bytes:
-    head = f"POST /qcache/dataset/{key} HTTP/1.1\r\nHost: x\r\nContent-Type: text/csv\r\n"
+def post_bytes(key: str, table: bytes, *lines: str) -> bytes:
+    """A store as it goes on the wire, with further lines in its head."""
+    fields = "".join(f"{line}\r\n" for line in ("Host: x", "Content-Type: text/csv", *lines))
+    head = f"POST /qcache/dataset/{key} HTTP/1.1\r\n{fields}"
     return f"{head}Content-Length: {len(table)}\r\n\r\n".encode() + table
 
 

@@ -20,13 +20,13 @@ import pandas as pd
 import tornado
 
 from benchmarks import _tables as tables
-from tests.servers import (
+from tests.harness.servers import (
     HOW_TO_GET_THE_REAL_SERVER,
-    Answer,
     Connection,
-    Request,
     Server,
     ServerFailedError,
+    WireAnswer,
+    WireRequest,
     real_python,
 )
 
@@ -61,27 +61,29 @@ class Case:
     what: str
     goal: float
     """What the ratio should not exceed."""
-    request: Request
+    request: WireRequest
     rows: int | None = None
     """The unsliced length of the answer; None for a store."""
-    before: Request | None = None
+    before: WireRequest | None = None
     """Asked before each measurement, outside of it."""
     tiny: bool = False
 
 
-def store(key: str, body: bytes) -> Request:
-    return Request("POST", f"/qcache/dataset/{key}", (("Content-Type", "text/csv"),), body)
+def store(key: str, body: bytes) -> WireRequest:
+    return WireRequest("POST", f"/qcache/dataset/{key}", (("Content-Type", "text/csv"),), body)
 
 
-def query(key: str, q: object, accept: str = "application/json") -> Request:
-    return Request("GET", f"/qcache/dataset/{key}?{urlencode({'q': json.dumps(q)})}", (("Accept", accept),))
+def query(key: str, q: object, accept: str = "application/json") -> WireRequest:
+    return WireRequest(
+        "GET", f"/qcache/dataset/{key}?{urlencode({'q': json.dumps(q)})}", (("Accept", accept),)
+    )
 
 
-def delete(key: str) -> Request:
-    return Request("DELETE", f"/qcache/dataset/{key}")
+def delete(key: str) -> WireRequest:
+    return WireRequest("DELETE", f"/qcache/dataset/{key}")
 
 
-def prepare() -> tuple[list[Request], list[Case]]:
+def prepare() -> tuple[list[WireRequest], list[Case]]:
     """What is stored before the measurements, and the measurements.
 
     How many rows an answer has is counted here, so that both nodes being wrong would show too.
@@ -124,7 +126,7 @@ def prepare() -> tuple[list[Request], list[Case]]:
     ]
 
 
-def check(case: Case, answer: Answer) -> None:
+def check(case: Case, answer: WireAnswer) -> None:
     """Fail where an answer is an error, or has another number of rows than the data."""
     expected = (201 if case.rows is None else 200, case.rows)
     got = (answer.status, answer.unsliced_length)

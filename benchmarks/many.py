@@ -29,7 +29,7 @@ import airflow_provider_qcache.hooks.qcache  # noqa: F401  # with the first task
 from airflow_provider_qcache.operators.qcache import QCachePostOperator
 from benchmarks import _tables
 from scripts.airflow_runs import AirflowHome
-from tests.airflow.nodes import Nodes
+from tests.harness.nodes import Nodes
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -15,6 +15,7 @@ import sys
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -24,9 +25,10 @@ import pyarrow.csv
 import qclient
 
 from airflow_provider_qcache.client import QClient
-from airflow_provider_qcache.client.tables import TableBody, source_of
+from airflow_provider_qcache.client.tables import values
+from airflow_provider_qcache.client.tables.upload import source_of
 from benchmarks._tables import COUNTRIES
-from tests.servers import HOW_TO_GET_THE_REAL_SERVER, Server, ServerFailedError, real_python
+from tests.harness.servers import HOW_TO_GET_THE_REAL_SERVER, Server, ServerFailedError, real_python
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,7 +89,7 @@ def table_of(title: str, base: str, goals: dict[str, float], seconds: dict[str, 
 
 def drain(table: Any) -> int:
     """Encode a table as it would be sent."""
-    return sum(map(len, TableBody(source_of(table, None), "text/csv").pieces()))
+    return sum(len(piece) for piece, _ in source_of(table, None).pieces("text/csv"))
 
 
 def encoding(frame: pd.DataFrame, runs: int) -> str:
@@ -150,7 +152,15 @@ def rows_of(frame: pd.DataFrame, runs: int) -> str:
         writer.writeheader()
         writer.writerows(rows)
 
-    contenders = {"csv.DictWriter": by_csv, "post_table's encoding": lambda: drain(rows)}
+    def without_pyarrow() -> None:
+        with mock.patch.object(values, "_csv_writer", return_value=values.csv_of_values_by_python):
+            drain(rows)
+
+    contenders: dict[str, Callable[[], object]] = {
+        "csv.DictWriter": by_csv,
+        "post_table's encoding, with pyarrow": lambda: drain(rows),
+        "post_table's encoding, without it": without_pyarrow,
+    }
     return table_of(f"{len(rows):,} dicts", "csv.DictWriter", {}, medians(contenders, runs))
 
 

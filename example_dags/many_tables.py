@@ -35,6 +35,7 @@ with DAG(
     schedule=None,
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
+    max_active_runs=1,  # one writer per key
     default_args={"retries": 2, "retry_delay": timedelta(seconds=30)},
     tags=["qcache", "example"],
 ):

@@ -42,6 +42,7 @@ with DAG(
     description="Query a table and report on the answer",
     schedule=None,
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
+    max_active_runs=1,  # one writer per key
     catchup=False,
     default_args={"retries": 2, "retry_delay": timedelta(seconds=30)},
     tags=["qcache", "example"],

@@ -26,6 +26,7 @@ with DAG(
     schedule="30 4 * * *",
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
+    max_active_runs=1,  # one writer per key
     default_args={"retries": 3, "retry_delay": timedelta(minutes=1)},
     tags=["qcache", "example"],
 ):

@@ -45,6 +45,7 @@ with DAG(
     schedule="@daily",
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
+    max_active_runs=1,  # one writer per key
     default_args=RETRIES,
     tags=["qcache", "example"],
 ):
@@ -67,6 +68,7 @@ with DAG(
     schedule=[CUSTOMERS],
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
+    max_active_runs=1,  # one writer per key
     default_args=RETRIES,
     tags=["qcache", "example"],
 ):
