@@ -1,0 +1,202 @@
+"""What the cluster page shows: from the nodes, and from Airflow's database.
+
+Each function answers one request of the page. It may take seconds and runs in a thread of its own.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow.models.asset import AssetEvent, AssetModel
+from airflow.models.connection import Connection
+from airflow.utils.session import create_session
+from sqlalchemy import func, select
+
+from airflow_provider_qcache.assets.qcache import SCHEME, key_in, statistics_uri
+from airflow_provider_qcache.cli.shares import changed_nodes, moved_share, shares
+from airflow_provider_qcache.cli.stores import last_stores
+from airflow_provider_qcache.client import QClient, Ring
+from airflow_provider_qcache.compat import AirflowNotFoundException
+from airflow_provider_qcache.connection import parse_connection
+from airflow_provider_qcache.connection_fields import CONN_TYPE
+from airflow_provider_qcache.hooks.node_check import check_nodes
+from airflow_provider_qcache.plugins.queries import check_query
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from airflow_provider_qcache.connection import ConnectionSettings
+
+_DEADLINE: Final = 8.0
+"""Seconds for an operation on the nodes, which has less than the page's own limit for each request."""
+_MOST_BYTES: Final = 1024 * 1024
+"""Bytes of an answer."""
+_MOST_CONNECTIONS: Final = 100
+_MOST_ASSETS: Final = 500
+_MOST_READINGS: Final = 288
+"""Of the statistics: a day, read every five minutes."""
+
+
+class NoSuchConnection(LookupError):
+    """There is no connection of this id, or it is none of a QCache."""
+
+
+def _settings(conn_id: str) -> ConnectionSettings:
+    try:
+        connection = Connection.get_connection_from_secrets(conn_id)
+    except AirflowNotFoundException as error:
+        raise NoSuchConnection(f"there is no connection {conn_id!r}") from error
+    if connection.conn_type != CONN_TYPE:
+        raise NoSuchConnection(
+            f"connection {conn_id!r} has the type {connection.conn_type!r}, not {CONN_TYPE!r}"
+        )
+    return parse_connection(connection)
+
+
+def _arguments(settings: ConnectionSettings) -> dict[str, Any]:
+    """Those of a client for whom someone waits, in a server that others use."""
+    arguments = settings.client_arguments({"wait_for_nodes": False})
+    return {
+        **arguments,
+        "connect_timeout": min(2.0, settings.connect_timeout),
+        "read_timeout": min(5.0, settings.read_timeout),
+        "deadline": min(_DEADLINE, settings.deadline or _DEADLINE),
+        "max_response_bytes": min(_MOST_BYTES, settings.max_response_bytes),
+    }
+
+
+def connections(may_read: Callable[[str, str | None], bool]) -> list[str]:
+    """The connections to a QCache that are in Airflow's database, as far as the user may read them.
+
+    Those of the environment and of secrets backends cannot be listed; the page takes them by name.
+    """
+    ours = select(Connection.conn_id).where(Connection.conn_type == CONN_TYPE).order_by(Connection.conn_id)
+    with create_session() as session:
+        known = session.scalars(ours.limit(_MOST_CONNECTIONS)).all()
+    return [conn_id for conn_id in known if may_read(conn_id, Connection.get_team_name(conn_id))]
+
+
+def nodes(conn_id: str) -> dict[str, Any]:
+    """Each node's health, latency and share of the ring, and the statistics that a task has kept."""
+    settings = _settings(conn_id)
+    share = shares(Ring(settings.nodes))
+    checks = check_nodes(_arguments(settings), longest=_DEADLINE)
+    return {
+        "nodes": [
+            {
+                "node": check.node,
+                "trouble": check.trouble,
+                "same_as": check.same_as,
+                "milliseconds": round(1000 * check.seconds, 1),
+                "share": share[check.node],
+            }
+            for check in checks
+        ],
+        "readings": _readings(conn_id),
+    }
+
+
+def _readings(conn_id: str) -> list[dict[str, Any]]:
+    """What QCacheStatisticsOperator has kept, the oldest first."""
+    with create_session() as session:
+        events = session.execute(
+            select(AssetEvent.timestamp, AssetEvent.extra)
+            .join(AssetModel, AssetModel.id == AssetEvent.asset_id)
+            .where(AssetModel.uri == statistics_uri(conn_id))
+            .order_by(AssetEvent.timestamp.desc())
+            .limit(_MOST_READINGS)
+        ).all()
+    return [
+        {"time": time.isoformat(timespec="seconds"), "nodes": extra["nodes"]}
+        for time, extra in reversed(events)
+        if isinstance(extra, dict) and isinstance(extra.get("nodes"), dict)
+    ]
+
+
+def ring(conn_id: str, add: Sequence[str], remove: Sequence[str]) -> dict[str, Any]:
+    """Each node's share of all keys before and after a change, and the share that moves; no node is asked.
+
+    Raises:
+        ValueError: the change cannot be made.
+    """
+    before = _settings(conn_id).nodes
+    after = changed_nodes(before, add, remove)
+    old, new = Ring(before), Ring(after)
+    share, new_share = shares(old), shares(new)
+    return {
+        "moved": moved_share(old, new),
+        "nodes": [
+            {"node": node, "share": share.get(node), "share_after": new_share.get(node)}
+            for node in dict.fromkeys([*before, *after])
+        ],
+    }
+
+
+def where(conn_id: str, key: str, readable_dags: Collection[str]) -> dict[str, Any]:
+    """Which nodes have a table, in the order in which readers ask them, and which tasks stored it last."""
+    with QClient(**_arguments(_settings(conn_id))) as client:
+        places = client.locate(key)
+    stores = last_stores(key, conn_id) or []
+    return {
+        "places": [place.as_dict() for place in places],
+        "stores": [_without_dag(store, readable_dags) for store in stores],
+    }
+
+
+def _without_dag(store: dict[str, Any], readable: Collection[str]) -> dict[str, Any]:
+    """A store, without the names of a DAG that the user may not read."""
+    if store["dag_id"] is None or store["dag_id"] in readable:
+        return store
+    return {**store, **dict.fromkeys(("dag_id", "run_id", "task_id"))}
+
+
+def assets(conn_id: str, readable_dags: Collection[str]) -> list[dict[str, Any]]:
+    """The assets of the cluster's tables with the last event of each, the oldest first."""
+    _settings(conn_id)
+    with create_session() as session:
+        ours = session.execute(
+            select(AssetModel.id, AssetModel.uri).where(AssetModel.uri.startswith(f"{SCHEME}://"))
+        )
+        keys = {id_: key for id_, uri in ours if (key := key_in(uri, conn_id)) is not None}
+        last = (
+            select(func.max(AssetEvent.id)).where(AssetEvent.asset_id.in_(keys)).group_by(AssetEvent.asset_id)
+        )
+        events = session.scalars(
+            select(AssetEvent)
+            .where(AssetEvent.id.in_(last))
+            .order_by(AssetEvent.timestamp)
+            .limit(_MOST_ASSETS)
+        )
+        found = []
+        for event in events:
+            extra = event.extra if isinstance(event.extra, dict) else {}
+            found.append(
+                {
+                    "key": keys.pop(event.asset_id),
+                    "time": event.timestamp.isoformat(timespec="seconds"),
+                    "operation": extra.get("operation", "store"),
+                    "dag_id": event.source_dag_id,
+                    "run_id": event.source_run_id,
+                    "task_id": event.source_task_id,
+                    "rows": extra.get("rows"),
+                    "node": extra.get("node"),
+                }
+            )
+    never = dict.fromkeys(("time", "operation", "dag_id", "run_id", "task_id", "rows", "node"))
+    listed = [_without_dag(each, readable_dags) for each in found]
+    return ([{"key": key, **never} for key in sorted(keys.values())] + listed)[:_MOST_ASSETS]
+
+
+def query(conn_id: str, key: str, asked: Any) -> dict[str, Any] | None:
+    """The rows of a query that can only read; None where there is no table.
+
+    Raises:
+        RefusedQuery: the query may do more than read.
+    """
+    checked = check_query(asked)
+    with QClient(**_arguments(_settings(conn_id))) as client:
+        result = client.get(key, checked)
+    if result is None:
+        return None
+    return {"rows": json.loads(result.content), "of": result.unsliced_result_len, "node": result.node}
