@@ -29,12 +29,12 @@ from airflow_provider_qcache.client.errors import (
     TooManyConsecutiveErrors,
     UnexpectedServerResponse,
     local_resource_error,
-    shown,
+    redacted,
 )
 from airflow_provider_qcache.client.many import GatheredDeletes, ask_all, run_bulk
 from airflow_provider_qcache.client.nodes import NodePool, NodeStatus, Prober
 from airflow_provider_qcache.client.operation import Engine, Operation, Sender, home_unavailable
-from airflow_provider_qcache.client.outcome import OUTCOMES_OF_LIVING_NODES, Failure, Kind
+from airflow_provider_qcache.client.outcome import OUTCOMES_OF_LIVING_NODES, Failure, RequestKind
 from airflow_provider_qcache.client.results import (
     Absence,
     BulkReport,
@@ -185,7 +185,7 @@ class QClient:
             auth = tuple(auth)
         check_auth(auth)
         self._ring = Ring(node_list)
-        self._node_names = {name: node for node in self._ring.nodes for name in (shown(node), node)}
+        self._node_names = {name: node for node in self._ring.nodes for name in (redacted(node), node)}
         self._clock: Clock = SystemClock()
         self._deadline = deadline
         self._confirm_miss = confirm_miss
@@ -229,7 +229,7 @@ class QClient:
         _clients.add(self)
 
     def __repr__(self) -> str:
-        nodes = ", ".join(map(shown, self._ring.nodes))
+        nodes = ", ".join(map(redacted, self._ring.nodes))
         return f"QClient([{nodes}])"
 
     def __enter__(self) -> Self:
@@ -478,11 +478,11 @@ class QClient:
         def store(key: str, content: Any) -> StoreResult | KeptTable:
             operation = self._begin(key, whole)
             if key in keep and (node := self._holder(key, operation)) is not None:
-                return KeptTable(key=key, node=shown(node))
+                return KeptTable(key=key, node=redacted(node))
             if prepare is not None:
                 content = prepare(key, content)
-            look = self._looks_at_the_time(operation, key)
-            upload = upload_for(content, content_type, post_headers, compression, look)
+            check_time = self._time_check(operation, key)
+            upload = upload_for(content, content_type, post_headers, compression, check_time)
             with upload:
                 return self._post(
                     key,
@@ -625,7 +625,7 @@ class QClient:
                 column_types=column_types,
                 stand_in_columns=stand_in_columns,
                 compression=compression,
-                look=self._looks_at_the_time(operation, key),
+                check_time=self._time_check(operation, key),
             ) as upload,
         ):
             return self._post(
@@ -663,8 +663,8 @@ class QClient:
         for number, (_, node) in enumerate(order):
             peer = self._transports[node].peer
             if peer is not None and places[number].absence not in (Absence.GONE, Absence.UNKNOWN):
-                one = first.setdefault((peer.address, peer.port), shown(node))
-                if one != shown(node):
+                one = first.setdefault((peer.address, peer.port), redacted(node))
+                if one != redacted(node):
                     places[number] = dataclasses.replace(places[number], same_as=one)
         return tuple(places)
 
@@ -692,20 +692,20 @@ class QClient:
                 absence = Absence.MISSING
             else:
                 rows = result.unsliced_result_len
-        return Place(node=shown(node), position=position, absence=absence, rows=rows, error=reason)
+        return Place(node=redacted(node), position=position, absence=absence, rows=rows, error=reason)
 
     def node_status(self, *, probe: bool = False) -> dict[str, NodeStatus]:
         """Every node as the client knows it; with ``probe`` each is first asked for its status."""
         with self._begin_call() as operation:
             if probe:
                 ask_all(self._ring.nodes, lambda node: self._check_node(node, operation), operation)
-        return {shown(node): status for node, status in self._pool.snapshot().items()}
+        return {redacted(node): status for node, status in self._pool.snapshot().items()}
 
     def node_statistics(self) -> dict[str, dict[str, Any] | QClientException]:
         """Every node's own statistics, or its error. Reading them resets the node's lists and counts."""
 
         def ask(node: str) -> dict[str, Any] | QClientException:
-            what = f"statistics of {shown(node)}"
+            what = f"statistics of {redacted(node)}"
             try:
                 answer = self._sender.ask_once("/statistics", _JSON_UNCOMPRESSED, node, operation)
                 statistics: dict[str, Any] = json.loads(answer.content) if answer.status == 200 else {}
@@ -720,7 +720,7 @@ class QClient:
 
         nodes = self._ring.nodes
         with self._begin_call() as operation:
-            return dict(zip(map(shown, nodes), ask_all(nodes, ask, operation), strict=True))
+            return dict(zip(map(redacted, nodes), ask_all(nodes, ask, operation), strict=True))
 
     def secrets(self) -> set[str]:
         """Every credential that requests carry, in every spelling, for a masker of logs."""
@@ -852,7 +852,7 @@ class QClient:
             lines,
             body,
             accept_encoding=accept_encoding,
-            kind=Kind.QUERY,
+            kind=RequestKind.QUERY,
             what=f"query table {key!r} {shortened}",
             nodes=nodes,
             wait_for_nodes=wait_for_nodes,
@@ -867,7 +867,7 @@ class QClient:
             int(answer.headers["X-QCache-unsliced-length"]),
             answer.encoding,
             _statistics(answer, "get_"),
-            shown(done.node),
+            redacted(done.node),
             (answer.headers.get("Content-Type") or accept).partition(";")[0].strip().lower(),
             decoded=not answer.as_it_came,
         )
@@ -921,14 +921,14 @@ class QClient:
         if copies > 1 and not upload.repeatable:
             raise ValueError(f"copies={copies}: the content can be read once only")
         what = f"store table {key!r}"
-        upload.check_before_sending(self._looks_at_the_time(operation, key))
+        upload.check_before_sending(self._time_check(operation, key))
         peers: dict[str, Peer] = {}
         request = Request(
             "POST",
             f"/dataset/{key}",
             upload=upload,
             peers=peers,
-            kind=Kind.STORE,
+            kind=RequestKind.STORE,
             what=what,
             nodes=order,
             repeatable=upload.repeatable,
@@ -940,9 +940,9 @@ class QClient:
         failed: dict[str, str] = {}
         for standby in order[1:copies]:
             if self._is_silent(standby):
-                failed[shown(standby)] = self._pool.last_error(standby) or ""
+                failed[redacted(standby)] = self._pool.last_error(standby) or ""
                 continue
-            what = f"store a copy of table {key!r} on {shown(standby)}"
+            what = f"store a copy of table {key!r} on {redacted(standby)}"
             only = dataclasses.replace(request, what=what, nodes=(standby,), wait_for_nodes=False)
             try:
                 self._engine.run(only, operation)
@@ -952,7 +952,7 @@ class QClient:
                 if isinstance(error, UnexpectedServerResponse) and error.status in _BAD_CONTENT:
                     # The table is to blame, and the home node would drop the old one before it says so, too.
                     raise
-                failed[shown(standby)] = f"{type(error).__name__}: {error}"
+                failed[redacted(standby)] = f"{type(error).__name__}: {error}"
                 _log.warning("%s failed: %s", what, error)
             else:
                 stored.append(standby)
@@ -974,18 +974,18 @@ class QClient:
         others = self._others(stored) if evicted else ()
         return StoreResult(
             key=stored.key,
-            node=shown(done.node),
-            home_node=shown(home),
+            node=redacted(done.node),
+            home_node=redacted(home),
             failed_over=done.node != home,
             bytes=stored.bytes,
             rows=stored.rows,
             seconds=self._clock.now() - stored.started,
             attempts=done.attempts,
             statistics=_statistics(done.answer, "insert_"),
-            copies=tuple(shown(node) for node in stored.copies if node != done.node),
+            copies=tuple(redacted(node) for node in stored.copies if node != done.node),
             failed_copies=stored.failed,
-            evicted=tuple(shown(node) for node in others if evicted[node]),
-            may_hold_old=tuple(shown(node) for node in others if not evicted[node]),
+            evicted=tuple(redacted(node) for node in others if evicted[node]),
+            may_hold_old=tuple(redacted(node) for node in others if not evicted[node]),
         )
 
     def _check_rows(self, key: str, node: str, sent: int, operation: Operation) -> None:
@@ -996,14 +996,14 @@ class QClient:
                 found = int(json.loads(result.content)[0]["count"])
             except (ValueError, LookupError, TypeError, RecursionError) as error:
                 raise UnexpectedServerResponse(
-                    f"count rows of table {key!r}: {shown(node)} answered "
+                    f"count rows of table {key!r}: {redacted(node)} answered "
                     f"{self._transports[node].redactor().clean_bytes(result.content)[:200]!r}",
                     status=200,
                 ) from error
         if found != sent:
             holds = "no such table" if found is None else f"{found} rows"
             raise RowCountMismatch(
-                f"store table {key!r}: {sent} rows were sent and {shown(node)} has {holds}. It may have "
+                f"store table {key!r}: {sent} rows were sent and {redacted(node)} has {holds}. It may have "
                 "evicted it, or another client stored at the same time.",
                 sent=sent,
                 found=found,
@@ -1041,7 +1041,7 @@ class QClient:
                     "a node that has just stored the table. Two names of the node list may be one node: list "
                     "each once. Behind one proxy, the client cannot distinguish nodes, and evicts nothing.",
                     key,
-                    shown(node),
+                    redacted(node),
                     spared,
                 )
             return False
@@ -1078,7 +1078,7 @@ class QClient:
             names = [other for other, peer in stored.evicted_at.items() if peer.may_be(kept)]
             if not names or self._absence(key, node, operation) is None:
                 continue
-            listed = ", ".join(map(shown, (node, *names)))
+            listed = ", ".join(map(redacted, (node, *names)))
             _log.warning(
                 "evict stale copies of table %r: %s are names of one node, which deleted the new table. The "
                 "client stores it again. List each node once.",
@@ -1089,8 +1089,8 @@ class QClient:
                 "POST",
                 f"/dataset/{key}",
                 upload=upload,
-                kind=Kind.STORE,
-                what=f"store table {key!r} again on {shown(node)}",
+                kind=RequestKind.STORE,
+                what=f"store table {key!r} again on {redacted(node)}",
                 nodes=(node,),
                 wait_for_nodes=False,
                 turns=turns,
@@ -1104,7 +1104,7 @@ class QClient:
         request = Request(
             "DELETE",
             f"/dataset/{key}",
-            kind=Kind.DELETE,
+            kind=RequestKind.DELETE,
             what=f"delete table {key!r}",
             nodes=self._ring.successors(key),
         )
@@ -1114,12 +1114,12 @@ class QClient:
         errors: dict[str, QClientException] = {}
         for node in request.nodes:
             if node == done.node:
-                outcomes[shown(node)] = DeleteOutcome.CONFIRMED
+                outcomes[redacted(node)] = DeleteOutcome.CONFIRMED
                 break
-            outcomes[shown(node)] = DeleteOutcome.GONE
+            outcomes[redacted(node)] = DeleteOutcome.GONE
             if error is not None and node in done.unknown:
-                outcomes[shown(node)] = DeleteOutcome.UNREACHABLE
-                errors[shown(node)] = error
+                outcomes[redacted(node)] = DeleteOutcome.UNREACHABLE
+                errors[redacted(node)] = error
         return DeleteResult(key=key, outcomes=outcomes, errors=errors)
 
     def _delete_on(
@@ -1136,8 +1136,8 @@ class QClient:
             f"/dataset/{key}",
             spare=spare,
             peers=peers,
-            kind=Kind.DELETE,
-            what=f"delete table {key!r} on {shown(node)}",
+            kind=RequestKind.DELETE,
+            what=f"delete table {key!r} on {redacted(node)}",
             nodes=(node,),
             wait_for_nodes=False,
         )
@@ -1194,7 +1194,7 @@ class QClient:
             operation = self._begin(key, whole)
             if node in asked and self._is_silent(node):
                 return DeleteOutcome.UNREACHABLE, NoCacheAvailable(
-                    f"delete table {key!r} on {shown(node)}: the node does not respond: "
+                    f"delete table {key!r} on {redacted(node)}: the node does not respond: "
                     f"{self._pool.last_error(node)}"
                 )
             asked.add(node)
@@ -1218,7 +1218,7 @@ class QClient:
             "GET",
             f"/dataset/{key}?q={_NO_QUERY}",
             _JSON_UNCOMPRESSED,
-            kind=Kind.PRESENCE,
+            kind=RequestKind.PRESENCE,
             what=f"ask whether table {key!r} is there",
             nodes=nodes,
             wait_for_nodes=wait_for_nodes,
@@ -1259,7 +1259,7 @@ class QClient:
         """The node of a name, with or without the credentials that its URL has."""
         node = self._node_names.get(name)
         if node is None:
-            raise ValueError(f"node={name!r}: expected one of {', '.join(map(shown, self._ring.nodes))}")
+            raise ValueError(f"node={name!r}: expected one of {', '.join(map(redacted, self._ring.nodes))}")
         return node
 
     def _node_now(self, key: str) -> str:
@@ -1278,7 +1278,7 @@ class QClient:
             self._sender.status(node, operation)
 
     def _check_node(self, node: str, operation: Operation) -> None:
-        what = f"status of {shown(node)}"
+        what = f"status of {redacted(node)}"
         if node in self._pool.failing:
             self._prober.start([node])
             local = self._prober.wait([node], operation.deadline, lambda: operation.check(what))
@@ -1287,7 +1287,7 @@ class QClient:
             return
         ticket = self._pool.ticket(node)
         try:
-            self._sender.status(node, operation, settle=False)
+            self._sender.status(node, operation, after_writes=False)
         except Failure as failure:
             operation.check(what)
             if failure.outcome in OUTCOMES_OF_LIVING_NODES:
@@ -1298,11 +1298,11 @@ class QClient:
                 node, ticket, f"status: {failure.outcome}: {failure}", gone=failure.outcome is Outcome.REFUSED
             )
 
-    def _looks_at_the_time(self, operation: Operation, key: str) -> Callable[[], None]:
+    def _time_check(self, operation: Operation, key: str) -> Callable[[], None]:
         """A function for work before a store is sent: it raises once the store was cancelled or is late."""
         what = f"store table {key!r}"
 
-        def look() -> None:
+        def check_time() -> None:
             operation.check(what)
             if self._clock.now() >= operation.deadline:
                 raise DeadlineExceeded(
@@ -1310,17 +1310,17 @@ class QClient:
                     "no node was asked. Increase `deadline`, or store a smaller table."
                 )
 
-        return look
+        return check_time
 
     # Events.
 
     def _node_changed(self, node: str, alive: bool, error: str | None) -> None:  # noqa: FBT001
         if alive:
-            _log.info("node %s responds again", shown(node))
-            self._notify(lambda listener: listener.node_recovered(shown(node)))
+            _log.info("node %s responds again", redacted(node))
+            self._notify(lambda listener: listener.node_recovered(redacted(node)))
         else:
-            _log.warning("node %s failed: %s", shown(node), error)
-            self._notify(lambda listener: listener.node_failed(shown(node), error or ""))
+            _log.warning("node %s failed: %s", redacted(node), error)
+            self._notify(lambda listener: listener.node_failed(redacted(node), error or ""))
 
     def _attempt_failed(self, attempt: Attempt) -> None:
         if self._listeners:
@@ -1367,8 +1367,8 @@ def _check_no_process_twice(nodes: Iterable[str], seconds: float) -> None:
     same = two_names(nodes, seconds=seconds)
     if same is not None:
         raise ValueError(
-            f"node_list: {shown(same[0])!r} and {shown(same[1])!r} are two names of one node. List each node "
-            "once, spelled as every other reader and writer of the cluster spells it."
+            f"node_list: {redacted(same[0])!r} and {redacted(same[1])!r} are two names of one node. List "
+            "each node once, spelled as every other reader and writer of the cluster spells it."
         )
 
 
@@ -1388,10 +1388,10 @@ def _statistics(answer: Answer, prefix: str) -> dict[str, float]:
 
 
 def _node_error(what: str, node: str, failure: Failure) -> QClientException:
-    attempt = Attempt(shown(node), failure.phase, failure.outcome, 0.0, failure.status, failure.cause)
+    attempt = Attempt(redacted(node), failure.phase, failure.outcome, 0.0, failure.status, failure.cause)
     if failure.outcome is Outcome.LOCAL:
         return local_resource_error(what, failure.cause, [attempt])
     if failure.outcome is Outcome.DEADLINE:
         return DeadlineExceeded(f"{what}: the deadline passed", attempts=[attempt])
-    nodes = {shown(node): str(attempt)}
+    nodes = {redacted(node): str(attempt)}
     return NoCacheAvailable(f"{what}: the node did not respond", attempts=[attempt], nodes=nodes)

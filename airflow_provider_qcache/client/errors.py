@@ -94,7 +94,7 @@ _DOING = {
 _CREDENTIALS = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*:/+)?.*@", re.DOTALL)
 
 
-def shown(node: str) -> str:
+def redacted(node: str) -> str:
     """A node's URL without credentials, for logs, errors and results."""
     return _CREDENTIALS.sub(r"\1***@", node)
 

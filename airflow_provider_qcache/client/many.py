@@ -17,7 +17,7 @@ from airflow_provider_qcache.client.errors import (
     QClientException,
     forget_frames,
     local_resource_error,
-    shown,
+    redacted,
 )
 from airflow_provider_qcache.client.results import BulkReport, DeleteOutcome, DeleteResult
 from airflow_provider_qcache.client.settings import SystemClock
@@ -365,9 +365,9 @@ def _gathered_delete(
     outcomes = {}
     errors: dict[str, QClientException] = {}
     for node, (outcome, error) in by_node.items():
-        outcomes[shown(node)] = outcome
+        outcomes[redacted(node)] = outcome
         if outcome is DeleteOutcome.UNREACHABLE and error is not None:
-            errors[shown(node)] = error
+            errors[redacted(node)] = error
     result = DeleteResult(key=key, outcomes=outcomes, errors=errors)
     for error in errors.values():
         # Wrong credentials, say: the node is up.

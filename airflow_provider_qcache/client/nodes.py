@@ -14,7 +14,7 @@ import threading
 from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
-from airflow_provider_qcache.client.errors import Outcome, shown
+from airflow_provider_qcache.client.errors import Outcome, redacted
 from airflow_provider_qcache.client.outcome import OUTCOMES_OF_LIVING_NODES, Failure
 from airflow_provider_qcache.plain import Plain
 
@@ -117,7 +117,7 @@ class NodePool:
         self._waited_until = float("-inf")
         self.failing: frozenset[str] = frozenset()
         """The nodes no request is sent to; replaced, never changed, so that it is read without the lock."""
-        self.unsettled: dict[str, int] = {}
+        self.abandoned_writes: dict[str, int] = {}
         """The nodes that may still apply an abandoned store or delete, with the number of the last one."""
         self._abandoned = itertools.count(1)
         self.statistics: defaultdict[str, dict[str, int]] = defaultdict(new_counters)
@@ -204,16 +204,16 @@ class NodePool:
             if known.state is NodeState.PROBED and known.epoch == ticket:
                 known.state = NodeState.FAILING
 
-    def unsettle(self, node: str) -> None:
+    def note_abandoned_write(self, node: str) -> None:
         """Note that a store or delete was abandoned after it was sent, at least in part."""
         with self._lock:
-            self.unsettled[node] = next(self._abandoned)
+            self.abandoned_writes[node] = next(self._abandoned)
 
-    def settle(self, node: str, abandoned: int | None) -> None:
+    def forget_abandoned_write(self, node: str, abandoned: int | None) -> None:
         """Note that the node has replied since the abandoned write of that number."""
         with self._lock:
-            if abandoned is not None and self.unsettled.get(node) == abandoned:
-                del self.unsettled[node]
+            if abandoned is not None and self.abandoned_writes.get(node) == abandoned:
+                del self.abandoned_writes[node]
 
     def start_anew(self) -> None:
         """Have a child process that was forked go on without the threads that it lacks.
@@ -259,7 +259,7 @@ class NodePool:
         with self._lock:
             return {
                 node: NodeStatus(
-                    node=shown(node),
+                    node=redacted(node),
                     state=known.state,
                     gone=known.refused_at is not None,
                     failures=known.failures,

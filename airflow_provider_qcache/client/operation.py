@@ -39,14 +39,14 @@ from airflow_provider_qcache.client.errors import (
     UnsupportedAcceptType,
     forget_traceback,
     local_resource_error,
-    shown,
+    redacted,
 )
 from airflow_provider_qcache.client.outcome import (
     COUNTERS,
     OUTCOMES_OF_LIVING_NODES,
     Action,
     Failure,
-    Kind,
+    RequestKind,
     action_for,
     judge,
 )
@@ -174,23 +174,23 @@ class Sender:
                 turn.release()
         finally:
             if limit.abandoned:
-                self._pool.unsettle(node)
+                self._pool.note_abandoned_write(node)
             if request.peers is not None and limit.peer is not None:
                 request.peers[node] = limit.peer
             limits.discard(limit)
 
-    def status(self, node: str, operation: Operation, *, settle: bool = True) -> None:
+    def status(self, node: str, operation: Operation, *, after_writes: bool = True) -> None:
         """Ask for a node's status, within a connect and a read timeout; raises Failure.
 
-        With ``settle`` the node has replied so often that a store or delete that was abandoned there before
-        cannot be applied after this: a node that wakes up applies what it was sent before in the turn of its
-        loop in which it replies first, or a few turns later.
+        With ``after_writes`` the request is repeated until a store or delete that was abandoned on the node
+        cannot be applied after this one: a node that wakes up applies what it had received in the turn of
+        its event loop in which it first replies, or a few turns later.
         """
         settings = self._settings
         longest = self._clock.now() + settings.connect_timeout + settings.read_timeout
         operation = operation.until(min(operation.deadline, longest))
-        abandoned = self._pool.unsettled.get(node) if settle else None
-        times = 1 if not settle else 2 if abandoned is None else _STATUSES_TO_SETTLE
+        abandoned = self._pool.abandoned_writes.get(node) if after_writes else None
+        times = 1 if not after_writes else 2 if abandoned is None else _STATUSES_TO_SETTLE
         for _ in range(times):
             answer = self.ask_once("/status", b"Accept-Encoding: identity\r\n", node, operation)
             status = answer.status
@@ -199,7 +199,7 @@ class Sender:
             if status != 200:
                 detail = answer.from_proxy or f"it answered {status}"
                 raise Failure(Outcome.UNAVAILABLE, Phase.HEAD, status=status, detail=detail)
-        self._pool.settle(node, abandoned)
+        self._pool.forget_abandoned_write(node, abandoned)
 
     def ask_once(self, target: str, headers: bytes, node: str, operation: Operation) -> Answer:
         """GET a page about the node itself; raises Failure."""
@@ -271,7 +271,7 @@ class Engine:
 
     def run(self, request: Request, operation: Operation) -> Done:
         """Make a request of the first living node of its key, and retry; raises QClientException."""
-        run = _Run(self, request, operation)
+        run = _RetriedRequest(self, request, operation)
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_RequestFailed),
             stop=run.must_stop,
@@ -284,7 +284,7 @@ class Engine:
         return done
 
 
-class _Run:
+class _RetriedRequest:
     """The state of one request that is retried."""
 
     def __init__(self, engine: Engine, request: Request, operation: Operation) -> None:
@@ -332,8 +332,8 @@ class _Run:
         request = self.request
         ticket = engine.pool.ticket(node)
         started = engine.clock.now()
-        if node in engine.pool.unsettled:
-            self._settle(node, ticket, started)
+        if node in engine.pool.abandoned_writes:
+            self._await_abandoned_write(node, ticket, started)
             ticket, started = engine.pool.ticket(node), engine.clock.now()
         try:
             answer = once_more_fresh(
@@ -345,20 +345,20 @@ class _Run:
             answer_or_miss = judge(request.kind, answer)
         except Failure as failure:
             attempt = self._note_attempt(node, started, failure)
-            if request.kind is Kind.STORE and attempt.phase in (Phase.SEND, Phase.HEAD, Phase.BODY):
+            if request.kind is RequestKind.STORE and attempt.phase in (Phase.SEND, Phase.HEAD, Phase.BODY):
                 self.maybe_stored |= attempt.outcome in (Outcome.TIMEOUT, Outcome.NOT_TAKEN, Outcome.DEADLINE)
                 # Of a body that was cut off while it was sent the node stores nothing.
                 self.maybe_stored |= attempt.outcome is Outcome.LOCAL and attempt.phase is not Phase.SEND
             self._failed(node, ticket, attempt, action_for(request.kind, failure.outcome), failure)
-        says_nothing_is_left = answer_or_miss is None or request.kind is Kind.DELETE
+        says_nothing_is_left = answer_or_miss is None or request.kind is RequestKind.DELETE
         if says_nothing_is_left and self.gone and self._any_is_back():
             return None
-        if node != request.nodes[0] and request.kind is not Kind.PRESENCE:
+        if node != request.nodes[0] and request.kind is not RequestKind.PRESENCE:
             self._log_failover(node)
         return Done(node, answer_or_miss, tuple(self.attempts), self.unknown)
 
     def _log_failover(self, node: str) -> None:
-        name, what = shown(node), self.request.what
+        name, what = redacted(node), self.request.what
         failed = {attempt.node: attempt.outcome for attempt in self.attempts if attempt.node != name}
         if failed:
             listed = ", ".join(f"{other} ({outcome})" for other, outcome in failed.items())
@@ -367,7 +367,7 @@ class _Run:
         # While a node is down, thousands of tables may have it for their home.
         level = logging.DEBUG if self.operation.is_part else logging.INFO
         _log.log(
-            level, "%s: done by %s in place of its home node %s", what, name, shown(self.request.nodes[0])
+            level, "%s: done by %s in place of its home node %s", what, name, redacted(self.request.nodes[0])
         )
 
     def must_stop(self, state: tenacity.RetryCallState) -> bool:
@@ -409,8 +409,8 @@ class _Run:
         if node is None:
             return "no other node is alive"
         when = f" in {self.wait:.2f} s" if self.wait >= _SHORTEST_LOGGED_WAIT else ""
-        same = self.attempts[-1].node == shown(node)
-        return f"the client retries{when}" if same else f"the client asks {shown(node)}{when}"
+        same = self.attempts[-1].node == redacted(node)
+        return f"the client retries{when}" if same else f"the client asks {redacted(node)}{when}"
 
     def raise_error(self, state: tenacity.RetryCallState) -> NoReturn:
         """Raise the error that ended the operation."""
@@ -559,7 +559,7 @@ class _Run:
 
     def _errors_of_nodes(self) -> dict[str, str]:
         pool = self.engine.pool
-        return {shown(node): pool.last_error(node) or "not asked" for node in self.request.nodes}
+        return {redacted(node): pool.last_error(node) or "not asked" for node in self.request.nodes}
 
     def _no_cache(self, why: str) -> NoCacheAvailable:
         nodes = self._errors_of_nodes()
@@ -602,14 +602,14 @@ class _Run:
                 raise self._uncertain(f"and the node did not respond to status requests until {end}")
             self.sleep(pause)
 
-    def _settle(self, node: str, ticket: int, started: float) -> None:
+    def _await_abandoned_write(self, node: str, ticket: int, started: float) -> None:
         """Wait for status replies first, so that an abandoned write cannot be applied after this request.
 
         A store waits for them as it does for a busy node, before it is sent; for any other request a silent
         node fails.
         """
         engine = self.engine
-        is_store = self.request.kind is Kind.STORE
+        is_store = self.request.kind is RequestKind.STORE
         until = self.deadline
         if is_store and until == _FOREVER:
             until = started + engine.sender.store_time(self.request)
@@ -637,11 +637,11 @@ class _Run:
                 engine.pool.fail(node, ticket, attempt.reason)
             end = "the deadline" if until == self.deadline else "one store timeout had passed"
             raise self._deadline_exceeded(
-                f"{shown(node)} was sent a store or a delete before, which was abandoned and may still be "
+                f"{redacted(node)} was sent a store or a delete before, which was abandoned and may still be "
                 f"applied, and it did not respond to status requests until {end}"
             )
         certain = failure.outcome in (Outcome.CERTIFICATE_REJECTED, Outcome.LOCAL)
-        action = action_for(Kind.DELETE, failure.outcome) if certain else Action.NEXT_NODE
+        action = action_for(RequestKind.DELETE, failure.outcome) if certain else Action.NEXT_NODE
         self._failed(node, ticket, attempt, action, failure)
 
     # After a failed request.
@@ -656,12 +656,12 @@ class _Run:
             cause = UnexpectedServerResponse(failure.detail, status=failure.status)
         seconds = self.engine.clock.now() - started
         outcome = failure.outcome
-        attempt = Attempt(shown(node), failure.phase, outcome, seconds, failure.status, cause)
+        attempt = Attempt(redacted(node), failure.phase, outcome, seconds, failure.status, cause)
         if outcome is Outcome.CANCELLED:
             return attempt
         self.attempts.append(attempt)
         of_the_node = outcome is not Outcome.LOCAL
-        if of_the_node and (outcome is not Outcome.REFUSED_REQUEST or self.request.kind is Kind.STORE):
+        if of_the_node and (outcome is not Outcome.REFUSED_REQUEST or self.request.kind is RequestKind.STORE):
             self.engine.pool.count(node, COUNTERS.get(outcome, "unknown_error"))
         if self.engine.on_attempt_failed is not None:
             self.engine.on_attempt_failed(attempt)
@@ -679,7 +679,7 @@ class _Run:
         refused = attempt.outcome is Outcome.REFUSED
         if action is Action.END:
             # A node that had its whole read timeout is slow; otherwise the caller left it no time.
-            if attempt.seconds >= engine.read_timeout and self.request.kind is not Kind.STORE:
+            if attempt.seconds >= engine.read_timeout and self.request.kind is not RequestKind.STORE:
                 engine.pool.fail(node, ticket, attempt.reason)
             raise self._deadline_exceeded() from attempt.cause
         if action is Action.RAISE:
@@ -737,7 +737,7 @@ class _Run:
             return 0.0
         if times >= 2:
             raise ClosedWithoutAnswer(
-                f"{self.request.what}: {shown(node)} closes the connection on this request without an "
+                f"{self.request.what}: {redacted(node)} closes the connection on this request without an "
                 "answer, and answers its status at once, so that the request is to blame: a body larger "
                 "than the node's cache, a head over 64 KiB, or an Authorization header of the caller's "
                 "that a node cannot parse.",
@@ -801,7 +801,7 @@ class _Run:
     def _permanent(self, node: str, attempt: Attempt, failure: Failure) -> QClientException:
         """The error for a failure that no retry helps."""
         what = self.request.what
-        name = shown(node)
+        name = redacted(node)
         if attempt.outcome is Outcome.CERTIFICATE_REJECTED:
             return CertificateRejected(
                 f"{what}: no TLS connection to {name}: {attempt.cause}. Check verify (the CA that signed "
@@ -832,24 +832,24 @@ class _Run:
             )
         said = failure.answer.text_for_error() if failure.answer is not None else ""
         detail = f" {failure.detail}." if failure.detail else ""
-        if self.request.kind is Kind.QUERY and attempt.status == 400:
+        if self.request.kind is RequestKind.QUERY and attempt.status == 400:
             return MalformedQueryException(
                 f"{what}: {name} cannot process it: {said}{_hint_at_quotes(said)}", attempts=self.attempts
             )
-        if self.request.kind is Kind.QUERY and attempt.status == 406:
+        if self.request.kind is RequestKind.QUERY and attempt.status == 406:
             return UnsupportedAcceptType(
                 f"{what}: {name} cannot answer in the requested content type; it supports 'application/json' "
                 "and 'text/csv'",
                 attempts=self.attempts,
             )
-        if self.request.kind is Kind.QUERY and attempt.status == 500:
+        if self.request.kind is RequestKind.QUERY and attempt.status == 500:
             detail += (
                 " A node answers 500 to some mistakes in queries too, such as an aggregate of a column that "
                 "is not there: check the query."
             )
         gone = ""
         # A bare 400 is for a body larger than the cache, which is refused before anything is dropped.
-        if self.request.kind is Kind.STORE and (
+        if self.request.kind is RequestKind.STORE and (
             attempt.status in (415, 500) or (attempt.status == 400 and said)
         ):
             gone = " The table that the node had under this key is lost."
@@ -868,10 +868,10 @@ def _hint_at_quotes(said: str) -> str:
 
 def home_unavailable(request: Request, done: Done) -> HomeNodeUnavailable:
     """The error for a miss, or a delete, by a fallback node while a node before it did not respond."""
-    silent = ", ".join(shown(node) for node in done.unknown)
+    silent = ", ".join(redacted(node) for node in done.unknown)
     some = "its home node" if done.unknown == (request.nodes[0],) else "earlier in the key's order,"
     return HomeNodeUnavailable(
         f"{request.what}: cannot tell whether the table exists: {some} {silent} does not respond, and "
-        f"fallback node {shown(done.node)} does not have it. Retry when the node responds again.",
+        f"fallback node {redacted(done.node)} does not have it. Retry when the node responds again.",
         attempts=done.attempts,
     )

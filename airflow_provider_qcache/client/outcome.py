@@ -79,7 +79,7 @@ class Failure(Exception):
         self.by_proxy = by_proxy
 
 
-class Kind(enum.StrEnum):
+class RequestKind(enum.StrEnum):
     """What a request does with a table."""
 
     QUERY = "query"
@@ -151,9 +151,9 @@ OUTCOMES_OF_LIVING_NODES: Final = frozenset(
 """How a status request to a node that is up may fail: the caller's request fails so, too, and says why."""
 
 
-def action_for(kind: Kind, outcome: Outcome) -> Action:
+def action_for(kind: RequestKind, outcome: Outcome) -> Action:
     """What follows a failed request."""
-    if kind is Kind.STORE and outcome in (Outcome.TIMEOUT, Outcome.NOT_TAKEN):
+    if kind is RequestKind.STORE and outcome in (Outcome.TIMEOUT, Outcome.NOT_TAKEN):
         # Never another node: a table that takes long to parse would block each node in turn.
         return Action.BUSY
     return _ACTIONS[outcome]
@@ -168,13 +168,18 @@ UNAVAILABLE: Final = frozenset({502, 503, 504})
 _PIECE: Final = 1 << 20
 """Bytes of an answer that are examined at a time."""
 
-_SUCCESS: Final = {Kind.QUERY: 200, Kind.STORE: 201, Kind.DELETE: 200, Kind.PRESENCE: 400}
+_SUCCESS: Final = {
+    RequestKind.QUERY: 200,
+    RequestKind.STORE: 201,
+    RequestKind.DELETE: 200,
+    RequestKind.PRESENCE: 400,
+}
 
 
-def judge(kind: Kind, answer: Answer) -> Answer | None:
+def judge(kind: RequestKind, answer: Answer) -> Answer | None:
     """The answer, where it is a result, or None for a miss; raises Failure for any other answer."""
     status = answer.status
-    if status == 404 and kind in (Kind.QUERY, Kind.PRESENCE):
+    if status == 404 and kind in (RequestKind.QUERY, RequestKind.PRESENCE):
         return None
     outcome, detail, retry_after = Outcome.REFUSED_REQUEST, "", None
     if status == _SUCCESS[kind]:
@@ -194,12 +199,12 @@ def judge(kind: Kind, answer: Answer) -> Answer | None:
     raise Failure(outcome, phase, status=status, detail=detail, answer=answer, retry_after=retry_after)
 
 
-def _judge_success(kind: Kind, answer: Answer) -> tuple[Outcome, str]:
+def _judge_success(kind: RequestKind, answer: Answer) -> tuple[Outcome, str]:
     """ANSWERED, or what is wrong with an answer whose status says success."""
-    if kind is Kind.QUERY:
+    if kind is RequestKind.QUERY:
         return _judge_result(answer)
     content = answer.content.lstrip()
-    if kind is Kind.PRESENCE and not content.startswith(b'{"error"'):
+    if kind is RequestKind.PRESENCE and not content.startswith(b'{"error"'):
         return Outcome.REFUSED_REQUEST, "it is not QCache's refusal of a query"
     if content.startswith(b"<"):  # QCache's is empty; this is the page of something in front of it
         return Outcome.NOT_QCACHE, "it is HTML"
@@ -225,18 +230,17 @@ def _judge_result(answer: Answer) -> tuple[Outcome, str]:
     return Outcome.ANSWERED, ""
 
 
-def is_whole(content: bytes, content_type: str, look: Callable[[], object] = lambda: None) -> bool:
+def is_whole(content: bytes, content_type: str, check_time: Callable[[], object] = lambda: None) -> bool:
     """Whether a result whose body ends with the connection can be complete.
 
     JSON, which begins with a bracket, is complete where every bracket outside of its texts is closed.
-    Brackets are counted piece by piece, in constant memory; ``look`` is called for each piece, and may end
-    the work by an exception.
+    Brackets are counted piece by piece, in constant memory. ``check_time`` is called for each piece.
     """
     if content_type != "application/json":
         return content.endswith(b"\n") and content.count(b'"') % 2 == 0  # else the line end is within a text
     depth, in_text, held = 0, False, b""
     for start in range(0, len(content), _PIECE):
-        look()
+        check_time()
         piece = held + content[start : start + _PIECE]
         # A backslash and what it escapes are taken out, so that each quote begins or ends a text.
         held = b"\\" if (len(piece) - len(piece.rstrip(b"\\"))) % 2 else b""

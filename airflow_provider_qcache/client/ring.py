@@ -8,7 +8,7 @@ from bisect import bisect_right
 from math import ceil
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_qcache.client.errors import InvalidKey, shown
+from airflow_provider_qcache.client.errors import InvalidKey, redacted
 from airflow_provider_qcache.protocol import KEY_PATTERN_CHARACTERS, is_key
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Ring:
 
     def __init__(self, nodes: Iterable[str]) -> None:
         if isinstance(nodes, str):
-            raise ValueError(f"node_list={shown(nodes)!r} must be a list of nodes, not one string")  # noqa: TRY004
+            raise ValueError(f"node_list={redacted(nodes)!r} must be a list of nodes, not one string")  # noqa: TRY004
         listed = tuple(nodes)
         if not listed:
             raise ValueError("node_list is empty: at least one node is required")

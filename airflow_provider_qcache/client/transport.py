@@ -45,13 +45,13 @@ from urllib3.util.proxy import connection_requires_http_tunnel
 from urllib3.util.ssl_ import create_urllib3_context
 
 from airflow_provider_qcache.client import compression
-from airflow_provider_qcache.client.errors import Outcome, Phase, shown
+from airflow_provider_qcache.client.errors import Outcome, Phase, redacted
 from airflow_provider_qcache.client.outcome import (
     MAX_ERROR_BODY,
     UNAVAILABLE,
     Answer,
     Failure,
-    Kind,
+    RequestKind,
     is_whole,
 )
 from airflow_provider_qcache.client.secrets import Redactor, secrets_of, secrets_of_url
@@ -161,7 +161,7 @@ class Request:
     accept_encoding: str | None = None
     spare: Callable[[Peer], bool] | None = None
     peers: dict[str, Peer] | None = None
-    kind: Kind = Kind.QUERY
+    kind: RequestKind = RequestKind.QUERY
     what: str = ""
     nodes: Sequence[str] = ()
     repeatable: bool = True
@@ -420,7 +420,7 @@ class _Proxy:
         variable = f"{kind}_proxy"
         names = [name for name in os.environ if name.lower() == variable and os.environ[name] == url]
         # The lower-case name wins, and sorts last.
-        return cls(shown(url), max(names, default="the system's proxy settings"))
+        return cls(redacted(url), max(names, default="the system's proxy settings"))
 
     def __str__(self) -> str:
         return f"the proxy {self.url}, set by {self.setting}"
@@ -764,18 +764,20 @@ class NodeTransport:
         except ValueError:  # requests' InvalidURL is one; what they say may hold a password
             parts = urlsplit("")
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"node {shown(node)!r} is not an http or https URL, such as http://host1:9401")
+            raise ValueError(
+                f"node {redacted(node)!r} is not an http or https URL, such as http://host1:9401"
+            )
         if parts.query or parts.fragment:
             raise ValueError(
-                f"node {shown(node)!r} has a query or a fragment; it must be a URL of host, port and path"
+                f"node {redacted(node)!r} has a query or a fragment; it must be a URL of host, port and path"
             )
         if "@" in parts.path:
             raise ValueError(
-                f"node {shown(node)!r} has an '@' in its path; a '/' in a login or password is written %2F, "
-                "and an '@' in a path %40"
+                f"node {redacted(node)!r} has an '@' in its path: write a '/' in a login or password as %2F, "
+                "and an '@' in a path as %40"
             )
         if settings.auth is None:
-            _check_credentials(f"node {shown(node)!r}", *requests.utils.get_auth_from_url(node))
+            _check_credentials(f"node {redacted(node)!r}", *requests.utils.get_auth_from_url(node))
         request = requests.Request("GET", node.rstrip("/") + "/qcache/status", auth=settings.auth).prepare()
         verify = settings.verify
         proxies: dict[str, str] = {}
@@ -787,7 +789,7 @@ class NodeTransport:
             if "Authorization" not in request.headers:
                 found = requests.utils.get_netrc_auth(request.url or "")
                 if found is not None:
-                    _check_credentials(f"the netrc's entry for node {shown(node)!r}", *found)
+                    _check_credentials(f"the netrc's entry for node {redacted(node)!r}", *found)
                     requests.auth.HTTPBasicAuth(*found)(request)
         if "Authorization" in request.headers:
             _check_authorization(request.headers["Authorization"])

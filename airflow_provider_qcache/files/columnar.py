@@ -19,7 +19,7 @@ from airflow_provider_qcache.client.tables.arrow import (
     valid,
     with_offsets,
 )
-from airflow_provider_qcache.client.tables.content import nothing
+from airflow_provider_qcache.client.tables.content import no_limit
 from airflow_provider_qcache.files.listing import Format
 from airflow_provider_qcache.files.reading import named, need_pyarrow, place_of, seekable
 
@@ -88,13 +88,13 @@ class ColumnarFiles:
 
     def _agreed(self, schema: Any) -> Any:
         """The common schema of the files so far and of another file. Raises InvalidTable."""
-        names, wanted = schema.names, self.schema.names
+        names, expected = schema.names, self.schema.names
         first = self._files[0].name
-        for at in range(max(len(names), len(wanted))):
+        for at in range(max(len(names), len(expected))):
             if at >= len(names):
-                raise InvalidTable(f"column {wanted[at]!r} of {first} is missing", column=wanted[at])
-            if at >= len(wanted) or names[at] != wanted[at]:
-                there = f"has {wanted[at]!r} in its place" if at < len(wanted) else "has no such column"
+                raise InvalidTable(f"column {expected[at]!r} of {first} is missing", column=expected[at])
+            if at >= len(expected) or names[at] != expected[at]:
+                there = f"has {expected[at]!r} in its place" if at < len(expected) else "has no such column"
                 raise InvalidTable(
                     f"its column {at + 1} is {names[at]!r}, but {first} {there}", column=names[at]
                 )
@@ -152,10 +152,10 @@ class FilesSource(FrameSource):
         with self._placed():
             yield from super().pieces(content_type)
 
-    def wrongly_inferred(self, look: Callable[[], object] = nothing) -> set[str]:
+    def wrongly_inferred(self, check_time: Callable[[], object] = no_limit) -> set[str]:
         """Columns that a node may infer wrongly."""
         with self._placed():
-            return super().wrongly_inferred(look)
+            return super().wrongly_inferred(check_time)
 
     @contextlib.contextmanager
     def _placed(self) -> Iterator[None]:

@@ -53,15 +53,15 @@ class CsvFiles:
     def _agreed(self, check: CsvCheck) -> tuple[str, ...]:
         """A file's columns. Raises InvalidTable unless they are those of the files before it."""
         columns = check.columns or ()
-        wanted = self.names
-        if wanted is None or columns == wanted:
+        expected = self.names
+        if expected is None or columns == expected:
             return columns
         first = self._files[0].name
-        if len(columns) < len(wanted) and wanted[: len(columns)] == columns:
-            missing = wanted[len(columns)]
+        if len(columns) < len(expected) and expected[: len(columns)] == columns:
+            missing = expected[len(columns)]
             raise InvalidTable(f"column {missing!r} of {first} is missing from its header", column=missing)
-        at = next(at for at, name in enumerate(columns) if at >= len(wanted) or name != wanted[at])
-        there = f"has {wanted[at]!r} in its place" if at < len(wanted) else "has no such column"
+        at = next(at for at, name in enumerate(columns) if at >= len(expected) or name != expected[at])
+        there = f"has {expected[at]!r} in its place" if at < len(expected) else "has no such column"
         raise InvalidTable(
             f"column {at + 1} of its header is {columns[at]!r}, but {first} {there}", column=columns[at]
         )

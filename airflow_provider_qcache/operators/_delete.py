@@ -69,10 +69,10 @@ def delete_tables(
 
 def asked_nodes(hook: QCacheHook, key: str, error: Exception) -> list[str]:
     """The nodes that an error is about, without passwords; the key's home node if the error names none."""
-    from airflow_provider_qcache.client.errors import shown  # noqa: PLC0415  # it loads requests
+    from airflow_provider_qcache.client.errors import redacted  # noqa: PLC0415  # it loads requests
 
     asked = [*getattr(error, "nodes", ()), *(attempt.node for attempt in getattr(error, "attempts", ()))]
-    return list(dict.fromkeys(asked)) or [shown(hook.node_for_key(key))]
+    return list(dict.fromkeys(asked)) or [redacted(hook.node_for_key(key))]
 
 
 def is_unconfirmed(error: Exception) -> bool:

@@ -532,9 +532,9 @@ class QCacheQueryOperator(QCacheOperator):
 
 
 def _shown_node(node: str) -> str:
-    from airflow_provider_qcache.client.errors import shown  # noqa: PLC0415  # it loads requests
+    from airflow_provider_qcache.client.errors import redacted  # noqa: PLC0415  # it loads requests
 
-    return shown(node)
+    return redacted(node)
 
 
 class QCacheDeleteOperator(QCacheOperator):

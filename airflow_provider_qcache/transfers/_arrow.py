@@ -14,7 +14,7 @@ from airflow_provider_qcache.extras import MissingExtra
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from airflow_provider_qcache.client.tables.types import ColumnKind
+    from airflow_provider_qcache.client.tables.types import ColumnType
 
 try:
     import pyarrow as pa
@@ -50,7 +50,9 @@ class ArrowStream:
             first = list(itertools.islice(batches, 1))
             schema = first[0].schema if first else pa.schema([])
         self._types = [_widest(field.type) for field in schema]
-        self.schema = pa.schema([(field.name, kind) for field, kind in zip(schema, self._types, strict=True)])
+        self.schema = pa.schema(
+            [(field.name, arrow_type) for field, arrow_type in zip(schema, self._types, strict=True)]
+        )
         self._given = itertools.chain(first, batches)
 
     def close(self) -> None:
@@ -72,16 +74,16 @@ class ArrowStream:
         for given in self._given:
             for batch in given.to_batches() if isinstance(given, pa.Table) else (given,):
                 arrays = [
-                    array if array.type == kind else array.cast(kind)
-                    for array, kind in zip(batch.columns, self._types, strict=True)
+                    array if array.type == arrow_type else array.cast(arrow_type)
+                    for array, arrow_type in zip(batch.columns, self._types, strict=True)
                 ]
                 yield pa.RecordBatch.from_arrays(arrays, self.schema.names)
 
 
-def _widest(kind: Any) -> Any:
+def _widest(arrow_type: Any) -> Any:
     """The type of a column in every batch: Snowflake's integers are as wide as each batch needs."""
     types = pa.types
-    return pa.int64() if types.is_integer(kind) and kind != pa.uint64() else kind
+    return pa.int64() if types.is_integer(arrow_type) and arrow_type != pa.uint64() else arrow_type
 
 
 def of_connection(connection: Any) -> Callable[[str, Any], ArrowStream] | None:
@@ -145,8 +147,8 @@ def _has_rows(table: Any) -> bool:
 class ArrowEncoder:
     """Batches of one schema to CSV, by the rules of docs/reference/tables.md. Raises InvalidTable."""
 
-    def __init__(self, schema: Any, wanted: Mapping[str, ColumnKind]) -> None:
-        self._plans = [plan_of(field.name, field.type, wanted.get(field.name)) for field in schema]
+    def __init__(self, schema: Any, requested: Mapping[str, ColumnType]) -> None:
+        self._plans = [plan_of(field.name, field.type, requested.get(field.name)) for field in schema]
         self._rows = 0
         for plan in self._plans:
             plan.begin()
@@ -154,7 +156,7 @@ class ArrowEncoder:
     @property
     def columns(self) -> tuple[Column, ...]:
         """The columns as a node is to have them."""
-        return tuple(Column(plan.name, plan.kind) for plan in self._plans)
+        return tuple(Column(plan.name, plan.type) for plan in self._plans)
 
     def encode(self, given: Any, keys: Sequence[int] = ()) -> tuple[bytes, list[Any]]:
         """A batch as CSV; for the columns ``keys`` their texts by row. Raises InvalidTable."""

@@ -12,7 +12,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_qcache.client.tables import types as rules
-from airflow_provider_qcache.client.tables.types import Column, ColumnKind, refuse
+from airflow_provider_qcache.client.tables.types import Column, ColumnType, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
@@ -63,7 +63,7 @@ _TEXT_CATEGORIES: Final = frozenset("SEINVX")
 class _Expression:
     """A column in the query that COPY runs."""
 
-    kind: ColumnKind
+    type: ColumnType
     written: str
     """Its value as it is written: a text, or what COPY writes as a node reads it."""
     fine: str = ""
@@ -88,10 +88,10 @@ def _float(column: str, *, double: bool) -> _Expression:
     special = f"WHEN {column} = 'Infinity' THEN 'inf' WHEN {column} = '-Infinity' THEN '-inf'"
     text = f"CASE WHEN {finite} THEN {column}::text {special} END"
     if not double:
-        return _Expression(ColumnKind.FLOAT, text)
+        return _Expression(ColumnType.FLOAT, text)
     parsed = f"{column} > -{bound} AND {column} < {bound}"
     return _Expression(
-        ColumnKind.FLOAT,
+        ColumnType.FLOAT,
         text,
         fine=parsed,
         flag=f"CASE WHEN {finite} AND NOT ({parsed}) THEN '{_REFUSED}' ELSE '{_FINE}' END",
@@ -103,7 +103,7 @@ def _integer(value: str) -> _Expression:
     exact = f"{value} BETWEEN -{rules.EXACT} AND {rules.EXACT}"
     held = f"{value} BETWEEN {rules.INT64_MIN} AND {rules.INT64_MAX}"
     return _Expression(
-        ColumnKind.INT,
+        ColumnType.INT,
         value,
         fine=f"({exact}) IS TRUE",  # a null beside a large one is to be found
         flag=(
@@ -143,7 +143,7 @@ def _decimal(column: str, *, exact: bool, precision: int | None) -> _Expression:
     too_many = f" OR length({digits}) > {rules.MOST_DIGITS}" if exact else ""
     unfit = f"{column}::text LIKE '%Infinity' OR ({column} <> 'NaN' AND ({too_large}{too_many}))"
     return _Expression(
-        ColumnKind.FLOAT,
+        ColumnType.FLOAT,
         _written_decimal(column, precision),
         fine=f"length({column}::text) < {len('Infinity')}",
         flag=f"CASE WHEN {unfit} THEN '{_REFUSED}' ELSE '{_FINE}' END",
@@ -153,7 +153,7 @@ def _decimal(column: str, *, exact: bool, precision: int | None) -> _Expression:
 
 def _moment(text: str, in_years: str) -> _Expression:
     return _Expression(
-        ColumnKind.TEXT,
+        ColumnType.TEXT,
         text,
         fine=in_years,
         refuse=lambda name, _, row: rules.out_of_calendar(name, row),
@@ -176,7 +176,7 @@ def _timestamp(value: str, zone: str) -> _Expression:
 def _time(column: str) -> _Expression:
     moment = f"('2000-01-01'::date + {column})"
     return _Expression(
-        ColumnKind.TEXT,
+        ColumnType.TEXT,
         f"CASE WHEN {column}::time(0) = {column} THEN {column}::text"
         f" ELSE to_char({moment}, 'HH24:MI:SS.US') END",
         fine=f"{column} < '24:00:00'",
@@ -187,7 +187,7 @@ def _time(column: str) -> _Expression:
 def _interval(column: str) -> _Expression:
     months = f"extract(year from {column}) <> 0 OR extract(month from {column}) <> 0"
     return _Expression(
-        ColumnKind.FLOAT,
+        ColumnType.FLOAT,
         f"extract(epoch from {column})::float8::text",
         fine=f"NOT ({months})",
         refuse=lambda name, _, row: refuse(
@@ -197,32 +197,32 @@ def _interval(column: str) -> _Expression:
 
 
 def _expression(
-    name: str, column: str, described: Any, category: str, wanted: ColumnKind | None
+    name: str, column: str, described: Any, category: str, requested: ColumnType | None
 ) -> _Expression:
     """Return the expression for a column. Raises InvalidTable for a type that cannot be stored."""
     oid = described[1]
-    as_text = wanted in (ColumnKind.TEXT, ColumnKind.ENUM)
+    as_text = requested in (ColumnType.TEXT, ColumnType.ENUM)
     if oid in (_BOOL, _INT2, _INT4, _OID, _INT8, _NUMERIC) and as_text:
         value = f"NULLIF({column}, 'NaN')" if oid == _NUMERIC else column
-        return _Expression(ColumnKind.TEXT, f"{value}::text")
+        return _Expression(ColumnType.TEXT, f"{value}::text")
     if oid == _BOOL:
         return _Expression(
-            ColumnKind.BOOL, f"{column}::int::text" if wanted is ColumnKind.FLOAT else f"{column}::text"
+            ColumnType.BOOL, f"{column}::int::text" if requested is ColumnType.FLOAT else f"{column}::text"
         )
-    if oid in (_INT2, _INT4, _OID) or (oid == _INT8 and wanted is ColumnKind.FLOAT):
-        return _Expression(ColumnKind.INT, column)
+    if oid in (_INT2, _INT4, _OID) or (oid == _INT8 and requested is ColumnType.FLOAT):
+        return _Expression(ColumnType.INT, column)
     if oid == _INT8:
         return _integer(column)
     if oid == _NUMERIC:
-        if described[5] == 0 and wanted is None:
+        if described[5] == 0 and requested is None:
             return _integer(f"NULLIF({column}, 'NaN')")
-        return _decimal(column, exact=wanted is None, precision=described[4])
+        return _decimal(column, exact=requested is None, precision=described[4])
     if oid in (_FLOAT4, _FLOAT8):
         return _float(column, double=oid == _FLOAT8)
     if oid == _INTERVAL:
         return _interval(column)
     if oid in (_DATE, _TIME, _TIMESTAMP, _TIMESTAMPTZ):
-        if wanted is ColumnKind.FLOAT:
+        if requested is ColumnType.FLOAT:
             refuse(name, "column_types: 'float' cannot be used for a date or a time")
         if oid == _TIME:
             return _time(column)
@@ -234,11 +234,11 @@ def _expression(
     if oid == _TIMETZ:
         refuse(name, "a time of day with a time zone, which cannot be converted to UTC")
     if oid in _TEXTS or category in _TEXT_CATEGORIES:
-        if wanted is ColumnKind.FLOAT:
+        if requested is ColumnType.FLOAT:
             raise NotByCopy(f"column {name!r} is text that is to be floats")
         if oid == _BPCHAR:  # a cast would take its padding off
-            return _Expression(ColumnKind.TEXT, f"CASE WHEN {column} IS NOT NULL THEN concat({column}) END")
-        return _Expression(ColumnKind.TEXT, column)
+            return _Expression(ColumnType.TEXT, f"CASE WHEN {column} IS NOT NULL THEN concat({column}) END")
+        return _Expression(ColumnType.TEXT, column)
     return refuse(
         name,
         "bytes, arrays, records, ranges and the like cannot be stored; cast them to a text "
@@ -360,11 +360,11 @@ class CopyQuery:
         categories = self._categories()
         places = [f"c{number}" for number in range(len(names))]
         expressions = [
-            _expression(name, place, column, categories.get(column[1], ""), tables.wanted.get(name))
+            _expression(name, place, column, categories.get(column[1], ""), tables.requested.get(name))
             for name, place, column in zip(names, places, self._columns, strict=True)
         ]
         tables.columns = tuple(
-            Column(name, tables.wanted.get(name, expression.kind))
+            Column(name, tables.requested.get(name, expression.type))
             for name, expression in zip(names, expressions, strict=True)
         )
         self._watched = [

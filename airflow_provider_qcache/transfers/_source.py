@@ -172,7 +172,7 @@ class SqlSource:
             raise InvalidTable(_NO_QUERY)
         self._check()
         add = _adder(spool, tables, tables.begin(stream.schema.names))
-        encoder = ArrowEncoder(stream.schema, tables.wanted)
+        encoder = ArrowEncoder(stream.schema, tables.requested)
         for batch in stream.batches():
             self._check()
             add(*encoder.encode(batch, tables.positions), batch.num_rows)
@@ -200,7 +200,7 @@ class SqlSource:
             raise InvalidTable(_NO_QUERY)
         names = [column[0] for column in cursor.description]
         add = _adder(spool, tables, tables.begin(names))
-        encoder = RowEncoder(names, tables.wanted)
+        encoder = RowEncoder(names, tables.requested)
         while columns:
             self._check()
             data, keys = encoder.encode(columns, tables.positions)

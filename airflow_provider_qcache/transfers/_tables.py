@@ -8,7 +8,7 @@ from airflow_provider_qcache.client.errors import InvalidTable
 from airflow_provider_qcache.client.ring import check_key
 from airflow_provider_qcache.client.tables import types as rules
 from airflow_provider_qcache.client.tables.headers import column_headers
-from airflow_provider_qcache.client.tables.types import ColumnKind, csv_header, fits_csv
+from airflow_provider_qcache.client.tables.types import ColumnType, csv_header, fits_csv
 from airflow_provider_qcache.client.tables.upload import Upload
 from airflow_provider_qcache.protocol import CSV
 from airflow_provider_qcache.transfers._partitions import KeyPattern, Keys
@@ -45,8 +45,8 @@ class QueryTables:
         self.partition_by = tuple(partition_by)
         self.positions: tuple[int, ...] = ()
         """Which columns make the key, by their place."""
-        self.wanted: dict[str, ColumnKind] = {}
-        """The kinds in column_types."""
+        self.requested: dict[str, ColumnType] = {}
+        """The types in column_types."""
         self.columns: tuple[Column, ...] = ()
 
     def __len__(self) -> int:
@@ -66,7 +66,7 @@ class QueryTables:
                     "its name cannot be sent in CSV or headers: use an alias in the SQL, of printable ASCII "
                     "without ';', '=' and '\"', and without spaces around it",
                 )
-        self.wanted = rules.check_column_types(self._column_types, names)
+        self.requested = rules.check_column_types(self._column_types, names)
         for name in self.partition_by:
             if name not in names:
                 raise InvalidTable(
@@ -100,7 +100,7 @@ class QueryTables:
 
     def types(self) -> dict[str, str]:
         """The type of each column that X-QCache-types must name, for every table."""
-        return {column.name: column.kind.header for column in self.columns if column.kind.header is not None}
+        return {column.name: column.type.header for column in self.columns if column.type.header is not None}
 
     @property
     def keys(self) -> list[str]:

@@ -239,7 +239,7 @@ class SqlToQCacheOperator(QCacheStoreOperator):
                 if arguments["on_empty"] == "skip":
                     raise AirflowSkipException(said)
                 raise QueryEmpty(said)
-            schema: dict[str, str | None] = {column.name: str(column.kind) for column in tables.columns}
+            schema: dict[str, str | None] = {column.name: str(column.type) for column in tables.columns}
             if arguments["partition_by"] is None:
                 result, extra = self._store_one(hook, tables, arguments)
             else:

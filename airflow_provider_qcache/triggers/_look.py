@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from airflow_provider_qcache.client import Absence, QClientException
-from airflow_provider_qcache.client.errors import shown
+from airflow_provider_qcache.client.errors import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -93,7 +93,7 @@ def look(hook: QCacheHook, questions: Iterable[Question]) -> dict[Question, Find
     absences: dict[tuple[str, str], Question] = {}
     by_node: dict[str, list[Question]] = {}
     for one in questions:
-        home = shown(hook.node_for_key(one.key))
+        home = redacted(hook.node_for_key(one.key))
         if one.on_home and is_silent(status[home]):
             found[one] = _down(one.key, home, status)
         elif one.query is None:
@@ -169,7 +169,9 @@ def _query(hook: QCacheHook, home: str, one: Question) -> Finding:
         return _failed(hook, one.key, home, error)
     if result is None:
         return _missing(one.key, home)
-    return Finding(one.key, shown(result.node), State.THERE, f"{shown(result.node)} has the table", result)
+    return Finding(
+        one.key, redacted(result.node), State.THERE, f"{redacted(result.node)} has the table", result
+    )
 
 
 def _missing(key: str, node: str) -> Finding:

@@ -25,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def told(
+def events(
     airflow_home: AirflowHome,
     nodes_of_the_session: Nodes,
     folder: Path,
@@ -45,10 +45,10 @@ def told(
     with airflow_home.runner(dags, environment) as runner:
         run = runner.run("lineage")
     assert run.state == "success", {name: task.log[-3000:] for name, task in run.tasks.items()}
-    events = [json.loads(line) for line in file.read_text().splitlines()]
+    written = [json.loads(line) for line in file.read_text().splitlines()]
     return {
         event["job"]["name"].removeprefix("lineage."): event
-        for event in events
+        for event in written
         if event["eventType"] == "COMPLETE" and "." in event["job"]["name"]
     }
 
@@ -71,75 +71,75 @@ def change(part: dict[str, Any]) -> str | None:
     return found
 
 
-def test_a_post(told: dict[str, dict[str, Any]]) -> None:
-    (output,) = told["post"]["outputs"]
-    assert parts(told["post"], "inputs") == []
-    assert parts(told["post"], "outputs") == [(QCACHE, "lineage_post")]
+def test_a_post(events: dict[str, dict[str, Any]]) -> None:
+    (output,) = events["post"]["outputs"]
+    assert parts(events["post"], "inputs") == []
+    assert parts(events["post"], "outputs") == [(QCACHE, "lineage_post")]
     assert schema(output) == {"n": None, "zip": "string"}
     assert statistics(output) == (2, SIZE)
     assert change(output) == "OVERWRITE"
 
 
-def test_a_post_of_rows_tells_their_types(told: dict[str, dict[str, Any]]) -> None:
-    (output,) = told["rows"]["outputs"]
+def test_a_post_of_rows_tells_their_types(events: dict[str, dict[str, Any]]) -> None:
+    (output,) = events["rows"]["outputs"]
     assert schema(output) == {"n": "int", "text": "string", "x": "float"}
 
 
-def test_files(told: dict[str, dict[str, Any]], folder: Path) -> None:
-    (output,) = told["files"]["outputs"]
+def test_files(events: dict[str, dict[str, Any]], folder: Path) -> None:
+    (output,) = events["files"]["outputs"]
     files = [("file", str(folder / f"lineage_{name}.csv")) for name in ("a", "b")]
-    assert parts(told["files"], "inputs") == parts(told["each"], "inputs") == files
+    assert parts(events["files"], "inputs") == parts(events["each"], "inputs") == files
     assert (output["name"], schema(output), statistics(output)[0]) == (
         "lineage_files",
         {"n": None, "zip": None},
         4,
     )
-    (output,) = told["each"]["outputs"]
+    (output,) = events["each"]["outputs"]
     assert (output["name"], statistics(output)) == ("{stem}", (4, 2 * SIZE))
 
 
-def test_sql(told: dict[str, dict[str, Any]], folder: Path) -> None:
+def test_sql(events: dict[str, dict[str, Any]], folder: Path) -> None:
     """SQLite's hook tells OpenLineage nothing of its database; the tables come from the SQL all the same."""
     database = f"sqlite://{folder / 'lineage.db'}"
-    assert sorted(parts(told["sql"], "inputs")) == [(database, "regions"), (database, "sales")]
-    assert told["sql"]["job"]["facets"]["sql"]["query"].startswith("SELECT region, sum(amount)")
-    (output,) = told["sql"]["outputs"]
+    assert sorted(parts(events["sql"], "inputs")) == [(database, "regions"), (database, "sales")]
+    assert events["sql"]["job"]["facets"]["sql"]["query"].startswith("SELECT region, sum(amount)")
+    (output,) = events["sql"]["outputs"]
     assert (output["name"], schema(output)) == ("lineage_sql", {"region": "string", "amount": "float"})
     assert statistics(output)[0] == 1
 
 
-def test_partitions_are_one_dataset(told: dict[str, dict[str, Any]]) -> None:
-    (output,) = told["partitions"]["outputs"]
+def test_partitions_are_one_dataset(events: dict[str, dict[str, Any]]) -> None:
+    (output,) = events["partitions"]["outputs"]
     assert (output["name"], statistics(output)[0]) == ("lineage_{region}", 1)
     assert schema(output) == {"region": "string", "amount": "float", "n": "int"}
 
 
-def test_a_query(told: dict[str, dict[str, Any]], folder: Path) -> None:
-    (read,) = told["query"]["inputs"]
-    assert parts(told["query"], "inputs") == [(QCACHE, "lineage_post")]
+def test_a_query(events: dict[str, dict[str, Any]], folder: Path) -> None:
+    (read,) = events["query"]["inputs"]
+    assert parts(events["query"], "inputs") == [(QCACHE, "lineage_post")]
     assert schema(read) == {"n": "int", "zip": "string"}
-    assert parts(told["query"], "outputs") == []
-    (read,), (written,) = told["report"]["inputs"], told["report"]["outputs"]
+    assert parts(events["query"], "outputs") == []
+    (read,), (written,) = events["report"]["inputs"], events["report"]["outputs"]
     assert "schema" not in read["facets"]  # those are columns of the answer
     assert (written["namespace"], written["name"]) == ("file", str(folder / "lineage_report.csv"))
     assert schema(written) == {"zip": None}
     assert statistics(written) == (1, len(b"zip\n00501\n"))
 
 
-def test_a_query_that_loads(told: dict[str, dict[str, Any]]) -> None:
-    (output,) = told["loaded"]["outputs"]
+def test_a_query_that_loads(events: dict[str, dict[str, Any]]) -> None:
+    (output,) = events["loaded"]["outputs"]
     assert (output["name"], schema(output), change(output)) == ("lineage_loaded", {"n": "int"}, "OVERWRITE")
 
 
-def test_a_delete(told: dict[str, dict[str, Any]]) -> None:
-    assert parts(told["delete"], "outputs") == [(QCACHE, "lineage_post")]
-    assert parts(told["deletes"], "outputs") == [(QCACHE, "lineage_rows"), (QCACHE, "lineage_files")]
-    assert {change(part) for task in ("delete", "deletes") for part in told[task]["outputs"]} == {"DROP"}
+def test_a_delete(events: dict[str, dict[str, Any]]) -> None:
+    assert parts(events["delete"], "outputs") == [(QCACHE, "lineage_post")]
+    assert parts(events["deletes"], "outputs") == [(QCACHE, "lineage_rows"), (QCACHE, "lineage_files")]
+    assert {change(part) for task in ("delete", "deletes") for part in events[task]["outputs"]} == {"DROP"}
 
 
-def test_a_function_with_the_hook(told: dict[str, dict[str, Any]]) -> None:
+def test_a_function_with_the_hook(events: dict[str, dict[str, Any]]) -> None:
     """By Airflow's lineage collector, as the asset's converter has it; a miss is no input."""
-    event = told["by_hook"]
+    event = events["by_hook"]
     assert parts(event, "inputs") == [(QCACHE, "lineage_hook")]
     assert [(part["name"], change(part)) for part in event["outputs"]] == [
         ("lineage_hook", "OVERWRITE"),

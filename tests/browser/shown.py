@@ -122,8 +122,8 @@ class Ui:
 
     def stored(self, conn_id: str, password: str | None = None) -> tuple[Connection, dict[str, Any]]:
         """A connection as Airflow stores it, with its extra; the API does not tell the password."""
-        told = self.ask(f"/connections/{conn_id}")
-        assert told["conn_type"] == "qcache"
-        fields = {name: told[name] for name in ("conn_type", "host", "schema", "login", "port", "extra")}
-        extra = json.loads(told["extra"] or "{}")
+        saved = self.ask(f"/connections/{conn_id}")
+        assert saved["conn_type"] == "qcache"
+        fields = {name: saved[name] for name in ("conn_type", "host", "schema", "login", "port", "extra")}
+        extra = json.loads(saved["extra"] or "{}")
         return Connection(conn_id=conn_id, password=password, **fields), extra

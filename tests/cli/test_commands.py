@@ -248,8 +248,8 @@ class TestFiles:
         else:
             assert json.loads(got.read_text()) == json.loads(given.read_text())
         assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
-        told = run("get", "cities", "-o", got, "--nodes", *nodes.urls, "--output", "json").json
-        assert told == {
+        result = run("get", "cities", "-o", got, "--nodes", *nodes.urls, "--output", "json").json
+        assert result == {
             "key": "cities",
             "file": str(got),
             "node": Ring(nodes.urls).node_for_key("cities"),

@@ -12,7 +12,7 @@ from typing import Any
 from airflow_provider_qcache.client.errors import Outcome, Phase
 from airflow_provider_qcache.client.nodes import NodePool
 from airflow_provider_qcache.client.operation import Operation
-from airflow_provider_qcache.client.outcome import Answer, Failure, Kind
+from airflow_provider_qcache.client.outcome import Answer, Failure, RequestKind
 from airflow_provider_qcache.client.transport import Headers, Request
 
 STORE_TIMEOUT = 20.0
@@ -106,35 +106,35 @@ class Meets:
     unsliced: bool = True
     reused: bool = False
 
-    def is_success(self, kind: Kind) -> bool:
+    def is_success(self, kind: RequestKind) -> bool:
         """Whether it is a result, or a miss."""
         if self.outcome is not Outcome.ANSWERED:
             return False
-        if kind is Kind.QUERY:
+        if kind is RequestKind.QUERY:
             return self.status == 404 or (self.status in (0, 200) and self.unsliced)
-        if kind is Kind.PRESENCE and self.status == 404:
+        if kind is RequestKind.PRESENCE and self.status == 404:
             return True
         return self.status in (0, SUCCESS[kind])
 
-    def is_permanent(self, kind: Kind) -> bool:
+    def is_permanent(self, kind: RequestKind) -> bool:
         """Whether asking again would change nothing."""
         if self.outcome is not Outcome.ANSWERED:
             return self.outcome in (Outcome.CERTIFICATE_REJECTED, Outcome.TOO_LARGE)
-        if self.status in (0, 200) and kind is Kind.QUERY:
+        if self.status in (0, 200) and kind is RequestKind.QUERY:
             return False  # without its length it is a lie, and another node is asked
         return not self.is_success(kind) and self.status not in (429, 502, 503, 504)
 
 
-SUCCESS = {Kind.QUERY: 200, Kind.STORE: 201, Kind.DELETE: 200, Kind.PRESENCE: 400}
+SUCCESS = {RequestKind.QUERY: 200, RequestKind.STORE: 201, RequestKind.DELETE: 200, RequestKind.PRESENCE: 400}
 
 
-def answer(meets: Meets, kind: Kind) -> Answer:
+def answer(meets: Meets, kind: RequestKind) -> Answer:
     lines = [b"Content-Type: application/json; charset=utf-8\r\n"]
     if meets.retry_after is not None:
         lines.append(f"Retry-After: {meets.retry_after}\r\n".encode("latin-1"))
     if meets.unsliced:
         lines.append(b"X-QCache-unsliced-length: 0\r\n")
-    content = b'{"error": "no such clause"}' if kind is Kind.PRESENCE else b"[]"
+    content = b'{"error": "no such clause"}' if kind is RequestKind.PRESENCE else b"[]"
     return Answer(meets.status or SUCCESS[kind], Headers(lines), content, None)
 
 
@@ -194,14 +194,14 @@ class SimulatedWire:
     def _ask(self, what: str, node: str, operation: Operation) -> None:
         exchange = self._begin(what, node, next(self.statuses))
         seconds = min(exchange.meets.seconds, self.connect_timeout + self.read_timeout)
-        self._end(exchange, Kind.DELETE, seconds, operation)
+        self._end(exchange, RequestKind.DELETE, seconds, operation)
 
     def _begin(self, what: str, node: str, meets: Meets, *, fresh: bool = False) -> Exchange:
         exchange = Exchange(what, node, meets, self.clock.now(), fresh)
         self.exchanges.append(exchange)
         return exchange
 
-    def _end(self, exchange: Exchange, kind: Kind, seconds: float, operation: Operation) -> Answer:
+    def _end(self, exchange: Exchange, kind: RequestKind, seconds: float, operation: Operation) -> Answer:
         meets = exchange.meets
         left = operation.deadline - self.clock.now()
         late = seconds >= left

@@ -105,7 +105,7 @@ def test_no_node_is_left_with_an_older_table_but_those_that_are_named(seed: int)
     rng = random.Random(seed)
     whims = [Whimsical(random.Random(rng.random())) for _ in range(3)]
     nodes = [FaultyNode(tables.answer, status=tables.status) for tables in whims]
-    told: defaultdict[str, deque[int]] = defaultdict(deque)
+    deletes: defaultdict[str, deque[int]] = defaultdict(deque)
     named: set[str] = set()
     stored: set[str] = set()
     wrong: list[object] = []
@@ -113,12 +113,12 @@ def test_no_node_is_left_with_an_older_table_but_those_that_are_named(seed: int)
     def pairs() -> Iterator[tuple[str, bytes]]:
         for number in range(1, 400):
             key = f"key{rng.randrange(8)}"
-            told[key].append(number)
+            deletes[key].append(number)
             yield key, b"a\n%d\n" % number
 
     def note(key: str, outcome: Any) -> None:
         # Nothing else is done with the key until this returns.
-        number = told[key].popleft()
+        number = deletes[key].popleft()
         if isinstance(outcome, QClientException):
             return
         held = {
@@ -144,7 +144,7 @@ def test_no_node_is_left_with_an_older_table_but_those_that_are_named(seed: int)
         ) as client:
             client.post_many(pairs(), evict_stale=True, on_done=note)
     assert wrong == []
-    assert not any(told.values())
+    assert not any(deletes.values())
     assert len(stored) == 8
     assert named
 

@@ -18,7 +18,7 @@ from airflow_provider_qcache.client import (
 from airflow_provider_qcache.client.errors import Outcome
 from airflow_provider_qcache.client.nodes import NodeState
 from airflow_provider_qcache.client.operation import Operation
-from airflow_provider_qcache.client.outcome import Kind
+from airflow_provider_qcache.client.outcome import RequestKind
 from tests.client.kinds import OF_BOTH, a_key_of, a_server
 from tests.client.simulated import Meets
 from tests.client.test_retry import World
@@ -62,10 +62,10 @@ def test_a_home_that_is_gone_still_is_asked_once_for_each_miss_and_costs_no_fail
     assert world.pool.statistics[world.nodes[0]]["retry_error"] == 0
 
 
-@pytest.mark.parametrize("kind", [Kind.QUERY, Kind.DELETE])
-def test_a_home_that_was_gone_and_is_silent_now_is_not_known(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", [RequestKind.QUERY, RequestKind.DELETE])
+def test_a_home_that_was_gone_and_is_silent_now_is_not_known(kind: RequestKind) -> None:
     world = World(
-        [Meets(Outcome.REFUSED), Meets(status=404), Meets(status=404 if kind is Kind.QUERY else 200)],
+        [Meets(Outcome.REFUSED), Meets(status=404), Meets(status=404 if kind is RequestKind.QUERY else 200)],
         [Meets(Outcome.TIMEOUT)],
     )
     assert world.run().unknown == ()
@@ -157,19 +157,19 @@ def test_what_a_busy_node_refused_before_it_came_back_does_not_fail_it() -> None
         ask(node, operation)
 
     world.wire.status = while_another_operation_sees_it_fail_and_recover  # type: ignore[method-assign]
-    assert world.run(Kind.STORE).node == world.nodes[0]
+    assert world.run(RequestKind.STORE).node == world.nodes[0]
     assert [alive for _, alive, _ in world.changes] == [False, True]
 
 
 # Waits of nothing.
 
 
-@pytest.mark.parametrize("kind", [Kind.QUERY, Kind.STORE])
-def test_a_policy_without_waits_does_not_ask_for_statuses_without_end(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", [RequestKind.QUERY, RequestKind.STORE])
+def test_a_policy_without_waits_does_not_ask_for_statuses_without_end(kind: RequestKind) -> None:
     policy = RequestRetry(wait_initial=0, wait_max=0, wait_for_nodes=True)
-    met = Outcome.REFUSED if kind is Kind.QUERY else Outcome.TIMEOUT
+    met = Outcome.REFUSED if kind is RequestKind.QUERY else Outcome.TIMEOUT
     world = World([Meets(met)], [Meets(Outcome.CLOSED)], policy=policy)
-    with pytest.raises(NoCacheAvailable if kind is Kind.QUERY else StoreUncertain):
+    with pytest.raises(NoCacheAvailable if kind is RequestKind.QUERY else StoreUncertain):
         world.run(kind, 5.0)
     assert 50 < len(world.clock.slept) <= 101
 

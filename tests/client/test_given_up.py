@@ -19,7 +19,7 @@ from airflow_provider_qcache.client import (
     StoreUncertain,
 )
 from airflow_provider_qcache.client.errors import Outcome
-from airflow_provider_qcache.client.outcome import Kind
+from airflow_provider_qcache.client.outcome import RequestKind
 from tests.client.kinds import a_key_of, a_server
 from tests.client.simulated import Meets
 from tests.client.test_cancellation import Interrupted, interrupted_after
@@ -109,7 +109,7 @@ def test_a_store_that_was_given_up_undoes_nothing(
             GIVEN_UP[ended](client, lambda: client.post("k", b"a\n" + b"1111111\n" * rows))
         NEXT[following](client, "k")
         assert holds(client, "k") == (b'[{"a":2}]' if "post" in following else None)
-        assert client._pool.unsettled == {}
+        assert client._pool.abandoned_writes == {}
 
 
 @pytest.mark.parametrize(("ended", "all_nodes"), [("deadline", False), ("deadline", True), ("cancel", False)])
@@ -133,9 +133,9 @@ def test_a_delete_of_a_stale_table_that_met_the_deadline_loses_nothing(server: S
                 client._deadline = 0.5
                 assert client.post(key, OLD, evict_stale=True).may_hold_old == (nodes[1],)
                 client._deadline = 30
-            assert list(client._pool.unsettled) == [nodes[1]]
+            assert list(client._pool.abandoned_writes) == [nodes[1]]
             client.post(other, NEW)
-            assert client._pool.unsettled == {}
+            assert client._pool.abandoned_writes == {}
 
 
 def silent_once(wanted: str) -> tuple[FaultyNode, faults.Tables]:
@@ -205,16 +205,16 @@ def test_a_store_to_a_node_that_stays_silent_says_that_nothing_was_sent() -> Non
             assert met.value.attempts
 
 
-@pytest.mark.parametrize("kind", Kind)
+@pytest.mark.parametrize("kind", RequestKind)
 @pytest.mark.parametrize(
     "status",
     [Outcome.REFUSED, Outcome.CONNECT_TIMEOUT, Outcome.CLOSED, Outcome.UNAVAILABLE, Outcome.NOT_QCACHE],
 )
 def test_a_node_that_is_down_when_it_is_to_be_settled_is_left_for_the_next(
-    kind: Kind, status: Outcome
+    kind: RequestKind, status: Outcome
 ) -> None:
     world = World([Meets()], [Meets(status)])
-    world.pool.unsettle(world.nodes[0])
+    world.pool.note_abandoned_write(world.nodes[0])
     done = world.run(kind)
     assert done.node == world.nodes[1]
     assert [attempt.outcome for attempt in done.attempts] == [status]
@@ -223,9 +223,9 @@ def test_a_node_that_is_down_when_it_is_to_be_settled_is_left_for_the_next(
 
 def test_what_a_living_node_answers_to_its_status_is_the_requests_to_meet() -> None:
     world = World([Meets(status=429), Meets()], [Meets(Outcome.UNAUTHORIZED)])
-    world.pool.unsettle(world.nodes[0])
-    assert world.run(Kind.STORE).node == world.nodes[0]
+    world.pool.note_abandoned_write(world.nodes[0])
+    assert world.run(RequestKind.STORE).node == world.nodes[0]
     world = World([Meets()], [Meets(Outcome.CERTIFICATE_REJECTED)])
-    world.pool.unsettle(world.nodes[0])
+    world.pool.note_abandoned_write(world.nodes[0])
     with pytest.raises(CertificateRejected):
-        world.run(Kind.STORE)
+        world.run(RequestKind.STORE)

@@ -102,7 +102,7 @@ def test_floats_are_written_as_pyarrow_writes_them(floats: list[float]) -> None:
 
 def test_a_column_of_nan_alone_is_one_of_floats() -> None:
     for rows in ([{"a": float("nan")}], [{"a": None}, {"a": float("nan")}]):
-        assert [column.kind for column in RowsSource(rows, None).columns] == ["float"]
+        assert [column.type for column in RowsSource(rows, None).columns] == ["float"]
 
 
 @pytest.mark.parametrize("names", ["a", "ab"])

@@ -38,27 +38,27 @@ def client(three: Nodes) -> Iterator[QClient]:
 
 
 def test_each_key_is_told_and_the_report_stays_empty(client: QClient) -> None:
-    told: dict[str, Any] = {}
+    outcomes: dict[str, Any] = {}
     tables = dict.fromkeys(KEYS, b"a\n1\n") | {"bad": b""}
-    report = client.post_many(tables, on_done=told.__setitem__)
+    report = client.post_many(tables, on_done=outcomes.__setitem__)
     assert (report.succeeded, report.failed) == ({}, {})
-    assert isinstance(told.pop("bad"), InvalidTable)
-    assert {key: type(outcome) for key, outcome in told.items()} == dict.fromkeys(KEYS, StoreResult)
+    assert isinstance(outcomes.pop("bad"), InvalidTable)
+    assert {key: type(outcome) for key, outcome in outcomes.items()} == dict.fromkeys(KEYS, StoreResult)
 
 
 def test_what_is_raised_where_a_key_is_told_ends_the_call() -> None:
-    told = []
+    outcomes = []
 
     def note(key: str, outcome: object) -> None:
-        told.append(outcome)
-        if len(told) == 3:
+        outcomes.append(outcome)
+        if len(outcomes) == 3:
             raise KeyError("enough")
 
     node, tables = sound_node()
     with node, QClient([node.url], trust_env=False) as client, pytest.raises(KeyError, match="enough"):
         client.post_many(((f"key{n}", b"a\n1\n") for n in range(1000)), on_done=note)
     assert 3 <= len(tables.tables) < 10
-    assert {type(outcome) for outcome in told} <= {StoreResult, OperationCancelled}
+    assert {type(outcome) for outcome in outcomes} <= {StoreResult, OperationCancelled}
 
 
 def test_tables_that_are_told_of_are_not_kept(client: QClient) -> None:

@@ -45,7 +45,7 @@ UPLOADS = {
 def test_the_time_is_looked_at_for_every_piece_of_the_work(name: str) -> None:
     looks = 0
 
-    def look() -> None:
+    def check_time() -> None:
         nonlocal looks
         looks += 1
         if looks == most:
@@ -53,8 +53,8 @@ def test_the_time_is_looked_at_for_every_piece_of_the_work(name: str) -> None:
 
     def run() -> None:
         one = UPLOADS[name]()
-        one.check_before_sending(look)
-        for _ in one.wire_body(look).stream or ():
+        one.check_before_sending(check_time)
+        for _ in one.wire_body(check_time).stream or ():
             pass
 
     most = -1
@@ -102,14 +102,14 @@ EMPTY = {
 def test_the_time_is_looked_at_for_every_empty_piece(name: str) -> None:
     looks = 0
 
-    def look() -> None:
+    def check_time() -> None:
         nonlocal looks
         looks += 1
         if looks == 500:
             raise Over
 
     with pytest.raises(Over):
-        for _ in EMPTY[name]().wire_body(look).stream or ():
+        for _ in EMPTY[name]().wire_body(check_time).stream or ():
             pass
 
 
@@ -221,7 +221,7 @@ def test_work_ends_by_cancel_and_at_the_deadline_in_its_middle(
 def test_a_wide_table_looks_at_the_time_for_every_column(form: str) -> None:
     looks: list[None] = []
     table = Batches(3) if form == "Arrow" else [dict.fromkeys(COLUMNS, "x")]
-    upload = table_upload(table, look=lambda: looks.append(None))
+    upload = table_upload(table, check_time=lambda: looks.append(None))
     upload.check_before_sending(lambda: looks.append(None))
     assert len(looks) >= len(COLUMNS) * (3 if form == "Arrow" else 2)
     assert b"Content-Type: text/csv" in upload.headers

@@ -36,7 +36,7 @@ from airflow_provider_qcache.client.errors import (
 from airflow_provider_qcache.client.nodes import NodePool
 from airflow_provider_qcache.client.operation import Done, Engine
 from airflow_provider_qcache.client.operation import Operation as Running
-from airflow_provider_qcache.client.outcome import Answer, Kind
+from airflow_provider_qcache.client.outcome import Answer, RequestKind
 from airflow_provider_qcache.client.settings import RequestRetry
 from airflow_provider_qcache.client.transport import Request
 from tests.client.simulated import (
@@ -140,7 +140,7 @@ class World:
 
     def run(
         self,
-        kind: Kind = Kind.QUERY,
+        kind: RequestKind = RequestKind.QUERY,
         seconds: float = FOREVER,
         *,
         repeatable: bool = True,
@@ -164,7 +164,12 @@ class World:
 
 
 def check_count(
-    world: World, kind: Kind, sends: list[Exchange], ended: Done | QClientException, *, repeatable: bool
+    world: World,
+    kind: RequestKind,
+    sends: list[Exchange],
+    ended: Done | QClientException,
+    *,
+    repeatable: bool,
 ) -> None:
     """What was sent is what is told of, the limit holds, and what is permanent is the end."""
     for cut, again in itertools.pairwise(sends):
@@ -183,10 +188,10 @@ def check_count(
     assert [attempt.status for attempt in ended.attempts] == [
         (send.meets.status or 200) if send.met is Outcome.ANSWERED else None for send in failed
     ]
-    told = [attempt.outcome for attempt in ended.attempts]
+    outcomes = [attempt.outcome for attempt in ended.attempts]
     assert all(
         outcome is send.met
-        for outcome, send in zip(told, failed, strict=True)
+        for outcome, send in zip(outcomes, failed, strict=True)
         if send.met is not Outcome.ANSWERED
     )
     permanent = [send for send in failed if send.met is send.meets.outcome and send.meets.is_permanent(kind)]
@@ -201,7 +206,7 @@ def check_count(
         answered = [send for send in sends if not send.cut and all(send is not one for one in failed)]
         assert answered[-1] is sends[-1]
         # What a stand-in says of a table it does not have is not the end where a node before it is back.
-        assert all(kind is Kind.DELETE or send.meets.status == 404 for send in answered[:-1])
+        assert all(kind is RequestKind.DELETE or send.meets.status == 404 for send in answered[:-1])
     if not repeatable:
         assert len(failed) <= 1 == len(sends)
         assert sends[0].fresh
@@ -232,7 +237,7 @@ def check_waits(world: World, ended_at: float) -> None:
 @pytest.mark.parametrize("limit", range(1, 21))
 @settings(deadline=None, max_examples=60)
 @given(
-    kind=st.sampled_from(Kind),
+    kind=st.sampled_from(RequestKind),
     policy=POLICIES,
     requests=st.lists(MEETS, min_size=1, max_size=25),
     statuses=st.lists(STATUSES, min_size=1, max_size=8),
@@ -243,7 +248,7 @@ def check_waits(world: World, ended_at: float) -> None:
 )
 def test_no_operation_passes_its_limit_its_deadline_or_its_waits(
     limit: int,
-    kind: Kind,
+    kind: RequestKind,
     policy: RequestRetry,
     requests: list[Meets],
     statuses: list[Meets],
@@ -253,7 +258,7 @@ def test_no_operation_passes_its_limit_its_deadline_or_its_waits(
     seed: int,
 ) -> None:
     world = World(requests, statuses, nodes=nodes, limit=limit, policy=policy, seed=seed)
-    repeatable = repeatable or kind is not Kind.STORE
+    repeatable = repeatable or kind is not RequestKind.STORE
     started = world.clock.now()
     ended: Done | QClientException
     try:
@@ -282,9 +287,9 @@ def test_the_longest_waits_double_up_to_their_bound(initial: float, most: float,
     assert gaps == pytest.approx([min(most, initial * 2**number) for number in range(times)], abs=A_MOMENT)
 
 
-@pytest.mark.parametrize("kind", Kind)
+@pytest.mark.parametrize("kind", RequestKind)
 @pytest.mark.parametrize("limit", range(1, 21))
-def test_a_connection_cut_while_it_was_idle_is_no_failed_request(limit: int, kind: Kind) -> None:
+def test_a_connection_cut_while_it_was_idle_is_no_failed_request(limit: int, kind: RequestKind) -> None:
     cut, refused = Meets(Outcome.CLOSED, reused=True), Meets(status=429)
     world = World([cut, refused] * (limit - 1) + [cut, Meets()], limit=limit, nodes=1)
     done = world.run(kind)
@@ -297,7 +302,7 @@ def test_a_connection_cut_while_it_was_idle_is_no_failed_request(limit: int, kin
 class Operation:
     """One of several under way at once, and how it ended."""
 
-    kind: Kind
+    kind: RequestKind
     after: float
     seconds: float
     requests: list[Meets]
@@ -378,7 +383,7 @@ class Together(World):
 OPERATIONS = st.lists(
     st.builds(
         Operation,
-        kind=st.sampled_from(Kind),
+        kind=st.sampled_from(RequestKind),
         after=st.floats(0, 5),
         seconds=st.floats(0.1, 300),
         requests=st.lists(MEETS, min_size=1, max_size=12),
@@ -420,7 +425,7 @@ def test_operations_under_way_at_once_share_nodes_and_no_count(
         counted.update(
             attempt.node
             for attempt in ended.attempts
-            if attempt.outcome is not Outcome.REFUSED_REQUEST or operation.kind is Kind.STORE
+            if attempt.outcome is not Outcome.REFUSED_REQUEST or operation.kind is RequestKind.STORE
         )
     # One incident counts once: a node fails and comes back in turn, for requests begun since the last change.
     assert world.not_new == []
@@ -441,8 +446,8 @@ def test_a_busy_node_that_came_back_and_refuses_then_fails_anew() -> None:
     world = Together(statuses, policy=policy, nodes=1, rng=Latest())
     store = [Meets(Outcome.TIMEOUT, seconds=0.1), Meets(Outcome.CLOSED, seconds=0.1), Meets()]
     operations = [
-        Operation(Kind.STORE, 0.0, 100.0, store),
-        Operation(Kind.QUERY, 0.65, 100.0, [Meets(Outcome.TRUNCATED), Meets()]),
+        Operation(RequestKind.STORE, 0.0, 100.0, store),
+        Operation(RequestKind.QUERY, 0.65, 100.0, [Meets(Outcome.TRUNCATED), Meets()]),
     ]
     for operation in operations:
         world.clock.begin(lambda operation=operation: operation.run(world), operation.after)
@@ -455,7 +460,7 @@ def test_a_busy_node_that_came_back_and_refuses_then_fails_anew() -> None:
 def test_of_eight_operations_that_meet_one_incident_it_counts_once_and_each_counts_its_own_requests() -> None:
     requests = [Meets(Outcome.TIMEOUT, seconds=2.0)] * 9 + [Meets()]
     world = Together([Meets(seconds=0.01)], limit=20, nodes=1)
-    operations = [Operation(Kind.QUERY, 0.1 * number, 600.0, requests) for number in range(8)]
+    operations = [Operation(RequestKind.QUERY, 0.1 * number, 600.0, requests) for number in range(8)]
     world.engine.policy = RequestRetry(wait_max=0)
     for operation in operations:
         world.clock.begin(lambda operation=operation: operation.run(world), operation.after)
@@ -472,7 +477,7 @@ def test_a_busy_node_is_asked_for_its_status_no_longer_than_the_deadline(
     world = World([Meets(Outcome.TIMEOUT, seconds=0.2)], [Meets(Outcome.TIMEOUT, seconds=silent_for)])
     started = world.clock.now()
     with pytest.raises(StoreUncertain):
-        world.run(Kind.STORE, seconds)
+        world.run(RequestKind.STORE, seconds)
     assert seconds - 8 <= world.clock.now() - started <= seconds + A_MOMENT
 
 
@@ -492,7 +497,7 @@ PERMANENT_OF_QUERIES = {400: MalformedQueryException, 406: UnsupportedAcceptType
 
 @settings(deadline=None)
 @given(
-    kind=st.sampled_from(Kind),
+    kind=st.sampled_from(RequestKind),
     before=st.lists(
         st.one_of(
             st.builds(Meets, outcome=st.just(Outcome.REFUSED)),
@@ -504,9 +509,11 @@ PERMANENT_OF_QUERIES = {400: MalformedQueryException, 406: UnsupportedAcceptType
     nodes=st.integers(1, 4),
 )
 def test_what_asking_again_would_not_change_is_asked_once(
-    kind: Kind, before: list[Meets], what: int | Outcome, nodes: int
+    kind: RequestKind, before: list[Meets], what: int | Outcome, nodes: int
 ) -> None:
-    assume((kind, what) not in ((Kind.PRESENCE, 400), (Kind.PRESENCE, 404)))  # these are its answers
+    assume(
+        (kind, what) not in ((RequestKind.PRESENCE, 400), (RequestKind.PRESENCE, 404))
+    )  # these are its answers
     permanent = Meets(what) if isinstance(what, Outcome) else Meets(status=what)
     world = World([*before, permanent, Meets()], limit=20, nodes=nodes)
     if permanent.is_success(kind):
@@ -515,7 +522,7 @@ def test_what_asking_again_would_not_change_is_asked_once(
         return
     with pytest.raises(QClientException) as raised:
         world.run(kind)
-    error = PERMANENT_OF_QUERIES.get(what) if kind is Kind.QUERY else None
+    error = PERMANENT_OF_QUERIES.get(what) if kind is RequestKind.QUERY else None
     assert type(raised.value) is (error or PERMANENT.get(what, UnexpectedServerResponse))
     assert not raised.value.transient
     assert [meets for _, meets in world.wire.sent] == [*before, permanent]
@@ -636,21 +643,21 @@ def test_nothing_is_announced_where_no_operation_waits_for_nodes(caplog: pytest.
     ("kind", "requests", "steps"),
     [
         (
-            Kind.QUERY,
+            RequestKind.QUERY,
             [Meets(Outcome.REFUSED), Meets(Outcome.TIMEOUT), Meets()],
             ["the client asks http://host1:9401", "the client asks http://host2:9401"],
         ),
-        (Kind.QUERY, [Meets(Outcome.CLOSED), Meets()], ["the client retries in 0.25 s"]),
-        (Kind.QUERY, [Meets(status=429, retry_after="7"), Meets()], ["the client retries in 7.00 s"]),
+        (RequestKind.QUERY, [Meets(Outcome.CLOSED), Meets()], ["the client retries in 0.25 s"]),
+        (RequestKind.QUERY, [Meets(status=429, retry_after="7"), Meets()], ["the client retries in 7.00 s"]),
         (
-            Kind.STORE,
+            RequestKind.STORE,
             [Meets(Outcome.TIMEOUT), Meets()],
             ["the node is busy: the client retries once when it responds to a status request"],
         ),
     ],
 )
 def test_each_retry_is_logged_with_what_the_client_does_next(
-    kind: Kind, requests: list[Meets], steps: list[str], caplog: pytest.LogCaptureFixture
+    kind: RequestKind, requests: list[Meets], steps: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     class Longest(random.Random):
         def uniform(self, a: float, b: float) -> float:
@@ -669,9 +676,9 @@ def test_the_last_node_that_fails_is_followed_by_no_other(caplog: pytest.LogCapt
     assert caplog.records[-1].getMessage().endswith("; no other node is alive")
 
 
-@pytest.mark.parametrize("kind", Kind)
+@pytest.mark.parametrize("kind", RequestKind)
 def test_a_failover_is_logged_with_the_nodes_that_failed_and_the_one_that_answered(
-    kind: Kind, caplog: pytest.LogCaptureFixture
+    kind: RequestKind, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
 
@@ -686,7 +693,7 @@ def test_a_failover_is_logged_with_the_nodes_that_failed_and_the_one_that_answer
 
     world = World([Meets(Outcome.REFUSED), Meets()], [Meets(Outcome.REFUSED)])
     home, fallback = world.nodes[:2]
-    silent = kind is Kind.PRESENCE  # a question of the client's own
+    silent = kind is RequestKind.PRESENCE  # a question of the client's own
     world.run(kind)
     failed_over = f"{kind} 'foo': failed over from {home} (connection refused) to {fallback}"
     assert said() == ([] if silent else [("INFO", failed_over)])
@@ -702,7 +709,7 @@ def test_a_failover_is_logged_with_the_nodes_that_failed_and_the_one_that_answer
 
 def test_a_busy_node_gets_a_store_once_more_and_no_other_node_does() -> None:
     world = World([Meets(Outcome.TIMEOUT), Meets()], [Meets(Outcome.TIMEOUT)] * 3 + [Meets()])
-    done = world.run(Kind.STORE)
+    done = world.run(RequestKind.STORE)
     assert [node for node, _ in world.wire.sent] == [world.nodes[0]] * 2
     assert done.node == world.nodes[0]
     assert world.pool.failing == set()
@@ -711,7 +718,7 @@ def test_a_busy_node_gets_a_store_once_more_and_no_other_node_does() -> None:
 def test_a_store_that_is_not_answered_twice_is_uncertain() -> None:
     world = World([Meets(Outcome.TIMEOUT), Meets(Outcome.NOT_TAKEN), Meets()])
     with pytest.raises(StoreUncertain) as raised:
-        world.run(Kind.STORE)
+        world.run(RequestKind.STORE)
     assert raised.value.transient
     assert len(world.wire.sent) == 2
     assert world.pool.failing == set()
@@ -721,14 +728,14 @@ def test_a_busy_node_that_stays_silent_for_a_store_timeout_leaves_the_store_unce
     world = World([Meets(Outcome.TIMEOUT), Meets()], [Meets(Outcome.TIMEOUT, seconds=2)])
     started = world.clock.now()
     with pytest.raises(StoreUncertain):
-        world.run(Kind.STORE)
+        world.run(RequestKind.STORE)
     assert world.clock.now() - started <= STORE_TIMEOUT + 0.5
     assert len(world.wire.sent) == 1
 
 
 def test_a_busy_node_whose_process_dies_leaves_the_store_to_the_next_node() -> None:
     world = World([Meets(Outcome.TIMEOUT), Meets()], [Meets(Outcome.REFUSED)])
-    assert world.run(Kind.STORE).node == world.nodes[1]
+    assert world.run(RequestKind.STORE).node == world.nodes[1]
     assert world.pool.is_gone(world.nodes[0])
 
 
@@ -741,7 +748,7 @@ def test_a_busy_node_that_others_found_failing_keeps_its_store() -> None:
         return send(node, request, running, fresh=fresh)
 
     world.wire.send = fail_and_send  # type: ignore[method-assign]
-    assert world.run(Kind.STORE).node == world.nodes[0]
+    assert world.run(RequestKind.STORE).node == world.nodes[0]
     assert [node for node, _ in world.wire.sent] == [world.nodes[0]] * 2
 
 
@@ -752,7 +759,7 @@ def test_a_busy_node_that_others_found_failing_keeps_its_store() -> None:
 def test_a_store_that_a_busy_node_fails_at_the_second_time_goes_to_no_other(second: Meets) -> None:
     world = World([Meets(Outcome.TIMEOUT), second, Meets()], [Meets(), Meets(Outcome.TIMEOUT)])
     with pytest.raises(StoreUncertain):
-        world.run(Kind.STORE)
+        world.run(RequestKind.STORE)
     assert [node for node, _ in world.wire.sent] == [world.nodes[0]] * 2
 
 
@@ -760,13 +767,13 @@ def test_a_store_goes_to_the_next_node_when_the_busy_one_refuses_it_at_the_secon
     world = World(
         [Meets(Outcome.TIMEOUT), Meets(Outcome.REFUSED), Meets()], [Meets(), Meets(Outcome.REFUSED)]
     )
-    assert world.run(Kind.STORE).node == world.nodes[1]
+    assert world.run(RequestKind.STORE).node == world.nodes[1]
 
 
 def test_a_connection_closed_twice_by_a_living_node_blames_the_request() -> None:
     world = World([Meets(Outcome.CLOSED)])
     with pytest.raises(ClosedWithoutAnswer) as raised:
-        world.run(Kind.STORE)
+        world.run(RequestKind.STORE)
     assert len(raised.value.attempts) == 2
     assert [node for node, _ in world.wire.sent] == [world.nodes[0]] * 2
     assert world.pool.failing == set()
@@ -774,7 +781,7 @@ def test_a_connection_closed_twice_by_a_living_node_blames_the_request() -> None
 
 def test_a_connection_closed_by_a_node_whose_status_is_silent_fails_the_node() -> None:
     world = World([Meets(Outcome.CLOSED), Meets()], [Meets(Outcome.TIMEOUT)])
-    assert world.run(Kind.STORE).node == world.nodes[1]
+    assert world.run(RequestKind.STORE).node == world.nodes[1]
     assert world.pool.failing == {world.nodes[0]}
 
 
@@ -799,7 +806,7 @@ def test_an_overloaded_node_that_asks_for_more_time_than_there_is_ends_the_opera
 def test_a_body_that_cannot_be_read_again_gets_one_attempt() -> None:
     world = World([Meets(Outcome.REFUSED), Meets()])
     with pytest.raises(BodyNotRepeatable) as raised:
-        world.run(Kind.STORE, repeatable=False)
+        world.run(RequestKind.STORE, repeatable=False)
     assert len(raised.value.attempts) == len(world.wire.sent) == 1
 
 
@@ -845,8 +852,8 @@ def test_what_is_none_of_ours_passes_through() -> None:
         world.run()
 
 
-@given(status=st.integers(200, 599), kind=st.sampled_from(Kind))
-def test_every_status_has_a_meaning(status: int, kind: Kind) -> None:
+@given(status=st.integers(200, 599), kind=st.sampled_from(RequestKind))
+def test_every_status_has_a_meaning(status: int, kind: RequestKind) -> None:
     world = World([Meets(status=status, retry_after="1")], [Meets(Outcome.TIMEOUT)], limit=3)
     try:
         done = world.run(kind, seconds=100)
@@ -855,7 +862,7 @@ def test_every_status_has_a_meaning(status: int, kind: Kind) -> None:
     except QClientException as error:
         assert error.attempts
     else:
-        assert status == {Kind.STORE: 201, Kind.PRESENCE: 400}.get(kind, 200) or (
+        assert status == {RequestKind.STORE: 201, RequestKind.PRESENCE: 400}.get(kind, 200) or (
             status == 404 and done.answer is None
         )
 

@@ -41,7 +41,7 @@ def encoded(
 
 
 def kinds(table: Any, column_types: Mapping[str, str] | None = None) -> dict[str, str | None]:
-    return {column.name: column.kind.header for column in source_of(table, column_types).columns}
+    return {column.name: column.type.header for column in source_of(table, column_types).columns}
 
 
 def array(values: list[Any], kind: pa.DataType) -> pa.Table:

@@ -45,7 +45,7 @@ def written(table: Any, column_types: dict[str, str] | None) -> tuple[Any, list[
     )
     (column,) = source.columns
     values: list[Any] = text.splitlines()[1:]
-    return column.kind, [float(value) if value and column.kind == "float" else value for value in values]
+    return column.type, [float(value) if value and column.type == "float" else value for value in values]
 
 
 @pytest.mark.parametrize("wanted", [None, "string", "enum"])

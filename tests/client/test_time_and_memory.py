@@ -633,11 +633,11 @@ def test_no_lock_is_held_while_anything_is_sent_received_or_waited_for(
     cuts = FaultyNode(faults.CutsIdleConnections(faults.Tables(), reset=True))
     dead = f"http://localhost:{closed_port()}"
     drips = FaultyNode(faults.drip_the_head, status=faults.drip_the_head)
-    told: list[str] = []
+    locks: list[str] = []
 
     class Hears(Listener):
         def attempt_failed(self, attempt: object) -> None:
-            told.append("held" if held.get(threading.get_ident()) else "free")
+            locks.append("held" if held.get(threading.get_ident()) else "free")
 
         def node_failed(self, node: str, error: str) -> None:
             self.attempt_failed(None)
@@ -670,8 +670,8 @@ def test_no_lock_is_held_while_anything_is_sent_received_or_waited_for(
             client.close()
     assert met == []
     assert seen >= {"connect", "getaddrinfo", "recv_into", "sendall", "do_handshake"}
-    assert "free" in told
-    assert "held" not in told
+    assert "free" in locks
+    assert "held" not in locks
 
 
 def test_nothing_is_printed_and_no_secret_is_shown(

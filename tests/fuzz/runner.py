@@ -66,10 +66,10 @@ def run_cases(name: str, seed: int, first: int, cases: int | None) -> None:
                 case(random.Random(f"{name} {seed} {number}"))
             except Exception as error:
                 if not is_documented(error):
-                    told = "".join(traceback.format_exception(error))[-4000:]
+                    trace = "".join(traceback.format_exception(error))[-4000:]
                     print(
                         "finding",
-                        told.encode(errors="backslashreplace").decode().replace("\n", "\\n"),
+                        trace.encode(errors="backslashreplace").decode().replace("\n", "\\n"),
                         flush=True,
                     )
             faulthandler.cancel_dump_traceback_later()
@@ -122,8 +122,8 @@ def run(
                 code = worker.wait()
             if code and not result.stopped and len(result.findings) < most:
                 errors.seek(0)
-                told = errors.read()[-4000:].decode(errors="replace")
-                result.findings.append(_finding(name, seed, last, f"the process ended with {code}\n{told}"))
+                trace = errors.read()[-4000:].decode(errors="replace")
+                result.findings.append(_finding(name, seed, last, f"the process ended with {code}\n{trace}"))
             number = last + 1
     result.seconds = time.monotonic() - began
     return result

@@ -116,7 +116,7 @@ def reader(nodes: Nodes) -> Callable[[str], Any]:
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Callable[[], Any]:
+def operator_log(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Callable[[], Any]:
     """What the operator logged, as (level, message); tests/airflow reads the log of real tasks."""
     from airflow_provider_qcache.operators._base import QCacheOperator
 

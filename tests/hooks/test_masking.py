@@ -42,10 +42,10 @@ def test_airflows_masker_is_told_no_plain_words(connect: Any) -> None:
         "X-Token-Type": "Bearer",
         "X-Auth-Key": "Tab",
     }
-    told: list[str] = []
+    secrets: list[str] = []
     with pytest.MonkeyPatch.context() as patch, QCacheHook() as hook:
-        patch.setattr(hooks, "mask_secret", told.extend)
+        patch.setattr(hooks, "mask_secret", secrets.extend)
         with pytest.raises(NoCacheAvailable):
             hook.get("k", {}, query_headers=headers)
-    assert "a bcdef" in told
-    assert not {"Sales Team", "Team", "bcdef", "Bearer", "Tab"} & set(told)
+    assert "a bcdef" in secrets
+    assert not {"Sales Team", "Team", "bcdef", "Bearer", "Tab"} & set(secrets)

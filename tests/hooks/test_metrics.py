@@ -51,7 +51,7 @@ print(json.dumps({
 
 
 @pytest.fixture
-def told(nodes: Nodes, tmp_path):
+def metrics_and_spans(nodes: Nodes, tmp_path):
     """What arrived at a StatsD socket, and what the program printed."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as statsd:
         statsd.bind(("127.0.0.1", 0))
@@ -82,8 +82,8 @@ def told(nodes: Nodes, tmp_path):
     return arrived, json.loads(done.stdout.splitlines()[-1])
 
 
-def test_arrive_with_their_tags(told, nodes):
-    arrived, printed = told
+def test_arrive_with_their_tags(metrics_and_spans, nodes):
+    arrived, printed = metrics_and_spans
     lines = [line for line in arrived if line.startswith("airflow.qcache.")]
     counts: dict[str, float] = {}
     for line in lines:
@@ -111,8 +111,8 @@ def test_arrive_with_their_tags(told, nodes):
     assert sum(one.get("store_count", 0) for one in printed["statistics"].values()) >= 3
 
 
-def test_spans_name_the_table_and_the_node(told, nodes):
-    _, printed = told
+def test_spans_name_the_table_and_the_node(metrics_and_spans, nodes):
+    _, printed = metrics_and_spans
     spans = printed["spans"]
     operations = ("post", "get", "get", "post_many", "delete")
     assert [name for name, _ in spans] == [f"qcache.{one}" for one in operations]

@@ -38,11 +38,11 @@ def left(nodes):
     return {key: nodes.holding(key) for key in KEYS if nodes.holding(key)}
 
 
-def test_a_key_leaves_every_node(stored, told):
+def test_a_key_leaves_every_node(stored, operator_log):
     result = json.loads(json.dumps(delete(key="delete_{{ ds }}")))
     assert result == {"delete_a": dict.fromkeys(stored.urls, "confirmed")}
     assert left(stored) == dict.fromkeys(KEYS[1:], stored.urls)
-    assert told() == [("INFO", "Deleted table 'delete_a': 3 confirmed")]
+    assert operator_log() == [("INFO", "Deleted table 'delete_a': 3 confirmed")]
 
 
 @pytest.mark.parametrize(
@@ -50,10 +50,10 @@ def test_a_key_leaves_every_node(stored, told):
     [KEYS, tuple(KEYS), [*KEYS, KEYS[0]], json.dumps(KEYS), str(KEYS), "{{ keys }}", "{{ keys | tojson }}"],
     ids=["list", "tuple", "repeated", "JSON", "Python", "template", "template of JSON"],
 )
-def test_keys_are_a_list_or_a_string_that_holds_one(stored, keys, told):
+def test_keys_are_a_list_or_a_string_that_holds_one(stored, keys, operator_log):
     assert delete(keys=keys) == {key: dict.fromkeys(stored.urls, "confirmed") for key in KEYS}
     assert left(stored) == {}
-    assert told() == [("INFO", "Deleted 3 tables: 9 confirmed")]
+    assert operator_log() == [("INFO", "Deleted 3 tables: 9 confirmed")]
 
 
 def test_one_node_is_asked_on_demand(stored):
@@ -104,11 +104,11 @@ def test_a_silent_node_fails_the_task_after_every_key_and_node_was_tried(stored)
     assert set(map(tuple, left(stored).values())) <= {(stored.urls[1],)}
 
 
-def test_a_silent_node_may_be_ignored(stored, told):
+def test_a_silent_node_may_be_ignored(stored, operator_log):
     stored.pause(1)
     result = delete(keys=KEYS, on_unreachable="ignore")
     assert all(outcomes[stored.urls[1]] == "unreachable" for outcomes in result.values())
-    ((level, said),) = told()
+    ((level, said),) = operator_log()
     assert level == "WARNING"
     assert said == f"Deleted 3 tables: 6 confirmed, 3 unreachable; tables may still be on {stored.urls[1]}"
 
@@ -124,7 +124,7 @@ def test_no_node_at_all_is_retryable_or_ignored(monkeypatch):
 
 
 @pytest.mark.parametrize("many", [False, True], ids=["some keys", "many keys"])
-def test_a_delete_that_no_node_confirmed_is_no_success(monkeypatch, told, many):
+def test_a_delete_that_no_node_confirmed_is_no_success(monkeypatch, operator_log, many):
     """With a wrong port every node refuses: their memory is not gone, and the tables are where they were."""
     if many:
         monkeypatch.setattr(_delete, "MOST_RETURNED", 1)
@@ -135,22 +135,22 @@ def test_a_delete_that_no_node_confirmed_is_no_success(monkeypatch, told, many):
         delete(keys=KEYS)
     assert caught.value.outcomes == outcomes
     assert all(part in str(caught.value) for part in [*KEYS, *dead, "check the nodes of the connection"])
-    told()
+    operator_log()
     result = delete(keys=KEYS, on_unreachable="ignore")
     assert (result["not_confirmed"] if many else result) == outcomes
-    level, said = told()[-1]
+    level, said = operator_log()[-1]
     assert level == "WARNING"
     assert "no node confirmed a delete, so nothing was deleted" in said
     assert all(node in said for node in dead)
 
 
 @pytest.mark.parametrize("many", [False, True], ids=["some keys", "many keys"])
-def test_nodes_that_refused_are_named_where_others_confirmed(stored, monkeypatch, told, many):
+def test_nodes_that_refused_are_named_where_others_confirmed(stored, monkeypatch, operator_log, many):
     if many:
         monkeypatch.setattr(_delete, "MOST_RETURNED", 1)
     stored.kill(1)
     delete(keys=KEYS)
-    level, said = told()[-1]
+    level, said = operator_log()[-1]
     assert level == "WARNING"
     assert f"{stored.urls[1]} refused the connection" in said
     assert stored.urls[0] not in said
@@ -168,10 +168,10 @@ def test_refused_credentials_fail_for_good_after_every_node_was_tried(stored, mo
     assert left(stored) == {}
 
 
-def test_the_outcomes_are_told_in_one_order(told):
+def test_the_outcomes_are_told_in_one_order(operator_log):
     outcomes = {"a": {"http://x": "unreachable", "http://y": "gone", "http://z": "confirmed"}}
     QCacheDeleteOperator(task_id="delete", key="a")._log_outcome(["a"], outcomes)
-    ((_, said),) = told()
+    ((_, said),) = operator_log()
     assert said.startswith("Deleted table 'a': 1 confirmed, 1 gone, 1 unreachable; ")
 
 

@@ -30,14 +30,14 @@ def unchanged(nodes):
 
 
 @pytest.fixture
-def said(told):
+def said(operator_log):
     """What a task logs in its dry run."""
 
     def log_of(task):
-        told_before = len(told())
+        told_before = len(operator_log())
         task.render_template_fields({"ds": "2026-01-01"})
         task.dry_run()
-        return [message for _, message in told()[told_before:]]
+        return [message for _, message in operator_log()[told_before:]]
 
     return log_of
 

@@ -123,18 +123,20 @@ class TestDeleteMissing:
         assert found(nodes, ["k1", "k2", "k3", "k4", "other"]) == [None, "k2", None, "k4", "other"]
         assert (result["deleted"], path.read_text()) == (2, "k2\nk4\n")
 
-    def test_of_a_first_run_deletes_nothing(self, nodes, path, told):
+    def test_of_a_first_run_deletes_nothing(self, nodes, path, operator_log):
         assert "deleted" not in store(tables("k1"), delete_missing=path)
-        assert ("WARNING", f"delete_missing: no file at {path}: this run deletes nothing") in told()
+        assert ("WARNING", f"delete_missing: no file at {path}: this run deletes nothing") in operator_log()
         assert "deleted" not in store(tables("k1"), delete_missing="{{ none }}")
 
-    def test_of_a_run_of_which_a_key_failed_deletes_nothing_and_keeps_the_keys(self, nodes, path, told):
+    def test_of_a_run_of_which_a_key_failed_deletes_nothing_and_keeps_the_keys(
+        self, nodes, path, operator_log
+    ):
         store(tables("k1", "k2", "k3"), keys_path=path)
         both = {"keys_path": path, "delete_missing": path}
         store({**tables("k1"), "k2": ""}.items, max_failed_keys=1, **both)
         assert found(nodes, ["k1", "k2", "k3"]) == ["k1", "k2", "k3"]
         assert path.read_text() == "k1\nk2\nk3\n"
-        ((_, said),) = [line for line in told() if "delete_missing" in line[1]]
+        ((_, said),) = [line for line in operator_log() if "delete_missing" in line[1]]
         assert said == (
             "delete_missing: 1 key not deleted, since 1 table failed; "
             "the list of keys keeps them for a later run"
@@ -183,12 +185,12 @@ class TestDeleteMissing:
                 store(tables("k1"), delete_missing=wrong)
 
 
-def test_the_log_names_the_nodes_of_copies(nodes, told):
+def test_the_log_names_the_nodes_of_copies(nodes, operator_log):
     store(tables("k1"), copies=3)
     with QClient(nodes.urls, trust_env=False) as client:
         home, *others = client.successors("k1")
     for node in others:
-        assert f"1 on {node}" in told()[-1][1]
+        assert f"1 on {node}" in operator_log()[-1][1]
     QCachePostOperator(task_id="one", key="k1", content="a\n1\n", copies=3).execute({})
-    assert told()[-1][1].endswith(f"; copies on {others[0]}, {others[1]}")
-    assert home not in told()[-1][1].partition("; copies")[2]
+    assert operator_log()[-1][1].endswith(f"; copies on {others[0]}, {others[1]}")
+    assert home not in operator_log()[-1][1].partition("; copies")[2]

@@ -1,4 +1,4 @@
-"""Many tables from one task: what the nodes have then, what a retry does, and what is told."""
+"""Many tables from one task: what the nodes have then, what a retry does, and what the log says."""
 
 from __future__ import annotations
 
@@ -101,14 +101,14 @@ def small_nodes(monkeypatch):
         yield nodes
 
 
-def test_every_table_is_where_readers_look(nodes, told):
+def test_every_table_is_where_readers_look(nodes, operator_log):
     keys = [f"many_{n}" for n in range(200)]
     result = store({key: f"key\n{key}\n" for key in keys})
     assert found(nodes, keys) == keys
     assert (result["stored"], result["failed"], result["evicted"], result["rows"]) == (200, 0, 0, 200)
     assert sum(result["nodes"].values()) == 200
     assert result["bytes"] == sum(len(f"key\n{key}\n") for key in keys)
-    ((level, said),) = told()
+    ((level, said),) = operator_log()
     assert level == "INFO"
     assert said.startswith("Stored 200 tables: ")
 
@@ -162,10 +162,10 @@ def test_what_fails_leaves_its_old_table_and_no_other(nodes, reader):
     assert caught.value.result["failed_keys"] == {"many_bad": "OSError: the disk is gone"}
 
 
-def test_some_may_fail(nodes, told):
+def test_some_may_fail(nodes, operator_log):
     result = store({"many_a": "n\n1\n", "many_b": ""}, max_failed_keys=1)
     assert (result["stored"], list(result["failed_keys"])) == (1, ["many_b"])
-    assert [level for level, said in told() if "many_b" in said] == ["ERROR"]
+    assert [level for level, said in operator_log() if "many_b" in said] == ["ERROR"]
 
 
 @pytest.mark.parametrize("literal", [True, False])
@@ -314,7 +314,7 @@ def test_where_no_node_answers_nothing_more_is_begun(nodes, monkeypatch):
     assert time.monotonic() - began < 20
 
 
-def test_waiting_for_a_node_is_what_progress_says(nodes, monkeypatch, told):
+def test_waiting_for_a_node_is_what_progress_says(nodes, monkeypatch, operator_log):
     """The task waits for nodes once, and not again for each of the keys that are left."""
     monkeypatch.setattr(_report, "PROGRESS_EVERY", 0.1)
     connect(monkeypatch, nodes.urls, deadline=2)
@@ -322,13 +322,13 @@ def test_waiting_for_a_node_is_what_progress_says(nodes, monkeypatch, told):
         nodes.kill(i)
     with pytest.raises(TablesFailed):
         store({f"many_{n}": "n\n1\n" for n in range(30)})
-    lines = [said for _, said in told() if "waiting for a node: none answers" in said]
+    lines = [said for _, said in operator_log() if "waiting for a node: none answers" in said]
     assert lines[0] == "Stored 0 of 30 tables, 0 failed; waiting for a node: none answers"
 
 
-def test_a_key_that_fails_is_logged_when_it_happens(nodes, told):
+def test_a_key_that_fails_is_logged_when_it_happens(nodes, operator_log):
     def failures():
-        return [said for level, said in told() if level == "ERROR"]
+        return [said for level, said in operator_log() if level == "ERROR"]
 
     def tables():
         yield "many_bad", ""
@@ -352,7 +352,7 @@ def test_refused_credentials_end_it_at_once(monkeypatch):
         assert len(node.requests) < 100
 
 
-def test_copies_and_counted_rows_are_for_many_too(nodes, told):
+def test_copies_and_counted_rows_are_for_many_too(nodes, operator_log):
     result = store({f"many_{n}": "n\n1\n" for n in range(10)}, copies=2, check_row_count=True)
     assert (result["failed_copies"], result["absent_copies"]) == (0, 0)
     assert [len(nodes.holding(f"many_{n}")) for n in range(10)] == [2] * 10
@@ -379,14 +379,14 @@ def test_a_retry_makes_the_copies_that_failed(nodes):
     assert [len(nodes.holding(key)) for key in keys] == [2] * 10
 
 
-def test_tables_without_rows_are_told(nodes, told):
+def test_tables_without_rows_are_told(nodes, operator_log):
     store({"many_a": "n\n", "many_b": "n\n1\n"})
-    ((level, said),) = told()
+    ((level, said),) = operator_log()
     assert level == "WARNING"
     assert "; 1 table without rows" in said
 
 
-def test_the_look_at_the_end_tells_how_far_it_is(nodes, monkeypatch, told):
+def test_the_look_at_the_end_tells_how_far_it_is(nodes, monkeypatch, operator_log):
     monkeypatch.setattr(_report, "PROGRESS_EVERY", 0.02)
     asked = QClient.find_absent
 
@@ -400,7 +400,11 @@ def test_the_look_at_the_end_tells_how_far_it_is(nodes, monkeypatch, told):
 
     monkeypatch.setattr(QClient, "find_absent", slowly)
     store({f"many_{n}": "n\n1\n" for n in range(20)})
-    counts = [int(said.split()[-3]) for _, said in told() if "asking the nodes" in said and said[-2:] == "20"]
+    counts = [
+        int(said.split()[-3])
+        for _, said in operator_log()
+        if "asking the nodes" in said and said[-2:] == "20"
+    ]
     assert counts == sorted(counts)
     assert len(set(counts)) > 3
 
@@ -437,18 +441,18 @@ def broken_then_whole():
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["a mapping", "one by one"])
-def test_a_retry_stores_what_is_left(nodes, broken_then_whole, known, monkeypatch, told):
+def test_a_retry_stores_what_is_left(nodes, broken_then_whole, known, monkeypatch, operator_log):
     state, record = broken_then_whole, StateStore()
     given = dict(state["tables"]()) if known else state["tables"]
     with pytest.raises(TablesFailed, match=r"^30 of 90 tables failed; stored 60 tables: "):
         store(given, context(record))
     stores_of(nodes)
     state["broken"] = False
-    told_before = len(told())
+    told_before = len(operator_log())
     monkeypatch.setattr(_report, "PROGRESS_EVERY", 0.02)
     result = store(given, context(record))
     assert (result["stored"], result["were_there"]) == (30, 60)
-    lines = [said for _, said in told()[told_before:]]
+    lines = [said for _, said in operator_log()[told_before:]]
     assert lines[0] == "An earlier try stored 60 of 90 tables: this try skips those that their node still has"
     # What was there counts for no rate.
     assert [said for said in lines if said.startswith("Stored 0 ") and "; 0/s, 0.0 kB/s" not in said] == []
@@ -506,7 +510,7 @@ def test_other_keys_are_stored_from_the_start(nodes, broken_then_whole, known, c
     assert found(nodes, keys) == [f"new_{key}" for key in keys]
 
 
-def test_progress_and_a_record_come_while_tables_are_stored(nodes, monkeypatch, told):
+def test_progress_and_a_record_come_while_tables_are_stored(nodes, monkeypatch, operator_log):
     monkeypatch.setattr(_report, "PROGRESS_EVERY", 0.1)
     record = StateStore()
 
@@ -516,7 +520,7 @@ def test_progress_and_a_record_come_while_tables_are_stored(nodes, monkeypatch, 
             yield f"many_{n}", "n\n1\n"
 
     store(tables, context(record))
-    lines = [said for _, said in told() if "/s, " in said]
+    lines = [said for _, said in operator_log() if "/s, " in said]
     assert len(lines) >= 3
     assert [said for said in lines if not said.endswith(" kB/s")] == []
     assert len(record.writes) >= len(lines)
@@ -550,7 +554,7 @@ def test_a_record_that_is_slow_to_be_written_is_not_the_last_one(nodes, monkeypa
     assert (result["stored"], result["were_there"]) == (1, 29)
 
 
-def test_the_time_left_is_told_where_the_total_is_known(nodes, monkeypatch, told):
+def test_the_time_left_is_told_where_the_total_is_known(nodes, monkeypatch, operator_log):
     monkeypatch.setattr(_report, "PROGRESS_EVERY", 0.1)
 
     def slow():
@@ -558,7 +562,7 @@ def test_the_time_left_is_told_where_the_total_is_known(nodes, monkeypatch, told
         yield b"n\n1\n"
 
     store({f"many_{n}": slow for n in range(9)} | {"many_9": "n\n1\n"})
-    assert any(" of 10 tables" in said and said.endswith(" left") for _, said in told())
+    assert any(" of 10 tables" in said and said.endswith(" left") for _, said in operator_log())
 
 
 def test_only_a_few_tables_are_in_memory(nodes):
@@ -622,7 +626,7 @@ def test_a_reader_of_a_healthy_node_never_misses(nodes):
     assert sum(seen.values()) > 50
 
 
-def test_more_keys_than_are_told_one_by_one_are_deleted_on_every_node(nodes, told, monkeypatch):
+def test_more_keys_than_are_told_one_by_one_are_deleted_on_every_node(nodes, operator_log, monkeypatch):
     monkeypatch.setattr(_delete, "MOST_RETURNED", 100)
     keys = [f"gone_{n}" for n in range(150)]
     for i in range(3):
@@ -638,7 +642,7 @@ def test_more_keys_than_are_told_one_by_one_are_deleted_on_every_node(nodes, tol
         "not_confirmed": {},
     }
     assert keys_left(nodes, keys[:20]) == []
-    assert told()[-1][1].startswith("Deleted 150 tables: 450 confirmed")
+    assert operator_log()[-1][1].startswith("Deleted 150 tables: 450 confirmed")
 
 
 def test_a_silent_node_does_not_cost_a_timeout_for_every_key(nodes, monkeypatch):
@@ -676,7 +680,9 @@ def delete_300(given, **arguments):
 
 
 @pytest.mark.parametrize("on_unreachable", ["fail", "ignore"])
-def test_keys_that_may_be_left_are_told_before_those_whose_node_is_gone(monkeypatch, told, on_unreachable):
+def test_keys_that_may_be_left_are_told_before_those_whose_node_is_gone(
+    monkeypatch, operator_log, on_unreachable
+):
     """Every key meets the node that is gone, and those after the 150th one that fails as well."""
     monkeypatch.setattr(_delete, "MOST_RETURNED", 100)
     monkeypatch.setattr(_report, "MOST_IN_LOG", 120)
@@ -698,7 +704,7 @@ def test_keys_that_may_be_left_are_told_before_those_whose_node_is_gone(monkeypa
     assert set(summary["not_confirmed"]) == set(summary["failed_keys"])
     assert [*summary["not_confirmed"].values()] == [{node.url: "unreachable"}] * 100
     assert all(node.url in said for said in summary["failed_keys"].values())
-    errors = [said for level, said in told() if level == "ERROR"]
+    errors = [said for level, said in operator_log() if level == "ERROR"]
     assert len([said for said in errors if said.startswith("Failed: gone_") and node.url in said]) == 120
     assert errors[-1] == "More than 120 keys failed: further ones are only counted"
 
@@ -726,7 +732,9 @@ def test_refused_credentials_end_many_deletes_with_what_was_done(monkeypatch):
     assert summary["keys"] >= 150
 
 
-def test_what_was_stored_is_told_where_the_nodes_refuse_to_say_whether_they_have_it(monkeypatch, told):
+def test_what_was_stored_is_told_where_the_nodes_refuse_to_say_whether_they_have_it(
+    monkeypatch, operator_log
+):
     given = context()
     tables = {f"many_{n}": rows(n) for n in range(20)} | {"many_bad": ""}
     with FaultyNode(sound_for(0, "query", status_only(401))) as node:
@@ -736,10 +744,10 @@ def test_what_was_stored_is_told_where_the_nodes_refuse_to_say_whether_they_have
     summary = given["ti"].pushed["return_value"]
     assert (summary["stored"], summary["failed"], list(summary["failed_keys"])) == (20, 1, ["many_bad"])
     assert (summary["evicted"], summary["lost"]) == (None, None)
-    assert [said.split(":")[1] for level, said in told() if level == "ERROR"] == [" many_bad"]
+    assert [said.split(":")[1] for level, said in operator_log() if level == "ERROR"] == [" many_bad"]
 
 
-def test_what_was_stored_is_told_where_the_function_of_tables_fails(nodes, told):
+def test_what_was_stored_is_told_where_the_function_of_tables_fails(nodes, operator_log):
     def tables():
         yield "many_a", "n\n1\n"
         yield "many_bad", ""
@@ -751,7 +759,7 @@ def test_what_was_stored_is_told_where_the_function_of_tables_fails(nodes, told)
     summary = given["ti"].pushed["return_value"]
     assert summary["stored"] + summary["failed"] <= 2
     assert (summary["evicted"], summary["lost"]) == (None, None)
-    assert any("before it ended" in said for _, said in told())
+    assert any("before it ended" in said for _, said in operator_log())
 
 
 def a_table():

@@ -80,9 +80,9 @@ def test_a_header_that_is_a_template_or_a_path_in_part_is_one(reader, content):
     assert len(reader("zips")) == len(content.splitlines()) - 1
 
 
-def test_no_rows_are_a_warning(reader, told):
+def test_no_rows_are_a_warning(reader, operator_log):
     post(content="a,b")
-    ((level, said),) = told()
+    ((level, said),) = operator_log()
     assert level == "WARNING"
     assert ": 0 rows, 3 bytes" in said
 
@@ -362,13 +362,13 @@ class TestResult:
             "attempts": [],
         }
 
-    def test_one_line_tells_it(self, nodes, told):
+    def test_one_line_tells_it(self, nodes, operator_log):
         result = post(content=CSV)
-        ((level, said),) = told()
+        ((level, said),) = operator_log()
         assert level == "INFO"
         assert said.startswith(f"Stored table 'zips' on {result['node']}: 2 rows, {len(CSV)} bytes, ")
 
-    def test_a_failover_is_a_success_with_a_warning(self, nodes, told):
+    def test_a_failover_is_a_success_with_a_warning(self, nodes, operator_log):
         home = post(content=CSV)["node"]
         nodes.kill(nodes.urls.index(home))
         result = post(content=CSV)
@@ -376,7 +376,7 @@ class TestResult:
         assert result["home_node"] == home != result["node"]
         assert result["attempts"][0]["node"] == home
         assert result["attempts"][0]["outcome"] == "connection refused"
-        level, said = told()[-1]
+        level, said = operator_log()[-1]
         assert level == "WARNING"
         assert said.endswith(f"; its home node {home} was down")
 

@@ -62,11 +62,11 @@ def nothing(nodes):
 
 
 class TestXCom:
-    def test_gets_the_rows_and_the_unsliced_length_apart(self, cities, told):
+    def test_gets_the_rows_and_the_unsliced_length_apart(self, cities, operator_log):
         pushed = Pushed()
         assert query({"ti": pushed}) == [ROWS[0], ROWS[2]]
         assert pushed == {"unsliced_length": 3}
-        ((level, said),) = told()
+        ((level, said),) = operator_log()
         assert level == "INFO"
         assert said.startswith("Queried table 'cities' on http://")
         assert said.endswith(": 3 rows before offset and limit")
@@ -162,7 +162,7 @@ class TestXCom:
 class TestOutput:
     @pytest.mark.parametrize("accept", ["application/json", "text/csv"])
     @pytest.mark.parametrize("place", ["local", "remote"])
-    def test_is_what_the_node_answers(self, cities, tmp_path, remote, place, accept, told):
+    def test_is_what_the_node_answers(self, cities, tmp_path, remote, place, accept, operator_log):
         target = {"local": tmp_path / "new" / "report", "remote": remote / "report"}[place]
         pushed = Pushed()
         result = query({"ti": pushed}, output_path=str(target), accept=accept)
@@ -180,7 +180,7 @@ class TestOutput:
             "unsliced_length": 3,
         }
         assert [path.name for path in target.parent.iterdir()] == ["report"]
-        assert told()[0][1].endswith(f"{len(body)} bytes written to {target}")
+        assert operator_log()[0][1].endswith(f"{len(body)} bytes written to {target}")
 
     def test_has_no_limit_of_rows(self, nodes, tmp_path):
         store("many", [{"n": n} for n in range(20_000)])
@@ -337,7 +337,7 @@ class TestLoad:
     @pytest.mark.parametrize(
         "returned", [CSV, CSV.encode(), [{"city": "Oslo", "zip": 10}]], ids=lambda r: type(r).__name__
     )
-    def test_fills_a_miss_once(self, nothing, told, returned):
+    def test_fills_a_miss_once(self, nothing, operator_log, returned):
         calls = []
 
         def load(*, day):
@@ -349,7 +349,10 @@ class TestLoad:
                 {"city": "Oslo", "zip": 10}
             ]
         assert calls == ["1"]
-        assert [said.partition(" table")[0] for _, said in told()] == ["Loaded and queried", "Queried"]
+        assert [said.partition(" table")[0] for _, said in operator_log()] == [
+            "Loaded and queried",
+            "Queried",
+        ]
 
     def test_with_types(self, nothing):
         rows = query(query={}, load_callable=lambda: self.CSV, column_types={"zip": "string"})

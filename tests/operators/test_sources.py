@@ -603,7 +603,7 @@ class TestWhatIsRefused:
             post(source_path=f"{place}{named}")
 
     def test_directories_in_a_directory(self, tmp_path, remote):
-        """They are told of, rather than left out."""
+        """They are reported, not left out."""
         (tmp_path / "more").mkdir()
         (remote / "files" / "more").mkdir(parents=True)
         for path in (tmp_path, remote / "files"):
@@ -698,7 +698,7 @@ def test_an_empty_object_in_the_place_of_a_directory_is_no_file(reader, remote, 
 
 
 class TestOneTableForEach:
-    def test_by_stem(self, reader, place, told):
+    def test_by_stem(self, reader, place, operator_log):
         files = {"a-1.csv.gz": gzip.compress(CSV.encode()), "b_2.parquet": parquet(TABLE), "c.json": b"[]"}
         place.put(**files)
         result = post(key="t_{stem}_{{ ds }}", source_path=f"{place}/*[12].*", check_row_count=True)
@@ -706,7 +706,7 @@ class TestOneTableForEach:
         assert {name: json.loads(json.dumps(result))[name] for name in expected} == expected
         assert reader("t_a-1_2024-05-01") == ROWS
         assert_stored(reader("t_b_2_2024-05-01"), TABLE)
-        assert told()[-1][1].startswith("Stored 2 tables: ")
+        assert operator_log()[-1][1].startswith("Stored 2 tables: ")
 
     def test_by_directory(self, reader, place):
         for name in ("north", "south"):

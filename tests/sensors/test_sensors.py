@@ -71,10 +71,10 @@ class TestTable:
             {"key": key, "node": url, "rows": 2} for key, url in zip(keys, nodes.urls, strict=True)
         ]
 
-    def test_a_table_on_another_node_is_not_where_readers_look(self, nodes, home, told):
+    def test_a_table_on_another_node_is_not_where_readers_look(self, nodes, home, operator_log):
         store(nodes, (home + 1) % 3)
         assert not sensor().poke({})
-        assert told() == [
+        assert operator_log() == [
             ("INFO", f"Not yet: table 'waited_for': {nodes.urls[home]} answers and does not have the table")
         ]
 
@@ -119,12 +119,12 @@ class TestTable:
         assert found["rows"] == 2
         assert seen == [[{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]] * 2
 
-    def test_a_node_that_is_down_is_a_warning_and_not_yet(self, nodes, home, told, monkeypatch):
+    def test_a_node_that_is_down_is_a_warning_and_not_yet(self, nodes, home, operator_log, monkeypatch):
         """The look does not wait for the node until the connection's deadline."""
         connect(monkeypatch, nodes.urls, deadline=3600)
         nodes.kill(home)
         assert not sensor().poke({})
-        ((level, said),) = told()
+        ((level, said),) = operator_log()
         assert level == "WARNING"
         begin = f"Not yet: table 'waited_for': its home node {nodes.urls[home]} does not answer: "
         assert said.startswith(begin)

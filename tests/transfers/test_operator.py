@@ -32,7 +32,7 @@ def zips(sqlite, nodes):
 
 
 class TestOneTable:
-    def test_a_zip_code_keeps_its_zeros(self, reader, told):
+    def test_a_zip_code_keeps_its_zeros(self, reader, operator_log):
         result = run_task()
         assert reader("zips") == ROWS
         assert json.loads(json.dumps(result)) == result
@@ -46,17 +46,17 @@ class TestOneTable:
             "attempts": [],
         }
         assert result["node"] == result["home_node"]
-        (_, read), (_, said) = told()
+        (_, read), (_, said) = operator_log()
         assert read == "Read 2 rows of lite by a cursor into 1 table"
         assert said.startswith(f"Stored table 'zips' on {result['node']}: 2 rows, {result['bytes']} bytes")
 
-    def test_the_real_postgresql_and_its_hook(self, reader, told, postgres, monkeypatch):
+    def test_the_real_postgresql_and_its_hook(self, reader, operator_log, postgres, monkeypatch):
         monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", postgres.uri)
         values = ", ".join(str(tuple(row.values())) for row in ROWS)
         sql = f"SELECT * FROM (VALUES {values}) AS zips(zip, n, state) WHERE n > %(least)s OR zip LIKE '0%%'"
         assert run_task(sql_conn_id="warehouse", sql=sql, parameters={"least": 1})["rows"] == 2
         assert reader("zips") == ROWS
-        assert told()[0][1] == "Read 2 rows of warehouse by COPY into 1 table"
+        assert operator_log()[0][1] == "Read 2 rows of warehouse by COPY into 1 table"
 
     @pytest.mark.parametrize(
         ("sql", "parameters"),
@@ -147,7 +147,7 @@ class TestNoRows:
 
 
 class TestPartitions:
-    def test_a_table_for_each(self, reader, told):
+    def test_a_table_for_each(self, reader, operator_log):
         result = run_task(**BY_STATE)
         assert reader("zips_NY") == ROWS[:1]
         assert reader("zips_MA") == ROWS[1:]
@@ -160,7 +160,7 @@ class TestPartitions:
             "attempts": 0,
         }
         assert {name: result[name] for name in expected} == expected
-        level, said = told()[-1]
+        level, said = operator_log()[-1]
         assert level == "INFO"
         assert said.startswith(f"Stored 2 tables: {result['bytes']} bytes, ")
 
@@ -202,24 +202,24 @@ class TestPartitions:
 
 
 class TestFailures:
-    def test_a_node_that_is_down(self, nodes, reader, told):
+    def test_a_node_that_is_down(self, nodes, reader, operator_log):
         home = run_task()["home_node"]
         nodes.kill(nodes.urls.index(home))
         result = run_task()
         assert (result["failed_over"], result["home_node"]) == (True, home)
         assert reader("zips") == ROWS
-        assert told()[-1][0] == "WARNING"
+        assert operator_log()[-1][0] == "WARNING"
         with pytest.raises(StoredOnFailover, match="require_home is set"):
             run_task(require_home=True)
 
-    def test_a_node_that_is_down_and_many_tables(self, nodes, reader, told):
+    def test_a_node_that_is_down_and_many_tables(self, nodes, reader, operator_log):
         run_task(**BY_STATE)
         (home,) = nodes.holding("zips_NY")
         nodes.kill(nodes.urls.index(home))
         result = run_task(**BY_STATE)
         assert result["failed_over"] >= 1
         assert reader("zips_NY") == ROWS[:1]
-        level, said = told()[-1]
+        level, said = operator_log()[-1]
         assert level == "WARNING"
         assert "; the home node of " in said
         with pytest.raises(
@@ -311,13 +311,13 @@ class TestArguments:
         assert partial.expand(key=["a", "b"]).task_id == "store"
 
 
-def test_a_dry_run_reads_the_query_and_stores_nothing(nodes, told):
+def test_a_dry_run_reads_the_query_and_stores_nothing(nodes, operator_log):
     arguments = {"task_id": "dry", "sql": "SELECT * FROM zips", "sql_conn_id": "lite"}
     SqlToQCacheOperator(**arguments, key="zips").dry_run()
-    lines = [said for _, said in told()]
+    lines = [said for _, said in operator_log()]
     assert lines[0] == "Read 2 rows of lite by a cursor into 1 table"
     assert lines[1].startswith("Would store table 'zips' on http://")
     assert lines[2] == "Columns: zip string, n inferred by the node, state string"
     SqlToQCacheOperator(**arguments, **BY_STATE).dry_run()
-    assert "Would store 2 tables: 2 rows, " in told()[-3][1]
+    assert "Would store 2 tables: 2 rows, " in operator_log()[-3][1]
     assert [key for key in ("zips", "zips_NY", "zips_MA") if nodes.holding(key)] == []

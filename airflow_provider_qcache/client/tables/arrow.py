@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 from airflow_provider_qcache.client.errors import InvalidTable
 from airflow_provider_qcache.client.tables import types as rules
-from airflow_provider_qcache.client.tables.content import nothing
-from airflow_provider_qcache.client.tables.types import Column, ColumnKind, refuse
+from airflow_provider_qcache.client.tables.content import no_limit
+from airflow_provider_qcache.client.tables.types import Column, ColumnType, refuse
 from airflow_provider_qcache.client.tables.values import form_of, is_null
 from airflow_provider_qcache.extras import MissingExtra
 
@@ -41,14 +41,14 @@ TEXT: Final = pa.large_string()
 _YEARS: Final = (-719_162, 2_932_896)  # days of 0001-01-01 and 9999-12-31 since 1970-01-01
 _PER_SECOND: Final = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _ARROW_TYPES: Final = {
-    ColumnKind.TEXT: TEXT,
-    ColumnKind.ENUM: TEXT,
-    ColumnKind.FLOAT: pa.float64(),
-    ColumnKind.INT: pa.int64(),
-    ColumnKind.BOOL: pa.bool_(),
-    ColumnKind.NULLS: TEXT,
+    ColumnType.TEXT: TEXT,
+    ColumnType.ENUM: TEXT,
+    ColumnType.FLOAT: pa.float64(),
+    ColumnType.INT: pa.int64(),
+    ColumnType.BOOL: pa.bool_(),
+    ColumnType.NULLS: TEXT,
 }
-"""What a column of each kind is as Arrow, once its values are converted."""
+"""What a column of each type is as Arrow, once its values are converted."""
 _PLAIN: Final = frozenset(
     {type(None), str, bool, int, float, decimal.Decimal, dt.datetime, dt.date, dt.time, dt.timedelta}
 )
@@ -68,11 +68,11 @@ class FrameSource(rules.TypedSource):
     """
 
     def __init__(
-        self, table: Any, column_types: Mapping[str, str] | None, look: Callable[[], object] = nothing
+        self, table: Any, column_types: Mapping[str, str] | None, check_time: Callable[[], object] = no_limit
     ) -> None:
         _check_polars(table)
-        self._table = _with_plain_objects(_with_index_as_columns(table), look)
-        look()
+        self._table = _with_plain_objects(_with_index_as_columns(table), check_time)
+        check_time()
         # A stream may be given once only. What has a length is at hand, and gives it again; so does an array.
         self.repeatable = hasattr(type(table), "__len__") or not hasattr(table, "__arrow_c_stream__")
         self._reader: Any = _open(self._table)
@@ -80,15 +80,15 @@ class FrameSource(rules.TypedSource):
         try:
             schema = self._reader.schema
             rules.check_names(schema.names)
-            wanted = rules.check_column_types(column_types, schema.names)
-            self._plans = [plan_of(field.name, field.type, wanted.get(field.name)) for field in schema]
+            requested = rules.check_column_types(column_types, schema.names)
+            self._plans = [plan_of(field.name, field.type, requested.get(field.name)) for field in schema]
         except BaseException as error:
             self.close()
             if isinstance(error, UnicodeDecodeError):
                 why = "the name of a column or of a time zone is not UTF-8"
                 raise InvalidTable(f"the table's schema cannot be read: {why}") from None
             raise
-        self.columns = tuple(Column(plan.name, plan.kind) for plan in self._plans)
+        self.columns = tuple(Column(plan.name, plan.type) for plan in self._plans)
 
     def _csv(self) -> Iterator[tuple[bytes, int]]:
         """Rows as CSV, every text in quotes, nulls as nothing between two commas."""
@@ -107,16 +107,16 @@ class FrameSource(rules.TypedSource):
                 _refuse_text(batch, row, certain=False)
             yield data, batch.num_rows
 
-    def wrongly_inferred(self, look: Callable[[], object] = nothing) -> set[str]:
+    def wrongly_inferred(self, check_time: Callable[[], object] = no_limit) -> set[str]:
         """Columns that a node may infer wrongly: enums, texts like numbers, floats that are all whole."""
-        suspects = {column.name: column.kind for column in self.columns if column.kind.header is not None}
-        found = {name for name, kind in suspects.items() if kind is ColumnKind.ENUM}
+        suspects = {column.name: column.type for column in self.columns if column.type.header is not None}
+        found = {name for name, arrow_type in suspects.items() if arrow_type is ColumnType.ENUM}
         sure = set()
-        for _, batch in self._batches(look):
+        for _, batch in self._batches(check_time):
             for name in suspects.keys() - found:
-                look()
+                check_time()
                 array = batch.column(name)
-                if suspects[name] is ColumnKind.TEXT:
+                if suspects[name] is ColumnType.TEXT:
                     if _any(pc.match_substring_regex(array, rules.LOOKS_LIKE_ANOTHER_TYPE, ignore_case=True)):
                         found.add(name)
                     elif _any(pc.not_equal(array, "")):
@@ -131,7 +131,7 @@ class FrameSource(rules.TypedSource):
         if reader is not None:
             reader.close()
 
-    def _batches(self, look: Callable[[], object] = nothing) -> Iterator[tuple[int, Any]]:
+    def _batches(self, check_time: Callable[[], object] = no_limit) -> Iterator[tuple[int, Any]]:
         """Yield bounded, converted batches, each with the number of rows before it."""
         for plan in self._plans:
             plan.begin()
@@ -144,7 +144,7 @@ class FrameSource(rules.TypedSource):
         batches = self._reader if _is_function(self._table) else valid(_read(self._reader))
         for batch in batches:
             for part in bounded(batch):
-                yield rows, converted(self._plans, part, rows, look)
+                yield rows, converted(self._plans, part, rows, check_time)
                 rows += part.num_rows
         self.close()
 
@@ -223,11 +223,13 @@ def _check_indices(name: str, array: Any, row: int) -> None:
         refuse(name, "it has an index that is not in its dictionary", row=row + 1 + _first(beyond))
 
 
-def converted(plans: Sequence[Plan], batch: Any, row: int, look: Callable[[], object] = nothing) -> Any:
+def converted(
+    plans: Sequence[Plan], batch: Any, row: int, check_time: Callable[[], object] = no_limit
+) -> Any:
     """Convert a batch, which ``row`` rows precede, by its columns' plans. Raises InvalidTable."""
     arrays = []
     for plan, array in zip(plans, batch.columns, strict=True):
-        look()
+        check_time()
         arrays.append(plan.convert(array, row))
     return pa.RecordBatch.from_arrays(arrays, [plan.name for plan in plans])
 
@@ -242,7 +244,7 @@ def csv_of(batch: Any, row: int) -> bytes:
 
 def csv_of_values(plans: Sequence[ColumnPlan], columns: Sequence[Sequence[Any]]) -> bytes:
     """Rows, by column, of text, floats, integers, booleans and None as CSV."""
-    arrays = [pa.array(values, _ARROW_TYPES[plan.kind]) for plan, values in zip(plans, columns, strict=True)]
+    arrays = [pa.array(values, _ARROW_TYPES[plan.type]) for plan, values in zip(plans, columns, strict=True)]
     return _csv_of(pa.RecordBatch.from_arrays(arrays, names=[""] * len(arrays)))
 
 
@@ -264,7 +266,7 @@ def _with_index_as_columns(table: Any) -> Any:
         raise InvalidTable(f"the table's index cannot become columns: {error}") from error
 
 
-def _with_plain_objects(table: Any, look: Callable[[], object]) -> Any:
+def _with_plain_objects(table: Any, check_time: Callable[[], object]) -> Any:
     """A pandas frame whose object columns hold only values that pyarrow can look at.
 
     pyarrow ends the process (SIGSEGV) at a numpy.datetime64 before another scalar of numpy, in a list too.
@@ -278,13 +280,13 @@ def _with_plain_objects(table: Any, look: Callable[[], object]) -> Any:
     plain = _PLAIN | {pandas.Timestamp, pandas.Timedelta}
     frame = table
     for at, (name, dtype) in enumerate(zip(table.columns, table.dtypes, strict=True)):
-        look()
+        check_time()
         is_category = isinstance(dtype, pandas.CategoricalDtype)
         if str(dtype.categories.dtype if is_category else dtype) != "object":
             continue
         values = (dtype.categories if is_category else table.iloc[:, at]).tolist()
-        kinds = set(map(type, values)) - nulls
-        if kinds <= plain and (len(kinds) < 2 or kinds <= _EXACT_NUMBERS):
+        types = set(map(type, values)) - nulls
+        if types <= plain and (len(types) < 2 or types <= _EXACT_NUMBERS):
             continue
         try:
             form_of(str(name), values, set(map(type, values)))
@@ -318,7 +320,7 @@ def _check_polars(table: Any) -> None:
     for name, dtype in fields.items():
         rules.check_name(name)
         if dtype.is_nested() or dtype == polars.Object:
-            refuse(name, f"{rules.shown_value(dtype)} cannot be stored; convert it to text or numbers")
+            refuse(name, f"{rules.short_repr(dtype)} cannot be stored; convert it to text or numbers")
 
 
 def _open(table: Any) -> Any:
@@ -360,7 +362,7 @@ def _culprit(table: Any) -> str | None:
             pa.RecordBatchReader.from_stream(table[[name]])
         except (pa.ArrowException, OverflowError, TypeError, ValueError):
             return str(name)
-        except Exception:  # noqa: BLE001  # a library of another kind: no column is named
+        except Exception:  # noqa: BLE001  # a library of another arrow_type: no column is named
             return None
     return None
 
@@ -458,9 +460,9 @@ def _first(mask: Any) -> int:
 class Plan:
     """How one column is converted: ``convert(array, row)`` raises InvalidTable for what cannot be stored."""
 
-    def __init__(self, name: str, kind: ColumnKind, *steps: _Step) -> None:
+    def __init__(self, name: str, column_type: ColumnType, *steps: _Step) -> None:
         self.name = name
-        self.kind = kind
+        self.type = column_type
         self._steps = steps
 
     def before(self, step: _Step) -> Self:
@@ -468,9 +470,9 @@ class Plan:
         self._steps = (step, *self._steps)
         return self
 
-    def after(self, kind: ColumnKind, step: _Step) -> Self:
-        """Add a step at the end, which gives the kind, and return the plan."""
-        self.kind = kind
+    def after(self, column_type: ColumnType, step: _Step) -> Self:
+        """Add a step at the end, which gives the column's new type, and return the plan."""
+        self.type = column_type
         self._steps = (*self._steps, step)
         return self
 
@@ -487,68 +489,75 @@ class Plan:
         """Reset what an earlier reading found; ``null_row`` is the row of a null that is known already."""
 
 
-def plan_of(name: str, kind: Any, wanted: ColumnKind | None) -> Plan:
+def plan_of(name: str, arrow_type: Any, requested: ColumnType | None) -> Plan:
     """Return the plan for a type of Arrow. Raises InvalidTable for a type that cannot be stored."""
     types = pa.types
-    if isinstance(kind, pa.BaseExtensionType) and kind.extension_name == "arrow.json":
-        return plan_of(name, kind.storage_type, wanted).before(_storage)
-    if types.is_dictionary(kind):
-        plan = plan_of(name, kind.value_type, wanted).before(_decoded)
-        if plan.kind is ColumnKind.TEXT and wanted is None and is_text(kind.value_type):
-            plan.kind = ColumnKind.ENUM
+    if isinstance(arrow_type, pa.BaseExtensionType) and arrow_type.extension_name == "arrow.json":
+        return plan_of(name, arrow_type.storage_type, requested).before(_storage)
+    if types.is_dictionary(arrow_type):
+        plan = plan_of(name, arrow_type.value_type, requested).before(_decoded)
+        if plan.type is ColumnType.TEXT and requested is None and is_text(arrow_type.value_type):
+            plan.type = ColumnType.ENUM
         return plan
-    if is_text(kind):
-        if wanted is ColumnKind.FLOAT:
-            return Plan(name, ColumnKind.FLOAT, _as_text, _parsed, _floats)
-        return Plan(name, wanted or ColumnKind.TEXT, _as_text)
-    if types.is_null(kind):
-        return Plan(name, wanted or ColumnKind.NULLS, _to_float if wanted is ColumnKind.FLOAT else _as_text)
-    if types.is_date(kind) or types.is_time(kind) or types.is_timestamp(kind):
-        if wanted is ColumnKind.FLOAT:
-            refuse(name, f"column_types: 'float' cannot be used for {kind}")
-        step = _dates if types.is_date(kind) else _times if types.is_time(kind) else _timestamps
-        getattr(kind, "tz", None)  # raises UnicodeDecodeError here, before a value is read
-        return Plan(name, wanted or ColumnKind.TEXT, step)
-    if types.is_decimal(kind):
-        places = rules.DECIMAL_DIGITS if kind.bit_width > 128 else rules.DECIMAL_DIGITS // 2
-        if abs(kind.scale) > places:
+    if is_text(arrow_type):
+        if requested is ColumnType.FLOAT:
+            return Plan(name, ColumnType.FLOAT, _as_text, _parsed, _floats)
+        return Plan(name, requested or ColumnType.TEXT, _as_text)
+    if types.is_null(arrow_type):
+        return Plan(
+            name, requested or ColumnType.NULLS, _to_float if requested is ColumnType.FLOAT else _as_text
+        )
+    if types.is_date(arrow_type) or types.is_time(arrow_type) or types.is_timestamp(arrow_type):
+        if requested is ColumnType.FLOAT:
+            refuse(name, f"column_types: 'float' cannot be used for {arrow_type}")
+        step = _dates if types.is_date(arrow_type) else _times if types.is_time(arrow_type) else _timestamps
+        getattr(arrow_type, "tz", None)  # raises UnicodeDecodeError here, before a value is read
+        return Plan(name, requested or ColumnType.TEXT, step)
+    if types.is_decimal(arrow_type):
+        places = rules.DECIMAL_DIGITS if arrow_type.bit_width > 128 else rules.DECIMAL_DIGITS // 2
+        if abs(arrow_type.scale) > places:
             refuse(
-                name, f"{kind} has more decimal places than the {places} that a decimal of its size can have"
+                name,
+                f"{arrow_type} has more decimal places than the {places} that a decimal of its size can have",
             )
-        if kind.bit_width < 128:  # Arrow has no min_max for the narrow ones
-            return plan_of(name, pa.decimal128(kind.precision, kind.scale), wanted).before(_wider)
-        if wanted in (ColumnKind.TEXT, ColumnKind.ENUM):
-            return Plan(name, wanted, _plain)
-        if wanted is ColumnKind.FLOAT:
-            return Plan(name, wanted, _as_text, _to_float)
-        return _IntPlan(name) if kind.scale <= 0 else Plan(name, ColumnKind.FLOAT, _decimals)
-    if types.is_integer(kind) and wanted is None:
+        if arrow_type.bit_width < 128:  # Arrow has no min_max for the narrow ones
+            return plan_of(name, pa.decimal128(arrow_type.precision, arrow_type.scale), requested).before(
+                _wider
+            )
+        if requested in (ColumnType.TEXT, ColumnType.ENUM):
+            return Plan(name, requested, _plain)
+        if requested is ColumnType.FLOAT:
+            return Plan(name, requested, _as_text, _to_float)
+        return _IntPlan(name) if arrow_type.scale <= 0 else Plan(name, ColumnType.FLOAT, _decimals)
+    if types.is_integer(arrow_type) and requested is None:
         return _IntPlan(name)
-    plan = _number_plan(name, kind)
-    if wanted is None:
+    plan = _number_plan(name, arrow_type)
+    if requested is None:
         return plan
-    return plan.after(wanted, _to_float if wanted is ColumnKind.FLOAT else _as_text)
+    return plan.after(requested, _to_float if requested is ColumnType.FLOAT else _as_text)
 
 
-def _number_plan(name: str, kind: Any) -> Plan:
+def _number_plan(name: str, arrow_type: Any) -> Plan:
     types = pa.types
-    if types.is_boolean(kind):
-        return Plan(name, ColumnKind.BOOL)
-    if types.is_integer(kind):
-        return Plan(name, ColumnKind.INT)
-    if types.is_floating(kind):
-        return Plan(name, ColumnKind.FLOAT, _floats)
-    if types.is_duration(kind):
-        return Plan(name, ColumnKind.FLOAT, _seconds)
-    if types.is_interval(kind):
-        return Plan(name, ColumnKind.FLOAT, _seconds_of_intervals)
-    return refuse(name, f"{kind} cannot be stored; convert it to text or numbers")
+    if types.is_boolean(arrow_type):
+        return Plan(name, ColumnType.BOOL)
+    if types.is_integer(arrow_type):
+        return Plan(name, ColumnType.INT)
+    if types.is_floating(arrow_type):
+        return Plan(name, ColumnType.FLOAT, _floats)
+    if types.is_duration(arrow_type):
+        return Plan(name, ColumnType.FLOAT, _seconds)
+    if types.is_interval(arrow_type):
+        return Plan(name, ColumnType.FLOAT, _seconds_of_intervals)
+    return refuse(name, f"{arrow_type} cannot be stored; convert it to text or numbers")
 
 
-def is_text(kind: Any) -> bool:
+def is_text(arrow_type: Any) -> bool:
     """Whether a type of Arrow is one of texts."""
     types = pa.types
-    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
+    return bool(
+        types.is_string(arrow_type) or types.is_large_string(arrow_type) or types.is_string_view(arrow_type)
+    )
 
 
 def with_offsets(array: Any) -> Any:
@@ -593,7 +602,7 @@ class _IntPlan(Plan):
     """Integers that a node returns correctly: within signed 64 bits, or within 2**53 if there are nulls."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(name, ColumnKind.INT, self._integers)
+        super().__init__(name, ColumnType.INT, self._integers)
         self.begin()
 
     def begin(self, null_row: int = 0) -> None:
@@ -652,7 +661,7 @@ def _parsed(name: str, array: Any, row: int) -> Any:
             try:
                 text.cast(pa.float64())
             except pa.ArrowInvalid:
-                refuse(name, f"column_types: {rules.shown_value(text.as_py())} is not a float", row=number)
+                refuse(name, f"column_types: {rules.short_repr(text.as_py())} is not a float", row=number)
         raise
     infinite = pc.is_inf(parsed)
     if _any(infinite):

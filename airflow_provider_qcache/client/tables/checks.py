@@ -38,7 +38,7 @@ _HEADER: Final = re.compile(rb"(" + _FIELD + rb"(?:," + _FIELD + rb")*+)(\r\n|\r
 _HEADER_FIELD: Final = re.compile(_FIELD).match
 _QUOTED_AND_REST: Final = re.compile(rb'"([^"]*+(?:""[^"]*+)*+)"(.*+)', re.DOTALL).fullmatch
 _BLANK_LINES: Final = re.compile(rb"(?:[ \t]*+(?:\r\n|\r(?!\Z)|\n))*+").match
-_MISREAD_AFTER_CR: Final = re.compile(rb"\r[ \t]++[^ \t\r\n]|[\r\n][ \t]*+\r,")
+_UNSAFE_AFTER_CR: Final = re.compile(rb"\r[ \t]++[^ \t\r\n]|[\r\n][ \t]*+\r,")
 # A field that opens with a quote, and what follows its closing quote; or any other field with a quote in it.
 _INSIDE_QUOTES: Final = re.compile(rb'[^"]*+(?:""[^"]*+)*+').match
 _FIELD_WITH_QUOTES: Final = re.compile(
@@ -510,7 +510,7 @@ class CsvCheck:
     def _unsafe_cr_at(self, text: bytes) -> int | None:
         """Find a CR after which a node misreads a row, in text without quoted fields and CRLF."""
         before = self._after_cr or (b"" if self._row_filled else b"\n")
-        found = _MISREAD_AFTER_CR.search(before + text)
+        found = _UNSAFE_AFTER_CR.search(before + text)
         line = (before + text).rstrip(b" \t")
         blanks = b" " if len(line) < len(before) + len(text) else b""
         self._after_cr = b""
@@ -663,7 +663,7 @@ class JsonIntegers:
         # How many rows have the same names and types, by these.
         self._shapes: dict[tuple[Any, ...], int] = {}
         self._present: collections.Counter[str] = collections.Counter()
-        self._kinds: dict[str, set[type]] = {}
+        self._types: dict[str, set[type]] = {}
         # By column: the first row with such an integer, and the integer.
         self._large: dict[str, tuple[int, int]] = {}
         self._inexact: dict[str, tuple[int, int]] = {}
@@ -689,9 +689,9 @@ class JsonIntegers:
     def _add_shapes(self) -> None:
         for shape, rows in self._shapes.items():
             half = len(shape) // 2
-            for name, kind in zip(shape[:half], shape[half:], strict=True):
+            for name, value_type in zip(shape[:half], shape[half:], strict=True):
                 self._present[name] += rows
-                self._kinds.setdefault(name, set()).add(kind)
+                self._types.setdefault(name, set()).add(value_type)
         self._shapes.clear()
 
     def finish(self) -> None:
@@ -700,15 +700,15 @@ class JsonIntegers:
             return
         self._add_shapes()
         for name, (row, value) in self._large.items():
-            kinds = self._kinds[name]
-            if kinds - {int, float, type(None)}:
+            types = self._types[name]
+            if types - {int, float, type(None)}:
                 continue
             missing = self.rows - self._present[name]
-            if missing or type(None) in kinds:
+            if missing or type(None) in types:
                 without = f"{missing} rows have no value" if missing else "a row has null"
                 why = f"{value}, beyond 2**53, and {without}: a node makes the column floats and rounds it"
                 self._refuse(name, row, why)
-            if float in kinds and name in self._inexact:
+            if float in types and name in self._inexact:
                 inexact_row, inexact = self._inexact[name]
                 why = f"{inexact} among floats, and no float can represent it: a node rounds it"
                 self._refuse(name, inexact_row, why)

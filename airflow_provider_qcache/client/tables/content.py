@@ -23,8 +23,8 @@ PIECE: Final = 128 * 1024
 """How much of a file is read, checked and sent at a time."""
 
 
-def nothing() -> None:
-    """Do nothing: the default of ``look``, which long work calls so that an exception can end it."""
+def no_limit() -> None:
+    """The default of ``check_time``: a function that long work calls regularly, and that raises to end it."""
 
 
 class Body:

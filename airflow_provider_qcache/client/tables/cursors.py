@@ -7,7 +7,7 @@ import decimal
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from airflow_provider_qcache.client.tables import types as rules
-from airflow_provider_qcache.client.tables.types import Column, ColumnKind, refuse
+from airflow_provider_qcache.client.tables.types import Column, ColumnType, refuse
 from airflow_provider_qcache.client.tables.values import NAME, ZONED, form_of_type, form_of_value
 from airflow_provider_qcache.extras import MissingExtra
 
@@ -54,17 +54,17 @@ _INFINITIES: Final = (float("inf"), float("-inf"))
 class _ColumnReader:
     """One column: the form of its values so far, and the plan by which they are written."""
 
-    def __init__(self, name: str, wanted: ColumnKind | None) -> None:
+    def __init__(self, name: str, requested: ColumnType | None) -> None:
         self.name = name
-        self._wanted = wanted
+        self._wanted = requested
         self._form = "null"
         self._form_row = 0
-        self.plan: Plan = plan_of(name, pa.null(), wanted)
+        self.plan: Plan = plan_of(name, pa.null(), requested)
 
     def array(self, values: Sequence[Any], row: int) -> Any:
         """Convert a part of the column, after ``row`` rows, for ``plan``. Raises InvalidTable."""
         form = self._form_of(values, row)
-        if form == NAME or (form in _NUMBERS and self._wanted in (ColumnKind.TEXT, ColumnKind.ENUM)):
+        if form == NAME or (form in _NUMBERS and self._wanted in (ColumnType.TEXT, ColumnType.ENUM)):
             form, values = "text", [None if _is_null(value) else _written(value) for value in values]
         if self._wanted is None:
             form = self._settled(form, values, row)
@@ -83,13 +83,15 @@ class _ColumnReader:
     def _form_of(self, values: Sequence[Any], row: int) -> str:
         """The one form of values, of which some are nulls."""
         forms: set[str] = set()
-        for kind in set(map(type, values)):
-            form = form_of_type(kind)
+        for value_type in set(map(type, values)):
+            form = form_of_type(value_type)
             if form is None:
-                number = next(number for number, value in enumerate(values, row + 1) if type(value) is kind)
+                number = next(
+                    number for number, value in enumerate(values, row + 1) if type(value) is value_type
+                )
                 refuse(
                     self.name,
-                    f"{kind.__name__} cannot be stored; cast it to a text or a number in the SQL",
+                    f"{value_type.__name__} cannot be stored; cast it to a text or a number in the SQL",
                     row=number,
                 )
             forms.add(form)
@@ -106,7 +108,7 @@ class _ColumnReader:
             return forms.pop()
         if (wider := _WIDER.get(frozenset(forms))) is not None:
             return wider
-        if self._wanted in (ColumnKind.TEXT, ColumnKind.ENUM) and forms <= _MIXTURE:
+        if self._wanted in (ColumnType.TEXT, ColumnType.ENUM) and forms <= _MIXTURE:
             return "mixture"
         first = form_of_value(next(value for value in values if value is not None))
         return self._mixed(first, row, values, row)
@@ -130,7 +132,7 @@ class _ColumnReader:
             self._mixed(self._form, self._form_row, values, row)
         return wider
 
-    def _change(self, form: str, kind: Any, row: int) -> None:
+    def _change(self, form: str, arrow_type: Any, row: int) -> None:
         """Change the plan: the values so far were nulls, or integers, and these have another form."""
         if self.plan.large_row:
             refuse(
@@ -142,7 +144,7 @@ class _ColumnReader:
         if only_nulls:
             self._form_row = row
         self._form = form
-        self.plan = plan_of(self.name, kind, None)
+        self.plan = plan_of(self.name, arrow_type, None)
         self.plan.begin(null_row=1 if only_nulls and row else 0)
 
     def _arrow(self, form: str, values: Sequence[Any], row: int) -> Any:
@@ -157,7 +159,7 @@ class _ColumnReader:
         try:
             return pa.array(values, _ARROW[form])
         except OverflowError:
-            if form != "integer" or self._wanted is not ColumnKind.FLOAT:
+            if form != "integer" or self._wanted is not ColumnType.FLOAT:
                 self._culprit(form, values, row)
                 raise
             return self._floats(values, row)
@@ -212,7 +214,7 @@ class _ColumnReader:
                     refuse(self.name, "a text with a lone surrogate, which UTF-8 cannot encode", row=number)
                 if form in ("timestamp", ZONED):
                     rules.out_of_calendar(self.name, number)
-                refuse(self.name, f"{rules.shown_value(value)}: {error}", row=number)
+                refuse(self.name, f"{rules.short_repr(value)}: {error}", row=number)
 
 
 def _is_null(value: Any) -> bool:
@@ -220,9 +222,9 @@ def _is_null(value: Any) -> bool:
     return value is None or bool(value != value)
 
 
-def _is_whole(kind: Any) -> bool:
+def _is_whole(arrow_type: Any) -> bool:
     """Whether a type is that of decimals without places."""
-    return bool(pa.types.is_decimal(kind) and kind.scale <= 0)
+    return bool(pa.types.is_decimal(arrow_type) and arrow_type.scale <= 0)
 
 
 def _written(value: Any) -> str:
@@ -247,14 +249,14 @@ def _decimal_or_null(name: str, value: Any, row: int) -> Any:
 class RowEncoder:
     """Encodes batches of rows as CSV. A column's type follows from its values, all of which are checked."""
 
-    def __init__(self, names: Sequence[str], wanted: Mapping[str, ColumnKind]) -> None:
-        self._readers = [_ColumnReader(name, wanted.get(name)) for name in names]
+    def __init__(self, names: Sequence[str], requested: Mapping[str, ColumnType]) -> None:
+        self._readers = [_ColumnReader(name, requested.get(name)) for name in names]
         self.rows = 0
 
     @property
     def columns(self) -> tuple[Column, ...]:
         """The columns with their types, once all rows are encoded."""
-        return tuple(Column(reader.name, reader.plan.kind) for reader in self._readers)
+        return tuple(Column(reader.name, reader.plan.type) for reader in self._readers)
 
     def encode(self, columns: Sequence[Sequence[Any]], keys: Sequence[int] = ()) -> tuple[bytes, list[Any]]:
         """Rows, given by column, as CSV; for the columns ``keys`` their texts by row. Raises InvalidTable."""

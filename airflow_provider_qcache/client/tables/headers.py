@@ -40,13 +40,13 @@ def column_headers(
 
 def is_csv(content_type: str) -> bool:
     """Whether a Content-Type is CSV, else JSON; InvalidTable for any other, which a node refuses (415)."""
-    kind, _, parameters = content_type.partition(";")
+    media_type, _, parameters = content_type.partition(";")
     charset = re.match(r"charset=([A-Za-z0-9_-]+)", parameters.strip())  # as the node looks for it
-    if kind not in (CSV, JSON) or (charset is not None and charset[1] != "utf-8"):
+    if media_type not in (CSV, JSON) or (charset is not None and charset[1] != "utf-8"):
         raise InvalidTable(
             f"Content-Type {content_type!r} is not supported by nodes: use {CSV!r} or {JSON!r}, in UTF-8"
         )
-    return kind == CSV
+    return media_type == CSV
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -69,22 +69,22 @@ class ColumnHeaders:
         """
         if _LOWER_TYPES not in headers and _LOWER_STAND_INS not in headers:
             return cls()
-        types = _pairs(TYPES, headers.get(_LOWER_TYPES))
-        for name, kind in types:
-            if kind not in COLUMN_TYPES:
+        types = _parse_pairs(TYPES, headers.get(_LOWER_TYPES))
+        for name, column_type in types:
+            if column_type not in COLUMN_TYPES:
                 raise InvalidTable(
-                    f"{TYPES}: {kind!r} for column {name!r} is not a type; "
+                    f"{TYPES}: {column_type!r} for column {name!r} is not a type; "
                     f"use {', '.join(sorted(COLUMN_TYPES))}",
                     column=name,
                 )
-        found = cls(types, _pairs(STAND_INS, headers.get(_LOWER_STAND_INS)))
+        found = cls(types, _parse_pairs(STAND_INS, headers.get(_LOWER_STAND_INS)))
         found._check_stand_ins(None, may_be_columns=is_csv)
         return found
 
     @property
     def floats(self) -> frozenset[str]:
         """The columns that a node parses as floats: of a column that is named twice the last type counts."""
-        return frozenset(name for name, kind in dict(self.types).items() if kind == "float")
+        return frozenset(name for name, column_type in dict(self.types).items() if column_type == "float")
 
     def check(self, columns: tuple[str, ...] | None) -> None:
         """Raise InvalidTable for a name that is not among the table's columns (None: JSON, any name)."""
@@ -121,7 +121,7 @@ class ColumnHeaders:
             known.add(name)
 
 
-def _pairs(header: str, value: str | None) -> tuple[tuple[str, str], ...]:
+def _parse_pairs(header: str, value: str | None) -> tuple[tuple[str, str], ...]:
     if value is None:
         return ()
     pairs = []

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 
-class ColumnKind(enum.StrEnum):
+class ColumnType(enum.StrEnum):
     """The type that a column gets on a node."""
 
     TEXT = "string"
@@ -35,11 +35,11 @@ class ColumnKind(enum.StrEnum):
     @property
     def header(self) -> str | None:
         """Its name in X-QCache-types, or None where the node infers the type correctly."""
-        return self.value if self in WANTED.values() else None
+        return self.value if self in HEADER_TYPES.values() else None
 
 
-WANTED: Final = {name: ColumnKind(name) for name in COLUMN_TYPES}
-"""The kinds that X-QCache-types can name, by their names there."""
+HEADER_TYPES: Final = {name: ColumnType(name) for name in COLUMN_TYPES}
+"""The types that X-QCache-types can name, by their names there."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Column:
     """A column's name and its type on a node."""
 
     name: str
-    kind: ColumnKind
+    type: ColumnType
 
 
 INT64_MIN: Final = -(2**63)
@@ -80,7 +80,7 @@ def refuse(name: str, why: str, *, row: int | None = None) -> NoReturn:
     raise InvalidTable(f"{where}: {why}", column=name, row=row)
 
 
-def shown_value(value: Any) -> str:
+def short_repr(value: Any) -> str:
     """A value for an error message; a long value is cut."""
     text = repr(value)
     return text if len(text) <= 60 else text[:60] + "…"
@@ -121,23 +121,23 @@ def is_unicode(text: str) -> bool:
     return True
 
 
-def check_column_types(column_types: Mapping[str, str] | None, names: Iterable[str]) -> dict[str, ColumnKind]:
-    """Return the kinds in ``column_types``; raises InvalidTable for an unknown column or type."""
+def check_column_types(column_types: Mapping[str, str] | None, names: Iterable[str]) -> dict[str, ColumnType]:
+    """Return the types in ``column_types``; raises InvalidTable for an unknown column or type."""
     known = set(names)
-    kinds = {}
-    for name, wanted in (column_types or {}).items():
+    types = {}
+    for name, requested in (column_types or {}).items():
         if name not in known:
             raise InvalidTable(
                 f"column_types names column {name!r}, which the table does not have", column=name
             )
-        if wanted not in WANTED:
+        if requested not in HEADER_TYPES:
             raise InvalidTable(
-                f"column_types: {wanted!r} for column {name!r} is not a type; "
-                f"use {', '.join(sorted(WANTED))}",
+                f"column_types: {requested!r} for column {name!r} is not a type; "
+                f"use {', '.join(sorted(HEADER_TYPES))}",
                 column=name,
             )
-        kinds[name] = WANTED[wanted]
-    return kinds
+        types[name] = HEADER_TYPES[requested]
+    return types
 
 
 def fits_csv(names: Iterable[str]) -> bool:
@@ -149,7 +149,7 @@ def too_large_int(name: str, value: Any, row: int) -> NoReturn:
     """Raise for an integer beyond 64 bits with a sign."""
     refuse(
         name,
-        f"{shown_value(value)} is outside {INT64_MIN} to {INT64_MAX}, the integers that a node returns "
+        f"{short_repr(value)} is outside {INT64_MIN} to {INT64_MAX}, the integers that a node returns "
         f"correctly; column_types={{{name!r}: 'string'}} stores the digits as text, 'float' rounds them",
         row=row,
     )
@@ -168,7 +168,7 @@ def too_large_with_null(name: str, *, row: int, null_row: int) -> NoReturn:
 
 def too_large_float(name: str, value: Any, row: int) -> NoReturn:
     """Raise for a float the node cannot parse."""
-    refuse(name, f"{shown_value(value)} is too large: a node parses floats below {MOST_FLOAT}", row=row)
+    refuse(name, f"{short_repr(value)} is too large: a node parses floats below {MOST_FLOAT}", row=row)
 
 
 def too_many_digits(name: str, value: Any, row: int) -> NoReturn:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from airflow_provider_qcache.client import compression
 from airflow_provider_qcache.client.errors import InvalidTable
 from airflow_provider_qcache.client.tables.checks import table_check
-from airflow_provider_qcache.client.tables.content import Body, body_of, cut, nothing, without_bom
+from airflow_provider_qcache.client.tables.content import Body, body_of, cut, no_limit, without_bom
 from airflow_provider_qcache.client.tables.headers import (
     MAX_HEAD_BYTES,
     STAND_INS,
@@ -121,7 +121,7 @@ class Upload:
     def schema(self) -> dict[str, str | None]:
         """The columns, each with its type, None if the node infers it; of a text once it was checked."""
         if columns := getattr(self._content, "columns", None):
-            return {column.name: str(column.kind) for column in columns}
+            return {column.name: str(column.type) for column in columns}
         types = dict(self._columns.types)
         return {name: types.get(name) for name in self._checked_names}
 
@@ -135,36 +135,36 @@ class Upload:
         """Whether its rows can be counted."""
         return self._encoded != "lz4" or compression.lz4_block is not None
 
-    def check_before_sending(self, look: Callable[[], object] = nothing) -> None:
+    def check_before_sending(self, check_time: Callable[[], object] = no_limit) -> None:
         """Check content in memory; raises InvalidTable. A stream is checked while it is sent.
 
-        ``look`` is called for every piece of the work; it may raise an exception to end the work.
+        ``check_time`` is called for every piece of the work.
         """
         content = self._in_memory
         if self._ready is not None or content is None:
             return
         if self._encoded is None:
-            self._check_whole(content, look)
+            self._check_whole(content, check_time)
         elif self._encoded == "lz4" and compression.lz4_block is None:
             _log.warning("lz4 is not installed: the table is sent without a check of its content")
             self.bytes = len(content)
         else:
             try:
-                decoded = compression.decode(content, self._encoded, None, look)
+                decoded = compression.decode(content, self._encoded, None, check_time)
             except compression.Undecodable as error:
                 raise _not_as_encoded(error) from error
-            self._check_whole(decoded, look)
+            self._check_whole(decoded, check_time)
         if self._compression == "lz4":
             content = compression.compress_lz4(content)
         elif self._compression == "gzip":
-            content = b"".join(_compressed(body_of(content).pieces(), look))
-        look()
+            content = b"".join(_compressed(body_of(content).pieces(), check_time))
+        check_time()
         self._ready = content
 
-    def _check_whole(self, content: bytes, look: Callable[[], object]) -> None:
+    def _check_whole(self, content: bytes, check_time: Callable[[], object]) -> None:
         check = self._new_check()
         for piece in body_of(content).pieces():
-            look()
+            check_time()
             check.feed(piece)
         check.finish()
         self._check_columns(check.columns)
@@ -178,46 +178,46 @@ class Upload:
     def _new_check(self) -> CsvCheck | JsonCheck:
         return table_check(is_csv=self._is_csv, may_be_empty=self.may_be_empty, floats=self._columns.floats)
 
-    def wire_body(self, look: Callable[[], object] = nothing) -> WireBody:
-        """The body for one attempt; ``look`` is as for ``check_before_sending``."""
+    def wire_body(self, check_time: Callable[[], object] = no_limit) -> WireBody:
+        """The body for one attempt; ``check_time`` is as for ``check_before_sending``."""
         if self._ready is not None:
             return WireBody(in_memory=self._ready)
         if self._compression == "gzip":
-            return WireBody(stream=_compressed(self._checked(look), look))
+            return WireBody(stream=_compressed(self._checked(check_time), check_time))
         length = self._content.length
-        return WireBody(stream=_but_for_the_end(self._checked(look, length)), length=length)
+        return WireBody(stream=_but_for_the_end(self._checked(check_time, length)), length=length)
 
-    def _checked(self, look: Callable[[], object], length: int | None = None) -> Iterator[bytes]:
+    def _checked(self, check_time: Callable[[], object], length: int | None = None) -> Iterator[bytes]:
         """The content's pieces, of ``length`` bytes if that is known; their end comes after every check."""
         if isinstance(self._content, Body):
-            return self._checked_body(_of_length(self._content.pieces(), length), look)
-        return self._checked_source(self._content, length, look)
+            return self._checked_body(_of_length(self._content.pieces(), length), check_time)
+        return self._checked_source(self._content, length, check_time)
 
     def _checked_source(
-        self, source: Source, length: int | None, look: Callable[[], object]
+        self, source: Source, length: int | None, check_time: Callable[[], object]
     ) -> Iterator[bytes]:
         self._check_columns(source.names)
         rows = size = 0
         for piece, more in source.pieces(self._content_type):
-            look()
+            check_time()
             rows += more
             size += len(piece)
             yield piece
         _check_length(size, length)
         self.rows, self.bytes = rows, size
 
-    def _checked_body(self, pieces: Iterator[bytes], look: Callable[[], object]) -> Iterator[bytes]:
+    def _checked_body(self, pieces: Iterator[bytes], check_time: Callable[[], object]) -> Iterator[bytes]:
         check = self._new_check()
         gunzip = self._gunzip()
         columns_checked = False
         size = 0
         for piece in pieces:
-            look()
+            check_time()
             for decoded in (piece,) if gunzip is None else _gunzipped(gunzip, piece):
                 if decoded:
                     check.feed(decoded)
                     size += len(decoded)
-                look()
+                check_time()
             if not columns_checked and check.columns is not None:
                 self._check_columns(check.columns)
                 columns_checked = True
@@ -269,11 +269,11 @@ def _but_for_the_end(pieces: Iterator[bytes]) -> Generator[bytes, None, None]:
         yield held
 
 
-def _compressed(pieces: Iterator[bytes], look: Callable[[], object]) -> Generator[bytes, None, None]:
+def _compressed(pieces: Iterator[bytes], check_time: Callable[[], object]) -> Generator[bytes, None, None]:
     # What is left in the compressor at the end is the end that is withheld.
     compressor = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, zlib.MAX_WBITS | 16)
     for piece in pieces:
-        look()
+        check_time()
         if compressed := compressor.compress(piece):
             yield compressed
     yield compressor.flush()
@@ -314,14 +314,14 @@ class _WideUpload(Upload):
         self._room = room
         self._decided = False
 
-    def check_before_sending(self, look: Callable[[], object] = nothing) -> None:
+    def check_before_sending(self, check_time: Callable[[], object] = no_limit) -> None:
         """Decide the format and the types. Raises InvalidTable."""
         if not self._decided:
             content_type, fields, compression = self._given
             types = _types(self._source)
             if self._source.repeatable:
-                wrong = self._source.wrongly_inferred(look)
-                types = {name: kind for name, kind in types.items() if name in wrong}
+                wrong = self._source.wrongly_inferred(check_time)
+                types = {name: column_type for name, column_type in types.items() if name in wrong}
             if _length(types) <= self._room:
                 super().__init__(self._source, CSV, {**fields, **column_headers(types)}, compression)
             elif content_type == CSV:
@@ -330,7 +330,7 @@ class _WideUpload(Upload):
                     "headers; JSON needs no types"
                 )
             self._decided = True
-        super().check_before_sending(look)
+        super().check_before_sending(check_time)
 
 
 def upload_of(
@@ -356,15 +356,19 @@ def upload_for(
     content_type: str | None,
     headers: Mapping[str, str] | None,
     compression: str | None,
-    look: Callable[[], object] = nothing,
+    check_time: Callable[[], object] = no_limit,
 ) -> Upload:
     """Return the Upload for any content, including tables; see ``upload_of``.
 
-    ``content_type`` None is CSV, or what a table needs. ``look`` is as for ``source_of``.
+    ``content_type`` None is CSV, or what a table needs. ``check_time`` is as for ``source_of``.
     """
     if is_table(content):
         return table_upload(
-            content, content_type=content_type, headers=headers, compression=compression, look=look
+            content,
+            content_type=content_type,
+            headers=headers,
+            compression=compression,
+            check_time=check_time,
         )
     return upload_of(content, content_type or CSV, headers, compression)
 
@@ -377,11 +381,11 @@ def is_table(content: Any) -> bool:
 
 
 def source_of(
-    table: Any, column_types: Mapping[str, str] | None, look: Callable[[], object] = nothing
+    table: Any, column_types: Mapping[str, str] | None, check_time: Callable[[], object] = no_limit
 ) -> RowsSource | FrameSource:
     """Return the Source for any form of table, or raise TypeError, or InvalidTable if it cannot be stored.
 
-    ``look`` is called regularly while the table's values are read; it may raise an exception to end that.
+    ``check_time`` is called regularly while the table's values are read.
     """
     if not is_table(table):
         raise TypeError(
@@ -391,10 +395,10 @@ def source_of(
     if isinstance(table, list | tuple):
         from airflow_provider_qcache.client.tables.values import RowsSource  # noqa: PLC0415  # with its first use
 
-        return RowsSource(table, column_types, look)
+        return RowsSource(table, column_types, check_time)
     from airflow_provider_qcache.client.tables.arrow import FrameSource  # noqa: PLC0415  # it needs pyarrow
 
-    return FrameSource(table, column_types, look)
+    return FrameSource(table, column_types, check_time)
 
 
 def table_upload(
@@ -405,13 +409,13 @@ def table_upload(
     column_types: Mapping[str, str] | None = None,
     stand_in_columns: Mapping[str, Any] | None = None,
     compression: str | None = None,
-    look: Callable[[], object] = nothing,
+    check_time: Callable[[], object] = no_limit,
 ) -> Upload:
-    """The Upload of a table; see ``QClient.post_table``. ``look`` is as for ``source_of``."""
+    """The Upload of a table; see ``QClient.post_table``. ``check_time`` is as for ``source_of``."""
     if content_type not in (None, CSV, JSON):
         raise ValueError(f"content_type={content_type!r}: expected {CSV!r}, {JSON!r} or None")
     fields = table_headers(headers, stand_in_columns)
-    return source_upload(source_of(table, column_types, look), content_type, fields, compression)
+    return source_upload(source_of(table, column_types, check_time), content_type, fields, compression)
 
 
 def table_headers(
@@ -459,7 +463,7 @@ def _fits_csv(source: RowsSource | FrameSource, content_type: str | None) -> boo
 
 def _types(source: RowsSource | FrameSource) -> dict[str, str]:
     """What X-QCache-types says of all columns of a table in CSV."""
-    return {column.name: column.kind.header for column in source.columns if column.kind.header is not None}
+    return {column.name: column.type.header for column in source.columns if column.type.header is not None}
 
 
 def _length(types: Mapping[str, str]) -> int:

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_qcache.client.errors import InvalidTable
 from airflow_provider_qcache.client.tables import types as rules
-from airflow_provider_qcache.client.tables.content import nothing
-from airflow_provider_qcache.client.tables.types import Column, ColumnKind, refuse
+from airflow_provider_qcache.client.tables.content import no_limit
+from airflow_provider_qcache.client.tables.types import Column, ColumnType, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -69,18 +69,20 @@ _SIMPLE: Final = frozenset({_NONE, str, bool, int, float, dt.datetime, dt.date, 
 """Types whose only nulls are None and NaN."""
 _ALWAYS_FINE: Final = frozenset({dt.date, dt.timedelta, bool})
 """Types all of whose values can be stored."""
-_TEXTS: Final = frozenset({ColumnKind.TEXT, ColumnKind.ENUM, ColumnKind.NULLS})
+_TEXTS: Final = frozenset({ColumnType.TEXT, ColumnType.ENUM, ColumnType.NULLS})
 _FIRST_WITH_EXPONENT: Final = 1e10
 """Arrow writes floats from here on with an exponent."""
 
 _form_of_type: dict[type, str | None] = {_NONE: "null"}
 
 
-def form_of_type(kind: type) -> str | None:
+def form_of_type(value_type: type) -> str | None:
     """The form of a type's values ('null' for None's), or None for a type that cannot be stored."""
-    if kind not in _form_of_type:
-        _form_of_type[kind] = next((form for bases, form in _FORMS if issubclass(kind, bases)), None)
-    return _form_of_type[kind]
+    if value_type not in _form_of_type:
+        _form_of_type[value_type] = next(
+            (form for bases, form in _FORMS if issubclass(value_type, bases)), None
+        )
+    return _form_of_type[value_type]
 
 
 def form_of_value(value: Any) -> str | None:
@@ -103,32 +105,32 @@ class RowsSource(rules.TypedSource):
         self,
         rows: Sequence[Mapping[str, Any]],
         column_types: Mapping[str, str] | None,
-        look: Callable[[], object] = nothing,
+        check_time: Callable[[], object] = no_limit,
     ) -> None:
         self._rows = rows
-        kinds: set[type] = set(map(type, rows))
-        if no_dicts := {kind for kind in kinds if not issubclass(kind, Mapping)}:
+        types: set[type] = set(map(type, rows))
+        if no_dicts := {row_type for row_type in types if not issubclass(row_type, Mapping)}:
             number, row = next((at, row) for at, row in enumerate(rows, 1) if type(row) in no_dicts)
             raise InvalidTable(f"row {number} is {type(row).__name__}: expected a dict", row=number)
         names: dict[Any, None] = {}
         for start in range(0, len(rows), _ROWS_AT_A_TIME):
-            look()
+            check_time()
             names |= dict.fromkeys(itertools.chain.from_iterable(rows[start : start + _ROWS_AT_A_TIME]))
         rules.check_names(tuple(names))
         # Not of a defaultdict, say, which would get the keys that it lacks.
-        self._have_all_keys = kinds <= {dict} and set(map(len, rows)) == {len(names)}
-        wanted = rules.check_column_types(column_types, names)
+        self._have_all_keys = types <= {dict} and set(map(len, rows)) == {len(names)}
+        requested = rules.check_column_types(column_types, names)
         self._plans = []
         for name in names:
-            look()
-            self._plans.append(_plan(name, self._values(name, rows), wanted.get(name)))
-        self.columns = tuple(Column(plan.name, plan.kind) for plan in self._plans)
+            check_time()
+            self._plans.append(_plan(name, self._values(name, rows), requested.get(name)))
+        self.columns = tuple(Column(plan.name, plan.type) for plan in self._plans)
 
-    def wrongly_inferred(self, look: Callable[[], object] = nothing) -> set[str]:
+    def wrongly_inferred(self, check_time: Callable[[], object] = no_limit) -> set[str]:
         """Columns that a node may infer wrongly: enums, texts like numbers, floats that are all whole."""
         found = set()
         for plan in self._plans:
-            look()
+            check_time()
             if self._is_wrongly_inferred(plan):
                 found.add(plan.name)
         return found
@@ -150,12 +152,12 @@ class RowsSource(rules.TypedSource):
     def _is_wrongly_inferred(self, plan: ColumnPlan) -> bool:
         values = plan.write(self._values(plan.name, self._rows))
         present = [value for value in values if value is not None]
-        if plan.kind is ColumnKind.TEXT:
+        if plan.type is ColumnType.TEXT:
             return not any(present) or any(map(_looks_like_another_type, present))
-        if plan.kind is ColumnKind.FLOAT:
+        if plan.type is ColumnType.FLOAT:
             fractions = any(value % 1 for value in present)  # that of an infinity is NaN, and true
             return len(present) == len(values) and not fractions
-        return plan.kind is ColumnKind.ENUM
+        return plan.type is ColumnType.ENUM
 
     def _values(self, name: Any, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
         # A column at a time: Python would look for garbage time and again in thousands of tuples, one a row.
@@ -165,23 +167,27 @@ class RowsSource(rules.TypedSource):
 
     def _chunks(self) -> Iterator[list[Sequence[Any]]]:
         """Columns of some rows, as they are written."""
-        kinds = [plan.kind for plan in self._plans]
+        column_types = [plan.type for plan in self._plans]
         for start in range(0, len(self._rows), _ROWS_AT_A_TIME):
             rows = self._rows[start : start + _ROWS_AT_A_TIME]
             columns = [plan.write(self._values(plan.name, rows)) for plan in self._plans]
-            yield from _bounded(kinds, columns)
+            yield from _bounded(column_types, columns)
 
 
-def _bounded(kinds: Sequence[ColumnKind], columns: list[Sequence[Any]]) -> Iterator[list[Sequence[Any]]]:
+def _bounded(
+    column_types: Sequence[ColumnType], columns: list[Sequence[Any]]
+) -> Iterator[list[Sequence[Any]]]:
     """Rows, by column, in parts of a bounded number of characters."""
     rows = len(columns[0])
     size = 0
     if rows > 1:
-        texts = (values for kind, values in zip(kinds, columns, strict=True) if kind in _TEXTS)
+        texts = (
+            values for column_type, values in zip(column_types, columns, strict=True) if column_type in _TEXTS
+        )
         size = sum(sum(map(len, filter(None, values))) for values in texts)
     if size > _MOST_TEXT:
-        yield from _bounded(kinds, [values[: rows // 2] for values in columns])
-        yield from _bounded(kinds, [values[rows // 2 :] for values in columns])
+        yield from _bounded(column_types, [values[: rows // 2] for values in columns])
+        yield from _bounded(column_types, [values[rows // 2 :] for values in columns])
     else:
         yield columns
 
@@ -206,7 +212,7 @@ def csv_of_values_by_python(plans: Sequence[ColumnPlan], columns: Sequence[Seque
         form, written = _fields(plan, values, null='""' if len(columns) == 1 else "")
         forms.append(form)
         fields.append(written)
-    if len(columns) == 1 and plans[0].kind not in _TEXTS:
+    if len(columns) == 1 and plans[0].type not in _TEXTS:
         forms = ['"%s"']
     # One format for each row takes half as long as joining its fields.
     row = ",".join(forms) + "\n"
@@ -215,15 +221,15 @@ def csv_of_values_by_python(plans: Sequence[ColumnPlan], columns: Sequence[Seque
 
 def _fields(plan: ColumnPlan, values: Sequence[Any], null: str) -> tuple[str, Iterable[Any]]:
     """The format of a column's fields, and what is put into it."""
-    kind, has_nulls = plan.kind, plan.has_nulls
-    if kind is ColumnKind.FLOAT:
+    column_type, has_nulls = plan.type, plan.has_nulls
+    if column_type is ColumnType.FLOAT:
         if not has_nulls:
             return "%s", _float_texts(values)
         texts = iter(_float_texts([value for value in values if value is not None]))
         return "%s", ["" if value is None else next(texts) for value in values]
-    if kind is ColumnKind.BOOL:
+    if column_type is ColumnType.BOOL:
         return "%s", map(_BOOLEAN_TEXTS.__getitem__, values)
-    if kind in _TEXTS:
+    if column_type in _TEXTS:
         if '"' in "".join(filter(None, values)):
             values = [value and value.replace('"', '""') for value in values]
         if not has_nulls:
@@ -257,49 +263,49 @@ class ColumnPlan:
     """How the values of a column are converted to text, floats, integers, booleans and None."""
 
     name: str
-    kind: ColumnKind
+    type: ColumnType
     has_nulls: bool
     """Whether ``write`` may give None."""
     write: Callable[[Sequence[Any]], Sequence[Any]]
 
 
-def _plan(name: str, values: list[Any], wanted: ColumnKind | None) -> ColumnPlan:
+def _plan(name: str, values: list[Any], requested: ColumnType | None) -> ColumnPlan:
     """Plan how a column is written, and check every value of it. Raises InvalidTable."""
-    kinds = set(map(type, values))
-    only_simple = kinds <= _SIMPLE
-    has_nan = only_simple and _has_nan(kinds, values)
+    types = set(map(type, values))
+    only_simple = types <= _SIMPLE
+    has_nan = only_simple and _has_nan(types, values)
     if has_nan:
         values = _without_nan(values)
-        kinds = set(map(type, values))
-    form = "float" if has_nan and kinds == {_NONE} else form_of(name, values, kinds)
-    kind, write = _WRITERS[form]
-    if form == "decimal" and wanted is None and _all_whole(values):
-        form, kind, write = "integer", ColumnKind.INT, int
-    if wanted is ColumnKind.FLOAT:
+        types = set(map(type, values))
+    form = "float" if has_nan and types == {_NONE} else form_of(name, values, types)
+    column_type, write = _WRITERS[form]
+    if form == "decimal" and requested is None and _all_whole(values):
+        form, column_type, write = "integer", ColumnType.INT, int
+    if requested is ColumnType.FLOAT:
         if form in ("timestamp", ZONED, "date", "time"):
             refuse(name, f"column_types: 'float' cannot be used for a {form}")
         write = _as_float
-    elif wanted is not None and kind is not ColumnKind.TEXT:
+    elif requested is not None and column_type is not ColumnType.TEXT:
         write = _plain(values) if form == "decimal" else _text_of(write)
-    check = _check(name, form, wanted)
-    if check is not None and not (wanted is not ColumnKind.FLOAT and _passes(kinds, values)):
+    check = _check(name, form, requested)
+    if check is not None and not (requested is not ColumnType.FLOAT and _passes(types, values)):
         for row, value in enumerate(values, 1):
             if not is_null(value):
                 check(value, row)
-    if wanted is None and kind is ColumnKind.INT and kinds != {int}:
+    if requested is None and column_type is ColumnType.INT and types != {int}:
         _check_nulls(name, values)
-    column = _writer(kinds, write, only_simple=only_simple)
+    column = _writer(types, write, only_simple=only_simple)
     written = (lambda values: column(_without_nan(values))) if has_nan else column
-    has_nulls = _NONE in kinds or not only_simple or write is _as_float
-    return ColumnPlan(name, wanted or kind, has_nulls, written)
+    has_nulls = _NONE in types or not only_simple or write is _as_float
+    return ColumnPlan(name, requested or column_type, has_nulls, written)
 
 
-def _has_nan(kinds: set[type], values: Sequence[Any]) -> bool:
+def _has_nan(types: set[type], values: Sequence[Any]) -> bool:
     """Whether there is a NaN among values of simple types."""
-    if kinds == {float}:
+    if types == {float}:
         total = sum(values)  # it is NaN where one of them is, or where infinities cancel out
         return bool(total != total)
-    return float in kinds and any(map(operator.ne, values, values))
+    return float in types and any(map(operator.ne, values, values))
 
 
 def _without_nan(values: Sequence[Any]) -> list[Any]:
@@ -307,22 +313,22 @@ def _without_nan(values: Sequence[Any]) -> list[Any]:
 
 
 def _writer(
-    kinds: set[type], write: Callable[[Any], Any], *, only_simple: bool
+    types: set[type], write: Callable[[Any], Any], *, only_simple: bool
 ) -> Callable[[Sequence[Any]], Sequence[Any]]:
     """``write`` for many values of these types; the most common columns without a call for each."""
-    if kinds <= {_AS_IS.get(write), _NONE}:
+    if types <= {_AS_IS.get(write), _NONE}:
         return lambda values: values
     if only_simple:
         return lambda values: [None if value is None else write(value) for value in values]
     return lambda values: [None if is_null(value) else write(value) for value in values]
 
 
-def form_of(name: str, values: Sequence[Any], kinds: set[type]) -> str:
-    """What all values of a column, of types ``kinds``, are but for nulls.
+def form_of(name: str, values: Sequence[Any], types: set[type]) -> str:
+    """What all values of a column, of types ``types``, are but for nulls.
 
     Raises InvalidTable for several forms, or for a type that a node has nothing for.
     """
-    others = kinds - {_NONE}
+    others = types - {_NONE}
     if len(others) == 1 and (plain := _PLAIN.get(next(iter(others)))) is not None:
         return plain
     forms: dict[str, int] = {}
@@ -349,14 +355,14 @@ def _form_of(name: str, value: Any, row: int) -> str:
     return form
 
 
-def _passes(kinds: set[type], values: Sequence[Any]) -> bool:
+def _passes(types: set[type], values: Sequence[Any]) -> bool:
     """Whether every value passes its check, decided fast for the most common types; False if unknown."""
-    others = kinds - {_NONE}
+    others = types - {_NONE}
     if others <= _ALWAYS_FINE:
         return True
     if len(others) > 1:
         return False
-    present = [value for value in values if value is not None] if _NONE in kinds else values
+    present = [value for value in values if value is not None] if _NONE in types else values
     if others == {int}:
         return bool(min(present) >= rules.INT64_MIN and max(present) <= rules.INT64_MAX)
     if others == {str}:
@@ -400,11 +406,11 @@ def is_null(value: Any) -> bool:
 
 def _numpy_name(value: Any) -> str:
     """The name of a numpy scalar's type, or nothing."""
-    kind = type(value)
-    return kind.__name__ if kind.__module__ == "numpy" else ""
+    value_type = type(value)
+    return value_type.__name__ if value_type.__module__ == "numpy" else ""
 
 
-def _check(name: str, form: str, wanted: ColumnKind | None) -> Callable[[Any, int], None] | None:
+def _check(name: str, form: str, requested: ColumnType | None) -> Callable[[Any, int], None] | None:
     """What each value of a column must pass; None for nothing."""
 
     def text(value: str, row: int) -> None:
@@ -412,11 +418,11 @@ def _check(name: str, form: str, wanted: ColumnKind | None) -> Callable[[Any, in
             rules.nul_in_text(name, row)
         if not rules.is_unicode(value):
             refuse(name, "a text with a lone surrogate, which UTF-8 cannot encode", row=row)
-        if wanted is ColumnKind.FLOAT:
+        if requested is ColumnType.FLOAT:
             try:
                 number = _as_float(value)
             except ValueError:
-                refuse(name, f"column_types: {rules.shown_value(value)} is not a float", row=row)
+                refuse(name, f"column_types: {rules.short_repr(value)} is not a float", row=row)
             if number is not None and math.isinf(number) and any(map(str.isdigit, value)):
                 rules.too_large_float(name, value, row)  # no infinity, but a number such as 1e400
             if number is not None:
@@ -434,14 +440,14 @@ def _check(name: str, form: str, wanted: ColumnKind | None) -> Callable[[Any, in
         # An infinity that was none before is too large as well.
         if abs(number) >= rules.MOST_FLOAT and (math.isfinite(number) or value != number):
             rules.too_large_float(name, value, row)
-        if wanted is None and isinstance(value, numbers.Integral) and int(float(value)) != value:
+        if requested is None and isinstance(value, numbers.Integral) and int(float(value)) != value:
             refuse(name, f"{value} among floats, and no float can represent it", row=row)
 
     def exact(value: decimal.Decimal, row: int) -> None:
         if not value.is_finite():
             refuse(name, f"{value} cannot be stored", row=row)
         exponent = value.as_tuple().exponent
-        if wanted in (ColumnKind.TEXT, ColumnKind.ENUM) and (
+        if requested in (ColumnType.TEXT, ColumnType.ENUM) and (
             int(exponent) < -rules.DECIMAL_DIGITS or value.adjusted() >= rules.DECIMAL_DIGITS
         ):
             refuse(
@@ -449,9 +455,9 @@ def _check(name: str, form: str, wanted: ColumnKind | None) -> Callable[[Any, in
                 f"{value} has more than {rules.DECIMAL_DIGITS} digits before or after its point",
                 row=row,
             )
-        if wanted is None and rules.digits_of(value) > rules.MOST_DIGITS:
+        if requested is None and rules.digits_of(value) > rules.MOST_DIGITS:
             rules.too_many_digits(name, value, row)
-        if wanted in (None, ColumnKind.FLOAT):
+        if requested in (None, ColumnType.FLOAT):
             real(value, row)
 
     def clock(value: dt.time, row: int) -> None:
@@ -472,9 +478,9 @@ def _check(name: str, form: str, wanted: ColumnKind | None) -> Callable[[Any, in
         except OverflowError:
             rules.out_of_calendar(name, row)
 
-    if form == "integer" and wanted is not None:
-        return real if wanted is ColumnKind.FLOAT else None
-    if form == "float" and wanted in (ColumnKind.TEXT, ColumnKind.ENUM):
+    if form == "integer" and requested is not None:
+        return real if requested is ColumnType.FLOAT else None
+    if form == "float" and requested in (ColumnType.TEXT, ColumnType.ENUM):
         return None
     checks: dict[str, Callable[[Any, int], None]] = {
         "text": text,
@@ -567,18 +573,18 @@ def _timestamp_in_utc(value: dt.datetime) -> str:
     return value.astimezone(dt.UTC).isoformat(sep=" ")
 
 
-_WRITERS: Final[dict[str, tuple[ColumnKind, Callable[[Any], Any]]]] = {
-    "null": (ColumnKind.NULLS, str),
-    "text": (ColumnKind.TEXT, _TEXT),
-    "boolean": (ColumnKind.BOOL, bool),
-    "integer": (ColumnKind.INT, int),
-    "decimal": (ColumnKind.FLOAT, float),
-    "float": (ColumnKind.FLOAT, _float),
-    "timestamp": (ColumnKind.TEXT, _timestamp),
-    ZONED: (ColumnKind.TEXT, _timestamp_in_utc),
-    "date": (ColumnKind.TEXT, _date),
-    "time": (ColumnKind.TEXT, dt.time.isoformat),
-    "duration": (ColumnKind.FLOAT, _seconds),
+_WRITERS: Final[dict[str, tuple[ColumnType, Callable[[Any], Any]]]] = {
+    "null": (ColumnType.NULLS, str),
+    "text": (ColumnType.TEXT, _TEXT),
+    "boolean": (ColumnType.BOOL, bool),
+    "integer": (ColumnType.INT, int),
+    "decimal": (ColumnType.FLOAT, float),
+    "float": (ColumnType.FLOAT, _float),
+    "timestamp": (ColumnType.TEXT, _timestamp),
+    ZONED: (ColumnType.TEXT, _timestamp_in_utc),
+    "date": (ColumnType.TEXT, _date),
+    "time": (ColumnType.TEXT, dt.time.isoformat),
+    "duration": (ColumnType.FLOAT, _seconds),
 }
 _AS_IS: Final[Mapping[Callable[[Any], Any], type]] = {_TEXT: str, int: int, _float: float, bool: bool}
 """Of functions that write a value the type whose values they leave as they are."""
