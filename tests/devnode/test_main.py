@@ -255,17 +255,19 @@ class TestEnd:
     def test_a_signal_before_the_nodes_answer_ends_it_too(
         self, nodes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        interfere(tmp_path, monkeypatch, _app("print('starting', flush=True); time.sleep(600)"))
-        port = closed_port()
-        with _command("--port", port, "--nodes", nodes, "--size", 12345) as command:
+        # A cluster takes a line of its node for an error, and ends.
+        starting = "print('starting', flush=True); " if nodes == 1 else ""
+        interfere(tmp_path, monkeypatch, _app(f"{starting}time.sleep(600)"))
+        size = 10_000_000 + os.getpid()  # no other run on this machine has it
+        with _command("--port", closed_ports(nodes)[0], "--nodes", nodes, "--size", size) as command:
             if nodes == 1:
                 assert command.process.stdout.readline() == "starting\n"
             else:
-                while not processes_with("--size=12345"):
+                while not processes_with(f"--size={size}"):
                     assert command.process.poll() is None
             command.process.terminate()
             assert command.process.wait(PATIENCE) == 0
-            assert not wait_until_gone(processes_with("--size=12345"))
+            assert not wait_until_gone(processes_with(f"--size={size}"))
 
     def test_no_node_outlives_a_killed_supervisor_not_even_a_stopped_one(self) -> None:
         with adopting_orphans() as pids, _command("--port", 0, "--nodes", 2) as command:
