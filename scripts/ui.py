@@ -38,6 +38,9 @@ HEALTH = "/health" if OLD else "/api/v2/monitor/health"
 API = "/api/v1" if OLD else "/api/v2"
 CONNECTIONS = "/connection/list/" if OLD else "/connections"
 
+# What the caller may set: where metrics and spans go.
+PASSED_ON = ("AIRFLOW__METRICS__", "AIRFLOW__TRACES__")
+
 # On two idle cores Airflow takes half a minute, a node a second.
 START_TIMEOUT = 300.0
 ANSWER_TIMEOUT = 30.0
@@ -97,8 +100,12 @@ class Airflow:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What Airflow's processes get; no setting of another Airflow of the user's is among it."""
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+        """What Airflow's processes get: of another Airflow's settings only those of metrics and traces."""
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("AIRFLOW") or name.startswith(PASSED_ON)
+        }
         if OLD:
             server = {
                 "AIRFLOW__WEBSERVER__WEB_SERVER_HOST": "127.0.0.1",

@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.browser.shown import OLD, PATIENCE, Ui
 from tests.harness.needs import skip_or_fail
+from tests.harness.telemetry import Telemetry
 
 # Each Airflow has a form of its own. Scaling out is tried on the newest.
 collect_ignore = (
@@ -48,9 +49,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(scope="session")
-def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]:
+def telemetry() -> Iterator[Telemetry]:
+    """Where the Airflow of the session sends its metrics and spans."""
+    with Telemetry() as telemetry:
+        yield telemetry
+
+
+@pytest.fixture(scope="session")
+def shown(tmp_path_factory: pytest.TempPathFactory, telemetry: Telemetry) -> Iterator[Ui]:
     """The Airflow of the session, where a test has started it."""
-    with contextlib.closing(Ui(tmp_path_factory.mktemp("ui"))) as ui:
+    with contextlib.closing(Ui(tmp_path_factory.mktemp("ui"), environment=telemetry.environment)) as ui:
         yield ui
 
 

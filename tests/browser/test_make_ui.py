@@ -1,16 +1,22 @@
-"""`make ui`: Airflow with nodes, connection and examples, and nothing of it after Ctrl-C."""
+"""`make ui`: Airflow with nodes, connection and examples, whose scheduled tasks send metrics and spans.
+
+After Ctrl-C nothing of it is left.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
 from tests.browser.shown import OLD, START, Ui
 from tests.harness.servers import ROOT
+from tests.harness.telemetry import Span, Telemetry
 
 TIMEOUT = 240.0
 
@@ -18,22 +24,82 @@ TIMEOUT = 240.0
 EXAMPLE = "qcache_scheduled_invalidation" if OLD else "qcache_many_tables"
 
 
-def test_an_example_runs_on_its_nodes(ui: Ui) -> None:
-    """On the connection and the pool that it needs."""
+@pytest.fixture(scope="module")
+def done(shown: Ui) -> str:
+    """The id of a run of the example, which the scheduler has started."""
+    if not shown.is_running:
+        shown.start()
     examples = {file.name for file in (ROOT / "example_dags").glob("*.py")}
     deadline = time.monotonic() + TIMEOUT
     # Airflow reads them one after the other, once it is up.
-    while (shown := {Path(dag["fileloc"]).name for dag in ui.ask("/dags")["dags"]}) != examples:
-        assert time.monotonic() < deadline, shown
+    while (read := {Path(dag["fileloc"]).name for dag in shown.ask("/dags")["dags"]}) != examples:
+        assert time.monotonic() < deadline, read
         time.sleep(0.5)
-    assert ui.ask("/pools/qcache")["slots"] == 3
-    ui.ask(f"/dags/{EXAMPLE}", {"is_paused": False}, "PATCH")
-    run = ui.ask(f"/dags/{EXAMPLE}/dagRuns", {} if OLD else {"logical_date": None})
+    shown.ask(f"/dags/{EXAMPLE}", {"is_paused": False}, "PATCH")
+    run = shown.ask(f"/dags/{EXAMPLE}/dagRuns", {} if OLD else {"logical_date": None})
     deadline = time.monotonic() + TIMEOUT
     while run["state"] in ("queued", "running") and time.monotonic() < deadline:
         time.sleep(0.5)
-        run = ui.ask(f"/dags/{EXAMPLE}/dagRuns/{run['dag_run_id']}")
+        run = shown.ask(f"/dags/{EXAMPLE}/dagRuns/{run['dag_run_id']}")
     assert run["state"] == "success"
+    name: str = run["dag_run_id"]
+    return name
+
+
+def test_an_example_runs_on_its_nodes(ui: Ui, done: str) -> None:
+    """On the connection and the pool that it needs."""
+    assert done
+    assert ui.ask("/pools/qcache")["slots"] == 3
+
+
+@pytest.mark.usefixtures("done")
+def test_its_metrics_arrive(telemetry: Telemetry) -> None:
+    """From the processes in which the executor ran its tasks."""
+    deletes = "airflow.qcache.delete.duration,conn_id=qcache_default,operator=QCacheDeleteOperator:"
+    telemetry.wait_until("the delete", lambda told: any(line.startswith(deletes) for line in told.metrics))
+    if OLD:
+        return
+    stored = re.compile(
+        r"airflow\.qcache\.store\.rows,"
+        r"(?=.*\bconn_id=qcache_default\b)(?=.*\boperator=QCachePostOperator\b)(?=.*\bnode=127\.0\.0\.1_\d+)"
+        r"[^:]*:(\d+)\|c"
+    )
+    rows = [int(match[1]) for line in telemetry.metrics if (match := stored.fullmatch(line))]
+    assert sorted(rows) == [1, 2, 2], telemetry.metrics
+
+
+if not OLD:  # Airflow before 3.2 sets no tracer provider in a task's process
+
+    def test_its_spans_are_below_those_of_its_tasks(ui: Ui, telemetry: Telemetry, done: str) -> None:
+        """They arrive in a collector of OpenTelemetry, with what they tell of the table."""
+
+        def ours(told: Telemetry) -> dict[str, list[Span]]:
+            """The spans of this package, by the task that the span above each is of."""
+            tasks = {
+                span.span_id: span.name
+                for span in told.spans
+                if span.attributes.get("airflow.dag_run.run_id") == done and span.name.startswith("worker.")
+            }
+            found: dict[str, list[Span]] = {}
+            for span in told.spans:
+                if span.parent_id in tasks:
+                    found.setdefault(tasks[span.parent_id], []).append(span)
+            return found
+
+        names = {f"worker.warm[{index}]" for index in range(3)} | {"worker.invalidate_closed"}
+        telemetry.wait_until("the spans of every task", lambda told: names <= ours(told).keys())
+        found = ours(telemetry)
+        nodes = re.search(r"^Three dev nodes are up: (.*)$", ui.said, re.MULTILINE)[1].split(", ")
+        (delete,) = found["worker.invalidate_closed"]
+        assert delete.name == "qcache.delete_many"
+        rows = {}
+        for index in range(3):
+            (store,) = found[f"worker.warm[{index}]"]
+            assert store.name == "qcache.post"
+            assert store.attributes["qcache.conn_id"] == "qcache_default"
+            assert store.attributes["qcache.node"] in nodes
+            rows[store.attributes["qcache.key"]] = store.attributes["qcache.rows"]
+        assert rows == {"sales_north": 2, "sales_south": 2, "sales_west": 1}
 
 
 def test_ctrl_c_leaves_nothing(ui: Ui) -> None:
