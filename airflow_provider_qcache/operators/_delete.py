@@ -1,10 +1,12 @@
-"""Delete thousands of keys in one task, with progress and a summary that stays small."""
+"""Delete the keys of one task, with progress in the log and a result that stays small."""
 
 from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from airflow_provider_qcache.client import DeleteOutcome, OperationCancelled
+from airflow_provider_qcache.client.errors import redacted
 from airflow_provider_qcache.operators._arguments import counted
 from airflow_provider_qcache.operators._report import (
     ERROR_IN_XCOM,
@@ -21,20 +23,14 @@ from airflow_provider_qcache.operators.errors import NodesUnreachable, ends_the_
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from airflow_provider_qcache.hooks.qcache import QCacheHook
 
 MOST_RETURNED: Final = 1000
-"""Keys whose every outcome is returned; of more there are counts, and the exceptions."""
+"""Keys whose every outcome is returned. For more keys there are counts, and the outcomes to look at."""
 
-
-class _Stop(Exception):
-    """An error of one key that every other key would fail with."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(str(error))
-        self.error = error
+_MOST_IN_ERROR: Final = 10
 
 
 def delete_tables(
@@ -45,42 +41,26 @@ def delete_tables(
     ignore_unreachable: bool,
     context: Mapping[str, Any],
     log: logging.Logger,
-) -> dict[str, Any]:
-    """Delete many keys, and return the summary for XCom, which is also pushed before an error is raised.
+) -> Deletion:
+    """Delete tables; every key is tried on every node. Before an error the result is pushed to XCom.
 
     Raises:
-        AirflowFailException: an error that no retry helps, such as refused credentials.
-        NodesUnreachable: some keys may still be on nodes that could not be asked.
+        AirflowFailException: a key failed with an error that no retry helps, such as refused credentials.
+        NodesUnreachable: keys may still be on nodes, unless ``ignore_unreachable``.
     """
-    run = _Deleting(hook, len(keys), log, waits=not all_nodes)
-    with Ticker(run.tick):
-        try:
-            hook.delete_many(keys, all_nodes=all_nodes, raise_on_failure=False, on_done=run.note)
-        except _Stop as stop:
-            push_summary(context, run.summary(), log)
-            more = f"\nAsked about {run.done:,} of {len(keys):,} keys"
-            raise fail_for_good(stop.error, more) from stop.error
+    deletion = Deletion(hook, keys, log, waits=not all_nodes)
+    with Ticker(deletion.log_progress):
+        hook.delete_many(keys, all_nodes=all_nodes, raise_on_failure=False, on_done=deletion.note)
     try:
-        return run.end(ignore_unreachable=ignore_unreachable)
-    except NodesUnreachable:
-        push_summary(context, run.summary(), log)
+        deletion.raise_for_failures(ignore_unreachable=ignore_unreachable)
+    except Exception:
+        push_summary(context, deletion.result(), log)
         raise
+    deletion.log_end()
+    return deletion
 
 
-def asked_nodes(hook: QCacheHook, key: str, error: Exception) -> list[str]:
-    """The nodes that an error is about, without passwords; the key's home node if the error names none."""
-    from airflow_provider_qcache.client.errors import redacted  # noqa: PLC0415  # it loads requests
-
-    asked = [*getattr(error, "nodes", ()), *(attempt.node for attempt in getattr(error, "attempts", ()))]
-    return list(dict.fromkeys(asked)) or [redacted(hook.node_for_key(key))]
-
-
-def is_unconfirmed(error: Exception) -> bool:
-    """Whether a delete ended because no node confirmed it: its ``result`` has the outcome on each node."""
-    return getattr(error, "result", None) is not None and bool(getattr(error, "transient", False))
-
-
-def left_on(outcomes: Mapping[str, str]) -> list[str]:
+def _left_on(outcomes: Mapping[str, str]) -> list[str]:
     """The nodes that may still have a key.
 
     A node that refuses the connection counts as gone only if another node confirms: a wrong port refuses
@@ -94,129 +74,144 @@ def left_on(outcomes: Mapping[str, str]) -> list[str]:
     ]
 
 
-def unreachable_message(left: int, unconfirmed: int, total: int) -> str:
-    """How many keys may be left, for NodesUnreachable."""
-    said = f"{left:,} of {total:,} keys may still be on nodes that could not be asked"
-    if unconfirmed:
-        said += (
-            f"; no node confirmed the delete of {unconfirmed:,}. A wrong address or port refuses connections "
-            "as a stopped node does: check the nodes of the connection"
-        )
-    return said
+class Deletion:
+    """What became of the keys that one task deletes."""
 
-
-def warning_after(left: Iterable[str], refused: Iterable[str], *, confirmed: bool) -> str:
-    """The warning to log after a successful delete; empty if there is none."""
-    said = []
-    if not confirmed:
-        said.append("no node confirmed a delete, so nothing was deleted")
-    if left := sorted(left):
-        said.append(f"tables may still be on {', '.join(left)}")
-    if refused := sorted(set(refused) - set(left)):
-        said.append(
-            f"{', '.join(refused)} refused the connection: its tables are assumed gone with its process. If "
-            "it should be running, check its address"
-        )
-    return "; ".join(said)
-
-
-class _Deleting:
-    def __init__(self, hook: QCacheHook, total: int, log: logging.Logger, *, waits: bool) -> None:
+    def __init__(self, hook: QCacheHook, keys: Sequence[str], log: logging.Logger, *, waits: bool) -> None:
         self._hook = hook
-        self._total = total
+        self._keys = keys
         self._log = log
         self._waits = waits
         """Whether deletes wait for a node, as those of a key's first living node do."""
         self._started = time.monotonic()
-        self._counts = {"confirmed": 0, "gone": 0, "unreachable": 0}
-        self._unreachable = 0
-        self._left: dict[str, dict[str, str]] = {}
-        """The first keys that a node may still have, with the outcomes that are not 'confirmed' by node."""
-        self._gone: dict[str, dict[str, str]] = {}
-        """The same for keys of which every other outcome is 'gone'."""
+        self.counts = dict.fromkeys(map(str, DeleteOutcome), 0)
+        """On how many nodes, for all keys, a delete had each outcome."""
+        self._done = 0
+        self._every: dict[str, dict[str, str]] = {}
+        """Each key's outcomes by node, for up to MOST_RETURNED keys."""
+        self._left = 0
+        """How many keys a node may still have."""
+        self._left_keys: dict[str, dict[str, str]] = {}
+        """The first of these keys, with the outcomes that are not 'confirmed' by node."""
+        self._left_nodes: set[str] = set()
         self._errors: dict[str, str] = {}
-        self._nodes: set[str] = set()
+        """The error of each of these keys."""
+        self._gone_keys: dict[str, dict[str, str]] = {}
+        """The first keys of which every other outcome is 'gone'."""
         self._refused: set[str] = set()
         self._unconfirmed = 0
-        self.done = 0
+        self._first_error: Exception | None = None
+        self._permanent: Exception | None = None
 
-    def note(self, key: str, outcome: Any) -> None:
-        """Take what became of one key; called for one at a time."""
-        if isinstance(outcome, Exception) and type(outcome).__name__ == "OperationCancelled":
+    def note(self, key: str, result: Any) -> None:
+        """Take the DeleteResult or the error of one key; called for one at a time."""
+        if isinstance(result, OperationCancelled):
             return
-        self.done += 1
-        if isinstance(outcome, Exception) and not is_unconfirmed(outcome):
-            if ends_the_task(outcome):
-                raise _Stop(outcome)
-            nodes = asked_nodes(self._hook, key, outcome)
-            self._take(key, dict.fromkeys(nodes, "unreachable"), outcome)
-            return
-        unconfirmed = outcome if isinstance(outcome, Exception) else None
-        result = outcome if unconfirmed is None else unconfirmed.result  # type: ignore[attr-defined]
-        found = {node: str(each) for node, each in result.outcomes.items()}
-        self._take(key, found, unconfirmed or next(iter(result.errors.values()), None))
+        self._done += 1
+        error = result if isinstance(result, Exception) else None
+        found = result if error is None else getattr(error, "result", None)
+        if found is not None:
+            outcomes = {node: str(outcome) for node, outcome in found.outcomes.items()}
+            error = error or next(iter(found.errors.values()), None)
+        else:
+            outcomes = dict.fromkeys(self._asked_nodes(key, error), "unreachable")
+        self._count(key, outcomes, error)
+        if self._permanent is None and error is result and error is not None and ends_the_task(error):
+            self._permanent = error
 
-    def _take(self, key: str, outcomes: Mapping[str, str], error: Exception | None) -> None:
+    def _asked_nodes(self, key: str, error: Any) -> list[str]:
+        """The nodes that an error names, without passwords; the key's home node if it names none."""
+        asked = [*getattr(error, "nodes", ()), *(attempt.node for attempt in getattr(error, "attempts", ()))]
+        return list(dict.fromkeys(asked)) or [redacted(self._hook.node_for_key(key))]
+
+    def _count(self, key: str, outcomes: dict[str, str], error: Exception | None) -> None:
         for outcome in outcomes.values():
-            self._counts[outcome] += 1
+            self.counts[outcome] += 1
+        if len(self._keys) <= MOST_RETURNED:
+            self._every[key] = outcomes
         others = {node: outcome for node, outcome in outcomes.items() if outcome != "confirmed"}
-        left = left_on(outcomes)
+        left = _left_on(outcomes)
         self._unconfirmed += len(others) == len(outcomes)
         self._refused.update(node for node, outcome in others.items() if outcome == "gone")
         if left:
-            self._unreachable += 1
-            self._nodes.update(left)
-            said = f"unreachable: {', '.join(left)}" if error is None else shown_error(error)
-            log_failure(self._log, key, said, self._unreachable)
+            self._left += 1
+            self._first_error = self._first_error or error
+            self._left_nodes.update(left)
+            reason = f"unreachable: {', '.join(left)}" if error is None else shown_error(error)
+            log_failure(self._log, key, reason, self._left)
             if len(self._errors) < MOST_IN_XCOM:
-                self._errors[key] = said
-        listed = self._left if left else self._gone
+                self._errors[key] = reason
+        listed = self._left_keys if left else self._gone_keys
         if others and len(listed) < MOST_IN_XCOM:
             listed[key] = others
 
-    def tick(self) -> None:
-        """A line of progress."""
-        said = f"Deleted {self.done:,} of {self._total:,} tables, {self._unreachable:,} unreachable; "
+    def log_progress(self) -> None:
+        """Log a line of progress."""
+        line = f"Deleted {self._done:,} of {len(self._keys):,} tables, {self._left:,} unreachable; "
         seconds = max(time.monotonic() - self._started, 1e-9)
         if self._waits and is_waiting(self._hook):
-            said += "waiting for a node: none answers"
+            line += "waiting for a node: none answers"
         else:
-            said += shown_speed(self.done, None, seconds)
-            if self.done:
-                said += f", {shown_time((self._total - self.done) * seconds / self.done)} left"
-        self._log.info("%s", said)
+            line += shown_speed(self._done, None, seconds)
+            if self._done:
+                line += f", {shown_time((len(self._keys) - self._done) * seconds / self._done)} left"
+        self._log.info("%s", line)
 
-    def summary(self) -> dict[str, Any]:
-        """What the task returns."""
-        listed = [*self._left.items(), *self._gone.items()][:MOST_IN_XCOM]
+    def result(self) -> dict[str, Any]:
+        """What the task returns: every key's outcomes by node, or a summary of many keys."""
+        if len(self._keys) <= MOST_RETURNED:
+            return {key: self._every[key] for key in self._keys if key in self._every}
         summary: dict[str, Any] = {
-            "keys": self.done,
-            **self._counts,
+            "keys": self._done,
+            **self.counts,
             "seconds": round(time.monotonic() - self._started, 3),
-            "not_confirmed": dict(listed),
+            "not_confirmed": self._not_confirmed(),
         }
-        if self._left:
-            summary["failed_keys"] = {key: self._errors[key][:ERROR_IN_XCOM] for key in self._left}
+        if self._left_keys:
+            summary["failed_keys"] = {key: self._errors[key][:ERROR_IN_XCOM] for key in self._left_keys}
         return summary
 
-    def end(self, *, ignore_unreachable: bool) -> dict[str, Any]:
-        """The summary, or NodesUnreachable."""
-        summary = self.summary()
-        counts = ", ".join(f"{number:,} {outcome}" for outcome, number in self._counts.items() if number)
-        said = f"Deleted {counted(self.done, 'table')}: {counts}, {summary['seconds']:.1f} s"
-        warning = warning_after(self._nodes, self._refused, confirmed=self._counts["confirmed"] > 0)
-        if not self._unreachable:
-            if warning:
-                self._log.warning("%s; %s", said, warning)
-            else:
-                self._log.info("%s", said)
-            return summary
-        if ignore_unreachable:
-            self._log.warning("%s; %s", said, warning)
-            return summary
-        nodes = ", ".join(sorted(self._nodes))
-        listed = "".join(f"\n  {key}: {error}" for key, error in list(self._errors.items())[:10])
+    def _not_confirmed(self) -> dict[str, dict[str, str]]:
+        return dict([*self._left_keys.items(), *self._gone_keys.items()][:MOST_IN_XCOM])
+
+    def raise_for_failures(self, *, ignore_unreachable: bool) -> None:
+        """Raise the error that the task ends with, if any."""
+        if self._permanent is not None:
+            others = self._left - 1
+            raise fail_for_good(
+                self._permanent, f"\nMore keys that failed: {others:,}" if others else ""
+            ) from self._permanent
+        if not self._left or ignore_unreachable:
+            return
+        total = counted(len(self._keys), "key")
+        text = f"{self._left:,} of {total} may still be on nodes that could not be asked"
+        if self._unconfirmed:
+            text += (
+                f"; no node confirmed the delete of {self._unconfirmed:,}. A wrong address or port refuses "
+                "connections as a stopped node does: check the nodes of the connection"
+            )
+        errors = list(self._errors.items())[:_MOST_IN_ERROR]
+        lines = [f"\n  {key}: {error}" for key, error in errors]
+        if self._left > len(errors):
+            lines.append(f"\n  and {self._left - len(errors):,} more")
         raise NodesUnreachable(
-            f"{unreachable_message(self._unreachable, self._unconfirmed, self._total)} ({nodes}):{listed}",
-            outcomes=summary["not_confirmed"],
-        )
+            f"{text} ({', '.join(sorted(self._left_nodes))}):{''.join(lines)}",
+            outcomes=self._every or self._not_confirmed(),
+        ) from self._first_error
+
+    def log_end(self) -> None:
+        """Log what the task has done; a warning if a node may still have a table, or refused."""
+        what = f"table {self._keys[0]!r}" if len(self._keys) == 1 else counted(len(self._keys), "table")
+        counts = ", ".join(f"{number:,} {outcome}" for outcome, number in self.counts.items() if number)
+        warnings = []
+        if not self.counts["confirmed"]:
+            warnings.append("no node confirmed a delete, so nothing was deleted")
+        if self._left_nodes:
+            warnings.append(f"tables may still be on {', '.join(sorted(self._left_nodes))}")
+        if refused := sorted(self._refused - self._left_nodes):
+            warnings.append(
+                f"{', '.join(refused)} refused the connection: its tables are assumed gone with its process. "
+                "If it should be running, check its address"
+            )
+        log = self._log.warning if warnings else self._log.info
+        log("%s", "; ".join([f"Deleted {what}: {counts}", *warnings]))

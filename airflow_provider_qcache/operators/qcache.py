@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from airflow_provider_qcache.assets.outlets import (
     KeysSeen,
@@ -43,8 +43,6 @@ from airflow_provider_qcache.operators.errors import (
     TableMissing,
     TablesEvicted,
     TablesFailed,
-    ends_the_task,
-    fail_for_good,
     permanent,
 )
 from airflow_provider_qcache.protocol import CSV, JSON
@@ -53,7 +51,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Collection, Iterable, Mapping
 
-    from airflow_provider_qcache.client import BulkReport, DeleteResult, QueryResult
+    from airflow_provider_qcache.client import QueryResult
     from airflow_provider_qcache.client.tables.upload import Upload
     from airflow_provider_qcache.hooks.qcache import QCacheHook
 
@@ -74,11 +72,6 @@ __all__ = [
 
 UNSLICED_LENGTH: Final = "unsliced_length"
 """The XCom key of the number of rows that a query has before its offset and limit."""
-
-_OUTCOMES: Final = ("confirmed", "gone", "unreachable")
-"""The outcomes of a delete on a node, in the order in which the log has them: DeleteOutcome's values."""
-
-_SHOWN: Final = 10
 
 
 class QCachePostOperator(QCacheStoreOperator):
@@ -548,10 +541,10 @@ class QCacheDeleteOperator(QCacheOperator):
             ``keys_path`` of a task that stored them. Templated. Exactly one of ``key``, ``keys`` and
             ``keys_path`` is required.
         all_nodes: Ask every configured node, failing ones too; else each key's first living node only.
-        on_unreachable: Where a node cannot be asked, and so may hold a table still, or where no node
-            confirms a delete: 'fail' raises NodesUnreachable, transient; 'ignore' is a success with a
-            warning. The tables of a node that refuses the connection are assumed gone with its process:
-            as long as another node confirms, the task succeeds with a warning.
+        on_unreachable: Where a node cannot be asked or answers with an error, and so may still have a table,
+            or where no node confirms a delete: 'fail' raises NodesUnreachable, transient; 'ignore' is a
+            success with a warning. The tables of a node that refuses the connection are assumed gone with its
+            process: as long as another node confirms, the task succeeds with a warning.
         emit_asset: Make the asset of ``key`` an outlet of the task, so that DAGs which wait for it start. If
             the key is known only when the task runs, this needs an AssetAlias in ``outlets``:
             docs/reference/assets.md.
@@ -619,51 +612,23 @@ class QCacheDeleteOperator(QCacheOperator):
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Delete the tables."""
-        from airflow_provider_qcache.operators._delete import (  # noqa: PLC0415  # for a task that runs
-            MOST_RETURNED,
-            delete_tables,
-            is_unconfirmed,
-            left_on,
-        )
+        from airflow_provider_qcache.operators._delete import delete_tables  # noqa: PLC0415  # for a task that runs
 
         arguments = self._checked_arguments(context)
         keys = _keys_of(arguments)
-        if len(keys) > MOST_RETURNED:
-            with self._connected(arguments) as hook:
-                summary = delete_tables(
-                    hook,
-                    keys,
-                    all_nodes=arguments["all_nodes"],
-                    ignore_unreachable=arguments["on_unreachable"] == "ignore",
-                    context=context,
-                    log=self.log,
-                )
-            self._deleted(context, arguments, keys, summary)
-            return summary
         with self._connected(arguments) as hook:
-            report = hook.delete_many(keys, all_nodes=arguments["all_nodes"], raise_on_failure=False)
-            outcomes = {key: self._outcome(hook, key, report) for key in keys}
-        # A delete that no node confirmed has its outcomes.
-        errors = {key: error for key, error in report.failed.items() if not is_unconfirmed(error)}
-        if arguments["on_unreachable"] == "ignore":
-            errors = {key: error for key, error in errors.items() if not getattr(error, "transient", False)}
-        self._raise_first(errors, report)
-        if arguments["on_unreachable"] == "fail" and any(map(left_on, outcomes.values())):
-            raise NodesUnreachable(_unreachable(report, outcomes), outcomes=outcomes)
-        self._log_outcome(keys, outcomes)
-        every = [outcome for nodes in outcomes.values() for outcome in nodes.values()]
-        self._deleted(context, arguments, keys, {outcome: every.count(outcome) for outcome in _OUTCOMES})
-        return outcomes
-
-    def _deleted(
-        self,
-        context: Mapping[str, Any],
-        arguments: Mapping[str, Any],
-        keys: Sequence[str],
-        counts: Mapping[str, int],
-    ) -> None:
+            deletion = delete_tables(
+                hook,
+                keys,
+                all_nodes=arguments["all_nodes"],
+                ignore_unreachable=arguments["on_unreachable"] == "ignore",
+                context=context,
+                log=self.log,
+            )
         key = keys[0] if len(keys) == 1 else pattern_of(keys)
-        self._changed(context, arguments, key, deleted_tables(key, len(keys), counts), keys=keys)
+        extra = deleted_tables(key, len(keys), deletion.counts)
+        self._changed(context, arguments, key, extra, keys=keys)
+        return deletion.result()
 
     def dry_run(self) -> None:
         """Log what the task would delete, and where it is now; nothing changes a node."""
@@ -672,45 +637,6 @@ class QCacheDeleteOperator(QCacheOperator):
         arguments = self._checked_arguments({})
         with self._connected(arguments) as hook:
             would_delete(hook, _keys_of(arguments), self.log)
-
-    @staticmethod
-    def _outcome(hook: QCacheHook, key: str, report: BulkReport) -> dict[str, str]:
-        """The outcome of a key on each node that was asked."""
-        from airflow_provider_qcache.operators._delete import asked_nodes  # noqa: PLC0415  # for a task that runs
-
-        error = report.failed.get(key)
-        deleted = cast("DeleteResult | None", report.succeeded.get(key) or getattr(error, "result", None))
-        if deleted is not None:
-            return {node: str(outcome) for node, outcome in deleted.outcomes.items()}
-        assert error is not None  # noqa: S101  # else there is a result
-        return dict.fromkeys(asked_nodes(hook, key, error), "unreachable")
-
-    @staticmethod
-    def _raise_first(errors: Mapping[str, Exception], report: BulkReport) -> None:
-        """Raise the errors of keys: AirflowFailException if one is permanent, the only one, or BulkError."""
-        for error in errors.values():
-            if ends_the_task(error):
-                others = len(errors) - 1
-                raise fail_for_good(error, f"\nMore keys that failed: {others}" if others else "") from error
-        if len(errors) == 1 and len(report.failed) == 1:
-            raise next(iter(errors.values()))
-        if errors:
-            report.raise_for_failures()
-
-    def _log_outcome(self, keys: Sequence[str], outcomes: Mapping[str, Mapping[str, str]]) -> None:
-        from airflow_provider_qcache.operators._delete import left_on, warning_after  # noqa: PLC0415  # for a task that runs
-
-        every = [outcome for nodes in outcomes.values() for outcome in nodes.values()]
-        counts = {outcome: every.count(outcome) for outcome in _OUTCOMES if outcome in every}
-        what = f"table {keys[0]!r}" if len(keys) == 1 else rules.counted(len(keys), "table")
-        said = f"Deleted {what}: " + ", ".join(f"{count:,} {outcome}" for outcome, count in counts.items())
-        left = {node for nodes in outcomes.values() for node in left_on(nodes)}
-        refused = {node for nodes in outcomes.values() for node in nodes if nodes[node] == "gone"}
-        warning = warning_after(left, refused, confirmed="confirmed" in counts)
-        if warning:
-            self.log.warning("%s; %s", said, warning)
-        else:
-            self.log.info("%s", said)
 
 
 class QCacheStatisticsOperator(QCacheOperator):
@@ -779,20 +705,3 @@ def _keys_of(arguments: Mapping[str, Any]) -> list[str]:
     if not keys:
         raise AirflowFailException(f"keys_path={str(arguments['keys_path'])!r}: the file has no keys")
     return keys
-
-
-def _unreachable(report: BulkReport, outcomes: Mapping[str, Mapping[str, str]]) -> str:
-    """The message for keys that may still be on nodes: on which, and why."""
-    from airflow_provider_qcache.operators._delete import left_on, unreachable_message  # noqa: PLC0415  # for a task that runs
-
-    lines = []
-    for key, nodes in outcomes.items():
-        result = report.succeeded.get(key) or getattr(report.failed.get(key), "result", None)
-        errors = getattr(result, "errors", {})
-        why = {"gone": "connection refused", "unreachable": "not reached"}
-        lines += [f"\n  {key} on {node}: {errors.get(node, why[nodes[node]])}" for node in left_on(nodes)]
-    more = f"\n  and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
-    count = sum(bool(left_on(nodes)) for nodes in outcomes.values())
-    unconfirmed = sum("confirmed" not in nodes.values() for nodes in outcomes.values())
-    listed = "".join(lines[:_SHOWN])
-    return f"{unreachable_message(count, unconfirmed, len(outcomes))}:{listed}{more}"

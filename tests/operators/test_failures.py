@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from airflow_provider_qcache.client import BulkReport, QClient, RequestRetry, errors
+from airflow_provider_qcache.client import QClient, RequestRetry, errors
 from airflow_provider_qcache.compat import AirflowException, AirflowFailException
 from airflow_provider_qcache.hooks.qcache import QCacheHook
 from airflow_provider_qcache.operators import errors as ours
@@ -109,11 +109,29 @@ class TestEveryClass:
                 task.execute({})
 
     def test_of_a_delete(self, name, monkeypatch):
+        """It is NodesUnreachable, whose cause is the error, or fails for good; a cancel stays one."""
         error = CLASSES[name]("it happened")
-        report = BulkReport(succeeded={}, failed={"k": error}, seconds=0.1)
-        monkeypatch.setattr(QClient, "delete_many", lambda *arguments, **options: report)
-        with raises_as_said(error, documented()[name], literal=False):
+        if name == "OperationCancelled":
+            monkeypatch.setattr(QClient, "delete_many", raiser(error))
+            with raises_as_said(error, RETRIED, literal=False):
+                QCacheDeleteOperator(task_id="delete", key="k").execute({})
+            return
+        monkeypatch.setattr(QClient, "delete_many", deleting({"k": error}))
+        with pytest.raises(AirflowException, match=f"{name}: it happened") as caught:
             QCacheDeleteOperator(task_id="delete", key="k").execute({})
+        for_good = documented()[name] == FOR_GOOD
+        assert type(caught.value) is (AirflowFailException if for_good else ours.NodesUnreachable)
+        assert caught.value.__cause__ is error
+
+
+def deleting(failed):
+    """Stands for the client's delete_many: each key fails with its error."""
+
+    def delete_many(self, keys, *, on_done, **options):
+        for key in keys:
+            on_done(key, failed[key])
+
+    return delete_many
 
 
 def raiser(error):
@@ -156,12 +174,11 @@ def test_every_transient_class_is_retried():
 
 def test_many_keys_fail_for_good_if_one_does(monkeypatch):
     failed = {"a": errors.NoCacheAvailable("down"), "b": errors.AuthenticationFailed("refused")}
-    report = BulkReport(succeeded={}, failed=failed, seconds=0.1)
-    monkeypatch.setattr(QClient, "delete_many", lambda *arguments, **options: report)
+    monkeypatch.setattr(QClient, "delete_many", deleting(failed))
     with pytest.raises(AirflowFailException, match="AuthenticationFailed: refused"):
         QCacheDeleteOperator(task_id="delete", keys=["a", "b"]).execute({})
     failed["b"] = errors.DeadlineExceeded("late")
-    with pytest.raises(errors.BulkError, match="2 of 2"):
+    with pytest.raises(ours.NodesUnreachable, match=r"2 of 2 keys(.|\n)*down(.|\n)*late"):
         QCacheDeleteOperator(task_id="delete", keys=["a", "b"]).execute({})
 
 
