@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import json
 import logging
@@ -15,9 +16,6 @@ from airflow_provider_qcache.cli.output import print_json, print_note, print_tab
 from airflow_provider_qcache.cli.shares import changed_nodes, moved_share, shares
 from airflow_provider_qcache.client import (
     Absence,
-    InvalidKey,
-    InvalidTable,
-    MalformedQueryException,
     QClient,
     QClientException,
     Ring,
@@ -28,7 +26,7 @@ from airflow_provider_qcache.protocol import is_key
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Iterator
 
     from airflow_provider_qcache.client import Place
     from airflow_provider_qcache.connection import ConnectionSettings
@@ -38,6 +36,7 @@ NO: Final = 1
 WRONG: Final = 2
 UNREACHABLE: Final = 3
 
+_LOG: Final = logging.getLogger("airflow_provider_qcache")
 _FIRST_ROWS: Final = 20
 _RESETS: Final = (
     "READING STATISTICS RESETS THEM FOR EVERY READER: the counts are those since the last reading, "
@@ -46,35 +45,52 @@ _RESETS: Final = (
 
 
 class _WrongUse(Exception):
-    """The command cannot be run as it was given."""
+    """The arguments of a command are wrong."""
 
 
 def run(name: str, arguments: argparse.Namespace) -> int:
     """Run the command of a name, and return its exit code; an error is printed to stderr."""
-    log, to_stderr = logging.getLogger("airflow_provider_qcache"), logging.StreamHandler(sys.stderr)
-    propagate, log.propagate = log.propagate, False  # Airflow's handlers may write to stdout
-    if name == "where":  # its table has each node's error
-        to_stderr.setLevel(logging.ERROR)
-    log.addHandler(to_stderr)
     try:
-        code: int = globals()[name](arguments)
-        sys.stdout.flush()
+        with _logged_to_stderr():
+            code: int = globals()[name](arguments)
+            sys.stdout.flush()
     except BrokenPipeError:  # as `| head` closes it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
     except EOFError:
         print_note("error: there was no answer to the question: set QCACHE_PASSWORD, or pass --yes")
         return WRONG
-    except (_WrongUse, InvalidConnection, InvalidKey, InvalidTable, MalformedQueryException) as error:
+    except (_WrongUse, InvalidConnection, OSError) as error:
         print_note(f"error: {error}")
         return WRONG
-    except (QClientException, OSError) as error:
+    except QClientException as error:
         print_note(f"error: {error}")
-        return UNREACHABLE
-    finally:
-        log.removeHandler(to_stderr)
-        log.propagate = propagate
+        return UNREACHABLE if error.transient else WRONG
     return code
+
+
+@contextlib.contextmanager
+def _logged_to_stderr() -> Iterator[None]:
+    """Write this package's log to stderr: Airflow's handlers may write to stdout."""
+    to_stderr = logging.StreamHandler(sys.stderr)
+    propagate, _LOG.propagate = _LOG.propagate, False
+    _LOG.addHandler(to_stderr)
+    try:
+        yield
+    finally:
+        _LOG.removeHandler(to_stderr)
+        _LOG.propagate = propagate
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Leave out the client's warnings about nodes, for a command that prints each node's error itself."""
+    level = _LOG.level
+    _LOG.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        _LOG.setLevel(level)
 
 
 def settings_of(arguments: argparse.Namespace) -> ConnectionSettings:
@@ -101,13 +117,13 @@ def settings_of(arguments: argparse.Namespace) -> ConnectionSettings:
         from airflow_provider_qcache.compat import AirflowNotFoundException  # noqa: PLC0415
     except ImportError as error:
         raise _WrongUse(
-            "Airflow is not installed here, so there are no connections: name the nodes with --nodes URL URL"
+            "Airflow is not installed here, so there are no connections: pass the nodes as --nodes URL URL"
         ) from error
     try:
         return parse_connection(Connection.get_connection_from_secrets(arguments.conn_id))
     except AirflowNotFoundException as error:
         raise _WrongUse(
-            f"{error}. Name another one with --conn-id, or the nodes with --nodes URL URL"
+            f"{error}. Pass another connection as --conn-id ID, or the nodes as --nodes URL URL"
         ) from error
 
 
@@ -172,7 +188,7 @@ def _print_nodes(rows: list[dict[str, Any]], *, with_statistics: bool) -> None:
     columns = ["node", "ms", "health"]
     if with_statistics:
         columns[2:2] = ["tables", "bytes", "hit rate", "evicted", "expired", "since"]
-    shown = []
+    lines = []
     for row in rows:
         health = "ok" if row["ok"] else row["trouble"]
         if row["same_as"]:
@@ -188,25 +204,23 @@ def _print_nodes(rows: list[dict[str, Any]], *, with_statistics: bool) -> None:
                 row["expired"],
                 None if since is None else f"{since:.0f} s",
             ]
-        shown.append(cells)
-    print_table(columns, shown, bad=[i for i, row in enumerate(rows) if not row["ok"]])
+        lines.append(cells)
+    print_table(columns, lines, bad=[i for i, row in enumerate(rows) if not row["ok"]])
 
 
 def where(arguments: argparse.Namespace) -> int:
-    """Show who has a table, and who should."""
+    """Show which nodes have a table, and whether readers find it."""
     settings = settings_of(arguments)
-    with _client(settings) as client:
+    with _without_warnings(), _client(settings) as client:
         places = client.locate(arguments.key)
     stored = None
     if not arguments.nodes:
         from airflow_provider_qcache.cli.stores import last_stores  # noqa: PLC0415  # it imports Airflow
 
         stored = last_stores(arguments.key, arguments.conn_id)
-    holds = [place for place in places if place.absence is None]
-    # Where every node refuses the connection, the ports may be wrong: nothing is known of the table.
-    known = {place.absence for place in places} & {None, Absence.MISSING} and not any(
-        place.absence is Absence.UNKNOWN for place in places
-    )
+    # The node that readers ask: the first in their order that answers.
+    asked = next((place for place in places if place.absence in (None, Absence.MISSING)), None)
+    has_table = any(place.absence is None for place in places)
     if arguments.output == "json":
         home = places[0].node
         listed = [place.as_dict() for place in places]
@@ -230,17 +244,20 @@ def where(arguments: argparse.Namespace) -> int:
             ],
             bad=[i for i, place in enumerate(places) if place.absence in (Absence.GONE, Absence.UNKNOWN)],
         )
-        if holds and places[0].absence is not None:
-            print(f"\n{_who_finds(places)}")
+        if asked is not None and places[0].absence is not None and has_table:
+            print(f"\n{_what_readers_find(asked)}")
         if stored:
             print("\nLast stored by")
             print_table(tuple(stored[0]), [tuple(each.values()) for each in stored])
-    return OK if holds else NO if known else UNREACHABLE
+    if asked is not None and asked.absence is None:
+        return OK
+    unknown = any(place.absence is Absence.UNKNOWN for place in places)
+    # Where every node refuses the connection, the ports may be wrong: nothing is known of the table.
+    return UNREACHABLE if asked is None or unknown else NO
 
 
-def _who_finds(places: Sequence[Place]) -> str:
-    """What readers find of a table that is not on its home node, and what to do."""
-    asked = next(place for place in places if place.absence in (None, Absence.MISSING))
+def _what_readers_find(asked: Place) -> str:
+    """What readers find of a table that its home node does not have, and what to do."""
     if asked.absence is None:
         return (
             f"The home node does not answer: readers find the table on {asked.node} meanwhile. Store it "
@@ -323,7 +340,7 @@ def put(arguments: argparse.Namespace) -> int:
     """Store a file."""
     path = Path(arguments.file)
     if not path.is_file():
-        raise _WrongUse(f"there is no file {arguments.file!r}")
+        raise _WrongUse(f"cannot store {arguments.file!r}: there is no such file")
     content_type = "application/json" if path.suffix.lower() == ".json" else "text/csv"
     headers = {"X-QCache-types": arguments.types} if arguments.types else None
     with _client(settings_of(arguments)) as client:
@@ -334,7 +351,7 @@ def put(arguments: argparse.Namespace) -> int:
         rows = "" if result.rows is None else f"{result.rows:,} rows, "
         print(f"table {arguments.key!r} is stored on {result.node}: {rows}{result.bytes:,} bytes")
         if result.failed_over:
-            print(f"its home node {result.home_node} did not take it")
+            print(f"its home node {result.home_node} was down")
     if result.may_hold_old:
         print_note(f"an older table may still be on {', '.join(result.may_hold_old)}")
     return OK
@@ -346,9 +363,9 @@ def delete(arguments: argparse.Namespace) -> int:
     keys = list(dict.fromkeys(arguments.keys))
     if not arguments.yes:
         if not sys.stdin.isatty():
-            raise _WrongUse("nobody can be asked here: repeat the command with --yes to delete")
+            raise _WrongUse("delete asks before it deletes, and this is no terminal: pass --yes")
         asked = "all nodes" if arguments.all_nodes else "their first living node"
-        print_note("\n  ".join([f"To be deleted, on {asked} of {len(settings.nodes)}:", *keys]))
+        print_note("\n  ".join([f"To delete, on {asked} of {len(settings.nodes)}:", *keys]))
         answer = input(f"Delete {len(keys)} table{'s'[: len(keys) > 1]}? [y/N] ")
         if answer.strip().lower() not in ("y", "yes"):
             print_note("nothing was deleted")
@@ -421,7 +438,7 @@ def ring(arguments: argparse.Namespace) -> int:
     ]
     print_table(columns, rows)
     if changes:
-        print(f"\n{_percent(moved)} of all keys get another home; their tables are to be stored again.")
+        print(f"\n{_percent(moved)} of all keys get another home; store their tables again.")
     if homes:
         print()
         columns = ["key", "home", *(["after the change"] if changes else [])]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+import sys
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -18,10 +19,15 @@ if TYPE_CHECKING:
 EXIT_CODES: Final = """\
 exit codes:
   0  done, and all is well
-  1  the answer is no: a node in trouble, no such table, a finding of doctor, a delete that is not complete
-  2  the command, the connection, the key, the file or the query is wrong
-  3  the nodes could not be asked
+  1  the answer is no: a node in trouble, no table that readers find, a finding of doctor, a delete that is
+     not complete
+  2  the command, the connection, the key, the file or the query is wrong: a node refused it, or answered 500
+  3  the nodes could not be asked; the command may succeed later
+  130  interrupted by Ctrl-C
 """
+
+_INTERRUPTED: Final = 130
+"""128 and the number of SIGINT, as shells have it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +40,12 @@ class Argument:
 
 def _argument(*flags: str, **options: Any) -> Argument:
     return Argument(flags, options)
+
+
+def _bytes(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number of bytes, 1 or more")
+    return int(text)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,8 +83,7 @@ _CLUSTER: Final = (
     ),
     _argument(
         "--login",
-        help="with --nodes, the user of basic auth; its password is read from QCACHE_PASSWORD, else "
-        "asked for",
+        help="with --nodes, the user of basic auth; its password is read from QCACHE_PASSWORD, or asked for",
     ),
 )
 _OUTPUT: Final = _argument(
@@ -101,10 +112,10 @@ COMMANDS: Final = (
     ),
     Command(
         "where",
-        "Show which nodes have a table, and which should",
-        "Ask every node for a key, in the order in which readers look for it: the home first, then "
-        "the fallbacks. "
-        "With Airflow's database, the last tasks that stored the table are shown too.",
+        "Show which nodes have a table, and whether readers find it",
+        "Ask every node for a key, in the order in which readers ask them: the home node first, then the "
+        "fallback nodes. On Airflow 3 it also shows the last tasks that stored the table, from Airflow's "
+        "database.",
         ("orders", "orders --nodes http://host1:9401 http://host2:9401 --output json"),
         (_KEY, *_CLUSTER, _OUTPUT),
     ),
@@ -132,9 +143,8 @@ COMMANDS: Final = (
     Command(
         "get",
         "Write a whole table to a file",
-        "Write a whole table to a file, as JSON where its name ends in .json, else as CSV. The file "
-        "is replaced "
-        "in one move, once the whole table has arrived.",
+        "Write a whole table to a file, as JSON where its name ends in .json, else as CSV. The file is "
+        "replaced in one move, once the whole table has arrived.",
         ("orders -o orders.csv", "orders -o orders.json"),
         (
             _KEY,
@@ -146,9 +156,8 @@ COMMANDS: Final = (
     Command(
         "put",
         "Store a file as a table",
-        "Store a CSV file, or a JSON file whose name ends in .json, under a key, and delete older "
-        "copies of the "
-        "table from the other nodes. The file is checked before a node drops the table that it has.",
+        "Store a CSV file, or a JSON file whose name ends in .json, under a key, and delete older copies of "
+        "the table from the other nodes. The file is checked before a node drops the table that it has.",
         ("orders orders.csv", "orders orders.csv --types 'zip=string;country=enum'"),
         (
             _KEY,
@@ -191,24 +200,22 @@ COMMANDS: Final = (
     Command(
         "doctor",
         "Check a connection as an expert would",
-        "Check the connection, the environment and the answers of the nodes for mistakes: spelling, "
-        "two names of "
-        "one node, timeouts, TLS, proxies, credentials, clocks. Each finding says what to do.",
+        "Check the connection, the environment and the answers of the nodes for mistakes: spelling, two "
+        "names of one node, timeouts, TLS, proxies, credentials, clocks. Each finding says what to do.",
         ("", "--conn-id qcache_orders --table-bytes 200000000", "--nodes http://host1:9401 --output json"),
         (
             *_CLUSTER,
             _OUTPUT,
             _argument(
                 "--table-bytes",
-                type=int,
+                type=_bytes,
                 metavar="N",
                 help="the size of the largest table that is stored, to check timeouts against",
             ),
             _argument(
                 "--statistics",
                 action="store_true",
-                help="check timeouts against the nodes' statistics; READING THEM RESETS THEM FOR "
-                "EVERY READER",
+                help="check timeouts against the nodes' statistics too; READING RESETS THEM FOR EVERY READER",
             ),
         ),
     ),
@@ -216,9 +223,13 @@ COMMANDS: Final = (
 
 
 def _run(name: str, arguments: argparse.Namespace) -> int:
-    from airflow_provider_qcache.cli.commands import run  # noqa: PLC0415  # it loads requests
+    try:
+        from airflow_provider_qcache.cli.commands import run  # noqa: PLC0415  # it loads requests
 
-    return run(name, arguments)
+        return run(name, arguments)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return _INTERRUPTED
 
 
 def parser() -> argparse.ArgumentParser:

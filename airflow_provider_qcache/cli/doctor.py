@@ -1,7 +1,7 @@
-"""What an expert looks for in a connection: its spelling, its limits, what is between here and the nodes.
+"""What an expert checks in a connection: its spelling, its limits, what is between here and the nodes.
 
-Each check is a function that yields what it finds. None of them changes anything, but that reading the
-statistics, which is asked for by name, resets them.
+Each check is a function that yields its findings. Nothing is changed, except that reading the statistics,
+which only ``--statistics`` does, resets them.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from airflow_provider_qcache.connection import ConnectionSettings
 
 _CSV_BYTES_PER_SECOND: Final = 73e6
-"""How fast QCache 0.9.3 parses CSV, at least; until it has, it answers nothing."""
+"""How fast QCache 0.9.3 parses CSV, at least; meanwhile it answers nothing."""
 _CLOCKS_APART: Final = 5.0
-"""Seconds that two clocks may differ, with the time that an answer takes."""
+"""Seconds that two clocks may differ, including the time that an answer takes."""
 _CERTIFICATE_LEFT: Final = 30
 """Days before its end at which a certificate should be renewed."""
 _SERVER: Final = "TornadoServer"
@@ -83,8 +83,7 @@ def examine(
                     "warning",
                     check.node,
                     f"it is reached at the same address as {check.same_as}",
-                    "Where one proxy serves both, that is as it should be. Else it is one node: list "
-                    "it once.",
+                    "If one proxy serves both, ignore this. Else they are one node: list it once.",
                 )
             )
     asked = _ask(settings.nodes, arguments)
@@ -93,11 +92,7 @@ def examine(
     if read_statistics and twice is None:
         found += _statistics(settings, arguments)
     order = ("error", "warning")
-    return sorted(_without_doubles(found), key=lambda finding: order.index(finding.level))
-
-
-def _without_doubles(found: list[Finding]) -> list[Finding]:
-    return list(dict.fromkeys(found))
+    return sorted(dict.fromkeys(found), key=lambda finding: order.index(finding.level))
 
 
 def _in_trouble(node: str, trouble: str) -> Finding:
@@ -124,7 +119,7 @@ def _one_node_twice(one: str, other: str) -> Finding:
     )
 
 
-# The connection alone.
+# The connection by itself.
 
 
 def _spelling(nodes: tuple[str, ...]) -> Iterator[Finding]:
@@ -161,8 +156,7 @@ def _limits(settings: ConnectionSettings, table_bytes: int | None) -> Iterator[F
             "warning",
             subject,
             f"deadline ({settings.deadline:g} s) is not longer than connect_timeout and read_timeout "
-            "together: one "
-            "silent node uses it up, and no other node is asked",
+            "together: one silent node uses it up, and no other node is asked",
             "Increase deadline, or decrease read_timeout.",
         )
     if settings.store_timeout is not None and settings.store_timeout < settings.read_timeout:
@@ -181,8 +175,8 @@ def _limits(settings: ConnectionSettings, table_bytes: int | None) -> Iterator[F
             "warning",
             subject,
             f"a node answers nothing for {silent:.1f} s while it parses {table_bytes:,} bytes, and "
-            "read_timeout is "
-            f"{settings.read_timeout:g} s: queries that arrive then fail over to a node without the table",
+            f"read_timeout is {settings.read_timeout:g} s: queries that arrive then fail over to a "
+            "node without the table",
             f"Increase read_timeout to {2 * silent:.0f} s, or store smaller tables.",
         )
     if settings.store_timeout is not None and settings.store_timeout < 2 * silent:
@@ -197,8 +191,7 @@ def _limits(settings: ConnectionSettings, table_bytes: int | None) -> Iterator[F
         yield Finding(
             "warning",
             "max_response_bytes",
-            f"it is {settings.max_response_bytes:,}, so that a table of {table_bytes:,} bytes cannot "
-            "be read whole",
+            f"it is {settings.max_response_bytes:,}, so that a table of {table_bytes:,} bytes cannot be read",
             "Increase max_response_bytes.",
         )
 
@@ -209,15 +202,15 @@ def _security(settings: ConnectionSettings) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "verify",
-            "it is false: the nodes' certificates are not checked, and anyone between may answer for them",
-            "Set verify to true, and name the CA in ca_file.",
+            "it is false: the nodes' certificates are not checked, and anyone in between may answer for them",
+            "Set verify to true, and ca_file to the CA's certificates.",
         )
     if settings.auth is not None and len(encrypted) < len(settings.nodes):
         yield Finding(
             "warning",
             "allow_auth_over_http",
             "login and password go to the nodes unencrypted",
-            "Have the nodes use TLS (--cert-file), and spell them with https everywhere.",
+            "Start the nodes with TLS (--cert-file), and use https in their URLs everywhere.",
         )
 
 
@@ -234,14 +227,14 @@ def _environment(settings: ConnectionSettings) -> Iterator[Finding]:
             yield Finding(
                 "warning",
                 node,
-                f"requests go through the proxy {parts.hostname}:{parts.port}, which the environment names",
+                f"requests go through the proxy {parts.hostname}:{parts.port}, which the environment sets",
                 "If the node can be reached directly, add its host to NO_PROXY, or set trust_env to false.",
             )
         if settings.auth is None and get_netrc_auth(node) is not None:
             yield Finding(
                 "warning",
                 node,
-                "requests carry the credentials that the netrc file has for its host",
+                "requests carry credentials from the netrc file",
                 "If the node needs none, remove them from the netrc file, or set trust_env to false.",
             )
 
@@ -281,9 +274,8 @@ def _answers(asked: Mapping[str, requests.Response]) -> Iterator[Finding]:
                 "error",
                 node,
                 f"it redirects to {answer.headers.get('Location')}",
-                "Redirects are not followed, since the node's spelling decides which keys it has. "
-                "Have every reader "
-                "and writer name the node itself.",
+                "Redirects are not followed, since the node's spelling decides which keys it has. Have every "
+                "reader and writer use the URL of the node itself.",
             )
         server = servers[node]
         if not server.startswith(_SERVER) or server != usual[0][0]:
@@ -307,11 +299,9 @@ def _answers(asked: Mapping[str, requests.Response]) -> Iterator[Finding]:
             yield Finding(
                 "warning",
                 node,
-                f"its Date header is {abs(apart):.0f} s {'ahead of' if apart > 0 else 'behind'} the "
-                "clock here",
-                "Set the clocks by NTP: with --age a node forgets tables by its own clock. A Date of "
-                "long ago can also "
-                "be a stored answer of a proxy.",
+                f"its Date header is {abs(apart):.0f} s {'ahead of' if apart > 0 else 'behind'} this clock",
+                "Set the clocks by NTP: with --age a node forgets tables by its own clock. An old Date can "
+                "also be a stored answer of a proxy.",
             )
 
 
@@ -375,8 +365,8 @@ def _statistics(settings: ConnectionSettings, arguments: Mapping[str, Any]) -> I
                 "warning",
                 node,
                 f"one request kept it silent for {longest:.1f} s, and read_timeout is "
-                f"{settings.read_timeout:g} s: "
-                "queries that arrived then failed over to a node without the table",
+                f"{settings.read_timeout:g} s: queries that arrived then failed over to a node without the "
+                "table",
                 f"Increase read_timeout to {2 * longest:.0f} s, or store smaller tables.",
             )
         evicted = statistics.get("size_evict_count", 0)
@@ -384,6 +374,6 @@ def _statistics(settings: ConnectionSettings, arguments: Mapping[str, Any]) -> I
             yield Finding(
                 "warning",
                 node,
-                f"it evicted tables: {evicted} since its statistics were last read, for want of room",
+                f"it was full and evicted tables: {evicted} since its statistics were last read",
                 "Increase the node's --size, add a node, or store fewer tables.",
             )

@@ -1,4 +1,4 @@
-"""What the commands print: tables for people, JSON for scripts, and colours on a terminal only."""
+"""Print the results of commands: tables for people, JSON for scripts, and colours on a terminal only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def print_json(value: Any) -> None:
-    """Print a value as JSON, with its objects in lines."""
+    """Print a value as indented JSON."""
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
@@ -45,5 +45,5 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, bad: I
 
 
 def print_note(text: str) -> None:
-    """Print what is no result to stderr."""
+    """Print to stderr what is not a result."""
     print(text, file=sys.stderr)

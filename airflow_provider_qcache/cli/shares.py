@@ -44,15 +44,15 @@ def changed_nodes(nodes: Sequence[str], add: Sequence[str], remove: Sequence[str
     """The nodes without those of ``remove``, and with those of ``add`` after them.
 
     Raises:
-        ValueError: one to remove is not there, one to add is there or is no node, or none would be left.
+        ValueError: a node to remove is not there, a node to add is there or invalid, or none would be left.
     """
     for node in remove:
         if node not in nodes:
-            raise ValueError(f"remove {node}: it is none of the nodes {', '.join(nodes)}")
+            raise ValueError(f"remove {node}: it is not one of the nodes {', '.join(nodes)}")
     kept = [node for node in nodes if node not in remove]
     after = list(settings_for([*kept, *add]).nodes) if add else kept
     if len(after) < len(kept) + len(add):
-        raise ValueError("add: the node is there already")
+        raise ValueError(f"add {' '.join(add)}: the node is there already")
     if not after:
         raise ValueError("remove: no node would be left")
     return after

@@ -1,4 +1,4 @@
-"""A kit for testing DAGs: fixtures of pytest with QCache nodes that a test can stop, slow down and look into.
+"""A kit for testing DAGs: pytest fixtures with QCache nodes that a test can stop, slow down and inspect.
 
 pytest loads this module in every session where the package is installed, so it imports nothing that a session
 without these fixtures could do without. The nodes need the extra ``devnode``.
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Cluster", "Connect"]
 
-_LIMITS: dict[str, Any] = {
+LIMITS: dict[str, Any] = {
     "connect_timeout": 1,
     "read_timeout": 2,
     "deadline": 20,
@@ -68,7 +68,7 @@ def qcache_connection(qcache_cluster: Cluster, monkeypatch: pytest.MonkeyPatch) 
     """
 
     def connect(conn_id: str = "qcache_default", **extra: Any) -> str:
-        fields = {"nodes": qcache_cluster.node_list, **_LIMITS, **extra}
+        fields = {"nodes": qcache_cluster.node_list, **LIMITS, **extra}
         connection = {"conn_type": "qcache", "extra": fields}
         monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(connection))
         return conn_id
@@ -83,6 +83,6 @@ def qcache_client(qcache_cluster: Cluster) -> Iterator[QClient]:
     from airflow_provider_qcache.client import QClient  # noqa: PLC0415
     from airflow_provider_qcache.connection import settings_for  # noqa: PLC0415
 
-    settings = settings_for(qcache_cluster.node_list, **_LIMITS)
+    settings = settings_for(qcache_cluster.node_list, **LIMITS)
     with QClient(**settings.client_arguments()) as client:
         yield client

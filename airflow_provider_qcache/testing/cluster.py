@@ -1,4 +1,4 @@
-"""A cluster of dev nodes as a test sees it: what is in it, and where."""
+"""A cluster of dev nodes that a test can ask what is in it, and where."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import Any
 
 from airflow_provider_qcache.client import Absence, QClient, Ring
 from airflow_provider_qcache.devnode import LocalCluster
+from airflow_provider_qcache.testing import LIMITS
 
 
 class Cluster(LocalCluster):
-    """Dev nodes whose tables a test looks at as a reader of the cache does.
+    """Dev nodes whose tables a test reads as a reader of the cache does.
 
-    ``has`` and ``table`` ask a key's home node, and the next node of the ring where that does not answer,
-    through a client that knows nothing of the one under test.
+    ``has`` and ``table`` ask a key's home node, and the next node of the ring if it does not answer, with a
+    client that knows nothing of the one under test.
     """
 
     def home(self, key: str) -> str:
@@ -44,4 +45,5 @@ class Cluster(LocalCluster):
         return None if result is None else result.content
 
     def _client(self) -> QClient:
-        return QClient(self.node_list, connect_timeout=1, read_timeout=2, deadline=20, trust_env=False)
+        timeouts = {name: LIMITS[name] for name in ("connect_timeout", "read_timeout", "deadline")}
+        return QClient(self.node_list, **timeouts, trust_env=False)

@@ -7,8 +7,10 @@ import json
 import os
 import pty
 import shlex
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from airflow_provider_qcache.cli.definition import COMMANDS, Command, parser
 from airflow_provider_qcache.cli.shares import moved_share, shares
 from airflow_provider_qcache.client import Ring
 from tests.cli.conftest import Run
+from tests.harness.faults import FaultyNode, Peer, Received, silent, status_only
 from tests.harness.nodes import Nodes
 from tests.harness.ports import closed_port
 
@@ -167,11 +170,11 @@ class TestWhere:
             (home, 2)
         ]
 
-    def test_a_table_that_its_home_does_not_have_is_explained(self, run: Run, nodes: Nodes) -> None:
+    def test_a_table_that_readers_miss_is_explained_and_no_success(self, run: Run, nodes: Nodes) -> None:
         other = Ring(nodes.urls).successors("elsewhere")[1]
         stored(nodes, "elsewhere", on=other)
         done = run("where", "elsewhere", "--nodes", *nodes.urls)
-        assert done.code == 0
+        assert done.code == 1
         home = Ring(nodes.urls).successors("elsewhere")[0]
         assert f"Readers do not find the table: they ask {home}, which does not have it." in done.out
 
@@ -230,6 +233,36 @@ class TestQuery:
         assert done.code == 3
         assert "refused" in done.err
 
+    @pytest.mark.parametrize("status", [401, 500])
+    def test_an_answer_that_repeating_does_not_change_is_2(self, run: Run, status: int) -> None:
+        with FaultyNode(status_only(status)) as node:
+            done = run("query", "cities", "--nodes", node.url)
+        assert done.code == 2
+        assert f"{status}" in done.err
+
+    def test_an_interrupt_is_130_without_a_traceback(self) -> None:
+        asked = threading.Event()
+
+        def answer(peer: Peer, request: Received) -> None:
+            asked.set()
+            silent(peer, request)
+
+        with FaultyNode(answer) as node:
+            command = [
+                sys.executable,
+                "-m",
+                "airflow_provider_qcache",
+                "query",
+                "cities",
+                "--nodes",
+                node.url,
+            ]
+            with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+                assert asked.wait(60)
+                process.send_signal(signal.SIGINT)
+                _, errors = process.communicate(timeout=60)
+        assert (process.returncode, errors) == (130, "interrupted\n")
+
 
 class TestFiles:
     @pytest.mark.parametrize("name", ["cities.csv", "cities.json"])
@@ -273,7 +306,7 @@ class TestFiles:
 
     def test_a_file_that_is_not_there_is_wrong_use(self, run: Run, nodes: Nodes) -> None:
         done = run("put", "cities", "/no/such.csv", "--nodes", *nodes.urls)
-        assert (done.code, done.err) == (2, "error: there is no file '/no/such.csv'\n")
+        assert (done.code, done.err) == (2, "error: cannot store '/no/such.csv': there is no such file\n")
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
@@ -406,7 +439,7 @@ class TestRing:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["--remove", "http://host9:9401"], "it is none of the nodes"),
+            (["--remove", "http://host9:9401"], "it is not one of the nodes"),
             (["--add", "http://host1:9401"], "is there already"),
             (["--add", "http://host1:9401/"], "lists one node twice"),
             (["a b"], "is not a key of QCache"),

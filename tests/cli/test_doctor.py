@@ -71,6 +71,13 @@ def test_a_good_connection_has_no_findings(found: Findings, nodes: Nodes, run: R
     assert run("doctor", "--nodes", *nodes.urls).out == "Nothing is wrong.\n"
 
 
+@pytest.mark.parametrize("size", ["-5", "0", "2MB"])
+def test_a_size_of_tables_that_is_none_is_wrong_use(run: Run, size: str) -> None:
+    done = run("doctor", "--nodes", "http://host1:9401", f"--table-bytes={size}")
+    assert done.code == 2
+    assert f"'{size}': expected a number of bytes, 1 or more" in done.err
+
+
 def test_as_text_each_finding_has_what_to_do(run: Run, nodes: Nodes) -> None:
     done = run("doctor", "--nodes", *nodes.urls, "--set", "deadline=5")
     assert done.code == 1
@@ -155,7 +162,7 @@ def test_a_certificate_that_ends_soon(found: Findings, tmp_path: Path) -> None:
 def test_a_proxy_in_the_way(found: Findings, nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
     port = closed_port()
     monkeypatch.setenv("http_proxy", f"http://user:s3cret@127.0.0.1:{port}")
-    finding = only(found(nodes.urls[:1]), "the environment names")
+    finding = only(found(nodes.urls[:1]), "the environment sets")
     assert f"127.0.0.1:{port}" in finding["what"]
     assert "s3cret" not in str(finding)
     assert "NO_PROXY" in finding["advice"]
@@ -221,7 +228,7 @@ def test_a_clock_that_differs(
 ) -> None:
     date = dt.datetime.now(dt.UTC) + dt.timedelta(minutes=minutes)
     finding = only(found([answering(Date=email.utils.format_datetime(date, usegmt=True))]), "Date header")
-    apart = re.search(r"is (\d+) s (.+) the clock here", finding["what"])
+    apart = re.search(r"is (\d+) s (.+) this clock", finding["what"])
     assert apart is not None
     assert apart[2] == said
     assert int(apart[1]) == pytest.approx(600, abs=30)
@@ -262,5 +269,5 @@ def test_a_cache_that_is_too_small(found: Findings, qcache_cluster: Cluster, qca
     assert qcache_client.post("one", b"a\n" + b"1\n" * 200).node == node
     other = next(key for key in map("k{}".format, range(99)) if qcache_cluster.home(key) == node)
     qcache_client.post(other, b"a\n" + b"1\n" * 1000)
-    finding = only(found(qcache_cluster.node_list, "--statistics"), "it evicted tables: 1 ")
+    finding = only(found(qcache_cluster.node_list, "--statistics"), "it was full and evicted tables: 1 ")
     assert finding["subject"] == node

@@ -165,7 +165,7 @@ class TestRing:
     @pytest.mark.parametrize(
         ("change", "said"),
         [
-            ("remove=http://nowhere:1", "it is none of the nodes"),
+            ("remove=http://nowhere:1", "it is not one of the nodes"),
             ("add=ftp://host", "ftp"),
             ("add={first}", "twice"),
         ],
