@@ -111,7 +111,7 @@ class QCacheCheckOperator(_Condition):
         ValueError: as the DAG is parsed, for an argument that makes no sense, naming it.
         CheckFailed: the condition is not satisfied; the message has what was found.
         TableMissing: no table is stored under the key.
-        AirflowFailException: for what no retry makes better; docs/reference/operators.md lists every error.
+        AirflowFailException: for what no retry makes better; docs/reference/errors.md lists every error.
     """
 
     def __init__(self, **kwargs: Any) -> None:

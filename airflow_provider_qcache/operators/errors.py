@@ -107,7 +107,7 @@ FOR_GOOD: Final = frozenset(
     }
 )
 """Names of the classes whose errors no retry of the same task makes better. By name, since their module
-loads the client. The table in docs/reference/operators.md says the same of every class."""
+loads the client. The table in docs/reference/errors.md says the same of every class."""
 
 FOR_GOOD_IF_LITERAL: Final = frozenset({"InvalidTable"})
 """Those that end a task only where the table is written in the DAG: what a file, a callable or another task

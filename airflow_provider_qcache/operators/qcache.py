@@ -122,7 +122,7 @@ class QCachePostOperator(QCacheStoreOperator):
 
     Raises:
         ValueError: as the DAG is parsed, for an argument that makes no sense, naming it.
-        AirflowFailException: for what no retry makes better; docs/reference/operators.md lists every error.
+        AirflowFailException: for what no retry makes better; docs/reference/errors.md lists every error.
         TablesFailed: more of ``tables`` than ``max_failed_keys`` could not be stored; the others are.
         TablesEvicted: nodes do not have some of ``tables`` any more.
     """
@@ -379,7 +379,7 @@ class QCacheQueryOperator(QCacheOperator):
     Raises:
         ValueError: as the DAG is parsed, for an argument that makes no sense, naming it.
         AirflowFailException: for what no retry makes better, a result too large for XCom among it;
-            docs/reference/operators.md lists every error.
+            docs/reference/errors.md lists every error.
     """
 
     template_fields: Sequence[str] = (
@@ -557,7 +557,7 @@ class QCacheDeleteOperator(QCacheOperator):
 
     Raises:
         ValueError: as the DAG is parsed, for an argument that makes no sense, naming it.
-        AirflowFailException: for what no retry makes better; docs/reference/operators.md lists every error.
+        AirflowFailException: for what no retry makes better; docs/reference/errors.md lists every error.
     """
 
     template_fields: Sequence[str] = (

@@ -148,7 +148,7 @@ class QCacheTableSensor(_QCacheSensor):
 
     Raises:
         ValueError: as the DAG is parsed, for an argument that makes no sense, naming it.
-        AirflowFailException: for what no waiting makes better; docs/reference/operators.md lists every error.
+        AirflowFailException: for what no waiting makes better; docs/reference/errors.md lists every error.
         AirflowSensorTimeout: not found within ``timeout``; with ``soft_fail`` the task is skipped instead.
     """
 

@@ -112,7 +112,7 @@ class SqlToQCacheOperator(QCacheStoreOperator):
 
     Raises:
         ValueError: as the DAG is parsed, for an argument that makes no sense, naming it.
-        AirflowFailException: for what no retry makes better; docs/reference/operators.md lists every error.
+        AirflowFailException: for what no retry makes better; docs/reference/errors.md lists every error.
         TablesFailed: some of many tables could not be stored; the others are.
         TablesEvicted: some of many tables are not on their nodes any more.
     """

@@ -21,7 +21,8 @@ from tests.harness.servers import ROOT, Certificates
 
 # What the demo shows is the same on each Airflow; a run takes half a minute. Airflow 2 has no commands of
 # providers.
-collect_ignore = [] if find_spec("airflow.sdk") else ["test_commands.py", "test_demo.py", "test_tutorial.py"]
+ON_3 = ["test_commands.py", "test_demo.py", "test_pages.py", "test_tutorial.py"]
+collect_ignore = [] if find_spec("airflow.sdk") else ON_3
 
 EXAMPLES = sorted((ROOT / "example_dags").glob("*.py"))
 DAGS = sorted((Path(__file__).parent / "dags").glob("*.py"))

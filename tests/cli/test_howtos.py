@@ -1,18 +1,31 @@
-"""Pages of docs/howto that need nodes alone, done as their reader does them."""
+"""Pages that need nodes alone, done as their reader does them, and what holds for the code of every page."""
 
 from __future__ import annotations
 
+import configparser
+import json
 import os
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.harness.pages import ON_AIRFLOW, ON_NODES, Shell, blocks_of, ports_like
+from airflow_provider_qcache.provider_info import get_provider_info
+from tests.harness.pages import (
+    BY_THEIR_OWN_TESTS,
+    DOCS,
+    ON_NODES,
+    PAGES,
+    Shell,
+    blocks_of,
+    is_followed,
+    ports_like,
+)
 from tests.harness.ports import closed_port
 from tests.harness.servers import ROOT
 
-DOCS = ROOT / "docs"
+NO_CODE = "text", "{eval-rst}", "{toctree}", "{include}"
 
 
 @pytest.mark.parametrize("page", ON_NODES)
@@ -27,13 +40,34 @@ def test_every_command_does_what_the_page_shows(tmp_path: Path, page: str) -> No
         shell.follow(DOCS / page)
 
 
-def test_every_page_with_commands_is_followed() -> None:
-    """But for blocks that are marked with the reason why they are not run."""
-    for page in DOCS.rglob("*.md"):
-        commands = [
-            block.line
-            for block in blocks_of(page)
-            if block.language == "console" and not block.before.startswith("<!-- not run: ")
-        ]
-        followed = page.relative_to(DOCS).as_posix() in {*ON_NODES, *ON_AIRFLOW}
-        assert followed or not commands, f"{page.name}: no test follows the block in line {commands[0]}"
+def test_every_block_of_every_page_is_run() -> None:
+    """But for those that are marked with the reason why not.
+
+    Airflow imports the Python that is written to no file: tests/airflow/test_pages.py.
+    """
+    for page in PAGES:
+        name = page.relative_to(DOCS if page.is_relative_to(DOCS) else ROOT).as_posix()
+        for block in blocks_of(page):
+            if block.is_left_out or (name, block.language) in BY_THEIR_OWN_TESTS:
+                continue
+            where = f"{name}, line {block.line}"
+            if block.language == "console":
+                assert is_followed(page), f"{where}: no test follows the page"
+            elif block.language == "json":
+                assert json.loads(block.text), where
+            elif block.language == "ini":
+                options = configparser.ConfigParser()
+                options.read_string(block.text)
+                known = get_provider_info()["config"]
+                for section in options.sections():
+                    assert set(options[section]) <= set(known[section]["options"]), where
+            else:
+                assert block.language in ("python", *NO_CODE), f"{where}: no test runs {block.language}"
+
+
+def test_every_target_of_make_that_a_page_names_is_there() -> None:
+    """Since the tests run none of them."""
+    targets = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE)) | {"test"}
+    named = {target for page in PAGES for target in re.findall(r"(?:`|\$ )make ([a-z-]+)", page.read_text())}
+    assert len(named) > 5
+    assert named <= targets

@@ -14,9 +14,10 @@ import pytest
 import urllib3.connection
 
 from airflow_provider_qcache.client import Outcome
-from tests.client.matrix import DEADLINE, FAULTS, READ_TIMEOUT, SECRET, Fault, run_cell
+from tests.client.matrix import DEADLINE, FAULTS, READ_TIMEOUT, SECRET, Fault, run_cell, table
 from tests.harness.lateness import Lateness
 from tests.harness.ports import closed_port
+from tests.harness.servers import ROOT
 
 ROWS = (
     "refuses",
@@ -81,6 +82,11 @@ def test_every_way_to_fail_has_its_row() -> None:
     names = [fault.name for fault in FAULTS]
     assert set(ROWS) <= set(names)
     assert len(set(names)) == len(names)
+
+
+def test_the_page_has_the_matrix() -> None:
+    """Which the next test holds to what happens."""
+    assert table() in (ROOT / "docs" / "explanation" / "guarantees.md").read_text()
 
 
 @pytest.mark.parametrize(("fault", "operation"), CELLS)

@@ -43,7 +43,7 @@ class Result:
 
 
 def is_documented(error: BaseException) -> bool:
-    """Whether docs/reference/client.md names an error: one of the client's, or what the package itself says of an argument."""
+    """Whether docs/reference/errors.md names an error: one of the client's, or what the package itself says of an argument."""
     if isinstance(error, QClientException):
         return True
     if type(error) not in (ValueError, TypeError):

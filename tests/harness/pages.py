@@ -5,8 +5,9 @@ The form of such a page:
 - a `console` block has commands and what they print. A command follows ``$ `` and may go on in lines that
   begin with ``> ``. ``...`` stands for any text within a line, and alone in a line for any lines. A command
   must end with 0 unless the page shows what it prints.
-- a block of another language is written to the file that the line before it names, as in "Write this to
-  `dags/orders.py`:".
+- a Python block is written to the file that the line before it names, as in "Write this to
+  `dags/orders.py`:". The others of a page are one module, which tests/airflow has Airflow import.
+- a block of `text` is no code, and one of `json` is a value.
 - a console block after the comment ``<!-- another terminal -->`` is one command that goes on in the
   background. The page goes on once that has printed what the block shows. A ``pid 11941`` in it stands for
   the process id of this run, in the rest of the page too.
@@ -29,6 +30,7 @@ from typing import Any, Self
 
 from airflow_provider_qcache.client import Ring
 from tests.harness.ports import closed_port, closed_ports
+from tests.harness.servers import ROOT
 
 _PATIENCE = 120.0
 """A command that hangs; on a busy machine an `airflow` takes ten seconds."""
@@ -46,6 +48,17 @@ class Block:
     line: int
 
     @property
+    def is_left_out(self) -> bool:
+        """Whether the page says that, and why, no test runs the block."""
+        return self.before.startswith("<!-- not run: ")
+
+    @property
+    def file(self) -> str | None:
+        """The file to which the page has its reader write the block."""
+        named = re.search(r"`([^`]+)`:$", self.before)
+        return named[1] if named else None
+
+    @property
     def commands(self) -> Iterator[tuple[str, str]]:
         """Each command of a console block, with the output that the page shows."""
         for part in re.split(r"^\$ ", self.text, flags=re.MULTILINE)[1:]:
@@ -59,12 +72,29 @@ def blocks_of(page: Path) -> list[Block]:
     """The fenced blocks of a page."""
     text = page.read_text("utf-8")
     assert not re.search(r"^ +```", text, re.MULTILINE), f"{page.name}: a block that is indented is not run"
+    indented = re.search(r"\n\n    (?![-*\d ]).*", _FENCE.sub("", text))
+    assert indented is None, f"{page.name}: a block without fences is not run:{indented and indented[0]}"
     found = []
     for match in _FENCE.finditer(text):
         lines = [line for line in text[: match.start()].split("\n") if line.strip()]
         line = text.count("\n", 0, match.start()) + 1
         found.append(Block(match[1], match[2], lines[-1] if lines else "", line))
     return found
+
+
+def is_followed(page: Path) -> bool:
+    """Whether a test does what the page says, command by command."""
+    return page.is_relative_to(DOCS) and page.relative_to(DOCS).as_posix() in {*ON_NODES, *ON_AIRFLOW}
+
+
+def module_of(page: Path) -> str:
+    """The Python of a page that its reader writes to no file, as a module with the page's line numbers."""
+    lines: list[str] = []
+    for block in blocks_of(page):
+        if block.language == "python" and not (is_followed(page) and block.file):
+            lines += [""] * (block.line - len(lines))
+            lines += block.text.splitlines()
+    return "\n".join([*lines, ""]) if lines else ""
 
 
 def shows(shown: str, printed: str) -> bool:
@@ -79,15 +109,40 @@ def shows(shown: str, printed: str) -> bool:
     return re.fullmatch(pattern, printed.strip("\n") + "\n") is not None
 
 
+DOCS = ROOT / "docs"
+BESIDE_DOCS = "README.md", "CONTRIBUTING.md", "SECURITY.md"
+PAGES = (*sorted(DOCS.rglob("*.md")), *(ROOT / name for name in BESIDE_DOCS))
+"""All that has code to copy; the changelog has none."""
+
 ON_NODES = (
     "howto/find-a-missing-table.md",
     "howto/migrate-from-qclient.md",
     "howto/size-a-cluster.md",
     "howto/tls-and-credentials.md",
+    "reference/commands.md",
+    "reference/devnode.md",
 )
 """Pages that need nodes alone, each followed by itself in tests/cli."""
-ON_AIRFLOW = "tutorial.md", "howto/invalidate-on-a-schedule.md", "howto/upgrade.md"
+ON_AIRFLOW = (
+    "tutorial.md",
+    "howto/warm-from-sql.md",
+    "howto/warm-files.md",
+    "howto/warm-thousands.md",
+    "howto/warm-a-lost-node.md",
+    "howto/monitor.md",
+    "howto/invalidate-on-a-schedule.md",
+    "howto/upgrade.md",
+)
 """Pages that are followed one after the other on an Airflow of their own, in tests/airflow."""
+
+BY_THEIR_OWN_TESTS = {
+    ("howto/examples.md", "sql"): "tests/airflow/test_examples.py",
+    ("howto/test-a-dag.md", "python"): "tests/airflow/test_testing.py",
+    ("reference/query-language.md", "http"): "tests/conformance/test_query_language.py",
+    ("reference/query-language.md", "json"): "tests/conformance/test_query_language.py",
+    ("reference/query-language.md", "python"): "tests/conformance/test_query_language.py",
+}
+"""Blocks of a page and a language that another test than those of the pages runs."""
 
 PORTS = 8888, 8889, 8890
 """Those of the three nodes on every page."""
@@ -158,12 +213,11 @@ class Shell:
         """Do what a page says, from its first block to its last."""
         for block in blocks_of(page):
             where = f"{page.name}, line {block.line}"
-            if block.before.startswith("<!-- not run: "):
+            if block.is_left_out:
                 continue
             if block.language != "console":
-                named = re.search(r"`([^`]+)`:$", block.before)
-                assert named, f"{where}: the line before the block does not name its file"
-                self.write(named[1], block.text)
+                if block.file:
+                    self.write(block.file, block.text)
             elif block.before == "<!-- another terminal -->":
                 for command, shown in block.commands:
                     self.run_beside(command, shown, where)

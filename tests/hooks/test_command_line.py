@@ -103,7 +103,7 @@ def test_connections_test_names_each_node(airflow, living, dead):
 def test_the_command_of_the_docs_prints_every_node(airflow, living):
     """`airflow connections test` prints nothing of a success's message."""
     page = (ROOT / "docs" / "reference" / "connection.md").read_text()
-    (code,) = re.findall(r"^    python -c '(.*test_connection.*)'$", page, re.MULTILINE)
+    (code,) = re.findall(r"^\$ python -c '(.*test_connection.*)'$", page, re.MULTILINE)
     said = airflow(
         *("-W", "ignore", "-c", code),
         AIRFLOW_CONN_QCACHE_DEFAULT=json.dumps({"conn_type": "qcache", "extra": {"nodes": [living]}}),

@@ -1,4 +1,4 @@
-"""What a task does about each error of the client: as docs/reference/operators.md says, class by class."""
+"""What a task does about each error of the client: as docs/reference/errors.md says, class by class."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ FOR_GOOD_IF_LITERAL = (
     "fails for good if the table is written in the DAG of a task that is not mapped, else is retried"
 )
 
+PAGE = ROOT / "docs" / "reference" / "errors.md"
+
 CLASSES = {
     name: kind
     for name, kind in vars(errors).items()
@@ -42,9 +44,7 @@ OURS = {
 
 def documented():
     """The rows of the table in the docs: class and what a task does."""
-    page = (ROOT / "docs" / "reference" / "operators.md").read_text()
-    section = page.partition("## Errors, and what a task does")[2].partition("\n## ")[0]
-    rows = re.findall(r"^\| `(\w+)` \|.*\| ([^|]+) \|$", section, re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+)` \|.*\| ([^|]+) \|$", PAGE.read_text(), re.MULTILINE)
     assert len(rows) == len(dict(rows)), "a class is there once"
     return dict(rows)
 
@@ -58,6 +58,14 @@ def connection(monkeypatch):
 def test_the_table_has_every_class():
     assert set(documented()) == set(CLASSES) | set(OURS)
     assert set(documented().values()) == {FOR_GOOD, RETRIED, FOR_GOOD_IF_LITERAL}
+
+
+def test_the_table_says_which_errors_of_the_client_are_transient():
+    again = dict(
+        re.findall(r"^\| `(\w+)` \|.*\| (yes|no|if any is) \| [^|]+ \|$", PAGE.read_text(), re.MULTILINE)
+    )
+    yes_or_no = {name: "yes" if kind.transient else "no" for name, kind in CLASSES.items()}
+    assert again == {**yes_or_no, "BulkError": "if any is"}
 
 
 def upstream_file(tmp_path):

@@ -54,3 +54,11 @@ def test_a_sensor_of_nodes_shares_the_client(nodes: Nodes) -> None:
             await until(lambda: triggerer.events)
 
     asyncio.run(watch())
+
+
+def test_a_triggerer_takes_what_an_older_worker_wrote() -> None:
+    """As docs/howto/upgrade.md says: arguments that an older version does not write have defaults."""
+    _, arguments = waiting("orders").serialize()
+    names = ("keys", "qcache_conn_id", "poll_interval", "started", "timeout")
+    older = {name: arguments[name] for name in names}
+    assert QCacheTableTrigger(**older).serialize()[1] == arguments
