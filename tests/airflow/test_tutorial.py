@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness.pages import ON_AIRFLOW, Shell, ports_like
+from tests.harness.ports import closed_port
 from tests.harness.servers import ROOT
 
 
@@ -30,7 +31,7 @@ def test_every_command_does_what_the_page_shows(tmp_path: Path) -> None:
         "PYTHONPATH": sysconfig.get_path("purelib"),
         "PYTHONUNBUFFERED": "1",
     }
-    with Shell(tmp_path, environment, ports_like("orders")) as shell:
+    with Shell(tmp_path, environment, ports_like("orders") | {"8125": str(closed_port())}) as shell:
         for page in ON_AIRFLOW:
             shell.follow(ROOT / "docs" / page)
         shell.run("ls venv/lib/*/site-packages/airflow_provider_qcache/client/client.py", "", "the end")

@@ -105,7 +105,7 @@ def shows(shown: str, printed: str) -> bool:
         if line.strip() == "...":
             pattern += r"(?:.*\n)*?"
         else:
-            pattern += ".*?".join(re.escape(part) for part in line.rstrip().split("...")) + r"[ \t]*\n"
+            pattern += ".*?".join(re.escape(part) for part in line.rstrip().split("...")) + r"[ \t\r]*\n"
     return re.fullmatch(pattern, printed.strip("\n") + "\n") is not None
 
 
