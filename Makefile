@@ -34,7 +34,7 @@ PATHS = $(filter tests%,$(ARGS))
 SMOKE = tests/client/test_like_qclient.py tests/client/test_over_servers.py tests/client/test_ring.py \
 	tests/conformance/test_csv_json.py tests/conformance/test_differences.py tests/devnode/test_node.py tests/devnode/test_store.py tests/test_package.py
 
-.PHONY: help test smoke lint format docs demo ui cluster bench conformance fuzz real-server constraints floors wheel audit release-check release clean
+.PHONY: help test smoke lint format docs demo ui cluster bench conformance fuzz real-server constraints floors drivers wheel audit release-check release clean
 
 help:  ## List the targets.
 	@awk -F ':.*##' '/^[a-z-]+:.*##/ {printf "  make %-15s%s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -101,6 +101,9 @@ constraints:  ## Renew the constraints files with the newest versions on which t
 
 floors:  ## Try each lowest version of pyproject.toml with the newest of the rest. ARGS=lz4==4.4.3: one of them.
 	@scripts/setup.sh floors $(ARGS)
+
+drivers:  ## Read queries by the drivers of Snowflake, Databricks and BigQuery, from servers on loopback that answer as those do.
+	@scripts/setup.sh drivers
 
 # The releases of Airflow that the suite does not run on; RELEASES="2.11 3.3" tries the wheel on those too.
 RELEASES ?= 3.0 3.1 3.2
