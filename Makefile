@@ -3,7 +3,6 @@
 EVERYTHING := $(if $(filter undefined,$(origin AIRFLOW)),yes)
 AIRFLOW ?= 3.3
 ARGS ?=
-AGAIN ?=
 PYTHON ?=
 export PYTHON
 # Anything: the lowest versions that pyproject.toml allows, for tests that need no Airflow.
@@ -20,6 +19,7 @@ TEST_ENV ?= .venv/airflow-$(AIRFLOW)$(ON)
 LINT_ENV ?= .venv/lint$(ON)
 DOCS_ENV ?= .venv/docs$(ON)
 RUN = AIRFLOW_HOME=$(abspath $(TEST_ENV)/home) $(TEST_ENV)/bin/python
+PYTEST ?= -m pytest
 
 # Suites that touch no Airflow run once, where it is not installed. Every other suite runs on each Airflow.
 WITHOUT_AIRFLOW = tests/cli tests/client tests/conformance tests/devnode tests/fuzz tests/harness tests/testing tests/test_package.py
@@ -34,7 +34,7 @@ PATHS = $(filter tests%,$(ARGS))
 SMOKE = tests/client/test_like_qclient.py tests/client/test_over_servers.py tests/client/test_ring.py \
 	tests/conformance/test_csv_json.py tests/conformance/test_differences.py tests/devnode/test_node.py tests/devnode/test_store.py tests/test_package.py
 
-.PHONY: help test smoke lint format docs demo ui cluster bench conformance fuzz real-server constraints floors drivers wheel audit release-check release clean
+.PHONY: help test smoke lint format docs demo ui cluster bench conformance fuzz mutation guided real-server constraints floors wheel audit release-check release clean
 
 help:  ## List the targets.
 	@awk -F ':.*##' '/^[a-z-]+:.*##/ {printf "  make %-15s%s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -42,17 +42,14 @@ help:  ## List the targets.
 test:  ## Run all tests, on Airflow 3.3. AIRFLOW=2.11: those that depend on it; ARGS="-k ring": arguments for pytest.
 ifeq ($(EVERYTHING)$(PATHS),yes)
 test:
-	@$(MAKE) --no-print-directory test AIRFLOW=none && first=0 || first=1; \
-		$(MAKE) --no-print-directory test AIRFLOW=3.3 && exit $$first
+	@$(MAKE) --no-print-directory test AIRFLOW=none
+	@$(MAKE) --no-print-directory test AIRFLOW=3.3
 else
-# With ARGS a part may have no test to run, which pytest calls 5. It calls 1 that tests failed: with AGAIN those run once more, one
-# after the other, since on a busy machine a test that waits for another process may fail. CI lists them, for somebody to mend.
+# With ARGS a part may have no test to run, which pytest calls 5.
 test: $(TEST_ENV)/ready
 	@scripts/setup.sh real-server optional
 	@cat $(TEST_ENV)/ready
-	@$(RUN) -m pytest $(if $(PATHS),,$(PARALLEL) -o testpaths="$(SUITES)") $(ARGS) $(if $(PATHS),,$(if $(ARGS),|| test $$? = 5)) \
-		$(if $(ARGS),,$(if $(AGAIN),|| { test $$? = 1 && cp .pytest_cache/v/cache/lastfailed $(TEST_ENV)/failed-once \
-		&& $(RUN) -m pytest -n0 -o testpaths="$(SUITES)" --last-failed --last-failed-no-failures none; }))
+	@$(RUN) $(PYTEST) $(if $(PATHS),,$(PARALLEL) -o testpaths="$(SUITES)") $(ARGS) $(if $(PATHS),,$(if $(ARGS),|| test $$? = 5))
 endif
 
 smoke:  ## Run a small part of the tests, without Airflow. PYTHON=/path/to/python3.13: on that interpreter; LOWEST=yes: on the floors.
@@ -93,6 +90,14 @@ fuzz: $(TEST_ENV)/ready  ## Run the fuzzers until Ctrl-C. ARGS="files --minutes 
 	@scripts/setup.sh real-server optional
 	@$(RUN) -m tests.fuzz $(ARGS)
 
+mutation:  ## Change the client's logic in small ways, and see its tests fail. ARGS="ring outcome": some modules.
+	@$(MAKE) --no-print-directory AIRFLOW=none .venv/airflow-none$(ON)/mutation
+	@AIRFLOW_HOME=$(abspath .venv/airflow-none$(ON))/home .venv/airflow-none$(ON)/bin/python scripts/mutation.py $(ARGS)
+
+guided:  ## Fuzz the parsers of bytes from outside, guided by the branches they reach. ARGS="--minutes 60": so long.
+	@$(MAKE) --no-print-directory AIRFLOW=none .venv/airflow-none$(ON)/guided
+	@.venv/airflow-none$(ON)/bin/python -m tests.fuzz.guided $(ARGS)
+
 real-server:  ## Install the real QCache on Python 2.7, in the user's cache directory.
 	@scripts/setup.sh real-server
 
@@ -101,9 +106,6 @@ constraints:  ## Renew the constraints files with the newest versions on which t
 
 floors:  ## Try each lowest version of pyproject.toml with the newest of the rest. ARGS=lz4==4.4.3: one of them.
 	@scripts/setup.sh floors $(ARGS)
-
-drivers:  ## Read queries by the drivers of Snowflake, Databricks and BigQuery, from servers on loopback that answer as those do.
-	@scripts/setup.sh drivers
 
 # The releases of Airflow that the suite does not run on; RELEASES="2.11 3.3" tries the wheel on those too.
 RELEASES ?= 3.0 3.1 3.2
@@ -121,11 +123,15 @@ release: $(TEST_ENV)/ready  ## Make the release that VERSION names, without uplo
 	@$(RUN) scripts/release.py $(VERSION) $(ARGS)
 
 clean:  ## Remove the environments and everything else that was made in the tree.
-	@rm -rf .venv .cache build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf .venv .cache build dist mutants .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(TEST_ENV)/ready: pyproject.toml airflow_provider_qcache/__init__.py constraints/airflow-$(AIRFLOW:none=3.3).txt constraints/tools.txt
 	@scripts/setup.sh airflow $(AIRFLOW) $(TEST_ENV)
+
+# What measures the tests is added to an environment of theirs.
+$(addprefix $(TEST_ENV)/,guided mutation): $(TEST_ENV)/ready constraints/measure.txt
+	@scripts/setup.sh measure $(@F) $(TEST_ENV)
 
 $(DOCS_ENV)/ready: pyproject.toml constraints/docs.txt constraints/tools.txt
 	@scripts/setup.sh docs $(DOCS_ENV)

@@ -22,8 +22,7 @@ with DAG(
     schedule=timedelta(minutes=5),
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
-    max_active_runs=1,  # the one reader
-    default_args={"retries": 2, "retry_delay": timedelta(seconds=10)},
+    max_active_runs=1,
     tags=["qcache", "example"],
 ):
     QCacheStatisticsOperator(task_id="read", outlets=[qcache_statistics_asset("qcache_default")])

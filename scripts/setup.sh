@@ -5,12 +5,12 @@
 #   scripts/setup.sh airflow none ENV         the same without Airflow, on the oldest supported Python
 #   scripts/setup.sh lint ENV                 ruff and mypy
 #   scripts/setup.sh docs ENV                 Sphinx
+#   scripts/setup.sh measure mutation ENV     what measures the tests, added to an environment: this group of pyproject.toml
 #   scripts/setup.sh real-server [optional]   the real QCache on Python 2.7, outside the tree
 #   scripts/setup.sh python 3.13              say where this version of Python is, and fail where there is none
 #   scripts/setup.sh constraints              newest versions; frozen where the checks pass on them
 #   scripts/setup.sh wheel 3.0 3.1            build the package, and try the wheel on these releases of Airflow;
 #                                             PYTHONS="3.11 3.13": on each of these
-#   scripts/setup.sh drivers                  the drivers of Snowflake, Databricks and BigQuery, tried without their services
 #   scripts/setup.sh audit ENV ENV            known weaknesses of the pinned versions, or what is newer than these ENVs have
 #   scripts/setup.sh floors [NAME==VERSION]   each lowest version of pyproject.toml by itself, with the newest of the rest
 #
@@ -131,6 +131,13 @@ make_environment() {
     touch "$2/ready"
 }
 
+# add_measure GROUP ENV: to an environment that is there.
+add_measure() {
+    make_tools
+    install "$2" "$2/bin/python" -c constraints/airflow-3.3.txt -c constraints/measure.txt --group "$1"
+    touch "$2/$1"
+}
+
 find_python27() {
     for candidate in ${PYTHON27:-python2.7 "$PYENV_VERSIONS"/2.7*/bin/python2.7}; do
         "$candidate" -c 'import sys; assert sys.version_info[:2] == (2, 7); print(sys.executable)' 2>/dev/null && return
@@ -228,19 +235,6 @@ make_floors() {
     [ -z "$failed" ] || fail "these versions do not work with the newest of the rest:$failed"
 }
 
-# make_drivers: the newest drivers that Airflow's providers of three services come with, each against a server on loopback.
-make_drivers() {
-    python=$(find_python 11 13 "make drivers")
-    make_tools
-    env=.venv/drivers
-    rm -rf "$env"
-    install "$env" "$python" apache-airflow-providers-databricks apache-airflow-providers-google \
-        apache-airflow-providers-snowflake -e ".[sql]"
-    AIRFLOW_HOME="$PWD/$env/home" AIRFLOW__LOGGING__LOGGING_LEVEL=ERROR "$env/bin/python" -W ignore -P scripts/try_drivers.py 2>"$env.log" ||
-        fail "a driver does not work: see $env.log"
-    rm -rf "$env"
-}
-
 # make_audit ENV…: known weaknesses of the pinned versions; where the database of them cannot be reached, what is newer.
 make_audit() {
     python=$(find_python 11 14 "make audit")
@@ -322,6 +316,7 @@ main() {
     case ${1:-} in
     airflow) make_airflow "$2" "$3" ;;
     docs | lint) make_environment "$1" "$2" ;;
+    measure) add_measure "$2" "$3" ;;
     real-server)
         if [ "${2:-}" = optional ] && [ -z "${CI:-}" ]; then
             THEN="; until then its tests are skipped" sh scripts/setup.sh real-server || true
@@ -335,7 +330,6 @@ main() {
         make_wheel "$@"
         ;;
     floors) make_floors "${2:-}" ;;
-    drivers) make_drivers ;;
     audit)
         shift
         make_audit "$@"

@@ -97,14 +97,22 @@ def test_public_names_are_all_that_docs_and_examples_import():
     } == set()
 
 
-def test_wheel_carries_the_types_and_the_licence_and_no_tests(tmp_path):
+def test_wheel_has_every_file_of_the_package_and_the_licence_and_nothing_else(tmp_path):
     built = run(sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", tmp_path)
     assert built.returncode == 0, built.stderr
     (wheel,) = tmp_path.glob("*.whl")
-    names = zipfile.ZipFile(wheel).namelist()
-    assert "airflow_provider_qcache/py.typed" in names
-    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
-    assert {name.partition("/")[0].partition("-")[0] for name in names} == {"airflow_provider_qcache"}
+    names = set(zipfile.ZipFile(wheel).namelist())
+    listed = run("git", "ls-files", "--cached", "--others", "--exclude-standard", "airflow_provider_qcache")
+    files = set(listed.stdout.split())
+    assert {"airflow_provider_qcache/py.typed", "airflow_provider_qcache/plugins/page.html"} < files
+    assert {name for name in names if ".dist-info/" not in name} == files
+    assert {name.partition(".dist-info/")[2] for name in names - files} == {
+        "METADATA",
+        "RECORD",
+        "WHEEL",
+        "entry_points.txt",
+        "licenses/LICENSE",
+    }
 
 
 def test_building_twice_gives_the_same_bytes(tmp_path):
@@ -148,6 +156,7 @@ def test_building_twice_gives_the_same_bytes(tmp_path):
         "docs",
         "floors",
         "lint",
+        "measure",
         "qcache-0.9.3",
         "tools",
     ],

@@ -97,10 +97,40 @@ def test_where_points_collide_the_node_listed_last_owns_them() -> None:
             assert ring._owners[ring._points.index(point)] == listed[-1] == NodeRing(listed).ring[point]
 
 
-@pytest.mark.parametrize("nodes", ["http://host1:9401", [], [None], [1]])
-def test_what_is_no_list_of_nodes_is_refused(nodes: object) -> None:
-    with pytest.raises(ValueError, match="node_list"):
+@given(nodes=NODES)
+def test_the_points_are_qclients_with_their_owners(nodes: list[str]) -> None:
+    assert Ring(nodes).points() == sorted(NodeRing(nodes).ring.items())
+
+
+def test_a_key_beyond_the_last_point_lives_on_the_owner_of_the_first() -> None:
+    ring = Ring(THREE)
+    (_, first), (_, second), *_, (last, _) = ring.points()
+    assert first != second
+    beyond = next(key for key in map(str, range(100_000)) if ring_hash(key) >= last)
+    assert (
+        ring.node_for_key(beyond) == ring.successors(beyond)[0] == NodeRing(THREE).get_node(beyond) == first
+    )
+
+
+def test_an_order_is_worked_out_once_for_all_keys_before_a_point() -> None:
+    """Thousands of tables ask for theirs, which for some nodes is a walk over the whole ring."""
+    ring = Ring(THREE)
+    assert ring.successors("foo") is ring.successors("foo")
+
+
+@pytest.mark.parametrize(
+    ("nodes", "said"),
+    [
+        ("http://host1:9401", "node_list='http://host1:9401' must be a list of nodes, not one string"),
+        ([], "node_list is empty: at least one node is required"),
+        ([None], "node_list has a NoneType: every node must be a string"),
+        ([*THREE, 1], "node_list has a int: every node must be a string"),
+    ],
+)
+def test_what_is_no_list_of_nodes_is_refused(nodes: object, said: str) -> None:
+    with pytest.raises(ValueError) as raised:  # noqa: PT011
         Ring(nodes)  # type: ignore[arg-type]
+    assert str(raised.value) == said
 
 
 def test_a_list_that_is_a_string_is_refused_without_its_credentials() -> None:

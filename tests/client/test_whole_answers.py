@@ -40,3 +40,21 @@ def test_memory_is_constant_and_the_time_is_looked_at() -> None:
     tracemalloc.stop()
     assert most < 24 << 20
     assert len(looks) >= len(content) >> 20
+
+
+@pytest.mark.parametrize(
+    ("content", "whole"),
+    [
+        (b"", False),
+        (b"a,b\n1,2\n", True),
+        (b"a,b\n1,2", False),
+        (b'a\n"x"\n', True),
+        (b'a\n"x""y","z"\n', True),
+        (b'a\n"x\n', False),
+        (b'a\n"x""\n', False),
+        (b'a\n"x', False),
+        (b'a\n"x"', False),
+    ],
+)
+def test_csv_is_whole_where_it_ends_with_a_line_and_outside_of_a_text(content: bytes, whole: bool) -> None:
+    assert is_whole(content, "text/csv") is whole

@@ -1,0 +1,304 @@
+"""What an answer means: a result, a miss, or a failure that says what is wrong and what to do about it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import email.utils
+
+import pytest
+
+from airflow_provider_qcache.client.errors import Outcome, Phase
+from airflow_provider_qcache.client.outcome import (
+    COUNTERS,
+    MAX_ERROR_BODY,
+    Action,
+    Answer,
+    Failure,
+    RequestKind,
+    action_for,
+    judge,
+)
+from airflow_provider_qcache.client.transport import Headers
+from tests.client.simulated import SUCCESS
+
+HTML = b"<!DOCTYPE html><title>Welcome</title>"
+REFUSAL = b'{"error": "Unknown clause"}'
+
+
+def answer(
+    status: int, content: bytes = b"[]", *, is_result: bool = True, more: str = "", **said: object
+) -> Answer:
+    """An answer with QCache's headers of a result, and further ones, ``Name: value`` in each line."""
+    lines = (
+        ["Content-Type: application/json; charset=utf-8", "X-QCache-unsliced-length: 0"] if is_result else []
+    )
+    headers = Headers([f"{line}\r\n".encode("latin-1") for line in (*lines, *more.splitlines())])
+    return Answer(status, headers, content, None, **said)  # type: ignore[arg-type]
+
+
+def failure_of(kind: RequestKind, told: Answer) -> Failure:
+    with pytest.raises(Failure) as raised:
+        judge(kind, told)
+    failure = raised.value
+    assert failure.answer is told
+    assert failure.status == told.status
+    return failure
+
+
+@pytest.mark.parametrize("kind", RequestKind)
+def test_the_status_of_success_is_the_one_that_this_kind_of_request_has(kind: RequestKind) -> None:
+    for status in (200, 201, 202, 204, 400):
+        told = answer(status, REFUSAL if kind is RequestKind.PRESENCE else b"[]")
+        if status == SUCCESS[kind]:
+            assert judge(kind, told) is told
+        else:
+            assert failure_of(kind, told).outcome is Outcome.REFUSED_REQUEST
+
+
+@pytest.mark.parametrize("kind", RequestKind)
+def test_only_a_question_can_miss(kind: RequestKind) -> None:
+    if kind in (RequestKind.QUERY, RequestKind.PRESENCE):
+        assert judge(kind, answer(404)) is None
+    else:
+        assert failure_of(kind, answer(404)).outcome is Outcome.REFUSED_REQUEST
+
+
+@pytest.mark.parametrize("kind", RequestKind)
+@pytest.mark.parametrize(
+    ("status", "outcome"),
+    [
+        (401, Outcome.UNAUTHORIZED),
+        (403, Outcome.REFUSED_REQUEST),
+        (406, Outcome.REFUSED_REQUEST),
+        (429, Outcome.OVERLOADED),
+        (500, Outcome.REFUSED_REQUEST),
+        (501, Outcome.REFUSED_REQUEST),
+        (502, Outcome.UNAVAILABLE),
+        (503, Outcome.UNAVAILABLE),
+        (504, Outcome.UNAVAILABLE),
+        (505, Outcome.REFUSED_REQUEST),
+    ],
+)
+def test_a_status_says_who_is_to_blame(kind: RequestKind, status: int, outcome: Outcome) -> None:
+    failure = failure_of(kind, answer(status))
+    assert (failure.outcome, failure.phase) == (outcome, Phase.HEAD)
+    assert failure.retry_after is None
+    assert failure.detail == (
+        "a proxy in front of the node answers for it" if outcome is Outcome.UNAVAILABLE else ""
+    )
+
+
+def test_a_configured_proxy_is_named_where_it_answers_for_the_node() -> None:
+    assert (
+        failure_of(RequestKind.QUERY, answer(503, from_proxy="the proxy p says so")).detail
+        == "the proxy p says so"
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "location", "detail"),
+    [
+        (299, "/there", ""),
+        (300, "/there", "it redirects to '/there'; redirects are never followed"),
+        (399, "/there", "it redirects to '/there'; redirects are never followed"),
+        (400, "/there", ""),
+        (301, None, ""),
+    ],
+)
+def test_a_redirect_is_refused_and_says_where_it_leads(
+    status: int, location: str | None, detail: str
+) -> None:
+    failure = failure_of(
+        RequestKind.STORE, answer(status, more="" if location is None else f"Location: {location}")
+    )
+    assert (failure.outcome, failure.detail) == (Outcome.REFUSED_REQUEST, detail)
+
+
+@pytest.mark.parametrize(
+    ("told", "outcome", "detail"),
+    [
+        (
+            answer(200, more="Content-Type: text/html", is_result=False),
+            Outcome.NOT_QCACHE,
+            "it is HTML",
+        ),
+        (
+            answer(
+                200,
+                more="Content-Type: Application/XHTML ; a=b\nX-QCache-unsliced-length: 0",
+                is_result=False,
+            ),
+            Outcome.NOT_QCACHE,
+            "it is HTML",
+        ),
+        (answer(200, is_result=False), Outcome.NOT_QCACHE, "it has no X-QCache-unsliced-length"),
+        (
+            answer(200, more="X-QCache-unsliced-length: many", is_result=False),
+            Outcome.NOT_QCACHE,
+            "its X-QCache-unsliced-length is 'many'",
+        ),
+        (
+            answer(200, more=f"X-QCache-unsliced-length: {'9' * 21}", is_result=False),
+            Outcome.NOT_QCACHE,
+            f"its X-QCache-unsliced-length is '{'9' * 21}'",
+        ),
+        (
+            answer(200, more=f"X-QCache-unsliced-length: {'x' * 101}", is_result=False),
+            Outcome.NOT_QCACHE,
+            f"its X-QCache-unsliced-length is '{'x' * 100}'",
+        ),
+        (answer(200, b"[1"), Outcome.UNDECODABLE, "it is not a JSON list"),
+        (answer(200, b"1]"), Outcome.UNDECODABLE, "it is not a JSON list"),
+        (answer(200, b" []"), Outcome.UNDECODABLE, "it is not a JSON list"),
+        (
+            answer(200, bounded=False),
+            Outcome.TRUNCATED,
+            "it has no Content-Length, and ends in the middle of a row",
+        ),
+    ],
+)
+def test_an_answer_that_cannot_be_a_result_is_none_of_qcache_s(
+    told: Answer, outcome: Outcome, detail: str
+) -> None:
+    failure = failure_of(RequestKind.QUERY, told)
+    assert (failure.outcome, failure.phase, failure.detail) == (outcome, Phase.BODY, detail)
+    assert str(failure) == detail
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        answer(200, b"[] \n"),
+        answer(200, b"a\n1\n", is_result=False, more="Content-Type: text/csv\nX-QCache-unsliced-length: 1"),
+        answer(200, b"", is_result=False, more=f"X-QCache-unsliced-length: {'9' * 20}"),
+        answer(
+            200,
+            b"",
+            is_result=False,
+            more="Content-Type: APPLICATION/JSON\nX-QCache-unsliced-length: 0",
+            as_it_came=True,
+        ),
+        answer(200, b"\x1f\x8b", as_it_came=True, bounded=False),
+    ],
+)
+def test_what_a_node_sends_for_a_query_is_a_result(told: Answer) -> None:
+    assert judge(RequestKind.QUERY, told) is told
+
+
+def test_the_media_type_of_a_result_is_compared_without_regard_to_its_case() -> None:
+    told = answer(
+        200, b"{}", is_result=False, more="Content-Type: APPLICATION/JSON ;x\nX-QCache-unsliced-length: 0"
+    )
+    assert failure_of(RequestKind.QUERY, told).outcome is Outcome.UNDECODABLE
+
+
+@pytest.mark.parametrize("kind", [RequestKind.STORE, RequestKind.DELETE])
+def test_a_page_is_no_acknowledgement(kind: RequestKind) -> None:
+    failure = failure_of(kind, answer(SUCCESS[kind], b"\n " + HTML))
+    assert (failure.outcome, failure.detail) == (Outcome.NOT_QCACHE, "it is HTML")
+    told = answer(SUCCESS[kind], b"stored <b>")
+    assert judge(kind, told) is told
+
+
+def test_a_refusal_that_is_not_qcache_s_does_not_say_that_the_table_is_there() -> None:
+    told = answer(400, b"\n " + REFUSAL)
+    assert judge(RequestKind.PRESENCE, told) is told
+    for content in (b"", HTML, b'x{"error"', b'{"Error": 1}'):
+        failure = failure_of(RequestKind.PRESENCE, answer(400, content))
+        assert (failure.outcome, failure.phase) == (Outcome.REFUSED_REQUEST, Phase.HEAD)
+        assert failure.detail == "it is not QCache's refusal of a query"
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("0", 0.0),
+        (" 17 ", 17.0),
+        ("-1", None),
+        ("1.5", None),
+        ("soon", None),
+        ("Mon, 01 Jan 2001 00:00:00 GMT", 0.0),
+        ("Mon, 01 Jan 2001 00:00:00 -0000", 0.0),  # read as UTC, which Python gives no zone
+        ("Mon, 99 Jan 2001 00:00:00 GMT", None),
+        ("Mon, 01 Jan 99999999999999999999 00:00:00 GMT", None),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date(value: str, seconds: float | None) -> None:
+    assert failure_of(RequestKind.QUERY, answer(429, more=f"Retry-After: {value}")).retry_after == seconds
+
+
+@pytest.mark.parametrize("zone", [dt.UTC, dt.timezone(dt.timedelta(hours=5)), None])
+def test_retry_after_as_a_date_is_the_time_until_then(zone: dt.tzinfo | None) -> None:
+    then = dt.datetime.now(dt.UTC) + dt.timedelta(days=400)
+    at = then.replace(tzinfo=None) if zone is None else then.astimezone(zone)
+    waits = failure_of(
+        RequestKind.QUERY, answer(429, more=f"Retry-After: {email.utils.format_datetime(at)}")
+    ).retry_after
+    assert waits == pytest.approx(400 * 86400, abs=600)
+
+
+def test_retry_after_counts_only_where_a_node_is_overloaded() -> None:
+    assert failure_of(RequestKind.QUERY, answer(503, more="Retry-After: 5")).retry_after is None
+
+
+@pytest.mark.parametrize("kind", RequestKind)
+def test_a_store_alone_waits_for_the_node_that_is_busy_with_it(kind: RequestKind) -> None:
+    for outcome in (Outcome.TIMEOUT, Outcome.NOT_TAKEN):
+        assert action_for(kind, outcome) is (Action.BUSY if kind is RequestKind.STORE else Action.NEXT_NODE)
+
+
+def test_each_way_to_fail_has_its_action_and_its_counter() -> None:
+    expected = {
+        "RAISE": "CERTIFICATE_REJECTED UNSUPPORTED_ENCODING UNAUTHORIZED REFUSED_REQUEST TOO_LARGE",
+        "SUSPECT": "CLOSED",
+        "WAIT": "OVERLOADED LOCAL",
+        "END": "DEADLINE CANCELLED",
+        "NEXT_NODE": (
+            "UNRESOLVED REFUSED CONNECT_TIMEOUT CONNECT_FAILED TLS_FAILED TIMEOUT NOT_TAKEN TRUNCATED "
+            "UNDECODABLE NOT_QCACHE UNAVAILABLE"
+        ),
+    }
+    actions = {Outcome[name]: Action[action] for action, names in expected.items() for name in names.split()}
+    assert {
+        outcome: action_for(RequestKind.QUERY, outcome)
+        for outcome in Outcome
+        if outcome is not Outcome.ANSWERED
+    } == actions
+    assert {outcome.name for outcome, counter in COUNTERS.items() if counter == "read_timeout"} == {
+        "TIMEOUT",
+        "NOT_TAKEN",
+        "DEADLINE",
+    }
+    assert [outcome for outcome, counter in COUNTERS.items() if counter == "connect_timeout"] == [
+        Outcome.CONNECT_TIMEOUT
+    ]
+
+
+def test_an_error_quotes_the_begin_of_an_answer_and_no_secret_of_the_request() -> None:
+    assert answer(500, b"\xffx" * 400).text_for_error() == "\ufffdx" * 250
+
+    class Redactor:
+        def clean_bytes(self, content: bytes) -> bytes:
+            assert len(content) == MAX_ERROR_BODY
+            return content.replace(b"secret", b"***")
+
+    lines: list[bytes] = []
+    headers = Headers(lines)
+    headers.redactor = Redactor  # type: ignore[assignment]
+    told = Answer(500, headers, b"secret" + b"x" * MAX_ERROR_BODY, None)
+    assert told.text_for_error() == "***" + "x" * 497
+
+
+def test_a_failure_says_its_detail_else_its_cause_else_its_outcome() -> None:
+    cause = OSError("no route")
+    assert str(Failure(Outcome.CLOSED, Phase.HEAD)) == "connection closed without a response"
+    assert str(Failure(Outcome.CLOSED, Phase.HEAD, cause)) == "no route"
+    assert (
+        str(Failure(Outcome.CLOSED, Phase.HEAD, cause, detail="the proxy closed it")) == "the proxy closed it"
+    )
+    plain = Failure(Outcome.CLOSED, Phase.HEAD, cause)
+    assert (plain.outcome, plain.phase, plain.cause) == (Outcome.CLOSED, Phase.HEAD, cause)
+    assert (plain.status, plain.detail, plain.answer, plain.retry_after) == (None, "", None, None)
+    assert (plain.before_answer, plain.by_proxy) == (False, False)
+    told = Failure(Outcome.CLOSED, Phase.HEAD, before_answer=True, by_proxy=True)
+    assert (told.before_answer, told.by_proxy) == (True, True)

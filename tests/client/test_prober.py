@@ -1,0 +1,264 @@
+"""Failing nodes are probed in the background, each by one thread at a time, whatever its probe comes to."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from airflow_provider_qcache.client.errors import Outcome, Phase
+from airflow_provider_qcache.client.nodes import NodePool, NodeState, Prober
+from airflow_provider_qcache.client.outcome import Failure
+from tests.client.simulated import SimulatedClock
+
+A, B = "http://a:1", "http://b:1"
+LONG = 60.0
+
+
+class Probed:
+    """A pool of two nodes that fail, and its prober, which asks a node by the function that is given."""
+
+    def __init__(self, ask: Callable[[str], None]) -> None:
+        self.asked: list[str] = []
+        self.clock = SimulatedClock()
+        self.pool = NodePool([A, B], clock=self.clock, rng=random.Random(1))
+        for node in (A, B):
+            self.pool.fail(node, self.pool.ticket(node), "reset")
+
+        def asked(node: str) -> None:
+            self.asked.append(node)
+            ask(node)
+
+        self.prober = Prober(self.pool, asked, self.clock)
+
+    def state(self, node: str = A) -> NodeState:
+        return self.pool.snapshot()[node].state
+
+    def probe(self, *nodes: str) -> BaseException | None:
+        """Probe nodes to their ends; gives what a caller who waits for them is told."""
+        self.prober.start(nodes)
+        for thread in list(self.prober._threads):
+            thread.join(LONG)
+        return self.prober.wait(nodes, self.clock.now() + LONG, lambda: None)
+
+
+def fails(outcome: Outcome, cause: BaseException | None = None) -> Callable[[str], None]:
+    def ask(node: str) -> None:
+        raise Failure(outcome, Phase.HEAD, cause)
+
+    return ask
+
+
+def gate() -> tuple[Callable[[str], None], Callable[[], None]]:
+    """How to ask a node that answers when it is let, and how to let it."""
+    opened = threading.Event()
+
+    def ask(node: str) -> None:
+        assert opened.wait(LONG)
+
+    return ask, opened.set
+
+
+def test_a_node_that_answers_is_alive_and_its_thread_is_gone() -> None:
+    threads: list[threading.Thread] = []
+    probed = Probed(lambda node: threads.append(threading.current_thread()))
+    assert probed.probe(A) is None
+    assert (probed.state(A), probed.state(B)) == (NodeState.ALIVE, NodeState.FAILING)
+    assert probed.asked == [A]
+    assert [(thread.name, thread.daemon) for thread in threads] == [("qcache-probe", True)]
+    assert probed.prober._threads == set()
+
+
+def test_only_nodes_that_fail_are_probed() -> None:
+    probed = Probed(lambda node: None)
+    probed.probe(A)
+    probed.probe(A, B)
+    assert probed.asked == [A, B]
+
+
+@pytest.mark.parametrize(
+    "outcome", [Outcome.UNAUTHORIZED, Outcome.CERTIFICATE_REJECTED, Outcome.UNSUPPORTED_ENCODING]
+)
+def test_a_node_that_says_no_is_up(outcome: Outcome) -> None:
+    probed = Probed(fails(outcome))
+    assert probed.probe(A) is None
+    assert probed.state() is NodeState.ALIVE
+
+
+@pytest.mark.parametrize("outcome", [Outcome.REFUSED, Outcome.TIMEOUT, Outcome.UNAVAILABLE])
+def test_a_probe_that_fails_is_one_more_failure_and_its_reason_is_kept(outcome: Outcome) -> None:
+    probed = Probed(fails(outcome, OSError("as it said")))
+    assert probed.probe(A) is None
+    status = probed.pool.snapshot()[A]
+    assert (status.state, status.failures) == (NodeState.FAILING, 2)
+    assert status.last_error == f"status: {outcome}: as it said"
+    assert status.gone is (outcome is Outcome.REFUSED)
+    assert probed.pool.statistics[A]["retry_error"] == 1
+
+
+@pytest.mark.parametrize("outcome", [Outcome.CANCELLED, Outcome.LOCAL])
+def test_a_probe_that_says_nothing_of_the_node_counts_for_nothing(outcome: Outcome) -> None:
+    probed = Probed(fails(outcome))
+    before = probed.pool.snapshot()[A]
+    told = probed.probe(A)
+    assert probed.pool.snapshot()[A] == before
+    assert A not in probed.pool.statistics
+    assert isinstance(told, Failure) is (outcome is Outcome.LOCAL)
+
+
+def test_a_local_error_is_told_until_the_next_probe_and_only_of_nodes_that_were_asked_for() -> None:
+    error = OSError("too many open files")
+    probes = 0
+
+    def ask(node: str) -> None:
+        nonlocal probes
+        probes += 1
+        if probes == 1:
+            raise Failure(Outcome.LOCAL, Phase.CONNECT, error)
+
+    probed = Probed(ask)
+    assert probed.probe(A) is error
+    assert probed.prober.wait([B], probed.clock.now() + LONG, lambda: None) is None
+    probed.pool.end_probe(B, probed.pool.begin_probe(B), None)
+    assert probed.prober.wait([A, B], probed.clock.now() + LONG, lambda: None) is None  # B can be asked
+    assert probed.probe(A) is None
+    probed.pool.fail(A, probed.pool.ticket(A), "reset")
+    assert probed.prober.wait([A], probed.clock.now() + LONG, lambda: None) is None
+
+
+def test_a_probe_that_breaks_leaves_the_node_to_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    raised: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", lambda thread: raised.append(thread.exc_type))
+
+    def breaks(node: str) -> None:
+        raise KeyError(node)
+
+    probed = Probed(breaks)
+    assert probed.probe(A) is None
+    assert probed.state() is NodeState.FAILING
+    assert probed.prober._threads == set()
+    probed.probe(A)
+    assert (probed.asked, raised) == ([A, A], [KeyError, KeyError])
+
+
+def test_a_node_is_probed_by_one_thread_at_a_time() -> None:
+    ask, let = gate()
+    probed = Probed(ask)
+    probed.prober.start([A])
+    probed.prober.start([A, B])
+    let()
+    probed.probe()
+    assert sorted(probed.asked) == [A, B]
+
+
+def test_a_wait_ends_with_the_first_node_that_is_alive() -> None:
+    ask, let = gate()
+    probed = Probed(lambda node: ask(node) if node == B else None)
+    probed.prober.start([A, B])
+    assert probed.prober.wait([A, B], probed.clock.now() + LONG, lambda: None) is None
+    assert (probed.state(A), probed.state(B)) == (NodeState.ALIVE, NodeState.PROBED)
+    let()
+    assert probed.prober.wait([B], probed.clock.now() + LONG, lambda: None) is None
+    assert probed.state(B) is NodeState.ALIVE
+
+
+def test_a_wait_ends_in_time_though_a_node_is_silent() -> None:
+    ask, let = gate()
+    probed = Probed(ask)
+    probed.prober.start([A])
+    looks = 0
+
+    def look() -> None:
+        nonlocal looks
+        looks += 1
+        probed.clock.spend(1.0)
+
+    assert probed.prober.wait([A], probed.clock.now() + 3, look) is None
+    assert looks == 3
+    assert probed.prober.wait([A], probed.clock.now(), look) is None
+    assert looks == 3
+    assert probed.state() is NodeState.PROBED
+    let()
+
+
+def test_a_wait_ends_by_what_its_caller_raises() -> None:
+    ask, let = gate()
+    probed = Probed(ask)
+    probed.prober.start([A])
+
+    def cancelled() -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        probed.prober.wait([A], probed.clock.now() + LONG, cancelled)
+    let()
+
+
+def test_a_wait_for_nodes_that_nobody_probes_ends_at_once() -> None:
+    probed = Probed(lambda node: None)
+    assert probed.prober.wait([A, B], float("inf"), lambda: pytest.fail("it waited")) is None
+
+
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), KeyboardInterrupt()])
+def test_a_thread_that_cannot_be_started_leaves_the_node_to_the_next_one(
+    error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probed = Probed(lambda node: None)
+
+    def start(thread: threading.Thread) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        if isinstance(error, RuntimeError):
+            assert probed.probe(A) is error
+        else:
+            with pytest.raises(KeyboardInterrupt):
+                probed.probe(A)
+    assert (probed.state(), probed.prober._threads) == (NodeState.FAILING, set())
+    assert probed.probe(A) is None
+    assert probed.state() is NodeState.ALIVE
+
+
+def test_close_waits_for_the_probes_that_run_no_longer_than_it_is_told() -> None:
+    ask, let = gate()
+    probed = Probed(ask)
+    probed.prober.start([A])
+    (thread,) = probed.prober._threads
+    probed.prober.close(0.0)
+    assert thread.is_alive()
+    let()
+    probed.prober.close(LONG)
+    assert not thread.is_alive()
+    probed.prober.start([B])
+    assert probed.asked == [A]
+    assert probed.state(B) is NodeState.FAILING
+
+
+def test_close_does_not_wait_for_threads_that_never_ran() -> None:
+    probed = Probed(lambda node: None)
+    probed.prober._threads.add(threading.Thread())
+    probed.prober.close(LONG)
+
+
+def test_a_forked_child_knows_nothing_of_its_parent_s_probes() -> None:
+    """It has none of the threads; tests/client/test_fork.py forks."""
+    probed = Probed(fails(Outcome.LOCAL, OSError("too many open files")))
+    assert probed.probe(A) is not None
+    ask, let = gate()
+    with contextlib.ExitStack() as stack:
+        stack.callback(let)
+        probed.prober._ask = ask
+        probed.prober.start([B])
+        finished: Any = probed.prober._finished
+        probed.prober.start_anew()
+        assert probed.prober._threads == set()
+        assert probed.prober._finished is not finished
+        assert not probed.prober._finished.is_set()
+        probed.pool.start_anew()
+        assert probed.prober.wait([A, B], probed.clock.now() + LONG, lambda: None) is None
+        assert probed.state(B) is NodeState.FAILING

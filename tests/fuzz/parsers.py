@@ -1,0 +1,172 @@
+"""The parsers of bytes from outside, each as a function of bytes that raises only for a finding."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import io
+from collections.abc import Callable, Iterator
+from random import Random
+from typing import Any
+
+from airflow_provider_qcache.client.compression import (
+    Gunzip,
+    TooLarge,
+    Undecodable,
+    Unsupported,
+    compress_lz4,
+    decode,
+)
+from airflow_provider_qcache.client.errors import InvalidTable
+from airflow_provider_qcache.client.outcome import Answer as Judged
+from airflow_provider_qcache.client.outcome import Failure, RequestKind, judge
+from airflow_provider_qcache.client.results import QueryResult
+from airflow_provider_qcache.client.tables.checks import table_check
+from airflow_provider_qcache.client.tables.headers import ColumnHeaders, check_header, is_csv
+from airflow_provider_qcache.client.transport import _read_all, _Response
+from tests.fuzz.answers import _answer
+from tests.fuzz.content import TABLES_OF_CSV, TABLES_OF_JSON
+
+_MOST = 1 << 20
+
+
+class _Wire:
+    """A socket that has received this and nothing more."""
+
+    def __init__(self, received: bytes) -> None:
+        self.received = received
+
+    def makefile(self, mode: str) -> io.BytesIO:
+        assert mode == "rb"
+        return io.BytesIO(self.received)
+
+
+def head(data: bytes) -> None:
+    """A response: status line, headers, and a body with a length, in chunks or to the end of the connection."""
+    response = _Response(_Wire(data))  # type: ignore[arg-type]
+    try:
+        response.begin()
+        body = _read_all(response, _MOST)
+        content = decode(body or b"", response.head.get("Content-Encoding"), _MOST)
+        for kind in RequestKind:
+            try:
+                judge(kind, Judged(response.status, response.head, content, None))
+            except Failure as failure:
+                str(failure)
+    except (http.client.HTTPException, OSError, ValueError, Undecodable, Unsupported, TooLarge):
+        pass  # NodeTransport names each of these
+
+
+def encoded(data: bytes) -> None:
+    """A body that is said to be lz4 or gzip, and gzip in pieces, which decodes to the same."""
+    for encoding in ("lz4", "gzip"):
+        try:
+            whole: bytes | None = decode(data, encoding, _MOST)
+            assert whole is not None
+            assert len(whole) <= _MOST
+        except (Undecodable, TooLarge):
+            whole = None
+    pieces = Gunzip()
+    try:
+        parts = [part for at in range(0, len(data), 7) for part in pieces.feed(data[at : at + 7])]
+        pieces.finish()
+    except Undecodable:
+        return
+    if len(joined := b"".join(parts)) <= _MOST:
+        assert joined == whole
+
+
+def result_of_json(data: bytes) -> None:
+    """The content of an answer in JSON, as tables."""
+    _result(data, "application/json")
+
+
+def result_of_csv(data: bytes) -> None:
+    """The content of an answer in CSV, as tables."""
+    _result(data, "text/csv")
+
+
+def _result(data: bytes, content_type: str) -> None:
+    result = QueryResult(data, 0, content_type=content_type)
+    for read in (result.to_arrow, result.to_pandas, result.to_polars):
+        try:
+            read()
+        except ValueError as error:
+            if type(error) is not ValueError:
+                raise
+
+
+def csv_table(data: bytes) -> None:
+    """A table to store as CSV; the pieces that it comes in make no difference."""
+    _table(data, is_csv=True)
+
+
+def json_table(data: bytes) -> None:
+    """A table to store as JSON; the pieces that it comes in make no difference."""
+    _table(data, is_csv=False)
+
+
+def _table(data: bytes, *, is_csv: bool) -> None:
+    def said(pieces: Iterator[bytes]) -> Any:
+        check = table_check(is_csv=is_csv, floats=("a", "x"))
+        try:
+            for piece in pieces:
+                check.feed(piece)
+            check.finish()
+        except InvalidTable as error:
+            return type(error)
+        return check.rows
+
+    whole = said(iter([data]))
+    size = 1 + data[0] % 7 if data else 1
+    assert said(data[at : at + size] for at in range(0, len(data), size)) == whole
+
+
+def described(data: bytes) -> None:
+    """The headers of a store, which a DAG's author writes."""
+    text = data.decode("utf-8", "surrogateescape")
+    types, _, rest = text.partition("\n")
+    stand_ins, _, name = rest.partition("\n")
+    headers = {"x-qcache-types": types, "x-qcache-stand-in-columns": stand_ins}
+    for csv in (True, False):
+        try:
+            found = ColumnHeaders.read(headers, is_csv=csv)
+            found.check(("a", "b") if csv else None)
+        except InvalidTable:
+            pass
+    with contextlib.suppress(InvalidTable):
+        is_csv(text)
+    try:
+        check_header(name, types)
+    except ValueError as error:
+        if type(error) is not ValueError:
+            raise
+
+
+PARSERS: dict[str, Callable[[bytes], None]] = {
+    parser.__name__: parser
+    for parser in (head, encoded, result_of_json, result_of_csv, csv_table, json_table, described)
+}
+
+
+def seeds() -> Iterator[tuple[str, bytes]]:
+    """Bytes that are right, or nearly so, by the parser that they are for."""
+    for number in range(40):
+        yield "head", _answer(Random(number))
+    for table in TABLES_OF_CSV:
+        yield "csv_table", table
+        yield "result_of_csv", table
+        yield "encoded", compress_lz4(table)
+    for table in TABLES_OF_JSON:
+        yield "json_table", table
+        yield "result_of_json", table
+    yield "described", b"a=string;b=float\nc=1;d='x';e=a\nX-Some"
+    yield "described", "größe=enum\nc=größe\nX-ä".encode()
+
+
+def parse(data: bytes) -> None:
+    """What the first byte chooses, with the rest: a finding is an exception."""
+    if not data:
+        return
+    names = list(PARSERS)
+    PARSERS[names[data[0] % len(names)]](data[1:])
