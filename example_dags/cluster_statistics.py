@@ -22,7 +22,8 @@ with DAG(
     schedule=timedelta(minutes=5),
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
-    max_active_runs=1,
+    max_active_runs=1,  # the one reader
+    default_args={"retries": 2, "retry_delay": timedelta(seconds=10)},
     tags=["qcache", "example"],
 ):
     QCacheStatisticsOperator(task_id="read", outlets=[qcache_statistics_asset("qcache_default")])

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What only a release needs, one part after the other, each with its output in .venv/release-check: the wheel on every
-# release of Airflow and Python, each lowest version by itself, CeleryExecutor, two hours of fuzzing, mutants of the
-# client, weaknesses of what is pinned. A part that fails does not keep the next ones from running.
+# release of Airflow and Python, each lowest version by itself, drivers of services, CeleryExecutor, two hours of fuzzing,
+# mutants of the client, weaknesses of what is pinned. A part that fails does not keep the next ones from running.
 #
 #   scripts/release_check.sh                     all of it: some five hours on two cores
 #   scripts/release_check.sh wheel celery        some parts
@@ -18,6 +18,7 @@ failed=()
 
 wheel() { make wheel RELEASES="2.11 3.0 3.1 3.2 3.3" PYTHONS="3.11 3.12 3.13"; }
 floors() { make floors; }
+drivers() { make drivers; }
 celery() { make test ARGS=tests/browser/test_scale_out.py; }
 fuzz() { make fuzz ARGS="--minutes ${FUZZ_MINUTES:-60}"; }
 guided() { make guided ARGS="--minutes ${FUZZ_MINUTES:-60}"; }
@@ -25,7 +26,7 @@ mutation() { make mutation; }
 audit() { make audit; }
 
 main() {
-    for part in ${*:-wheel floors celery audit mutation fuzz guided}; do
+    for part in ${*:-wheel floors drivers celery audit mutation fuzz guided}; do
         started=$SECONDS
         echo "== $part, with its output in $kept/$part.log"
         if "$part" >"$kept/$part.log" 2>&1; then said=passed; else said=FAILED failed+=("$part"); fi

@@ -11,6 +11,7 @@
 #   scripts/setup.sh constraints              newest versions; frozen where the checks pass on them
 #   scripts/setup.sh wheel 3.0 3.1            build the package, and try the wheel on these releases of Airflow;
 #                                             PYTHONS="3.11 3.13": on each of these
+#   scripts/setup.sh drivers                  the drivers of Snowflake, Databricks and BigQuery, tried without their services
 #   scripts/setup.sh audit ENV ENV            known weaknesses of the pinned versions, or what is newer than these ENVs have
 #   scripts/setup.sh floors [NAME==VERSION]   each lowest version of pyproject.toml by itself, with the newest of the rest
 #
@@ -235,6 +236,19 @@ make_floors() {
     [ -z "$failed" ] || fail "these versions do not work with the newest of the rest:$failed"
 }
 
+# make_drivers: the newest drivers that Airflow's providers of three services come with, each against a server on loopback.
+make_drivers() {
+    python=$(find_python 11 13 "make drivers")
+    make_tools
+    env=.venv/drivers
+    rm -rf "$env"
+    install "$env" "$python" apache-airflow-providers-databricks apache-airflow-providers-google \
+        apache-airflow-providers-snowflake -e ".[sql]"
+    AIRFLOW_HOME="$PWD/$env/home" AIRFLOW__LOGGING__LOGGING_LEVEL=ERROR "$env/bin/python" -W ignore -P scripts/try_drivers.py 2>"$env.log" ||
+        fail "a driver does not work: see $env.log"
+    rm -rf "$env"
+}
+
 # make_audit ENV…: known weaknesses of the pinned versions; where the database of them cannot be reached, what is newer.
 make_audit() {
     python=$(find_python 11 14 "make audit")
@@ -330,6 +344,7 @@ main() {
         make_wheel "$@"
         ;;
     floors) make_floors "${2:-}" ;;
+    drivers) make_drivers ;;
     audit)
         shift
         make_audit "$@"

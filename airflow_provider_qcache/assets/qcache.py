@@ -26,6 +26,7 @@ __all__ = [
     "qcache_statistics_asset",
     "sanitize_uri",
     "statistics_uri",
+    "tables_uri",
 ]
 
 SCHEME: Final = "qcache"
@@ -80,7 +81,12 @@ def uri_of(key: Any, conn_id: Any) -> str:
         )
     if not isinstance(conn_id, str) or not conn_id.strip():
         raise ValueError(f"conn_id={conn_id!r}: expected the id of a connection")
-    return f"{SCHEME}://{quote(conn_id, safe='')}/{quote(key, safe=_PATTERN_CHARACTERS)}"
+    return tables_uri(conn_id) + quote(key, safe=_PATTERN_CHARACTERS)
+
+
+def tables_uri(conn_id: str) -> str:
+    """What the URIs of all tables of a connection begin with."""
+    return f"{SCHEME}://{quote(conn_id, safe='')}/"
 
 
 def sanitize_uri(uri: SplitResult) -> SplitResult:

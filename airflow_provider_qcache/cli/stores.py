@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from airflow_provider_qcache.assets.qcache import SCHEME, key_in
+from airflow_provider_qcache.assets.qcache import key_in, tables_uri
 
 _MOST: Final = 5
+_MOST_EVENTS: Final = 500
+"""Events that are looked at: those of deletes are not shown."""
 _ANY_KEYS: Final = re.compile(r"\{[^{}]+\}|\*")
 
 
@@ -25,10 +27,12 @@ def last_stores(key: str, conn_id: str) -> list[dict[str, Any]] | None:
     found: list[dict[str, Any]] = []
     try:
         with create_session() as session:
-            ours = select(AssetModel.id, AssetModel.uri).where(AssetModel.uri.startswith(f"{SCHEME}:"))
+            ours = select(AssetModel.id, AssetModel.uri).where(
+                AssetModel.uri.startswith(tables_uri(conn_id), autoescape=True)
+            )
             assets = {id_: uri for id_, uri in session.execute(ours) if _covers(key_in(uri, conn_id), key)}
             of_assets = select(AssetEvent).where(AssetEvent.asset_id.in_(assets))
-            for event in session.scalars(of_assets.order_by(AssetEvent.timestamp.desc())):
+            for event in session.scalars(of_assets.order_by(AssetEvent.timestamp.desc()).limit(_MOST_EVENTS)):
                 extra = event.extra if isinstance(event.extra, dict) else {}
                 if extra.get("operation") == "delete":
                     continue

@@ -244,7 +244,7 @@ class _Evaluation:
 
 
 def _as_float(column: Column) -> Column:
-    return column if column.dtype.kind == "f" else column.astype("float64")
+    return column if column.dtype.kind in "fO" else column.astype("float64")  # a text is refused later
 
 
 def _constant(value: Any, *, as_float: bool) -> _Operand:

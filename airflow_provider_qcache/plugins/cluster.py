@@ -13,7 +13,7 @@ from airflow.models.connection import Connection
 from airflow.utils.session import create_session
 from sqlalchemy import func, select
 
-from airflow_provider_qcache.assets.qcache import SCHEME, key_in, statistics_uri
+from airflow_provider_qcache.assets.qcache import key_in, statistics_uri, tables_uri
 from airflow_provider_qcache.cli.shares import changed_nodes, moved_share, shares
 from airflow_provider_qcache.cli.stores import last_stores
 from airflow_provider_qcache.client import QClient, Ring
@@ -36,6 +36,11 @@ _MOST_CONNECTIONS: Final = 100
 _MOST_ASSETS: Final = 500
 _MOST_READINGS: Final = 288
 """Of the statistics: a day, read every five minutes."""
+_MOST_NUMBERS: Final = 60_000
+"""Of all readings of all nodes together, so that a large cluster has fewer readings."""
+_SHOWN: Final = ("cache_size", "dataset_count", "hit_count", "miss_count")
+_EXACT: Final = 2**53
+"""Whole numbers from here on are rounded by JavaScript."""
 
 
 class NoSuchConnection(LookupError):
@@ -93,25 +98,36 @@ def nodes(conn_id: str) -> dict[str, Any]:
             }
             for check in checks
         ],
-        "readings": _readings(conn_id),
+        "readings": _readings(conn_id, settings.nodes),
     }
 
 
-def _readings(conn_id: str) -> list[dict[str, Any]]:
-    """What QCacheStatisticsOperator has kept, the oldest first."""
+def _readings(conn_id: str, shown: Sequence[str]) -> list[dict[str, Any]]:
+    """What QCacheStatisticsOperator has kept of these nodes, the oldest first."""
+    most = min(_MOST_READINGS, max(2, _MOST_NUMBERS // (len(_SHOWN) * len(shown))))
     with create_session() as session:
         events = session.execute(
             select(AssetEvent.timestamp, AssetEvent.extra)
             .join(AssetModel, AssetModel.id == AssetEvent.asset_id)
             .where(AssetModel.uri == statistics_uri(conn_id))
             .order_by(AssetEvent.timestamp.desc())
-            .limit(_MOST_READINGS)
+            .limit(most)
         ).all()
     return [
-        {"time": time.isoformat(timespec="seconds"), "nodes": extra["nodes"]}
+        {
+            "time": time.isoformat(timespec="seconds"),
+            "nodes": {node: _numbers(extra["nodes"][node]) for node in shown if node in extra["nodes"]},
+        }
         for time, extra in reversed(events)
         if isinstance(extra, dict) and isinstance(extra.get("nodes"), dict)
     ]
+
+
+def _numbers(statistics: Any) -> dict[str, float]:
+    """Those that the page shows of a node's statistics; an event's extra can be anybody's."""
+    if not isinstance(statistics, dict):
+        return {}
+    return {name: value for name in _SHOWN if isinstance(value := statistics.get(name), int | float)}
 
 
 def ring(conn_id: str, add: Sequence[str], remove: Sequence[str]) -> dict[str, Any]:
@@ -151,41 +167,47 @@ def _without_dag(store: dict[str, Any], readable: Collection[str]) -> dict[str, 
     return {**store, **dict.fromkeys(("dag_id", "run_id", "task_id"))}
 
 
-def assets(conn_id: str, readable_dags: Collection[str]) -> list[dict[str, Any]]:
-    """The assets of the cluster's tables with the last event of each, the oldest first."""
+def assets(conn_id: str, readable_dags: Collection[str]) -> dict[str, Any]:
+    """The assets of the cluster's tables with the last event of each: those without one, then the oldest.
+
+    ``more`` is whether there are others.
+    """
     _settings(conn_id)
+    last = (
+        select(func.max(AssetEvent.id))
+        .where(AssetEvent.asset_id == AssetModel.id)
+        .correlate(AssetModel)
+        .scalar_subquery()
+    )
     with create_session() as session:
-        ours = session.execute(
-            select(AssetModel.id, AssetModel.uri).where(AssetModel.uri.startswith(f"{SCHEME}://"))
-        )
-        keys = {id_: key for id_, uri in ours if (key := key_in(uri, conn_id)) is not None}
-        last = (
-            select(func.max(AssetEvent.id)).where(AssetEvent.asset_id.in_(keys)).group_by(AssetEvent.asset_id)
-        )
-        events = session.scalars(
-            select(AssetEvent)
-            .where(AssetEvent.id.in_(last))
-            .order_by(AssetEvent.timestamp)
-            .limit(_MOST_ASSETS)
-        )
-        found = []
-        for event in events:
-            extra = event.extra if isinstance(event.extra, dict) else {}
-            found.append(
-                {
-                    "key": keys.pop(event.asset_id),
-                    "time": event.timestamp.isoformat(timespec="seconds"),
-                    "operation": extra.get("operation", "store"),
-                    "dag_id": event.source_dag_id,
-                    "run_id": event.source_run_id,
-                    "task_id": event.source_task_id,
-                    "rows": extra.get("rows"),
-                    "node": extra.get("node"),
-                }
-            )
-    never = dict.fromkeys(("time", "operation", "dag_id", "run_id", "task_id", "rows", "node"))
-    listed = [_without_dag(each, readable_dags) for each in found]
-    return ([{"key": key, **never} for key in sorted(keys.values())] + listed)[:_MOST_ASSETS]
+        rows = session.execute(
+            select(AssetModel.uri, AssetEvent)
+            .outerjoin(AssetEvent, AssetEvent.id == last)
+            .where(AssetModel.uri.startswith(tables_uri(conn_id), autoescape=True))
+            .order_by(AssetEvent.id.is_not(None), AssetEvent.timestamp, AssetModel.uri)
+            .limit(_MOST_ASSETS + 1)
+        ).all()
+        found = [
+            {"key": key, **_without_dag(_last_event(event), readable_dags)}
+            for uri, event in rows
+            if (key := key_in(uri, conn_id)) is not None
+        ]
+    return {"assets": found[:_MOST_ASSETS], "more": len(found) > _MOST_ASSETS}
+
+
+def _last_event(event: AssetEvent | None) -> dict[str, Any]:
+    if event is None:
+        return dict.fromkeys(("time", "operation", "dag_id", "run_id", "task_id", "rows", "node"))
+    extra = event.extra if isinstance(event.extra, dict) else {}
+    return {
+        "time": event.timestamp.isoformat(timespec="seconds"),
+        "operation": extra.get("operation", "store"),
+        "dag_id": event.source_dag_id,
+        "run_id": event.source_run_id,
+        "task_id": event.source_task_id,
+        "rows": extra.get("rows"),
+        "node": extra.get("node"),
+    }
 
 
 def query(conn_id: str, key: str, asked: Any) -> dict[str, Any] | None:
@@ -199,4 +221,11 @@ def query(conn_id: str, key: str, asked: Any) -> dict[str, Any] | None:
         result = client.get(key, checked)
     if result is None:
         return None
-    return {"rows": json.loads(result.content), "of": result.unsliced_result_len, "node": result.node}
+    rows = json.loads(result.content, parse_int=_exact)
+    return {"rows": rows, "of": result.unsliced_result_len, "node": result.node}
+
+
+def _exact(digits: str) -> int | str:
+    """A whole number, as text where a browser would round it."""
+    number = int(digits)
+    return number if -_EXACT <= number <= _EXACT else digits

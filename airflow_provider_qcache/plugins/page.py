@@ -196,10 +196,11 @@ async def query(connection_id: str, request: Request) -> Response:
             raise HTTPException(413, f"the query is longer than {_MOST_BYTES:,} bytes")
     try:
         asked = json.loads(body)
+        json.dumps(asked, ensure_ascii=False, allow_nan=False).encode()  # no half of a character, no NaN
         key, q = asked.pop("key"), asked.pop("query")
     except (ValueError, RecursionError, KeyError, AttributeError, TypeError) as error:
         raise HTTPException(400, 'expected {"key": "orders", "query": {"limit": 5}}') from error
     if asked:
         stand_in = "stand-in columns stay in the stored table, and " if "stand_in_columns" in asked else ""
-        raise HTTPException(400, f"{', '.join(asked)}: {stand_in}only key and query are allowed")
+        raise HTTPException(400, f"{', '.join(map(ascii, asked))}: {stand_in}only key and query are allowed")
     return await _in_thread(cluster.query, connection_id, key, q)

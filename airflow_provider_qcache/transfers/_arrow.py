@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_qcache.client.tables.types import Column
+from airflow_provider_qcache.client.tables.types import Column, refuse
 from airflow_provider_qcache.extras import MissingExtra
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 try:
     import pyarrow as pa
+    import pyarrow.compute as pc
 except ImportError as error:
     raise MissingExtra("a query that is not read by PostgreSQL's COPY needs pyarrow", "sql") from error
 
@@ -74,8 +75,8 @@ class ArrowStream:
         for given in self._given:
             for batch in given.to_batches() if isinstance(given, pa.Table) else (given,):
                 arrays = [
-                    array if array.type == arrow_type else array.cast(arrow_type)
-                    for array, arrow_type in zip(batch.columns, self._types, strict=True)
+                    array if array.type == field.type else _like_earlier(field.name, array, field.type)
+                    for array, field in zip(batch.columns, self.schema, strict=True)
                 ]
                 yield pa.RecordBatch.from_arrays(arrays, self.schema.names)
 
@@ -84,6 +85,28 @@ def _widest(arrow_type: Any) -> Any:
     """The type of a column in every batch: Snowflake's integers are as wide as each batch needs."""
     types = pa.types
     return pa.int64() if types.is_integer(arrow_type) and arrow_type != pa.uint64() else arrow_type
+
+
+def _like_earlier(name: str, array: Any, arrow_type: Any) -> Any:
+    """A batch's part of a column in the type of the batches before it. Raises InvalidTable.
+
+    Snowflake gives nanoseconds in one batch and microseconds in another, which hold more years. Those stay:
+    the encoder writes them alike.
+    """
+    try:
+        return array.cast(arrow_type)
+    except pa.ArrowInvalid as error:
+        if _is_nanoseconds(arrow_type) and pa.types.is_timestamp(array.type):
+            return array
+        refuse(
+            name,
+            f"the driver gives {arrow_type} first and {array.type} later, which does not fit ({error}): "
+            "cast the column to a text in the SQL",
+        )
+
+
+def _is_nanoseconds(arrow_type: Any) -> bool:
+    return bool(pa.types.is_timestamp(arrow_type) and arrow_type.unit == "ns")
 
 
 def of_connection(connection: Any) -> Callable[[str, Any], ArrowStream] | None:
@@ -122,10 +145,13 @@ def of_cursor(cursor: Any) -> ArrowStream | None:
         if hasattr(cursor, "fetch_arrow_batches"):  # Snowflake
             return ArrowStream(None, iter(cursor.fetch_arrow_batches()))
         if hasattr(cursor, "fetchmany_arrow"):  # Databricks
+            # Some answers, to SHOW for example, are columns of Python's values, without a schema.
+            if not hasattr(cursor.fetchmany_arrow(0), "schema"):
+                return None
             first = cursor.fetchmany_arrow(BATCH_ROWS)
             rest = iter(lambda: cursor.fetchmany_arrow(BATCH_ROWS), None)
             return ArrowStream(first.schema, itertools.chain([first], itertools.takewhile(_has_rows, rest)))
-        if (job := getattr(cursor, "query_job", None)) is not None:  # BigQuery
+        if (job := _bigquery_job(cursor)) is not None:
             rows = job.result()
             if hasattr(rows, "to_arrow_iterable"):
                 return ArrowStream(None, iter(rows.to_arrow_iterable()))
@@ -134,6 +160,20 @@ def of_cursor(cursor: Any) -> ArrowStream | None:
         if type(error).__name__ != "NotSupportedError":
             raise
     return None
+
+
+def _bigquery_job(cursor: Any) -> Any:
+    """BigQuery's job of a cursor of Google's library, or of the hook of Airflow's provider; None for others.
+
+    The rows of that hook's cursor have timestamps as floats, as BigQuery's REST API gives them.
+    """
+    if (job := getattr(cursor, "query_job", None)) is not None:
+        return job
+    hook: Any = getattr(cursor, "hook", None)
+    job_id = getattr(cursor, "job_id", None)
+    if job_id is None or not hasattr(hook, "get_client"):
+        return None
+    return hook.get_client(project_id=cursor.project_id, location=cursor.location).get_job(job_id)
 
 
 def _of_reader(reader: Any) -> ArrowStream:
@@ -149,6 +189,7 @@ class ArrowEncoder:
 
     def __init__(self, schema: Any, requested: Mapping[str, ColumnType]) -> None:
         self._plans = [plan_of(field.name, field.type, requested.get(field.name)) for field in schema]
+        self._nanoseconds = [at for at, field in enumerate(schema) if _is_nanoseconds(field.type)]
         self._rows = 0
         for plan in self._plans:
             plan.begin()
@@ -161,6 +202,10 @@ class ArrowEncoder:
     def encode(self, given: Any, keys: Sequence[int] = ()) -> tuple[bytes, list[Any]]:
         """A batch as CSV; for the columns ``keys`` their texts by row. Raises InvalidTable."""
         batch = converted(self._plans, given, self._rows)
+        for at in self._nanoseconds:
+            if not _is_nanoseconds(given.schema.types[at]):
+                nine = pc.replace_substring_regex(batch.column(at), r"(\.\d{6})", r"\1000")
+                batch = batch.set_column(at, batch.schema.names[at], nine)
         data = csv_of(batch, self._rows)
         self._rows += batch.num_rows
         return data, list(zip(*(batch.column(key).cast(TEXT).to_pylist() for key in keys), strict=True))

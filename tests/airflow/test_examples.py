@@ -47,6 +47,7 @@ def test_opens_with_what_it_shows_and_needs(example: Path) -> None:
 def test_every_example_is_run_here(runner: Runner) -> None:
     """A new example needs a test of its own."""
     assert [dag for dag in runner.dags if dag.startswith("qcache_")] == [
+        "qcache_cluster_statistics",
         "qcache_flights_from_sql",
         "qcache_load_customers",
         "qcache_load_regions",
@@ -80,6 +81,16 @@ def test_self_healing(runner: Runner, nodes: Nodes) -> None:
     assert "qcache_self_healing" in load.waiting
     assert warm["warm"].result["rows"] == 4
     assert len(nodes.holding("regions")) == 1
+
+
+def test_cluster_statistics(runner: Runner, nodes: Nodes) -> None:
+    """Every node's statistics are read, which resets them: the next run finds no store."""
+    assert nodes.ask(0, "POST", "sales_east", b"a\n1\n").status == 201
+    first, second = (succeeded(runner.run("qcache_cluster_statistics"))["read"].result for _ in range(2))
+
+    assert set(first) == set(second) == set(nodes.urls)
+    assert first[nodes.urls[0]]["store_count"] >= 1
+    assert all("store_count" not in read for read in second.values())
 
 
 def test_scheduled_healing(runner: Runner, nodes: Nodes) -> None:

@@ -779,6 +779,8 @@ def test_alias_texts(fruit, text, values):
         "1 in [1, 2]", "1 == [1]", "not True", "~True", "-fresh", "not 1", "id == name", "name == name", "kind == name", "name == kind",
         "id in stock", "name in kind", "inf", "-inf < id", "price == price", "name in ['']", "name == ''", "1 < 2 < id", "id ** -1",
         "fresh - fresh", "fresh + fresh", "fresh * fresh", "'a' + 'b'", "2 ** 0.5", "2 ** 70", "~price / 2", "-name", "abs(name)",
+        "name / 2", "(name / name - 0)", "id / name", "name / nosuch", "nosuch / name", "(name == 'x') / name", "(id / 2 + name) / 3", "sqrt(name / 2)",
+        "name / 2 + name",
         "+id", "fresh > 0", "fresh == 1", "fresh in [1]", "price in [0.5]", "price not in [0.5]", "id != 2 != stock", " id ", "name == 'åäö'", "é + 1", "ﬁ", "id\\\n+ 1", "\nid", "id\n",
     ],
 )  # fmt: skip

@@ -193,10 +193,11 @@ class TestTables:
 
     def test_the_assets_have_their_last_event(self, server: ApiServer) -> None:
         found = server.ask("/qcache/assets/qcache_default", "op").json
-        assert [(each["key"], each["operation"], each["task_id"]) for each in found] == [
+        assert [(each["key"], each["operation"], each["task_id"]) for each in found["assets"]] == [
             ("orders", "store", "store"),
             ("old", "delete", "delete"),
         ]
+        assert found["more"] is False
 
 
 class TestQuery:
@@ -246,6 +247,36 @@ class TestQuery:
         answer = server.ask("/qcache/query/qcache_default", "op", headers=headers, data=data)
         assert answer.status == 400
 
+    @pytest.mark.parametrize(
+        "data",
+        [
+            r'{"key": "orders", "query": {"where": ["==", "city", "\ud800"]}}',
+            r'{"key": "orders", "query": {"\ud800": 1}}',
+            r'{"key": "orders", "query": {}, "\ud800": 1}',
+            r'{"key": "\ud800", "query": {}}',
+            r'{"key": "orders\u0000", "query": {}}',
+            '{"key": 5, "query": {}}',
+            '{"key": null, "query": {}}',
+            '{"key": ["orders"], "query": {}}',
+            '{"key": "orders", "query": {"limit": ' + "9" * 5000 + "}}",
+            '{"key": "orders", "query": {"where": ["==", "orders", 1e999]}}',
+            '{"key": "orders", "query": {"where": ["==", "orders", NaN]}}',
+            '{"key": "orders", "query": {"where": ["in", "orders", [' + "9" * 4000 + "]]}}",
+            '{"key": "orders", "query": ' + '{"from": ' * 3000 + "{}" + "}" * 3001,
+            '{"key": "orders", "query": {"where": ' + '["!", ' * 3000 + "1" + "]" * 3000 + "}}",
+        ],
+    )
+    def test_strange_queries_are_the_asker_s_error(self, server: ApiServer, data: str) -> None:
+        """Lone surrogates, NUL, numbers that no node takes, and more levels than Python has."""
+        headers = {**PAGE, "Content-Type": "application/json"}
+        answer = server.ask("/qcache/query/qcache_default", "op", headers=headers, data=data.encode())
+        assert (answer.status, isinstance(answer.json["detail"], str)) == (400, True), answer.body
+
+    def test_numbers_that_a_browser_rounds_are_texts(self, server: ApiServer, cluster: Cluster) -> None:
+        with QClient(cluster.node_list) as client:
+            client.post("orders", b"a,b\n9007199254740993,9007199254740992\n")
+        assert self.ask(server, {}).json["rows"] == [{"a": "9007199254740993", "b": 9007199254740992}]
+
     def test_a_long_query_is_refused(self, server: ApiServer) -> None:
         assert self.ask(server, {"where": "x" * 100_000}).status == 413
 
@@ -262,6 +293,11 @@ class TestConnections:
         answer = server.ask(f"/qcache/{path}/{name}", "op")
         assert answer.status == 404
         assert name in answer.json["detail"]
+
+    @pytest.mark.parametrize("name", ["%00", "a%00b", "..%2f..%2fetc", "%ff", "%ed%a0%80", "x" * 5000, "a'"])
+    @pytest.mark.parametrize("path", ["nodes", "assets"])
+    def test_strange_names_are_unknown(self, server: ApiServer, path: str, name: str) -> None:
+        assert server.ask(f"/qcache/{path}/{name}", "op").status == 404
 
     def test_a_broken_connection_says_what_is_wrong(self, server: ApiServer) -> None:
         answer = server.ask("/qcache/nodes/broken", "op")

@@ -26,6 +26,8 @@ from airflow_provider_qcache.plugins.queries import MOST_ROWS, RefusedQuery, che
         {"select": [["=", "square", ["**", "orders", 2]]]},
         {"from": {"select": [["=", "a", ["+", "b", 1]]]}, "distinct": ["a"]},
         {"where": None, "select": [], "limit": 0},
+        {"select": [["=", f"c{number}", ["*", "a", number]] for number in range(16)]},
+        {"select": ["a", ["min", "a"], ["max", "a"], ["=", "b", "a"]]},
     ],
 )
 def test_a_query_that_only_reads_is_passed_on(query: dict[str, Any]) -> None:
@@ -45,6 +47,11 @@ EVAL = "__import__('os').system('true')"
 NESTED: Any = ["==", "a", 1]
 for _ in range(50):
     NESTED = ["!", NESTED]
+
+
+def sums(levels: int) -> Any:
+    """The texts of column ``a``, 2 ** levels times one after the other."""
+    return ["+", sums(levels - 1), sums(levels - 1)] if levels else "a"
 
 
 @pytest.mark.parametrize(
@@ -92,6 +99,17 @@ for _ in range(50):
         ({"limit": 1.5}, "limit"),
         ({"limit": True}, "limit"),
         ({"offset": "5"}, "offset"),
+        ({"select": [["=", "a", sums(5)]]}, "more than 16 columns"),
+        ({"select": [["=", f"c{number}", 1] for number in range(17)]}, "more than 16 columns"),
+        ({"from": {"select": [["=", "a", sums(2)]]}, "select": [["=", "a", sums(2)]]}, "more than 16"),
+        ({"from": {"from": {"select": [["=", "a", sums(3)]]}}, "select": [["=", "a", sums(1)]]}, "than 16"),
+        ({"where": ["in", "a", {"select": [["=", "a", sums(5)]]}]}, "more than 16 columns"),
+        ({"select": ["a", "b", "a"]}, "select: 'a' is there 2 times"),
+        ({"select": [["max", "a"], ["max", "a"]]}, "select: ['max', 'a'] is there 2 times"),
+        ({"order_by": ["a"] * 5000}, "order_by: 'a' is there 5000 times"),
+        ({"group_by": ["a", "a"]}, "group_by"),
+        ({"distinct": ["a", "a"]}, "distinct"),
+        ({"where": ["|", *[["in", "a", {"select": ["a"]}]] * 8]}, "more than 8 queries"),
         ([], "a query is a JSON object"),
         (None, "a query is a JSON object"),
         ("select", "a query is a JSON object"),

@@ -1,4 +1,7 @@
-"""Drivers that speak Arrow: DuckDB and ADBC for real, the others by cursors of their shape."""
+"""Drivers that speak Arrow: DuckDB and ADBC for real, the others by cursors of their shape.
+
+`make drivers` tries the others' own drivers.
+"""
 
 from __future__ import annotations
 
@@ -190,7 +193,15 @@ class Databricks(Cursor):
         self.tables = [*(BATCHES if self.rows else []), *[BATCHES[0].slice(0, 0)] * 3]
 
     def fetchmany_arrow(self, size):
-        return self.tables.pop(0)
+        return self.tables.pop(0) if size else self.tables[0].slice(0, 0)
+
+
+class DatabricksShow(Cursor):
+    """Some answers of Databricks are columns of Python's values."""
+
+    def fetchmany_arrow(self, size):
+        assert size == 0, "rows that are taken so are lost to fetchmany"
+        return object()
 
 
 class BigQuery(Cursor):
@@ -207,6 +218,30 @@ class BigQuery(Cursor):
         return (batch for table in (BATCHES if self.rows else []) for batch in table.to_batches())
 
 
+class BigQueryHook(Cursor):
+    """The cursor of the hook of Airflow's provider: its job is known by an id."""
+
+    project_id, location, job_id = "project", "US", None
+
+    def execute(self, sql, parameters=None):
+        super().execute(sql)
+        self.job_id = "job"
+
+    @property
+    def hook(self):
+        return self
+
+    def get_client(self, project_id, location):
+        assert (project_id, location) == ("project", "US")
+        return self
+
+    def get_job(self, job_id):
+        assert job_id == "job"
+        return self
+
+    result, to_arrow_iterable = BigQuery.result, BigQuery.to_arrow_iterable
+
+
 class Connection:
     def __init__(self, cursor):
         self._cursor = cursor
@@ -220,10 +255,59 @@ class Connection:
 
 @pytest.mark.parametrize(
     ("cursor", "way"),
-    [(Snowflake, ARROW), (SnowflakeShow, CURSOR), (Databricks, ARROW), (BigQuery, ARROW), (Cursor, CURSOR)],
+    [
+        (Snowflake, ARROW),
+        (SnowflakeShow, CURSOR),
+        (Databricks, ARROW),
+        (DatabricksShow, CURSOR),
+        (BigQuery, ARROW),
+        (BigQueryHook, ARROW),
+        (Cursor, CURSOR),
+    ],
 )
 def test_other_drivers_are_known_by_their_methods(cursor, way, client):
     hook = Hook(lambda: Connection(cursor))
     how, rows = stored(client, hook, "SELECT everything")
     assert (how, rows) == (way, json.loads(json.dumps(ROWS)))
     assert read(hook, "SELECT nothing").text == "n,t\n"
+
+
+def timestamps(*texts, unit):
+    return pa.table({"at": pa.array(texts).cast(pa.timestamp(unit))})
+
+
+def batches_of(*tables):
+    class Batches(Cursor):
+        description = (("at",),)
+
+        def fetch_arrow_batches(self):
+            return iter(tables)
+
+    return Hook(lambda: Connection(Batches))
+
+
+def test_times_whose_unit_changes_from_batch_to_batch_are_written_alike():
+    """As Snowflake gives them: microseconds where a year has no nanoseconds."""
+    found = read(
+        batches_of(
+            timestamps("2024-05-06 12:00:00", "2024-05-06 12:00:00.5", unit="ns"),
+            timestamps("9999-12-31 00:00:00", "2024-05-06 12:00:00.5", unit="us"),
+            timestamps("2024-05-06 12:00:00.5", unit="us"),
+        ),
+        "SELECT at",
+    )
+    half = "2024-05-06 12:00:00.500000000"
+    expected = ["at", "2024-05-06 12:00:00", half, "9999-12-31 00:00:00", half, half]
+    assert (found.how, found.text.replace('"', "").splitlines()) == (ARROW, expected)
+
+
+def test_a_batch_that_does_not_fit_those_before_is_refused_by_column():
+    """The texts of the first batch are written, and have no place for nanoseconds."""
+    hook = batches_of(
+        timestamps("9999-12-31 00:00:00", unit="us"),
+        timestamps("2024-05-06 12:00:00.123456789", unit="ns"),
+    )
+    with pytest.raises(
+        InvalidTable, match=r"column 'at': .*timestamp\[us\] first .*cast the column to a text"
+    ):
+        read(hook, "SELECT at")
