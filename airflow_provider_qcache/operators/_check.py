@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_qcache.compat import BranchMixIn
 from airflow_provider_qcache.operators import _arguments as rules
 from airflow_provider_qcache.operators._base import QCacheOperator
+from airflow_provider_qcache.operators._condition import ONE_ROW, Condition
 from airflow_provider_qcache.operators.errors import CheckFailed
 
 if TYPE_CHECKING:
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
 
     from airflow_provider_qcache.client import QueryResult
     from airflow_provider_qcache.hooks.qcache import QCacheHook
-
-_ONE_ROW: Final[Mapping[str, Any]] = {"limit": 1}
 
 
 def _value(name: str, value: Any) -> Any:
@@ -31,8 +30,8 @@ def _task_ids(name: str, value: Any) -> list[str]:
     return list(ids)
 
 
-class _Condition(QCacheOperator):
-    """What the check and its branch share: the condition, and the look whether a table satisfies it."""
+class _ConditionOperator(QCacheOperator):
+    """The base of the check and the branch: whether a table satisfies a condition."""
 
     template_fields: Sequence[str] = ("key", "query", "value", "qcache_conn_id")
     template_fields_renderers: ClassVar[dict[str, str]] = {"query": "json"}
@@ -76,22 +75,20 @@ class _Condition(QCacheOperator):
             raise ValueError(f"max_rows={self.max_rows}: expected min_rows={self.min_rows} or more")
 
     @staticmethod
-    def _look(hook: QCacheHook, arguments: Mapping[str, Any]) -> tuple[QueryResult | None, str | None]:
+    def _evaluate(hook: QCacheHook, arguments: Mapping[str, Any]) -> tuple[QueryResult | None, str | None]:
         """The answer, and why it does not satisfy the condition."""
-        from airflow_provider_qcache.operators._condition import Condition  # noqa: PLC0415  # for a task that runs
-
         condition = Condition(
             *(arguments[name] for name in ("query", "min_rows", "check", "max_rows", "value"))
         )
         question = condition.question
-        result = hook.get(arguments["key"], _ONE_ROW if question is None else question)
+        result = hook.get(arguments["key"], ONE_ROW if question is None else question)
         if result is None:
             return None, f"no table is stored under {arguments['key']!r}"
         violation = condition.violation(result)
         return result, violation and f"table {arguments['key']!r} on {result.node}: {violation}"
 
 
-class QCacheCheckOperator(_Condition):
+class QCacheCheckOperator(_ConditionOperator):
     """Check that a table exists and that its rows, or those of a query, are as they should be.
 
     Args:
@@ -108,10 +105,10 @@ class QCacheCheckOperator(_Condition):
         As XCom: ``key``, ``node`` and ``rows`` (that the query has before its offset and limit).
 
     Raises:
-        ValueError: as the DAG is parsed, for an argument that makes no sense, naming it.
+        ValueError: when the DAG is parsed, for an invalid argument, with its name.
         CheckFailed: the condition is not satisfied; the message has what was found.
         TableMissing: no table is stored under the key.
-        AirflowFailException: for what no retry makes better; docs/reference/errors.md lists every error.
+        AirflowFailException: for errors that no retry helps; docs/reference/errors.md lists every error.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -124,7 +121,7 @@ class QCacheCheckOperator(_Condition):
 
         arguments = self._checked_arguments(context)
         with self._connected(arguments) as hook:
-            result, violation = self._look(hook, arguments)
+            result, violation = self._evaluate(hook, arguments)
             if result is None:
                 raise table_missing(hook, arguments["key"])
         if violation is not None:
@@ -134,7 +131,7 @@ class QCacheCheckOperator(_Condition):
         return {"key": arguments["key"], "node": result.node, "rows": result.unsliced_result_len}
 
 
-class QCacheBranchOperator(_Condition, BranchMixIn):
+class QCacheBranchOperator(_ConditionOperator, BranchMixIn):
     """Choose the tasks to run next by the condition of QCacheCheckOperator.
 
     A missing table does not satisfy it. A node that may have the table and does not respond is an error, as
@@ -150,7 +147,7 @@ class QCacheBranchOperator(_Condition, BranchMixIn):
     inherits_from_skipmixin = True
 
     _rules: ClassVar[Mapping[str, rules.Rule]] = {
-        **_Condition._rules,
+        **_ConditionOperator._rules,
         "follow_task_ids_if_true": _task_ids,
         "follow_task_ids_if_false": _task_ids,
     }
@@ -171,7 +168,7 @@ class QCacheBranchOperator(_Condition, BranchMixIn):
         """Check the table, and skip the tasks that are not chosen."""
         arguments = self._checked_arguments(context)
         with self._connected(arguments) as hook:
-            _, violation = self._look(hook, arguments)
+            _, violation = self._evaluate(hook, arguments)
         if violation is None:
             return self.do_branch(context, _task_ids("", self.follow_task_ids_if_true))
         self.log.info("Not satisfied: %s", violation)

@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
     from airflow_provider_qcache.client import QueryResult
 
-_ONE_ROW: Final[Mapping[str, Any]] = {"limit": 1}
-_ALL_ROWS: Final[Mapping[str, Any]] = {}
+ONE_ROW: Final[Mapping[str, Any]] = {"limit": 1}
+"""The query whose answer says whether there is a table, and how many rows it has."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Condition:
-    """What is required of a table.
+    """What a table must be like.
 
-    ``query`` selects the rows that count, None selects all of the table's. There must be ``min_rows`` to
-    ``max_rows`` of them, before the query's offset and limit. ``value`` is what the only column of the only
-    row must have. ``check`` gets the rows as a list of dicts and returns whether they pass.
+    ``query`` selects the rows that count; None selects all rows. There must be ``min_rows`` to ``max_rows``
+    of them, before the query's offset and limit. ``value`` is required in the only column of the only row.
+    ``check`` gets the rows as a list of dicts and returns whether they pass.
     """
 
     query: Mapping[str, Any] | None = None
@@ -44,10 +44,10 @@ class Condition:
         the limit.
         """
         if self.check is not None or self.value is not None:
-            return dict(self.query or _ALL_ROWS)
+            return dict(self.query or {})
         if self.query is None:
-            return dict(_ONE_ROW) if self.min_rows or self.max_rows is not None else None
-        return {**self.query, **_ONE_ROW}
+            return dict(ONE_ROW) if self.min_rows or self.max_rows is not None else None
+        return {**self.query, **ONE_ROW}
 
     def violation(self, result: QueryResult) -> str | None:
         """Why the answer to ``question`` does not satisfy the condition; None if it does."""

@@ -31,21 +31,17 @@ if TYPE_CHECKING:
 
 __all__ = ["QCacheClusterSensor", "QCacheTableSensor"]
 
-_MOST_NAMED: Final = 5
-"""Tables that one log line names."""
-
 _BACKSTOP: Final = 60.0
 """Seconds after the sensor's timeout at which Airflow ends a deferred task whose trigger does not run."""
 
-
 _SHORTEST_INTERVAL: Final = 0.1
-"""Seconds between two looks of a trigger, at the least."""
+"""The least seconds between two polls of a trigger."""
 
 
 class _QCacheSensor(QCacheOperator, BaseSensorOperator):
-    """What the sensors share: one look at a time, from a worker or from the triggerer.
+    """The base of the sensors: they ask the nodes from a worker, or deferred from the triggerer.
 
-    A deferred sensor looks once more from a worker when its trigger has found what it waits for. So the
+    A deferred sensor asks once more from a worker when its trigger has found what it waits for. So the
     result, the errors and an author's function are the same in every mode.
     """
 
@@ -58,45 +54,46 @@ class _QCacheSensor(QCacheOperator, BaseSensorOperator):
         self._triggerer_error: str | None = None
 
     def poke(self, context: Mapping[str, Any]) -> PokeReturnValue:
-        """Look once."""
+        """Ask the nodes once."""
         if self._started is None:
             resumes = self.mode == "reschedule" and not self.deferrable
             self._started = (first_poke_time(context) if resumes else None) or time.time()
-        given = self._checked_arguments(context)
-        retry = given["request_retry"]
+        arguments = self._checked_arguments(context)
+        retry = arguments["request_retry"]
         if retry is None or isinstance(retry, dict):
-            given["request_retry"] = {"wait_for_nodes": False, **(retry or {})}
-        with self._connected(given) as hook:
-            found = self._look(hook, given)
+            arguments["request_retry"] = {"wait_for_nodes": False, **(retry or {})}
+        with self._connected(arguments) as hook:
+            found = self._ask(hook, arguments)
         if found is not None:
             found["seconds"] = round(time.time() - self._started, 3)
             return PokeReturnValue(is_done=True, xcom_value=found)
         if self._triggerer_error is not None:
-            # An error of the nodes or the connection has been raised above, with its class.
+            # An error of the nodes or the connection was raised above, with its class.
             raise AirflowException(
-                f"the triggerer failed to ask the nodes, and this worker did not: {self._triggerer_error}"
+                "the triggerer cannot ask the nodes, although this worker can. Check the connection, the "
+                f"packages and the network of the triggerer's machine: {self._triggerer_error}"
             )
         if self.deferrable:
-            self._defer_until_found(given)
+            self._defer_until_found(arguments)
         return PokeReturnValue(is_done=False)
 
     @abstractmethod
-    def _look(self, hook: QCacheHook, given: Mapping[str, Any]) -> dict[str, Any] | None:
+    def _ask(self, hook: QCacheHook, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
         """The result without its time, or None if what the sensor waits for is not there yet."""
 
     @abstractmethod
-    def _trigger(self, given: Mapping[str, Any], **times: Any) -> QCacheTrigger:
-        """The trigger that looks for the same."""
+    def _trigger(self, arguments: Mapping[str, Any], **times: Any) -> QCacheTrigger:
+        """The trigger that asks the same."""
 
-    def _defer_until_found(self, given: Mapping[str, Any]) -> None:
-        """Leave the worker to the trigger: ``defer`` raises what Airflow takes for that."""
+    def _defer_until_found(self, arguments: Mapping[str, Any]) -> None:
+        """Defer to the trigger: ``defer`` raises TaskDeferred, which frees the worker."""
         assert self._started is not None  # noqa: S101
         left = self._started + self.timeout - time.time()
         if left <= 0:
-            raise AirflowSensorTimeout(f"not found within {self.timeout:g} s, the sensor's timeout")
+            raise AirflowSensorTimeout(f"not found within the sensor's timeout of {self.timeout:g} s")
         self.defer(
             trigger=self._trigger(
-                given,
+                arguments,
                 poll_interval=max(self.poke_interval, _SHORTEST_INTERVAL),
                 started=self._started,
                 timeout=self.timeout,
@@ -113,7 +110,7 @@ class _QCacheSensor(QCacheOperator, BaseSensorOperator):
         return float(self.timeout if self.max_wait is None else self.max_wait.total_seconds())
 
     def resume(self, context: Mapping[str, Any], event: Mapping[str, Any]) -> Any:
-        """Look from a worker again, after the trigger fired."""
+        """Ask from a worker again, after the trigger fired."""
         self._started = event["started"]
         self._triggerer_error = event["error"]
         return self.execute(context)
@@ -122,18 +119,18 @@ class _QCacheSensor(QCacheOperator, BaseSensorOperator):
 class QCacheTableSensor(_QCacheSensor):
     """Wait until a table, or every one of several, is stored and satisfies a condition.
 
-    A node that does not answer counts as "not yet" until the sensor's ``timeout``. What no waiting makes
-    better (refused credentials, a malformed query, an invalid key) fails the task at once.
+    A node that does not answer counts as "not yet" until the sensor's ``timeout``. Errors that waiting does
+    not help (refused credentials, a malformed query, an invalid key) fail the task at once.
 
     Args:
         key: One key. Templated.
         keys: Several: a list, or a string that holds one as JSON or as a Python literal. The sensor waits
-            until all of them satisfy the condition in the same look. Exactly one of ``key`` and ``keys`` is
+            until all of them satisfy the condition in the same poll. Exactly one of ``key`` and ``keys`` is
             given. Templated.
         query: The rows that count: a dict, or a string that holds one as JSON, or the name of a ``.json``
             file; None for all rows of the table. Templated.
         min_rows: The rows that are required, before the query's offset and limit. With 0 and no query an
-            empty table is enough, and the question that the node gets disturbs it least.
+            empty table is enough, and the node has the least work.
         check: A function that gets the rows (a list of dicts) and returns whether they pass. Needs ``query``.
             It runs in a worker, never in the triggerer.
         on_home: Ask each key's home node alone, as readers do while every node answers. False asks the first
@@ -143,12 +140,13 @@ class QCacheTableSensor(_QCacheSensor):
 
     Returns:
         As XCom: ``key``, ``node`` (where the table was found), ``rows`` (that the query has; None if the node
-        was not asked for rows) and ``seconds`` since the first look. With ``keys``: ``tables``, a list of
+        was not asked for rows) and ``seconds`` since the first poll. With ``keys``: ``tables``, a list of
         such dicts without ``seconds``, and ``seconds``.
 
     Raises:
-        ValueError: as the DAG is parsed, for an argument that makes no sense, naming it.
-        AirflowFailException: for what no waiting makes better; docs/reference/errors.md lists every error.
+        ValueError: when the DAG is parsed, for an invalid argument, with its name.
+        AirflowFailException: for errors that waiting does not help; docs/reference/errors.md lists every
+            error.
         AirflowSensorTimeout: not found within ``timeout``; with ``soft_fail`` the task is skipped instead.
     """
 
@@ -198,42 +196,36 @@ class QCacheTableSensor(_QCacheSensor):
         if self.check is not None and self.query is None:
             raise ValueError("check needs query: pass query={} to check all rows of the table")
 
-    def _look(self, hook: QCacheHook, given: Mapping[str, Any]) -> dict[str, Any] | None:
-        from airflow_provider_qcache.triggers._look import State, look, question  # noqa: PLC0415
+    def _ask(self, hook: QCacheHook, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
+        from airflow_provider_qcache.triggers._asking import State, ask, problem, question, some  # noqa: PLC0415
 
-        condition = Condition(given["query"], given["min_rows"], given["check"])
-        keys = given["keys"] or [given["key"]]
-        asked = [question(key, condition.question, on_home=given["on_home"]) for key in keys]
-        findings = look(hook, asked)
+        condition = Condition(arguments["query"], arguments["min_rows"], arguments["check"])
+        keys = arguments["keys"] or [arguments["key"]]
+        asked = [question(key, condition.question, on_home=arguments["on_home"]) for key in keys]
+        findings = ask(hook, asked)
         missing: list[str] = []
         down: list[str] = []
         for finding in findings.values():
-            if finding.error is not None:
-                raise finding.error
-            if finding.state is State.DOWN:
-                down.append(f"table {finding.key!r}: {finding.why}")
-            elif finding.state is State.MISSING:
-                missing.append(f"table {finding.key!r}: {finding.why}")
-            elif finding.result is not None and (violation := condition.violation(finding.result)):
-                missing.append(f"table {finding.key!r} on {finding.node}: {violation}")
+            if (text := problem(finding, condition)) is not None:
+                (down if finding.state is State.DOWN else missing).append(text)
         if down:
-            self.log.warning("Not yet: %s", _some(down))
+            self.log.warning("Not yet: %s", some(down))
         if missing:
-            self.log.info("Not yet: %s", _some(missing))
+            self.log.info("Not yet: %s", some(missing))
         if down or missing:
             return None
         tables = [{"key": one.key, "node": one.node, "rows": one.rows} for one in findings.values()]
-        return tables[0] if given["keys"] is None else {"tables": tables}
+        return tables[0] if arguments["keys"] is None else {"tables": tables}
 
-    def _trigger(self, given: Mapping[str, Any], **times: Any) -> QCacheTrigger:
+    def _trigger(self, arguments: Mapping[str, Any], **times: Any) -> QCacheTrigger:
         from airflow_provider_qcache.triggers.qcache import QCacheTableTrigger  # noqa: PLC0415
 
         return QCacheTableTrigger(
-            keys=given["keys"] or [given["key"]],
-            query=given["query"],
-            min_rows=given["min_rows"],
-            on_home=given["on_home"],
-            qcache_conn_id=given["qcache_conn_id"],
+            keys=arguments["keys"] or [arguments["key"]],
+            query=arguments["query"],
+            min_rows=arguments["min_rows"],
+            on_home=arguments["on_home"],
+            qcache_conn_id=arguments["qcache_conn_id"],
             **times,
         )
 
@@ -247,7 +239,7 @@ class QCacheClusterSensor(_QCacheSensor):
 
     Returns:
         As XCom: ``nodes`` (those that answer), ``down`` (those that do not, each with the reason) and
-        ``seconds`` since the first look.
+        ``seconds`` since the first poll.
 
     Raises:
         AirflowFailException: the connection has fewer nodes than ``min_nodes``, or a node refuses the
@@ -269,37 +261,30 @@ class QCacheClusterSensor(_QCacheSensor):
         self.min_nodes = min_nodes
         self._check_when_parsed()
 
-    def _look(self, hook: QCacheHook, given: Mapping[str, Any]) -> dict[str, Any] | None:
-        from airflow_provider_qcache.triggers._look import nodes_that_answer  # noqa: PLC0415
+    def _ask(self, hook: QCacheHook, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
+        from airflow_provider_qcache.triggers._asking import checked_nodes, too_few  # noqa: PLC0415
 
-        status = nodes_that_answer(hook)
-        required = given["min_nodes"] or len(status)
+        status = checked_nodes(hook)
+        min_nodes = arguments["min_nodes"]
         with permanent(ValueError):
-            if required > len(status):
+            if min_nodes is not None and min_nodes > len(status):
                 raise ValueError(
-                    f"min_nodes={required}: connection {given['qcache_conn_id']!r} has "
+                    f"min_nodes={min_nodes}: connection {arguments['qcache_conn_id']!r} has only "
                     f"{rules.counted(len(status), 'node')}"
                 )
-        nodes = [node for node, one in status.items() if one.alive]
-        down = {node: one.last_error for node, one in status.items() if not one.alive}
-        if len(nodes) >= required:
-            return {"nodes": nodes, "down": down}
-        said = _some([f"{node} does not answer: {why}" for node, why in down.items()])
-        self.log.warning(
-            "Not yet: %d of %d nodes answer, and %d are required. %s", len(nodes), len(status), required, said
-        )
+        if (text := too_few(status, min_nodes)) is None:
+            return {
+                "nodes": [node for node, one in status.items() if one.alive],
+                "down": {node: one.last_error for node, one in status.items() if not one.alive},
+            }
+        self.log.warning("Not yet: %s", text)
         return None
 
-    def _trigger(self, given: Mapping[str, Any], **times: Any) -> QCacheTrigger:
+    def _trigger(self, arguments: Mapping[str, Any], **times: Any) -> QCacheTrigger:
         from airflow_provider_qcache.triggers.qcache import QCacheClusterTrigger  # noqa: PLC0415
 
         return QCacheClusterTrigger(
-            min_nodes=given["min_nodes"],
-            qcache_conn_id=given["qcache_conn_id"],
+            min_nodes=arguments["min_nodes"],
+            qcache_conn_id=arguments["qcache_conn_id"],
             **times,
         )
-
-
-def _some(said: list[str]) -> str:
-    more = len(said) - _MOST_NAMED
-    return "; ".join(said[:_MOST_NAMED]) + (f"; and {more:,} more" if more > 0 else "")

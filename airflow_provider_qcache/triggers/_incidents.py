@@ -1,4 +1,4 @@
-"""When a missing or changed table is an event. No I/O is done here, and time is passed in."""
+"""Decide when a missing or changed table is an event. Nothing here does I/O or reads the clock."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HOUR: Final = 3600.0
 
 @dataclasses.dataclass(slots=True)
 class Budget:
-    """The events of one key in the past hour, of which there are at most so many.
+    """Limits the events of one key within an hour.
 
     ``sent`` holds the times of the events. ``warned`` says that the log already has the warning that no more
     are sent.
@@ -27,7 +27,7 @@ class Budget:
     warned: bool = False
 
     def take(self, now: float, most: int, what: str) -> bool:
-        """Whether an event may be sent now, which this notes; if not, the log says so once."""
+        """Whether an event may be sent now, which is noted; if not, one warning is logged."""
         self.sent = [time for time in self.sent if now - _HOUR < time <= now]
         if len(self.sent) < most:
             self.sent.append(now)
@@ -40,7 +40,7 @@ class Budget:
                 "(max_events_per_hour). Tables that evict each other need nodes with a larger --size, or "
                 "fewer tables.",
                 what,
-                _shown(self.sent[0] + _HOUR),
+                _iso(self.sent[0] + _HOUR),
                 counted(len(self.sent), "event"),
             )
         return False
@@ -48,7 +48,7 @@ class Budget:
 
 @dataclasses.dataclass(slots=True)
 class Missing:
-    """What is known of a key that should be there.
+    """What is known of a table that should be there.
 
     ``since`` is when the table was first seen missing, None while it is there; ``events`` counts the events
     of this incident, and ``due`` is when the next may be sent; ``was_down`` says that the home node did not
@@ -64,7 +64,7 @@ class Missing:
 
     @property
     def mark(self) -> tuple[Any, ...]:
-        """Another one after every change that is to be kept; cheap, as it is taken at every look."""
+        """Differs after every change that has to be kept; cheap, since every poll reads it."""
         budget = self.budget
         return self.since, self.events, self.was_down, self.seen, len(budget.sent), budget.warned
 
@@ -85,32 +85,32 @@ class Missing:
         if now < self.due or not self.budget.take(now, most, f"table {key!r} is missing on {node}"):
             return None
         self.events += 1
-        # Without a bound a table that is away for a day would be forgotten for the next.
+        # Without a bound, a table that is missing for a day would have no event for the next day.
         self.due = now + min(_HOUR, repeat_after * 2.0 ** min(self.events - 1, 60))
         if self.was_down:
             why = "the node did not answer for a time, and came back without the table"
         elif self.seen:
             why = (
                 "the node does not have the table any more: it was evicted, expired or deleted, or the node "
-                "was restarted between two looks"
+                "was restarted between two polls"
             )
         else:
-            why = "the node did not have the table at the first look"
+            why = "the node did not have the table at the first poll"
         return {
             "key": key,
             "node": node,
             "why": why,
-            "missing_since": _shown(self.since),
+            "missing_since": _iso(self.since),
             "event": self.events,
         }
 
 
 @dataclasses.dataclass(slots=True)
 class Changed:
-    """What is known of a key that may change: ``last`` is what was seen last, None before the first look.
+    """What is known of a table that may change: ``last`` is what the last poll saw, None before the first.
 
-    ``last`` holds ``rows``, and the ``digest`` of the answer if a query was given; it is empty while the
-    table is missing.
+    ``last`` holds ``rows``, and the ``digest`` of the answer if there is a query; it is empty while the table
+    is missing.
     """
 
     last: dict[str, Any] | None = None
@@ -133,27 +133,27 @@ class Changed:
         if last is None or last == seen:
             return None
         if not last:
-            why = "the table has come"
+            why = "the table was stored"
         elif last["rows"] != seen["rows"]:
             why = f"the rows were {last['rows']:,} and are {seen['rows']:,}"
         else:
-            why = "the answer to the query is another"
+            why = "the answer to the query changed"
         if not self.budget.take(now, most, f"table {key!r} on {node} has changed ({why})"):
             return None
         return {"key": key, "node": node, "why": why, "rows": seen["rows"], "rows_before": last.get("rows")}
 
 
 def dumped(known: Mapping[str, Missing | Changed]) -> dict[str, Any]:
-    """What is known of each key as values of JSON, without the keys of which nothing is known."""
+    """What is known of each key as JSON values, without the keys of which nothing is known."""
     return {key: dataclasses.asdict(one) for key, one in known.items() if one != type(one)()}
 
 
 def loaded(kind: type[Missing | Changed], known: Any) -> dict[str, Any]:
-    """What ``dumped`` gave, as it was."""
+    """What is known of each key, from what ``dumped`` returned."""
     if not isinstance(known, Mapping):
         return {}
     return {key: kind(**{**one, "budget": Budget(**one["budget"])}) for key, one in known.items()}
 
 
-def _shown(time: float) -> str:
+def _iso(time: float) -> str:
     return datetime.fromtimestamp(time, UTC).isoformat(timespec="seconds")

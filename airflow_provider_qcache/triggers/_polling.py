@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from asgiref.sync import sync_to_async
 
-from airflow_provider_qcache.triggers._look import (
-    ONE_LOOK,
+from airflow_provider_qcache.triggers._asking import (
+    ASK_ONCE,
     Finding,
     Question,
     State,
+    ask,
+    checked_nodes,
     is_silent,
-    look,
-    nodes_that_answer,
 )
 
 if TYPE_CHECKING:
@@ -37,16 +37,16 @@ if TYPE_CHECKING:
     from airflow_provider_qcache.hooks.qcache import QCacheHook
 
 _log = logging.getLogger("airflow_provider_qcache.triggers")
-_Got = TypeVar("_Got")
+_Result = TypeVar("_Result")
 
 _MOST_POLLS: Final = 8
-"""Connections that are polled at the same time; each poll uses at most one thread per node beside."""
+"""Connections that are polled at the same time; each poll uses up to one more thread for each node."""
 
 _GATHER: Final = 0.05
 """Seconds in which questions are gathered for one poll."""
 
 _REREAD: Final = 60.0
-"""Seconds after which a poll looks whether the Airflow connection has changed."""
+"""Seconds after which a poll checks whether the Airflow connection has changed."""
 
 _threads = ThreadPoolExecutor(_MOST_POLLS, "qcache-poll")
 
@@ -65,7 +65,7 @@ async def next_round(interval: float, until: float = float("inf"), after: float 
 
 
 class Poller:
-    """Asks the nodes of one connection for everybody. Use ``poller_of``; not for more than one event loop."""
+    """Asks the nodes of one connection for all triggers of one event loop. Get it from ``poller_of``."""
 
     def __init__(self, conn_id: str) -> None:
         self.conn_id = conn_id
@@ -89,7 +89,7 @@ class Poller:
     async def ask(self, questions: Iterable[Question]) -> dict[Question, Finding]:
         """The answers, from a poll that begins after this call.
 
-        What keeps the connection from being used is the error of each Finding.
+        If the connection cannot be used, each Finding has the error.
         """
         loop = asyncio.get_running_loop()
         futures: dict[Question, asyncio.Future[Finding]] = {}
@@ -109,7 +109,7 @@ class Poller:
             await asyncio.sleep(_GATHER)
             taken, self._waiting = self._waiting, {}
             try:
-                findings: Mapping[Question, Finding] = await self._in_thread(self._look, list(taken))
+                findings: Mapping[Question, Finding] = await self._in_thread(self._ask, list(taken))
             except Exception as error:  # noqa: BLE001  # each trigger reports it
                 findings = {
                     one: Finding(one.key, "", State.FAILED, f"{type(error).__name__}: {error}", error=error)
@@ -121,13 +121,13 @@ class Poller:
     async def ask_nodes(self) -> dict[str, NodeStatus]:
         """The status of every node; triggers that ask at the same time share the answer."""
         if self._nodes is None or self._nodes.done():
-            self._nodes = asyncio.get_running_loop().create_task(self._in_thread(nodes_that_answer))
+            self._nodes = asyncio.get_running_loop().create_task(self._in_thread(checked_nodes))
         return await asyncio.shield(self._nodes)
 
     async def rounds(
         self, interval: float, questions: Iterable[Question] | None = None
     ) -> AsyncIterator[dict[Question, Finding]]:
-        """Ask again and again, at once and then every ``interval`` seconds; None for all that is watched."""
+        """Ask at once and then every ``interval`` seconds: these questions, or None for all watched ones."""
         await asyncio.sleep(_GATHER)  # those that start together watch first
         while True:
             asked = list(self._watched.get(interval, ())) if questions is None else questions
@@ -136,7 +136,7 @@ class Poller:
 
     @contextlib.contextmanager
     def watching(self, interval: float, questions: Iterable[Question]) -> Iterator[None]:
-        """Have ``rounds`` of this interval ask these questions, too, during the block."""
+        """Make ``rounds`` of this interval ask these questions too, during the block."""
         asked = list(questions)
         watched = self._watched.setdefault(interval, Counter())
         watched.update(asked)
@@ -148,20 +148,20 @@ class Poller:
                 if not watched[one]:
                     del watched[one]
 
-    async def _in_thread(self, work: Callable[..., _Got], *given: Any) -> _Got:
+    async def _in_thread(self, work: Callable[..., _Result], *arguments: Any) -> _Result:
         # Before Airflow 3.3 a connection can be read in a thread only if asgiref started it.
         run = sync_to_async(self._with_hook, thread_sensitive=False, executor=_threads)
-        result: _Got = await run(work, *given)
+        result: _Result = await run(work, *arguments)
         return result
 
-    def _look(self, hook: QCacheHook, questions: list[Question]) -> dict[Question, Finding]:
-        """Look, while nodes that were silent are probed, so that no other table waits for their timeouts."""
+    def _ask(self, hook: QCacheHook, questions: list[Question]) -> dict[Question, Finding]:
+        """Ask, and meanwhile probe silent nodes, so that no other table waits for their timeouts."""
         silent = any(map(is_silent, hook.node_status().values()))
         if silent and (self._probe is None or self._probe.done()):
             self._probe = _threads.submit(hook.node_status, probe=True)
-        return look(hook, questions)
+        return ask(hook, questions)
 
-    def _with_hook(self, work: Callable[..., _Got], *given: Any) -> _Got:
+    def _with_hook(self, work: Callable[..., _Result], *arguments: Any) -> _Result:
         failed = True
         with self._lock:
             self.polls += 1
@@ -169,13 +169,13 @@ class Poller:
         try:
             with self._lock:
                 hook = self._current_hook()
-            found = work(hook, *given)
+            found = work(hook, *arguments)
             failed = False
             return found
         finally:
             with self._lock:
                 self._using -= 1
-                # After an error the next poll reads the connection anew: someone may have corrected it.
+                # After an error the next poll reads the connection again: someone may have corrected it.
                 if (failed or self._closed) and not self._using:
                     self._drop()
 
@@ -187,14 +187,14 @@ class Poller:
             self._read_at = now
             try:
                 changed = self._hook.settings() != self._settings
-            except Exception as error:  # noqa: BLE001  # the poll goes on with the client there is
+            except Exception as error:  # noqa: BLE001  # the poll goes on with the client it has
                 _log.warning("cannot read connection %r again: %s", self.conn_id, error)
                 changed = False
             if changed:
                 _log.info("connection %r has changed: using its new settings", self.conn_id)
                 self._drop()
         if self._hook is None:
-            hook = QCacheHook(self.conn_id, request_retry=ONE_LOOK)
+            hook = QCacheHook(self.conn_id, request_retry=ASK_ONCE)
             self._settings = hook.settings()
             hook.get_conn()
             self._hook, self._read_at = hook, now
@@ -206,7 +206,7 @@ class Poller:
             hook.close()
 
     def close(self) -> None:
-        """End what is in progress, without waiting for it."""
+        """Cancel the requests in progress, without waiting for their end."""
         self._closed = True
         hook = self._hook
         if hook is not None:
@@ -220,7 +220,7 @@ _pollers = weakref.WeakKeyDictionary()
 
 @contextlib.asynccontextmanager
 async def poller_of(conn_id: str) -> AsyncIterator[Poller]:
-    """The Poller of a connection, one for all that use it at the same time; the last one closes it."""
+    """The Poller of a connection, shared by all that use it at the same time; the last one closes it."""
     pollers = _pollers.setdefault(asyncio.get_running_loop(), {})
     poller = pollers.setdefault(conn_id, Poller(conn_id))
     poller.users += 1

@@ -1,4 +1,4 @@
-"""Triggers that look at tables and nodes of a QCache cluster.
+"""Triggers that wait for tables and nodes of a QCache cluster.
 
 QCacheTableTrigger and QCacheClusterTrigger are behind the deferrable sensors. QCacheTableMissingTrigger and
 QCacheTableChangedTrigger start DAGs, by an AssetWatcher of Airflow 3.
@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from airflow_provider_qcache.compat import BaseEventTrigger, BaseTrigger, TriggerEvent
 from airflow_provider_qcache.operators import _arguments as rules
-from airflow_provider_qcache.operators._condition import Condition
+from airflow_provider_qcache.operators._condition import ONE_ROW, Condition
 from airflow_provider_qcache.triggers import _incidents
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
-    from airflow_provider_qcache.triggers._look import Finding, Question
+    from airflow_provider_qcache.triggers._asking import Finding, Question
 
 __all__ = [
     "QCacheClusterTrigger",
@@ -36,13 +36,12 @@ __all__ = [
 
 _MODULE: Final = "airflow_provider_qcache.triggers.qcache"
 
-
 _loaded: dict[str, Any] = {}
-"""Modules that are whole: sys.modules has those that another thread is loading, too."""
+"""Modules that are loaded: sys.modules also has a module that another thread is still loading."""
 
 
 async def _polling() -> Any:
-    """The module that polls. It loads the client, for which the event loop does not wait."""
+    """The module that polls, loaded in a thread: it loads the client, and the event loop must not wait."""
     name = "airflow_provider_qcache.triggers._polling"
     if name not in _loaded:
         _loaded[name] = await asyncio.to_thread(importlib.import_module, name)
@@ -55,13 +54,30 @@ def _checked_keys(key: str | None, keys: Sequence[str] | None) -> list[str]:
     return [rules.key("key", key)] if keys is None else rules.keys("keys", keys)
 
 
-class QCacheTrigger(BaseTrigger):
+class _Serialized:
+    """Stored by Airflow as the class and its arguments, all plain values."""
+
+    _arguments: ClassVar[tuple[str, ...]] = ()
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """The class and its arguments."""
+        return f"{_MODULE}.{type(self).__name__}", {name: getattr(self, name) for name in self._arguments}
+
+
+class QCacheTrigger(_Serialized, BaseTrigger):
     """The base of the triggers behind the sensors: ends with one event.
 
-    The event is a dict: ``error`` is None if the sensor should look again (what it waits for was found, or
-    its timeout has passed), else what keeps the triggerer from looking; ``started`` is when the sensor looked
-    first.
+    The event is a dict: ``error`` is None if the sensor should ask again (what it waits for was found, or its
+    timeout has passed), else why the triggerer cannot ask; ``started`` is when the sensor asked first.
     """
+
+    _arguments: ClassVar[tuple[str, ...]] = (
+        "qcache_conn_id",
+        "poll_interval",
+        "started",
+        "timeout",
+        "longest_interval",
+    )
 
     def __init__(
         self,
@@ -79,27 +95,17 @@ class QCacheTrigger(BaseTrigger):
         self.started = started
         self.timeout = timeout
 
-    def serialize(self) -> tuple[str, dict[str, Any]]:
-        """The class and its arguments, all plain values."""
-        names = ("qcache_conn_id", "poll_interval", "started", "timeout", "longest_interval")
-        arguments = {name: getattr(self, name) for name in names}
-        return f"{_MODULE}.{type(self).__name__}", {**arguments, **self._arguments()}
-
-    @abstractmethod
-    def _arguments(self) -> dict[str, Any]:
-        """The arguments of the class itself, all plain values."""
-
     def _interval(self, now: float) -> float:
-        """Seconds until the next look: with a ``longest_interval`` as many as have passed since the first.
+        """Seconds until the next poll: with a ``longest_interval`` as many as have passed since the first.
 
-        So the waits double, also after a restart of the triggerer, which remembers no earlier look.
+        So the waits double, even after a restart of the triggerer, which does not remember earlier polls.
         """
         if self.longest_interval is None:
             return self.poll_interval
         return max(self.poll_interval, min(now - self.started, self.longest_interval))
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look every ``poll_interval`` seconds, first after one: the sensor itself has just looked."""
+        """Ask every ``poll_interval`` seconds, first after one interval: the sensor itself has just asked."""
         polling = await _polling()
         ends_at = self.started + self.timeout
         error = None
@@ -126,6 +132,14 @@ class QCacheTableTrigger(QCacheTrigger):
     An author's ``check`` is not called here but by the sensor, in a worker.
     """
 
+    _arguments: ClassVar[tuple[str, ...]] = (
+        *QCacheTrigger._arguments,
+        "keys",
+        "query",
+        "min_rows",
+        "on_home",
+    )
+
     def __init__(
         self,
         *,
@@ -141,22 +155,15 @@ class QCacheTableTrigger(QCacheTrigger):
         self.min_rows = min_rows
         self.on_home = on_home
 
-    def _arguments(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("keys", "query", "min_rows", "on_home")}
-
     async def _is_found(self, poller: Any) -> bool:
-        from airflow_provider_qcache.triggers._look import State, question  # noqa: PLC0415
+        from airflow_provider_qcache.triggers._asking import problem, question  # noqa: PLC0415
 
         condition = Condition(self.query, self.min_rows)
         asked = [question(key, condition.question, on_home=self.on_home) for key in self.keys]
         findings = await poller.ask(asked)
         for one in asked:
-            finding: Finding = findings[one]
-            if finding.error is not None:
-                raise finding.error
-            violation = finding.result and condition.violation(finding.result)
-            if finding.state is not State.THERE or violation:
-                self.log.info("Not yet: table %r: %s", finding.key, violation or finding.why)
+            if (text := problem(findings[one], condition)) is not None:
+                self.log.info("Not yet: %s", text)
                 return False
         return True
 
@@ -164,25 +171,24 @@ class QCacheTableTrigger(QCacheTrigger):
 class QCacheClusterTrigger(QCacheTrigger):
     """Fires when ``min_nodes`` nodes answer; None for all nodes of the connection."""
 
+    _arguments: ClassVar[tuple[str, ...]] = (*QCacheTrigger._arguments, "min_nodes")
+
     def __init__(self, *, min_nodes: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.min_nodes = min_nodes
 
-    def _arguments(self) -> dict[str, Any]:
-        return {"min_nodes": self.min_nodes}
-
     async def _is_found(self, poller: Any) -> bool:
-        status = await poller.ask_nodes()
-        answering = sum(one.alive for one in status.values())
-        required = self.min_nodes or len(status)
-        if answering < required:
-            self.log.info("Not yet: %d nodes answer, and %d are required", answering, required)
-        return bool(answering >= required)
+        from airflow_provider_qcache.triggers._asking import too_few  # noqa: PLC0415
+
+        if (text := too_few(await poller.ask_nodes(), self.min_nodes)) is not None:
+            self.log.info("Not yet: %s", text)
+        return text is None
 
 
-class _QCacheEventTrigger(BaseEventTrigger):
-    """The base of the triggers that send events for as long as an AssetWatcher wants them."""
+class _QCacheEventTrigger(_Serialized, BaseEventTrigger):
+    """The base of the triggers that send events for as long as an AssetWatcher runs them."""
 
+    _arguments: ClassVar[tuple[str, ...]] = ("keys", "qcache_conn_id", "poll_interval", "max_events_per_hour")
     _state: ClassVar[type[_incidents.Missing | _incidents.Changed]]
     """What is known of one key."""
 
@@ -207,26 +213,17 @@ class _QCacheEventTrigger(BaseEventTrigger):
         self.max_events_per_hour = rules.count("max_events_per_hour", max_events_per_hour)
         self._known: dict[str, Any] = {}
 
-    def serialize(self) -> tuple[str, dict[str, Any]]:
-        """The class and its arguments, all plain values."""
-        names = ("keys", "qcache_conn_id", "poll_interval", "max_events_per_hour")
-        arguments = {name: getattr(self, name) for name in names}
-        return f"{_MODULE}.{type(self).__name__}", {**arguments, **self._arguments()}
-
-    def _arguments(self) -> dict[str, Any]:
-        return {}
-
     def _query(self) -> Mapping[str, Any] | None:
-        """What is asked about a key; None for whether its table exists."""
+        """The query to ask for a key; None asks whether its table exists."""
         return None
 
     def _questions(self) -> list[Question]:
-        from airflow_provider_qcache.triggers._look import question  # noqa: PLC0415
+        from airflow_provider_qcache.triggers._asking import question  # noqa: PLC0415
 
         return [question(key, self._query()) for key in self.keys]
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look and send events until cancelled: what Airflow before 3.3 runs, which has no shared streams."""
+        """Poll and send events until cancelled: what Airflow before 3.3 runs, which has no shared streams."""
         async with (await _polling()).poller_of(self.qcache_conn_id) as poller:
             rounds = poller.rounds(self.poll_interval, self._questions())
             async for event in self._events(rounds):
@@ -238,13 +235,13 @@ class _QCacheEventTrigger(BaseEventTrigger):
 
     @classmethod
     async def open_shared_stream(cls, kwargs: Mapping[str, Any]) -> AsyncIterator[Any]:
-        """What every poll found, of all triggers that share it."""
+        """The findings of every poll, for all triggers that share it."""
         async with (await _polling()).poller_of(kwargs["qcache_conn_id"]) as poller:
             async for findings in poller.rounds(kwargs["poll_interval"]):
                 yield findings
 
     async def filter_shared_stream(self, shared_stream: AsyncIterator[Any]) -> AsyncIterator[TriggerEvent]:
-        """This trigger's events, from what the shared polls found."""
+        """This trigger's events, from the findings of the shared polls."""
         async with (await _polling()).poller_of(self.qcache_conn_id) as poller:
             with poller.watching(self.poll_interval, self._questions()):
                 async for event in self._events(shared_stream):
@@ -252,7 +249,7 @@ class _QCacheEventTrigger(BaseEventTrigger):
 
     async def _events(self, rounds: AsyncIterator[Mapping[Question, Finding]]) -> AsyncIterator[TriggerEvent]:
         await self._remember()
-        said: dict[str, str] = {}
+        warned: dict[str, str] = {}
         questions = self._questions()
         async for findings in rounds:
             changed = False
@@ -260,7 +257,7 @@ class _QCacheEventTrigger(BaseEventTrigger):
                 # A poll that began before this trigger watched has no answer for it.
                 if (finding := findings.get(one)) is None:
                     continue
-                self._say_once(said, finding)
+                self._warn_once(warned, finding)
                 if one.key not in self._known:
                     self._known[one.key] = self._state()
                 known = self._known[one.key]
@@ -269,23 +266,23 @@ class _QCacheEventTrigger(BaseEventTrigger):
                     self.log.info("Table %r on %s: %s", one.key, payload["node"], payload["why"])
                     yield TriggerEvent(payload)
                 changed |= known.mark != before
-            # After the events: one that a crash has lost is sent again.
+            # After the events: an event that a crash lost is sent again.
             if changed:
                 await self._keep()
 
     @abstractmethod
     def _judge(self, known: Any, finding: Finding, now: float) -> dict[str, Any] | None:
-        """The payload of an event, or None if this finding is none; notes it in ``known``."""
+        """The payload of an event, or None if this finding is not one; notes it in ``known``."""
 
-    def _say_once(self, said: dict[str, str], finding: Finding) -> None:
-        """Log why a table cannot be looked at, once until the reason is another."""
-        from airflow_provider_qcache.triggers._look import State  # noqa: PLC0415
+    def _warn_once(self, warned: dict[str, str], finding: Finding) -> None:
+        """Log why a table's node cannot be asked, once until the state changes."""
+        from airflow_provider_qcache.triggers._asking import State  # noqa: PLC0415
 
         if finding.state not in (State.DOWN, State.FAILED):
-            said.pop(finding.key, None)
-        elif said.get(finding.key) != finding.state:
-            said[finding.key] = finding.state
-            self.log.warning("Cannot look at table %r: %s", finding.key, finding.why)
+            warned.pop(finding.key, None)
+        elif warned.get(finding.key) != finding.state:
+            warned[finding.key] = finding.state
+            self.log.warning("Cannot check table %r: %s", finding.key, finding.why)
 
     @property
     def _place(self) -> str:
@@ -295,29 +292,30 @@ class _QCacheEventTrigger(BaseEventTrigger):
         return f"{name}:{digest}"
 
     async def _remember(self) -> None:
-        """Take up what was known before the triggerer was restarted, on Airflow 3.3."""
+        """Read what was known before the triggerer was restarted, on Airflow 3.3."""
         if (store := getattr(self, "asset_state_store", None)) is not None:
             try:
                 self._known = _incidents.loaded(self._state, await store.aget(self._place))
             except Exception as error:  # noqa: BLE001  # it starts with nothing known
                 keys = ", ".join(self.keys[:5])
-                self.log.warning("The triggerer cannot read what it knew of %s: %s", keys, error)
+                self.log.warning("The triggerer cannot read the state of %s that it stored: %s", keys, error)
 
     async def _keep(self) -> None:
+        """Store what is known, for a restart of the triggerer."""
         if (store := getattr(self, "asset_state_store", None)) is not None:
             try:
                 await store.aset(self._place, _incidents.dumped(self._known))
             except Exception as error:  # noqa: BLE001  # it is known as long as this process lives
                 keys = ", ".join(self.keys[:5])
-                self.log.warning("The triggerer cannot keep what it knows of %s: %s", keys, error)
+                self.log.warning("The triggerer cannot store the state of %s: %s", keys, error)
 
 
 class QCacheTableMissingTrigger(_QCacheEventTrigger):
-    """Sends an event when a table that should be there is missing on its home node. For an AssetWatcher.
+    """Sends an event when a table that should be there is missing on its home node, to an AssetWatcher.
 
     A table is missing if its home node answers and does not have it: the node was restarted, or it evicted
     the table, or the table expired or was deleted. While the home node does not answer nothing is sent, since
-    a store would go to another node; when the node comes back empty, the event follows at the next look.
+    a store would go to another node; when the node comes back empty, the event follows at the next poll.
 
     An incident begins with one event, and ends when the table is back. While it lasts the event is repeated
     after ``repeat_after`` seconds, then after twice that, and so on up to an hour. At most
@@ -332,26 +330,24 @@ class QCacheTableMissingTrigger(_QCacheEventTrigger):
         key: One key.
         keys: Several, each with its own events; exactly one of ``key`` and ``keys`` is given.
         qcache_conn_id: The connection.
-        poll_interval: Seconds between two looks.
+        poll_interval: Seconds between two polls.
         repeat_after: Seconds after which the first event of an incident is repeated.
         max_events_per_hour: Events per key within an hour.
 
     Raises:
         RuntimeError: on Airflow 2.
-        ValueError: for an argument that makes no sense, naming it.
+        ValueError: for an invalid argument, with its name.
     """
 
+    _arguments: ClassVar[tuple[str, ...]] = (*_QCacheEventTrigger._arguments, "repeat_after")
     _state = _incidents.Missing
 
     def __init__(self, key: str | None = None, *, repeat_after: float = 60.0, **kwargs: Any) -> None:
         super().__init__(key, **kwargs)
         self.repeat_after = rules.positive_seconds("repeat_after", repeat_after)
 
-    def _arguments(self) -> dict[str, Any]:
-        return {"repeat_after": self.repeat_after}
-
     def _judge(self, known: _incidents.Missing, finding: Finding, now: float) -> dict[str, Any] | None:
-        from airflow_provider_qcache.triggers._look import State  # noqa: PLC0415
+        from airflow_provider_qcache.triggers._asking import State  # noqa: PLC0415
 
         if finding.state is State.MISSING:
             return known.is_missing(
@@ -369,11 +365,11 @@ class QCacheTableMissingTrigger(_QCacheEventTrigger):
 
 
 class QCacheTableChangedTrigger(_QCacheEventTrigger):
-    """Sends an event when a table has come to its home node, or has changed there. For an AssetWatcher.
+    """Sends an event when a table was stored on its home node, or changed there, to an AssetWatcher.
 
-    What is compared is the number of rows, or with ``query`` its whole answer. A reload of equal rows cannot
-    be seen from outside. The first look sends nothing, unless Airflow 3.3's asset state store remembers what
-    was seen before the triggerer was restarted.
+    The trigger compares the number of rows, or with ``query`` the whole answer. A reload of equal rows cannot
+    be seen from outside. The first poll sends nothing, unless Airflow 3.3's asset state store has what was
+    seen before the triggerer was restarted.
 
     The payload of an event: ``key``, ``node`` (the home node), ``why`` (a sentence), ``rows`` and
     ``rows_before`` (None if the table was missing).
@@ -381,16 +377,18 @@ class QCacheTableChangedTrigger(_QCacheEventTrigger):
     Args:
         key: One key.
         keys: Several, each with its own events; exactly one of ``key`` and ``keys`` is given.
-        query: What is compared, best a small aggregate such as ``{"select": [["max", "updated_at"]]}``.
+        query: The query whose answers are compared, best a small aggregate such as
+            ``{"select": [["max", "updated_at"]]}``.
         qcache_conn_id: The connection.
-        poll_interval: Seconds between two looks.
+        poll_interval: Seconds between two polls.
         max_events_per_hour: Events per key within an hour; then a warning is logged.
 
     Raises:
         RuntimeError: on Airflow 2.
-        ValueError: for an argument that makes no sense, naming it.
+        ValueError: for an invalid argument, with its name.
     """
 
+    _arguments: ClassVar[tuple[str, ...]] = (*_QCacheEventTrigger._arguments, "query")
     _state = _incidents.Changed
 
     def __init__(
@@ -399,14 +397,11 @@ class QCacheTableChangedTrigger(_QCacheEventTrigger):
         super().__init__(key, **{"max_events_per_hour": 60, **kwargs})
         self.query = None if query is None else rules.query("query", query)
 
-    def _arguments(self) -> dict[str, Any]:
-        return {"query": self.query}
-
     def _query(self) -> Mapping[str, Any]:
-        return {"limit": 1} if self.query is None else self.query
+        return ONE_ROW if self.query is None else self.query
 
     def _judge(self, known: _incidents.Changed, finding: Finding, now: float) -> dict[str, Any] | None:
-        from airflow_provider_qcache.triggers._look import State  # noqa: PLC0415
+        from airflow_provider_qcache.triggers._asking import State  # noqa: PLC0415
 
         if finding.state is State.MISSING:
             known.is_missing()

@@ -144,7 +144,7 @@ class TestEnds:
             task.execute({})
 
     def test_at_the_timeout_while_it_is_deferred(self, nodes, home):
-        with pytest.raises(AirflowSensorTimeout, match=r"not found within 0\.5 s"):
+        with pytest.raises(AirflowSensorTimeout, match=r"not found within the sensor's timeout of 0\.5 s"):
             run_deferred(sensor(timeout=0.5, deferrable=True))
 
     @pytest.mark.parametrize("mode", MODES)
@@ -175,7 +175,7 @@ class TestEnds:
 
     def test_for_what_only_the_triggerer_meets(self, nodes, home):
         task = sensor(deferrable=True)
-        with pytest.raises(AirflowException, match="this worker did not: no network"):
+        with pytest.raises(AirflowException, match="the triggerer's machine: no network"):
             resume(task, deferral(task), {"error": "no network", "started": 0.0})
 
 
@@ -220,7 +220,7 @@ class TestCluster:
         assert (found["nodes"], found["down"]) == (nodes.urls, {})
 
     def test_more_nodes_than_there_are_fail_at_once(self, nodes):
-        with pytest.raises(AirflowFailException, match="min_nodes=4: connection 'qcache_default' has 3"):
+        with pytest.raises(AirflowFailException, match="min_nodes=4: connection 'qcache_default' has only 3"):
             sensor(QCacheClusterSensor, min_nodes=4).execute({})
 
 

@@ -58,7 +58,7 @@ class TestMissing:
         down.is_there()
         down.is_down()
         gone.is_there()
-        assert look(first, 0)["why"] == "the node did not have the table at the first look"
+        assert look(first, 0)["why"] == "the node did not have the table at the first poll"
         assert look(down, 0)["why"] == "the node did not answer for a time, and came back without the table"
         assert "evicted, expired or deleted" in look(gone, 0)["why"]
 
@@ -102,14 +102,14 @@ class TestChanged:
     def test_a_table_that_comes_is(self):
         changed = Changed()
         changed.is_missing()
-        assert self.seen(changed, 0)["why"] == "the table has come"
+        assert self.seen(changed, 0)["why"] == "the table was stored"
         changed.is_missing()
         assert self.seen(changed, 0)["rows_before"] is None
 
     def test_another_answer_of_as_many_rows_is(self):
         changed = Changed()
         self.seen(changed, 1, digest="a")
-        assert self.seen(changed, 1, digest="b")["why"] == "the answer to the query is another"
+        assert self.seen(changed, 1, digest="b")["why"] == "the answer to the query changed"
 
     def test_no_more_than_so_many_an_hour(self, caplog):
         changed = Changed()

@@ -1,6 +1,6 @@
-"""Look at tables, many at a time: once, without retries that wait, and without failover to other nodes.
+"""Ask nodes about tables, many at a time: once, without retries that wait, without failover to other nodes.
 
-Sensors look from a worker and triggers from the triggerer, both by ``look``.
+Sensors ask from a worker and triggers from the triggerer, both by ``ask``.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from airflow_provider_qcache.client import Absence, QClientException
 from airflow_provider_qcache.client.errors import redacted
+from airflow_provider_qcache.operators._condition import ONE_ROW, Condition
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -20,13 +21,16 @@ if TYPE_CHECKING:
     from airflow_provider_qcache.client import NodeStatus, QueryResult
     from airflow_provider_qcache.hooks.qcache import QCacheHook
 
-ONE_LOOK: Final[Mapping[str, Any]] = {"wait_for_nodes": False}
-"""The fields of RequestRetry for a look: what waits for a node is the sensor or trigger, not the request."""
+ASK_ONCE: Final[Mapping[str, Any]] = {"wait_for_nodes": False}
+"""The fields of RequestRetry for a question: the sensor or trigger waits for a node, not the request."""
 
 _MOST_THREADS: Final = 32
 """Nodes that are asked at the same time."""
 
-_NOBODYS_KEY: Final = "airflow-sensor-asks-whether-this-node-answers"
+_MOST_NAMED: Final = 5
+"""Tables or nodes that one line names."""
+
+_UNUSED_KEY: Final = "airflow-sensor-asks-whether-this-node-answers"
 
 
 class Question(NamedTuple):
@@ -45,13 +49,13 @@ class Question(NamedTuple):
 def question(key: str, query: Mapping[str, Any] | None, *, on_home: bool = True) -> Question:
     """The Question for a key and a query."""
     if query is None and not on_home:
-        query = {"limit": 1}  # only a query is routed as readers' are
+        query = ONE_ROW  # only a query is routed as readers' are
     text = None if query is None else json.dumps(query, sort_keys=True)
     return Question(key, text, on_home)
 
 
 class State(enum.StrEnum):
-    """What a look says about a table."""
+    """What is known about a table from one question."""
 
     THERE = "there"
     """The node has the table."""
@@ -80,12 +84,13 @@ class Finding:
         return None if self.result is None else self.result.unsliced_result_len
 
 
-def look(hook: QCacheHook, questions: Iterable[Question]) -> dict[Question, Finding]:
+def ask(hook: QCacheHook, questions: Iterable[Question]) -> dict[Question, Finding]:
     """Ask every question once, all nodes at the same time and each node one question at a time.
 
     A node that refused the connection is asked whatever its backoff, since that takes no time. A node that
     is known to be silent is not asked: each question would cost a timeout. An error of a question is that
-    question's Finding; only what concerns all of them is raised (a connection that does not exist).
+    question's Finding; an error that concerns all questions, such as a connection that does not exist, is
+    raised.
     """
     questions = dict.fromkeys(questions)
     status = hook.node_status()
@@ -107,11 +112,38 @@ def look(hook: QCacheHook, questions: Iterable[Question]) -> dict[Question, Find
 
 
 def is_silent(status: NodeStatus) -> bool:
-    """Whether a node costs whoever asks it a timeout; one that refuses the connection does not."""
+    """Whether a question to the node costs a timeout; a node that refuses the connection does not."""
     return not status.alive and not status.gone
 
 
-def nodes_that_answer(hook: QCacheHook) -> dict[str, NodeStatus]:
+def problem(finding: Finding, condition: Condition) -> str | None:
+    """Why a table does not satisfy the condition yet; None if it does. Raises the finding's error."""
+    if finding.error is not None:
+        raise finding.error
+    if finding.state is not State.THERE:
+        return f"table {finding.key!r}: {finding.why}"
+    violation = None if finding.result is None else condition.violation(finding.result)
+    return violation and f"table {finding.key!r} on {finding.node}: {violation}"
+
+
+def too_few(status: Mapping[str, NodeStatus], min_nodes: int | None) -> str | None:
+    """Which nodes do not answer, if fewer than ``min_nodes`` do (None for all); else None."""
+    required = min_nodes or len(status)
+    down = {node: one.last_error for node, one in status.items() if not one.alive}
+    if len(status) - len(down) >= required:
+        return None
+    nodes = some(f"{node} does not answer: {why}" for node, why in down.items())
+    return f"{len(status) - len(down)} of {len(status)} nodes answer, and {required} are required. {nodes}"
+
+
+def some(texts: Iterable[str]) -> str:
+    """The first few of several texts in one line."""
+    every = list(texts)
+    more = len(every) - _MOST_NAMED
+    return "; ".join(every[:_MOST_NAMED]) + (f"; and {more:,} more" if more > 0 else "")
+
+
+def checked_nodes(hook: QCacheHook) -> dict[str, NodeStatus]:
     """Every node's status, by its name, each asked just now.
 
     Raises:
@@ -120,7 +152,7 @@ def nodes_that_answer(hook: QCacheHook) -> dict[str, NodeStatus]:
     """
     status = hook.node_status(probe=True)
     # A node's status page says nothing about the credentials that its tables need.
-    absent = hook.find_absent([(_NOBODYS_KEY, node) for node, one in status.items() if one.alive])
+    absent = hook.find_absent([(_UNUSED_KEY, node) for node, one in status.items() if one.alive])
     if any(absence is not Absence.MISSING for absence in absent.values()):
         return hook.node_status()
     return status
@@ -156,7 +188,7 @@ def _query_all(hook: QCacheHook, by_node: Mapping[str, list[Question]]) -> dict[
     if len(by_node) < 2:
         answers = [ask_one_node(node) for node in by_node]
     else:
-        with ThreadPoolExecutor(min(len(by_node), _MOST_THREADS), "qcache-look") as threads:
+        with ThreadPoolExecutor(min(len(by_node), _MOST_THREADS), "qcache-ask") as threads:
             answers = list(threads.map(ask_one_node, by_node))
     return {one: finding for answer in answers for one, finding in answer.items()}
 
@@ -188,6 +220,6 @@ def _failed(hook: QCacheHook, key: str, node: str, error: QClientException) -> F
         status = hook.node_status()
         if not status[node].alive:
             return _down(key, node, status)
-        said = str(error).splitlines()[0]
-        return Finding(key, node, State.DOWN, f"cannot ask for it: {type(error).__name__}: {said}")
+        first = str(error).splitlines()[0]
+        return Finding(key, node, State.DOWN, f"cannot ask for it: {type(error).__name__}: {first}")
     return Finding(key, node, State.FAILED, f"{type(error).__name__}: {error}", error=error)
