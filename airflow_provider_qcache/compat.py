@@ -1,7 +1,7 @@
-"""The one module that knows Airflow's versions: what differs between 2.11 and 3.x comes from here.
+"""Import names that differ between Airflow 2.11 and 3.x; no other module knows Airflow's versions.
 
-Most of the difference is carried by apache-airflow-providers-common-compat. Names are loaded when they are
-first used: on 2.11 Connection and BaseHook cost a DAG file 8 ms that its operators do without.
+apache-airflow-providers-common-compat covers most of the differences. A name is loaded at its first use: on
+2.11 Connection and BaseHook cost a DAG file 8 ms, and operators do not need them.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def __getattr__(name: str) -> Any:
 
 
 def first_poke_time(context: Mapping[str, Any]) -> float | None:
-    """When a sensor in the mode "reschedule" looked first, in seconds of the epoch; None at that look."""
+    """When a sensor in the mode "reschedule" poked first, in seconds of the epoch; None at its first poke."""
     ti = context.get("ti")
     if ti is None:
         return None

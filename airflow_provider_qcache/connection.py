@@ -1,8 +1,8 @@
-"""From an Airflow connection to what a client is made of. No file, network or Airflow is touched.
+"""Parse an Airflow connection into the arguments of a client. It uses no file, network or Airflow.
 
-A value is understood in every spelling that Airflow's forms, its URIs, its JSON and its command line give it:
-a URI makes a string of each, the form of 2.11 too and sends extras under a second, longer name when it tests,
-the form of 3.x stores null for what is not set and may end a list in an empty string.
+It accepts values as Airflow's forms, URIs, JSON and command line write them. A URI and the form of 2.11 make
+every value a string, and that form's test sends extras under a second, longer name. The form of 3.x stores
+null for unset fields, and may end a list in an empty string.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _FIELDS: Final = {field.name: field for field in (*STANDARD, *EXTRA)}
 _EXTRA_NAMES: Final = tuple(field.name for field in EXTRA)
 _STANDARD_NAMES: Final = tuple(field.name for field in STANDARD)
 _PREFIX: Final = f"extra__{CONN_TYPE}__"
-"""What the form of Airflow 2.11 puts before the name of an extra field."""
+"""The prefix of extra fields in the form of Airflow 2.11."""
 
 _FLAGS: Final = {
     **dict.fromkeys(("true", "t", "yes", "y", "on", "1"), True),
@@ -42,11 +42,11 @@ _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
 class InvalidConnection(ValueError):
-    """A connection that no client can be made of. It names the field, the value and what is allowed."""
+    """A connection is invalid. The message has the field, the value and what is allowed."""
 
 
 class AirflowConnection(Protocol):
-    """What is read of Airflow's Connection, of either version."""
+    """The attributes that are read of Airflow's Connection."""
 
     conn_id: Any
     conn_type: Any
@@ -60,7 +60,7 @@ class AirflowConnection(Protocol):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionSettings:
-    """A connection, read and checked. The fields are those of the connection; credentials are not shown."""
+    """The checked fields of a connection. The repr has no credentials."""
 
     conn_id: str
     nodes: tuple[str, ...]
@@ -89,12 +89,12 @@ class ConnectionSettings:
         """The keyword arguments of a QClient.
 
         Args:
-            request_retry: None for what the connection says, a RequestRetry in its place, or a mapping of a
-                RequestRetry's fields, each in the place of the connection's. A limit of failed requests that
-                is given here, and is not None, replaces the connection's.
+            request_retry: None for the connection's settings, a RequestRetry that replaces them, or a mapping
+                of RequestRetry's fields, each of which replaces the connection's. Its limit of failed
+                requests, unless it is None, replaces the connection's.
 
         Raises:
-            ValueError: naming a field of request_retry that there is none of, or its value.
+            ValueError: request_retry has an unknown field or an invalid value, which the message has.
         """
         from airflow_provider_qcache.client import RequestRetry  # noqa: PLC0415  # it loads requests
 
@@ -136,10 +136,10 @@ class ConnectionSettings:
 
 
 def check_request_retry(request_retry: Any) -> None:
-    """Check what was given as request_retry: None, a RequestRetry, or a mapping of its fields.
+    """Check request_retry: None, a RequestRetry, or a mapping of its fields.
 
     Raises:
-        ValueError: naming an unknown field and the known ones; or the value of one that makes no sense.
+        ValueError: an unknown field, with the known ones, or an invalid value.
     """
     from airflow_provider_qcache.client import RequestRetry  # noqa: PLC0415  # it loads requests
 
@@ -155,14 +155,14 @@ def check_request_retry(request_retry: Any) -> None:
 
 
 def _expanded(path: str | None) -> str | None:
-    return None if path is None else os.path.expanduser(path)  # noqa: PTH111  # a Path would respell the rest
+    return None if path is None else os.path.expanduser(path)  # noqa: PTH111  # a Path would change its spelling
 
 
 def parse_connection(connection: AirflowConnection) -> ConnectionSettings:
     """Read an Airflow connection.
 
     Raises:
-        InvalidConnection: naming the field, the value and what is allowed.
+        InvalidConnection: with the field, its value and what is allowed.
     """
     try:
         return _parse(connection)
@@ -173,7 +173,7 @@ def parse_connection(connection: AirflowConnection) -> ConnectionSettings:
 def settings_for(
     nodes: Iterable[str], *, login: str | None = None, password: str | None = None, **extra: Any
 ) -> ConnectionSettings:
-    """The settings of a connection to these nodes where no Airflow keeps one.
+    """The settings of a connection to these nodes, without Airflow.
 
     Args:
         nodes: URLs, or names such as host1.
@@ -182,13 +182,13 @@ def settings_for(
         extra: The connection's extra fields by name.
 
     Raises:
-        InvalidConnection: naming the field, the value and what is allowed.
+        InvalidConnection: with the field, its value and what is allowed.
     """
-    return _parse(_Given(login=login, password=password, extra={"nodes": list(nodes), **extra}))
+    return _parse(_Fields(login=login, password=password, extra={"nodes": list(nodes), **extra}))
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
-class _Given:
+class _Fields:
     conn_id: Any = ""
     conn_type: Any = CONN_TYPE
     host: Any = None
@@ -203,16 +203,16 @@ def _parse(connection: AirflowConnection) -> ConnectionSettings:
     if connection.conn_type not in (None, "", CONN_TYPE):
         raise InvalidConnection(
             f"its type is {connection.conn_type!r}, and type {CONN_TYPE!r} is required: change the type, or "
-            "name another connection in qcache_conn_id"
+            "use another connection in qcache_conn_id"
         )
     extra = _extra_of(connection.extra)
     values = {field.name: _value(field, extra.get(field.name)) for field in EXTRA}
     nodes = _nodes(connection, values.pop("nodes"))
     auth = _auth(connection, nodes, allowed_over_http=values["allow_auth_over_http"])
     if values["ca_file"] is not None and not values["verify"]:
-        raise InvalidConnection("ca_file is set and verify is false: clear the one or set the other to true")
+        raise InvalidConnection("ca_file is set and verify is false: clear ca_file or set verify to true")
     if values["key_file"] is not None and values["cert_file"] is None:
-        raise InvalidConnection("key_file is set and cert_file is not: name the certificate's file too")
+        raise InvalidConnection("key_file is set and cert_file is not: set cert_file too")
     return ConnectionSettings(conn_id=str(connection.conn_id), nodes=nodes, auth=auth, **values)
 
 
@@ -220,7 +220,7 @@ def check_value(field: Field, value: Any) -> None:
     """Check one value by itself, as a form does.
 
     Raises:
-        InvalidConnection: naming the field, the value and what is allowed.
+        InvalidConnection: with the field, its value and what is allowed.
     """
     read = _value(field, value)
     if field.kind == "nodes" and read is not None:
@@ -236,21 +236,19 @@ def _extra_of(text: Any) -> dict[str, Any]:
     if text is None or text == "":
         return {}
     try:
-        given = json.loads(text) if isinstance(text, str | bytes) else text
+        fields = json.loads(text) if isinstance(text, str | bytes) else text
     except ValueError:
         raise InvalidConnection("extra is not JSON; expected a JSON object of its fields") from None
-    if not isinstance(given, dict):
+    if not isinstance(fields, dict):
         raise InvalidConnection(
-            f"extra is a JSON {type(given).__name__}; expected a JSON object of its fields"
+            f"extra is a JSON {type(fields).__name__}; expected a JSON object of its fields"
         )
     extra: dict[str, Any] = {}
-    for name, value in given.items():
+    for name, value in fields.items():
         plain = name.removeprefix(_PREFIX)
         if plain not in _EXTRA_NAMES:
             if plain in _STANDARD_NAMES:
-                raise InvalidConnection(
-                    f"extra has a field {name!r}, which belongs into the connection itself"
-                )
+                raise InvalidConnection(f"extra has a field {name!r}: set it in the connection itself")
             raise InvalidConnection(f"extra has an unknown field {name!r}{_near(plain, _EXTRA_NAMES)}")
         if plain in extra and not _is_unset(value) and extra[plain] != value:
             if not _is_unset(extra[plain]):
@@ -274,7 +272,7 @@ def _is_unset(value: Any) -> bool:
 
 
 def _value(field: Field, value: Any) -> Any:
-    """A field's value, from any of its spellings; its default where there is none."""
+    """A field's value, from any of its spellings; its default if it is unset."""
     if _is_unset(value):
         return field.default
     if field.kind == "nodes":
@@ -289,11 +287,11 @@ def _value(field: Field, value: Any) -> Any:
 
 
 def _bad(field: Field, value: Any) -> InvalidConnection:
-    shown = repr(value)
-    shown = shown if len(shown) <= 100 else shown[:100] + "…"
-    # What looks like credentials was put into the wrong field, and is not shown for that.
-    shown = "***" if "@" in shown else shown
-    return InvalidConnection(f"{field.name}={shown}: expected {field.allowed}")
+    text = repr(value)
+    text = text if len(text) <= 100 else text[:100] + "…"
+    # It may be a URL with credentials in the wrong field.
+    text = "***" if "@" in text else text
+    return InvalidConnection(f"{field.name}={text}: expected {field.allowed}")
 
 
 def _flag(field: Field, value: Any) -> bool:
@@ -331,12 +329,10 @@ def _number(field: Field, value: Any) -> float | int:
 def _nodes(connection: AirflowConnection, listed: Any) -> tuple[str, ...]:
     host = connection.host
     in_host = not _is_unset(host)
-    given = _items("nodes", listed) if listed is not None else []
-    if given and in_host:
-        raise InvalidConnection(
-            "nodes are given both in host and in the extra field nodes; keep one, and rather nodes"
-        )
-    if not given and not in_host:
+    texts = _items("nodes", listed) if listed is not None else []
+    if texts and in_host:
+        raise InvalidConnection("both host and the extra field nodes have nodes; clear host")
+    if not texts and not in_host:
         raise InvalidConnection(
             "there are no nodes: list them in the extra field nodes, or in host: http://host1:9401 or host1"
         )
@@ -346,15 +342,15 @@ def _nodes(connection: AirflowConnection, listed: Any) -> tuple[str, ...]:
             raise _bad(_FIELDS["host"], host)
         if len(host) > MAX_HOST:
             raise InvalidConnection(
-                f"host has {len(host)} characters; Airflow keeps 500 and may cut off the rest, so that "
-                f"{MAX_HOST} are allowed: move the nodes into the extra field nodes"
+                f"host has {len(host)} characters, and {MAX_HOST} are allowed, since Airflow keeps 500 and "
+                "may cut off the rest: move the nodes to the extra field nodes"
             )
-        given = _items("host", host)
-        if not given:
+        texts = _items("host", host)
+        if not texts:
             raise _bad(_FIELDS["host"], host)
     place = "host" if in_host else "nodes"
     nodes: dict[tuple[str, str, int | None, str], str] = {}
-    for text in given:
+    for text in texts:
         node = _node(place, text, schema, port)
         known = nodes.setdefault(identity(node), node)
         if known is not node:
@@ -394,10 +390,10 @@ def _list_in(text: str) -> Any:
 
 
 def _refuse_credentials(place: str, text: str) -> None:
-    # Nothing of the text is shown: it cannot be told where a password ends.
+    # No part of the text is shown, since a password may end anywhere.
     if "@" in text or "%40" in text:
         raise InvalidConnection(
-            f"{place} holds an '@', as a URL with credentials does: put those into login and password"
+            f"{place} contains an '@', as a URL with credentials does: move them to login and password"
         )
 
 
@@ -416,7 +412,7 @@ def _port(port: Any) -> int | None:
 
 
 def _node(place: str, text: str, schema: str | None, port: int | None) -> str:
-    """A node's string: a URL as it is spelled, or one made of a name, the scheme and the port."""
+    """A node's URL: as it is spelled, or made of a name, the scheme and the port."""
     if "://" in text:
         return _url(place, text, schema, port)
     name, own_port = _name_and_port(place, text)
@@ -428,14 +424,16 @@ def _name_and_port(place: str, text: str) -> tuple[str, int | None]:
     literal = text[1:].partition("]")[0] if text.startswith("[") else text
     if text.count(":") > 1 or text.startswith("["):
         if not _is_ipv6(literal):
-            raise _bad_node(place, text, "it is no IPv6 address without a zone, such as ::1 or [::1]:9401")
+            raise _bad_node(
+                place, text, "it is not an IPv6 address without a zone, such as ::1 or [::1]:9401"
+            )
         rest = text[len(literal) + 2 :] if text.startswith("[") else ""
         if text.startswith("[") and "]" not in text:
             raise _bad_node(place, text, "its ']' is missing")
         return f"[{literal}]", _own_port(place, text, rest)
     name, colon, rest = text.partition(":")
     if not _NAME.fullmatch(name):
-        raise _bad_node(place, text, "a name is letters, digits, '.', '-' and '_'; else give a URL")
+        raise _bad_node(place, text, "expected a name of letters, digits, '.', '-' and '_', or a URL")
     return name, _own_port(place, text, colon + rest)
 
 
@@ -451,7 +449,7 @@ def _own_port(place: str, text: str, rest: str) -> int | None:
         return None
     digits = rest.removeprefix(":")
     if not rest.startswith(":") or not re.fullmatch(r"[0-9]{1,5}", digits) or not 1 <= int(digits) <= 65_535:
-        raise _bad_node(place, text, "its port is no integer, 1 to 65535")
+        raise _bad_node(place, text, "its port is not an integer, 1 to 65535")
     return int(digits)
 
 
@@ -465,27 +463,31 @@ def _url(place: str, text: str, schema: str | None, port: int | None) -> str:
     if parts.scheme not in _DEFAULT_PORTS:
         raise _bad_node(place, text, "its scheme is neither http nor https")
     if "?" in text or "#" in text:
-        raise _bad_node(place, text, "it has a query or a fragment: leave it off")
+        raise _bad_node(place, text, "it has a query or a fragment: remove it")
     if not hostname or own_port == 0 or parts.netloc.endswith(":"):
         raise _bad_node(place, text, "its host or its port, 1 to 65535, is not valid")
     if not (_is_ipv6(hostname) if "[" in parts.netloc else _NAME.fullmatch(hostname)):
-        raise _bad_node(place, text, "its host is no name (letters, digits, '.', '-', '_') and no address")
+        raise _bad_node(
+            place, text, "its host is neither a name (letters, digits, '.', '-', '_') nor an address"
+        )
     if not text.isascii() or not text.isprintable() or "\\" in text:
         raise _bad_node(place, text, "it has a character that a URL cannot have")
     if "qcache" in parts.path.split("/"):
-        raise _bad_node(place, text, "a node's URL ends before /qcache: leave that and the rest off")
+        raise _bad_node(place, text, "a node's URL ends before /qcache: remove /qcache and the rest")
     if schema is not None and schema != parts.scheme:
         raise _bad_node(
-            place, text, f"schema says {schema!r}: clear schema, which is for names, or correct one"
+            place,
+            text,
+            f"schema is {schema!r}: clear schema, which is for names without a scheme, or correct it",
         )
     if place == "host" and port is not None and own_port is None:
-        # So Airflow's URI qcache://http://host1:9401 arrives: host is http://host1 and port 9401.
+        # Airflow splits the URI qcache://http://host1:9401 into the host http://host1 and the port 9401.
         if parts.path:
             raise _bad_node(
                 place,
                 text,
-                f"it has a path and no port, while port is {port}: write the port into it, or move it into "
-                "the extra field nodes, where a URL stays as it is",
+                f"it has a path and no port, while port is {port}: add the port to the URL, or move the "
+                "URL to the extra field nodes, which keeps it as it is",
             )
         return f"{text}:{port}"
     return text
@@ -505,13 +507,13 @@ def _auth(
     if login is None and password is None:
         return None
     if login is None or password is None:
-        missing, given = ("login", "password") if login is None else ("password", "login")
-        raise InvalidConnection(f"{given} is set and {missing} is not; basic auth needs both")
+        missing, present = ("login", "password") if login is None else ("password", "login")
+        raise InvalidConnection(f"{present} is set and {missing} is not; basic auth needs both")
     for name, value in (("login", login), ("password", password)):
         if not isinstance(value, str) or ":" in value:
             raise InvalidConnection(
-                f"{name} (not shown) has a ':' in it, at which a node closes the connection; "
-                "expected text without ':'"
+                f"{name} (not shown) contains a ':', and a node closes such a connection; expected text "
+                "without ':'"
             )
     plain = [node for node in nodes if urlsplit(node).scheme == "http"]
     if plain and not allowed_over_http:

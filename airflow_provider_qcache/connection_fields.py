@@ -1,7 +1,7 @@
-"""The fields of a connection of type ``qcache``: the one table behind both forms, the parsing and the docs.
+"""The fields of a connection of type ``qcache``, for both forms, the parsing and the docs.
 
-Airflow reads it, by way of provider_info, in every process that imports ``airflow.sdk``: it imports nothing,
-which is why a field is a plain class.
+Every process that imports ``airflow.sdk`` imports this module, by provider_info. So it imports nothing, and a
+field is a plain class.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ HOOK_NAME: Final = "QCache"
 HOOK_CLASS: Final = "airflow_provider_qcache.hooks.qcache.QCacheHook"
 
 MAX_HOST: Final = 480
-"""Characters of a host that are taken. Airflow's column holds 500 (``airflow.models.connection``); a list
-that a database cut there, and of which a form then stripped blanks, would end in half a node without a word.
+"""The most characters of host. Airflow's column holds 500 (``airflow.models.connection``): some databases cut
+a longer list there without an error, so that it ends in half a node.
 """
 
 
 class Field:
     """One field of the connection.
 
-    ``name`` is its name in the connection or in its extra, ``label`` what a form calls it. ``kind`` is one of
+    ``name`` is its name in the connection or in its extra, ``label`` its name in a form. ``kind`` is one of
     'nodes', 'seconds' (a float), 'count' (an integer), 'flag' (a boolean), 'path', 'text' and 'secret'.
-    ``default`` is the value where none is given, and ``default_text`` says it where None means more than
-    nothing. ``minimum`` and ``maximum`` bound numbers, both inclusive, in ``unit``. ``allowed`` says for the
-    rest what is taken.
+    ``default`` is the value of an unset field, and ``default_text`` describes it if the value alone does not.
+    ``minimum`` and ``maximum`` bound numbers, both inclusive, in ``unit``. ``allowed`` describes the values
+    of other fields.
     """
 
     __slots__ = (
@@ -69,7 +69,7 @@ class Field:
         self.minimum = minimum
         self.maximum = maximum
         self.allowed = allowed or self._what_is_allowed()
-        # In words, so that nobody takes it for a value that is filled in.
+        # In words, so that nobody mistakes it for a value.
         self.placeholder = f"for example {example}" if example else f"default: {self.default_text}"
 
     def _what_is_allowed(self) -> str:
@@ -80,7 +80,7 @@ class Field:
 
     @property
     def description(self) -> str:
-        """What it is for, its default and its unit, and its bounds: the text beside it in a form."""
+        """The text beside the field in a form: its purpose, default, unit and bounds."""
         unit = f" {self.unit}" if self.unit and self.default is not None else ""
         bounds = f" Allowed: {self.allowed}."
         return f"{self.about} Default: {self.default_text}{unit}.{bounds}"
@@ -324,9 +324,9 @@ EXTRA: Final = (
 
 
 def ui_field_behaviour() -> dict[str, Any]:
-    """Labels and placeholders of Airflow's own fields, by the names both Airflows share.
+    """Labels and placeholders of Airflow's own fields.
 
-    Nothing is hidden: Test on 3.3.2 fails on a connection without a port.
+    No field is hidden: the Test button of Airflow 3.3.2 fails on a connection without a port.
     """
     return {
         "relabeling": {field.name: field.label for field in STANDARD},

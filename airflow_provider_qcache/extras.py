@@ -1,10 +1,10 @@
-"""What to say, and to raise, where a library of one of this package's extras is not installed."""
+"""The error if a library of one of this package's extras is not installed."""
 
 from __future__ import annotations
 
 
 def how_to_install(extra: str) -> str:
-    """How to install an extra; there is no release of this package yet, so from a checkout or a wheel."""
+    """How to install an extra, from a checkout or a wheel: there is no release of this package yet."""
     return (
         f"install the extra {extra!r}: pip install '.[{extra}]' in a checkout of airflow-provider-qcache, or "
         f"pip install 'PATH/TO/THE.whl[{extra}]' with its wheel"
@@ -16,7 +16,7 @@ class MissingExtra(ImportError):
 
     Args:
         needs: What needs which library: "a zstd file needs pyarrow".
-        extra: The extra that brings it.
+        extra: The extra that has the library.
     """
 
     def __init__(self, needs: str, extra: str) -> None:

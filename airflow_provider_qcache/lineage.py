@@ -1,7 +1,7 @@
-"""Where tables come from and go to: for Airflow's hook lineage collector, and for OpenLineage.
+"""Report where tables come from and go to, to Airflow's hook lineage collector and to OpenLineage.
 
-A table is the dataset ``<key>`` in the namespace ``qcache://<connection>``. Nothing here may fail a task: an
-error is logged at debug level, as Airflow's own providers do.
+A table is the dataset ``<key>`` in the namespace ``qcache://<connection>``. Nothing here may fail a task:
+errors are logged at debug level, as in Airflow's own providers.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 _log = logging.getLogger("airflow_provider_qcache.lineage")
 
 MOST_LISTED: Final = 100
-"""Files, and deleted tables, that are listed one by one: as many as Airflow's collector takes by default."""
+"""The most files, and deleted tables, that are listed: the default limit of Airflow's collector."""
 
 _FIRST_ROW: Final = 1 << 20
-"""Bytes of an answer in which its first row is looked for."""
+"""Bytes of an answer that may contain its first row."""
 
 _TYPES: Final = {str: "string", bool: "bool", int: "int", float: "float"}
 
@@ -45,7 +45,7 @@ class Part:
     extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """The extra of the asset's event: ``operation``, ``rows``, ``bytes``."""
     schema: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
-    """The columns, as far as they are known, each with its type; None for an unknown type."""
+    """The known columns, each with its type; None for an unknown type."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,9 +84,9 @@ def of_change(
         key: The table's key, or the pattern of many.
         extra: The extra of its asset's event.
         schema: The table's columns, each with its type.
-        files: What it was read from.
+        files: The files that it was read from.
         query: The SQL query that it was read by.
-        keys: Of many deleted tables the keys.
+        keys: The keys of many deleted tables.
     """
     listed = keys if 1 < len(keys) <= MOST_LISTED else (key,)
     return Lineage(
@@ -97,42 +97,42 @@ def of_change(
     )
 
 
-def of_query(given: Mapping[str, Any], result: QueryResult, loaded: Upload | None) -> Lineage:
+def of_query(arguments: Mapping[str, Any], result: QueryResult, loaded: Upload | None) -> Lineage:
     """The lineage of a query's task.
 
     Args:
-        given: The operator's arguments.
+        arguments: The operator's arguments.
         result: The answer.
-        loaded: What was stored before, as there was no table.
+        loaded: The table that was stored before the query, if there was none.
     """
     answer = schema_of_answer(result.content, result.content_type)
-    # Without these clauses the answer's columns are the table's.
-    whole = given["query"].keys().isdisjoint({"select", "group_by", "from"})
+    # Without these clauses the answer has the table's columns.
+    whole = arguments["query"].keys().isdisjoint({"select", "group_by", "from"})
     outputs = []
-    if given["output_path"] is not None:
-        written = {"rows": _rows_of(result, given["query"]), "bytes": len(result.content)}
-        outputs.append(Part(file=str(given["output_path"]), extra=written, schema=answer))
+    if arguments["output_path"] is not None:
+        written = {"rows": _rows_of(result, arguments["query"]), "bytes": len(result.content)}
+        outputs.append(Part(file=str(arguments["output_path"]), extra=written, schema=answer))
     if loaded is not None:
         stored = {"operation": "store", "rows": loaded.rows, "bytes": loaded.bytes}
-        outputs.append(Part(key=given["key"], extra=stored, schema=loaded.schema))
-    read = Part(key=given["key"], schema=answer if whole else {})
-    return Lineage(conn_id=given["qcache_conn_id"], inputs=[read], outputs=outputs)
+        outputs.append(Part(key=arguments["key"], extra=stored, schema=loaded.schema))
+    read = Part(key=arguments["key"], schema=answer if whole else {})
+    return Lineage(conn_id=arguments["qcache_conn_id"], inputs=[read], outputs=outputs)
 
 
 def schema_of_answer(content: bytes, content_type: str) -> dict[str, str | None]:
-    """The columns of an answer, as far as its beginning has them; of JSON with the first row's types."""
+    """The columns of an answer, from its beginning; for JSON with the first row's types."""
     text = content[:_FIRST_ROW].decode("utf-8", "replace")
     try:
         if content_type == "text/csv":
             return dict.fromkeys(next(csv.reader(io.StringIO(text)), ()))
         row, _ = json.JSONDecoder().raw_decode(text[1:])
-    except (ValueError, RecursionError, csv.Error):  # it has no rows, or a longer one
+    except (ValueError, RecursionError, csv.Error):  # it has no rows, or a first row that is too long
         return {}
     return {name: _TYPES.get(type(value)) for name, value in row.items()} if isinstance(row, dict) else {}
 
 
 def _rows_of(result: QueryResult, query: Mapping[str, Any]) -> int | None:
-    """The rows of an answer; None where the bounds of the slice are negative, or are no integers."""
+    """The number of rows of an answer; None if its offset or limit is negative or not an integer."""
     offset, limit = query.get("offset") or 0, query.get("limit") or result.unsliced_result_len
     if not (isinstance(offset, int) and isinstance(limit, int)) or offset < 0 or limit < 0:
         return None
@@ -155,8 +155,8 @@ def facets_of(lineage: Lineage | None) -> Any:
 
 
 def convert_asset_to_openlineage(asset: Asset, lineage_context: Any) -> Any:
-    """The asset of a table as a dataset, with what its extra tells; Airflow calls it, by provider_info."""
-    del lineage_context  # the URI has all
+    """The asset of a table as a dataset, with facets from its extra; Airflow calls it, by provider_info."""
+    del lineage_context  # the URI is enough
     parts = urlsplit(asset.uri)
     return dataset_of(unquote(parts.path.lstrip("/")), unquote(parts.netloc), asset.extra or {})
 
@@ -167,7 +167,7 @@ def dataset_of(
     extra: Mapping[str, Any],
     schema: Mapping[str, str | None] | None = None,
 ) -> Any:
-    """A table as a dataset of OpenLineage, with what an asset's extra tells of it."""
+    """A table as a dataset of OpenLineage, with facets from an asset's extra."""
     from airflow.providers.common.compat.openlineage.facet import (  # noqa: PLC0415  # it is optional
         LifecycleStateChange,
         LifecycleStateChangeDatasetFacet,
@@ -226,8 +226,7 @@ def _file_names(file: str) -> tuple[str, str]:
 def _read_by_sql(query: Query) -> Any:
     """The tables that a query reads, by the parser of the OpenLineage provider, as common.sql's operators do.
 
-    Of a database whose hook tells OpenLineage nothing about itself, they are named by the connection's type
-    and host.
+    If the database's hook does not support OpenLineage, they are named by the connection's type and host.
     """
     from airflow.providers.openlineage.extractors import OperatorLineage  # noqa: PLC0415  # it is optional
     from airflow.providers.openlineage.sqlparser import (  # noqa: PLC0415
@@ -240,7 +239,7 @@ def _read_by_sql(query: Query) -> Any:
         hook=query.hook, sql=query.sql, conn_id=query.conn_id, database=getattr(query.hook, "database", None)
     )
     if found is not None:
-        # What it writes is what a query does on its side, such as a table of SELECT INTO.
+        # It may have outputs: a query can write a table too, such as SELECT INTO.
         return found
     from airflow.providers.common.compat.openlineage.facet import Dataset, SQLJobFacet  # noqa: PLC0415
 
@@ -262,13 +261,13 @@ def _read_by_sql(query: Query) -> Any:
 
 
 def collect_result(hook: QCacheHook, key: str | None, result: object, *, stores: bool) -> None:
-    """Tell Airflow's collector of the tables that a hook has read, stored or deleted.
+    """Report the tables that a hook has read, stored or deleted to Airflow's collector.
 
     Args:
         hook: The hook.
         key: The key, or the pattern of many; None for no key.
-        result: What the client's operation returned; a miss tells nothing.
-        stores: Whether an operation on many tables has stored them.
+        result: The result of the client's operation; a miss is not reported.
+        stores: Whether an operation on many tables stored them.
     """
     from airflow_provider_qcache import client  # noqa: PLC0415  # the hook has loaded it
 
@@ -287,9 +286,9 @@ def collect_result(hook: QCacheHook, key: str | None, result: object, *, stores:
 
 
 def collect_files(context: Any, tables: Iterable[Any]) -> list[str]:
-    """Tell Airflow's collector of the files that tables were read from, and give their names.
+    """Report the files that tables were read from to Airflow's collector, and return their names.
 
-    A table is what an operator has of it: its ``body`` has ``files`` if it is in some.
+    ``tables`` are an operator's: the ``body`` of a table has ``files`` if it was read from files.
     """
     files = [file.name for table in tables for file in getattr(getattr(table, "body", None), "files", ())]
     for file in files[:MOST_LISTED]:
@@ -298,7 +297,7 @@ def collect_files(context: Any, tables: Iterable[Any]) -> list[str]:
 
 
 def collect_query(query: Query, parameters: Any, rows: int) -> None:
-    """Tell Airflow's collector of an SQL query, as a hook's own ``run`` does."""
+    """Report an SQL query to Airflow's collector, as a hook's own ``run`` does."""
     try:
         from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage  # noqa: PLC0415
     except ImportError:  # an older common.sql
@@ -315,7 +314,7 @@ def _collect(
         collector = get_hook_lineage_collector()
         getattr(collector, method)(context=context, uri=uri(*arguments), asset_extra=extra)
     except Exception:  # noqa: BLE001  # the table is stored, or read
-        _log.debug("Airflow's lineage collector did not take %s", arguments, exc_info=True)
+        _log.debug("Cannot report %s to Airflow's lineage collector", arguments, exc_info=True)
 
 
 def _uri_of_file(file: str) -> str:

@@ -1,4 +1,4 @@
-"""The asset events of the tables that an operator stored or deleted: which outlets, and which extra."""
+"""Update the assets of the tables that an operator stored or deleted: the outlets and the events' extra."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from airflow_provider_qcache.client import StoreResult
 
 _ALIAS_NEEDED = (
-    "emit_asset=True: the table's key is known only when the task runs: add outlets=[AssetAlias(…)], or name "
-    "the asset in outlets"
+    "emit_asset=True: the table's key is known only when the task runs: pass outlets=[AssetAlias(…)], or the "
+    "asset itself in outlets"
 )
 
 
@@ -58,11 +58,11 @@ def attach(
     *,
     emit: bool,
 ) -> None:
-    """Give the event of each outlet that stands for the key its extra; an alias gets the asset.
+    """Set the extra of the event of each outlet for the key; an alias gets the asset.
 
     Args:
         operator: The task's.
-        context: The task's; without ``outlet_events``, as outside of Airflow, nothing is done.
+        context: The task's. Does nothing without ``outlet_events``, as in a test without Airflow.
         key: The key, or the pattern of many.
         conn_id: The connection.
         extra: Values of JSON: numbers, texts and lists of texts.
@@ -74,7 +74,7 @@ def attach(
     for outlet in operator.outlets:
         if _is_alias(outlet):
             if emit:
-                # Airflow 2 looks an alias's extra up in a set, so that it must be hashable.
+                # Airflow 2 puts an alias's extra into a set, so it must be hashable.
                 hashable = {
                     name: tuple(value) if isinstance(value, list) else value for name, value in extra.items()
                 }
@@ -84,7 +84,7 @@ def attach(
 
 
 def keep_statistics(operator: Any, context: Mapping[str, Any], conn_id: str, nodes: dict[str, Any]) -> None:
-    """Put the nodes' statistics into the event of ``qcache_statistics_asset``, where that is an outlet."""
+    """Put the nodes' statistics into the event of ``qcache_statistics_asset``, if it is an outlet."""
     events = context.get("outlet_events")
     if events is None:
         return
@@ -94,7 +94,7 @@ def keep_statistics(operator: Any, context: Mapping[str, Any], conn_id: str, nod
 
 
 def stored_table(stored: StoreResult) -> dict[str, Any]:
-    """The extra of the event of one table that was stored."""
+    """The extra of the event of one stored table."""
     return {
         "operation": "store",
         "key": stored.key,
@@ -106,43 +106,41 @@ def stored_table(stored: StoreResult) -> dict[str, Any]:
 
 
 def stored_tables(key: str, summary: Mapping[str, Any]) -> dict[str, Any]:
-    """The extra of the event of many tables that were stored, from what the task returns."""
+    """The extra of the event of many stored tables, from the task's result."""
     counts = {name: summary[name] for name in ("stored", "were_there", "failed", "rows", "bytes")}
     return {"operation": "store", "keys": key, **counts, "nodes": sorted(summary["nodes"])}
 
 
 def deleted_tables(key: str, number: int, counts: Mapping[str, int]) -> dict[str, Any]:
-    """The extra of the event of tables that were deleted: on how many nodes, with which outcome."""
+    """The extra of the event of deleted tables: how many deletes had each outcome."""
     outcomes = {name: counts[name] for name in ("confirmed", "gone", "unreachable")}
     return {"operation": "delete", "key" if number == 1 else "keys": key, "tables": number, **outcomes}
 
 
 class KeysSeen:
-    """The pattern of the keys that pass by, of which none is kept."""
+    """Makes the pattern of keys that are iterated over, without keeping them."""
 
     def __init__(self) -> None:
         self.pattern: str | None = None
 
-    def watch(self, given: Any) -> Any:
-        """Keys, pairs of key and content, or a mapping of them, as they are; other values are left alone."""
-        if isinstance(given, Mapping):
-            return self._watched(given.items())
-        return (
-            given
-            if isinstance(given, str | bytes) or not isinstance(given, Iterable)
-            else self._watched(given)
-        )
+    def watch(self, keys: Any) -> Any:
+        """The same keys, pairs of key and content, or mapping of them; other values are not changed."""
+        if isinstance(keys, Mapping):
+            return self._watched(keys.items())
+        if isinstance(keys, str | bytes) or not isinstance(keys, Iterable):
+            return keys
+        return self._watched(keys)
 
-    def _watched(self, given: Iterable[Any]) -> Iterator[Any]:
-        for one in given:
+    def _watched(self, items: Iterable[Any]) -> Iterator[Any]:
+        for one in items:
             key = one[0] if isinstance(one, tuple | list) and one else one
-            if isinstance(key, str) and is_key(key):  # others are refused, and stored nowhere
+            if isinstance(key, str) and is_key(key):  # the client refuses other keys
                 self.pattern = key if self.pattern is None else pattern_of([self.pattern, key])
             yield one
 
 
 def _stands_for(uri: str, key: str, conn_id: str) -> bool:
-    """Whether a URI is that of a key or a pattern of keys, or covers it by a ``*`` at its end."""
+    """Whether a URI is that of a key or pattern, or covers it by a ``*`` at its end."""
     known = key_in(uri, conn_id)
     if known is None:
         return False

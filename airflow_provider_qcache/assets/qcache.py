@@ -1,7 +1,7 @@
-"""A table as an asset of Airflow, a dataset on Airflow 2: ``qcache://<connection>/<key>``.
+"""Tables as assets of Airflow, datasets on Airflow 2: ``qcache://<connection>/<key>``.
 
-Airflow imports this module, by provider_info, when it makes the first asset of any provider; so neither the
-client nor requests is loaded here.
+Airflow imports this module, by provider_info, when it creates the first asset of any provider, so it loads
+neither the client nor requests.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def qcache_asset(key: str, conn_id: str = "qcache_default") -> Asset:
     """The asset of a table, for ``schedule``, ``inlets`` and ``outlets``.
 
     Args:
-        key: The table's key. For many tables their pattern: a key with columns in braces
-            (``sales_{region}``) as ``partition_by`` has it, or with ``*`` (``sales_*``).
+        key: The table's key. For many tables their pattern: a key with columns in braces, as with
+            ``partition_by`` (``sales_{region}``), or with ``*`` (``sales_*``).
         conn_id: The connection of the cluster.
 
     Raises:
@@ -53,7 +53,7 @@ def qcache_asset(key: str, conn_id: str = "qcache_default") -> Asset:
 def qcache_statistics_asset(conn_id: str = "qcache_default") -> Asset:
     """The asset of a cluster's statistics, for ``outlets`` of QCacheStatisticsOperator.
 
-    Its events keep what the task has read, where the cluster page finds it.
+    Its events keep the statistics for the cluster page.
     """
     from airflow_provider_qcache.compat import Asset  # noqa: PLC0415  # it imports Airflow
 
@@ -61,12 +61,12 @@ def qcache_statistics_asset(conn_id: str = "qcache_default") -> Asset:
 
 
 def statistics_uri(conn_id: str) -> str:
-    """The URI of a cluster's statistics. Its scheme is another one than that of tables, which have keys."""
+    """The URI of a cluster's statistics; its scheme differs from that of tables, whose URIs have keys."""
     return f"x-qcache-statistics://{quote(conn_id, safe='')}"
 
 
 def create_asset(*, key: str, conn_id: str, extra: Mapping[str, Any] | None = None) -> Asset:
-    """The asset of a table; what Airflow's lineage collector calls. See ``qcache_asset``."""
+    """The asset of a table, see ``qcache_asset``; Airflow's lineage collector calls this."""
     from airflow_provider_qcache.compat import Asset  # noqa: PLC0415  # it imports Airflow
 
     return Asset(uri=uri_of(key, conn_id), extra=dict(extra or {}))
@@ -90,7 +90,7 @@ def tables_uri(conn_id: str) -> str:
 
 
 def sanitize_uri(uri: SplitResult) -> SplitResult:
-    """The URI in its one spelling, so that equal tables are equal assets; what Airflow calls as its handler.
+    """The URI in one spelling, so that equal tables are equal assets; Airflow calls this.
 
     Raises:
         ValueError: it is not ``qcache://<connection>/<key>``.
@@ -123,7 +123,7 @@ def key_in(uri: str, conn_id: str) -> str | None:
 
 
 def pattern_of(keys: Iterable[str]) -> str:
-    """The pattern of several keys: what they begin with, and ``*``; of one key the key itself."""
+    """The pattern of several keys: their common beginning and ``*``; for one key the key itself."""
     different = set(keys)
     if len(different) == 1:
         return different.pop()

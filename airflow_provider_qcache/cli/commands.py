@@ -16,6 +16,7 @@ from airflow_provider_qcache.cli.output import print_json, print_note, print_tab
 from airflow_provider_qcache.cli.shares import changed_nodes, moved_share, shares
 from airflow_provider_qcache.client import (
     Absence,
+    InvalidTable,
     QClient,
     QClientException,
     Ring,
@@ -252,7 +253,8 @@ def where(arguments: argparse.Namespace) -> int:
     if asked is not None and asked.absence is None:
         return OK
     unknown = any(place.absence is Absence.UNKNOWN for place in places)
-    # Where every node refuses the connection, the ports may be wrong: nothing is known of the table.
+    if asked is None:  # every node may refuse because the ports are wrong
+        print_note("error: no node answers, so nothing is known about the table: check the nodes' addresses")
     return UNREACHABLE if asked is None or unknown else NO
 
 
@@ -340,11 +342,15 @@ def put(arguments: argparse.Namespace) -> int:
     """Store a file."""
     path = Path(arguments.file)
     if not path.is_file():
-        raise _WrongUse(f"cannot store {arguments.file!r}: there is no such file")
+        why = "it is not a file" if path.exists() else "there is no such file"
+        raise _WrongUse(f"cannot store {arguments.file!r}: {why}")
     content_type = "application/json" if path.suffix.lower() == ".json" else "text/csv"
     headers = {"X-QCache-types": arguments.types} if arguments.types else None
     with _client(settings_of(arguments)) as client:
-        result = client.post(arguments.key, path, content_type, headers, evict_stale=True)
+        try:
+            result = client.post(arguments.key, path, content_type, headers, evict_stale=True)
+        except InvalidTable as error:
+            raise _WrongUse(f"cannot store {arguments.file!r}: {error}") from error
     if arguments.output == "json":
         print_json(result.as_dict())
     else:

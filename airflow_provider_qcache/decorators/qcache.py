@@ -1,4 +1,4 @@
-"""``@task.qcache_post`` and ``@task.qcache_query``: a function gives the table, or the query, of a task.
+"""``@task.qcache_post`` and ``@task.qcache_query``: a function returns the table, or the query, of a task.
 
 Airflow finds them by the provider's registration. Importing this loads neither the client nor requests.
 """
@@ -25,17 +25,17 @@ __all__ = ["qcache_post_task", "qcache_query_task"]
 
 
 def _with_context(task: Any, context: Any) -> dict[str, Any]:
-    """The function's keyword arguments: those of the call, and what it asks of Airflow's context by name."""
+    """The function's keyword arguments: those of the call, and the items of Airflow's context it names."""
     context_merge(context, task.op_kwargs or {})
     return dict(determine_kwargs(task.python_callable, task.op_args or (), context))
 
 
 class _Decorated(DecoratedOperator):
-    """Airflow's base of decorated operators, complete on Airflow 3.0 too."""
+    """Airflow's base of decorated operators, with what it lacks on Airflow 3.0."""
 
     @staticmethod
     def xcom_push(context: Any, key: str, value: Any) -> None:
-        """Push an XCom; Airflow 3.0 takes it from the operator, whose base class has none there."""
+        """Push an XCom; Airflow 3.0 calls this on the operator, whose base class does not have it."""
         context["ti"].xcom_push(key=key, value=value)
 
 
@@ -47,8 +47,9 @@ class _PostDecoratedOperator(_Decorated, QCachePostOperator):
     custom_operator_name = "@task.qcache_post"
 
     def __init__(self, **kwargs: Any) -> None:
-        given = {name: kwargs.get(name) for name in ("python_callable", "op_args", "op_kwargs")}
-        super().__init__(kwargs_to_upstream=given, **kwargs)  # it keeps them from the next class
+        function = {name: kwargs.get(name) for name in ("python_callable", "op_args", "op_kwargs")}
+        # Airflow's base takes these arguments for itself and passes on only kwargs_to_upstream.
+        super().__init__(kwargs_to_upstream=function, **kwargs)
 
     def execute(self, context: Any) -> Any:
         """Call the function, and store what it returns."""
@@ -57,7 +58,7 @@ class _PostDecoratedOperator(_Decorated, QCachePostOperator):
 
 
 class _QueryDecoratedOperator(_Decorated, QCacheQueryOperator):
-    """Ask the query that a function returns; see QCacheQueryOperator."""
+    """Run the query that a function returns; see QCacheQueryOperator."""
 
     template_fields: Sequence[str] = (*QCacheQueryOperator.template_fields, "op_args", "op_kwargs")
     template_fields_renderers: ClassVar[dict[str, str]] = {
@@ -76,13 +77,13 @@ class _QueryDecoratedOperator(_Decorated, QCacheQueryOperator):
     }
 
     def __init__(self, **kwargs: Any) -> None:
-        # The function gives the query when the task runs.
+        # The function returns the query when the task runs.
         super().__init__(query={}, **kwargs)
 
     def execute(self, context: Any) -> Any:
-        """Call the function, and ask the query that it returns."""
-        given = self._checked_arguments(context)
-        self.op_args, self.op_kwargs = given["op_args"] or [], given["op_kwargs"] or {}
+        """Call the function, and run the query that it returns."""
+        arguments = self._checked_arguments(context)
+        self.op_args, self.op_kwargs = arguments["op_args"] or [], arguments["op_kwargs"] or {}
         self.query = self.python_callable(*self.op_args, **_with_context(self, context))
         return super().execute(context)
 
@@ -108,7 +109,7 @@ def qcache_post_task(
 def qcache_query_task(
     python_callable: Callable[..., Any] | None = None, *, multiple_outputs: bool | None = None, **kwargs: Any
 ) -> TaskDecorator:
-    """Query a table by what a function returns: ``@task.qcache_query(key="orders")``.
+    """Query a table by the return value of a function: ``@task.qcache_query(key="orders")``.
 
     Args:
         python_callable: The function. It returns the query: a dict, or a string that holds one as JSON.

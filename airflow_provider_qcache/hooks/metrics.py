@@ -1,6 +1,6 @@
-"""The hook's metrics, sent by Airflow's Stats, and OpenTelemetry where spans are recorded.
+"""Send the hook's metrics by Airflow's Stats, and spans by OpenTelemetry if Airflow records them.
 
-Nothing here may fail an operation: an error is logged at debug level.
+Nothing here may fail an operation: errors are logged at debug level.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MEASURED: Final = frozenset({"get", "query", "post", "post_table", "post_many",
 """The operations that are measured and traced."""
 
 _NO_TAG: Final = re.compile(r"[^A-Za-z0-9_.-]")
-"""Characters that StatsD's line, or Airflow, has another use for."""
+"""Characters with another meaning in a line of StatsD, or in Airflow."""
 
 
 def node_tag(node: str) -> str:
@@ -33,7 +33,7 @@ def node_tag(node: str) -> str:
 
 
 class Metrics(Listener):
-    """The metrics of one hook. Listens to its client for nodes that fail and come back."""
+    """The metrics of one hook, which listens to its client for nodes that fail and recover."""
 
     def __init__(self, hook: QCacheHook) -> None:
         self._hook = hook
@@ -42,30 +42,30 @@ class Metrics(Listener):
         own = {"conn_id": self._hook.qcache_conn_id, "operator": self._hook.used_by}
         return {name: _NO_TAG.sub("_", value) for name, value in {**own, **tags}.items()}
 
-    def _tell(self, method: str, name: str, value: Any, **tags: str) -> None:
+    def _send(self, method: str, name: str, value: Any, **tags: str) -> None:
         try:
             from airflow_provider_qcache.compat import Stats  # noqa: PLC0415  # it loads Airflow's metrics
 
             getattr(Stats, method)(f"qcache.{name}", value, tags=self._tags(**tags))
         except Exception:  # noqa: BLE001  # the operation is done
-            _log.debug("Airflow's metrics did not take qcache.%s", name, exc_info=True)
+            _log.debug("Cannot send the metric qcache.%s", name, exc_info=True)
 
     def node_failed(self, node: str, error: str) -> None:
         """Count a node that failed."""
         del error
-        self._tell("incr", "node.failed", 1, node=node_tag(node))
+        self._send("incr", "node.failed", 1, node=node_tag(node))
 
     def node_recovered(self, node: str) -> None:
-        """Count a node that came back."""
-        self._tell("incr", "node.recovered", 1, node=node_tag(node))
+        """Count a node that recovered."""
+        self._send("incr", "node.recovered", 1, node=node_tag(node))
 
     def gauge(self, name: str, value: float, node: str) -> None:
-        """Send a number of a node's own statistics."""
-        self._tell("gauge", f"node.{name}", value, node=node_tag(node))
+        """Send a number from a node's own statistics."""
+        self._send("gauge", f"node.{name}", value, node=node_tag(node))
 
     @contextlib.contextmanager
     def of(self, operation: str, key: str | None) -> Iterator[Callable[[object], None]]:
-        """Follow an operation; gives a function that is called with each result, None for a miss."""
+        """Measure an operation; yields a function to call with each result, None for a miss."""
         if operation not in _MEASURED:
             yield lambda _: None
             return
@@ -77,42 +77,42 @@ class Metrics(Listener):
                     describe(result)
                     self._note(result, started, key)
                 except Exception:  # noqa: BLE001  # metrics never fail an operation
-                    _log.debug("the metrics of an operation are left out", exc_info=True)
+                    _log.debug("Cannot send the metrics of an operation", exc_info=True)
 
             try:
                 yield note
             except Exception as error:
-                self._tell("incr", "failures", 1, operation=operation, error=type(error).__name__)
+                self._send("incr", "failures", 1, operation=operation, error=type(error).__name__)
                 raise
 
     def _note(self, result: object, started: dt.datetime, key: str | None) -> None:
         taken = dt.datetime.now(dt.UTC) - started
         if isinstance(result, StoreResult):
             node = node_tag(result.node)
-            self._tell("timing", "store.duration", dt.timedelta(seconds=result.seconds), node=node)
-            self._tell("incr", "store.bytes", result.bytes, node=node)
+            self._send("timing", "store.duration", dt.timedelta(seconds=result.seconds), node=node)
+            self._send("incr", "store.bytes", result.bytes, node=node)
             if result.rows is not None:
-                self._tell("incr", "store.rows", result.rows, node=node)
+                self._send("incr", "store.rows", result.rows, node=node)
             if result.failed_over:
-                self._tell("incr", "failovers", 1, node=node)
+                self._send("incr", "failovers", 1, node=node)
         elif isinstance(result, QueryResult):
             node = node_tag(result.node)
-            self._tell("timing", "query.duration", taken, node=node)
-            self._tell("incr", "query.bytes", len(result.content), node=node)
+            self._send("timing", "query.duration", taken, node=node)
+            self._send("incr", "query.bytes", len(result.content), node=node)
             if key is not None and result.node != self._hook.get_conn().node_for_key(key):
-                self._tell("incr", "failovers", 1, node=node)
+                self._send("incr", "failovers", 1, node=node)
         elif isinstance(result, BulkReport):
             for one in result.succeeded.values():
                 self._note(one, started, one.key)
         elif isinstance(result, DeleteResult):
-            self._tell("timing", "delete.duration", taken)
+            self._send("timing", "delete.duration", taken)
         elif result is None:
-            self._tell("incr", "query.misses", 1)
+            self._send("incr", "query.misses", 1)
 
 
 @contextlib.contextmanager
 def _span(name: str, conn_id: str, key: str | None) -> Iterator[Callable[[object], None]]:
-    """A span of OpenTelemetry, which is recorded where Airflow's tracing has set a tracer provider."""
+    """A span of OpenTelemetry, which is recorded if Airflow's tracing has set a tracer provider."""
     try:
         from opentelemetry import trace  # noqa: PLC0415  # it is optional
     except ImportError:

@@ -1,6 +1,6 @@
 """Check whether each node of a connection can be used, for Airflow's Test button.
 
-Each node is asked once, without the client's retries and node states, and every problem is reported as it is.
+Each node is asked once, without the client's retries and node states, so that every problem is reported.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from airflow_provider_qcache.client.transport import Peer
 
 LONGEST: Final = 10.0
-"""Seconds that the whole check may take, whatever the timeouts are: someone waits at a form."""
+"""Seconds that the whole check may take, whatever the timeouts are: a user waits for the form."""
 
 _LARGEST: Final = 64 * 1024
 _HEADERS: Final = b"Accept-Encoding: identity\r\n"
@@ -37,7 +37,7 @@ _CONNECTING: Final = frozenset({Phase.NAME, Phase.CONNECT, Phase.TLS})
 class NodeCheck:
     """The check of one node: ``seconds`` until it answered, or its ``trouble``.
 
-    ``same_as`` is a node before it in the list that is reached at the same address.
+    ``same_as`` is an earlier node of the list with the same address.
     """
 
     node: str
@@ -60,16 +60,16 @@ class NodeCheck:
 
 
 def ends_within(seconds: float, work: Callable[[], object]) -> bool:
-    """Do the work in a thread, and return whether it ended in time. Raises what the work raises."""
+    """Run a function in a thread, and return whether it ended in time. Raises what it raises."""
     raised: list[BaseException] = []
 
     def do() -> None:
         try:
             work()
-        except BaseException as error:  # noqa: BLE001  # the caller's
+        except BaseException as error:  # noqa: BLE001  # raised in the caller
             raised.append(error)
 
-    # A daemon: nobody can end a read of a file whose storage hangs.
+    # A daemon: reading a file cannot be ended while its storage hangs.
     thread = threading.Thread(target=do, name="qcache-test", daemon=True)
     thread.start()
     thread.join(seconds)
@@ -83,7 +83,7 @@ def check_nodes(arguments: Mapping[str, Any], *, longest: float) -> list[NodeChe
 
     Args:
         arguments: Those of a QClient.
-        longest: Seconds there are for all of it.
+        longest: Seconds for the whole check.
     """
     clock = SystemClock()
     settings = TransportSettings(
@@ -107,7 +107,7 @@ def check_nodes(arguments: Mapping[str, Any], *, longest: float) -> list[NodeChe
         if (found := two_names(nodes, seconds=limit)) is not None:
             same.append(found)
 
-    # Daemons: a name look-up can be ended by nobody, and is not waited for.
+    # Daemons: a name look-up cannot be ended, so the check does not wait for it.
     threads = [threading.Thread(target=ask, args=(node,), name="qcache-test", daemon=True) for node in nodes]
     threads.append(threading.Thread(target=compare, name="qcache-test", daemon=True))
     for thread in threads:
@@ -126,7 +126,7 @@ def check_nodes(arguments: Mapping[str, Any], *, longest: float) -> list[NodeChe
 def _with_two_names(
     checks: list[NodeCheck], peers: Mapping[str, Peer], same: list[tuple[str, str]]
 ) -> list[NodeCheck]:
-    """Mark each node that is the same as an earlier one of the list, or is reached at the same address."""
+    """Mark each node that is an earlier node of the list, or has the same address."""
     two = {other: one for one, other in same}
     first: dict[tuple[str, int], str] = {}
     found = []
@@ -201,6 +201,6 @@ def _trouble_in(answer: Answer) -> str | None:
     if answer.status == 401:
         return "401: the node refuses the credentials, or requires some: check login and password"
     if answer.status in UNAVAILABLE:
-        said = answer.from_proxy or "a proxy answered: the node is down, or the proxy cannot reach it"
-        return f"{answer.status}: {said}"
+        why = answer.from_proxy or "a proxy answered: the node is down, or the proxy cannot reach it"
+        return f"{answer.status}: {why}"
     return f"not a QCache: its status page answers {answer.status} and not 200 OK"

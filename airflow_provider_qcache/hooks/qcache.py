@@ -14,10 +14,7 @@ from urllib.parse import urlsplit
 from requests.utils import get_netrc_auth
 
 from airflow_provider_qcache.assets.outlets import KeysSeen
-from airflow_provider_qcache.client import (
-    OperationCancelled,
-    QClient,
-)
+from airflow_provider_qcache.client import OperationCancelled, QClient
 from airflow_provider_qcache.client.transport import read_certificate_file, readable_by_ssl
 from airflow_provider_qcache.compat import AirflowNotFoundException, BaseHook, mask_secret
 from airflow_provider_qcache.connection import (
@@ -41,7 +38,7 @@ if TYPE_CHECKING:
 
 
 _LEAST_TO_MASK: Final = 5
-"""Characters: shorter secrets are not masked, as Airflow's default is, since words of logs would be."""
+"""The fewest characters of a secret that is masked, as in Airflow: ordinary words would be masked too."""
 
 
 _P = ParamSpec("_P")
@@ -51,7 +48,7 @@ _R = TypeVar("_R")
 def _operation(
     method: Callable[Concatenate[QClient, _P], _R],
 ) -> Callable[Concatenate[QCacheHook, _P], _R]:
-    """A method of the client as one of the hook. Secrets in the headers it is given are masked in logs."""
+    """Make a hook's method of a client's method, with metrics, lineage and masked secrets in headers."""
     signature = inspect.signature(method)
 
     @functools.wraps(method)
@@ -59,26 +56,26 @@ def _operation(
         client = hook.get_conn()
         do: Callable[_P, _R] = getattr(client, method.__name__)
         bound = signature.bind(client, *args, **kwargs)
-        given = bound.arguments
+        arguments = bound.arguments
         seen = KeysSeen()
-        for many in {"tables", "keys"} & given.keys():
-            given[many] = seen.watch(given[many])
+        for many in {"tables", "keys"} & arguments.keys():
+            arguments[many] = seen.watch(arguments[many])
         for headers in ("post_headers", "query_headers"):
-            hook._mask_headers(given.get(headers))
-        # A question to one node is about the node.
-        asks_node = given.get("node") is not None
-        with hook.metrics.of("" if asks_node else method.__name__, given.get("key")) as note:
+            hook._mask_headers(arguments.get(headers))
+        # A query of one named node says nothing about what readers find.
+        asks_node = arguments.get("node") is not None
+        with hook.metrics.of("" if asks_node else method.__name__, arguments.get("key")) as note:
             result = do(*_noted(bound, note).args[1:], **bound.kwargs)
             note(result)
         if not asks_node:
-            collect_result(hook, given.get("key", seen.pattern), result, stores="tables" in given)
+            collect_result(hook, arguments.get("key", seen.pattern), result, stores="tables" in arguments)
         return result
 
     return operation
 
 
 def _noted(bound: inspect.BoundArguments, note: Callable[[object], None]) -> inspect.BoundArguments:
-    """The arguments of an operation; one on many tables passes each result to ``note``, too."""
+    """The arguments of an operation; an ``on_done`` of many tables also passes each result to ``note``."""
     callers_on_done = bound.arguments.get("on_done")
     if callers_on_done is not None:
 
@@ -92,11 +89,11 @@ def _noted(bound: inspect.BoundArguments, note: Callable[[object], None]) -> ins
 
 
 class QCacheHook(BaseHook):
-    """The tables of the QCache cluster that a connection names.
+    """Store, query and delete tables of the QCache cluster of an Airflow connection.
 
-    It has the operations of its client, QClient, by the same names. The client is made at first use and is
-    one for the hook's life; ``close()`` it, or use ``with``. Safe for threads. A hook can be pickled and
-    copied; the copy makes a client of its own.
+    It has the operations of its client, QClient, by the same names. The client is created at first use and
+    kept until ``close()`` or the end of a ``with`` block. Safe for threads. A hook can be pickled and copied;
+    the copy creates its own client.
 
     Args:
         qcache_conn_id: The connection, of type ``qcache``.
@@ -104,7 +101,7 @@ class QCacheHook(BaseHook):
             that replaces them, or a dict of RequestRetry's fields, each of which replaces the connection's.
 
     Raises:
-        ValueError: request_retry is none of these, or has an unknown field or a bad value.
+        ValueError: request_retry has another type, an unknown field or an invalid value.
     """
 
     conn_name_attr = "qcache_conn_id"
@@ -128,14 +125,14 @@ class QCacheHook(BaseHook):
         self._start()
 
     def _start(self) -> None:
-        # A dict's setdefault and pop are one step each, so that no lock is needed: a process that is forked
-        # while another thread makes the client would wait for that lock for ever.
+        # A dict, whose setdefault and pop are atomic, and no lock: a process that is forked while another
+        # thread creates the client would wait for that lock for ever.
         self._made: dict[str, QClient] = {}
         self._cancelled = False
         self.metrics = Metrics(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        """For pickle and copy: the hook without its client, whose connections are its own."""
+        """For pickle and copy: the hook without its client, whose sockets cannot be copied."""
         own = ("_made", "_cancelled", "metrics")
         return {name: value for name, value in self.__dict__.items() if name not in own}
 
@@ -153,18 +150,18 @@ class QCacheHook(BaseHook):
         self.close()
 
     def settings(self) -> ConnectionSettings:
-        """The connection, read and checked.
+        """The settings in the Airflow connection, checked.
 
         Raises:
-            InvalidConnection: naming the field, the value and what is allowed.
+            InvalidConnection: with the field, its value and what is allowed.
         """
         return parse_connection(self.get_connection(self.qcache_conn_id))
 
     def get_conn(self) -> QClient:
-        """The hook's client, made at first use.
+        """The hook's client, created at first use.
 
         Raises:
-            InvalidConnection: naming the field, the value and what is allowed.
+            InvalidConnection: with the field, its value and what is allowed.
             OperationCancelled: after ``cancel()``.
         """
         client = self._made.get("client")
@@ -180,7 +177,7 @@ class QCacheHook(BaseHook):
         return client
 
     def _mask(self, secrets: set[str]) -> None:
-        """Pass secrets to Airflow's masker, each once: it does not know other spellings of the password."""
+        """Pass secrets to Airflow's masker, each once: it knows only one spelling of the password."""
         new = {secret for secret in secrets if len(secret) >= _LEAST_TO_MASK} - self._masked
         if new:
             self._masked |= new
@@ -203,7 +200,7 @@ class QCacheHook(BaseHook):
         """Ask every node for its status, all at once: within connect plus read timeout, 10 s at most.
 
         Returns:
-            Whether every node can be used, and a text that names each with its time or its trouble.
+            Whether every node can be used, and a text with each node's time or its trouble.
         """
         started = time.monotonic()
         try:
@@ -219,21 +216,21 @@ class QCacheHook(BaseHook):
         troubled = [check for check in checks if check.trouble is not None]
         if troubled:
             several = f"{len(troubled)} of {len(checks)} nodes cannot be used"
-            said = several if len(checks) > 1 else "the node cannot be used"
+            summary = several if len(checks) > 1 else "the node cannot be used"
         else:
-            said = f"{len(checks)} nodes answer" if len(checks) > 1 else "the node answers"
-        # Those in trouble first: a form may show no more than the beginning.
+            summary = f"{len(checks)} nodes answer" if len(checks) > 1 else "the node answers"
+        # Nodes in trouble first: a form may show only the beginning.
         listed = sorted(checks, key=lambda check: check.trouble is None)
-        return not troubled, f"{said}. " + "; ".join(map(str, listed))
+        return not troubled, f"{summary}. " + "; ".join(map(str, listed))
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
-        """The form's fields on Airflow before 3.2, by name; later ones read provider_info.
+        """The form's fields on Airflow before 3.2, by name; later versions read provider_info.
 
-        All are texts, numbers and booleans too: Airflow 2.11 shows a field whose stored value is false or 0
-        as if nothing were stored, and would save it so. As text it is "false" or "0", and stays.
+        Numbers and booleans are text fields too: Airflow 2.11 shows a stored false or 0 as an empty field,
+        and would save it as empty. The texts "false" and "0" are kept.
         """
-        # Airflow shows this form only where both are installed.
+        # Airflow uses this form only if both are installed.
         from flask_appbuilder.fieldwidgets import BS3TextFieldWidget  # noqa: PLC0415
         from wtforms import StringField  # noqa: PLC0415
         from wtforms.validators import Optional  # noqa: PLC0415
@@ -260,9 +257,9 @@ class QCacheHook(BaseHook):
             client.close()
 
     def cancel(self) -> None:
-        """End what is in progress with OperationCancelled, within a second, and let nothing more begin.
+        """End the operations in progress with OperationCancelled, within a second, and refuse new ones.
 
-        It takes no lock: it may be called from any thread and from a signal handler, also before there is a
+        It takes no lock: it may be called from any thread and from a signal handler, even before there is a
         client.
         """
         self._cancelled = True
@@ -270,7 +267,7 @@ class QCacheHook(BaseHook):
         if client is not None:
             client.cancel()
 
-    # The client's operations, each with its signature and documentation.
+    # The client's operations, with their signatures and documentation.
 
     get = _operation(QClient.get)
     query = _operation(QClient.query)
@@ -289,7 +286,7 @@ class QCacheHook(BaseHook):
 
     @property
     def statistics(self) -> defaultdict[str, dict[str, int]]:
-        """What the client counted per node, as it is now; see QClient.statistics."""
+        """The client's own counts by node, without resetting them; see QClient.statistics."""
         return self.get_conn().statistics
 
 
@@ -309,7 +306,7 @@ def _form_check(field: Field) -> Callable[[Any, Any], None]:
 
 
 def _check_files(settings: ConnectionSettings) -> None:
-    """Check the connection's files, so that an error names the field, which the client does not know."""
+    """Check the connection's files here, since the client does not know their fields."""
     contents: dict[str, bytes] = {}
     directory: str | None = None
     for name in ("ca_file", "cert_file", "key_file"):
@@ -320,8 +317,8 @@ def _check_files(settings: ConnectionSettings) -> None:
         # A CA bundle may be a directory.
         if not os.path.exists(path):  # noqa: PTH110  # Path raises where it may not look
             raise InvalidConnection(
-                f"connection {settings.conn_id!r}: {name}={value!r}: no such file on this machine, or it may "
-                "not be read"
+                f"connection {settings.conn_id!r}: {name}={value!r}: there is no such file on this machine, "
+                "or this user may not read it"
             )
         if name == "ca_file" and os.path.isdir(path):  # noqa: PTH112
             directory = path
@@ -337,7 +334,7 @@ def _check_files(settings: ConnectionSettings) -> None:
 
 
 def _check_files_soon(settings: ConnectionSettings) -> None:
-    """Check the files within a time limit: a read hangs if its storage does."""
+    """Check the files within a time limit, since reading hangs if the storage hangs."""
     if not node_check.ends_within(node_check.LONGEST, lambda: _check_files(settings)):
         raise InvalidConnection(
             f"connection {settings.conn_id!r}: its certificate files could not be read within "
@@ -351,8 +348,8 @@ def _check_certificates(
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
     def refused(what: str, error: Exception, *names: str) -> InvalidConnection:
-        given = " and ".join(f"{name}={getattr(settings, name)!r}" for name in names)
-        return InvalidConnection(f"connection {settings.conn_id!r}: {given}: {what} ({error})")
+        fields = " and ".join(f"{name}={getattr(settings, name)!r}" for name in names)
+        return InvalidConnection(f"connection {settings.conn_id!r}: {fields}: {what} ({error})")
 
     with contextlib.ExitStack() as stack:
         files = {name: stack.enter_context(readable_by_ssl(content)) for name, content in contents.items()}
@@ -372,7 +369,7 @@ def _check_certificates(
 
 
 def _check_netrc(settings: ConnectionSettings) -> None:
-    """Refuse credentials of the environment's netrc where those of the connection would be refused."""
+    """Refuse credentials from the environment's netrc if those of a connection would be refused."""
     if settings.auth is not None or settings.allow_auth_over_http or not settings.trust_env:
         return
     for node in settings.nodes:

@@ -1,7 +1,7 @@
-"""The rules for arguments: one for each kind, used when a DAG is parsed and again when a task runs.
+"""Rules that check arguments, used when a DAG is parsed and again when a task runs.
 
-A rule takes an argument's name and value and gives the value in the form that is used; ValueError names the
-argument, the value and what is allowed. Nothing here imports Airflow or the client.
+A rule takes an argument's name and value and returns the value in the form that is used. Its ValueError names
+the argument, the value and what is allowed. Nothing here imports Airflow or the client.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ Rule: TypeAlias = Callable[[str, Any], Any]
 
 _TEMPLATE: Final = re.compile(r"\{\{|\{%|\{#")
 _NO_HEADER_TEXT: Final = re.compile(r"[\r\n\0]|[^\0-\xff]")
-_SHOWN: Final = 200
+_MOST_CHARACTERS: Final = 200
 _MOST_SECONDS: Final = 1e9
-"""As the client has it."""
+"""The client's own limit."""
 
 
 def short_repr(value: Any) -> str:
     """A value for an error message, cut where it is long."""
     text = repr(value)
-    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+    return text if len(text) <= _MOST_CHARACTERS else text[:_MOST_CHARACTERS] + "…"
 
 
 def counted(number: int, what: str) -> str:
@@ -71,7 +71,7 @@ def is_nothing(value: Any) -> bool:
 
 
 def literal(text: str) -> Any:
-    """What a string holds as JSON, or else as a Python literal; ValueError where it is neither."""
+    """The value that a string holds as JSON, or else as a Python literal; ValueError if neither."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -83,7 +83,7 @@ def literal(text: str) -> Any:
 
 
 def is_remote(path: Any) -> bool:
-    """Whether a path is ObjectStoragePath or like it; some versions of it are pathlib's too, some are not."""
+    """Whether a path is an ObjectStoragePath; some versions of it are pathlib's too, some are not."""
     return hasattr(type(path), "fs")  # not the path itself, which would connect
 
 
@@ -97,8 +97,8 @@ def text_of_path(value: Any) -> Any:
     return os.fspath(value) if isinstance(value, os.PathLike) and not is_remote(value) else value
 
 
-def _held(name: str, value: Any, expected: str) -> Any:
-    """The value, or what it holds where a template made it a string."""
+def _value_in(name: str, value: Any, expected: str) -> Any:
+    """The value, or what a string from a template holds."""
     if not isinstance(value, str):
         return value
     try:
@@ -107,8 +107,8 @@ def _held(name: str, value: Any, expected: str) -> Any:
         raise refused(name, value, expected) from error
 
 
-def _listed(name: str, value: Any, expected: str) -> list[Any]:
-    """A list: as it is, held by a string, or with a string as its only item."""
+def _list_in(name: str, value: Any, expected: str) -> list[Any]:
+    """A list, from a list, a string that holds one, or a string as its only item."""
     found = value
     if isinstance(value, str):
         try:
@@ -141,7 +141,7 @@ def key(name: str, value: Any) -> str:
     if not isinstance(value, str) or is_key(value) is None:
         hint = ""
         if isinstance(value, int | float):
-            hint = " (the DAG renders templates as native objects: make it text with the filter '| string')"
+            hint = " (a number: quote it, or if the DAG renders templates as native objects add '| string')"
         elif isinstance(value, str) and not KEY_PATTERN_CHARACTERS.isdisjoint(value):
             hint = " (QCache has no patterns: a table is stored, queried and deleted by its whole key)"
         raise refused(name, value, f"a string of ASCII letters, digits, '-' and '_'{hint}")
@@ -149,7 +149,7 @@ def key(name: str, value: Any) -> str:
 
 
 def key_of_files(name: str, value: Any) -> str:
-    """A key; or one for each file, whose name and directory '{stem}' and '{parent}' stand for."""
+    """A key; or a key for each file, with '{stem}' and '{parent}' for its name and directory."""
     if not has_placeholder(value):
         return key(name, value)
     rest = value.replace("{stem}", "").replace("{parent}", "")
@@ -163,22 +163,22 @@ def key_of_files(name: str, value: Any) -> str:
 
 
 def has_placeholder(value: Any) -> bool:
-    """Whether a key is one for each file."""
+    """Whether a key stands for a key for each file."""
     return isinstance(value, str) and "{" in value
 
 
 def keys(name: str, value: Any) -> list[str]:
     """A list of keys, each once; a string may be one key, or hold a list as JSON or as a Python literal.
 
-    It may also be what a task with ``return_keys`` returned, which has a list of keys.
+    It may also be the result of a task with ``return_keys``, which has a list of keys.
     """
     if isinstance(value, Mapping) and "keys" in value:
         value = value["keys"]
-    found = _listed(name, value, "a list of keys, or a string that holds one as JSON or as a Python literal")
+    found = _list_in(name, value, "a list of keys, or a string that holds one as JSON or as a Python literal")
     if not found:
         raise ValueError(
-            f"{name}={short_repr(value)}: the list is empty. Pass at least one key; a task whose keys come "
-            "from another task can be skipped if there are none"
+            f"{name}={short_repr(value)}: the list is empty. Pass at least one key, or skip this task if "
+            "the task that returns the keys has none"
         )
     return list(dict.fromkeys(key(f"{name}[{place}]", one) for place, one in enumerate(found)))
 
@@ -240,19 +240,19 @@ def path(name: str, value: Any) -> Any:
 
 def sequence(name: str, value: Any) -> list[Any]:
     """A list; a string may hold one, or is its only item."""
-    return _listed(name, value, "a list")
+    return _list_in(name, value, "a list")
 
 
 def mapping(name: str, value: Any) -> dict[str, Any]:
     """A dict with strings for keys; a string may hold one."""
-    found = _held(name, value, "a dict")
+    found = _value_in(name, value, "a dict")
     if not isinstance(found, Mapping) or not all(isinstance(one, str) for one in found):
         raise refused(name, value, "a dict whose keys are strings")
     return dict(found)
 
 
 def headers(name: str, value: Any) -> dict[str, str]:
-    """Headers by name. Their values may be credentials, and are in no message."""
+    """Headers by name. Their values may be credentials, so no message has them."""
     if isinstance(value, str):
         try:
             value = literal(value)
@@ -260,17 +260,17 @@ def headers(name: str, value: Any) -> dict[str, str]:
             raise ValueError(f"{name}: expected a dict of headers, or a string that holds one") from None
     if not isinstance(value, Mapping):
         raise ValueError(f"{name}: expected a dict of headers, not {type(value).__name__}")  # noqa: TRY004
-    for header, said in value.items():
-        if not isinstance(header, str) or isinstance(said, bool) or not isinstance(said, str | int | float):
-            wrong = f"expected a string, not {type(said).__name__}"
+    for header, text in value.items():
+        if not isinstance(header, str) or isinstance(text, bool) or not isinstance(text, str | int | float):
+            wrong = f"expected a string, not {type(text).__name__}"
             raise ValueError(f"{name}[{header!r}]: {wrong}")  # noqa: TRY004
         if is_header_name(header) is None:
             raise ValueError(f"{name}: {header!r} is not a valid name of an HTTP header")
         if header.lower() in FRAMING_HEADERS:
             raise ValueError(f"{name}: the client sets {header!r} itself: leave it out")
-        if _NO_HEADER_TEXT.search(str(said)):
+        if _NO_HEADER_TEXT.search(str(text)):
             raise ValueError(f"{name}[{header!r}]: expected latin-1 text without line breaks")
-    return {header: str(said) for header, said in value.items()}
+    return {header: str(text) for header, text in value.items()}
 
 
 def _names_of_columns(name: str, value: Any) -> dict[str, Any]:
@@ -278,7 +278,7 @@ def _names_of_columns(name: str, value: Any) -> dict[str, Any]:
     for column in found:
         if not column or not column.isascii() or set(column) & set(";=\r\n"):
             allowed = "ASCII without ';', '=' and line breaks"
-            raise ValueError(f"{name}: column {column!r} cannot be named in a header, which takes {allowed}")
+            raise ValueError(f"{name}: column {column!r} cannot be named in a header: expected {allowed}")
     return found
 
 
@@ -292,7 +292,7 @@ def column_types(name: str, value: Any) -> dict[str, str]:
 
 
 def stand_in_columns(name: str, value: Any) -> dict[str, str]:
-    """What stands in for columns that a table lacks, for X-QCache-stand-in-columns."""
+    """The stand-ins of columns that a table lacks, for X-QCache-stand-in-columns."""
     found = _names_of_columns(name, value)
     for column, source in found.items():
         known = isinstance(source, str | int | float) and not isinstance(source, bool)
@@ -322,7 +322,7 @@ REQUEST_RETRY: Final[Mapping[str, Rule]] = {
     "wait_max": _seconds,
     "wait_for_nodes": flag,
 }
-"""RequestRetry's fields, whose module loads tenacity."""
+"""The fields of RequestRetry, which is not imported here since its module loads tenacity."""
 
 
 def request_retry(name: str, value: Any) -> Any:
@@ -335,13 +335,13 @@ def request_retry(name: str, value: Any) -> Any:
     for field in value:
         if field not in REQUEST_RETRY:
             raise ValueError(f"{name}: unknown field {field!r}; the fields are {', '.join(REQUEST_RETRY)}")
-    return {field: REQUEST_RETRY[field](f"{name}[{field!r}]", given) for field, given in value.items()}
+    return {field: REQUEST_RETRY[field](f"{name}[{field!r}]", one) for field, one in value.items()}
 
 
 def query(name: str, value: Any) -> dict[str, Any]:
     """A query: a dict that JSON can carry, or a string that holds one."""
     expected = "a dict, a string that holds one as JSON, or the name of a .json file"
-    found = _held(name, value, expected)
+    found = _value_in(name, value, expected)
     if not isinstance(found, Mapping):
         raise refused(name, value, expected)
     try:
@@ -352,7 +352,7 @@ def query(name: str, value: Any) -> dict[str, Any]:
 
 
 _EARLIER: Final = (
-    "the path of a list of keys, a list of keys, or what an earlier task with return_keys returned"
+    "the path of a list of keys, a list of keys, or the result of an earlier task with return_keys"
 )
 
 

@@ -1,4 +1,4 @@
-"""The base classes of the operators: arguments are checked, templates rendered, a hook made and closed."""
+"""The base classes of the operators: they check arguments, render templates, and open and close a hook."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class QCacheOperator(BaseOperator):
     """The rule of each argument."""
 
     _files: ClassVar[Mapping[str, str]] = {}
-    """Arguments that may be the name of a file with their template, and the suffix of such a name.
+    """Arguments that may be the name of a file with a template, and the suffix of such a name.
 
     Airflow's ``template_ext`` would read a file for every argument, and every item of one, with that suffix.
     """
@@ -50,7 +50,7 @@ class QCacheOperator(BaseOperator):
     """Arguments whose items are the author's own values, which may be None or empty."""
 
     _optional: ClassVar[Collection[str]] = ()
-    """Arguments whose template may give None or nothing, which leaves them out."""
+    """Arguments whose template may render to None or an empty value, which leaves them out."""
 
     _hook: QCacheHook | None = None
     _files_read = False
@@ -73,14 +73,14 @@ class QCacheOperator(BaseOperator):
 
     @property
     def operator_extra_links(self) -> tuple[Any, ...]:
-        """The link to the cluster page, where there is one: each costs a task one XCom."""
+        """The link to the cluster page, if the page is on: each link costs a task one XCom."""
         from airflow_provider_qcache.links.qcache import QCacheClusterLink, page_is_on  # noqa: PLC0415
 
         return (QCacheClusterLink(),) if page_is_on() else ()
 
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:
-        """Airflow's ``partial``; ``emit_asset=True`` needs an alias there."""
+        """Airflow's ``partial``; with it ``emit_asset=True`` needs an alias."""
         check_mapped(kwargs)
         return super().partial(**kwargs)
 
@@ -90,7 +90,7 @@ class QCacheOperator(BaseOperator):
             self._hook.cancel()
 
     def dry_run(self) -> None:
-        """Check the arguments, and log each key's nodes with what they have now; nothing changes a node."""
+        """Check the arguments, and log which nodes have each key now; no node is changed."""
         from airflow_provider_qcache.operators._dry_run import log_places  # noqa: PLC0415  # for a task that runs
 
         arguments = self._checked_arguments({})
@@ -102,7 +102,7 @@ class QCacheOperator(BaseOperator):
     # Arguments.
 
     def _check_when_parsed(self) -> None:
-        """Check what is known when the DAG is parsed, or when a mapped task is made as it runs.
+        """Check the arguments that are known when the DAG is parsed, or when a mapped task is created.
 
         Raises:
             InvalidArgument: a ValueError where the DAG is parsed; a mapped task fails for good.
@@ -126,11 +126,11 @@ class QCacheOperator(BaseOperator):
         if name in self.template_fields:
             return self._is_file(name, value) or rules.is_known_at_run_time_only(value)
         if rules.is_known_at_run_time_only(value):
-            raise ValueError(f"{name}={rules.short_repr(value)}: {name} is not templated: pass its value")
+            raise ValueError(f"{name}={rules.short_repr(value)}: {name} is not templated, so pass its value")
         return False
 
     def _checked_arguments(self, context: Mapping[str, Any]) -> dict[str, Any]:
-        """Every argument in the form that is used; AirflowFailException for what its rule refuses."""
+        """Every argument in the form that is used; AirflowFailException if its rule refuses it."""
         with permanent(ValueError, TypeError):
             if self._files and not self._files_read:
                 # Airflow renders a mapped task without calling its render_template_fields.
@@ -157,7 +157,7 @@ class QCacheOperator(BaseOperator):
         passed = [name for name in names if getattr(self, name) is not None]
         if len(passed) != 1:
             allowed = ", ".join(names[:-1]) + f" and {names[-1]}"
-            raise ValueError(f"pass exactly one of {allowed}, not {' and '.join(passed) or 'none'}")
+            raise ValueError(f"pass exactly one of {allowed}: {' and '.join(passed) or 'none'} passed")
 
     # Templates.
 
@@ -178,8 +178,8 @@ class QCacheOperator(BaseOperator):
                 continue
             if jinja_env.loader is None:
                 raise ValueError(
-                    f"{name}={file!r}: the file is looked for in the folder of the task's DAG, and the task "
-                    "has no DAG"
+                    f"{name}={file!r}: the file is read from the folder of the task's DAG, and the task has "
+                    "no DAG: create the task in a DAG, or pass the text instead"
                 )
             source = jinja_env.loader.get_source(jinja_env, file.strip())[0]
             rendered = self.render_template(source, context, jinja_env)
@@ -192,8 +192,8 @@ class QCacheOperator(BaseOperator):
     ) -> Any:
         """Render as Airflow does, but leave text without a template, and a path, as they are.
 
-        Where the DAG renders templates as native objects, a template gives text still, unless a single
-        expression is the whole of it. What gives None, Undefined or an empty value is a Nothing.
+        In a DAG that renders templates as native objects, a template renders to text, unless it is one single
+        expression. None, Undefined and an empty value become a Nothing.
         """
         render = super().render_template
         seen = seen_oids is not None and id(content) in seen_oids
@@ -206,7 +206,7 @@ class QCacheOperator(BaseOperator):
             return rendered_text(
                 content, jinja_env, lambda source: render(source, context, jinja_env, seen_oids)
             )
-        # What is inside an object with templates of its own belongs to that object.
+        # An object with templates of its own renders its attributes itself.
         self._rendering_an_object = hasattr(content, "template_fields")
         try:
             rendered = render(content, context, jinja_env, seen_oids)
@@ -249,7 +249,7 @@ class QCacheOperator(BaseOperator):
         extra: dict[str, Any],
         **lineage: Any,
     ) -> None:
-        """Note the tables that the task has changed in its asset events and for OpenLineage.
+        """Record the tables that the task has changed, in its asset events and for OpenLineage.
 
         ``key`` is one, or a pattern; ``extra`` is that of its asset's event; ``lineage`` has further
         arguments of ``lineage.of_change``. An asset event that Airflow refuses fails the task, since DAGs
@@ -261,7 +261,7 @@ class QCacheOperator(BaseOperator):
         self._lineage = of_change(arguments["qcache_conn_id"], key, extra, **lineage)
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
-        """What the task read and wrote, for Airflow's OpenLineage provider, which calls it."""
+        """The datasets that the task read and wrote; Airflow's OpenLineage provider calls this."""
         del task_instance
         from airflow_provider_qcache.lineage import facets_of  # noqa: PLC0415  # for a task that runs
 
@@ -273,10 +273,10 @@ class QCacheStoreOperator(QCacheOperator):
 
     Args:
         copies: Nodes that get a table, its home included.
-        evict_stale: Tell every other node to delete the key, so that no later failover shows an older table.
+        evict_stale: Delete the key on every other node, so that no later failover shows an older table.
         check_row_count: Ask the node for its rows afterwards: RowCountMismatch, transient.
-        require_home: Where a key's home node is down and its table went to the next one, raise
-            StoredOnFailover, transient, when everything is stored. Without it that is a warning.
+        require_home: If a key's home node is down and its table went to the next node, raise
+            StoredOnFailover, transient, after everything is stored. Else it is a warning.
         emit_asset: Make the table's asset an outlet of the task, so that DAGs which wait for it start. If
             the key is known only when the task runs, this needs an AssetAlias in ``outlets``:
             docs/reference/assets.md.
@@ -287,10 +287,9 @@ class QCacheStoreOperator(QCacheOperator):
         return_keys: The result has ``keys``, every key of many tables: 10,000 at most.
         keys_path: Write the keys of many tables to this local path or URL of ObjectStoragePath, one a line,
             when the task succeeds. Templated.
-        delete_missing: The keys of an earlier run: the path of their list, a list, or what a task with
-            ``return_keys`` returned. Those that this run does not store are deleted on every node, after
-            every table is stored. docs/reference/many-tables.md tells what a failed key and a retry do.
-            Templated.
+        delete_missing: The keys of an earlier run: the path of their list, a list, or the result of a task
+            with ``return_keys``. The keys that this run does not store are deleted on every node, after every
+            table is stored. docs/reference/many-tables.md has what a failed key and a retry do. Templated.
         allow_empty: With ``delete_missing``, a run without tables may delete all of the earlier run's.
     """
 
@@ -381,8 +380,8 @@ class QCacheStoreOperator(QCacheOperator):
         return ManyOptions(**{name: arguments[name] for name in names}, literal=literal)
 
 
-# How a template becomes a value. Where a DAG renders templates as native objects, Jinja reads the result as a
-# Python literal: "'city'" would lose the quotes that make it a literal of a query.
+# How a template becomes a value. In a DAG that renders templates as native objects, Jinja reads the result as
+# a Python literal: "'city'" would lose the quotes that make it a literal of a query.
 
 _NO_LITERAL: Final = "\0\n"
 """Put before a template so that the rendered text is no Python literal. The template still begins a line."""
@@ -392,7 +391,7 @@ _KEEP: Final = "qcache_keep"
 
 
 class _Kept:
-    """The value of an expression: Jinja passes it on as it is, or makes its text of it."""
+    """Wraps the value of an expression: Jinja passes it on as it is, or converts it to text."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
@@ -410,7 +409,7 @@ def rendered_text(text: str, jinja_env: Any, render: Callable[[str], Any]) -> An
         render: Renders a template, as text or as a native object.
 
     Returns:
-        The text; with native objects the expression's value; Nothing for None, Undefined and what is empty.
+        The text; with native objects the expression's value; Nothing for None, Undefined and empty values.
     """
     if not has_template(text, jinja_env):
         return text
@@ -435,7 +434,7 @@ def rendered_text(text: str, jinja_env: Any, render: Callable[[str], Any]) -> An
 
 
 def has_template(text: str, jinja_env: Any) -> bool:
-    """Whether Jinja would find anything to do in a text."""
+    """Whether a text has anything for Jinja to render."""
     starts = (
         jinja_env.variable_start_string,
         jinja_env.block_start_string,
@@ -449,7 +448,7 @@ def has_template(text: str, jinja_env: Any) -> bool:
 def _whole_expression(text: str, jinja_env: Any) -> str | None:
     """The expression that is the whole of a template."""
     if jinja_env.finalize is not None:
-        return None  # the DAG's own function turns values into text
+        return None  # the DAG's own function converts values to text
     tokens = [(kind, source) for _, kind, source in jinja_env.lex(text)]
     kinds = [kind for kind, _ in tokens]
     if kinds[:1] != ["variable_begin"] or kinds.index("variable_end") != len(kinds) - 1:
@@ -458,10 +457,10 @@ def _whole_expression(text: str, jinja_env: Any) -> str | None:
 
 
 def filled(place: str, value: Any, *, objects: bool, whole: bool = True) -> Any:
-    """A rendered value; ValueError for a Nothing, or for one inside it, naming its place.
+    """A rendered value; ValueError for a Nothing, or for a Nothing inside it, with its place.
 
     Args:
-        place: What to call the value in an error: ``query['where'][2]``.
+        place: The name of the value in an error: ``query['where'][2]``.
         value: The value.
         objects: Whether items inside it may be None or empty; a text "None" that stands for None may not.
         whole: Whether it is the whole argument.
@@ -469,7 +468,7 @@ def filled(place: str, value: Any, *, objects: bool, whole: bool = True) -> Any:
     if isinstance(value, Nothing):
         if objects and not whole and not (isinstance(value.value, str) and value.value.strip()):
             return value.value
-        raise ValueError(f"{place}: {value.template} gave nothing (None, Undefined or an empty value)")
+        raise ValueError(f"{place}: {value.template} rendered to {value.description}")
     if isinstance(value, dict):
         return {
             key: filled(f"{place}[{key!r}]", one, objects=objects, whole=False) for key, one in value.items()

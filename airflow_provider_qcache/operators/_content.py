@@ -1,12 +1,13 @@
 """The forms in which a DAG passes a table: kept from Airflow's rendering, checked, and made into an Upload.
 
-Airflow renders what ``template_fields`` names, sets dependencies from it and shows it. Jinja took 264 s for a
-table of 100,000 rows; a function would be called, and shown with its address, which changes with every parse
-and with it the DAG's hash. In a TableContent each is passed on as it is and shown in a few words.
+Airflow renders the fields in ``template_fields``, sets dependencies from them and displays them. Jinja took
+264 s for a table of 100,000 rows; a function would be called, and displayed with its address, which changes
+the DAG's hash with every parse. A TableContent passes each on as it is, and is displayed in a few words.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import importlib.util
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 FORMS: Final = "bytes, a string, a DataFrame or other Arrow data, a list of dicts, or a path"
 
 _MOST_EMPTY: Final = 1000
-"""Empty pieces of a stream that are read before its text is looked at."""
+"""Empty pieces of a stream that are read before its text is checked."""
 _TEMPLATE: Final = re.compile(r"\{\{[^\r\n]*\}\}").fullmatch
 _DAG_MODULE: Final = re.compile(r"^unusual_prefix_[0-9a-f]+_")
 _PAIRS: Final = "a mapping of keys to tables, or an iterable of (key, table) pairs"
@@ -48,12 +49,25 @@ _EXPECTED: Final = "a mapping of keys to tables, not empty, or a function that g
 class Nothing:
     """Stands for a value whose template, or upstream task, gave None, Undefined or an empty value.
 
-    ``template`` is the template or the reference, and ``value`` what Airflow made of it.
+    ``template`` is the template or the reference, and ``value`` its result.
     """
 
     def __init__(self, template: str, value: Any) -> None:
         self.template = template
         self.value = value
+
+    @property
+    def description(self) -> str:
+        """The value, for an error."""
+        undefined = any(kind.__name__ == "Undefined" for kind in type(self.value).__mro__)
+        what = (
+            "an undefined value"
+            if undefined
+            else "None"
+            if self.value in (None, "None")
+            else "an empty value"
+        )
+        return f"{what}: check its names, and the task, parameter or variable that its value comes from"
 
     def __str__(self) -> str:
         return "(nothing)"
@@ -62,11 +76,11 @@ class Nothing:
 
 
 class TableContent(ResolveMixin):
-    """A table, many, a function that gives them, or a reference to what another task gives.
+    """A table, many tables, a function that returns them, or a reference to the result of another task.
 
-    Airflow resolves such an object, and neither renders nor calls what is in it. ``value`` is what was
-    passed, or what was found in place of a reference; ``literal`` says that it comes neither from another
-    task nor from a function.
+    Airflow resolves such an object, and neither renders nor calls its content. ``value`` is the argument, or
+    the result in place of a reference; ``literal`` says that it comes neither from another task nor from a
+    function.
     """
 
     def __init__(self, value: Any, *, literal: bool = True) -> None:
@@ -76,7 +90,7 @@ class TableContent(ResolveMixin):
 
     @property
     def resolved(self) -> bool:
-        """Whether the table is here."""
+        """Whether the value does not depend on another task."""
         return not self._references
 
     def iter_references(self) -> Iterator[tuple[Any, str]]:
@@ -84,14 +98,14 @@ class TableContent(ResolveMixin):
         yield from self._references
 
     def resolve(self, context: Mapping[str, Any], **options: Any) -> TableContent | Nothing:
-        """The same with what other tasks gave in place of the references; what Airflow calls to render it."""
+        """The content with the results of other tasks in place of references; Airflow calls it to render."""
         if self.resolved:
             return self
         found = _resolved(self.value, context, options)
         return Nothing(str(self), found) if is_nothing(found) else TableContent(found, literal=False)
 
     def __str__(self) -> str:
-        """What it is and how much, for people: never the content."""
+        """Its kind and size, for the UI: never the content."""
         if self._references:
             tasks = ", ".join(
                 f"task {operator.task_id!r}" + (f" (XCom {key!r})" if key != "return_value" else "")
@@ -149,31 +163,31 @@ def _name_of(function: Any) -> str:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Table:
-    """A table and what was said of it; ``body`` is content, what ``post_table`` takes, or a FileTable."""
+    """A table and its content type; ``body`` is content, what ``post_table`` takes, or a FileTable."""
 
     name: str
-    """What it is called in an error."""
+    """Its name in an error."""
     body: Any
     content_type: str | None
     in_memory: bool = False
-    tells_itself: bool = False
-    """Whether its types and what it is sent as follow from it."""
+    is_typed: bool = False
+    """Whether the body has its own column types, such as a frame or a file."""
 
 
 def table_of(name: str, value: Any, content_type: str | None, *, functions: bool = False) -> Table:
-    """The table that an argument, or what it returned, is.
+    """The table in the value of an argument, or in the result of its function.
 
     Args:
-        name: What to call it in an error.
+        name: Its name in an error.
         value: bytes, a string (the content, not a path), what ``QClient.post_table`` takes, or a path; with
             ``functions`` also a function that returns a fresh iterator of bytes.
-        content_type: What was said of it; None where bytes and strings tell: JSON for a JSON list of objects,
-            else CSV.
+        content_type: Its content type; None to detect that of bytes and strings: JSON for a JSON list of
+            objects, else CSV.
         functions: See ``value``.
 
     Raises:
         TypeError, ValueError: for anything else, naming it.
-        FileNotFoundError: nothing is at the path.
+        FileNotFoundError: there is no file at the path.
         InvalidTable: a string that UTF-8 cannot carry.
     """
     if isinstance(value, str):
@@ -183,13 +197,13 @@ def table_of(name: str, value: Any, content_type: str | None, *, functions: bool
     if is_path(value):
         return table_at(name, value, content_type)
     if is_frame(value):
-        return Table(name, value, content_type, tells_itself=True)
+        return Table(name, value, content_type, is_typed=True)
     if isinstance(value, Sequence):
         rows = list(value)
         for number, row in enumerate(rows, 1):
             if not isinstance(row, Mapping):
                 raise TypeError(f"{name}: row {number} is {type(row).__name__}; expected a list of dicts")
-        return Table(name, rows, content_type, tells_itself=True)
+        return Table(name, rows, content_type, is_typed=True)
     if functions and callable(value):
         return Table(name, value, content_type)
     forms = f"{FORMS}, or a function that returns a fresh iterator of bytes" if functions else FORMS
@@ -204,8 +218,9 @@ def _encoded(name: str, text: str) -> bytes:
         from airflow_provider_qcache.client import InvalidTable  # noqa: PLC0415  # it loads requests
 
         row = text.count("\n", 0, error.start)
-        said = f"{name}: line {row + 1} has the character {text[error.start]!r}, which UTF-8 cannot carry"
-        raise InvalidTable(said) from error
+        raise InvalidTable(
+            f"{name}: line {row + 1} has the character {text[error.start]!r}, which UTF-8 cannot encode"
+        ) from error
 
 
 def path_of(name: str, value: Any) -> Any:
@@ -240,19 +255,28 @@ def _no_storage(name: str, value: Any, error: Exception) -> ValueError:
 
 
 def table_at(name: str, path: Any, content_type: str | None, source_format: str | None = None) -> Table:
-    """The table in the files that a path names; see ``files.tables.table_in``."""
+    """The table in the files of a path; see ``files.tables.table_in``."""
     from airflow_provider_qcache.files.tables import table_in  # noqa: PLC0415  # it loads requests
 
-    return Table(
-        name,
-        table_in(path_of(name, path), source_format, content_type=content_type),
-        content_type,
-        tells_itself=True,
-    )
+    with named_if_missing(name, path):
+        table = table_in(path_of(name, path), source_format, content_type=content_type)
+    return Table(name, table, content_type, is_typed=True)
+
+
+@contextlib.contextmanager
+def named_if_missing(name: str, path: Any) -> Iterator[None]:
+    """Add the argument's name and advice to a FileNotFoundError."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        why = error.strerror or str(error)
+        raise FileNotFoundError(
+            f"{name}={str(path)!r}: {why}. Check the path, and that this worker can read it"
+        ) from error
 
 
 def upload_from(table: Table, arguments: Mapping[str, Any]) -> Upload:
-    """A table as the client takes it, with all that is said of it; a context, at its end nothing is open.
+    """The Upload of a table and its description; a context manager, which closes the files at its end.
 
     Args:
         table: The table.
@@ -267,20 +291,20 @@ def upload_from(table: Table, arguments: Mapping[str, Any]) -> Upload:
     from airflow_provider_qcache.client.tables.headers import column_headers  # noqa: PLC0415
     from airflow_provider_qcache.client.tables.upload import table_upload, upload_of  # noqa: PLC0415
 
-    if not table.tells_itself and table.content_type is None:
-        # Outside of what makes errors permanent: a function's own errors stay as they are.
+    if not table.is_typed and table.content_type is None:
+        # Outside of `permanent`: the errors of an author's function are not changed.
         table = _described(table)
     column_types, headers = arguments["column_types"], arguments.get("headers")
     stand_ins, compression = arguments.get("stand_in_columns"), arguments.get("compression")
     with permanent(ValueError, TypeError, ImportError):
         if compression == "lz4" and not table.in_memory:
             raise ValueError("compression='lz4' needs bytes or a string; 'gzip' works for all tables")
-        if not table.tells_itself:
+        if not table.is_typed:
             check_description(table.content_type, headers, column_types, stand_ins)
             if compression == "lz4" and importlib.util.find_spec("lz4") is None:
                 raise MissingExtra("compression='lz4' needs lz4", "lz4")
-            said = {**column_headers(column_types, stand_ins), **(headers or {})}
-            upload = upload_of(table.body, table.content_type or CSV, said, compression)
+            all_headers = {**column_headers(column_types, stand_ins), **(headers or {})}
+            upload = upload_of(table.body, table.content_type or CSV, all_headers, compression)
             upload.may_be_empty = False
             return upload
         options = {
@@ -303,12 +327,12 @@ def upload_from(table: Table, arguments: Mapping[str, Any]) -> Upload:
 
 
 def _described(table: Table) -> Table:
-    """The table with the content type that its text tells.
+    """The table with the content type that its beginning shows.
 
     Raises:
         AirflowFailException: it is the path of a file.
-        InvalidTable: it is one JSON value, or begins like JSON that is no table, or like a page of markup.
-        Exception: what a function that gives it raises.
+        InvalidTable: it is one JSON value, or begins like JSON that is not a table, or like HTML or XML.
+        Exception: what an author's function raises.
     """
     from airflow_provider_qcache.client import InvalidTable  # noqa: PLC0415  # it loads requests
     from airflow_provider_qcache.client.tables.sniffing import (  # noqa: PLC0415
@@ -345,7 +369,7 @@ def _described(table: Table) -> Table:
 
 
 def _begun(function: Any, size: int) -> tuple[bytes, Any]:
-    """The first bytes that a function gives, and a function that gives them again without another call."""
+    """The first bytes of a function's pieces, and a function that yields them again without another call."""
     from airflow_provider_qcache.client.tables.content import body_of  # noqa: PLC0415  # it loads requests
 
     pieces = body_of(function).pieces()
@@ -358,7 +382,7 @@ def _begun(function: Any, size: int) -> tuple[bytes, Any]:
             missing -= len(piece)
         else:
             empty += 1
-        # What gives nothing without end is left to the client, which has a deadline.
+        # Endless empty pieces are left to the client, which has a deadline.
         if missing <= 0 or empty == _MOST_EMPTY:
             break
     first = [itertools.chain(head, pieces)]
@@ -371,7 +395,7 @@ def check_description(
     column_types: Mapping[str, str] | None,
     stand_in_columns: Mapping[str, str] | None,
 ) -> None:
-    """Raise ValueError where what is said of a table contradicts itself."""
+    """Raise ValueError if the arguments that describe a table contradict each other."""
     if column_types and content_type is not None and content_type.partition(";")[0] == JSON:
         raise ValueError(
             f"column_types={short_repr(column_types)}: nodes apply them to {CSV!r} only, not to {JSON!r}"
@@ -383,7 +407,7 @@ def check_description(
     }
     for header in headers or {}:
         if argument := by_argument.get(header.lower()):
-            raise ValueError(f"headers: {argument} sets {header!r}: leave it out")
+            raise ValueError(f"headers: {argument} sets {header!r} already: remove it from headers")
 
 
 def checked_content(name: str, value: Any) -> TableContent:
@@ -401,7 +425,7 @@ def checked_content(name: str, value: Any) -> TableContent:
 
 
 def _check_no_path(name: str, text: str) -> None:
-    """Refuse a template or a path, which would be a header without rows."""
+    """Refuse a template or a path, which would be stored as a header without rows."""
     if _TEMPLATE(text.strip()) is not None:
         raise ValueError(
             f"{name}={short_repr(text)}: content is not rendered, and would become a column's name. "
@@ -429,7 +453,7 @@ def checked_tables(name: str, value: Any) -> TableContent:
 
 
 def pairs_of(returned: Any) -> Iterable[tuple[str, Any]]:
-    """The (key, table) pairs in what a function returned; TypeError for what has none."""
+    """The (key, table) pairs that a function returned; TypeError if it did not return pairs."""
     if isinstance(returned, Mapping):
         return returned.items()
     if isinstance(returned, str | bytes) or not isinstance(returned, Iterable):
@@ -438,7 +462,7 @@ def pairs_of(returned: Any) -> Iterable[tuple[str, Any]]:
 
 
 def uploads(arguments: Mapping[str, Any]) -> Callable[[str, Any], Any]:
-    """A function that gives, for a key and its table in any form, what the client sends."""
+    """A function that returns the Upload of a key and its table in any form."""
     content_type = arguments["content_type"]
 
     def upload(key: str, content: Any) -> Any:

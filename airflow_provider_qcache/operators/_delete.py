@@ -12,12 +12,12 @@ from airflow_provider_qcache.operators._report import (
     ERROR_IN_XCOM,
     MOST_IN_XCOM,
     Ticker,
+    format_error,
+    format_speed,
+    format_time,
     is_waiting,
     log_failure,
     push_summary,
-    shown_error,
-    shown_speed,
-    shown_time,
 )
 from airflow_provider_qcache.operators.errors import NodesUnreachable, ends_the_task, fail_for_good
 
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from airflow_provider_qcache.hooks.qcache import QCacheHook
 
 MOST_RETURNED: Final = 1000
-"""Keys whose every outcome is returned. For more keys there are counts, and the outcomes to look at."""
+"""The most keys whose every outcome is returned. For more keys there are counts, and the outcomes that are
+not 'confirmed'."""
 
 _MOST_IN_ERROR: Final = 10
 
@@ -72,6 +73,14 @@ def _left_on(outcomes: Mapping[str, str]) -> list[str]:
         for node, outcome in outcomes.items()
         if outcome == "unreachable" or (outcome == "gone" and not confirmed)
     ]
+
+
+def _reason(error: Exception | None, left: Sequence[str]) -> str:
+    """Why nodes may still have a key, in one line if each node's reason is known."""
+    reasons = getattr(error, "nodes", None) or dict.fromkeys(left, "unreachable")
+    if error is None or getattr(error, "nodes", None):
+        return "; ".join(f"{node}: {why}" for node, why in reasons.items())
+    return format_error(error)
 
 
 class Deletion:
@@ -137,7 +146,7 @@ class Deletion:
             self._left += 1
             self._first_error = self._first_error or error
             self._left_nodes.update(left)
-            reason = f"unreachable: {', '.join(left)}" if error is None else shown_error(error)
+            reason = _reason(error, left)
             log_failure(self._log, key, reason, self._left)
             if len(self._errors) < MOST_IN_XCOM:
                 self._errors[key] = reason
@@ -152,9 +161,9 @@ class Deletion:
         if self._waits and is_waiting(self._hook):
             line += "waiting for a node: none answers"
         else:
-            line += shown_speed(self._done, None, seconds)
+            line += format_speed(self._done, None, seconds)
             if self._done:
-                line += f", {shown_time((len(self._keys) - self._done) * seconds / self._done)} left"
+                line += f", {format_time((len(self._keys) - self._done) * seconds / self._done)} left"
         self._log.info("%s", line)
 
     def result(self) -> dict[str, Any]:

@@ -1,11 +1,11 @@
-"""What a task would do, logged by ``dry_run()``: nothing is sent that changes a node."""
+"""Log what a task would do, for ``dry_run()``; no node is changed."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_qcache.operators._arguments import counted, short_repr
-from airflow_provider_qcache.operators._report import log_failure, shown_error
+from airflow_provider_qcache.operators._report import format_error, log_failure
 
 if TYPE_CHECKING:
     import logging
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from airflow_provider_qcache.client.tables.upload import Upload
     from airflow_provider_qcache.hooks.qcache import QCacheHook
 
-_MOST_LOOKED_AT: Final = 10
-"""Keys for each of which every node is asked."""
+_MOST_LOCATED: Final = 10
+"""Keys for which every node is asked."""
 
 
 def check_upload(upload: Upload) -> None:
-    """Read the content to its end, with every check of a store. InvalidTable where a check fails."""
+    """Read the content to its end, with every check of a store. Raises InvalidTable."""
     upload.check_before_sending()
     for _ in upload.wire_body().stream or ():
         pass
@@ -27,14 +27,14 @@ def check_upload(upload: Upload) -> None:
 
 def log_places(hook: QCacheHook, keys: Sequence[str], log: logging.Logger) -> None:
     """Log each key's nodes in the order in which readers ask them, with what each has now."""
-    for key in keys[:_MOST_LOOKED_AT]:
+    for key in keys[:_MOST_LOCATED]:
         log.info(
             "Nodes of %r, in the order in which they are asked: %s",
             key,
             "; ".join(map(str, hook.locate(key))),
         )
-    if len(keys) > _MOST_LOOKED_AT:
-        log.info("And %s more", counted(len(keys) - _MOST_LOOKED_AT, "key"))
+    if len(keys) > _MOST_LOCATED:
+        log.info("And %s more", counted(len(keys) - _MOST_LOCATED, "key"))
 
 
 def would_store(hook: QCacheHook, key: str, upload: Upload, log: logging.Logger) -> None:
@@ -55,7 +55,7 @@ def would_store_many(
     prepare: Callable[[str, Any], Any] | None,
     log: logging.Logger,
 ) -> list[str]:
-    """Check many tables, one at a time, and log what would be stored on which node; gives the keys."""
+    """Check many tables, one at a time, log what would be stored on which node, and return the keys."""
     nodes: dict[str, int] = {}
     keys: list[str] = []
     rows = size = failed = 0
@@ -66,7 +66,7 @@ def would_store_many(
                 check_upload(upload)
         except Exception as error:  # noqa: BLE001  # each key fails by itself, as in the task
             failed += 1
-            log_failure(log, key, shown_error(error), failed)
+            log_failure(log, key, format_error(error), failed)
             continue
         rows += upload.rows or 0
         size += upload.bytes

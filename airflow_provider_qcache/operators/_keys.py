@@ -1,4 +1,4 @@
-"""The keys that one run stored, handed to later runs: returned, written to a file, deleted when missing."""
+"""Hand the keys that a run stored to later runs: return them, write them to a file, delete missing ones."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_qcache.compat import AirflowFailException
 from airflow_provider_qcache.operators import _arguments as rules
-from airflow_provider_qcache.operators._content import path_of
+from airflow_provider_qcache.operators._content import named_if_missing, path_of
 from airflow_provider_qcache.operators._delete import delete_tables
 from airflow_provider_qcache.operators._output import MAX_XCOM_ROWS, output_at, publish
 from airflow_provider_qcache.operators.errors import TablesFailed, permanent
@@ -23,24 +23,24 @@ def read_keys(name: str, path: Any) -> list[str]:
     """The keys in a file, one a line.
 
     Raises:
-        AirflowFailException: a line is no key, or the path names no file.
-        FileNotFoundError: nothing is at the path.
+        AirflowFailException: a line is not a key, or the path is not that of a file.
+        FileNotFoundError: there is no file at the path.
     """
-    with permanent(ValueError):
+    with permanent(ValueError), named_if_missing(name, path):
         text = path_of(name, path).read_text(encoding="utf-8")
         lines = [line for line in text.splitlines() if line]
         return [rules.key(f"{name}: line {number}", line) for number, line in enumerate(lines, 1)]
 
 
 class KeyHandover:
-    """What becomes of the keys of a run of many tables.
+    """Passes the keys of a run of many tables to later runs.
 
     Args:
         options: ``return_keys``, ``keys_path``, ``delete_missing`` and ``allow_empty`` of the task.
         log: The task's.
 
     Raises:
-        AirflowFailException: a path names no file, or a line of the earlier list is no key.
+        AirflowFailException: a path is not that of a file, or a line of the earlier list is not a key.
     """
 
     def __init__(self, options: ManyOptions, log: logging.Logger) -> None:
@@ -58,11 +58,13 @@ class KeyHandover:
         try:
             return read_keys("delete_missing", delete_missing)
         except FileNotFoundError:
-            self._log.warning("delete_missing: no file at %s: this run deletes nothing", delete_missing)
+            self._log.warning(
+                "delete_missing: there is no file %s yet, so this run deletes nothing", delete_missing
+            )
             return []
 
     def check_number(self, number: int) -> None:
-        """Fail for good where there are more keys than the summary can carry."""
+        """Fail for good if there are more keys than XCom should have."""
         if self._return_keys and number > MAX_XCOM_ROWS:
             raise AirflowFailException(
                 f"return_keys: more than {MAX_XCOM_ROWS:,} keys, the limit for XCom: pass keys_path instead"
@@ -78,7 +80,7 @@ class KeyHandover:
     ) -> None:
         """Delete the earlier keys that are not among these, then write and return the keys.
 
-        Keys that should be deleted and are not stay in the list, so that a later run deletes them.
+        Keys that should have been deleted stay in the list, so that a later run deletes them.
 
         Args:
             hook: The cluster's.

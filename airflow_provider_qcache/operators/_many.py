@@ -1,8 +1,4 @@
-"""Many tables in one task: progress, what is left for a retry, whether they are still there, a summary.
-
-``store_tables`` is for any operator that has (key, content) pairs. Nothing here loads the client before it
-runs.
-"""
+"""Store many tables in one task: progress, resuming by a retry, a check at the end, and a summary."""
 
 from __future__ import annotations
 
@@ -19,10 +15,10 @@ from airflow_provider_qcache.operators._report import (
     Tally,
     Ticker,
     advice,
+    format_error,
     is_waiting,
     log_failure,
     push_summary,
-    shown_error,
 )
 from airflow_provider_qcache.operators._resume import ResumeRecord
 from airflow_provider_qcache.operators.errors import (
@@ -41,12 +37,12 @@ if TYPE_CHECKING:
     from airflow_provider_qcache.hooks.qcache import QCacheHook
 
 _OF_THE_CLUSTER: Final = frozenset({"AuthenticationFailed", "CertificateRejected"})
-"""Errors that every further key would fail with: no further store is started."""
+"""Errors that all other keys would fail with too: no further store is started."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ManyOptions:
-    """How many tables are stored, and when that is a failure; see QCachePostOperator."""
+    """The arguments of QCacheStoreOperator that concern many tables."""
 
     copies: int
     evict_stale: bool
@@ -60,7 +56,7 @@ class ManyOptions:
     delete_missing: Any
     allow_empty: bool
     literal: bool
-    """The tables are written in the DAG: one that is invalid is so at every try."""
+    """The tables are written in the DAG, so an invalid table is invalid at every try."""
 
 
 def store_tables(
@@ -73,30 +69,30 @@ def store_tables(
     keys: Sequence[str] | None = None,
     prepare: Callable[[str, Any], Any] | None = None,
 ) -> dict[str, Any]:
-    """Store many tables, and give the summary for XCom.
+    """Store many tables, and return the summary for XCom.
 
     Args:
         hook: The cluster's.
-        tables: Called for an iterable of (key, content) pairs, which is read as they are stored. It is called
-            a second time where its keys turn out to be others than an earlier try's.
+        tables: Returns an iterable of (key, content) pairs, which is read while they are stored. It is called
+            again if its keys turn out to differ from those of an earlier try.
         context: The task's: its state store, and ``ti`` for the summary of a task that fails.
         log: The task's.
-        options: How.
-        keys: All keys in their order, where they are known before: progress then tells the time left, and
-            whether an earlier try's record fits is known before anything is left out.
-        prepare: Gives, from key and content, what the client stores (any form of content, or an Upload), in
-            the thread of the key's node.
+        options: The arguments of the operator.
+        keys: All keys in their order, if they are known: then progress has the time left, and an earlier
+            try's record is compared before any table is skipped.
+        prepare: Returns, for key and content, what the client stores (any form of content, or an Upload); it
+            runs in the thread of the key's node.
 
     Raises:
-        AirflowFailException: more keys failed for what no retry makes better than ``max_failed_keys``; a key
-            came twice, or something that is no pair.
-        TablesFailed: more keys failed than that.
+        AirflowFailException: more keys than ``max_failed_keys`` failed with errors that no retry helps; or a
+            key occurs twice, or an item is not a pair.
+        TablesFailed: more keys than ``max_failed_keys`` failed.
         TablesEvicted: tables are not on their nodes any more, unless allowed.
         StoredOnFailover: with ``require_home``.
         NodesUnreachable: with ``delete_missing``, a node could not be asked to delete.
-        Exception: what ``tables`` raises; AuthenticationFailed, say, where the nodes are asked at the end.
+        Exception: what ``tables`` raises, or an error of the check at the end, such as AuthenticationFailed.
 
-    Whatever it raises but for a cancel, the summary is pushed before, with nulls for what was not asked.
+    Before any error except a cancel it pushes the summary, with nulls for what was not asked.
     """
     storing = _Storing(hook, context, log, options, keys)
     with storing.reported():
@@ -112,15 +108,15 @@ def store_tables(
         push_summary(context, summary, log)
         raise
     storing.record.forget()
-    said, troubled = storing.tally.last_line(absent, summary["seconds"], advice_text)
-    (log.warning if troubled else log.info)("%s", said)
+    line, is_warning = storing.tally.last_line(absent or Absent(), summary["seconds"], advice_text)
+    (log.warning if is_warning else log.info)("%s", line)
     return summary
 
 
 def _raise_for(
     storing: _Storing, absent: Absent | None, summary: Mapping[str, Any], advice_text: str
 ) -> None:
-    """Raise what makes the task fail, if anything does."""
+    """Raise the error that the task ends with, if any."""
     tally, options = storing.tally, storing.options
     stopped = absent is None
     absent = absent or Absent()
@@ -128,25 +124,25 @@ def _raise_for(
     too_many = tally.failed > options.max_failed_keys
     if tally.worst is not None and (stopped or too_many):
         key, error = tally.worst
-        said = tally.said(seconds, len(absent.evicted), stopped=stopped)
-        said += f"\n{key}: {type(error).__name__}: {error}"
+        text = tally.sentence(seconds, len(absent.evicted), stopped=stopped)
+        text += f"\n{key}: {type(error).__name__}: {error}"
         if (stopped and storing.is_for_good(error)) or tally.for_good > options.max_failed_keys:
-            raise AirflowFailException(said) from error
-        raise TablesFailed(said, result=summary) from error
+            raise AirflowFailException(text) from error
+        raise TablesFailed(text, result=summary) from error
     if absent.lost or absent.hidden or (absent.evicted and not options.allow_evicted):
-        said = tally.said(seconds, len(absent.evicted), *absent.troubles(storing.residency.places))
-        raise TablesEvicted(said + (f". {advice_text}" if advice_text else ""), result=summary)
+        text = tally.sentence(seconds, len(absent.evicted), *absent.troubles(storing.residency.places))
+        raise TablesEvicted(text + (f". {advice_text}" if advice_text else ""), result=summary)
     if tally.failed_over and options.require_home:
         trouble = f"{counted(tally.failed_over, 'table')} failed over, and require_home is set"
-        raise StoredOnFailover(tally.said(seconds, len(absent.evicted), trouble), result=summary)
+        raise StoredOnFailover(tally.sentence(seconds, len(absent.evicted), trouble), result=summary)
 
 
 class _ClusterUnusable(Exception):
-    """An error of one key that every other key would fail with."""
+    """An error of one key that all other keys would fail with too."""
 
 
 class _Residency:
-    """The nodes on which tables were stored, and whether readers find them there."""
+    """The nodes that tables were stored on, and whether readers find the tables there."""
 
     def __init__(self, hook: QCacheHook) -> None:
         self._hook = hook
@@ -154,12 +150,12 @@ class _Residency:
         """Each stored key's node, in the order in which they were stored."""
         self._copies: list[tuple[str, str]] = []
         self._asked_before: dict[str, tuple[str, ...]] = {}
-        """Of a key whose table is on a fallback node, the nodes that readers ask before that."""
+        """For each key whose table is on a fallback node, the nodes that readers ask before it."""
         self.to_ask = self.asked = 0
-        """How many tables the nodes are asked for at the end, and how many of these have been asked."""
+        """How many tables the nodes are asked for at the end, and how many of them they were asked for."""
 
     def add(self, key: str, node: str, copies: Iterable[str] = ()) -> bool:
-        """Take a key whose table is on a node; gives whether that is a fallback node."""
+        """Note the node of a key's table; returns whether it is a fallback node."""
         self.places[key] = sys.intern(node)
         self._copies += [(key, sys.intern(copy)) for copy in copies]
         order = tuple(map(sys.intern, self._hook.successors(key)))
@@ -205,7 +201,7 @@ class _Residency:
 
 
 class _Storing:
-    """Stores the tables of one call of ``store_tables``, but for those that an earlier try stored."""
+    """One call of ``store_tables``: stores the tables that an earlier try did not store."""
 
     def __init__(
         self,
@@ -228,12 +224,12 @@ class _Storing:
 
     @contextlib.contextmanager
     def reported(self) -> Iterator[None]:
-        """Log progress meanwhile; log and push what was done before an error that ends the task."""
+        """Log progress during the block; before an error, log and push what was done."""
         with Ticker(self._tick):
             try:
                 yield
             except Exception as error:
-                self._log.info("%s before it ended", self.tally.said(self.tally.seconds))
+                self._log.info("%s before the task failed", self.tally.sentence(self.tally.seconds))
                 if type(error).__name__ != "OperationCancelled":
                     push_summary(
                         self._context, self.tally.summary(None, copies=self.options.copies), self._log
@@ -245,7 +241,7 @@ class _Storing:
         tables: Callable[[], Iterable[tuple[str, Any]]],
         prepare: Callable[[str, Any], Any] | None,
     ) -> Absent | None:
-        """Store the tables, then ask for them; None if it stopped since further keys would fail, too."""
+        """Store the tables, then check them; None if it stopped because all other keys would fail too."""
         try:
             self._store(self._first_pass(tables), prepare, keep=self.record)
             if self.record.keys_differ and self.tally.kept:
@@ -254,7 +250,7 @@ class _Storing:
         except _ClusterUnusable:
             return None
         finally:
-            # Also where the callable failed, or the task is ended: for the next try.
+            # Even if the author's function failed or the task was killed: for the next try.
             self.record.save()
         absent = self.residency.check()
         for key in absent.not_found():
@@ -278,13 +274,17 @@ class _Storing:
             if left.pop(key, None) is not None:
                 yield key, content
         for key in left:
-            self._note(key, ValueError(f"tables: the first reading gave key {key!r}, and the second did not"))
+            self._note(
+                key, ValueError(f"tables: its first call gave key {key!r}, and its second call did not")
+            )
 
-    def _pairs(self, given: Iterable[Any]) -> Iterator[tuple[str, Any]]:
-        for number, pair in enumerate(given, 1):
+    def _pairs(self, items: Iterable[Any]) -> Iterator[tuple[str, Any]]:
+        for number, pair in enumerate(items, 1):
             if not isinstance(pair, tuple | list) or len(pair) != 2 or not isinstance(pair[0], str):
                 with permanent(TypeError):
-                    raise TypeError(f"tables: number {number} is {short_repr(pair)}: expected (key, content)")
+                    raise TypeError(
+                        f"tables: item {number} is {short_repr(pair)}: expected a pair (key, content)"
+                    )
             yield pair[0], pair[1]
 
     def _store(
@@ -305,7 +305,7 @@ class _Storing:
         )
 
     def _note(self, key: str, outcome: Any) -> None:
-        """Take what became of one key; called for one at a time."""
+        """Take the result or the error of one key; called for one key at a time."""
         if isinstance(outcome, Exception):
             self._note_failure(key, outcome)
         elif hasattr(outcome, "home_node"):
@@ -317,18 +317,18 @@ class _Storing:
     def _note_stored(self, key: str, stored: StoreResult) -> None:
         self.tally.add_stored(stored)
         self.tally.failed_over += self.residency.add(key, stored.node, stored.copies)
-        # An older table on a node that readers may ask would be taken for this one at the next try.
+        # The next try could mistake an older table on a node that readers ask for this one.
         sure = not stored.may_hold_old and (self.options.evict_stale or not stored.failed_over)
         self.record.set(key, done=sure and not stored.failed_copies)
 
     def _note_failure(self, key: str, error: Exception) -> None:
         name = type(error).__name__
         if name == "OperationCancelled":
-            return  # not begun, or ended with the task
-        said = shown_error(error)
-        self.tally.add_failed(key, error, said, for_good=self.is_for_good(error))
-        log_failure(self._log, key, said, self.tally.failed)
-        with contextlib.suppress(KeyError):  # an invalid key was never taken
+            return  # not started, or ended with the task
+        text = format_error(error)
+        self.tally.add_failed(key, error, text, for_good=self.is_for_good(error))
+        log_failure(self._log, key, text, self.tally.failed)
+        with contextlib.suppress(KeyError):  # an invalid key is not in the record
             self.record.set(key, done=False)
         if name in _OF_THE_CLUSTER or (name == "NoCacheAvailable" and self._no_node_answers()):
             raise _ClusterUnusable(f"{name}: {error}") from error
@@ -343,16 +343,16 @@ class _Storing:
         )
 
     def _tick(self) -> None:
-        said = self._progress()
-        # Before it is logged, so that what the log says is recorded.
+        line = self._progress()
+        # Before it is logged, so that the record has what the log has.
         self.record.save()
-        self._log.info("%s", said)
+        self._log.info("%s", line)
 
     def _progress(self) -> str:
         tally, residency = self.tally, self.residency
         if residency.to_ask:
-            said = f"Stored {counted(tally.stored, 'table')}; asking the nodes whether they have every table"
-            return f"{said}: {residency.asked:,} of {residency.to_ask:,}"
-        # What an earlier try stored takes next to no time.
+            line = f"Stored {counted(tally.stored, 'table')}; asking the nodes whether they have every table"
+            return f"{line}: {residency.asked:,} of {residency.to_ask:,}"
+        # Tables that an earlier try stored take next to no time.
         skipped = max(len(tally.kept), self.record.stored_before)
         return tally.progress(skipped, waiting=is_waiting(self._hook))

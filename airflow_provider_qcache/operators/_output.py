@@ -1,4 +1,4 @@
-"""Where an answer goes: to XCom within limits, or to a file that has all of it or is not there."""
+"""Return an answer to XCom within limits, or write it to a file, whole or not at all."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_XCOM_ROWS: Final = 10_000
-"""Rows that a query puts into XCom at most."""
+"""The most rows that a query returns to XCom."""
 
 MAX_XCOM_BYTES: Final = 1 << 20
-"""Bytes, as JSON, that a query puts into XCom at most."""
+"""The most bytes, as JSON, that a query returns to XCom."""
 
 MAX_PROCESSED_BYTES: Final = 32 << 20
-"""Bytes of JSON that are parsed for ``result_processor`` at most: as Python's objects 25 times as much."""
+"""The most bytes of JSON that are parsed for ``result_processor``; as Python objects they take up to 25
+times as much memory."""
 
 _RETURNED: Final = "what result_processor returned"
 
 
 def for_xcom(content: bytes, processor: Callable[[list[dict[str, Any]]], Any] | None) -> Any:
-    """The rows, or what a function makes of them, within the limits; AirflowFailException beyond."""
+    """The rows, or what a function returns for them; AirflowFailException beyond the limits."""
     if processor is None:
         _check_size(len(content), "the query's rows")
         rows = json.loads(content)
@@ -40,9 +41,9 @@ def for_xcom(content: bytes, processor: Callable[[list[dict[str, Any]]], Any] | 
         return rows
     if len(content) > MAX_PROCESSED_BYTES:
         raise AirflowFailException(
-            f"the query's rows: {len(content):,} bytes of JSON, and result_processor gets at most "
-            f"{MAX_PROCESSED_BYTES:,}, which are up to 25 times as much in memory: give a limit, let the "
-            "query aggregate, or give output_path and process the file"
+            f"the query's rows: {len(content):,} bytes of JSON, and the limit for result_processor is "
+            f"{MAX_PROCESSED_BYTES:,}, which take up to 25 times as much in memory: add a limit or an "
+            "aggregation to the query, or pass output_path and process the file"
         )
     returned = processor(json.loads(content))
     _check_rows(returned, _RETURNED)
@@ -51,16 +52,16 @@ def for_xcom(content: bytes, processor: Callable[[list[dict[str, Any]]], Any] | 
 
 
 def _size_in_xcom(value: Any) -> int:
-    """The bytes of JSON that Airflow makes of a value; AirflowFailException where it can make none."""
+    """The bytes of JSON that Airflow stores for a value; AirflowFailException if it cannot store it."""
     from airflow_provider_qcache.compat import serialize  # noqa: PLC0415  # with its first use
 
     try:
-        # As text, and not by a default: a repr may be shorter than what is pushed.
+        # Not json's `default`: a repr may be shorter than what is stored.
         text = json.dumps(serialize(value), ensure_ascii=False, separators=(",", ":"))
     except (TypeError, ValueError, AttributeError, RecursionError, ImportError) as error:
         raise AirflowFailException(
-            f"{_RETURNED}: XCom cannot carry {type(value).__name__}, or not all of it; expected values of "
-            f"JSON ({type(error).__name__}: {error})"
+            f"{_RETURNED}: Airflow cannot store this {type(value).__name__} as XCom: return JSON values "
+            f"({type(error).__name__}: {error})"
         ) from error
     return len(text.encode("utf-8", "surrogatepass"))
 
@@ -69,22 +70,24 @@ def _check_rows(value: Any, what: str) -> None:
     counted = isinstance(value, Sequence) or (is_frame(value) and isinstance(value, Sized))
     if counted and not isinstance(value, str | bytes) and len(value) > MAX_XCOM_ROWS:
         raise AirflowFailException(
-            f"{what}: {len(value):,} rows, and XCom takes {MAX_XCOM_ROWS:,}: give output_path, or a limit"
+            f"{what}: {len(value):,} rows, and the limit for XCom is {MAX_XCOM_ROWS:,}: pass output_path, or "
+            "add a limit to the query"
         )
 
 
 def _check_size(size: int, what: str) -> None:
     if size > MAX_XCOM_BYTES:
         raise AirflowFailException(
-            f"{what}: {size:,} bytes of JSON, and XCom takes {MAX_XCOM_BYTES:,}: give output_path, or a limit"
+            f"{what}: {size:,} bytes of JSON, and the limit for XCom is {MAX_XCOM_BYTES:,}: pass "
+            "output_path, or add a limit to the query"
         )
 
 
 def output_at(target: Any) -> Any:
-    """The path of ``output_path``, its symlinks followed; ValueError where no file can be written there.
+    """The path of ``output_path``, its symlinks followed; ValueError if no file can be written there.
 
-    A file that is there may be replaced, and nothing else: a device or a FIFO would be one no more, and an
-    object would be moved into a directory or below a prefix.
+    Only a file may be replaced: a device or a FIFO would become a file, and an object would be moved into a
+    directory or below a prefix.
     """
     path = path_of("output_path", target)
     if not path.name:
@@ -110,7 +113,7 @@ def output_at(target: Any) -> Any:
 
 
 def _mode_of(path: Path) -> int | None:
-    """What is at a local path; None for nothing."""
+    """The mode of the file at a local path; None if there is none."""
     try:
         return path.stat().st_mode
     except FileNotFoundError:
@@ -118,19 +121,19 @@ def _mode_of(path: Path) -> int | None:
 
 
 def publish(body: bytes, path: Any) -> None:
-    """Write the body beside the path, see that it is whole, and move it there.
+    """Write the body beside the path, check its size, and move it to the path.
 
-    What was there before stays until then, and stays if anything fails. A local directory is made if it is
-    missing, and a local file keeps its mode.
+    An existing file stays as it was until the move, and if anything fails. A missing local directory is
+    created, and a local file keeps its mode.
 
     Args:
-        body: What to write.
-        path: What ``output_at`` gave.
+        body: The content.
+        path: The path, from ``output_at``.
 
     Raises:
         OSError: and whatever else the storage raises.
     """
-    # One name for each try: two tasks that write the same target do not write the same spool.
+    # A name for each try: two tasks with the same target must not write the same temporary file.
     spool = f".{path.name}.{secrets.token_hex(8)}.part"
     if is_remote(path):
         _publish_object(body, path, path.parent / spool)
@@ -171,7 +174,10 @@ def _publish_object(body: bytes, path: Any, spool: Any) -> None:
 
 def _check_whole(found: int | None, body: bytes, path: Any) -> None:
     if found != len(body):
-        raise OSError(f"{path}: wrote {len(body)} bytes and found {found}; the file was not published")
+        raise OSError(
+            f"{path}: wrote {len(body)} bytes to a temporary file and found {found}, so the file was left as "
+            "it was: check the storage"
+        )
 
 
 def _check_moved(storage: Any, body: bytes, path: Any) -> None:
@@ -179,5 +185,8 @@ def _check_moved(storage: Any, body: bytes, path: Any) -> None:
     found = storage.info(path.path)
     kind, size = found["type"], found["size"]
     if kind != "file" or size != len(body):
-        # Where objects came below the path meanwhile, it was moved among them.
-        raise OSError(f"{path}: moved {len(body)} bytes there, and found a {kind} of {size} bytes")
+        # If other objects were created below the path meanwhile, it was moved among them.
+        raise OSError(
+            f"{path}: moved {len(body)} bytes there, and found a {kind} of {size} bytes: another process may "
+            "write to the same path"
+        )

@@ -1,4 +1,4 @@
-"""The class of the retry policy, apart because Airflow before 3.3 cannot import this module."""
+"""The class of the retry policy, in its own module because Airflow before 3.3 cannot import it."""
 
 from __future__ import annotations
 
@@ -28,5 +28,7 @@ class QCacheRetryPolicy(ExceptionRetryPolicy):
     @cached_property
     def rules(self) -> list[Any]:
         """The rules, made of the client's error classes."""
-        given = retry.rules(self.node_wait, self.error_wait)
-        return [RetryRule(**{**one, "action": RetryAction(one["action"])}) for one in given]
+        return [
+            RetryRule(**{**rule, "action": RetryAction(rule["action"])})
+            for rule in retry.rules(self.node_wait, self.error_wait)
+        ]

@@ -1,4 +1,4 @@
-"""What a task reports: lines of progress, failed keys, and what became of a table, in the log and as XCom."""
+"""Report what a task does: lines of progress, failed keys and results, in the log and as XCom."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ MOST_IN_LOG: Final = 1000
 _ERROR_IN_LOG: Final = 1000
 
 MOST_IN_XCOM: Final = 100
-"""Keys of each sort that a summary names."""
+"""The most failed, evicted or lost keys that a summary lists."""
 
 ERROR_IN_XCOM: Final = 300
 """Characters of a key's error in a summary."""
 
 
-def shown_time(seconds: float) -> str:
+def format_time(seconds: float) -> str:
     """A time, for people: '12 s', '7 min', '2.5 h'."""
     if seconds < 100:
         return f"{seconds:.0f} s"
@@ -41,21 +41,21 @@ def shown_time(seconds: float) -> str:
     return f"{minutes} min" if minutes < 100 else f"{minutes / 60:.1f} h"
 
 
-def shown_speed(operations: int, size: int | None, seconds: float) -> str:
+def format_speed(operations: int, size: int | None, seconds: float) -> str:
     """How many a second, and how many bytes, for people: '306/s, 272.0 kB/s'."""
     number = operations / seconds
-    said = f"{number:,.0f}/s" if number >= 10 or not number else f"{number:.1f}/s"
+    text = f"{number:,.0f}/s" if number >= 10 or not number else f"{number:.1f}/s"
     if size is None:
-        return said
+        return text
     speed = size / seconds
-    return said + (f", {speed / 1e6:,.1f} MB/s" if speed >= 1e6 else f", {speed / 1e3:,.1f} kB/s")
+    return text + (f", {speed / 1e6:,.1f} MB/s" if speed >= 1e6 else f", {speed / 1e3:,.1f} kB/s")
 
 
 def is_waiting(hook: QCacheHook) -> bool:
-    """Whether no node answers, so that the current operation waits for one."""
+    """Whether no node answers, so that the current operation waits for a node."""
     try:
         return not any(status.alive for status in hook.node_status().values())
-    except Exception:  # noqa: BLE001  # the task was killed meanwhile
+    except Exception:  # noqa: BLE001  # the task was killed
         return False
 
 
@@ -83,16 +83,16 @@ class Ticker:
         self._thread.join(timeout=2 * PROGRESS_EVERY)
 
 
-def shown_error(error: Exception) -> str:
+def format_error(error: Exception) -> str:
     """An error for a line of the log."""
-    said = str(error)
-    return f"{type(error).__name__}: {said[:_ERROR_IN_LOG]}{'…' if len(said) > _ERROR_IN_LOG else ''}"
+    text = str(error)
+    return f"{type(error).__name__}: {text[:_ERROR_IN_LOG]}{'…' if len(text) > _ERROR_IN_LOG else ''}"
 
 
-def log_failure(log: logging.Logger, key: str, said: str, number: int) -> None:
-    """Log a key that failed; ``number`` counts the failures of the task. Only the first ones are logged."""
+def log_failure(log: logging.Logger, key: str, error: str, number: int) -> None:
+    """Log a key that failed, if its ``number`` among the failures of the task is not too high."""
     if number <= MOST_IN_LOG:
-        log.error("Failed: %s: %s", key, said)
+        log.error("Failed: %s: %s", key, error)
     elif number == MOST_IN_LOG + 1:
         log.error("More than %s failed: further ones are only counted", counted(MOST_IN_LOG, "key"))
 
@@ -104,8 +104,8 @@ def push_summary(context: Mapping[str, Any], summary: Mapping[str, Any], log: lo
         return
     try:
         ti.xcom_push(key="return_value", value=dict(summary))
-    except Exception:  # the failure itself is to be seen
-        log.warning("The summary could not be pushed", exc_info=True)
+    except Exception:  # the task must end with its own error
+        log.warning("Cannot push the summary of this failed task to XCom", exc_info=True)
 
 
 @dataclasses.dataclass
@@ -117,9 +117,9 @@ class Absent:
     lost: dict[str, str] = dataclasses.field(default_factory=dict)
     """Keys whose node could not be asked, with the reason."""
     hidden: dict[str, str] = dataclasses.field(default_factory=dict)
-    """Keys on a fallback node, while a node that readers ask first is back, with what that node has."""
+    """Keys on a fallback node while a node that readers ask before it is back, with the reason."""
     copies: int = 0
-    """Copies that their node does not have."""
+    """How many copies are missing on their node."""
 
     def not_found(self) -> set[str]:
         """All keys that readers do not find."""
@@ -129,11 +129,11 @@ class Absent:
         """The reasons, apart from evictions, why the task fails; ``places`` has each key's node."""
         if self.lost:
             nodes = ", ".join(sorted({places[key] for key in self.lost}))
-            yield f"{counted(len(self.lost), 'table')} cannot be checked, since {nodes} went down"
+            yield f"{counted(len(self.lost), 'table')} could not be checked: {nodes} went down"
         if hidden := self.hidden_alone():
             yield (
-                f"readers do not see {counted(len(hidden), 'table')}, which went to another node while "
-                f"theirs was down: {'; '.join(sorted(set(hidden.values())))}"
+                f"readers do not find {counted(len(hidden), 'table')}, stored on another node while the home "
+                f"node was down: {'; '.join(sorted(set(hidden.values())))}"
             )
 
     def hidden_alone(self) -> dict[str, str]:
@@ -144,7 +144,7 @@ class Absent:
 
 
 class Tally:
-    """What one try did with many tables, as numbers, and how the log and XCom say it."""
+    """Counts what one try did with many tables, and reports it to the log and XCom."""
 
     def __init__(self, total: int | None) -> None:
         self._total = total
@@ -157,7 +157,7 @@ class Tally:
         self._uncounted = self._empty = 0
         self.failed = self.for_good = 0
         self.worst: tuple[str, Exception] | None = None
-        """The first key that failed, with its error; one that failed for good comes before all others."""
+        """The first key that failed, with its error; a key that failed for good goes before others."""
         self._errors: dict[str, str] = {}
         self.failed_over = self._failed_copies = 0
         self._copies: dict[str, int] = {}
@@ -181,15 +181,15 @@ class Tally:
         for node in stored.may_hold_old:
             self._may_hold_old[node] = self._may_hold_old.get(node, 0) + 1
 
-    def add_failed(self, key: str, error: Exception, said: str, *, for_good: bool) -> None:
-        """Count a key that failed."""
+    def add_failed(self, key: str, error: Exception, text: str, *, for_good: bool) -> None:
+        """Count a key that failed; ``text`` is its error as the log has it."""
         self.failed += 1
         self.for_good += for_good
         self._attempts += len(getattr(error, "attempts", ()))
         if self.worst is None or (for_good and self.for_good == 1):
             self.worst = key, error
         if len(self._errors) < MOST_IN_XCOM:
-            self._errors[key] = said
+            self._errors[key] = text
 
     @property
     def seconds(self) -> float:
@@ -201,7 +201,7 @@ class Tally:
         return self._sizes.get(node, [0, 0])[1]
 
     def summary(self, absent: Absent | None, *, copies: int) -> dict[str, Any]:
-        """What the task returns; with nulls where the nodes were not asked for every table."""
+        """The result of the task; with nulls if the nodes were not asked for every table."""
         summary: dict[str, Any] = {
             "stored": self.stored,
             "were_there": len(self.kept),
@@ -221,7 +221,7 @@ class Tally:
             summary["failed_copies"] = self._failed_copies
             summary["absent_copies"] = None if absent is None else absent.copies
         if self._errors:
-            summary["failed_keys"] = {key: said[:ERROR_IN_XCOM] for key, said in self._errors.items()}
+            summary["failed_keys"] = {key: text[:ERROR_IN_XCOM] for key, text in self._errors.items()}
         if absent is not None and absent.evicted:
             summary["evicted_keys"] = list(absent.evicted)[:MOST_IN_XCOM]
         if absent is not None and (absent.lost or absent.hidden_alone()):
@@ -231,60 +231,59 @@ class Tally:
 
     def progress(self, skipped: int, *, waiting: bool) -> str:
         """A line of progress; ``skipped`` tables are not stored by this try."""
-        said = f"Stored {self.stored:,}"
-        said += " tables" if self._total is None else f" of {self._total:,} tables"
+        line = f"Stored {self.stored:,}"
+        line += " tables" if self._total is None else f" of {self._total:,} tables"
         if self.kept:
-            said += f", {len(self.kept):,} kept from an earlier try"
-        said += f", {self.failed:,} failed; "
+            line += f", {len(self.kept):,} kept from an earlier try"
+        line += f", {self.failed:,} failed; "
         if waiting:
-            return f"{said}waiting for a node: none answers"
+            return f"{line}waiting for a node: none answers"
         seconds = max(self.seconds, 1e-9)
-        said += shown_speed(self.stored, self._bytes, seconds)
+        line += format_speed(self.stored, self._bytes, seconds)
         tried = self.stored + self.failed
         if self._total is not None and tried:
             left = max(self._total - tried - skipped, 0)
-            said += f", {shown_time(left * seconds / tried)} left"
-        return said
+            line += f", {format_time(left * seconds / tried)} left"
+        return line
 
-    def said(self, seconds: float, evicted: int = 0, *troubles: str, stopped: bool = False) -> str:
-        """What this try did, failures first."""
-        said = []
+    def sentence(self, seconds: float, evicted: int = 0, *troubles: str, stopped: bool = False) -> str:
+        """What this try did, failures first, for the log and errors."""
+        parts = []
         done = self.stored + len(self.kept) + self.failed
         if self.failed:
-            said.append(f"{self.failed:,} of {counted(self._total or done, 'table')} failed")
+            parts.append(f"{self.failed:,} of {counted(self._total or done, 'table')} failed")
         if stopped:
             left = "" if self._total is None else f" {self._total - done:,}"
-            said.append(f"the other{left} were not started, since they would fail for the same reason")
+            parts.append(f"the other{left} were not started, since they would fail for the same reason")
         if evicted:
-            said.append(f"{counted(evicted, 'table')} evicted by their nodes")
-        said += troubles
-        said.append(f"stored {counted(self.stored, 'table')}: {self._bytes:,} bytes, {seconds:.1f} s")
+            parts.append(f"{counted(evicted, 'table')} evicted by their nodes")
+        parts += troubles
+        parts.append(f"stored {counted(self.stored, 'table')}: {self._bytes:,} bytes, {seconds:.1f} s")
         if self.kept:
-            said.append(f"{counted(len(self.kept), 'table')} kept from an earlier try")
-        text = "; ".join(said)
+            parts.append(f"{counted(len(self.kept), 'table')} kept from an earlier try")
+        text = "; ".join(parts)
         return text[0].upper() + text[1:]
 
-    def last_line(self, absent: Absent | None, seconds: float, advice: str) -> tuple[str, bool]:
+    def last_line(self, absent: Absent, seconds: float, advice: str) -> tuple[str, bool]:
         """The last line of the log of a task that succeeds, and whether it is a warning."""
-        absent = absent or Absent()
-        said = self.said(seconds, len(absent.evicted))
+        line = self.sentence(seconds, len(absent.evicted))
         if self._copies:
-            said += "; copies: " + ", ".join(f"{number:,} on {node}" for node, number in self._copies.items())
+            line += "; copies: " + ", ".join(f"{number:,} on {node}" for node, number in self._copies.items())
         if self._failed_copies or absent.copies:
-            said += f"; of the copies {self._failed_copies:,} failed, {absent.copies:,} are gone"
+            line += f"; of the copies {self._failed_copies:,} failed, {absent.copies:,} are gone"
         if self._may_hold_old:
-            said += f"; older tables may be on {', '.join(self._may_hold_old)}"
+            line += f"; older tables may be on {', '.join(self._may_hold_old)}"
         if self.failed_over:
-            said += f"; the home node of {counted(self.failed_over, 'table')} was down"
+            line += f"; the home node of {counted(self.failed_over, 'table')} was down"
         if self._empty:
-            said += f"; {counted(self._empty, 'table')} without rows"
+            line += f"; {counted(self._empty, 'table')} without rows"
         if advice:
-            said += f". {advice}"
-        return said, bool(self.failed or advice or self._may_hold_old or self.failed_over or self._empty)
+            line += f". {advice}"
+        return line, bool(self.failed or advice or self._may_hold_old or self.failed_over or self._empty)
 
 
 def advice(tally: Tally, held: Mapping[str, int], absent: Absent | None, nodes: int) -> str:
-    """What to do about tables that were evicted; ``held`` says how many were stored on each of the nodes."""
+    """What to do about evicted tables; ``held`` has how many were stored on each node."""
     if absent is None or not absent.evicted:
         return ""
     missing: dict[str, int] = {}
@@ -297,17 +296,16 @@ def advice(tally: Tally, held: Mapping[str, int], absent: Absent | None, nodes: 
     ]
     empty = [node for node, number in missing.items() if number == held[node] and number > 1]
     if len(empty) == len(missing):
-        todo = "A node that has none of them was restarted or emptied; store them again"
+        todo = "A node that has none of them was restarted or emptied: store them again"
     elif len(missing) < min(nodes, len(held)):
         todo = (
-            "The other nodes have theirs: give that one the --size of the others, or a larger one, or look "
-            "who else stores on it"
+            "The other nodes have all of theirs: start that node with the --size of the others or more, or "
+            "check who else stores on it"
         )
     else:
         todo = (
-            "A node evicts what was least recently used when its cache is full (--size), and what is older "
-            "than --age. Text takes up to four times its CSV there: add nodes, or start them with a larger "
-            "--size"
+            "A full node evicts the least recently used tables (--size), and every node those older than "
+            "--age. Text takes up to four times its CSV there: add nodes, or start them with a larger --size"
         )
     return "; ".join(lines) + f". {todo}."
 
@@ -323,8 +321,8 @@ def report_stored(
         StoredOnFailover: with ``require_home``, where its home was down.
     """
     rows = "rows not counted" if stored.rows is None else counted(stored.rows, "row")
-    said = f"Stored table {stored.key!r} on {stored.node}: "
-    said += f"{rows}, {stored.bytes:,} bytes, {stored.seconds:.2f} s"
+    line = f"Stored table {stored.key!r} on {stored.node}: "
+    line += f"{rows}, {stored.bytes:,} bytes, {stored.seconds:.2f} s"
     result = {
         "key": stored.key,
         "node": stored.node,
@@ -348,29 +346,29 @@ def report_stored(
     if copies > 1:
         result["copies"] = list(stored.copies)
         result["failed_copies"] = dict(stored.failed_copies)
-        said += f"; copies on {', '.join(stored.copies) or 'no other node'}"
+        line += f"; copies on {', '.join(stored.copies) or 'no other node'}"
         if stored.failed_copies:
-            said += f", and none on {', '.join(stored.failed_copies)}"
+            line += f", and none on {', '.join(stored.failed_copies)}"
     if stored.may_hold_old:
-        said += f"; an older table may be on {', '.join(stored.may_hold_old)}"
+        line += f"; an older table may be on {', '.join(stored.may_hold_old)}"
     if stored.failed_over:
         if require_home:
             trouble = f"The home node {stored.home_node} was down, and require_home is set"
-            raise StoredOnFailover(f"{trouble}. {said}", result=result)
-        said += f"; its home node {stored.home_node} was down"
+            raise StoredOnFailover(f"{trouble}. {line}", result=result)
+        line += f"; its home node {stored.home_node} was down"
     if stored.failed_over or (stored.rows == 0 and not may_be_empty):
-        log.warning("%s", said)
+        log.warning("%s", line)
     else:
-        log.info("%s", said)
+        log.info("%s", line)
     return result
 
 
 def table_missing(hook: QCacheHook, key: str) -> TableMissing:
-    """The error for a key under which readers find no table, with what each node answers."""
+    """The error for a key under which readers find no table, with the answer of each node."""
     asked = "; ".join(map(str, hook.locate(key)))
     return TableMissing(
-        f"No table is stored under {key!r} where readers look for it. Nodes asked: {asked}. Check that the "
-        "table was stored since its node started and was not evicted, and that who stored it spells the "
-        "nodes exactly as the connection does: another spelling (localhost for 127.0.0.1, a trailing slash, "
-        "another scheme) puts a key on another node."
+        f"Readers find no table under {key!r}. Nodes asked: {asked}. Check that the table was stored since "
+        "its node started and was not evicted, and that the writer spells the nodes exactly as the "
+        "connection does: another spelling (localhost for 127.0.0.1, a trailing slash, another scheme) puts "
+        "a key on another node."
     )

@@ -1,7 +1,7 @@
-"""What a task has stored of many tables, for its next try: a bitmap over the keys, with a hash of their list.
+"""Record which of many tables a task has stored, for its next try: a bitmap over the keys and their hash.
 
-It is kept in Airflow's task state store, which is there from 3.3 on and outlives the task's process. Nothing
-here imports Airflow or the client.
+The record is in Airflow's task state store, which Airflow 3.3 introduced and which outlives the task's
+process. Nothing here imports Airflow or the client.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _NAME: Final = "qcache_tables"
 _VERSION: Final = 1
 
 MOST_BYTES: Final = 60_000
-"""Of a record, beyond which it is not written: Airflow warns above 64 kB. A bitmap over 360,000 keys has that
-size at the worst; one whose keys are done in their order has a few hundred bytes."""
+"""The largest record that is written: Airflow warns above 64 kB. The bitmap of 360,000 keys has that size in
+the worst case; if the keys are stored in their order it has a few hundred bytes."""
 
 
 class KeyList:
-    """Keys in order, each once, and a hash of those so far."""
+    """Keys in order, each once, and the hash of the keys so far."""
 
     def __init__(self) -> None:
         self.position: dict[str, int] = {}
@@ -38,7 +38,7 @@ class KeyList:
         return len(self.position)
 
     def add(self, key: str) -> int:
-        """Take the next key; gives its place, from 0. ValueError for one that was there."""
+        """Add the next key; returns its place, from 0. ValueError if the key was there before."""
         place = len(self.position)
         if (before := self.position.setdefault(key, place)) != place:
             raise ValueError(f"tables: key {key!r} occurs twice, as numbers {before + 1} and {place + 1}")
@@ -47,7 +47,7 @@ class KeyList:
 
     @property
     def hash(self) -> str:
-        """Of the keys so far, in hex."""
+        """The hash of the keys so far, in hex."""
         return self._hash.hexdigest()
 
 
@@ -67,7 +67,7 @@ class Bits:
         return at < len(self._data) and bool(self._data[at] >> bit & 1)
 
     def set(self, place: int, value: bool) -> None:  # noqa: FBT001
-        """Set one."""
+        """Set one bit."""
         at, bit = divmod(place, 8)
         if at >= len(self._data):
             self._data.extend(bytes(at + 1 - len(self._data)))
@@ -77,7 +77,7 @@ class Bits:
             self._data[at] &= ~(1 << bit)
 
     def count(self) -> int:
-        """How many are set."""
+        """How many bits are set."""
         return sum(map(int.bit_count, self._data))
 
     def encoded(self) -> str:
@@ -86,22 +86,22 @@ class Bits:
 
     @classmethod
     def decoded(cls, text: str) -> Bits:
-        """From text; ValueError where it is none."""
+        """From text; ValueError if it is not a bitmap."""
         try:
             return cls(zlib.decompress(base64.b64decode(text, validate=True)))
         except (zlib.error, binascii.Error) as error:
-            raise ValueError(f"no bitmap: {error}") from error
+            raise ValueError(f"not a bitmap: {error}") from error
 
 
 class ResumeRecord:
     """What the tries of a task have stored.
 
-    The record holds a number of keys, the hash of that many first ones, and which are done. Where the keys
-    come one by one, whether they are those of the earlier try is known once that many have come: until then
-    ``in`` trusts the record, and ``keys_differ`` tells afterwards that the record was of other keys.
+    The record holds a number of keys, the hash of that many first keys, and which of them are stored. If the
+    keys come one by one, they can be compared with those of the earlier try once that many have come. Until
+    then ``in`` trusts the record, and ``keys_differ`` says afterwards that the record was for other keys.
 
-    A record is of one task in one run, and of one series of tries: clearing a task begins a new one
-    (Airflow raises ``max_tries`` then), which is to store everything anew.
+    A record belongs to one task in one run, and to one series of tries: clearing a task begins a new series
+    (Airflow increases ``max_tries``), which stores every table again.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class ResumeRecord:
         keys: Sequence[str] | None,
         log: logging.Logger,
         *,
-        durable: bool = True,
+        durable: bool,
     ) -> None:
         self._store = context.get("task_state_store") if durable else None
         self._log = log
@@ -122,18 +122,18 @@ class ResumeRecord:
         self._counting = threading.Lock()
         """Held while the number of keys, their hash and the earlier record are compared."""
         self._writing = threading.Lock()
-        """Held from the making of a record until it is written: the one written last is the newest."""
+        """Held while a record is made and written, so that the record written last is the newest."""
         self._whole = None if keys is None else (len(keys), hash_of(keys))
         self._before = Bits()
         self._bits = Bits()
-        """What will be recorded: the earlier record, updated by what this try did."""
+        """The next record: the earlier record, updated by what this try did."""
         self._stored = Bits()
         """What this try stored."""
         self._known: tuple[int, str] | None = None
-        """How many keys the earlier try's record is of, and their hash, until they are compared."""
+        """The number of keys in the earlier try's record, and their hash, until they are compared."""
         self.keys_differ = False
         self.count_before = 0
-        """How many keys the record that is used is of."""
+        """The number of keys in the record that is used."""
         self._load()
 
     def _load(self) -> None:
@@ -141,8 +141,8 @@ class ResumeRecord:
             return
         try:
             record = self._store.get(_NAME)
-        except Exception:  # noqa: BLE001  # a retry repeats everything then
-            self._log.warning("The task state store cannot be read: every table is stored", exc_info=True)
+        except Exception:  # noqa: BLE001  # this try stores everything
+            self._log.warning("Cannot read the task state store: this try stores every table", exc_info=True)
             self._store = None
             return
         if not isinstance(record, dict) or record.get("version") != _VERSION:
@@ -167,7 +167,7 @@ class ResumeRecord:
         self._compare()
 
     def _compare(self) -> None:
-        """Compare the keys with those of the record, as soon as there are enough."""
+        """Compare the keys with those of the record, once there are enough."""
         if self._known is None:
             return
         if self._whole is not None:
@@ -193,14 +193,14 @@ class ResumeRecord:
         return 0 if self.keys_differ else self._before.count()
 
     def add(self, key: str) -> int:
-        """Take the next key; gives its place. ValueError for one that was there."""
+        """Add the next key; returns its place. ValueError if the key was there before."""
         with self._counting:
             place = self._keys.add(key)
             self._compare()
         return place
 
     def end(self) -> None:
-        """No more keys come."""
+        """Note that there are no more keys."""
         if self._known is not None:
             self._reject()
             self._known = None
@@ -220,7 +220,7 @@ class ResumeRecord:
         self._bits.set(place, done)
 
     def save(self) -> None:
-        """Write the record, where there is a store for it; any thread may."""
+        """Write the record, if there is a store for it. Safe for threads."""
         with self._writing:
             self._save()
 
@@ -228,7 +228,7 @@ class ResumeRecord:
         if self._store is None:
             return
         if self._known is not None:
-            return  # not yet compared with these keys: the earlier record stays valid
+            return  # not yet compared with these keys: the earlier record stays
         with self._counting:
             count, digest = self._whole or (len(self._keys), self._keys.hash)
         if not len(self._keys):
@@ -236,8 +236,8 @@ class ResumeRecord:
         done = self._bits.encoded()
         if len(done) > MOST_BYTES:
             self._log.warning(
-                "What is stored of %d keys is %d bytes, too many for the task state store: a retry repeats "
-                "what is stored from here on",
+                "The record of %d keys has %d bytes, too many for the task state store: a retry repeats the "
+                "stores from here on",
                 count,
                 len(done),
             )
@@ -253,11 +253,13 @@ class ResumeRecord:
         try:
             self._store.set(_NAME, record)
         except Exception:  # noqa: BLE001  # the tables are stored all the same
-            self._log.warning("The task state store cannot be written", exc_info=True)
+            self._log.warning(
+                "Cannot write the task state store: a retry may store every table again", exc_info=True
+            )
             self._store = None
 
     def forget(self) -> None:
-        """Delete the record: the task has succeeded, and one that is run again is to store everything."""
+        """Delete the record: the task has succeeded, and when it runs again it stores every table."""
         with self._writing:
             store, self._store = self._store, None
             if store is None:
@@ -265,7 +267,9 @@ class ResumeRecord:
             try:
                 store.delete(_NAME)
             except Exception:  # noqa: BLE001
-                self._log.warning("The task state store cannot be written", exc_info=True)
+                self._log.warning(
+                    "Cannot write the task state store: a retry may store every table again", exc_info=True
+                )
 
 
 def _is_retry(ti: Any) -> bool:

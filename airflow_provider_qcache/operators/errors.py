@@ -1,6 +1,6 @@
-"""The errors that tasks raise and that are no errors of the client, and which errors end a task for good.
+"""The errors of tasks, in addition to those of the client, and which errors fail a task for good.
 
-The classes here are transient: Airflow's retries, or a retry policy, see them as they are. What can never
+The classes here are transient: Airflow retries them, or its retry policy decides. An error that can never
 succeed is raised as AirflowFailException instead.
 """
 
@@ -27,7 +27,7 @@ __all__ = [
 
 
 class StoredOnFailover(AirflowException):
-    """With ``require_home``: the table is stored, on a node that stands in for the key's own.
+    """With ``require_home``: the table is stored, but on a fallback node, since its home node was down.
 
     ``result`` is what the task would have returned.
     """
@@ -49,7 +49,7 @@ class TableMissing(AirflowException):
 
 
 class CheckFailed(AirflowException):
-    """Of QCacheCheckOperator: a table does not satisfy the condition. The message has what was found."""
+    """A table does not satisfy the condition of QCacheCheckOperator; the message has what was found."""
 
     transient = True
 
@@ -68,9 +68,9 @@ class NodesUnreachable(AirflowException):
 
 
 class TablesFailed(AirflowException):
-    """Of many tables more could not be stored than ``max_failed_keys``; the others are.
+    """More of many tables failed than ``max_failed_keys``; the others are stored.
 
-    ``result`` is what the task would have returned, and its XCom: with the failed keys.
+    ``result`` is what the task would have returned, with the failed keys. It is also pushed as XCom.
     """
 
     transient = True
@@ -81,17 +81,17 @@ class TablesFailed(AirflowException):
 
 
 class TablesEvicted(TablesFailed):
-    """Of many tables that were stored some are on their nodes no more; ``result`` is as in TablesFailed."""
+    """Some of many stored tables are not on their nodes any more; ``result`` is as in TablesFailed."""
 
 
 class QueryEmpty(AirflowException):
-    """Of SqlToQCacheOperator with ``on_empty="fail"``: the query gave no rows. Nothing was stored."""
+    """SqlToQCacheOperator with ``on_empty="fail"``: the query returned no rows. Nothing was stored."""
 
     transient = True
 
 
 class InvalidArgument(AirflowFailException, ValueError):
-    """An argument that makes no sense: a ValueError for a DAG that is parsed, and no retry helps a task."""
+    """An invalid argument: a ValueError when the DAG is parsed; a task fails for good."""
 
 
 _OURS: Final = "airflow_provider_qcache."
@@ -106,23 +106,23 @@ FOR_GOOD: Final = frozenset(
         "UnsupportedAcceptType",
     }
 )
-"""Names of the classes whose errors no retry of the same task makes better. By name, since their module
-loads the client. The table in docs/reference/errors.md says the same of every class."""
+"""Names of the error classes that no retry of the same task helps. Names, since importing the classes loads
+the client. The table in docs/reference/errors.md has every class."""
 
 FOR_GOOD_IF_LITERAL: Final = frozenset({"InvalidTable"})
-"""Those that end a task only where the table is written in the DAG: what a file, a callable or another task
-gives may be whole at the next try."""
+"""Error classes that fail a task for good only if the table is written in the DAG: a file, a function or
+another task may have a valid table at the next try."""
 
 
 def ends_the_task(error: BaseException, *, literal_table: bool = False) -> bool:
     """Whether the task fails at once, without its remaining retries."""
-    # Not by name alone: what an author's function raises may have the name of one of ours.
+    # Not by name alone: an author's function may raise a class of the same name.
     names = {kind.__name__ for kind in type(error).__mro__ if kind.__module__.startswith(_OURS)}
     return bool(names & FOR_GOOD) or (literal_table and bool(names & FOR_GOOD_IF_LITERAL))
 
 
 def fail_for_good(error: BaseException, more: str = "") -> AirflowFailException:
-    """The AirflowFailException that says what the error does; raise it ``from`` the error."""
+    """The AirflowFailException with the error's message; raise it ``from`` the error."""
     return AirflowFailException(f"{type(error).__name__}: {error}{more}")
 
 

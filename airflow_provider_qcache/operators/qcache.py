@@ -28,6 +28,7 @@ from airflow_provider_qcache.operators._content import (
     check_description,
     checked_content,
     checked_tables,
+    named_if_missing,
     pairs_of,
     path_of,
     table_at,
@@ -77,9 +78,8 @@ UNSLICED_LENGTH: Final = "unsliced_length"
 class QCachePostOperator(QCacheStoreOperator):
     """Store a table under a key, or thousands of tables, each under its own.
 
-    Exactly one of ``content``, ``source_path`` and ``python_callable`` gives the table under ``key``, or
-    ``tables`` gives many. A table is checked before a node can act on it: a store that fails for its content
-    leaves the table that was there.
+    Exactly one of ``content``, ``source_path`` and ``python_callable`` is the table of ``key``, or ``tables``
+    has many tables. A table is checked before a node can act on it: invalid content leaves the old table.
 
     Args:
         key: The table's key: ASCII letters, digits, '-' and '_'. With ``{stem}`` or ``{parent}`` in it, the
@@ -90,24 +90,25 @@ class QCachePostOperator(QCacheStoreOperator):
             ObjectStoragePath. Never rendered by Jinja, and shown in the UI by its size only.
         source_path: A local path or any URL of ObjectStoragePath: a file, a directory or a glob of CSV, JSON,
             Parquet or Arrow files; streamed. Templated.
-        source_format: What the files hold: 'csv', 'json', 'jsonl', 'parquet' or 'arrow'. None where their
-            names tell, or else their first bytes.
+        source_format: The format of the files: 'csv', 'json', 'jsonl', 'parquet' or 'arrow'. None to detect
+            it from their names, or else from their first bytes.
         python_callable: A function that returns what ``content`` may be, a path, or a function that returns
             a fresh iterator of bytes, which is streamed.
-        tables: Many: a mapping of keys to tables, here or from another task, or a function that gives
-            (key, table) pairs, best a generator: a few for each node are in memory at a time. A table is what
-            ``python_callable`` may return. All nodes are stored to at once. At the end they are asked whether
-            they have every table, and on Airflow 3.3 a retry stores what is left:
+        tables: Many tables: a mapping of keys to tables, here or from another task, or a function that
+            returns (key, table) pairs, best a generator: a few for each node are in memory at a time. A table
+            is what ``python_callable`` may return. All nodes receive tables at the same time. At the end they
+            are asked whether they have every table, and on Airflow 3.3 a retry stores what is left:
             docs/reference/many-tables.md.
         op_args: Positional arguments of ``python_callable`` or ``tables``. Templated.
         op_kwargs: Their keyword arguments. Templated.
-        content_type: 'text/csv' or 'application/json': what bytes and strings are (None is CSV), and what a
-            table of another form is sent as (None is CSV, or JSON where a column's name needs it).
-        column_types: Columns whose type is not to be guessed: 'string' (a ZIP code keeps its
-            zeros), 'enum' or 'float' by column.
-        stand_in_columns: What stands in for columns that the table lacks: a number, a quoted string or the
-            name of a column, by column.
-        headers: Further headers of the store, by name.
+        content_type: 'text/csv' or 'application/json': the type of bytes and strings (None detects a JSON
+            list of objects, else it is CSV), and how a table of another form is sent (None is CSV, or JSON if
+            a column's name needs it).
+        column_types: Types by column that a node must not infer: 'string' (a ZIP code keeps its zeros),
+            'enum' or 'float'.
+        stand_in_columns: Values for columns that the table lacks: a number, a quoted string or the name of a
+            column, by column.
+        headers: More headers of the store, by name.
         compression: 'gzip', or 'lz4' for a table in memory, to compress what is sent.
         copies, evict_stale, check_row_count, require_home, emit_asset: As for QCacheStoreOperator.
         max_failed_keys, allow_evicted, durable: For many tables, as for QCacheStoreOperator.
@@ -121,8 +122,8 @@ class QCachePostOperator(QCacheStoreOperator):
         gone, 100 of each at most; also where the task fails.
 
     Raises:
-        ValueError: as the DAG is parsed, for an argument that makes no sense, naming it.
-        AirflowFailException: for what no retry makes better; docs/reference/errors.md lists every error.
+        ValueError: when the DAG is parsed, for an invalid argument, with its name.
+        AirflowFailException: for errors that no retry helps; docs/reference/errors.md lists every error.
         TablesFailed: more of ``tables`` than ``max_failed_keys`` could not be stored; the others are.
         TablesEvicted: nodes do not have some of ``tables`` any more.
     """
@@ -203,7 +204,7 @@ class QCachePostOperator(QCacheStoreOperator):
 
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:
-        """Airflow's ``partial``; a table is shown by its size."""
+        """Airflow's ``partial``; the UI shows a table by its size."""
         for name in {"content", "tables"} & kwargs.keys():
             kwargs[name] = table_content(kwargs[name])
         return super().partial(**kwargs)
@@ -212,13 +213,13 @@ class QCachePostOperator(QCacheStoreOperator):
         self._check_exactly_one("content", "source_path", "python_callable", "tables")
         if (self.key is None) != (self.tables is not None):
             raise ValueError(
-                f"key={self.key!r}: leave it out, tables has the keys"
+                f"key={self.key!r}: tables has the keys, so remove key"
                 if self.tables is not None
                 else "key=None: pass the key of the table"
             )
         many = self.tables is not None or "key" not in known or rules.has_placeholder(known["key"])
         if not many:
-            self._check_several("needs several tables, and there is one key")
+            self._check_several("only for several tables (tables, or a key with {stem} or {parent})")
         if (
             self.python_callable is None
             and not (self.tables is not None and callable(self.tables.value))
@@ -285,7 +286,7 @@ class QCachePostOperator(QCacheStoreOperator):
         return result
 
     def dry_run(self) -> None:
-        """Read and check what the task would store, and log it with its nodes; nothing changes a node."""
+        """Read and check what the task would store, and log it with its nodes; no node is changed."""
         from airflow_provider_qcache.operators._dry_run import would_store  # noqa: PLC0415  # for a task that runs
 
         arguments = self._checked_arguments({})
@@ -300,12 +301,12 @@ class QCachePostOperator(QCacheStoreOperator):
     def _pairs(
         self, arguments: Mapping[str, Any]
     ) -> tuple[Mapping[str, Any] | None, Callable[[], Iterable[tuple[str, Any]]]]:
-        """Many tables by key, None where a function gives them; and a function that gives the pairs."""
+        """Many tables by key, or None if a function returns them; and a function that returns the pairs."""
         tables = arguments["tables"]
         if tables is not None and callable(tables.value):
 
             def called() -> Iterable[tuple[str, Any]]:
-                # What the function raises is its own, and left as it is.
+                # The errors of an author's function are not changed.
                 returned = tables.value(*(arguments["op_args"] or ()), **(arguments["op_kwargs"] or {}))
                 with permanent(TypeError):
                     return pairs_of(returned)
@@ -319,10 +320,10 @@ class QCachePostOperator(QCacheStoreOperator):
         from airflow_provider_qcache.files.tables import tables_in  # noqa: PLC0415  # it loads requests
 
         content_type = arguments["content_type"]
-        with permanent(ValueError):
+        with permanent(ValueError), named_if_missing("source_path", arguments["source_path"]):
             path = path_of("source_path", arguments["source_path"])
             tables = tables_in(arguments["key"], path, arguments["source_format"], content_type=content_type)
-        return {key: Table("source_path", table, content_type, tells_itself=True) for key, table in tables}
+        return {key: Table("source_path", table, content_type, is_typed=True) for key, table in tables}
 
     def _table(self, arguments: Mapping[str, Any]) -> Table:
         content_type = arguments["content_type"]
@@ -334,7 +335,7 @@ class QCachePostOperator(QCacheStoreOperator):
         if arguments["content"] is not None:
             with permanent(ValueError, TypeError):
                 return table_of("content", arguments["content"].value, content_type)
-        # What the function raises is its own, and left as it is.
+        # The errors of an author's function are not changed.
         returned = arguments["python_callable"](
             *(arguments["op_args"] or ()), **(arguments["op_kwargs"] or {})
         )
@@ -345,40 +346,40 @@ class QCachePostOperator(QCacheStoreOperator):
 def _is_literal(content: TableContent | None, context: Mapping[str, Any]) -> bool:
     """Whether a table is written in the DAG, so that it is the same at every try.
 
-    What a mapped task gets may come from another task.
+    The arguments of a mapped task may come from another task.
     """
     is_mapped = getattr(context.get("ti"), "map_index", -1) >= 0
     return content is not None and content.literal and not is_mapped
 
 
 class QCacheQueryOperator(QCacheOperator):
-    """Query the table under a key: its rows to XCom, or the answer to a file.
+    """Query the table under a key, and return its rows as XCom or write the answer to a file.
 
     The number of rows before offset and limit is pushed as an XCom of its own, ``unsliced_length``.
 
     Args:
         key: The table's key. Templated.
-        query: A dict, a string that holds one as JSON, or the name of a ``.json`` file, which is looked for
-            where the DAG's templates are and rendered. All are templated. ``{}`` selects everything.
+        query: A dict, a string that holds one as JSON, or the name of a ``.json`` file in the folder of the
+            DAG's templates. All are templated. ``{}`` selects everything.
         output_path: Write the answer to this local path or URL of ObjectStoragePath, whole or not at all;
             XCom gets a summary instead of rows. Templated.
-        accept: What is written to ``output_path``: 'application/json' or 'text/csv'. XCom is always JSON.
-        load_callable: Where there is no table, store what this function returns, and query that. It returns
+        accept: The format of ``output_path``: 'application/json' or 'text/csv'. XCom is always JSON.
+        load_callable: If there is no table, store what this function returns, and query that. It returns
             what QCachePostOperator's python_callable may.
         load_kwargs: Its keyword arguments. Templated.
-        content_type: What it returns, as for QCachePostOperator.
+        content_type: The type of what it returns, as for QCachePostOperator.
         column_types: As for QCachePostOperator.
-        on_miss: Where there is no table, and no ``load_callable``: 'fail' raises TableMissing, transient;
+        on_miss: If there is no table, and no ``load_callable``: 'fail' raises TableMissing, transient;
             'skip' skips the task; 'return_none' succeeds with None.
-        result_processor: A function of the rows (a list of dicts); XCom gets what it returns.
+        result_processor: A function that gets the rows (a list of dicts); its result goes to XCom.
 
     Returns:
-        As XCom: the rows, or what ``result_processor`` makes of them: 10,000 rows and 1 MiB of JSON at most.
+        As XCom: the rows, or what ``result_processor`` returns: 10,000 rows and 1 MiB of JSON at most.
         With ``output_path``: ``key``, ``node``, ``output_path``, ``bytes`` and ``unsliced_length``.
 
     Raises:
-        ValueError: as the DAG is parsed, for an argument that makes no sense, naming it.
-        AirflowFailException: for what no retry makes better, a result too large for XCom among it;
+        ValueError: when the DAG is parsed, for an invalid argument, with its name.
+        AirflowFailException: for errors that no retry helps, such as a result too large for XCom;
             docs/reference/errors.md lists every error.
     """
 
@@ -456,6 +457,7 @@ class QCacheQueryOperator(QCacheOperator):
 
     def execute(self, context: Mapping[str, Any]) -> Any:
         """Query the table."""
+        from airflow_provider_qcache.client.errors import redacted  # noqa: PLC0415  # it loads requests
         from airflow_provider_qcache.lineage import of_query  # noqa: PLC0415  # for a task that runs
         from airflow_provider_qcache.operators._output import for_xcom, output_at, publish  # noqa: PLC0415  # for a task that runs
 
@@ -469,7 +471,8 @@ class QCacheQueryOperator(QCacheOperator):
         self._push_unsliced_length(context, result.unsliced_result_len)
         key = arguments["key"]
         self._lineage = of_query(arguments, result, loaded)
-        found = f"{'Loaded and queried' if loaded else 'Queried'} table {key!r} on {_shown_node(result.node)}"
+        node = redacted(result.node)
+        found = f"{'Loaded and queried' if loaded else 'Queried'} table {key!r} on {node}"
         found += f": {rules.counted(result.unsliced_result_len, 'row')} before offset and limit"
         if output is not None:
             publish(result.content, output)
@@ -478,7 +481,7 @@ class QCacheQueryOperator(QCacheOperator):
             )
             return {
                 "key": key,
-                "node": _shown_node(result.node),
+                "node": node,
                 "output_path": str(arguments["output_path"]),
                 "bytes": len(result.content),
                 UNSLICED_LENGTH: result.unsliced_result_len,
@@ -513,10 +516,10 @@ class QCacheQueryOperator(QCacheOperator):
 
         if arguments["on_miss"] == "fail":
             raise table_missing(hook, arguments["key"])
-        said = f"No table is stored under {arguments['key']!r}"
+        text = f"Readers find no table under {arguments['key']!r}"
         if arguments["on_miss"] == "skip":
-            raise AirflowSkipException(said)
-        self.log.info("%s", said)
+            raise AirflowSkipException(text)
+        self.log.info("%s", text)
 
     def _push_unsliced_length(self, context: Mapping[str, Any], length: int) -> None:
         ti = context.get("ti")
@@ -524,23 +527,17 @@ class QCacheQueryOperator(QCacheOperator):
             ti.xcom_push(key=UNSLICED_LENGTH, value=length)
 
 
-def _shown_node(node: str) -> str:
-    from airflow_provider_qcache.client.errors import redacted  # noqa: PLC0415  # it loads requests
-
-    return redacted(node)
-
-
 class QCacheDeleteOperator(QCacheOperator):
-    """Delete tables, so that no reader finds them any more. Every key is tried on every node before it fails.
+    """Delete tables, so that no reader finds them any more. Every key is tried before the task fails.
 
     Args:
         key: One key. Templated.
-        keys: Many: a list, a string that holds one as JSON or as a Python literal, or what a task with
-            ``return_keys`` returned. Templated.
-        keys_path: Many, in a file that has one a line: a local path or URL of ObjectStoragePath, such as the
-            ``keys_path`` of a task that stored them. Templated. Exactly one of ``key``, ``keys`` and
+        keys: Several keys: a list, a string that holds one as JSON or as a Python literal, or the result of a
+            task with ``return_keys``. Templated.
+        keys_path: Several keys, in a file with one a line: a local path or URL of ObjectStoragePath, such as
+            the ``keys_path`` of a task that stored them. Templated. Exactly one of ``key``, ``keys`` and
             ``keys_path`` is required.
-        all_nodes: Ask every configured node, failing ones too; else each key's first living node only.
+        all_nodes: Ask every configured node, even failing ones; else only each key's first living node.
         on_unreachable: Where a node cannot be asked or answers with an error, and so may still have a table,
             or where no node confirms a delete: 'fail' raises NodesUnreachable, transient; 'ignore' is a
             success with a warning. The tables of a node that refuses the connection are assumed gone with its
@@ -550,14 +547,14 @@ class QCacheDeleteOperator(QCacheOperator):
             docs/reference/assets.md.
 
     Returns:
-        As XCom: for each key the outcome on each node: 'confirmed', 'gone' or 'unreachable'. Of more than
-        1,000 keys: ``keys``, ``confirmed``, ``gone`` and ``unreachable`` (how many keys on how many nodes, in
-        all), ``seconds``, and ``not_confirmed``, the outcomes of the keys that have others than 'confirmed',
-        100 at most.
+        As XCom: for each key the outcome on each node: 'confirmed', 'gone' or 'unreachable'. For more than
+        1,000 keys: ``keys``, ``confirmed``, ``gone`` and ``unreachable`` (deletes with each outcome, over all
+        keys and nodes), ``seconds``, and ``not_confirmed``, the outcomes of keys that have others than
+        'confirmed', 100 keys at most.
 
     Raises:
-        ValueError: as the DAG is parsed, for an argument that makes no sense, naming it.
-        AirflowFailException: for what no retry makes better; docs/reference/errors.md lists every error.
+        ValueError: when the DAG is parsed, for an invalid argument, with its name.
+        AirflowFailException: for errors that no retry helps; docs/reference/errors.md lists every error.
     """
 
     template_fields: Sequence[str] = (
@@ -604,9 +601,9 @@ class QCacheDeleteOperator(QCacheOperator):
         self._check_exactly_one("key", "keys", "keys_path")
 
     def render_template_fields(self, context: Any, jinja_env: Any = None) -> None:
-        """Render as Airflow does, and show the keys that mapped tasks returned as a list."""
+        """Render as Airflow does, and make a list of the keys that mapped tasks returned."""
         super().render_template_fields(context, jinja_env)
-        # Airflow reads them from a sequence of its own as they are used, and shows only its type.
+        # Airflow's own sequence reads each key when it is used, and the UI would show only its type.
         if not isinstance(self.keys, str | list) and isinstance(self.keys, Sequence):
             self.keys = list(self.keys)
 
@@ -631,7 +628,7 @@ class QCacheDeleteOperator(QCacheOperator):
         return deletion.result()
 
     def dry_run(self) -> None:
-        """Log what the task would delete, and where it is now; nothing changes a node."""
+        """Log what the task would delete, and which nodes have it now; no node is changed."""
         from airflow_provider_qcache.operators._dry_run import would_delete  # noqa: PLC0415  # for a task that runs
 
         arguments = self._checked_arguments({})
@@ -642,7 +639,7 @@ class QCacheDeleteOperator(QCacheOperator):
 class QCacheStatisticsOperator(QCacheOperator):
     """Read every node's own statistics, as XCom and as metrics, which RESETS THEM on the nodes.
 
-    Whoever else reads them (a command, another task) sees only what happened since. With
+    Other readers (a command, another task) see only what happened since. With
     ``outlets=[qcache_statistics_asset()]`` the asset's events keep them, and the cluster page plots them.
 
     Returns:
@@ -662,30 +659,36 @@ class QCacheStatisticsOperator(QCacheOperator):
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Read the statistics."""
+        from airflow_provider_qcache.client.errors import redacted  # noqa: PLC0415  # it loads requests
+
         arguments = self._checked_arguments(context)
         found: dict[str, Any] = {}
         with self._connected(arguments) as hook:
             for node, statistics in hook.node_statistics().items():
-                name = _shown_node(node)
+                name = redacted(node)
                 if isinstance(statistics, Exception):
                     attempts = getattr(statistics, "attempts", ())
                     found[name] = {"error": attempts[-1].reason if attempts else str(statistics)}
-                    self.log.warning("%s did not give its statistics: %s", name, found[name]["error"])
+                    self.log.warning("Cannot read the statistics of %s: %s", name, found[name]["error"])
                     continue
                 found[name] = {field: _summary_of(value) for field, value in statistics.items()}
                 for field, value in found[name].items():
                     for part, number in value.items() if isinstance(value, dict) else (("", value),):
                         hook.metrics.gauge(f"{field}.{part}".rstrip("."), number, name)
         if all("error" in statistics for statistics in found.values()):
-            said = "; ".join(f"{node}: {statistics['error']}" for node, statistics in found.items())
-            raise NodesUnreachable(f"no node gave its statistics: {said}", outcomes={})
+            errors = "; ".join(f"{node}: {statistics['error']}" for node, statistics in found.items())
+            raise NodesUnreachable(
+                f"cannot read the statistics of any node of connection {arguments['qcache_conn_id']!r}: "
+                f"{errors}. Check that the nodes run and that the connection has their addresses",
+                outcomes={},
+            )
         self.log.info("Read the statistics of %s, which resets them", rules.counted(len(found), "node"))
         keep_statistics(self, context, arguments["qcache_conn_id"], found)
         return found
 
 
 def _summary_of(value: Any) -> Any:
-    """A number of a node's statistics as it is, a list of them in three."""
+    """A number of a node's statistics as it is; for a list its count, mean and maximum."""
     if not isinstance(value, list):
         return value
     return {
@@ -703,5 +706,7 @@ def _keys_of(arguments: Mapping[str, Any]) -> list[str]:
         return arguments["keys"] or [arguments["key"]]
     keys = list(dict.fromkeys(read_keys("keys_path", arguments["keys_path"])))
     if not keys:
-        raise AirflowFailException(f"keys_path={str(arguments['keys_path'])!r}: the file has no keys")
+        raise AirflowFailException(
+            f"keys_path={str(arguments['keys_path'])!r}: the file is empty; expected one key a line"
+        )
     return keys

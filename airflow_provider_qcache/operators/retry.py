@@ -1,7 +1,7 @@
 """The retry policy for tasks that use QCache, on Airflow 3.3 and later.
 
-A request that fails is retried within a try of the task, until the connection's deadline. When the try fails,
-Airflow waits and starts another one: how long, and whether at all, is what the policy decides.
+The client retries a failed request within one try of the task, until the connection's deadline. When the try
+fails, the policy decides whether Airflow starts another try, and how long it waits before that.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["qcache_retry_policy"]
 
 ERROR_WAIT: Final = timedelta(seconds=30)
-"""How long the next try waits after errors that are over soon."""
+"""How long the next try waits after errors that pass soon."""
 
 _CLIENT: Final = "airflow_provider_qcache.client"
 _ERRORS: Final = "airflow_provider_qcache.operators.errors"
@@ -30,7 +30,7 @@ NODE_ERRORS: Final = (
     f"{_ERRORS}.NodesUnreachable",
     f"{_ERRORS}.StoredOnFailover",
 )
-"""A node is down, and somebody has to start it."""
+"""A node is down until somebody starts it."""
 
 PASSING_ERRORS: Final = (
     f"{_CLIENT}.TooManyConsecutiveErrors",
@@ -46,7 +46,7 @@ PERMANENT_ERRORS: Final = tuple(
     "airflow_provider_qcache.extras.MissingExtra" if name == "MissingExtra" else f"{_CLIENT}.{name}"
     for name in sorted(FOR_GOOD)
 )
-"""No retry makes these better."""
+"""No retry helps these errors."""
 
 
 def qcache_retry_policy(
@@ -88,7 +88,7 @@ def rules(node_wait: timedelta | None, error_wait: timedelta | None) -> Iterator
     yield {
         "exception": list(PERMANENT_ERRORS),
         "action": "fail",
-        "reason": "no retry makes this error better",
+        "reason": "no retry helps this error",
     }
     yield {
         "exception": list(NODE_ERRORS),

@@ -1,6 +1,6 @@
-"""Arrow straight from a database's driver, where the driver offers it: no row is made in Python.
+"""Read Arrow data from a database's driver, if the driver offers it, without making rows in Python.
 
-A driver is known by the names of its methods, so that none is imported here.
+A driver is recognised by the names of its methods, so that none is imported here.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class ArrowStream:
     """A query's rows as record batches, of which one at a time is in memory; ``close`` it.
 
     Args:
-        schema: The columns; None if only the first batch tells them.
+        schema: The columns; None to take them from the first batch.
         batches: Record batches or tables.
         close: Ends the query. A stream of DuckDB that is left open locks the database.
     """
@@ -54,7 +54,7 @@ class ArrowStream:
         self.schema = pa.schema(
             [(field.name, arrow_type) for field, arrow_type in zip(schema, self._types, strict=True)]
         )
-        self._given = itertools.chain(first, batches)
+        self._chunks = itertools.chain(first, batches)
 
     def close(self) -> None:
         """End the query."""
@@ -62,18 +62,18 @@ class ArrowStream:
             self._close()
 
     def batches(self) -> Iterator[Any]:
-        """Record batches of ``schema``, bounded by rows and bytes, whose memory was checked.
+        """Record batches of ``schema``, bounded by rows and bytes, whose memory was validated.
 
         Raises:
-            InvalidTable: the driver gives what is not valid Arrow data.
+            InvalidTable: the driver returned invalid Arrow data.
             Exception: what the driver raises.
         """
         for batch in valid(self._whole()):
             yield from bounded(batch)
 
     def _whole(self) -> Iterator[Any]:
-        for given in self._given:
-            for batch in given.to_batches() if isinstance(given, pa.Table) else (given,):
+        for chunk in self._chunks:
+            for batch in chunk.to_batches() if isinstance(chunk, pa.Table) else (chunk,):
                 arrays = [
                     array if array.type == field.type else _like_earlier(field.name, array, field.type)
                     for array, field in zip(batch.columns, self.schema, strict=True)
@@ -82,7 +82,7 @@ class ArrowStream:
 
 
 def _widest(arrow_type: Any) -> Any:
-    """The type of a column in every batch: Snowflake's integers are as wide as each batch needs."""
+    """The type of a column for all batches: Snowflake's integers have a width of their own in each batch."""
     types = pa.types
     return pa.int64() if types.is_integer(arrow_type) and arrow_type != pa.uint64() else arrow_type
 
@@ -110,9 +110,9 @@ def _is_nanoseconds(arrow_type: Any) -> bool:
 
 
 def of_connection(connection: Any) -> Callable[[str, Any], ArrowStream] | None:
-    """A function that runs a query, of a connection that streams Arrow itself: DuckDB's.
+    """A function that runs a query on a connection that streams Arrow itself, as DuckDB's does; else None.
 
-    DuckDB's cursor has its rows in memory before it gives them as Arrow; a relation streams them.
+    DuckDB's cursor reads all rows into memory before it returns them as Arrow; a relation streams them.
     """
     if not callable(run := getattr(connection, "sql", None)):
         return None
@@ -121,7 +121,7 @@ def of_connection(connection: Any) -> Callable[[str, Any], ArrowStream] | None:
 
     def stream(sql: str, parameters: Any) -> ArrowStream:
         relation = run(sql) if parameters is None else run(sql, params=parameters)
-        if relation is None:  # of a statement that has no result
+        if relation is None:  # a statement without a result
             return ArrowStream(pa.schema([]), iter(()))
         read = next(getattr(relation, name) for name in _RELATION if hasattr(relation, name))
         return _of_reader(read(BATCH_ROWS))
@@ -196,16 +196,16 @@ class ArrowEncoder:
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """The columns as a node is to have them."""
+        """The columns as a node stores them."""
         return tuple(Column(plan.name, plan.type) for plan in self._plans)
 
-    def encode(self, given: Any, keys: Sequence[int] = ()) -> tuple[bytes, list[Any]]:
-        """A batch as CSV; for the columns ``keys`` their texts by row. Raises InvalidTable."""
-        batch = converted(self._plans, given, self._rows)
+    def encode(self, batch: Any, keys: Sequence[int] = ()) -> tuple[bytes, list[Any]]:
+        """A batch as CSV, and the texts of the columns ``keys`` by row. Raises InvalidTable."""
+        texts = converted(self._plans, batch, self._rows)
         for at in self._nanoseconds:
-            if not _is_nanoseconds(given.schema.types[at]):
-                nine = pc.replace_substring_regex(batch.column(at), r"(\.\d{6})", r"\1000")
-                batch = batch.set_column(at, batch.schema.names[at], nine)
-        data = csv_of(batch, self._rows)
-        self._rows += batch.num_rows
-        return data, list(zip(*(batch.column(key).cast(TEXT).to_pylist() for key in keys), strict=True))
+            if not _is_nanoseconds(batch.schema.types[at]):
+                nine = pc.replace_substring_regex(texts.column(at), r"(\.\d{6})", r"\1000")
+                texts = texts.set_column(at, texts.schema.names[at], nine)
+        data = csv_of(texts, self._rows)
+        self._rows += texts.num_rows
+        return data, list(zip(*(texts.column(key).cast(TEXT).to_pylist() for key in keys), strict=True))

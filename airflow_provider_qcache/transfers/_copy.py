@@ -1,8 +1,8 @@
-"""PostgreSQL's COPY: the server writes the CSV, Python passes it on. docs/reference/tables.md has the rules.
+"""Read a query by PostgreSQL's COPY: the server writes the CSV, by the rules of docs/reference/tables.md.
 
-What the rules convert is converted by the query that COPY runs. What they refuse is found by it too: each
-row comes with a first field that flags nulls and values beyond a limit, and names its partition. It is cut
-off here, and looked at where it is a new one.
+The query that COPY runs converts the values. It also finds those that must be refused: each row begins with a
+field that flags nulls and values beyond a limit, and names the row's partition. That field is removed here,
+and is checked if it was not seen before.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from airflow_provider_qcache.transfers._tables import QueryTables
 
 _FIRST_VERSION: Final = 90_000
-"""PostgreSQL 9.0 brought this COPY. What speaks its protocol and is older (Redshift says 8.0) has none."""
+"""The first PostgreSQL with this COPY. Redshift, which speaks its protocol, reports 8.0 and lacks it."""
 
 _CANNOT: Final = frozenset({"42601", "42P11", "0A000"})
 """SQLSTATEs of a statement without a cursor, and so without COPY, such as INSERT … RETURNING."""
@@ -36,13 +36,13 @@ _QUOTE: Final = ord('"')
 """How a row without flags begins: COPY writes an empty first field as "" to distinguish it from a null."""
 
 _MOST_COLUMNS: Final = 1664
-"""Of a PostgreSQL query (MaxTupleAttributeNumber)."""
+"""PostgreSQL's limit for a query (MaxTupleAttributeNumber)."""
 
 _MOST_FLAGGED: Final = 10_000
-"""First fields with flags that are remembered: with many columns each row may have its own."""
+"""First fields with flags that are remembered: with many columns, each row may have a different one."""
 
 _MOST_PLAIN: Final = 200
-"""Characters of a decimal that is written without an exponent."""
+"""The most characters of a decimal that is written without an exponent."""
 _SMALLEST: Final = "1e-330"
 """Nearer to zero, a decimal is zero as a float."""
 
@@ -65,11 +65,11 @@ class _Expression:
 
     type: ColumnType
     written: str
-    """Its value as it is written: a text, or what COPY writes as a node reads it."""
+    """SQL for the value that COPY writes."""
     fine: str = ""
-    """False where there is something to flag; empty where there never is. Most are null for a null."""
+    """SQL that is false for a value to flag; empty if no value is flagged. Mostly null for a null."""
     flag: str = ""
-    """The flag of a value; empty where it says no more than whether there is one."""
+    """SQL for the flag of a value; empty if ``fine`` alone decides it."""
     refuse: Callable[[str, str, int], None] | None = None
     """Raises for a value flagged as refused: takes the column's name, the value, the row."""
 
@@ -105,7 +105,7 @@ def _integer(value: str) -> _Expression:
     return _Expression(
         ColumnType.INT,
         value,
-        fine=f"({exact}) IS TRUE",  # a null beside a large one is to be found
+        fine=f"({exact}) IS TRUE",  # so that a null beside a large value is found
         flag=(
             f"CASE WHEN {value} IS NULL THEN '{_HAS_NULL}' WHEN {exact} THEN '{_FINE}'"
             f" WHEN {held} THEN '{_LARGE}' ELSE '{_REFUSED}' END"
@@ -123,9 +123,9 @@ def _not_a_float(name: str, value: str, row: int) -> None:
 
 
 def _written_decimal(column: str, precision: int | None) -> str:
-    """A decimal as text that a node can read, which sums the digits before it looks at the point.
+    """SQL for a decimal as text that a node can read: a node sums all digits before it applies the point.
 
-    More than _MOST_PLAIN of them, zeros included, are written with an exponent, in 17 digits.
+    A text of more than _MOST_PLAIN characters, zeros included, is written with an exponent, in 17 digits.
     """
     value = f"NULLIF({column}, 'NaN')"
     if precision is not None and precision <= _MOST_PLAIN:
@@ -165,7 +165,7 @@ def _in_years(column: str) -> str:
 
 
 def _timestamp(value: str, zone: str) -> _Expression:
-    # A fraction where there is one, with the digits of a microsecond.
+    # With a fraction, in microseconds, only if there is one.
     text = (
         f"CASE WHEN {value}::timestamp(0) = {value} THEN {value}::text"
         f" ELSE to_char({value}, 'YYYY-MM-DD HH24:MI:SS.US') END{zone}"
@@ -235,7 +235,7 @@ def _expression(
         refuse(name, "a time of day with a time zone, which cannot be converted to UTC")
     if oid in _TEXTS or category in _TEXT_CATEGORIES:
         if requested is ColumnType.FLOAT:
-            raise NotByCopy(f"column {name!r} is text that is to be floats")
+            raise NotByCopy(f"column {name!r} is text, and column_types has 'float' for it")
         if oid == _BPCHAR:  # a cast would take its padding off
             return _Expression(ColumnType.TEXT, f"CASE WHEN {column} IS NOT NULL THEN concat({column}) END")
         return _Expression(ColumnType.TEXT, column)
@@ -247,9 +247,9 @@ def _expression(
 
 
 class CopyQuery:
-    """A query of PostgreSQL, by a connection of psycopg 2 or 3, that COPY can run.
+    """A PostgreSQL query that COPY can run, on a connection of psycopg 2 or 3.
 
-    ``prepare_session`` comes first. Raises NotByCopy, the transaction rolled back, where it cannot.
+    Call ``prepare_session`` first. Raises NotByCopy, with the transaction rolled back, if COPY cannot run it.
     """
 
     def __init__(self, connection: Any, sql: str) -> None:
@@ -270,7 +270,7 @@ class CopyQuery:
             raise
 
     def _one(self, sql: str) -> str:
-        """Return the one text that a query selects, whatever the type of the connection's rows."""
+        """The single text that a query selects, whatever the type of the connection's rows."""
         self._cursor.execute(sql)
         row = self._cursor.fetchone()
         value: str = next(iter(row.values())) if isinstance(row, dict) else row[0]
@@ -279,7 +279,7 @@ class CopyQuery:
     def _check_session(self) -> None:
         version = self._connection.info.server_version
         if version < _FIRST_VERSION:
-            raise NotByCopy(f"the server calls itself version {version}")
+            raise NotByCopy(f"the server reports version {version}, and COPY needs {_FIRST_VERSION}")
         encoding = self._one("SELECT current_setting('server_encoding')")
         if encoding == "SQL_ASCII":
             raise NotByCopy(f"the server's encoding is {encoding}")
@@ -340,18 +340,18 @@ class CopyQuery:
     ) -> Callable[[Sequence[bytes]], None]:
         watched = bool(self._watched)
 
-        def looked_at(row: bytes, number: int) -> bytes:
+        def checked(row: bytes, number: int) -> bytes:
             first, _, rest = row.partition(b",")
             if first not in self._flagged:
                 self._first_of(first, row, number, tables, whole)
             return rest
 
         def take(rows: Sequence[bytes]) -> None:
-            given = rows
+            all_rows = rows
             if watched:
-                rows = [row[_PAST_NO_FLAGS:] for row in given if row[0] == _QUOTE]
-                if len(rows) != len(given):
-                    rows = [looked_at(row, number) for number, row in enumerate(given, spool.rows + 1)]
+                rows = [row[_PAST_NO_FLAGS:] for row in all_rows if row[0] == _QUOTE]
+                if len(rows) != len(all_rows):
+                    rows = [checked(row, number) for number, row in enumerate(all_rows, spool.rows + 1)]
             spool.add(whole, b"".join(rows), len(rows))
 
         return take
@@ -376,13 +376,13 @@ class CopyQuery:
         keys = [f"({fields[position]})::text" for position in tables.positions]
         options = "FORMAT csv"
         if len(fields) == 1:
-            # A blank line is no row: a null is written as "", which a node reads as null too.
+            # A node skips a blank line, so a null is written as "", which it reads as null too.
             fields = [f"COALESCE(({fields[0]})::text, '') AS lone"]
             options += ", FORCE_QUOTE (lone)"
         if self._watched or tables.positions:
             fields = [self._first_field(keys), *fields]
         if len(fields) > _MOST_COLUMNS:
-            raise NotByCopy(f"with a first one of ours it has more than {_MOST_COLUMNS} columns")
+            raise NotByCopy(f"with one more column for checks it has more than {_MOST_COLUMNS} columns")
         return (  # the query is the DAG author's own
             f"COPY (SELECT {', '.join(fields)} FROM (\n{self._sql}\n) AS query({', '.join(places)}))"  # noqa: S608  # nosec B608
             f" TO STDOUT ({options})"
@@ -405,7 +405,7 @@ class CopyQuery:
     def _first_of(
         self, first: bytes, row: bytes, number: int, tables: QueryTables, whole: SpooledTable | None
     ) -> SpooledTable:
-        """Check a new first field. Raises InvalidTable for what it flags, and InvalidKey."""
+        """Check a new first field. Raises InvalidTable for a flagged value, and InvalidKey."""
         fields = next(csv.reader([row.decode()]))
         flags, *values = fields[0].split(_BETWEEN)
         for flag, (place, name, expression) in zip(flags, self._watched, strict=False):
@@ -432,7 +432,7 @@ class CopyQuery:
 
 
 class _Writer:
-    """A file for psycopg 2, which writes rows one by one; ``take`` gets several at a time."""
+    """A file for psycopg 2, which writes single rows; ``take`` gets several at a time."""
 
     def __init__(self, take: Callable[[Sequence[bytes]], None]) -> None:
         self._take = take
@@ -453,7 +453,7 @@ class _Writer:
 
 
 def _copied(pgconn: Any, write: Callable[[bytes], None]) -> Generator[Any, Any, None]:
-    """Write a COPY's rows as psycopg 3 has them, in one wait: its own Copy waits anew for each."""
+    """Write the rows of psycopg 3's COPY in one wait: its own Copy object waits for each row."""
     from psycopg.generators import copy_from  # type: ignore[import-not-found]  # noqa: PLC0415  # as below
 
     while isinstance(row := (yield from copy_from(pgconn)), memoryview):
@@ -463,10 +463,10 @@ def _copied(pgconn: Any, write: Callable[[bytes], None]) -> Generator[Any, Any, 
 def prepare_session(connection: Any) -> None:
     """Set how PostgreSQL writes texts, times and floats, whatever the role or the database sets.
 
-    psycopg 2 always sets the date style ISO, and psycopg 3 cannot read every other. Neither reads the
-    intervals of another style. How the session reads dates (``DMY``) stays as it is.
+    psycopg 2 always sets the date style ISO, and psycopg 3 cannot read all others. Neither reads intervals of
+    another style. How the session reads dates (``DMY``) is not changed.
     """
-    if driver_of(connection) == "psycopg2":  # which would go on to encode by what it knew before
+    if driver_of(connection) == "psycopg2":  # else it would use the encoding from before
         connection.set_client_encoding("UTF8")
     settings = {"client_encoding": "UTF8", "datestyle": "ISO", "extra_float_digits": "2"}
     if connection.info.server_version >= _FIRST_VERSION:
@@ -478,7 +478,7 @@ def prepare_session(connection: Any) -> None:
 
 
 def driver_of(connection: Any) -> str:
-    """The package that a connection is of."""
+    """The package of a connection's class."""
     return type(connection).__module__.split(".")[0]
 
 
@@ -490,7 +490,7 @@ def with_parameters(connection: Any, sql: str, parameters: Sequence[Any] | Mappi
         with connection.cursor() as cursor:
             whole: bytes = cursor.mogrify(sql, parameters)
         return whole.decode()
-    from psycopg import ClientCursor  # type: ignore[import-not-found]  # noqa: PLC0415  # it is there where a connection of it is
+    from psycopg import ClientCursor  # type: ignore[import-not-found]  # noqa: PLC0415  # installed, since the connection is psycopg's
 
     text: str = ClientCursor(connection).mogrify(sql, parameters)
     return text

@@ -1,4 +1,4 @@
-"""Read a query's rows into a spool, by the fastest way of its database, on a thread that can be cancelled."""
+"""Read a query's rows into a spool, in the fastest way of its database, on a thread that can be cancelled."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ _log = logging.getLogger("airflow_provider_qcache.transfers")
 
 _FIRST_ROWS: Final = 16
 _MOST_ROWS: Final = 4000
-"""Rows in a batch: with more of them the processor's caches do not hold what is turned into columns."""
+"""The most rows in a batch: larger batches do not fit into the processor's caches."""
 _ROWS_AT_A_TIME: Final = 128
-"""Rows that are fetched at a time, whatever their width turns out to be. At 700 new tuples Python would look
-for garbage, too, time and again in all that Airflow has loaded."""
-_LOOKED_AT: Final = 4
-"""Of so many rows at a time the width is looked at."""
+"""The most rows that are fetched at a time. 700 new tuples would start Python's garbage collector, which then
+searches everything that Airflow has loaded."""
+_MEASURED: Final = 4
+"""Rows of each fetch whose width is measured."""
 _CHUNK: Final = 128
-"""Rows that libpq has at a time, whatever their width."""
+"""Rows that libpq holds at a time."""
 _BATCH_BYTES: Final = 4 << 20
-"""CSV in a batch, about: as Python objects it takes several times as much memory."""
+"""Approximate bytes of CSV in a batch; as Python objects it takes several times as much memory."""
 _GRACE: Final = 5.0
-"""Seconds that a cancelled query has to end in; then its thread is left to the end of the process."""
+"""Seconds in which a cancelled query must end; after that its thread is left running."""
 
 _SLICE: Final = 0.5
 
@@ -53,43 +53,43 @@ _MYSQL_DRIVERS: Final = frozenset({"MySQLdb", "pymysql", "mysql"})
 """The packages of mysqlclient, PyMySQL and mysql-connector-python."""
 
 _MYSQL_TIMESTAMP: Final = 7
-"""The type of TIMESTAMP in the protocol: a moment. DATETIME (12) has no zone."""
+"""The protocol's number for TIMESTAMP, which has a zone; DATETIME (12) has none."""
 
 _MULTI_STATEMENTS_OFF: Final = 1
 """MYSQL_OPTION_MULTI_STATEMENTS_OFF."""
 
-_Got = TypeVar("_Got")
+_Result = TypeVar("_Result")
 
 COPY: Final = "COPY"
 ARROW: Final = "Arrow"
 CURSOR: Final = "a cursor"
 
 _SILENT_DRIVERS: Final = ("duckdb", "_duckdb", "adbc_driver_")
-"""How the names of drivers begin that give the rows of one of several statements, and no error."""
+"""Prefixes of drivers that return the rows of one of several statements, without an error."""
 
 _NO_QUERY: Final = "the SQL returns no rows to store: pass a query"
 
 
 class SqlSource:
-    """One reading of a query, by a DbApiHook. ``cancel`` may be called from any thread."""
+    """Reads a query once, by a DbApiHook. ``cancel`` may be called from any thread."""
 
     def __init__(self, hook: Any, sql: str, parameters: Sequence[Any] | Mapping[str, Any] | None) -> None:
         self._hook = hook
         self._sql = _without_end(hook.strip_sql_string(sql))
         self._parameters = parameters or None
         self._running: tuple[Any, ...] = ()
-        """What may be cancelled: the connection, and the cursor, in DuckDB a connection of its own."""
+        """What can be cancelled: the connection, and the cursor, which is a connection itself in DuckDB."""
         self._cancelled = False
 
     def read(self, spool: Spool, tables: QueryTables) -> str:
         """Run the query, write its rows to the tables, and return how: ``COPY``, ``ARROW`` or ``CURSOR``.
 
-        It runs on a thread of its own, since a driver that waits for its database lets no signal through,
-        and Airflow ends a task by one.
+        It runs on its own thread: Airflow ends a task by a signal, which Python does not handle while a
+        driver waits for its database.
 
         Raises:
-            InvalidTable: the rows hold what a node cannot.
-            InvalidKey: a partition's values make no key, or that of another.
+            InvalidTable: a node cannot store the rows.
+            InvalidKey: a partition's values make no key, or the key of another partition.
             OperationCancelled: cancel() was called.
             Exception: what the database's driver raises.
         """
@@ -108,7 +108,7 @@ class SqlSource:
             names = ("cancel", "interrupt", "adbc_cancel")
             end = next((getattr(running, name) for name in names if hasattr(running, name)), None)
             if callable(end):
-                with contextlib.suppress(Exception):  # it may have ended meanwhile
+                with contextlib.suppress(Exception):  # the query may have ended
                     end()
 
     def _check(self) -> None:
@@ -147,15 +147,15 @@ class SqlSource:
             self._check()
             query.read(spool, tables)
         except NotByCopy as why:
-            _log.info("The query is read row by row and not by COPY: %s", str(why).strip().splitlines()[0])
+            _log.info("Reading the query row by row and not by COPY: %s", str(why).strip().splitlines()[0])
             connection.rollback()
-            _tell_months(connection)
+            _keep_months(connection)
             cursor = _postgres_cursor(connection, is_query=not isinstance(why, NoCursor))
             return self._read_cursor(cursor, sql, None, spool, tables)
         return COPY
 
     def _read_arrow(self, connection: Any, spool: Spool, tables: QueryTables) -> bool:
-        """Read the query as Arrow by the connection alone; False if the connection does not offer it."""
+        """Read the query as Arrow from the connection; False if the connection does not offer it."""
         from airflow_provider_qcache.transfers._arrow import of_connection  # noqa: PLC0415  # pyarrow
 
         stream = of_connection(connection)
@@ -179,7 +179,7 @@ class SqlSource:
         tables.columns = encoder.columns
 
     def _read_cursor(self, cursor: Any, sql: str, parameters: Any, spool: Spool, tables: QueryTables) -> str:
-        """Run the query, and read it as Arrow if the cursor offers that, else by its rows; tells how."""
+        """Run the query and read it as Arrow, or by rows if the cursor has no Arrow; returns how."""
         from airflow_provider_qcache.client.tables.cursors import RowEncoder  # noqa: PLC0415  # pyarrow
         from airflow_provider_qcache.transfers._arrow import of_cursor  # noqa: PLC0415
 
@@ -215,7 +215,7 @@ class SqlSource:
 def _adder(
     spool: Spool, tables: QueryTables, whole: SpooledTable | None
 ) -> Callable[[bytes, Sequence[Any], int], None]:
-    """A function that adds rows, given as CSV with each row's partition, to the tables in the spool."""
+    """A function that adds rows to the tables in the spool, from CSV and each row's partition."""
     from airflow_provider_qcache.client.tables.cursors import lines_of  # noqa: PLC0415  # pyarrow
 
     known: dict[Any, SpooledTable] = {}
@@ -240,7 +240,7 @@ def _adder(
 
 
 class _Batches:
-    """A query's rows by column, in batches that are sized by what rows took so far."""
+    """A query's rows by column, in batches whose size follows from the rows so far."""
 
     def __init__(self, cursor: Any) -> None:
         self._cursor = cursor
@@ -249,7 +249,7 @@ class _Batches:
         self._ended = False
 
     def next(self) -> list[list[Any]]:
-        """The next rows, each column's values in a list; no columns after the last."""
+        """The next rows, each column's values in a list; an empty list after the last row."""
         columns: list[list[Any]] = []
         count = size = 0
         while count < self._size and size < _BATCH_BYTES and not self._ended:
@@ -260,8 +260,8 @@ class _Batches:
                 if number == len(columns):
                     columns.append([])
                 columns[number].extend(values)
-            # The widest of some rows: what every value takes would cost as much time as its encoding.
-            widest = max((_width(row) for row in rows[:: 1 + len(rows) // _LOOKED_AT]), default=0)
+            # The widest of a few rows: measuring every value would take as long as encoding it.
+            widest = max((_width(row) for row in rows[:: 1 + len(rows) // _MEASURED]), default=0)
             size += widest * len(rows)
             fitting = _BATCH_BYTES // 4 // max(1, widest)
             self._at_a_time = max(1, min(fitting, 4 * self._at_a_time, _ROWS_AT_A_TIME))
@@ -269,7 +269,7 @@ class _Batches:
 
     def _fetch(self, count: int) -> Sequence[Sequence[Any]]:
         cursor = self._cursor
-        with contextlib.suppress(AttributeError):  # duckdb has none; many drivers fetch as many as it says
+        with contextlib.suppress(AttributeError):  # duckdb has none; many drivers fetch that many rows
             cursor.arraysize = count
         if not _is_named(cursor) and cursor.description is None:
             return ()
@@ -279,18 +279,18 @@ class _Batches:
         return rows
 
     def took(self, rows: int, bytes_: int) -> None:
-        """Set the size of the next batch by the size of this one as CSV."""
+        """Set the size of the next batch from the size of this batch as CSV."""
         fitting = rows * _BATCH_BYTES // max(1, bytes_)
         self._size = max(1, min(fitting, _MOST_ROWS))
 
 
 def _width(row: Sequence[Any]) -> int:
-    """The length of a row's texts, and a little for every value."""
+    """The length of a row's texts, and 16 for every value."""
     return sum([16 + len(value) if isinstance(value, str | bytes) else 16 for value in row])
 
 
 class _Stream:
-    """psycopg 3's ``stream`` as a cursor: the server sends rows while those before them become CSV."""
+    """psycopg 3's ``stream`` as a cursor: the server sends rows while earlier ones are encoded."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
@@ -300,19 +300,19 @@ class _Stream:
         """The columns' names; None where the statement gives no rows, and is not run."""
 
     def execute(self, sql: str) -> None:
-        """Begin. Raises psycopg.Error."""
-        # psycopg tells the columns with the first row, and where there is none not at all.
+        """Start the query. Raises psycopg.Error."""
+        # psycopg has the columns only with the first row, and not at all without rows.
         if columns := _described(self._connection, sql):
             self.description = columns
             self._rows = self._cursor.stream(sql, size=_CHUNK)
 
     def fetchmany(self, count: int) -> list[Any]:
-        """So many rows, or those that are left. Raises psycopg.Error."""
+        """The next ``count`` rows, or the rest. Raises psycopg.Error."""
         return list(itertools.islice(self._rows, count))
 
 
 def _described(connection: Any, sql: str) -> list[tuple[str]]:
-    """The names of a statement's columns, by psycopg 3, without running it: none where it gives no rows."""
+    """The names of a statement's columns, by psycopg 3, without running it; empty if it returns no rows."""
     from psycopg import pq  # type: ignore[import-not-found]  # noqa: PLC0415  # the connection's own
     from psycopg.errors import error_from_result  # type: ignore[import-not-found]  # noqa: PLC0415
 
@@ -326,9 +326,9 @@ def _described(connection: Any, sql: str) -> list[tuple[str]]:
 
 
 def _postgres_cursor(connection: Any, *, is_query: bool) -> Any:
-    """A cursor whose rows stay with PostgreSQL until they are fetched.
+    """A cursor whose rows PostgreSQL keeps until they are fetched.
 
-    By psycopg 2, and by psycopg 3 with a libpq before 17, there is one for queries only.
+    In psycopg 2, and in psycopg 3 with a libpq before 17, only a query can have one.
     """
     if driver_of(connection) == "psycopg" and _streams_in_chunks():
         return _Stream(connection)
@@ -344,17 +344,17 @@ def _streams_in_chunks() -> bool:
 
 
 def _is_named(cursor: Any) -> bool:
-    """Whether it is a server-side cursor, some of which have no description before their first rows."""
+    """Whether it is a server-side cursor; some of them have no description before their first rows."""
     return bool(getattr(cursor, "name", None))
 
 
 def _mysql_cursor(connection: Any) -> _MySqlCursor:
-    """A cursor of MySQL or MariaDB over a session for one statement, in UTC, whose rows stay with the server.
+    """A cursor of MySQL or MariaDB, for one statement, in UTC, whose rows the server keeps until fetched.
 
     Raises the driver's errors.
     """
     driver = driver_of(connection)
-    # The server would run a second statement, and the driver would not show its rows or its error.
+    # The server would run a second statement, and the driver would hide its rows and its error.
     if driver == "MySQLdb":
         connection.set_server_option(_MULTI_STATEMENTS_OFF)
     elif driver == "mysql":
@@ -372,7 +372,7 @@ def _mysql_cursor(connection: Any) -> _MySqlCursor:
 
 
 class _MySqlCursor:
-    """A driver's cursor whose TIMESTAMPs have their zone, which is that of the session: UTC."""
+    """A driver's cursor that adds the session's zone, UTC, to TIMESTAMPs."""
 
     def __init__(self, cursor: Any) -> None:
         self._cursor = cursor
@@ -384,7 +384,7 @@ class _MySqlCursor:
         return self._cursor.description
 
     def fetchmany(self, count: int) -> Sequence[Sequence[Any]]:
-        """So many rows, or those that are left."""
+        """The next ``count`` rows, or the rest."""
         rows: Sequence[Sequence[Any]] = self._cursor.fetchmany(count)
         moments = [
             place for place, column in enumerate(self.description or ()) if column[1] == _MYSQL_TIMESTAMP
@@ -407,8 +407,8 @@ class _IntervalOfMonths:
 _IntervalOfMonths.__name__ = "an interval of months or years"
 
 
-def _tell_months(connection: Any) -> None:
-    """Make psycopg return intervals of months or years as such."""
+def _keep_months(connection: Any) -> None:
+    """Make psycopg return intervals of months or years as _IntervalOfMonths."""
     if driver_of(connection) == "psycopg2":
         extensions = import_module("psycopg2.extensions")
 
@@ -431,7 +431,7 @@ def _tell_months(connection: Any) -> None:
 
 
 def _without_end(sql: str) -> str:
-    """A statement without the ';' at its end and the comments after that, as files have them."""
+    """A statement without the ';' at its end and the comments after it, as files have them."""
     if ";" not in sql:
         return sql
     sqlparse = import_module("sqlparse")  # it comes with Airflow's DbApiHook
@@ -451,13 +451,13 @@ def _check_one_statement(sql: str) -> None:
     sqlparse = import_module("sqlparse")
     if (count := len(sqlparse.split(sql))) > 1:
         raise InvalidTable(
-            f"the SQL has {count} statements, and this driver would leave out the result of all but one: "
-            "pass one query, and use a task for each query"
+            f"the SQL has {count} statements, and this driver returns the result of only one: pass one "
+            "query, and use a task for each query"
         )
 
 
 def _check_nothing_follows(cursor: Any) -> None:
-    """Raise for what follows the query's rows: the error of a second statement, or its rows."""
+    """Raise the error of a second statement, or InvalidTable if it returns rows."""
     while _next_result(cursor):
         if cursor.description is not None:
             raise InvalidTable(
@@ -466,7 +466,7 @@ def _check_nothing_follows(cursor: Any) -> None:
 
 
 def _next_result(cursor: Any) -> bool:
-    """Go to the cursor's next result, where the driver knows of several."""
+    """Go to the cursor's next result, if the driver supports several."""
     next_result = getattr(cursor, "nextset", None)  # optional in DB-API
     try:
         return next_result is not None and bool(next_result())
@@ -476,19 +476,21 @@ def _next_result(cursor: Any) -> bool:
         raise
 
 
-def _on_a_thread(work: Callable[[], _Got], cancel: Callable[[], None], cancelled: Callable[[], bool]) -> _Got:
-    """What ``work`` returns or raises; ``cancel`` ends it when this thread is interrupted.
+def _on_a_thread(
+    work: Callable[[], _Result], cancel: Callable[[], None], cancelled: Callable[[], bool]
+) -> _Result:
+    """Run ``work`` on a thread, and return or raise its result; if interrupted, call ``cancel``.
 
-    It is called again and again, since between two statements there is nothing that it could end.
+    ``cancel`` is called repeatedly, since between two statements there is nothing to cancel.
     """
-    got: list[_Got] = []
+    got: list[_Result] = []
     failed: list[BaseException] = []
-    done = threading.Event()  # a join that is interrupted has Python 3.11 take the thread for ended
+    done = threading.Event()  # after an interrupted join, Python 3.11 believes the thread has ended
 
     def run() -> None:
         try:
             got.append(work())
-        except BaseException as error:  # noqa: BLE001  # raised again where it is waited for
+        except BaseException as error:  # noqa: BLE001  # raised in the caller's thread
             failed.append(error)
         finally:
             done.set()

@@ -1,4 +1,4 @@
-"""The tables that the rows of a query become: one, or one for each partition."""
+"""Collect the rows of a query in tables: one table, or one for each partition."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class QueryTables:
     """Tables by key, filled while rows are read. Call ``begin`` first; set ``columns`` after all rows.
 
-    Raises ValueError, InvalidKey for a key that does not fit; see KeyPattern.
+    Raises ValueError or InvalidKey for a key that does not fit; see KeyPattern.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class QueryTables:
         self._names: tuple[str, ...] = ()
         self.partition_by = tuple(partition_by)
         self.positions: tuple[int, ...] = ()
-        """Which columns make the key, by their place."""
+        """The places of the columns in the key."""
         self.requested: dict[str, ColumnType] = {}
         """The types in column_types."""
         self.columns: tuple[Column, ...] = ()
@@ -63,7 +63,7 @@ class QueryTables:
             if not fits_csv([name]):
                 rules.refuse(
                     name,
-                    "its name cannot be sent in CSV or headers: use an alias in the SQL, of printable ASCII "
+                    "its name cannot be sent in CSV or headers: use an alias of printable ASCII in the SQL, "
                     "without ';', '=' and '\"', and without spaces around it",
                 )
         self.requested = rules.check_column_types(self._column_types, names)
@@ -82,17 +82,20 @@ class QueryTables:
         return self._new(self._key)
 
     def partition(self, values: Sequence[str | None], row: int) -> SpooledTable:
-        """The table of a partition, new or not; ``row`` (from 1) is said in errors. See ``Keys.key``."""
+        """The table of a partition, created if it is new; ``row``, from 1, is for errors; see ``Keys``."""
         if self._keys is None:
             raise TypeError("there are no partitions")
         key = self._keys.key(values, row)
         return self._tables[key] if key in self._tables else self._new(key)
 
     def check_rows(self) -> None:
-        """Raise RuntimeError where the tables do not have every row that was spooled: nothing may be lost."""
+        """Raise RuntimeError if the tables do not have every row that was spooled."""
         held = sum(table.rows for table in self._tables.values())
         if held != self._spool.rows:
-            raise RuntimeError(f"of {self._spool.rows} rows that were read the tables have {held}")
+            raise RuntimeError(
+                f"{self._spool.rows:,} rows were read, and the tables have {held:,}: this is a bug, so "
+                "nothing is stored"
+            )
 
     def _new(self, key: str) -> SpooledTable:
         table = self._tables[key] = self._spool.table(self._names, self._head)
@@ -104,11 +107,11 @@ class QueryTables:
 
     @property
     def keys(self) -> list[str]:
-        """Every table's key, sorted: a retry finds the same order, in whichever the rows come."""
+        """Every table's key, sorted, so that a retry has the same order whatever the order of the rows."""
         return sorted(self._tables)
 
     def uploads(self, compression: str | None = None) -> Iterator[tuple[str, Upload]]:
-        """Pairs of key and content for the client, made as they are taken, in the order of ``keys``."""
+        """Pairs of key and Upload, in the order of ``keys``, created one by one."""
         headers = column_headers(self.types())
         for key in self.keys:
             yield key, Upload(self._tables[key], CSV, headers, compression)

@@ -1,4 +1,4 @@
-"""The rows of an SQL query to QCache: as one table, or as one for each partition.
+"""Store the rows of an SQL query: as one table, or as one for each partition.
 
 Importing this loads neither the client nor requests: a DAG file is parsed again and again.
 """
@@ -44,7 +44,7 @@ _PROVIDERS: Final[Mapping[str, str]] = {
     "pinot": "apache-pinot",
     "redshift": "amazon",
 }
-"""The Apache provider that has the hook, by the type of the connection."""
+"""The Apache provider with the hook of each connection type."""
 
 
 def _parameters(name: str, value: Any) -> Any:
@@ -61,46 +61,44 @@ def _parameters(name: str, value: Any) -> Any:
 
 
 def _columns(name: str, value: Any) -> list[str]:
-    """Names of columns, one at least and each once."""
+    """Names of columns, at least one and each once."""
     found = rules.sequence(name, value)
     if not found or len(set(found)) != len(found) or not all(isinstance(one, str) and one for one in found):
-        raise rules.refused(name, value, "a list of names of columns, each once")
+        raise rules.refused(name, value, "a list of column names, each once")
     return found
 
 
 def _check_no_column(key: str) -> None:
     if names := re.findall(r"\{([^{}]*)\}", key):
         raise ValueError(
-            f"key={key!r}: a column in braces needs partition_by. Add "
-            f"partition_by={names!r} for one table for each value, or take the braces out"
+            f"key={key!r}: a column in braces needs partition_by. Pass partition_by={names!r} for one table "
+            "for each value, or remove the braces"
         )
 
 
 class SqlToQCacheOperator(QCacheStoreOperator):
     """Store the rows of a query: under one key, or in one table for each partition.
 
-    The rows are read whole before anything is sent, to a file on disk: memory does not grow with them, no
-    node waits for the database, and what cannot be stored leaves every table that is there. By the rules of
-    docs/reference/tables.md every column goes as what it is: texts stay texts, so that a ZIP code keeps
-    its zeros.
-    From PostgreSQL they come by COPY.
+    All rows are read to a file on disk before any table is sent: memory does not grow with them, no node
+    waits for the database, and rows that cannot be stored leave every old table in place. By the rules of
+    docs/reference/tables.md every column keeps its type: texts stay texts, so that a ZIP code keeps its
+    zeros. PostgreSQL's rows are read by COPY.
 
     Args:
-        sql: One query, or the name of a ``.sql`` file, which is looked for where the DAG's templates are.
-            What it does to a PostgreSQL database is not committed. Elsewhere that is the driver's: DuckDB
-            keeps what an ``INSERT … RETURNING`` did, SQLite what a ``DROP TABLE`` did. Templated.
-        key: The table's key. With ``partition_by`` it has every one of those columns in braces:
+        sql: One query, or the name of a ``.sql`` file in the folder of the DAG's templates. Its changes to a
+            PostgreSQL database are not committed. For other databases the driver decides: DuckDB keeps what
+            an ``INSERT … RETURNING`` did, SQLite what a ``DROP TABLE`` did. Templated.
+        key: The table's key. With ``partition_by`` it has each of those columns in braces:
             ``"sales_{region}_{day}"``. Templated.
         sql_conn_id: The connection to the database, whose hook is a DbApiHook. Templated.
         parameters: The query's parameters, as the database's driver takes them. Templated.
         hook_params: Arguments of the database's hook, such as ``database``.
-        partition_by: Columns whose values make the partitions; they stay in the tables. A null among them
-            is refused, and so are values that have no place in a key and two partitions with one key, all
-            before anything is stored. Templated.
-        column_types: 'string', 'enum' or 'float' by column, before what its type says.
-        on_empty: Where there are no rows: 'fail' raises QueryEmpty, transient; 'skip' skips the task;
-            'store' stores the empty table (there is none with ``partition_by``). Only 'store' touches a
-            table that is there.
+        partition_by: Columns whose values make the partitions; they stay in the tables. Nulls, values that a
+            key cannot contain and two partitions with one key are refused before anything is stored.
+            Templated.
+        column_types: 'string', 'enum' or 'float' by column, instead of the type that the database has.
+        on_empty: If there are no rows: 'fail' raises QueryEmpty, transient; 'skip' skips the task;
+            'store' stores the empty table (not with ``partition_by``). Only 'store' replaces the old table.
         compression: 'gzip' to compress what is sent.
         copies, evict_stale, check_row_count, require_home, emit_asset: As for QCacheStoreOperator.
         max_failed_keys, allow_evicted, durable: With ``partition_by``, as for QCacheStoreOperator.
@@ -108,11 +106,11 @@ class SqlToQCacheOperator(QCacheStoreOperator):
             QCacheStoreOperator.
 
     Returns:
-        As XCom: what QCachePostOperator returns, of one table or, with ``partition_by``, of many.
+        As XCom: as QCachePostOperator, for one table or, with ``partition_by``, for many.
 
     Raises:
-        ValueError: as the DAG is parsed, for an argument that makes no sense, naming it.
-        AirflowFailException: for what no retry makes better; docs/reference/errors.md lists every error.
+        ValueError: when the DAG is parsed, for an invalid argument, with its name.
+        AirflowFailException: for errors that no retry helps; docs/reference/errors.md lists every error.
         TablesFailed: some of many tables could not be stored; the others are.
         TablesEvicted: some of many tables are not on their nodes any more.
     """
@@ -188,7 +186,7 @@ class SqlToQCacheOperator(QCacheStoreOperator):
                 rules.key("key", known["key"])
             return
         if known.get("on_empty") == "store":
-            raise ValueError("on_empty='store' is for one table: with partition_by no rows are no tables")
+            raise ValueError("on_empty='store' cannot be used with partition_by: no rows make no tables")
         if "key" in known and "partition_by" in known:
             KeyPattern(known["key"], known["partition_by"])
 
@@ -235,10 +233,13 @@ class SqlToQCacheOperator(QCacheStoreOperator):
             query = Query(hook=db_hook, conn_id=arguments["sql_conn_id"], sql=arguments["sql"])
             collect_query(query, arguments["parameters"], spool.rows)
             if not spool.rows and arguments["on_empty"] != "store":
-                said = f"{arguments['sql_conn_id']} gave no rows for {arguments['key']!r}; nothing is stored"
+                text = (
+                    f"The query of {arguments['sql_conn_id']!r} for key {arguments['key']!r} returned no "
+                    "rows; nothing is stored"
+                )
                 if arguments["on_empty"] == "skip":
-                    raise AirflowSkipException(said)
-                raise QueryEmpty(said)
+                    raise AirflowSkipException(text)
+                raise QueryEmpty(f"{text}. Pass on_empty='skip' or on_empty='store' if that is expected")
             schema: dict[str, str | None] = {column.name: str(column.type) for column in tables.columns}
             if arguments["partition_by"] is None:
                 result, extra = self._store_one(hook, tables, arguments)
@@ -249,7 +250,7 @@ class SqlToQCacheOperator(QCacheStoreOperator):
         return result
 
     def dry_run(self) -> None:
-        """Run the query, check its tables, and log them with their nodes; nothing changes a node."""
+        """Run the query, check its tables, and log them with their nodes; no node is changed."""
         from airflow_provider_qcache.client.tables.spool import Spool  # noqa: PLC0415  # it loads requests
         from airflow_provider_qcache.operators._dry_run import would_store  # noqa: PLC0415  # for a task that runs
 
@@ -269,7 +270,7 @@ class SqlToQCacheOperator(QCacheStoreOperator):
             return self.get_db_hook(arguments["sql_conn_id"], arguments["hook_params"])
 
     def _read(self, arguments: Mapping[str, Any], db_hook: Any, spool: Spool) -> QueryTables:
-        """The tables of the query, read whole into the spool."""
+        """Read all rows of the query into tables in the spool."""
         from airflow_provider_qcache.transfers._source import SqlSource  # noqa: PLC0415  # it loads requests
         from airflow_provider_qcache.transfers._tables import QueryTables  # noqa: PLC0415
 
@@ -285,7 +286,7 @@ class SqlToQCacheOperator(QCacheStoreOperator):
         spool.flush()
         tables.check_rows()
         self.log.info(
-            "Read %s of %s by %s into %s",
+            "Read %s from %s by %s into %s",
             rules.counted(spool.rows, "row"),
             arguments["sql_conn_id"],
             how,
@@ -332,9 +333,9 @@ def _how_to_get_a_hook(conn_type: str) -> str:
 
 @contextlib.contextmanager
 def _missing_packages_are_permanent() -> Iterator[None]:
-    """Fail without retries if a package is not installed: no retry of the task installs it.
+    """Fail for good if a package is not installed: no retry of the task installs it.
 
-    Some hooks raise a RuntimeError or an AirflowException of their own for their driver's ImportError.
+    Some hooks raise their own RuntimeError or AirflowException for their driver's ImportError.
     """
     try:
         yield

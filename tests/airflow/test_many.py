@@ -138,7 +138,7 @@ def test_what_a_killed_node_had_is_stored_by_the_retry(runner: Runner, empty: No
 
     lost = is_lost_and_stored_by_the_retry(task, 90, r"TablesEvicted: (\d+) tables cannot be checked, since ")
     assert lost == len(there) > 0
-    assert f"since {empty.urls[0]} went down" in task.logs[0]
+    assert f"could not be checked: {empty.urls[0]} went down" in task.logs[0]
     assert task.result["failed_over"] >= lost
     reader = Reader(empty)
     for n in range(90):
@@ -175,7 +175,7 @@ def test_a_node_is_killed_while_partitions_are_stored(runner: Runner, empty: Nod
         task, 900, r"TablesEvicted: ([\d,]+) tables cannot be checked, since "
     )
     assert 0 < lost < 900
-    assert f"since {empty.urls[1]} went down" in task.logs[0]
+    assert f"could not be checked: {empty.urls[1]} went down" in task.logs[0]
     assert set(task.result["nodes"]) <= {empty.urls[0], empty.urls[2]}
     reader = Reader(empty)
     for n in range(900):

@@ -129,7 +129,7 @@ def test_nothing_from_a_task_fails_for_good_by_the_argument_s_name(runner: Runne
     for name in ("key", "query", "content"):
         assert (run[name].state, len(run[name].logs)) == ("failed", 1), run[name].log[-3000:]
         assert f"ValueError: {name}: " in run[name].log
-        assert "gave nothing" in run[name].log
+        assert "rendered to " in run[name].log
     good, bad = run.mapped("mapped")
     assert good.state == "success"
     assert (bad.state, len(bad.logs)) == ("failed", 1)

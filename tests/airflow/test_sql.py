@@ -31,7 +31,7 @@ def test_a_file_and_partitions(done: Run, nodes: Nodes) -> None:
             expected = {"region": region, "day": f"2024-05-0{day}", "zip": "00501", "amount": day / 2}
             assert rows_under(nodes, f"sales_{region}_2024-05-0{day}") == [expected]
         assert nodes.holding(f"sales_{region}_2024-05-04") == []
-    assert "Read 6 rows of sql by a cursor into 6 tables" in task.log
+    assert "Read 6 rows from sql by a cursor into 6 tables" in task.log
     assert "Stored 6 tables: " in task.log
 
 

@@ -192,7 +192,9 @@ class TestWhere:
 
     def test_no_table_is_1_and_a_silent_node_3(self, run: Run, nodes: Nodes) -> None:
         assert run("where", "nosuch", "--nodes", *nodes.urls).code == 1
-        assert run("where", "nosuch", "--nodes", f"http://127.0.0.1:{closed_port()}").code == 3
+        gone = run("where", "nosuch", "--nodes", f"http://127.0.0.1:{closed_port()}")
+        assert gone.code == 3
+        assert "nothing is known about the table" in gone.err
         nodes.pause(0)
         done = run("where", "nosuch", "--nodes", *nodes.urls, *QUICK)
         assert done.code == 3
@@ -302,6 +304,7 @@ class TestFiles:
         (tmp_path / "bad.csv").write_text("a,b\n1,2,3\n")
         done = run("put", "cities", tmp_path / "bad.csv", "--nodes", *nodes.urls)
         assert done.code == 2
+        assert done.err.startswith(f"error: cannot store '{tmp_path / 'bad.csv'}': row 1 ")
         assert run("where", "cities", "--nodes", *nodes.urls).code == 0
 
     def test_a_file_that_is_not_there_is_wrong_use(self, run: Run, nodes: Nodes) -> None:

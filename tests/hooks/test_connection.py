@@ -111,7 +111,7 @@ class TestNodes:
             assert "there are no nodes: list them in the extra field nodes" in refused(extra, host="")
 
     def test_nodes_in_both_places(self):
-        assert "both in host and in the extra field nodes; keep one" in refused(
+        assert "both host and the extra field nodes have nodes; clear host" in refused(
             {"nodes": [ONE]}, host="host1"
         )
         assert nodes_of({"nodes": [""]}, host="host1") == ["http://host1:8888"]
@@ -132,7 +132,7 @@ class TestNodes:
             host = ",".join(f"host{number:04}" for number in range(1000))[:length]
             message = refused(host=host)
             assert f"host has {length} characters" in message
-            assert "move the nodes into the extra field nodes" in message
+            assert "move the nodes to the extra field nodes" in message
 
     @pytest.mark.parametrize(
         ("node", "said"),
@@ -145,30 +145,30 @@ class TestNodes:
             ("http://host1:0", "not valid"),
             ("http://host1:65536", "not valid"),
             ("http://host1:port", "not valid"),
-            ("http://host1:9401/?a=b", "a query or a fragment: leave it off"),
+            ("http://host1:9401/?a=b", "a query or a fragment: remove it"),
             ("http://host1:9401?", "a query or a fragment"),
             ("http://host1#top", "a query or a fragment"),
             ("http://host1:9401/qcache", "ends before /qcache"),
             ("http://host1/x/qcache/dataset/a", "ends before /qcache"),
-            ("http://ho;st1", "no name"),
-            ("http://höst1", "no name"),
+            ("http://ho;st1", "neither a name"),
+            ("http://höst1", "neither a name"),
             ("http://host1/ä", "a character that a URL cannot have"),
             ("http://[::1", "not valid"),
             ("http://[::g]", "n"),
-            ("http://[fe80::1%25eth0]:1", "no address"),
-            ("host1/path", "else give a URL"),
-            ("host1;host2", "else give a URL"),
-            ("host1?q", "else give a URL"),
-            ("host1:", "its port is no integer, 1 to 65535"),
-            ("host1:0", "its port is no integer"),
-            ("host1:65536", "its port is no integer"),
-            ("host1:٣", "its port is no integer"),
-            ("host1:-1", "its port is no integer"),
-            ("1:2:3", "no IPv6 address"),
-            ("fe80::1%eth0", "no IPv6 address without a zone"),
+            ("http://[fe80::1%25eth0]:1", "nor an address"),
+            ("host1/path", "or a URL"),
+            ("host1;host2", "or a URL"),
+            ("host1?q", "or a URL"),
+            ("host1:", "its port is not an integer, 1 to 65535"),
+            ("host1:0", "its port is not an integer"),
+            ("host1:65536", "its port is not an integer"),
+            ("host1:٣", "its port is not an integer"),
+            ("host1:-1", "its port is not an integer"),
+            ("1:2:3", "not an IPv6 address"),
+            ("fe80::1%eth0", "not an IPv6 address without a zone"),
             ("[::1", "']' is missing"),
-            ("[::1]9401", "its port is no integer"),
-            ("[host1]", "no IPv6 address"),
+            ("[::1]9401", "its port is not an integer"),
+            ("[host1]", "not an IPv6 address"),
         ],
     )
     def test_what_is_no_node(self, node, said):
@@ -183,7 +183,7 @@ class TestNodes:
 
     def test_a_path_and_a_port_beside_it(self):
         message = refused(host="http://proxy/node1", port=9401)
-        assert "write the port into it, or move it into the extra field nodes" in message
+        assert "add the port to the URL, or move the URL to the extra field nodes" in message
 
     @pytest.mark.parametrize("schema", ["HTTP", "ftp", "public", "http://"])
     def test_a_schema_that_is_no_scheme(self, schema):
@@ -191,8 +191,9 @@ class TestNodes:
 
     def test_a_schema_that_contradicts_a_url(self):
         """A user who set https must not find out later that a URL said otherwise."""
-        assert "schema says 'https': clear schema, which is for names, or correct one" in refused(
-            {"nodes": [ONE]}, schema="https"
+        assert (
+            "schema is 'https': clear schema, which is for names without a scheme, or correct it"
+            in refused({"nodes": [ONE]}, schema="https")
         )
 
     @pytest.mark.parametrize("port", [0, -1, 65_536])
@@ -313,7 +314,7 @@ class TestExtra:
         """It may be a password."""
         for name in ("password", "login", "token", "passwrd"):
             assert SECRET not in refused({"nodes": [ONE], name: SECRET})
-        assert "'password', which belongs into the connection itself" in refused({"password": SECRET})
+        assert "'password': set it in the connection itself" in refused({"password": SECRET})
 
     def test_the_old_form_s_longer_names(self):
         both = {"nodes": ONE, "extra__qcache__nodes": ONE, "extra__qcache__deadline": "5", "deadline": ""}
@@ -358,7 +359,7 @@ class TestCredentials:
         """QCache hangs up on one, in either."""
         for login, password, name in ((f"a:{SECRET}", "b", "login"), ("a", f"{SECRET}:b", "password")):
             message = refused({"nodes": ["https://host1"]}, login=login, password=password)
-            assert f"{name} (not shown) has a ':'" in message
+            assert f"{name} (not shown) contains a ':'" in message
             assert SECRET not in message
 
     def test_one_without_the_other(self):
@@ -382,7 +383,7 @@ class TestCredentials:
     def test_in_a_node_they_are_refused_and_not_shown(self, node):
         for fields in ({"host": node}, {"extra": {"nodes": [node]}}, {"extra": {"nodes": f"host2, {node}"}}):
             message = refused(**fields)
-            assert "put those into login and password" in message
+            assert "move them to login and password" in message
             assert SECRET not in message
 
     def test_in_any_other_field_they_are_not_shown(self):

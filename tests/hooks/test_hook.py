@@ -146,13 +146,15 @@ class TestClient:
     @pytest.mark.parametrize("name", ["ca_file", "cert_file"])
     def test_a_file_that_is_not_there_is_named_by_its_field(self, name, connect):
         connect(host="host1", schema="https", extra={name: "/nowhere.pem"})
-        with pytest.raises(InvalidConnection, match=f"'qcache_default': {name}='/nowhere.pem': no such file"):
+        with pytest.raises(
+            InvalidConnection, match=f"'qcache_default': {name}='/nowhere.pem': there is no such file"
+        ):
             QCacheHook().get_conn()
 
     @pytest.mark.parametrize("name", ["ca_file", "cert_file"])
     def test_a_home_of_nobody_is_named_by_its_field(self, name, connect):
         connect(host="host1", schema="https", extra={name: "~nosuchuser/x.pem"})
-        with pytest.raises(InvalidConnection, match=f"{name}='~nosuchuser/x.pem': no such file"):
+        with pytest.raises(InvalidConnection, match=f"{name}='~nosuchuser/x.pem': there is no such file"):
             QCacheHook().get_conn()
 
     def test_a_file_that_is_no_certificate_is_named_by_its_field(self, connect, tmp_path, certificates):

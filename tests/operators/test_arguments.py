@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_qcache.client import InvalidKey, InvalidTable, RequestRetry
 from airflow_provider_qcache.client.ring import check_key
-from airflow_provider_qcache.client.tables.headers import ColumnHeaders, check_header
+from airflow_provider_qcache.client.tables.headers import ColumnHeaders, check_header, update_headers
 from airflow_provider_qcache.compat import AirflowFailException
 from airflow_provider_qcache.operators import _arguments as rules
 from airflow_provider_qcache.operators.qcache import (
@@ -45,9 +45,9 @@ WRONG = [
     (
         post,
         {"content": None},
-        "pass exactly one of content, source_path, python_callable and tables, not none",
+        "pass exactly one of content, source_path, python_callable and tables: none passed",
     ),
-    (post, {"source_path": "x.csv"}, "not content and source_path"),
+    (post, {"source_path": "x.csv"}, "content and source_path passed"),
     (post, {"content": ""}, "content=''"),
     (post, {"content": []}, r"content=\[\]"),
     (post, {"content": ["a"]}, "content: the list has items that are not dicts"),
@@ -108,8 +108,8 @@ WRONG = [
     (query, {"result_processor": 1}, "result_processor=1"),
     (query, {"load_kwargs": {"a": 1}}, "load_kwargs"),
     (query, {"on_miss": "ignore"}, "on_miss='ignore'.*'fail' or 'skip' or 'return_none'"),
-    (delete, {}, "pass exactly one of key, keys and keys_path, not none"),
-    (delete, {"key": "a", "keys": ["b"]}, "not key and keys"),
+    (delete, {}, "pass exactly one of key, keys and keys_path: none passed"),
+    (delete, {"key": "a", "keys": ["b"]}, "key and keys passed"),
     (delete, {"key": ["a"]}, "key="),
     (delete, {"keys": []}, r"keys=\[\]"),
     (delete, {"keys": "__import__('os')"}, r"keys\[0\]="),
@@ -182,8 +182,10 @@ def test_a_key_is_one_to_the_operators_where_it_is_one_to_the_client(key):
 @given(st.text(max_size=4) | st.text("aZ9-_:", max_size=4), st.text(max_size=4))
 @example("A\n", "1")
 @example("A", "\x00")
+@example("HOST", "")
 def test_a_header_is_one_to_the_operators_where_it_is_one_to_the_client(name, value):
     try:
+        update_headers({}, {name: value})
         check_header(name, value)
     except ValueError:
         with pytest.raises(ValueError, match="headers"):

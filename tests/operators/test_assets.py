@@ -94,7 +94,7 @@ class TestOutlets:
         ids=["key", "connection", "tables", "keys", "mapped"],
     )
     def test_that_only_a_run_tells_need_an_alias(self, make):
-        with pytest.raises(ValueError, match=r"emit_asset=True: .* add outlets=\[AssetAlias"):
+        with pytest.raises(ValueError, match=r"emit_asset=True: .* pass outlets=\[AssetAlias"):
             make(emit_asset=True)
         make(emit_asset=True, outlets=[AssetAlias("alias")])
 

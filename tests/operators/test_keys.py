@@ -77,7 +77,7 @@ class TestTheKeys:
             {"durable": False},
         ):
             (name,) = arguments
-            with pytest.raises(ValueError, match=f"{name}: needs several tables"):
+            with pytest.raises(ValueError, match=f"{name}: only for several tables"):
                 store(None, key="k", content="a\n1\n", **arguments)
             with pytest.raises(ValueError, match=f"{name}: needs partition_by"):
                 SqlToQCacheOperator(task_id="sql", sql="SELECT 1", key="k", sql_conn_id="c", **arguments)
@@ -105,7 +105,7 @@ class TestDelete:
         assert keys_left(nodes, keys) == []
 
     @pytest.mark.parametrize(
-        ("text", "said"), [("", "the file has no keys"), ("a\nb c\n", "keys_path: line 2='b c'")]
+        ("text", "said"), [("", "the file is empty"), ("a\nb c\n", "keys_path: line 2='b c'")]
     )
     def test_of_a_file_that_is_no_list_of_keys_fails_for_good(self, nodes, path, text, said):
         path.write_text(text)
@@ -125,7 +125,8 @@ class TestDeleteMissing:
 
     def test_of_a_first_run_deletes_nothing(self, nodes, path, operator_log):
         assert "deleted" not in store(tables("k1"), delete_missing=path)
-        assert ("WARNING", f"delete_missing: no file at {path}: this run deletes nothing") in operator_log()
+        line = f"delete_missing: there is no file {path} yet, so this run deletes nothing"
+        assert ("WARNING", line) in operator_log()
         assert "deleted" not in store(tables("k1"), delete_missing="{{ none }}")
 
     def test_of_a_run_of_which_a_key_failed_deletes_nothing_and_keeps_the_keys(

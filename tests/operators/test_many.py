@@ -179,7 +179,7 @@ def test_what_the_dag_says_wrong_fails_for_good_and_what_a_function_gives_does_n
     ("tables", "said"),
     [
         (lambda: [("a", "n\n1\n"), ("a", "n\n2\n")], "'a' occurs twice, as numbers 1 and 2"),
-        (lambda: ["ab"], "number 1 is 'ab'"),
+        (lambda: ["ab"], "item 1 is 'ab'"),
         (lambda: 3, "the function returned 3"),
         (lambda: [("a b", "n\n1\n")], "'a b'"),
         (lambda: [("a", 3)], "int is not a table"),
@@ -195,10 +195,10 @@ def test_what_is_no_pair_of_key_and_table_fails_for_good(nodes, tables, said):
     [
         ({"tables": {}}, "tables={}"),
         ({"tables": {"a b": "n\n1\n"}}, "tables: key='a b'"),
-        ({"tables": {"a": "n\n1\n"}, "key": "a"}, "leave it out, tables has the keys"),
+        ({"tables": {"a": "n\n1\n"}, "key": "a"}, "tables has the keys, so remove key"),
         ({"tables": {"a": "n\n1\n"}, "content": "n\n1\n"}, "exactly one of"),
         ({"tables": {"a": "n\n1\n"}, "max_failed_keys": -1}, "max_failed_keys=-1"),
-        ({"key": "a", "content": "n\n1\n", "max_failed_keys": 1}, "max_failed_keys: needs several tables"),
+        ({"key": "a", "content": "n\n1\n", "max_failed_keys": 1}, "max_failed_keys: only for several tables"),
         ({"content": "n\n1\n"}, "pass the key of the table"),
     ],
 )
@@ -236,7 +236,7 @@ def test_a_node_that_died_since_fails_the_task(nodes, monkeypatch):
             time.sleep(0.05)
         nodes.kill(0)
 
-    with pytest.raises(TablesEvicted, match=f"since {nodes.urls[0]} went down") as caught:
+    with pytest.raises(TablesEvicted, match=f"could not be checked: {nodes.urls[0]} went down") as caught:
         store(tables)
     lost = caught.value.result["lost_keys"]
     with QClient(nodes.urls, 5, 30, trust_env=False) as client:
@@ -275,7 +275,7 @@ def test_tables_that_went_to_the_next_node_are_not_seen_once_their_own_is_back(n
         nodes.all_up()
         yield "many_last", rows("many_last")
 
-    with pytest.raises(TablesEvicted, match="Readers do not see") as caught:
+    with pytest.raises(TablesEvicted, match="Readers do not find") as caught:
         store(tables, context(record))
     with QClient(nodes.urls, 5, 30, trust_env=False) as client:
         mine = {key for key in keys if client.node_for_key(key) == nodes.urls[0]}
@@ -758,7 +758,7 @@ def test_what_was_stored_is_told_where_the_function_of_tables_fails(nodes, opera
     summary = given["ti"].pushed["return_value"]
     assert summary["stored"] + summary["failed"] <= 2
     assert (summary["evicted"], summary["lost"]) == (None, None)
-    assert any("before it ended" in said for _, said in operator_log())
+    assert any("before the task failed" in said for _, said in operator_log())
 
 
 def a_table():
@@ -786,4 +786,4 @@ def test_tables_are_shown_by_name_or_number(tables, shown):
     ],
 )
 def test_the_speed_of_small_tables_is_shown(operations, size, seconds, shown):
-    assert _report.shown_speed(operations, size, seconds) == shown
+    assert _report.format_speed(operations, size, seconds) == shown

@@ -47,7 +47,7 @@ class TestOneTable:
         }
         assert result["node"] == result["home_node"]
         (_, read), (_, said) = operator_log()
-        assert read == "Read 2 rows of lite by a cursor into 1 table"
+        assert read == "Read 2 rows from lite by a cursor into 1 table"
         assert said.startswith(f"Stored table 'zips' on {result['node']}: 2 rows, {result['bytes']} bytes")
 
     def test_the_real_postgresql_and_its_hook(self, reader, operator_log, postgres, monkeypatch):
@@ -56,7 +56,7 @@ class TestOneTable:
         sql = f"SELECT * FROM (VALUES {values}) AS zips(zip, n, state) WHERE n > %(least)s OR zip LIKE '0%%'"
         assert run_task(sql_conn_id="warehouse", sql=sql, parameters={"least": 1})["rows"] == 2
         assert reader("zips") == ROWS
-        assert operator_log()[0][1] == "Read 2 rows of warehouse by COPY into 1 table"
+        assert operator_log()[0][1] == "Read 2 rows from warehouse by COPY into 1 table"
 
     @pytest.mark.parametrize(
         ("sql", "parameters"),
@@ -128,14 +128,16 @@ class TestNoRows:
 
     def test_fails_by_default_and_leaves_the_table(self, reader):
         run_task()
-        with pytest.raises(QueryEmpty, match=r"^lite gave no rows for 'zips'; nothing is stored$"):
+        with pytest.raises(
+            QueryEmpty, match=r"^The query of 'lite' for key 'zips' returned no rows; nothing is stored\."
+        ):
             run_task(sql=self.SQL)
         assert reader("zips") == ROWS
 
     @pytest.mark.parametrize("more", [{}, BY_STATE])
     def test_skip(self, reader, more):
         run_task()
-        with pytest.raises(AirflowSkipException, match="gave no rows"):
+        with pytest.raises(AirflowSkipException, match="returned no rows"):
             run_task(sql=self.SQL, on_empty="skip", **more)
         assert reader("zips") == ROWS
 
@@ -264,7 +266,7 @@ class TestArguments:
         [
             ({"sql": " "}, "sql=' '"),
             ({"key": "a b"}, "key='a b'"),
-            ({"key": "a_{b}"}, "key='a_{b}': a column in braces needs partition_by. Add partition_by=['b']"),
+            ({"key": "a_{b}"}, "key='a_{b}': a column in braces needs partition_by. Pass partition_by=['b']"),
             ({"sql_conn_id": ""}, "sql_conn_id=''"),
             ({"parameters": 1}, "parameters=1"),
             ({"parameters": "n"}, "parameters='n'"),
@@ -293,7 +295,7 @@ class TestArguments:
         assert error in str(raised.value)
 
     def test_and_what_a_template_gives_fails_for_good(self):
-        with pytest.raises(AirflowFailException, match=r"sql: {{ empty }} gave nothing"):
+        with pytest.raises(AirflowFailException, match=r"sql: {{ empty }} rendered to "):
             run_task(sql="{{ empty }}")
         with pytest.raises(AirflowFailException, match=r"{b} is missing"):
             run_task(key="k_{a}", partition_by="{{ ['a', 'b'] }}")
@@ -315,7 +317,7 @@ def test_a_dry_run_reads_the_query_and_stores_nothing(nodes, operator_log):
     arguments = {"task_id": "dry", "sql": "SELECT * FROM zips", "sql_conn_id": "lite"}
     SqlToQCacheOperator(**arguments, key="zips").dry_run()
     lines = [said for _, said in operator_log()]
-    assert lines[0] == "Read 2 rows of lite by a cursor into 1 table"
+    assert lines[0] == "Read 2 rows from lite by a cursor into 1 table"
     assert lines[1].startswith("Would store table 'zips' on http://")
     assert lines[2] == "Columns: zip string, n inferred by the node, state string"
     SqlToQCacheOperator(**arguments, **BY_STATE).dry_run()

@@ -335,7 +335,7 @@ def test_rows_that_no_table_has_are_an_error():
         spool.add(tables.partition(["a"], 2), b"a\n")
         tables.check_rows()
         spool.add(spool.table(("part",), b"part\n"), b"a\n")
-        with pytest.raises(RuntimeError, match="of 3 rows that were read the tables have 2"):
+        with pytest.raises(RuntimeError, match="3 rows were read, and the tables have 2"):
             tables.check_rows()
 
 

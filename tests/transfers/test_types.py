@@ -159,7 +159,7 @@ def test_the_query_is_read_by_a_cursor_where_copy_cannot(postgres_hook, caplog):
         connection.commit()
     found = read(postgres_hook, "INSERT INTO gone SELECT generate_series(1, 3) RETURNING n")
     assert (found.how, found.text) == (CURSOR, 'n\n"1"\n"2"\n"3"\n')
-    assert "read row by row and not by COPY" in caplog.text
+    assert "Reading the query row by row and not by COPY" in caplog.text
     assert read(postgres_hook, "SELECT count(*) AS n, 1 AS m FROM gone").text == "n,m\n0,1\n"
 
 
