@@ -14,10 +14,10 @@ import time
 from urllib.parse import quote_plus
 
 from airflow.triggers.shared_stream import SharedStreamManager
+from airflow_provider_qcache.triggers._look import look, question
 
 from airflow_provider_qcache.hooks.qcache import QCacheHook
 from airflow_provider_qcache.triggers import _polling
-from airflow_provider_qcache.triggers._look import look, question
 from airflow_provider_qcache.triggers.qcache import QCacheTableMissingTrigger
 from benchmarks.many import connection
 from tests.harness.nodes import Nodes
