@@ -264,7 +264,8 @@ class QClient:
             node: Ask this node alone; None for the first living node in the key's order.
 
         Raises:
-            MalformedQueryException: q is None, JSON cannot carry it, or the node refused it (400).
+            MalformedQueryException: q is None or has ``update``, JSON cannot carry it, or the node refused
+                it (400).
             UnsupportedAcceptType: 406.
             HomeNodeUnavailable: the home node, which may have the table, does not respond (with
                 ``confirm_miss``).
@@ -821,6 +822,12 @@ class QClient:
         if q is None:
             raise MalformedQueryException(
                 f"query table {key!r}: the query is None, which a node does not answer; {{}} selects all rows"
+            )
+        if isinstance(q, dict) and "update" in q:
+            raise MalformedQueryException(
+                f"query table {key!r}: the client sends no `update`: one node would change its table and "
+                "answer 500, so that success looks like failure, a retry changes the table again, and copies "
+                "stay as they were. Store the changed table instead."
             )
         try:
             text = json.dumps(q)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from airflow_provider_qcache.client.settings import Clock
+    from airflow_provider_qcache.client.transport import Limit
 
 PROBE_EVERY: Final = 10
 """Every so many operations make failing nodes due for a probe, as in qclient."""
@@ -117,9 +118,9 @@ class NodePool:
         self._waited_until = float("-inf")
         self.failing: frozenset[str] = frozenset()
         """The nodes no request is sent to; replaced, never changed, so that it is read without the lock."""
-        self.abandoned_writes: dict[str, int] = {}
-        """The nodes that may still apply an abandoned store or delete, with the number of the last one."""
-        self._abandoned = itertools.count(1)
+        self.abandoned_writes: dict[str, set[Limit]] = {node: set() for node in self._nodes}
+        """The abandoned stores and deletes of each node that it may still apply. No lock is needed: each is
+        added in one step of the interpreter, from a signal handler too."""
         self.statistics: defaultdict[str, dict[str, int]] = defaultdict(new_counters)
 
     def ticket(self, node: str) -> int:
@@ -203,17 +204,6 @@ class NodePool:
             known = self._nodes[node]
             if known.state is NodeState.PROBED and known.epoch == ticket:
                 known.state = NodeState.FAILING
-
-    def note_abandoned_write(self, node: str) -> None:
-        """Note that a store or delete was abandoned after it was sent, at least in part."""
-        with self._lock:
-            self.abandoned_writes[node] = next(self._abandoned)
-
-    def forget_abandoned_write(self, node: str, abandoned: int | None) -> None:
-        """Note that the node has replied since the abandoned write of that number."""
-        with self._lock:
-            if abandoned is not None and self.abandoned_writes.get(node) == abandoned:
-                del self.abandoned_writes[node]
 
     def start_anew(self) -> None:
         """Have a child process that was forked go on without the threads that it lacks.

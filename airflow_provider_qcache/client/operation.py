@@ -54,7 +54,7 @@ from airflow_provider_qcache.client.transport import Limit, Request
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from airflow_provider_qcache.client.nodes import NodePool, Prober
     from airflow_provider_qcache.client.outcome import Answer
@@ -77,10 +77,15 @@ _SHORTEST_LOGGED_WAIT: Final = 0.005
 _SLICE: Final = 0.2
 """Seconds: how often a wait checks whether its operation was cancelled."""
 
-_STATUSES_TO_SETTLE: Final = 4
-"""Status replies after which an abandoned store or delete cannot be applied any more. QCache 0.9.3, stopped
-and woken, applies what it has received in some turn of its event loop: of 85 small tables whose store was
-cancelled 7 arrived after two status replies, none after three."""
+_LONGEST_CLOSE: Final = 0.5
+_UNTIL_CLOSED: Final = 0.001
+"""Seconds: how long another thread may take to close a connection that was cancelled, and how often to look.
+A thread that takes longer reads the body's source, and never sends the end of it."""
+
+_STATUSES_TO_SETTLE: Final = 8
+"""Status replies after which an abandoned store or delete cannot be applied any more. QCache 0.9.3 applies a
+request up to five turns of its event loop after it has read the end of it, and may answer a status in each
+of them: five replies before a store were seen, eight leave room for three more."""
 
 
 class Operation:
@@ -155,7 +160,7 @@ class Sender:
 
     def send(self, node: str, request: Request, operation: Operation, *, fresh: bool) -> Answer:
         """Send one request, on a connection that was never used where ``fresh``; raises Failure."""
-        limit = Limit(self._clock.now, operation.deadline)
+        limit = Limit(self._clock.now, operation.deadline, self._pool.abandoned_writes[node])
         limits = operation.limits
         limits.add(limit)
         turn = None if request.turns is None else request.turns[node]
@@ -173,8 +178,7 @@ class Sender:
             finally:
                 turn.release()
         finally:
-            if limit.abandoned:
-                self._pool.note_abandoned_write(node)
+            limit.note_if_abandoned()
             if request.peers is not None and limit.peer is not None:
                 request.peers[node] = limit.peer
             limits.discard(limit)
@@ -189,8 +193,10 @@ class Sender:
         settings = self._settings
         longest = self._clock.now() + settings.connect_timeout + settings.read_timeout
         operation = operation.until(min(operation.deadline, longest))
-        abandoned = self._pool.abandoned_writes.get(node) if after_writes else None
-        times = 1 if not after_writes else 2 if abandoned is None else _STATUSES_TO_SETTLE
+        # Copying a set is one step of the interpreter, as are adding to it and taking a set from it.
+        abandoned = self._pool.abandoned_writes[node].copy() if after_writes else set()
+        self._await_close(abandoned)
+        times = 1 if not after_writes else _STATUSES_TO_SETTLE if abandoned else 2
         for _ in range(times):
             answer = self.ask_once("/status", b"Accept-Encoding: identity\r\n", node, operation)
             status = answer.status
@@ -199,7 +205,16 @@ class Sender:
             if status != 200:
                 detail = answer.from_proxy or f"it answered {status}"
                 raise Failure(Outcome.UNAVAILABLE, Phase.HEAD, status=status, detail=detail)
-        self._pool.forget_abandoned_write(node, abandoned)
+        self._pool.abandoned_writes[node].difference_update(abandoned)
+
+    def _await_close(self, abandoned: Iterable[Limit]) -> None:
+        """Wait until the threads whose writes cancel() ended have closed their connections.
+
+        Until then the node may receive what the system has not sent yet.
+        """
+        end = self._clock.now() + _LONGEST_CLOSE
+        while any(limit.sock is not None for limit in abandoned) and self._clock.now() < end:
+            self._clock.sleep(_UNTIL_CLOSED)
 
     def ask_once(self, target: str, headers: bytes, node: str, operation: Operation) -> Answer:
         """GET a page about the node itself; raises Failure."""
@@ -332,7 +347,7 @@ class _RetriedRequest:
         request = self.request
         ticket = engine.pool.ticket(node)
         started = engine.clock.now()
-        if node in engine.pool.abandoned_writes:
+        if engine.pool.abandoned_writes[node]:
             self._await_abandoned_write(node, ticket, started)
             ticket, started = engine.pool.ticket(node), engine.clock.now()
         try:

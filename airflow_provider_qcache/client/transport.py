@@ -175,11 +175,13 @@ class Limit:
     ``deadline`` ends the operation, ``stage_end`` the stage the request is in, ``idle`` a single wait. Raises
     TimeoutError when one of the first two has passed and Cancelled after ``cancel``.
 
-    ``abandoned`` says afterwards that a store or delete was sent, at least in part, and not answered.
+    ``abandoned`` says that a store or delete was sent, at least in part, and is not answered. One that ends
+    so is added to ``abandoned_writes``, the writes that its node may still apply.
     """
 
     __slots__ = (
         "abandoned",
+        "abandoned_writes",
         "cancelled",
         "deadline",
         "idle",
@@ -191,7 +193,9 @@ class Limit:
         "stage_end",
     )
 
-    def __init__(self, now: Callable[[], float], deadline: float) -> None:
+    def __init__(
+        self, now: Callable[[], float], deadline: float, abandoned_writes: set[Limit] | None = None
+    ) -> None:
         self.now = now
         self.deadline = deadline
         self.stage_end = _FOREVER
@@ -200,6 +204,7 @@ class Limit:
         self.received = False
         self.cancelled = False
         self.abandoned = False
+        self.abandoned_writes = abandoned_writes
         self.peer: Peer | None = None
         self.sock: socket.socket | None = None
 
@@ -230,6 +235,13 @@ class Limit:
             # The plain shutdown: SSLSocket's own forgets its TLS state while a read uses it.
             with contextlib.suppress(OSError):
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
+        # Its own thread does so later: what the caller of cancel() does next must not come before.
+        self.note_if_abandoned()
+
+    def note_if_abandoned(self) -> None:
+        """Add the request to those that its node may still apply, where it was abandoned."""
+        if self.abandoned and self.abandoned_writes is not None:
+            self.abandoned_writes.add(self)
 
 
 class _KeepsLimit(socket.socket):
@@ -953,9 +965,7 @@ class NodeTransport:
             if isinstance(error, _SourceFailed):
                 limit.abandoned = False  # the node never gets the end of the body
             if connection is not None:
-                if changes:
-                    _drop_what_is_unsent(connection)
-                connection.close()
+                _close_at_once(connection, reset=changes)
             limit.sock = None
             if isinstance(error, _SourceFailed):
                 raise error.args[0] from None
@@ -1070,6 +1080,8 @@ class NodeTransport:
             limit.stage_end = started + own_time + self.store_time(sent if grows else length)
             sock.sendall(start + (piece if length is not None else b"%x\r\n%b\r\n" % (len(piece), piece)))
             start = b""
+            if sent == length:
+                break  # the node has the table: what goes wrong in the source now is no failure of the body
         limit.stage_end = started + own_time + self.store_time(sent if grows else length)
         if length is None:
             sock.sendall(b"0\r\n\r\n")
@@ -1264,10 +1276,17 @@ def _without_replaced(own: bytes, headers: bytes) -> bytes:
     return b"".join(line for line in lines if line.partition(b":")[0].lower() + b":" not in replaced)
 
 
-def _drop_what_is_unsent(connection: Any) -> None:
-    """Make close() send a RST: the node must not get the rest of an abandoned request."""
-    with contextlib.suppress(OSError):
-        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+def _close_at_once(connection: Any, *, reset: bool) -> None:
+    """Close a connection, though an interrupt may have left a response open, which would keep it so.
+
+    With ``reset`` a RST is sent: the node must not get the rest of an abandoned request.
+    """
+    sock = connection.sock
+    if reset and sock is not None:
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+    close_only_here(sock)
+    connection.close()
 
 
 def close_only_here(sock: socket.socket | None) -> None:

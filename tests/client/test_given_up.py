@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import socket
+import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,19 +21,28 @@ from airflow_provider_qcache.client import (
     QClient,
     QClientException,
     StoreUncertain,
+    transport,
 )
 from airflow_provider_qcache.client.errors import Outcome
+from airflow_provider_qcache.client.operation import _STATUSES_TO_SETTLE
 from airflow_provider_qcache.client.outcome import RequestKind
+from airflow_provider_qcache.client.tables.upload import Upload, WireBody
+from airflow_provider_qcache.client.transport import Limit
 from tests.client.kinds import a_key_of, a_server
 from tests.client.simulated import Meets
 from tests.client.test_cancellation import Interrupted, interrupted_after
 from tests.client.test_retry import World
 from tests.harness import faults
 from tests.harness.faults import FaultyNode, Peer, Received
-from tests.harness.servers import Server
+from tests.harness.servers import Server, WireRequest
 
 OLD, NEW = b"a\n0\n", b"a\n2\n"
 CAP = 20.0
+COUNT = WireRequest(
+    "GET",
+    "/qcache/dataset/turns?q=%7B%22select%22:%5B%5B%22count%22%5D%5D%7D",
+    (("Accept", "application/json"),),
+)
 
 
 @pytest.fixture(scope="module", params=["real", "dev"])
@@ -109,7 +122,43 @@ def test_a_store_that_was_given_up_undoes_nothing(
             GIVEN_UP[ended](client, lambda: client.post("k", b"a\n" + b"1111111\n" * rows))
         NEXT[following](client, "k")
         assert holds(client, "k") == (b'[{"a":2}]' if "post" in following else None)
-        assert client._pool.abandoned_writes == {}
+        assert not any(client._pool.abandoned_writes.values())
+
+
+def sleeps(server: Server) -> bool:
+    """Whether the server's process waits, as in epoll."""
+    return Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+
+
+def test_a_store_is_applied_before_the_last_status_that_settles_it(server: Server) -> None:
+    """The node has read a part, then finds the rest, the reset, and a status for each turn of its loop."""
+    status = WireRequest("GET", "/qcache/status")
+    with contextlib.ExitStack() as held:
+        # In which order the loop looks at its connections depends on their number, and on which came last.
+        for rows in range(3, 9):
+            table = b"a\n" + b"1\n" * rows
+            chunks = (("Content-Type", "text/csv"), ("Transfer-Encoding", "chunked"))
+            sent = WireRequest("POST", "/qcache/dataset/turns", chunks).encode()
+            sent += b"%x\r\n%b\r\n" % (len(table), table)
+            store = held.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+            store.sendall(sent)
+            other = held.enter_context(server.connect())
+            for _ in range(2):
+                assert other.ask(status).status == 200
+                while not sleeps(server):  # it has read what was sent before, and waits for more
+                    time.sleep(0.001)
+            server.pause()
+            try:
+                store.sendall(b"0\r\n\r\n")
+                store.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                store.close()
+                after = held.enter_context(server.connect())
+                after.send(status.encode() * _STATUSES_TO_SETTLE + COUNT.encode())
+            finally:
+                server.resume()
+            for _ in range(_STATUSES_TO_SETTLE):
+                assert after.receive().status == 200
+            assert after.receive().body == b'[{"count":%d}]' % rows
 
 
 @pytest.mark.parametrize(("ended", "all_nodes"), [("deadline", False), ("deadline", True), ("cancel", False)])
@@ -133,9 +182,9 @@ def test_a_delete_of_a_stale_table_that_met_the_deadline_loses_nothing(server: S
                 client._deadline = 0.5
                 assert client.post(key, OLD, evict_stale=True).may_hold_old == (nodes[1],)
                 client._deadline = 30
-            assert list(client._pool.abandoned_writes) == [nodes[1]]
+            assert [node for node in nodes if client._pool.abandoned_writes[node]] == [nodes[1]]
             client.post(other, NEW)
-            assert client._pool.abandoned_writes == {}
+            assert not any(client._pool.abandoned_writes.values())
 
 
 def silent_once(wanted: str) -> tuple[FaultyNode, faults.Tables]:
@@ -168,7 +217,136 @@ def test_the_status_is_asked_for_before_whatever_comes_next_and_only_once(kind: 
         act()
         act()
     then = "query" if following == "get" else "store" if following == "post" else "delete"
-    assert [request.kind for request in node.requests] == [kind, *["status"] * 4, then, then]
+    assert [request.kind for request in node.requests] == [
+        kind,
+        *["status"] * _STATUSES_TO_SETTLE,
+        then,
+        then,
+    ]
+
+
+def test_what_follows_a_cancel_of_another_thread_at_once_waits_for_its_write(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The thread that was cancelled is slow to close its connection."""
+    order: list[str] = []
+    close = transport._close_at_once
+
+    def slowly(connection: Any, *, reset: bool) -> None:
+        time.sleep(0.1)
+        close(connection, reset=reset)
+        order.append("closed")
+
+    monkeypatch.setattr(transport, "_close_at_once", slowly)
+    sent = threading.Event()
+
+    def status(peer: Peer, request: Received) -> None:
+        del request
+        order.append("status")
+        peer.send(faults.head(200, 2) + b"OK")
+
+    def answer(peer: Peer, request: Received) -> None:
+        if not sent.is_set():
+            sent.set()
+            peer.wait_for_ever()
+        peer.send(faults.head(201, 0))
+
+    node = FaultyNode(answer, status=status)
+    ended: list[BaseException] = []
+
+    def store() -> None:
+        try:
+            client.post("k", OLD)
+        except OperationCancelled as error:
+            ended.append(error)
+
+    with node, QClient([node.url], 5, 60, trust_env=False) as client:
+        thread = threading.Thread(target=store)
+        thread.start()
+        assert sent.wait(CAP)
+        client.cancel()
+        client.post("k", NEW)
+        thread.join(CAP)
+    assert ended
+    assert order == ["closed", *["status"] * _STATUSES_TO_SETTLE]
+    assert [request.kind for request in node.requests] == ["store", *order[1:], "store"]
+
+
+def test_a_write_that_is_abandoned_while_statuses_are_asked_for_is_not_settled_by_them() -> None:
+    late = Limit(time.monotonic, 0)
+
+    def status(peer: Peer, request: Received) -> None:
+        del request
+        client._pool.abandoned_writes[node.url].add(late)
+        peer.send(faults.head(200, 2) + b"OK")
+
+    node = FaultyNode(lambda peer, _: peer.send(faults.head(201, 0)), status=status)
+    with node, QClient([node.url], 5, 60, trust_env=False) as client:
+        client._pool.abandoned_writes[node.url].add(Limit(time.monotonic, 0))
+        client.post("k", NEW)
+        assert client._pool.abandoned_writes[node.url] == {late}
+        client.post("k", NEW)
+        assert not client._pool.abandoned_writes[node.url]
+
+
+@pytest.mark.parametrize("where", ["begin", "__init__"])
+def test_the_connection_of_a_write_is_reset_however_far_its_answer_was(
+    where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the interrupt leaves a response that nobody closes, and somebody keeps."""
+    kept: list[object] = []
+    reset = threading.Event()
+    done = getattr(transport._Response, where)
+
+    def interrupted(response: Any, *arguments: Any, **options: Any) -> None:
+        if where == "__init__":
+            done(response, *arguments, **options)
+        kept.append(response)
+        raise Interrupted
+
+    def answer(peer: Peer, request: Received) -> None:
+        del request
+        try:
+            peer._more()
+        except faults.HungUp as error:
+            if isinstance(error.__cause__, ConnectionResetError):
+                reset.set()
+            raise
+
+    with FaultyNode(answer) as node, QClient([node.url], 5, 60, trust_env=False) as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(transport._Response, where, interrupted)
+            with pytest.raises(Interrupted):
+                client.post("k", OLD)
+        assert reset.wait(CAP)
+    assert kept
+
+
+def test_a_source_that_is_interrupted_after_its_last_byte_leaves_a_write_that_counts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """By an Exception of a signal handler: the node has the table, though no answer came."""
+    path = tmp_path / "table.csv"
+    path.write_bytes(NEW)
+    pieces = Upload.wire_body
+
+    def wire_body(upload: Upload, *arguments: Any) -> WireBody:
+        body = pieces(upload, *arguments)
+        assert body.length == len(NEW)
+        assert body.stream is not None
+        whole = b"".join(body.stream)
+
+        def stream() -> Generator[bytes, None, None]:
+            yield whole
+            raise LookupError("of a signal handler")
+
+        return WireBody(stream=stream(), length=body.length)
+
+    monkeypatch.setattr(Upload, "wire_body", wire_body)
+    node, tables = faults.sound_node()
+    with node, QClient([node.url], 5, 60, trust_env=False) as client:
+        assert client.post("k", path).bytes == len(NEW)
+    assert tables.tables == {"k": NEW}
 
 
 def test_nothing_is_asked_after_a_query_that_was_given_up_or_a_body_whose_source_failed() -> None:
@@ -214,7 +392,7 @@ def test_a_node_that_is_down_when_it_is_to_be_settled_is_left_for_the_next(
     kind: RequestKind, status: Outcome
 ) -> None:
     world = World([Meets()], [Meets(status)])
-    world.pool.note_abandoned_write(world.nodes[0])
+    world.pool.abandoned_writes[world.nodes[0]].add(Limit(world.clock.now, 0))
     done = world.run(kind)
     assert done.node == world.nodes[1]
     assert [attempt.outcome for attempt in done.attempts] == [status]
@@ -223,9 +401,9 @@ def test_a_node_that_is_down_when_it_is_to_be_settled_is_left_for_the_next(
 
 def test_what_a_living_node_answers_to_its_status_is_the_requests_to_meet() -> None:
     world = World([Meets(status=429), Meets()], [Meets(Outcome.UNAUTHORIZED)])
-    world.pool.note_abandoned_write(world.nodes[0])
+    world.pool.abandoned_writes[world.nodes[0]].add(Limit(world.clock.now, 0))
     assert world.run(RequestKind.STORE).node == world.nodes[0]
     world = World([Meets()], [Meets(Outcome.CERTIFICATE_REJECTED)])
-    world.pool.note_abandoned_write(world.nodes[0])
+    world.pool.abandoned_writes[world.nodes[0]].add(Limit(world.clock.now, 0))
     with pytest.raises(CertificateRejected):
         world.run(RequestKind.STORE)

@@ -245,21 +245,6 @@ def test_only_nodes_that_fail_become_due_and_none_later_than_it_was() -> None:
     assert pool.due() == [A]
 
 
-def test_an_abandoned_write_is_settled_by_what_came_after_it_alone() -> None:
-    pool = pool_of(A, B)
-    pool.note_abandoned_write(A)
-    first = pool.abandoned_writes[A]
-    pool.note_abandoned_write(A)
-    pool.note_abandoned_write(B)
-    assert len({first, *pool.abandoned_writes.values()}) == 3
-    pool.forget_abandoned_write(A, first)
-    pool.forget_abandoned_write(A, None)
-    assert set(pool.abandoned_writes) == {A, B}
-    pool.forget_abandoned_write(A, pool.abandoned_writes[A])
-    assert set(pool.abandoned_writes) == {B}
-    pool.forget_abandoned_write(A, first)
-
-
 def test_waits_that_end_within_a_second_of_each_other_are_announced_once() -> None:
     pool = pool_of(A)
     assert pool.begin_wait(-1e9)

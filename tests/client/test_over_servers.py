@@ -303,6 +303,16 @@ def test_a_query_that_is_none_is_refused(client: QClient) -> None:
         client.get("foo", None)
 
 
+def test_an_update_is_refused_and_changes_nothing(client: QClient) -> None:
+    client.post("foo", TABLE)
+    before = client.get("foo", {})
+    column = next(iter(json.loads(before.content)[0]))
+    for post_query in (False, True):
+        with pytest.raises(MalformedQueryException, match="Store the changed table"):
+            client.get("foo", {"update": [[column, 0]], "where": ["!=", column, -1]}, post_query=post_query)
+    assert client.get("foo", {}).content == before.content
+
+
 def test_a_query_the_node_cannot_process_is_malformed_and_says_why(client: QClient) -> None:
     client.post("foo", TABLE)
     with pytest.raises(MalformedQueryException, match="no_such_clause") as raised:
