@@ -1,7 +1,8 @@
-"""QClient: qcache-client's class and signatures, on the parts beside this module."""
+"""QClient, which has the signatures of qcache-client's class."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -48,11 +49,10 @@ from airflow_provider_qcache.client.results import (
 from airflow_provider_qcache.client.ring import Ring, check_key
 from airflow_provider_qcache.client.secrets import spellings
 from airflow_provider_qcache.client.settings import (
+    ClientSettings,
     RequestRetry,
     SystemClock,
-    TransportSettings,
     check_count,
-    check_seconds,
 )
 from airflow_provider_qcache.client.tables.headers import (
     MAX_HEAD_BYTES,
@@ -64,16 +64,16 @@ from airflow_provider_qcache.client.tables.upload import Upload, table_upload, u
 from airflow_provider_qcache.client.transport import (
     NodeTransport,
     Request,
-    SparedPeer,
-    check_auth,
+    SkippedPeer,
     close_only_here,
 )
+from airflow_provider_qcache.extras import how_to_install
 from airflow_provider_qcache.node_identity import two_names
 
 if TYPE_CHECKING:
     import ssl
     from collections import defaultdict
-    from collections.abc import Callable, Container, Iterable, Sequence
+    from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 
     from airflow_provider_qcache.client.operation import Done
     from airflow_provider_qcache.client.outcome import Answer
@@ -85,16 +85,16 @@ _log = logging.getLogger("airflow_provider_qcache.client")
 
 _FOREVER: Final = float("inf")
 _LONGEST_GET: Final = 8 * 1024
-"""A query whose request line would be longer goes as POST: proxies are known to stop there."""
+"""Bytes: a query whose request line would be longer is sent as POST, since proxies refuse longer ones."""
 
 _BAD_CONTENT: Final = frozenset({400, 413, 415, 422, 500})
-"""What a node answers to a table that it cannot read: a 500 where its parser fails."""
+"""The statuses with which a node refuses a table; 500 if its parser fails."""
 
 _ONE_ROW: Final = {"limit": 1}
 _COUNT_ROWS: Final = {"select": [["count"]]}
 
 _NO_QUERY: Final = quote_plus('{"is it there":0}')
-"""A clause no node knows: it is looked at where there is a table, and refused."""
+"""A clause that no node knows: a node that has the table refuses it, and any other answers 404."""
 
 _JSON_UNCOMPRESSED: Final = b"Accept: application/json\r\nAccept-Encoding: identity\r\n"
 
@@ -102,8 +102,8 @@ _JSON_UNCOMPRESSED: Final = b"Accept: application/json\r\nAccept-Encoding: ident
 class Listener:
     """Callbacks about a client's nodes: override the ones you need.
 
-    The client calls them in the thread that noticed the event, and holds no lock. It logs errors that they
-    raise, and goes on.
+    The client calls them in the thread that noticed the event, and holds no lock. It logs the errors that
+    they raise, and continues.
     """
 
     def node_failed(self, node: str, error: str) -> None:
@@ -125,29 +125,30 @@ class QClient:
     Safe for threads. ``close()`` it, or use ``with``.
 
     Args:
-        node_list: The nodes' URLs, spelled as every other reader and writer spells them: the strings are
-            hashed as written.
+        node_list: The nodes' URLs, spelled as by every other reader and writer: the strings are hashed as
+            written.
         connect_timeout: Seconds for a connection, TLS included.
         read_timeout: Seconds until the response headers, and between the parts of the response body.
-        verify: False, True (the environment's CA bundle, else requests') or the path of a CA bundle, which
-            wins over the environment's.
+        verify: False, True (the environment's CA bundle, else that of requests) or the path of a CA bundle,
+            which replaces the environment's.
         cert: A client certificate: the path of a file with the key in it, or (certificate, key).
-        auth: (login, password) for basic auth, neither with a ':', or an auth object of requests, which is
+        auth: (login, password) for basic auth, both without ':', or an auth object of requests, which is
             called once per node.
         consecutive_error_count_limit: The number of failed requests that ends an operation. Each operation
             has its own count.
         trust_env: Look up proxies, the CA bundle and netrc in the environment, once per node.
         deadline: Seconds an operation may take in all, except name look-ups; None for no limit. An operation
-            ends half a second after it at most.
+            exceeds it by at most half a second.
         store_timeout: Seconds a node may take to receive and parse a table, once connected; None for
             max(10 x read_timeout, bytes / 5 MB/s).
-        max_response_bytes: The longest answer, decoded; None for no limit.
+        max_response_bytes: Bytes of the longest answer, decoded; None for no limit.
         request_retry: How the client retries failed requests; see RequestRetry.
         confirm_miss: Raise HomeNodeUnavailable instead of reporting a miss if a node earlier in the key's
-            order does not respond, and so may have the table. False warns and returns None, as qclient does.
-        refused_means_gone: Take a node that refuses the connection for gone, and its tables with its process.
-            Set False if something other than the node may refuse, such as a Kubernetes service or a firewall:
-            a node that refuses then counts as silent, and may have its tables.
+            order does not respond, and so may have the table. False logs a warning and returns None, as
+            qclient does.
+        refused_means_gone: A node that refuses the connection counts as gone: its process has ended, and its
+            tables are lost. Set False if something other than the node may refuse, such as a Kubernetes
+            service or a firewall: such a node then counts as not responding, and may have its tables.
 
     Raises:
         ValueError: for an invalid argument, naming it.
@@ -171,48 +172,38 @@ class QClient:
         confirm_miss: bool = False,
         refused_means_gone: bool = True,
     ) -> None:
-        if deadline is not None:
-            check_seconds("deadline", deadline)
-        check_count("consecutive_error_count_limit", consecutive_error_count_limit)
-        if not (request_retry is None or isinstance(request_retry, RequestRetry)):
-            raise ValueError(f"request_retry={request_retry!r} must be a RequestRetry or None")
-        policy = request_retry if request_retry is not None else RequestRetry()
-        if policy.wait_for_nodes and deadline is None:
-            raise ValueError(
-                "request_retry: wait_for_nodes needs a deadline, which ends the wait: set `deadline`"
-            )
-        if isinstance(auth, list):
-            auth = tuple(auth)
-        check_auth(auth)
-        self._ring = Ring(node_list)
-        self._node_names = {name: node for node in self._ring.nodes for name in (redacted(node), node)}
-        self._clock: Clock = SystemClock()
-        self._deadline = deadline
-        self._confirm_miss = confirm_miss
-        self._settings = TransportSettings(
+        self._settings = ClientSettings(
             connect_timeout=connect_timeout,
             read_timeout=read_timeout,
             store_timeout=store_timeout,
             max_response_bytes=max_response_bytes,
             verify=verify,
             cert=cert,
-            auth=auth,
+            auth=tuple(auth) if isinstance(auth, list) else auth,
             trust_env=trust_env,
             refused_means_gone=refused_means_gone,
+            deadline=deadline,
+            consecutive_error_count_limit=consecutive_error_count_limit,
+            request_retry=request_retry,
+            confirm_miss=confirm_miss,
         )
+        self._ring = Ring(node_list)
+        self._node_names = {name: node for node in self._ring.nodes for name in (redacted(node), node)}
+        self._clock: Clock = SystemClock()
+        self._deadline = deadline
         contexts: dict[bool | str, ssl.SSLContext] = {}
         self._transports = {node: NodeTransport(node, self._settings, contexts) for node in self._ring.nodes}
         _check_no_process_twice(self._ring.nodes, connect_timeout)
         bases = (transport.base for transport in self._transports.values())
         self._longest_target = _LONGEST_GET - len("GET  HTTP/1.1\r\n") - max(map(len, bases))
         self._listeners: tuple[Listener, ...] = ()
-        # Not for secrets: it spreads waits, so that many clients do not ask at the same moment.
+        # Not for secrets: waits differ, so that many clients do not retry at the same moment.
         rng = self._rng = random.Random()  # noqa: S311  # nosec B311
         self._pool = NodePool(self._ring.nodes, clock=self._clock, rng=rng, on_change=self._node_changed)
         self._sender = Sender(self._transports, self._pool, self._settings, self._clock)
         self._prober = Prober(self._pool, self._probe, self._clock)
         self._active: set[Operation] = set()
-        self._spared: set[str] = set()
+        self._warned: set[str] = set()
         """The nodes for which a warning said that nothing is evicted there."""
         self._closed = False
         self._engine = Engine(
@@ -221,7 +212,7 @@ class QClient:
             prober=self._prober,
             clock=self._clock,
             rng=rng,
-            policy=policy,
+            policy=request_retry or RequestRetry(),
             limit=consecutive_error_count_limit,
             read_timeout=read_timeout,
             on_attempt_failed=self._attempt_failed,
@@ -258,10 +249,10 @@ class QClient:
             accept: 'application/json' or 'text/csv'.
             post_query: Send the query as the body of a POST. The client does so by itself if the GET would be
                 longer than 8 KiB.
-            query_headers: Further headers by name, which replace the client's. With an Accept-Encoding of the
-                caller's own, the content stays encoded as ``encoding`` says, except for gzip, which is
+            query_headers: Further headers by name, which replace the client's. If they include
+                Accept-Encoding, the content stays encoded as ``encoding`` says, except for gzip, which is
                 decoded as qclient does.
-            node: Ask this node alone; None for the first living node in the key's order.
+            node: Ask only this node; None for the first living node in the key's order.
 
         Raises:
             MalformedQueryException: q is None or has ``update``, JSON cannot carry it, or the node refused
@@ -304,9 +295,9 @@ class QClient:
             post_headers: Further headers by name, such as X-QCache-types, which replace the client's.
             compression: 'gzip' or 'lz4' to compress what is sent; lz4 only for content in memory.
             copies: The number of nodes that get the table: the first ones in the key's order, the home node
-                last. A standby that fails is reported; the store succeeds if the home node, or its fallback,
-                has the table. A standby that refuses the table itself (400, 413, 415, 422, 500) ends the
-                store, before the home node would drop the old table.
+                last. The result reports a standby that fails; the store succeeds if the home node, or its
+                fallback, has the table. A standby that refuses the table itself (400, 413, 415, 422, 500)
+                ends the store, before the home node drops the old table.
             evict_stale: Afterwards delete the key on every other configured node, so that a later failover
                 does not show an older table.
             check_row_count: At the end, compare the number of rows on the node with the rows sent.
@@ -317,8 +308,10 @@ class QClient:
             RowCountMismatch: the node has more or fewer rows than were sent.
             QClientException: every other error of the client.
         """
-        with self._begin(key) as operation:
-            upload = upload_of(content, content_type, post_headers, compression)
+        with self._begin(key) as operation, _naming_key(key):
+            upload = upload_of(
+                content, content_type, post_headers, compression, self._time_check(operation, key)
+            )
             return self._post(
                 key,
                 upload,
@@ -362,27 +355,32 @@ class QClient:
                     return result
                 if stores >= min(2, self._engine.limit):
                     raise TooManyConsecutiveErrors(
-                        f"query table {key!r}: it was stored {stores} times, and is missing when it is "
-                        "queried. The cache may be too small for it, or another client deletes it."
+                        f"query table {key!r}: the client stored the table {stores} times, and it is missing "
+                        "each time it is queried. Check whether the cache is too small for the table, or "
+                        "another client deletes it."
                     )
                 if upload is None:
                     content = load_fn(**(load_fn_kwargs or {}))
-                    upload = upload_of(content, content_type, post_headers, None)
+                    with _naming_key(key):
+                        check_time = self._time_check(operation, key)
+                        upload = upload_of(content, content_type, post_headers, None, check_time)
                 elif not upload.repeatable:
                     raise TooManyConsecutiveErrors(
-                        f"query table {key!r}: it was stored and is missing when it is queried, and the "
-                        "content that load_fn returned can be read once only"
+                        f"query table {key!r}: the client stored the table, and it is missing when it is "
+                        "queried. The content that load_fn returned cannot be read again: return bytes, a "
+                        "path, or a function that returns a fresh iterator."
                     )
-                statistics = self._post(key, upload, operation).statistics
+                with _naming_key(key):
+                    statistics = self._post(key, upload, operation).statistics
                 stores += 1
 
     def delete(self, key: str, *, all_nodes: bool = False) -> DeleteResult:
         """Delete the table under a key.
 
-        Without ``all_nodes`` the client asks the first living node in the key's order, as qclient does; a
-        table that an earlier failover left elsewhere stays there. The result has that node, and the nodes
-        before it, which are gone or unreachable. With ``all_nodes`` the client asks every configured node,
-        failing ones too.
+        Without ``all_nodes`` the client asks the first living node in the key's order, as qclient does. The
+        result has that node, and the nodes before it, which are gone or unreachable. A table that an earlier
+        failover stored elsewhere stays there. With ``all_nodes`` the client asks every configured node,
+        including failing ones.
 
         Raises:
             HomeNodeUnavailable: a fallback node deleted it, and a node before it does not respond (with
@@ -408,8 +406,8 @@ class QClient:
         assert isinstance(result, DeleteResult)  # noqa: S101  # of a delete
         if result.gone:
             _log.warning(
-                "delete table %r: %s refused the connection: the node's process, and its tables with it, "
-                "count as gone. If the node should be running, check its address.",
+                "delete table %r: %s refused the connection: the client assumes that the node's process has "
+                "ended, and its tables are lost. If the node should be running, check its address.",
                 key,
                 ", ".join(result.gone),
             )
@@ -417,11 +415,11 @@ class QClient:
 
     @property
     def statistics(self) -> defaultdict[str, dict[str, int]]:
-        """The counters per node since the last call of ``get_statistics``; they go on counting."""
+        """The counters per node since the last call of ``get_statistics``; they keep counting."""
         return self._pool.statistics
 
     def get_statistics(self) -> defaultdict[str, dict[str, int]]:
-        """Return the counters per node since the last call, and start again at zero.
+        """Return the counters per node since the last call, and reset them.
 
         The counters are qclient's: connect_timeout, connection_error, read_timeout, unknown_error,
         resurrections and retry_error (failed probes).
@@ -447,30 +445,30 @@ class QClient:
     ) -> BulkReport:
         """Store many tables, on all nodes at once and one at a time on each, since a node has one thread.
 
-        Each store is what ``post`` does, or ``post_table``, with its own deadline and count. A key that comes
-        again waits for its first store.
+        Each table is stored as by ``post`` or ``post_table``, with its own deadline and error count. A key
+        that comes again waits for its first store.
 
         Args:
-            tables: (key, content) pairs, or a mapping, read as they are stored: a few per node are waiting
-                at a time. A content is what ``post`` or ``post_table`` takes.
-            content_type: None for CSV, or JSON where a table's names need it.
+            tables: (key, content) pairs, or a mapping. They are read while tables are stored, a few per node
+                ahead. A content is what ``post`` or ``post_table`` accepts.
+            content_type: None for CSV, or JSON if a table's column names require it.
             post_headers: Further headers of every store.
             compression: As for ``post``, like the next three.
-            copies: See there.
-            evict_stale: See there.
-            check_row_count: See there. Each is a query, and a node that has thousands of tables takes 0.1 s
-                and more for it.
-            raise_on_failure: Raise BulkError at the end where some failed.
-            prepare: ``prepare(key, content)`` returns the content to store. It is called in the thread of the
-                key's node, and an error that it raises is the key's.
+            copies: As for ``post``.
+            evict_stale: As for ``post``.
+            check_row_count: As for ``post``. It is a query, for which a node that has thousands of tables
+                needs 0.1 s and more.
+            raise_on_failure: Raise BulkError at the end if some failed.
+            prepare: ``prepare(key, content)`` returns the content to store. The thread of the key's node
+                calls it; if it raises an error, the key failed.
             keep: Keys whose table is not stored if the node that readers ask has one: the result is a
                 KeptTable.
             on_done: The nodes' threads call ``on_done(key, outcome)`` with each StoreResult, KeptTable or
-                Exception as it is known, one at a time. The report stays empty then, and no result is kept in
-                memory. An error that it raises ends the call.
+                Exception at once, one at a time. The report is then empty, and no result stays in memory. An
+                error that it raises ends the call.
 
         Raises:
-            BulkError: some failed, at the end, with the report; not with ``on_done``.
+            BulkError: some failed; raised at the end, with the report; not with ``on_done``.
             OperationCancelled: cancel() was called.
         """
         pairs = tables.items() if isinstance(tables, Mapping) else tables
@@ -483,8 +481,10 @@ class QClient:
             if prepare is not None:
                 content = prepare(key, content)
             check_time = self._time_check(operation, key)
-            upload = upload_for(content, content_type, post_headers, compression, check_time)
-            with upload:
+            with (
+                _naming_key(key),
+                upload_for(content, content_type, post_headers, compression, check_time) as upload,
+            ):
                 return self._post(
                     key,
                     upload,
@@ -514,10 +514,10 @@ class QClient:
     ) -> BulkReport:
         """Delete many keys, as ``delete`` does each, on all nodes at once and one at a time on each.
 
-        With ``all_nodes`` a key with an unreachable node is a success whose result says so, if another node
-        confirmed the delete; else it failed with NoCacheAvailable. A node that does not respond is asked for
-        the first key only, as each key would cost a timeout: it counts as unreachable until it answers a
-        probe. ``on_done`` and errors are ``post_many``'s. Raises TypeError for one string.
+        With ``all_nodes`` a key succeeds if one node confirms the delete; its result names the unreachable
+        nodes. Else it fails with NoCacheAvailable. The client asks a node that does not respond for the first
+        key only, since each key would cost a timeout: the node counts as unreachable until it answers a
+        probe. ``on_done`` and errors are as for ``post_many``. Raises TypeError if ``keys`` is a string.
         """
         if isinstance(keys, str | bytes):
             raise TypeError(f"keys={keys!r} must be a list of keys, not one string")
@@ -537,18 +537,18 @@ class QClient:
     def find_absent(self, places: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Absence]:
         """Find the tables that are missing where they were stored, among pairs of key and node.
 
-        The nodes are asked all at once, one question at a time each. A question is a query that a node
-        refuses where it has the table: that takes it 0.6 ms, while every tenth query that succeeds has
-        QCache 0.9.3 collect its garbage, 0.13 s a query with 12,600 tables. It makes the table the one most
-        recently used, so ask in the order in which they were stored.
+        The client asks all nodes at once, and each for one table at a time. It sends a query that a node
+        refuses if it has the table, which takes 0.6 ms: at every tenth successful query QCache 0.9.3 collects
+        garbage, for 0.13 s with 12,600 tables. The query makes the table the most recently used one, so pass
+        the tables in the order in which they were stored.
 
         Args:
-            places: Keys and nodes, as a StoreResult names them; read as they are asked.
+            places: Keys and nodes, as in a StoreResult; read while nodes are asked.
 
         Raises:
             ValueError: a node is not one of the client's.
             OperationCancelled: cancel() was called.
-            QClientException: refused credentials or certificates, an answer that is not QCache's.
+            QClientException: refused credentials or certificates, or an answer that is not from QCache.
         """
         absent: dict[tuple[str, str], Absence] = {}
 
@@ -589,36 +589,38 @@ class QClient:
     ) -> StoreResult:
         """Store a frame, Arrow data or a list of dicts, encoded while it is sent, in bounded memory.
 
-        Every column keeps its type: texts stay texts, so that a ZIP code keeps its zeros. A value that a node
-        cannot hold exactly is refused, with its column and row, while the old table is still there.
-        docs/reference/tables.md has the rule for each type.
+        Every column keeps its type: a ZIP code stored as text keeps its zeros. The client refuses a value
+        that a node cannot represent exactly, and names its column and row. docs/reference/tables.md has the
+        rule for each type.
 
         Args:
             key: The table's key.
-            table: What speaks the Arrow PyCapsule interface (pandas, polars, pyarrow, duckdb), which needs
-                pyarrow, the extra ``arrow``; or a list of dicts, which needs nothing. A named index of pandas
-                becomes columns. A stream that can be read once (a RecordBatchReader) gets one attempt.
-            content_type: None for CSV, or JSON where a column's name needs it; 'application/json' keeps the
-                empty string apart from null, at a fifth of the speed, with the columns in alphabetical order;
-                'text/csv' refuses such names.
-            column_types: 'string', 'enum' or 'float' by column, before what its type says.
-            stand_in_columns: Columns that are added where the table lacks them, by name: a number, the name
-                of a column, or a text in quotes of its own (``"'none'"``).
+            table: An object with the Arrow PyCapsule interface (pandas, polars, pyarrow, duckdb), for which
+                pyarrow is required, the extra ``arrow``; or a list of dicts. A named index of pandas becomes
+                columns. A stream that can be read only once (a RecordBatchReader) gets one attempt.
+            content_type: None for CSV, or JSON if a column's name requires it. 'application/json'
+                distinguishes the empty string from null, at a fifth of the speed, and sorts the columns by
+                name. 'text/csv' refuses names that require JSON.
+            column_types: 'string', 'enum' or 'float' by column, instead of the type that follows from the
+                column.
+            stand_in_columns: Columns to add if the table lacks them, by name: a number, the name of a column,
+                or a text within its own quotes (``"'none'"``).
             post_headers: Further headers.
             compression: 'gzip', or None.
             copies: As for ``post``, like the next two.
-            evict_stale: See there.
-            check_row_count: See there.
+            evict_stale: As for ``post``.
+            check_row_count: As for ``post``.
 
         Raises:
-            TypeError: it is no table.
-            ImportError: it needs pyarrow, which is not installed.
-            InvalidTable: it holds what a node cannot; the old table is still there.
+            TypeError: ``table`` is not a table.
+            ImportError: pyarrow is required and not installed.
+            InvalidTable: a node would refuse or change the table; the old table is still there.
             BodyNotRepeatable: a request failed, and the stream cannot be read again.
             QClientException: what ``post`` raises.
         """
         with (
             self._begin(key) as operation,
+            _naming_key(key),
             table_upload(
                 table,
                 content_type=content_type,
@@ -644,18 +646,18 @@ class QClient:
         return self._ring.node_for_key(key)
 
     def successors(self, key: str) -> tuple[str, ...]:
-        """Every node in the order in which clients look for the key, its home node first."""
+        """Every node, in the order in which clients look for the key: its home node first."""
         check_key(key)
         return self._ring.successors(key)
 
     def locate(self, key: str) -> tuple[Place, ...]:
         """Ask every node for a key, all at once: which nodes have the table, and which should.
 
-        The nodes come in the order in which the key is looked for, its home first, failing ones too. The
-        question is a query of one row, which makes the table the most recently used one where it is.
+        The result has every node, including failing ones, in the order in which clients look for the key. The
+        client sends a query for one row, which makes the table the most recently used one on its node.
 
         Raises:
-            OperationCancelled: cancel() was called. What else goes wrong is the node's ``error``.
+            OperationCancelled: cancel() was called. Any other error is in the ``error`` of its Place.
         """
         with self._begin(key) as operation:
             order = list(enumerate(self._ring.successors(key), 1))
@@ -696,14 +698,14 @@ class QClient:
         return Place(node=redacted(node), position=position, absence=absence, rows=rows, error=reason)
 
     def node_status(self, *, probe: bool = False) -> dict[str, NodeStatus]:
-        """Every node as the client knows it; with ``probe`` each is first asked for its status."""
+        """The state of every node; with ``probe`` the client first asks each for its status."""
         with self._begin_call() as operation:
             if probe:
                 ask_all(self._ring.nodes, lambda node: self._check_node(node, operation), operation)
         return {redacted(node): status for node, status in self._pool.snapshot().items()}
 
     def node_statistics(self) -> dict[str, dict[str, Any] | QClientException]:
-        """Every node's own statistics, or its error. Reading them resets the node's lists and counts."""
+        """The statistics of every node's server, or its error. Reading them resets the node's statistics."""
 
         def ask(node: str) -> dict[str, Any] | QClientException:
             what = f"statistics of {redacted(node)}"
@@ -714,9 +716,11 @@ class QClient:
                 operation.check(what)
                 return _node_error(what, node, failure)
             except (ValueError, RecursionError) as error:
-                return UnexpectedServerResponse(f"{what}: not JSON: {error}", status=200)
+                return UnexpectedServerResponse(f"{what}: the answer is not JSON: {error}", status=200)
             if answer.status != 200:
-                return UnexpectedServerResponse(f"{what}: it answered {answer.status}", status=answer.status)
+                return UnexpectedServerResponse(
+                    f"{what}: the node answered {answer.status}", status=answer.status
+                )
             return statistics
 
         nodes = self._ring.nodes
@@ -724,7 +728,7 @@ class QClient:
             return dict(zip(map(redacted, nodes), ask_all(nodes, ask, operation), strict=True))
 
     def secrets(self) -> set[str]:
-        """Every credential that requests carry, in every spelling, for a masker of logs."""
+        """Every credential that requests contain, in every spelling, for a masker of logs."""
         return spellings({secret for transport in self._transports.values() for secret in transport.secrets})
 
     def add_listener(self, listener: Listener) -> None:
@@ -736,12 +740,12 @@ class QClient:
         self._listeners = tuple(other for other in self._listeners if other is not listener)
 
     def cancel(self) -> None:
-        """End every operation in progress with OperationCancelled, within a second; later ones run.
+        """End every operation in progress with OperationCancelled, within a second. Later ones run.
 
-        Takes no lock and so may be called from a signal handler. A name look-up cannot be ended, nor the
+        It takes no lock, and so may be called from a signal handler. It cannot end a name look-up or the
         caller's own code (load_fn, a body's iterator).
         """
-        # Copying a set is one step of the interpreter, whatever other threads do to it.
+        # The interpreter copies a set in one step: other threads cannot change it meanwhile.
         for operation in self._active.copy():
             operation.cancel()
 
@@ -750,7 +754,7 @@ class QClient:
         if not self._closed:
             self._closed = True
             self.cancel()
-        # A second call does what an interrupted one did not.
+        # A second call completes one that was interrupted.
         try:
             self._prober.close(timeout=1.0)
         finally:
@@ -758,9 +762,9 @@ class QClient:
                 transport.close()
 
     def _after_fork(self) -> None:
-        """Share nothing with the parent process: a forked child has the calling thread only."""
-        self._pool.start_anew()
-        self._prober.start_anew()
+        """Share nothing with the parent process. A forked child has only the calling thread."""
+        self._pool.reset_after_fork()
+        self._prober.reset_after_fork()
         self._rng.seed()
         active, self._active = self._active, set()
         for operation in active:
@@ -773,21 +777,20 @@ class QClient:
 
     def _begin_call(self) -> Operation:
         """An operation that begins now."""
-        # Active first, so that a cancel() from here on ends it; close() says that it closed before it
-        # cancels.
+        # Active first, so that a cancel() from here on ends it. close() sets _closed before it cancels.
         operation = Operation(_FOREVER, self._active)
         operation.deadline = self._end()
         if self._closed:
             operation.__exit__()
-            raise ClientClosed("the client was closed")
+            raise ClientClosed("the client is closed, and cannot be used any more: create a new one")
         return operation
 
     def _begin(self, key: str, whole: Operation | None = None) -> Operation:
-        """An operation on a key that begins now; it is cancelled with the ``whole`` that it is one of."""
+        """An operation on a key that begins now. If it is a part of ``whole``, it is cancelled with it."""
         check_key(key)
         pool = self._pool
         pool.operation()
-        # Where no node is left, the operation itself asks them all, and waits for that.
+        # If all nodes are failing, the operation itself asks them, and waits for that.
         if 0 < len(pool.failing) < len(self._ring.nodes) and (due := pool.due()):
             self._prober.start(due)
         return self._begin_call() if whole is None else whole.until(self._end())
@@ -796,11 +799,11 @@ class QClient:
         return _FOREVER if self._deadline is None else self._clock.now() + self._deadline
 
     def _confirm(self, request: Request, done: Done) -> HomeNodeUnavailable | None:
-        """Return or raise an error if a miss is not certain, as a node before the answering one is silent."""
+        """Return or raise an error if a node before the one that answered may have the table."""
         if not done.unknown:
             return None
         error = home_unavailable(request, done)
-        if self._confirm_miss:
+        if self._settings.confirm_miss:
             raise error
         _log.warning("%s", error)
         return error
@@ -821,7 +824,7 @@ class QClient:
     ) -> QueryResult | None:
         if q is None:
             raise MalformedQueryException(
-                f"query table {key!r}: the query is None, which a node does not answer; {{}} selects all rows"
+                f"query table {key!r}: the query is None: pass a dict; {{}} selects all rows"
             )
         if isinstance(q, dict) and "update" in q:
             raise MalformedQueryException(
@@ -834,7 +837,7 @@ class QClient:
         except (TypeError, ValueError, RecursionError) as error:
             why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
             raise MalformedQueryException(
-                f"query table {key!r}: JSON cannot carry the query: {why}"
+                f"query table {key!r}: the query cannot be written as JSON: {why}"
             ) from error
         headers = {"Accept": accept, "Accept-Encoding": compression.ACCEPT_ENCODING}
         target = f"/dataset/{key}?q={quote_plus(text)}"
@@ -876,15 +879,15 @@ class QClient:
             _statistics(answer, "get_"),
             redacted(done.node),
             (answer.headers.get("Content-Type") or accept).partition(";")[0].strip().lower(),
-            decoded=not answer.as_it_came,
+            decoded=not answer.still_encoded,
         )
 
     def _check_head(self, node: str, target: str, lines: bytes, error: type[QClientException]) -> None:
         size = self._transports[node].head_size(target, lines)
         if size > MAX_HEAD_BYTES:
             raise error(
-                f"the request's headers would be {size} bytes, more than {MAX_HEAD_BYTES}: a node closes the "
-                "connection on longer ones without an answer. Shorten them."
+                f"the request's headers have {size} bytes. A node closes the connection without an answer if "
+                f"they have more than {MAX_HEAD_BYTES}: shorten them."
             )
 
     # Stores.
@@ -901,7 +904,10 @@ class QClient:
         turns: Mapping[str, threading.Lock] | None = None,
     ) -> StoreResult:
         if check_row_count and not upload.countable:
-            raise ValueError("check_row_count: lz4 is not installed here, so that the rows cannot be counted")
+            raise ValueError(
+                "check_row_count: the content is lz4, which is not installed, so that the client cannot "
+                f"count the rows: {how_to_install('lz4')}"
+            )
         stored = self._store(key, upload, operation, copies=copies, turns=turns)
         evicted: dict[str, bool] = {}
         if evict_stale:
@@ -926,7 +932,10 @@ class QClient:
         order = self._ring.successors(key)
         check_count("copies", copies)
         if copies > 1 and not upload.repeatable:
-            raise ValueError(f"copies={copies}: the content can be read once only")
+            raise ValueError(
+                f"copies={copies}: the content can be read only once: pass bytes, a path, a seekable file, "
+                "or a function that returns a fresh iterator"
+            )
         what = f"store table {key!r}"
         upload.check_before_sending(self._time_check(operation, key))
         peers: dict[str, Peer] = {}
@@ -957,7 +966,7 @@ class QClient:
                 raise
             except QClientException as error:
                 if isinstance(error, UnexpectedServerResponse) and error.status in _BAD_CONTENT:
-                    # The table is to blame, and the home node would drop the old one before it says so, too.
+                    # The table is the cause. The home node would refuse it after it dropped the old one.
                     raise
                 failed[redacted(standby)] = f"{type(error).__name__}: {error}"
                 _log.warning("%s failed: %s", what, error)
@@ -968,13 +977,13 @@ class QClient:
         return _Stored(key, order, done, upload.bytes, upload.rows, tuple(stored), failed, started, peers, {})
 
     def _others(self, stored: _Stored) -> list[str]:
-        """The nodes that must not have a table under the key now."""
+        """The nodes that may have an older table under the key."""
         if len(self._ring.nodes) == 1:
             return []
         return [node for node in stored.order if node != stored.done.node and node not in stored.copies]
 
     def _store_result(self, stored: _Stored, evicted: Mapping[str, bool]) -> StoreResult:
-        """The result of a store; ``evicted`` says which other nodes are sure not to hold the key."""
+        """The result of a store. ``evicted`` says of other nodes whether they certainly lack the key."""
         done = stored.done
         home = stored.order[0]
         assert done.answer is not None  # noqa: S101  # a store has no miss
@@ -1008,23 +1017,23 @@ class QClient:
                     status=200,
                 ) from error
         if found != sent:
-            holds = "no such table" if found is None else f"{found} rows"
+            has = "does not have the table" if found is None else f"has {_rows(found)}"
             raise RowCountMismatch(
-                f"store table {key!r}: {sent} rows were sent and {redacted(node)} has {holds}. It may have "
-                "evicted it, or another client stored at the same time.",
+                f"store table {key!r}: the client sent {_rows(sent)}, and {redacted(node)} {has}. The node "
+                "may have evicted the table, or another client stored one at the same time. Store it again.",
                 sent=sent,
                 found=found,
             )
 
     def _is_silent(self, node: str) -> bool:
-        """Whether a node is known not to respond: each optional request to it would cost a timeout."""
+        """Whether a node does not respond, as far as is known. A request to it would cost a timeout."""
         return node in self._pool.failing and not self._pool.is_gone(node)
 
     def _evict(self, stored: _Stored, node: str, operation: Operation, *, store_again: bool) -> bool:
-        """Delete an older table on a node: whether the node is sure not to have the key.
+        """Delete an older table on a node: True if the node certainly lacks the key.
 
-        Nothing is sent to an address that has just stored the key: it would delete the new table. If
-        ``store_again`` is not possible, that applies to other addresses of the same process, too.
+        The client skips an address that has just stored the key: a request there would delete the new table.
+        If it cannot ``store_again``, it also skips other addresses of the same process.
         """
         if self._is_silent(node):
             return False
@@ -1032,24 +1041,25 @@ class QClient:
         if stored.order.index(node) < stored.order.index(stored.done.node):
             return self._has_none(key, node, operation)
 
-        def spare(peer: Peer) -> bool:
+        def skip(peer: Peer) -> bool:
             return any(
                 peer.is_at(kept) or (not store_again and peer.may_be(kept)) for kept in stored.peers.values()
             )
 
         try:
-            outcome, error = self._delete_on(key, node, operation, spare=spare, peers=stored.evicted_at)
-        except SparedPeer as spared:
-            stored.evicted_at.pop(node, None)  # it was not asked to delete
-            if node not in self._spared:
-                self._spared.add(node)
+            outcome, error = self._delete_on(key, node, operation, skip=skip, peers=stored.evicted_at)
+        except SkippedPeer as skipped:
+            stored.evicted_at.pop(node, None)  # the client sent no delete there
+            if node not in self._warned:
+                self._warned.add(node)
                 _log.warning(
-                    "evict stale copies of table %r: %s is not asked, because its address %s may be that of "
-                    "a node that has just stored the table. Two names of the node list may be one node: list "
-                    "each once. Behind one proxy, the client cannot distinguish nodes, and evicts nothing.",
+                    "evict stale copies of table %r: the client skips %s, because its address %s may be that "
+                    "of a node that has just stored the table. If two names in the node list are one node, "
+                    "list the node once. Behind a common proxy, the client cannot distinguish nodes, and "
+                    "evicts nothing.",
                     key,
                     redacted(node),
-                    spared,
+                    skipped,
                 )
             return False
         if outcome is DeleteOutcome.UNREACHABLE:
@@ -1058,10 +1068,10 @@ class QClient:
         return True
 
     def _has_none(self, key: str, node: str, operation: Operation) -> bool:
-        """Whether a node before the one that stored is sure to have no table under the key.
+        """Whether a node before the one that stored certainly has no table under the key.
 
-        The client does not delete there. Another writer may have stored the table there since, and have
-        deleted the fallback node's: no node would have a table then, which is worse than an older one.
+        The client does not delete there. Another writer may have stored the table there since, and deleted
+        the fallback node's: then no node would have a table, which is worse than an older one.
         """
         try:
             return self._absence(key, node, operation) in (Absence.MISSING, Absence.GONE)
@@ -1079,7 +1089,7 @@ class QClient:
         operation: Operation,
         turns: Mapping[str, threading.Lock] | None,
     ) -> None:
-        """Store the key again on a node that an eviction reached under another name."""
+        """Store the key again on a node whose new table an eviction deleted, under the node's other name."""
         key = stored.key
         for node, kept in stored.peers.items():
             names = [other for other, peer in stored.evicted_at.items() if peer.may_be(kept)]
@@ -1087,8 +1097,8 @@ class QClient:
                 continue
             listed = ", ".join(map(redacted, (node, *names)))
             _log.warning(
-                "evict stale copies of table %r: %s are names of one node, which deleted the new table. The "
-                "client stores it again. List each node once.",
+                "evict stale copies of table %r: %s are one node, which deleted the new table. The client "
+                "stores it again. List the node once.",
                 key,
                 listed,
             )
@@ -1135,13 +1145,13 @@ class QClient:
         node: str,
         operation: Operation,
         *,
-        spare: Callable[[Peer], bool] | None = None,
+        skip: Callable[[Peer], bool] | None = None,
         peers: dict[str, Peer] | None = None,
     ) -> tuple[DeleteOutcome, QClientException | None]:
         request = Request(
             "DELETE",
             f"/dataset/{key}",
-            spare=spare,
+            skip=skip,
             peers=peers,
             kind=RequestKind.DELETE,
             what=f"delete table {key!r} on {redacted(node)}",
@@ -1154,7 +1164,7 @@ class QClient:
         except OperationCancelled:
             raise
         except (NoCacheAvailable, TooManyConsecutiveErrors) as error:
-            # A refusal from before does not count: the node may have come back, and been stored to, since.
+            # An earlier refusal does not count: the node may have come back since, and have a new table.
             gone = self._pool.is_gone(node, since=started)
             return (DeleteOutcome.GONE if gone else DeleteOutcome.UNREACHABLE), error
         except QClientException as error:
@@ -1201,8 +1211,8 @@ class QClient:
             operation = self._begin(key, whole)
             if node in asked and self._is_silent(node):
                 return DeleteOutcome.UNREACHABLE, NoCacheAvailable(
-                    f"delete table {key!r} on {redacted(node)}: the node does not respond: "
-                    f"{self._pool.last_error(node)}"
+                    f"delete table {key!r} on {redacted(node)}: the node did not respond before, and is not "
+                    f"asked again until it answers a probe: {self._pool.last_error(node)}"
                 )
             asked.add(node)
             return self._delete_on(key, node, operation)
@@ -1233,7 +1243,7 @@ class QClient:
         return self._engine.run(request, operation)
 
     def _holder(self, key: str, operation: Operation) -> str | None:
-        """The node that has a key's table, if it is the node that readers ask; None if there is none."""
+        """The node that readers ask for a key, if it has the table; else None."""
         try:
             done = self._presence(key, self._ring.successors(key), operation, wait_for_nodes=True)
         except OperationCancelled:
@@ -1241,7 +1251,7 @@ class QClient:
         except QClientException as error:
             if not error.transient:
                 raise
-            return None  # the store, which follows, says what is wrong
+            return None  # the store follows, and raises what is wrong
         return None if done.answer is None else done.node
 
     def _absence(self, key: str, node: str, operation: Operation) -> Absence | None:
@@ -1259,14 +1269,16 @@ class QClient:
         return Absence.MISSING if done.answer is None else None
 
     def _gone_or_unknown(self, node: str, since: float) -> Absence:
-        """Why a node that could not be used since then is not known to have a table."""
+        """The Absence for a node that could not be used since then."""
         return Absence.GONE if self._pool.is_gone(node, since=since) else Absence.UNKNOWN
 
     def _node_named(self, name: str) -> str:
-        """The node of a name, with or without the credentials that its URL has."""
+        """The node by its URL, with or without its credentials."""
         node = self._node_names.get(name)
         if node is None:
-            raise ValueError(f"node={name!r}: expected one of {', '.join(map(redacted, self._ring.nodes))}")
+            raise ValueError(
+                f"node={redacted(name)!r}: expected one of {', '.join(map(redacted, self._ring.nodes))}"
+            )
         return node
 
     def _node_now(self, key: str) -> str:
@@ -1301,20 +1313,19 @@ class QClient:
                 return
             if failure.outcome is Outcome.LOCAL:
                 raise local_resource_error(what, failure.cause) from failure
-            self._pool.fail(
-                node, ticket, f"status: {failure.outcome}: {failure}", gone=failure.outcome is Outcome.REFUSED
-            )
+            gone = failure.outcome is Outcome.REFUSED
+            self._pool.fail(node, ticket, f"status request: {failure.reason}", gone=gone)
 
     def _time_check(self, operation: Operation, key: str) -> Callable[[], None]:
-        """A function for work before a store is sent: it raises once the store was cancelled or is late."""
+        """A function for work before sending: it raises if the store was cancelled or its deadline passed."""
         what = f"store table {key!r}"
 
         def check_time() -> None:
             operation.check(what)
             if self._clock.now() >= operation.deadline:
                 raise DeadlineExceeded(
-                    f"{what}: the deadline passed while this machine read, checked or compressed the table; "
-                    "no node was asked. Increase `deadline`, or store a smaller table."
+                    f"{what}: the deadline passed while the client read, checked or compressed the table, "
+                    "before it was sent. Increase `deadline`, or store a smaller table."
                 )
 
         return check_time
@@ -1344,17 +1355,17 @@ class QClient:
 _clients: weakref.WeakSet[QClient] = weakref.WeakSet()
 
 
-def _start_anew_after_fork() -> None:
+def _reset_after_fork() -> None:
     for client in list(_clients):
         client._after_fork()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_anew_after_fork)
+    os.register_at_fork(after_in_child=_reset_after_fork)
 
 
 class _Stored(NamedTuple):
-    """A store that was acknowledged, without the table."""
+    """A store that a node acknowledged."""
 
     key: str
     order: tuple[str, ...]
@@ -1365,9 +1376,23 @@ class _Stored(NamedTuple):
     failed: dict[str, str]
     started: float
     peers: dict[str, Peer]
-    """Where the nodes that stored it were reached."""
+    """The addresses of the nodes that stored the table."""
     evicted_at: dict[str, Peer]
-    """Where the nodes that were asked to delete it were reached."""
+    """The addresses of the nodes that were asked to delete it."""
+
+
+@contextlib.contextmanager
+def _naming_key(key: str) -> Iterator[None]:
+    """Begin the text of an InvalidTable with the operation and the key."""
+    try:
+        yield
+    except InvalidTable as error:
+        error.args = (f"store table {key!r}: {error.args[0]}",)
+        raise
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count:,} rows"
 
 
 def _check_no_process_twice(nodes: Iterable[str], seconds: float) -> None:
@@ -1375,17 +1400,14 @@ def _check_no_process_twice(nodes: Iterable[str], seconds: float) -> None:
     if same is not None:
         raise ValueError(
             f"node_list: {redacted(same[0])!r} and {redacted(same[1])!r} are two names of one node. List "
-            "each node once, spelled as every other reader and writer of the cluster spells it."
+            "the node once, spelled as by every other reader and writer of the cluster."
         )
 
 
 def _statistics(answer: Answer, prefix: str) -> dict[str, float]:
-    """X-QCache-stats, ``name=number`` by commas, each name with a prefix. 0.9.3 never sends it."""
+    """The numbers in X-QCache-stats, with a prefix for each name. QCache 0.9.3 never sends this header."""
     statistics: dict[str, float] = {}
-    said = answer.headers.get("X-QCache-stats")
-    if not said:
-        return statistics
-    for part in said.split(","):
+    for part in (answer.headers.get("X-QCache-stats") or "").split(","):
         name, _, value = part.partition("=")
         try:
             statistics[prefix + name.strip()] = float(value)
@@ -1399,6 +1421,8 @@ def _node_error(what: str, node: str, failure: Failure) -> QClientException:
     if failure.outcome is Outcome.LOCAL:
         return local_resource_error(what, failure.cause, [attempt])
     if failure.outcome is Outcome.DEADLINE:
-        return DeadlineExceeded(f"{what}: the deadline passed", attempts=[attempt])
+        return DeadlineExceeded(
+            f"{what}: the deadline passed. Increase `deadline`, or check the node.", attempts=[attempt]
+        )
     nodes = {redacted(node): str(attempt)}
-    return NoCacheAvailable(f"{what}: the node did not respond", attempts=[attempt], nodes=nodes)
+    return NoCacheAvailable(f"{what}: the node cannot be used", attempts=[attempt], nodes=nodes)

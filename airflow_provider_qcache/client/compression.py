@@ -1,4 +1,4 @@
-"""gzip and lz4, the compressions of QCache. A size is checked before memory is allocated for it."""
+"""gzip and lz4, which QCache supports. A size is checked before memory is allocated."""
 
 from __future__ import annotations
 
@@ -21,10 +21,9 @@ lz4_block: Any = _lz4
 """lz4.block, or None where lz4 is not installed."""
 
 ACCEPT_ENCODING: Final = "lz4" if _lz4 is not None else "identity"
-"""The encoding that requests ask for: lz4 costs the node a fifth of gzip."""
+"""The encoding that requests ask for: lz4 takes the node a fifth of the time of gzip."""
 
-# An LZ4 block spends a byte for every 255 it repeats (lz4_Block_format.md): no block decodes to more than
-# that.
+# An LZ4 block has a byte for every 255 bytes that it repeats (lz4_Block_format.md), and decodes to no more.
 _LZ4_MOST_PER_BYTE: Final = 255
 _SIZE: Final = struct.Struct("<I")
 _GZIP: Final = ("gzip", "x-gzip")
@@ -34,11 +33,11 @@ _MOST_AT_ONCE: Final = 1 << 20
 
 
 class Undecodable(Exception):
-    """The bytes are not what their Content-Encoding says."""
+    """The bytes do not match their Content-Encoding."""
 
 
 class Unsupported(Exception):
-    """The client cannot decode this Content-Encoding, on whichever node."""
+    """The client cannot decode this Content-Encoding."""
 
 
 class TooLarge(Exception):
@@ -50,10 +49,10 @@ def canonical(encoding: str | None) -> str | None:
     return encoding.strip().lower() or None if encoding else None
 
 
-def given_as_it_came(encoding: str | None, accept_encoding: str | None) -> bool:
-    """Whether a caller who sent this Accept-Encoding gets the body as it came, as from qclient.
+def stays_encoded(encoding: str | None, accept_encoding: str | None) -> bool:
+    """Whether a caller who sent this Accept-Encoding gets the body still encoded, as from qclient.
 
-    That is any encoding the caller asked for but gzip, which requests decodes for qclient's callers.
+    That is any encoding that the caller asked for except gzip, which requests decodes for qclient's callers.
     """
     encoding = canonical(encoding)
     if accept_encoding is None or encoding in (None, "identity", *_GZIP):
@@ -67,15 +66,15 @@ def given_as_it_came(encoding: str | None, accept_encoding: str | None) -> bool:
 
 
 def decode(
-    body: bytes, encoding: str | None, most: int | None, check: Callable[[], object] = lambda: None
+    body: bytes, encoding: str | None, most: int | None, check_time: Callable[[], object] = lambda: None
 ) -> bytes:
     """The body decoded, at most ``most`` bytes of it (None: no limit).
 
-    ``check`` is called again and again while gzip is decoded, to end it by an exception.
+    ``check_time`` is called regularly while gzip is decoded, and raises to end it.
 
     Raises:
-        Undecodable: the body is not what its Content-Encoding says.
-        Unsupported: the Content-Encoding is not decoded here; the message says what to do.
+        Undecodable: the body does not match its Content-Encoding.
+        Unsupported: the client cannot decode the Content-Encoding; the message says what to do.
         TooLarge: the decoded body is longer than ``most``.
     """
     encoding = canonical(encoding)
@@ -86,18 +85,18 @@ def decode(
     if encoding == "lz4":
         return _unlz4(body, most)
     if encoding in _GZIP:
-        return _gunzip(body, most, check)
+        return _gunzip(body, most, check_time)
     raise Unsupported(
-        f"its Content-Encoding is {encoding[:100]!r}, which was not asked for, and only gzip and lz4 are "
-        "decoded: check what a proxy between this machine and the node adds"
+        f"its Content-Encoding is {encoding[:100]!r}, which the client did not ask for, and it decodes only "
+        "gzip and lz4: check what a proxy between this machine and the node adds"
     )
 
 
 def _unlz4(body: bytes, most: int | None) -> bytes:
     if lz4_block is None:
         raise Unsupported(
-            "its Content-Encoding is lz4, which was not asked for, and the lz4 package is not installed: "
-            "install the extra 'lz4' (airflow-provider-qcache[lz4])"
+            "its Content-Encoding is lz4, which the client did not ask for, and lz4 is not installed: "
+            f"{how_to_install('lz4')}"
         )
     if len(body) < _SIZE.size:
         raise Undecodable("it is too short for lz4")
@@ -115,12 +114,12 @@ def _unlz4(body: bytes, most: int | None) -> bytes:
     return decoded
 
 
-def _gunzip(body: bytes, most: int | None, check: Callable[[], object]) -> bytes:
+def _gunzip(body: bytes, most: int | None, check_time: Callable[[], object]) -> bytes:
     parts: list[bytes] = []
     size = 0
     gunzip = Gunzip()
     for part in gunzip.feed(body):
-        check()
+        check_time()
         size += len(part)
         if most is not None and size > most:
             raise TooLarge
@@ -133,15 +132,15 @@ def _gunzip(body: bytes, most: int | None, check: Callable[[], object]) -> bytes
 class Gunzip:
     """gzip of any number of members, a piece at a time; raises Undecodable.
 
-    It takes time in proportion to what it is fed and what it gives: of what follows a member's end no more
-    than a slice is copied, and no more than a mebibyte is decoded at once.
+    Its time is proportional to its input and output: of the bytes after the end of a member it copies at most
+    a slice, and it decodes at most a mebibyte at once.
     """
 
     def __init__(self) -> None:
         self._member: Any = None
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
-        """What the next piece decodes to, in parts that may be empty."""
+        """Decode the next piece; yields parts, which may be empty."""
         whole = memoryview(piece)
         member = self._member
         try:
@@ -157,7 +156,7 @@ class Gunzip:
             raise Undecodable(f"it is not gzip: {error}") from error
 
     def finish(self) -> None:
-        """Look at the end: the last member is whole."""
+        """Check that the last member is complete."""
         if self._member is None:
             raise Undecodable("its gzip is empty")
         if not self._member.eof:

@@ -6,22 +6,22 @@
     ├── NoCacheAvailable            no node responds                                      transient
     ├── TooManyConsecutiveErrors    the limit of failed requests is reached               transient
     ├── DeadlineExceeded            the operation did not end before its deadline         transient
-    ├── HomeNodeUnavailable         the home node, which may have the table, is silent    transient
+    ├── HomeNodeUnavailable         a node that may have the table does not respond       transient
     ├── StoreUncertain              a store was sent and not acknowledged                 transient
     ├── NodeOverloaded              429 with a wait beyond the deadline                   transient
-    ├── LocalResourceError          this machine is out of descriptors, ports, memory …   transient
+    ├── LocalResourceError          this machine has no file descriptor, port, memory …   transient
     ├── RowCountMismatch            the node has other rows than were sent                transient
     ├── BulkError                   some of many operations failed                        transient if one is
     ├── OperationCancelled          cancel() was called
     ├── UnexpectedServerResponse    a response that a retry would not change
-    │   ├── ClosedWithoutAnswer     a living node closes the connection on this request
+    │   ├── ClosedWithoutAnswer     a node that is alive closes the connection on this request
     │   └── ResponseTooLarge        more bytes than max_response_bytes
     ├── MalformedQueryException     400 for a query, or a query refused before it is sent
     ├── UnsupportedAcceptType       406
     ├── AuthenticationFailed        401, or 407 of a proxy
-    ├── CertificateRejected         a certificate that one side does not accept
-    ├── BodyNotRepeatable           a retry needs a body that can be read once only
-    ├── InvalidTable                content a node would refuse, after it had dropped the old table
+    ├── CertificateRejected         the client or the node does not accept the other's certificate
+    ├── BodyNotRepeatable           a retry needs a body that can be read only once
+    ├── InvalidTable                content that a node would refuse after it dropped the old table
     ├── InvalidKey                  a key that a QCache URL cannot hold
     └── ClientClosed                used after close()
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 
 class Phase(enum.StrEnum):
-    """How far a request had come when it failed."""
+    """The phase of a request in which it failed."""
 
     NAME = "name"
     CONNECT = "connect"
@@ -55,7 +55,7 @@ class Phase(enum.StrEnum):
 
 
 class Outcome(enum.StrEnum):
-    """How one request ended. The values are the words of error messages and logs."""
+    """How one request ended. The values are used in errors and logs."""
 
     ANSWERED = "answered"
     UNRESOLVED = "name unknown"
@@ -81,7 +81,7 @@ class Outcome(enum.StrEnum):
     CANCELLED = "cancelled"
 
 
-_DOING = {
+_PHASE_TEXTS = {
     Phase.NAME: "looking up the name",
     Phase.CONNECT: "connecting",
     Phase.TLS: "in the TLS handshake",
@@ -90,7 +90,7 @@ _DOING = {
     Phase.BODY: "reading the response body",
 }
 
-# A password may hold an @, as requests reads it; one with a '/' makes no URL, and is not shown either.
+# As in requests, a password may contain an '@'. One with a '/' makes the URL invalid, and is removed as well.
 _CREDENTIALS = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*:/+)?.*@", re.DOTALL)
 
 
@@ -100,26 +100,34 @@ def redacted(node: str) -> str:
 
 
 def forget_frames(error: BaseException) -> None:
-    """Clear the frames of an error and its causes: they hold what was sent, which may be large."""
-    for one in _with_causes(error):
+    """Clear the frames of an error and its causes: they refer to the table, which may be large."""
+    for one in with_causes(error):
         traceback.clear_frames(one.__traceback__)
 
 
 def forget_traceback(error: BaseException) -> None:
     """Drop the tracebacks of an error and its causes: a cleared frame still refers to its caller's."""
-    for one in _with_causes(error):
+    for one in with_causes(error):
         one.__traceback__ = None
 
 
-def _with_causes(error: BaseException) -> Iterable[BaseException]:
+def with_causes(error: BaseException) -> Iterable[BaseException]:
+    """An error, its causes and contexts, and the errors in their arguments; each once."""
     found: dict[int, BaseException] = {}
-    waiting: list[BaseException | None] = [error]
+    waiting: list[Any] = [error]
     while waiting:
         one = waiting.pop()
-        if one is not None and id(one) not in found:
+        if isinstance(one, BaseException) and id(one) not in found:
             found[id(one)] = one
-            waiting += [one.__cause__, one.__context__]
+            waiting += [one.__cause__, one.__context__, *one.args]
     return found.values()
+
+
+def cause_text(outcome: Outcome, cause: object) -> str:
+    """The text of an outcome's cause; empty where it says no more than the outcome does."""
+    text = str(cause or "")
+    # Of "[Errno 111] Connection refused" the outcome has the words, and readers do not need the number.
+    return "" if text == "timed out" or text.partition("] ")[2].lower() == outcome else text
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -141,10 +149,8 @@ class Attempt(Plain):
     def reason(self) -> str:
         """Why it failed: outcome, status, time, phase and cause as text, without the node."""
         outcome = f"{self.outcome} ({self.status})" if self.status is not None else str(self.outcome)
-        text = f"{outcome} after {self.seconds:.3f} s {_DOING[self.phase]}"
-        if self.cause is not None and (said := str(self.cause)):
-            text += f": {said}"
-        return text
+        text = f"{outcome} after {self.seconds:.3f} s {_PHASE_TEXTS[self.phase]}"
+        return f"{text}: {cause}" if (cause := cause_text(self.outcome, self.cause)) else text
 
     def __str__(self) -> str:
         return f"{self.node}: {self.reason}"
@@ -154,8 +160,8 @@ class QClientException(Exception):
     """The base class of the client's errors.
 
     ``attempts`` are the operation's failed requests, in order. ``transient`` says whether the same call may
-    succeed later without a change by its caller. ``result`` is the DeleteResult, the outcome on each node, if
-    a delete on all nodes ended in this error; otherwise None.
+    succeed later. ``result`` is the DeleteResult if a delete on all nodes ended in this error; otherwise
+    None.
     """
 
     transient: bool = False
@@ -226,7 +232,7 @@ class NodeOverloaded(QClientException):
 
 
 class LocalResourceError(QClientException):
-    """This machine, not a node, is out of file descriptors, ports, memory or threads."""
+    """This machine, not a node, has no file descriptor, port, memory or thread left."""
 
     transient = True
 
@@ -236,14 +242,14 @@ def local_resource_error(
 ) -> LocalResourceError:
     """The error for a request that this machine has no resources for."""
     return LocalResourceError(
-        f"{what}: this machine cannot make a request: {cause}. No node is to blame. Raise the limit of open "
-        "files (ulimit -n), ports or threads, or run fewer tasks at once on this machine.",
+        f"{what}: this machine cannot make a request: {cause}. The nodes are not the cause. Increase the "
+        "limit of open files (ulimit -n), ports or threads, or run fewer tasks at once on this machine.",
         attempts=attempts,
     )
 
 
 class RowCountMismatch(QClientException):
-    """After a store the node has ``found`` rows, and ``sent`` rows were sent."""
+    """After a store of ``sent`` rows the node has ``found`` rows (None: no table)."""
 
     transient = True
 
@@ -270,7 +276,7 @@ class OperationCancelled(QClientException):
 
 
 class UnexpectedServerResponse(QClientException):
-    """A response that is not a result, and that a retry would not change. ``status`` is its HTTP status."""
+    """A response that is no result, and that a retry would not change. ``status`` is its HTTP status."""
 
     def __init__(
         self, message: str = "", *, attempts: Iterable[Attempt] = (), status: int | None = None
@@ -280,7 +286,7 @@ class UnexpectedServerResponse(QClientException):
 
 
 class ClosedWithoutAnswer(UnexpectedServerResponse):
-    """A living node closed the connection twice on this request: the request is to blame."""
+    """A node that is alive closed the connection twice on this request: the request is the cause."""
 
 
 class ResponseTooLarge(UnexpectedServerResponse):
@@ -288,7 +294,7 @@ class ResponseTooLarge(UnexpectedServerResponse):
 
 
 class MalformedQueryException(QClientException):
-    """A query that the node cannot process, or that JSON cannot carry."""
+    """A query that the node cannot process, or that is no JSON."""
 
 
 class UnsupportedAcceptType(QClientException):
@@ -296,7 +302,7 @@ class UnsupportedAcceptType(QClientException):
 
 
 class AuthenticationFailed(QClientException):
-    """The node, or the proxy in front of it, refuses the credentials or requires some."""
+    """The node, or the proxy in front of it, refuses the credentials, or requires some."""
 
 
 class CertificateRejected(QClientException):
@@ -304,11 +310,13 @@ class CertificateRejected(QClientException):
 
 
 class BodyNotRepeatable(QClientException):
-    """A request failed, and its body cannot be read a second time for a retry."""
+    """A request failed, and its body cannot be read again for a retry."""
 
 
 class InvalidTable(QClientException):
     """Content, or a header that describes it, that a node would refuse after it dropped the old table.
+
+    The client raises it before the node can act: the old table is still there.
 
     ``row`` counts data rows from 1, ``column`` is a column's name, ``byte`` an offset into the (decoded)
     body; each is None where it does not apply.
@@ -338,7 +346,7 @@ class ClientClosed(QClientException):
 
 
 class BulkError(QClientException):
-    """Some of many operations failed: ``report`` says which. ``transient`` where any failure is."""
+    """Some of many operations failed: ``report`` says which. ``transient`` if any failure is."""
 
     def __init__(self, message: str = "", *, attempts: Iterable[Attempt] = (), report: Any = None) -> None:
         super().__init__(message, attempts=attempts)

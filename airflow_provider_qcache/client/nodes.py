@@ -1,7 +1,7 @@
-"""What the client knows of each node: alive, failing until a time, or being probed; and the probes.
+"""The state of each node (alive, failing, being probed), and the probes.
 
-NodePool does no I/O. Prober asks failing nodes for their status in the background, so that no caller whose
-key lives elsewhere waits for them.
+NodePool does no I/O. Prober asks failing nodes for their status in the background, so that operations on
+other nodes do not wait for them.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
     from airflow_provider_qcache.client.transport import Limit
 
 PROBE_EVERY: Final = 10
-"""Every so many operations make failing nodes due for a probe, as in qclient."""
+"""The number of operations after which failing nodes are due for a probe, as in qclient."""
 
 _BACKOFF_INITIAL: Final = 0.5
 _BACKOFF_MAX: Final = 30.0
 """Seconds: the first, and the longest, time until a failing node is due for a probe."""
 
 _SLICE: Final = 0.05
-"""Seconds a wait for probes goes on at most before it looks again."""
+"""Seconds between two checks of a wait for probes."""
 
 _SAME_WAIT: Final = 1.0
-"""Seconds by which the ends of two waits for a node may differ and be announced as one."""
+"""Seconds: of two waits for nodes whose ends differ by less, only the first is logged."""
 
 
 class NodeState(enum.StrEnum):
@@ -51,8 +51,9 @@ class NodeState(enum.StrEnum):
 class NodeStatus(Plain):
     """A node as the client knows it.
 
-    ``gone`` says that the node refused the last connection: its process has ended, and its tables with it.
-    ``last_error`` is the last error that made it fail, ``probe_in`` the seconds until the next probe.
+    ``gone`` says that the node refused the last connection: its process has ended, and its tables are lost.
+    ``failures`` counts failures and failed probes since it was last alive, ``last_error`` is the last of
+    them, and ``probe_in`` the seconds until the next probe.
     """
 
     node: str
@@ -64,7 +65,7 @@ class NodeStatus(Plain):
 
     @property
     def alive(self) -> bool:
-        """Whether requests are sent to it."""
+        """Whether the client sends requests to it."""
         return self.state is NodeState.ALIVE
 
 
@@ -96,9 +97,9 @@ class _Node:
 class NodePool:
     """The states of all nodes.
 
-    A failing node is due for a probe after min(30, 0.5 x 2^(n-1)) seconds, n the
-    incidents and failed probes in a row, times a random factor between a half and one; every tenth operation
-    makes it due at once. Thread-safe: one lock, held for no more than these lines.
+    A failing node is due for a probe after min(30, 0.5 x 2^(n-1)) seconds, where n counts its failures and
+    failed probes in a row, times a random factor between a half and one. Every tenth operation makes it due
+    at once. Thread-safe; no I/O is done under its lock.
     """
 
     def __init__(
@@ -117,18 +118,18 @@ class NodePool:
         self._operations = itertools.count(1)
         self._waited_until = float("-inf")
         self.failing: frozenset[str] = frozenset()
-        """The nodes no request is sent to; replaced, never changed, so that it is read without the lock."""
+        """The nodes that get no requests; replaced, never changed, so that it is read without the lock."""
         self.abandoned_writes: dict[str, set[Limit]] = {node: set() for node in self._nodes}
-        """The abandoned stores and deletes of each node that it may still apply. No lock is needed: each is
-        added in one step of the interpreter, from a signal handler too."""
+        """The abandoned stores and deletes of each node that it may still apply. The interpreter adds to a
+        set in one step, so that no lock is needed, also in a signal handler."""
         self.statistics: defaultdict[str, dict[str, int]] = defaultdict(new_counters)
 
     def ticket(self, node: str) -> int:
-        """A number for ``fail``, taken when a request begins: it changes when the node fails or recovers."""
+        """A number for ``fail``, taken when a request begins. It changes when the node fails or recovers."""
         return self._nodes[node].epoch
 
     def fail(self, node: str, ticket: int, error: str, *, gone: bool = False) -> bool:
-        """Mark a node as failing; False if the request began before the node last failed or recovered."""
+        """Mark a node as failing: False if the request began before the node last failed or recovered."""
         with self._lock:
             known = self._nodes[node]
             if known.epoch != ticket or known.state is not NodeState.ALIVE:
@@ -148,7 +149,7 @@ class NodePool:
         known.due_at = self._clock.now() + delay * self._rng.uniform(0.5, 1.0)
 
     def operation(self) -> None:
-        """Count an operation: every tenth makes the failing nodes due for a probe."""
+        """Count an operation. Every tenth makes the failing nodes due for a probe."""
         if next(self._operations) % PROBE_EVERY == 0 and self.failing:
             now = self._clock.now()
             with self._lock:
@@ -168,7 +169,7 @@ class NodePool:
             ]
 
     def begin_probe(self, node: str) -> int | None:
-        """Claim a failing node for a probe: a ticket for ``end_probe``, or None if it is not failing."""
+        """Begin to probe a failing node: a ticket for ``end_probe``, or None if the node is not failing."""
         with self._lock:
             known = self._nodes[node]
             if known.state is not NodeState.FAILING:
@@ -176,13 +177,17 @@ class NodePool:
             known.state = NodeState.PROBED
             return known.epoch
 
-    def end_probe(self, node: str, ticket: int, error: str | None, *, gone: bool = False) -> None:
-        """End a probe: ``error`` is None if the node responded."""
+    def end_probe(self, node: str, ticket: int, failure: Failure | None) -> bool | None:
+        """End a probe by its failure, if any: whether the node is alive, or None if that is unknown."""
+        if failure is not None and failure.outcome in (Outcome.CANCELLED, Outcome.LOCAL):
+            self.abandon_probe(node, ticket)
+            return None
+        alive = failure is None or failure.outcome in OUTCOMES_OF_LIVING_NODES
         with self._lock:
             known = self._nodes[node]
             if known.state is not NodeState.PROBED or known.epoch != ticket:
-                return
-            if error is None:
+                return alive
+            if failure is None or alive:
                 known.state = NodeState.ALIVE
                 known.epoch += 1
                 known.failures = 0
@@ -191,32 +196,30 @@ class NodePool:
                 self.statistics[node]["resurrections"] += 1
             else:
                 known.state = NodeState.FAILING
-                known.refused_at = self._clock.now() if gone else None
-                known.last_error = error
+                known.refused_at = self._clock.now() if failure.outcome is Outcome.REFUSED else None
+                known.last_error = f"status request: {failure.reason}"
                 self._back_off(known)
                 self.statistics[node]["retry_error"] += 1
-        if error is None:
+        if alive:
             self._notify(node, alive=True, error=None)
+        return alive
 
     def abandon_probe(self, node: str, ticket: int) -> None:
-        """End a probe that has no result."""
+        """End a probe without a result: the node is what it was."""
         with self._lock:
             known = self._nodes[node]
             if known.state is NodeState.PROBED and known.epoch == ticket:
                 known.state = NodeState.FAILING
 
-    def start_anew(self) -> None:
-        """Have a child process that was forked go on without the threads that it lacks.
-
-        What they held is free again, and the nodes that they probed are failing.
-        """
+    def reset_after_fork(self) -> None:
+        """Free the lock and end the probes of threads that a forked child process does not have."""
         self._lock = threading.Lock()
         for known in self._nodes.values():
             if known.state is NodeState.PROBED:
                 known.state = NodeState.FAILING
 
     def begin_wait(self, until: float) -> bool:
-        """Note that an operation waits for nodes until then; False if another one waits as long."""
+        """Note that an operation waits for nodes until then: False if another operation waits as long."""
         with self._lock:
             longer = until > self._waited_until + _SAME_WAIT
             if longer:
@@ -289,10 +292,9 @@ class Prober:
             try:
                 self._start_one(node)
             except BaseException as error:
-                # However far it came: nobody may be left to say how the probe ended. One that has begun all
-                # the same is the node's next one.
+                # The thread may have started or not. If it has, its result is ignored.
                 self._pool.abandon_probe(node, epoch)
-                # The interpreter is ending, or the machine has no thread left.
+                # RuntimeError: the interpreter is ending, or the machine has no thread left.
                 if not isinstance(error, RuntimeError):
                     raise
                 self._local[node] = error
@@ -314,7 +316,7 @@ class Prober:
     def wait(self, nodes: Sequence[str], until: float, check: Callable[[], None]) -> BaseException | None:
         """Return when one of the nodes is alive, when none is being probed, or at ``until``.
 
-        Gives this machine's own error, if one kept a probe from being made and no node is alive.
+        Returns this machine's own error if it prevented a probe and no node is alive, else None.
         """
         while True:
             self._finished.clear()
@@ -322,7 +324,7 @@ class Prober:
             if any(states[node].alive for node in nodes):
                 return None
             left = until - self._clock.now()
-            if left <= 0 or not any(states[node].state == "being probed" for node in nodes):
+            if left <= 0 or not any(states[node].state is NodeState.PROBED for node in nodes):
                 return next((self._local[node] for node in nodes if node in self._local), None)
             check()
             self._finished.wait(min(left, _SLICE))
@@ -333,17 +335,7 @@ class Prober:
         except Failure as failure:
             if failure.outcome is Outcome.LOCAL:
                 self._local[node] = failure.cause or failure
-            if failure.outcome in (Outcome.CANCELLED, Outcome.LOCAL):
-                self._pool.abandon_probe(node, ticket)
-            elif failure.outcome in OUTCOMES_OF_LIVING_NODES:
-                self._pool.end_probe(node, ticket, None)
-            else:
-                self._pool.end_probe(
-                    node,
-                    ticket,
-                    f"status: {failure.outcome}: {failure}",
-                    gone=failure.outcome is Outcome.REFUSED,
-                )
+            self._pool.end_probe(node, ticket, failure)
         except BaseException:
             self._pool.abandon_probe(node, ticket)
             raise
@@ -353,8 +345,8 @@ class Prober:
             self._threads.discard(threading.current_thread())
             self._finished.set()
 
-    def start_anew(self) -> None:
-        """Forget the threads: a forked child process does not have them."""
+    def reset_after_fork(self) -> None:
+        """Forget the threads, which a forked child process does not have."""
         self._threads = set()
         self._local = {}
         self._finished = threading.Event()
@@ -364,7 +356,7 @@ class Prober:
         self._closed = True
         end = self._clock.now() + timeout
         for thread in list(self._threads):
-            # One that another thread is about to start cannot be joined, and ends with its first request.
+            # A thread that is about to start cannot be joined, and ends with its first request.
             if thread.ident is not None:
                 with contextlib.suppress(RuntimeError):
                     thread.join(max(0.0, end - self._clock.now()))

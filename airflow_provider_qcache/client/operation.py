@@ -1,9 +1,8 @@
 """One operation of the client: which node it asks, how it retries, and when it ends.
 
-``Operation`` is the time of one call, ``Sender`` sends requests within it, and ``Engine`` decides what
-follows each of them. The engine reaches nodes through its sender and prober and time through its clock, so
-that tests run it against simulated ones. Each operation runs under a ``tenacity.Retrying`` of its own: no two
-share a count.
+``Operation`` has the deadline of one call and cancels it, ``Sender`` sends requests, and ``Engine`` decides
+what to do after each of them. The engine uses a sender, a prober and a clock that tests replace. Each
+operation runs under its own ``tenacity.Retrying``: no two operations share a count.
 """
 
 from __future__ import annotations
@@ -66,42 +65,42 @@ _log = logging.getLogger("airflow_provider_qcache.client")
 _FOREVER: Final = float("inf")
 
 _LONGEST_RETRY_AFTER: Final = 60.0
-"""Seconds: the longest Retry-After that an operation without a deadline waits for."""
+"""Seconds: the longest Retry-After for which an operation without a deadline waits."""
 
 _BETWEEN_STATUSES: Final = 0.05
-"""Seconds: the shortest pause between two status requests to a node: a refusal takes no time."""
+"""Seconds: the shortest pause between two status requests to a node, which may refuse them at once."""
 
 _SHORTEST_LOGGED_WAIT: Final = 0.005
-"""Seconds: a shorter wait is not worth a word in the log."""
+"""Seconds: the log does not mention a shorter wait."""
 
 _SLICE: Final = 0.2
 """Seconds: how often a wait checks whether its operation was cancelled."""
 
 _LONGEST_CLOSE: Final = 0.5
 _UNTIL_CLOSED: Final = 0.001
-"""Seconds: how long another thread may take to close a connection that was cancelled, and how often to look.
-A thread that takes longer reads the body's source, and never sends the end of it."""
+"""Seconds that another thread may take to close a cancelled connection, and seconds between two checks. A
+thread that takes longer reads the body's source, and does not send the end of the body."""
 
-_STATUSES_TO_SETTLE: Final = 8
-"""Status replies after which an abandoned store or delete cannot be applied any more. QCache 0.9.3 applies a
-request up to five turns of its event loop after it has read the end of it, and may answer a status in each
-of them: five replies before a store were seen, eight leave room for three more."""
+_STATUSES_AFTER_WRITE: Final = 8
+"""The number of status replies after which a node cannot apply an abandoned store or delete any more. QCache
+0.9.3 applies a request up to five turns of its event loop after it has read its end, and may answer a status
+in each of them: up to five replies before a store were measured."""
 
 
 class Operation:
-    """The time of one call of the client: its deadline, its requests in flight, and whether it was cancelled.
+    """One call of the client: its deadline, its requests in flight, and whether it was cancelled.
 
-    A context: an operation counts as active until it is left.
+    A context manager: ``QClient.cancel`` cancels the operation until it is left.
     """
 
-    __slots__ = ("_active", "_cancelled", "_whole", "deadline", "limits")
+    __slots__ = ("_active", "_cancelled", "_parent", "deadline", "limits")
 
     def __init__(self, deadline: float, active: set[Operation] | None = None) -> None:
         self.deadline = deadline
         self.limits: set[Limit] = set()
         """One for each request in flight."""
         self._cancelled = False
-        self._whole: Operation | None = None
+        self._parent: Operation | None = None
         self._active = active
         if active is not None:
             active.add(self)
@@ -114,37 +113,37 @@ class Operation:
             self._active.discard(self)
 
     def until(self, deadline: float) -> Operation:
-        """The same operation with another deadline: it is cancelled together with this one."""
+        """A part of this operation with its own deadline. It is cancelled together with this one."""
         part = Operation(deadline)
         part.limits = self.limits
-        part._whole = self if self._whole is None else self._whole
+        part._parent = self if self._parent is None else self._parent
         return part
 
     @property
     def is_part(self) -> bool:
-        """Whether it is one of many operations of one call."""
-        return self._whole is not None
+        """Whether it is a part of another operation."""
+        return self._parent is not None
 
     @property
     def cancelled(self) -> bool:
         """Whether the operation was cancelled, and must end now."""
-        return self._cancelled if self._whole is None else self._whole._cancelled
+        return self._cancelled if self._parent is None else self._parent._cancelled
 
     def cancel(self) -> None:
-        """End the requests in flight, and later ones as they begin. Takes no lock."""
+        """End the requests in flight, and later requests when they begin. Takes no lock."""
         self._cancelled = True
-        # Copying a set is one step of the interpreter, whatever other threads do to it.
+        # The interpreter copies a set in one step: other threads cannot change it meanwhile.
         for limit in self.limits.copy():
             limit.cancel()
 
     def check(self, what: str) -> None:
-        """Raise OperationCancelled, about ``what``, where the operation was cancelled."""
+        """Raise OperationCancelled, about ``what``, if the operation was cancelled."""
         if self.cancelled:
             raise OperationCancelled(f"{what}: cancelled")
 
 
 class Sender:
-    """Sends requests to nodes, each within the time of its operation."""
+    """Sends requests to nodes, each within the deadline of its operation."""
 
     def __init__(
         self,
@@ -159,13 +158,13 @@ class Sender:
         self._clock = clock
 
     def send(self, node: str, request: Request, operation: Operation, *, fresh: bool) -> Answer:
-        """Send one request, on a connection that was never used where ``fresh``; raises Failure."""
+        """Send one request, on a new connection if ``fresh``; raises Failure."""
         limit = Limit(self._clock.now, operation.deadline, self._pool.abandoned_writes[node])
         limits = operation.limits
         limits.add(limit)
         turn = None if request.turns is None else request.turns[node]
         try:
-            # A cancel() that came before the line above has not seen this request.
+            # A cancel() before the line above has not found this request.
             if operation.cancelled:
                 limit.cancelled = True
             transport = self._transports[node]
@@ -184,7 +183,7 @@ class Sender:
             limits.discard(limit)
 
     def status(self, node: str, operation: Operation, *, after_writes: bool = True) -> None:
-        """Ask for a node's status, within a connect and a read timeout; raises Failure.
+        """Ask for a node's status, within one connect timeout and one read timeout; raises Failure.
 
         With ``after_writes`` the request is repeated until a store or delete that was abandoned on the node
         cannot be applied after this one: a node that wakes up applies what it had received in the turn of
@@ -193,24 +192,24 @@ class Sender:
         settings = self._settings
         longest = self._clock.now() + settings.connect_timeout + settings.read_timeout
         operation = operation.until(min(operation.deadline, longest))
-        # Copying a set is one step of the interpreter, as are adding to it and taking a set from it.
+        # The interpreter copies a set, adds to it and subtracts from it in one step each.
         abandoned = self._pool.abandoned_writes[node].copy() if after_writes else set()
         self._await_close(abandoned)
-        times = 1 if not after_writes else _STATUSES_TO_SETTLE if abandoned else 2
+        times = 1 if not after_writes else _STATUSES_AFTER_WRITE if abandoned else 2
         for _ in range(times):
             answer = self.ask_once("/status", b"Accept-Encoding: identity\r\n", node, operation)
             status = answer.status
             if status == 401:
                 raise Failure(Outcome.UNAUTHORIZED, Phase.HEAD, status=status)
             if status != 200:
-                detail = answer.from_proxy or f"it answered {status}"
+                detail = answer.from_proxy or f"the node answered {status}"
                 raise Failure(Outcome.UNAVAILABLE, Phase.HEAD, status=status, detail=detail)
         self._pool.abandoned_writes[node].difference_update(abandoned)
 
     def _await_close(self, abandoned: Iterable[Limit]) -> None:
-        """Wait until the threads whose writes cancel() ended have closed their connections.
+        """Wait until other threads have closed the connections of their cancelled writes.
 
-        Until then the node may receive what the system has not sent yet.
+        Until then the system may still send a part of such a write.
         """
         end = self._clock.now() + _LONGEST_CLOSE
         while any(limit.sock is not None for limit in abandoned) and self._clock.now() < end:
@@ -228,9 +227,9 @@ class Sender:
 
 
 def once_more_fresh(exchange: Callable[[bool], Answer], *, fresh: bool = False) -> Answer:
-    """``exchange(fresh)``, and once more on a fresh connection where the node had closed the reused one.
+    """``exchange(fresh)``, repeated on a new connection if the node had closed the reused one.
 
-    Nothing is wrong with the node then, and it answered nothing. Raises what the last exchange raises.
+    Nodes close idle connections: that is no failure. Raises what the last exchange raises.
     """
     try:
         return exchange(fresh)
@@ -242,7 +241,7 @@ def once_more_fresh(exchange: Callable[[bool], Answer], *, fresh: bool = False) 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Done:
-    """How an operation ended.
+    """The result of an operation.
 
     ``answer`` is None for a miss. ``unknown`` are the nodes before ``node`` in the key's order that did not
     respond, and so may have the table.
@@ -255,11 +254,11 @@ class Done:
 
 
 class _RequestFailed(Exception):
-    """A request failed, and the operation may make another one."""
+    """A request failed, and the operation may retry it."""
 
 
 class Engine:
-    """Runs operations. Thread-safe: it holds no state of an operation."""
+    """Runs operations, whose state is not here: the engine is thread-safe."""
 
     def __init__(
         self,
@@ -285,22 +284,22 @@ class Engine:
         self.on_attempt_failed = on_attempt_failed
 
     def run(self, request: Request, operation: Operation) -> Done:
-        """Make a request of the first living node of its key, and retry; raises QClientException."""
-        run = _RetriedRequest(self, request, operation)
+        """Send a request to the first living node of its key, and retry it; raises QClientException."""
+        retried = _RetriedRequest(self, request, operation)
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_RequestFailed),
-            stop=run.must_stop,
-            wait=run.wait_before_next,
-            sleep=run.sleep,
-            before_sleep=run.log_retry,
-            retry_error_callback=run.raise_error,
+            stop=retried.must_stop,
+            wait=retried.wait_before_next,
+            sleep=retried.sleep,
+            before_sleep=retried.log_retry,
+            retry_error_callback=retried.raise_error,
         )
-        done: Done = retrying(run.make_request)
+        done: Done = retrying(retried.make_request)
         return done
 
 
 class _RetriedRequest:
-    """The state of one request that is retried."""
+    """One request with its retries."""
 
     def __init__(self, engine: Engine, request: Request, operation: Operation) -> None:
         self.engine = engine
@@ -312,19 +311,19 @@ class _RetriedRequest:
         self.wait = 0.0
         """Seconds before the next request."""
         self.same_node: str | None = None
-        """The node that the next request goes to, where the last failure was not its own."""
+        """The node to retry on, if the last failure was not the node's."""
         self.busy_node: str | None = None
-        """The node that did not take or answer a store in time."""
+        """The node that did not receive or answer a store in time."""
         self.closed_by: dict[str, int] = {}
         """How often each node closed the connection without an answer."""
         self.fresh = False
-        """The next request goes over a connection that was never used."""
+        """Send the next request over a new connection."""
         self.maybe_stored = False
         """A store was sent, at least in part, and not answered."""
         self.unknown: tuple[str, ...] = ()
         """The nodes before the chosen one that do not respond."""
         self.gone: tuple[str, ...] = ()
-        """The nodes before the chosen one that refused a connection, of this operation or an earlier one."""
+        """The nodes before the chosen one that refused a connection of this operation or an earlier one."""
         self.refused_by: set[str] = set()
         """The nodes that refused this operation a connection."""
 
@@ -338,7 +337,7 @@ class _RetriedRequest:
                 return done
 
     def _make_request(self) -> Done | None:
-        """Make one request; None where a node before the one that answered is back, and must be asked."""
+        """Make one request; None if a node before the one that answered is back, and must be asked."""
         self._check()
         if self.busy_node is not None:
             self._await_status(self.busy_node)
@@ -353,8 +352,7 @@ class _RetriedRequest:
         try:
             answer = once_more_fresh(
                 lambda fresh: engine.sender.send(node, request, self.operation, fresh=fresh),
-                # A body for one attempt is not risked on a connection that the node may have closed
-                # meanwhile.
+                # The node may have closed a reused connection, and this body can be sent only once.
                 fresh=self.fresh or not request.repeatable,
             )
             answer_or_miss = judge(request.kind, answer)
@@ -362,11 +360,11 @@ class _RetriedRequest:
             attempt = self._note_attempt(node, started, failure)
             if request.kind is RequestKind.STORE and attempt.phase in (Phase.SEND, Phase.HEAD, Phase.BODY):
                 self.maybe_stored |= attempt.outcome in (Outcome.TIMEOUT, Outcome.NOT_TAKEN, Outcome.DEADLINE)
-                # Of a body that was cut off while it was sent the node stores nothing.
+                # A node stores nothing of a body that was cut off.
                 self.maybe_stored |= attempt.outcome is Outcome.LOCAL and attempt.phase is not Phase.SEND
             self._failed(node, ticket, attempt, action_for(request.kind, failure.outcome), failure)
-        says_nothing_is_left = answer_or_miss is None or request.kind is RequestKind.DELETE
-        if says_nothing_is_left and self.gone and self._any_is_back():
+        finds_no_table = answer_or_miss is None or request.kind is RequestKind.DELETE
+        if finds_no_table and self.gone and self._any_is_back():
             return None
         if node != request.nodes[0] and request.kind is not RequestKind.PRESENCE:
             self._log_failover(node)
@@ -379,14 +377,14 @@ class _RetriedRequest:
             listed = ", ".join(f"{other} ({outcome})" for other, outcome in failed.items())
             _log.info("%s: failed over from %s to %s", what, listed, name)
             return
-        # While a node is down, thousands of tables may have it for their home.
+        # A node that is down may be the home of thousands of tables.
         level = logging.DEBUG if self.operation.is_part else logging.INFO
         _log.log(
-            level, "%s: done by %s in place of its home node %s", what, name, redacted(self.request.nodes[0])
+            level, "%s: sent to %s instead of its home node %s", what, name, redacted(self.request.nodes[0])
         )
 
     def must_stop(self, state: tenacity.RetryCallState) -> bool:
-        """Whether the limit is reached, or the deadline would be before the next request."""
+        """Whether the limit is reached, or the deadline is before the next request."""
         del state
         return len(self.attempts) >= self.engine.limit or self._left() <= self.wait
 
@@ -396,7 +394,7 @@ class _RetriedRequest:
         return self.wait
 
     def sleep(self, seconds: float) -> None:
-        """Wait; raises OperationCancelled within a fifth of a second of a cancellation."""
+        """Wait; raises OperationCancelled within 0.2 s of a cancellation."""
         clock = self.engine.clock
         end = clock.now() + seconds
         while (left := end - clock.now()) > 0:
@@ -405,7 +403,7 @@ class _RetriedRequest:
         self._check_cancelled()
 
     def log_retry(self, state: tenacity.RetryCallState) -> None:
-        """Log what happened and what the client does next, once for each retry."""
+        """Log the failure and what the client does next, once for each retry."""
         del state
         _log.warning(
             "%s: failed request %d of at most %d: %s; %s",
@@ -419,7 +417,7 @@ class _RetriedRequest:
     def _next_step(self) -> str:
         failing = self.engine.pool.failing
         if self.busy_node is not None and self.busy_node not in failing:
-            return "the node is busy: the client retries once when it responds to a status request"
+            return "the node is busy: the client retries once, when the node responds to a status request"
         node = self.same_node or next((node for node in self.request.nodes if node not in failing), None)
         if node is None:
             return "no other node is alive"
@@ -457,13 +455,13 @@ class _RetriedRequest:
         return self.deadline - self.engine.clock.now()
 
     def _choose(self) -> str:
-        """The first living node in the key's order; the same one where the last failure was not its own."""
+        """The first living node in the key's order; the same one if the last failure was not the node's."""
         pool = self.engine.pool
         same_node, self.same_node = self.same_node, None
         waits = 0
         while True:
             failing = pool.failing
-            # A busy node has just answered its status to this operation, whatever other operations met there.
+            # A busy node has just answered its status: a failure of another operation does not matter.
             if same_node is not None and (same_node not in failing or same_node == self.busy_node):
                 return same_node
             if not failing:
@@ -480,16 +478,15 @@ class _RetriedRequest:
             waits += 1
 
     def _any_is_back(self) -> bool:
-        """Whether a node that refused a connection before answers now: another client may have stored there.
+        """Whether a node that refused a connection answers now: another client may have stored there.
 
-        Nodes that do not respond are added to ``unknown``. Nodes that refused this operation are not asked
-        again.
+        Nodes that do not respond are added to ``unknown``. Nodes that refused this operation are skipped.
         """
         silent = []
         for node in self.gone:
             if node in self.refused_by:
                 continue
-            outcome = self._ask_node_taken_for_gone(node)
+            outcome = self._probe_gone_node(node)
             if outcome is None:
                 return True
             if outcome is not Outcome.REFUSED:
@@ -498,14 +495,14 @@ class _RetriedRequest:
             self.unknown = tuple(node for node in self.request.nodes if node in {*self.unknown, *silent})
         return False
 
-    def _ask_node_taken_for_gone(self, node: str) -> Outcome | None:
-        """Ask for the status of a failing node: how that failed, or None where it is alive again."""
+    def _probe_gone_node(self, node: str) -> Outcome | None:
+        """Ask a failing node for its status: how that failed, or None if the node is alive again."""
         engine = self.engine
         pool = engine.pool
         while (ticket := pool.begin_probe(node)) is None:
             if node not in pool.failing:
                 return None
-            # Another thread's probe may have had its outcome before this operation began.
+            # The result of another thread's probe may be older than this operation.
             engine.prober.wait((node,), self.deadline, self._check_cancelled)
             if self._left() <= 0:
                 return Outcome.DEADLINE
@@ -515,19 +512,15 @@ class _RetriedRequest:
         except Failure as failure:
             if failure.outcome is Outcome.REFUSED:
                 self.refused_by.add(node)
-                pool.abandon_probe(node, ticket)  # it stays what it was
-            elif failure.outcome is Outcome.CANCELLED:
-                pool.abandon_probe(node, ticket)
-                self._check_cancelled()
-            elif failure.outcome in OUTCOMES_OF_LIVING_NODES:
-                pool.end_probe(node, ticket, None)
+                pool.abandon_probe(node, ticket)  # it still counts as gone
+                return failure.outcome
+            if pool.end_probe(node, ticket, failure):
                 return None
+            if failure.outcome is Outcome.CANCELLED:
+                self._check_cancelled()
             elif failure.outcome is Outcome.LOCAL:
-                pool.abandon_probe(node, ticket)
                 attempt = self._note_attempt(node, started, failure)
                 self._failed(node, ticket, attempt, Action.WAIT, failure)
-            else:
-                pool.end_probe(node, ticket, f"status: {failure.outcome}: {failure}")
             return failure.outcome
         except BaseException:
             pool.abandon_probe(node, ticket)
@@ -536,25 +529,25 @@ class _RetriedRequest:
         return None
 
     def _await_any_node(self, waits: int) -> None:
-        """Every node is failing: have them probed, and wait for the first that answers."""
+        """Probe all nodes, which are failing, and wait for the first that answers."""
         engine = self.engine
         nodes = self.request.nodes
         if waits:
             self.sleep(min(self._status_wait(waits), max(0.0, self._left())))
             if self._left() <= 0:
-                raise self._no_cache(f"none responded before the deadline, in {waits} rounds of probes")
+                raise self._no_cache(f"no response before the deadline, in {waits} rounds of status requests")
         engine.prober.start(nodes)
         local = engine.prober.wait(nodes, self.deadline, self._check_cancelled)
         self._check_cancelled()
         if any(node not in engine.pool.failing for node in nodes):
             return
-        waits_on = self._left() > 0 and engine.policy.wait_for_nodes and self.request.wait_for_nodes
-        if local is not None and not waits_on:
+        may_wait = self._left() > 0 and engine.policy.wait_for_nodes and self.request.wait_for_nodes
+        if local is not None and not may_wait:
             raise self._local_error(local) from local
         if self._left() <= 0:
-            raise self._no_cache("none responded to a status request before the deadline")
-        if not waits_on:
-            raise self._no_cache("none responds to a status request")
+            raise self._no_cache("no response to a status request before the deadline")
+        if not may_wait:
+            raise self._no_cache("no response to a status request")
         if not waits and engine.pool.begin_wait(self.deadline):
             self._log_wait()
 
@@ -564,8 +557,8 @@ class _RetriedRequest:
         errors = self._errors_of_nodes()
         listed = "".join(f"\n  {node}: {error}" for node, error in errors.items())
         _log.warning(
-            "%s: no node responds. The client waits for one until %s (%s), because of the settings "
-            "wait_for_nodes and deadline:%s",
+            "%s: no node responds. The client waits until %s (%s), as the settings wait_for_nodes and "
+            "deadline say:%s",
             self.request.what,
             f"{until:%Y-%m-%d %H:%M:%S} UTC",
             f"{left:.0f} s" if left >= 1 else f"{left:.1f} s",
@@ -587,7 +580,7 @@ class _RetriedRequest:
         )
 
     def _await_status(self, node: str) -> None:
-        """Wait for a busy node's status: until the deadline, or, without one, for a store timeout."""
+        """Wait for a busy node's status, until the deadline, or without a deadline for a store timeout."""
         engine = self.engine
         bounded = self.deadline < _FOREVER
         until = self.deadline if bounded else engine.clock.now() + engine.sender.store_time(self.request)
@@ -600,12 +593,12 @@ class _RetriedRequest:
                 if failure.outcome is Outcome.CANCELLED:
                     self._check_cancelled()
                 if failure.outcome is Outcome.REFUSED:
-                    # Its process is gone, and the table with it: another node may be sent the table.
+                    # The process has ended, and cannot store the table any more: use the next node.
                     engine.pool.fail(node, ticket, self.attempts[-1].reason, gone=True)
                     self.same_node = None
                     return
                 if failure.outcome in OUTCOMES_OF_LIVING_NODES:
-                    self.same_node = node  # it is up, and the request fails as its status does
+                    self.same_node = node  # it is up: the request itself fails likewise
                     return
             else:
                 self.same_node = node
@@ -613,15 +606,14 @@ class _RetriedRequest:
             waits += 1
             pause = self._status_wait(waits)
             if engine.clock.now() + pause >= until:
-                end = "the deadline" if bounded else "one store timeout had passed"
-                raise self._uncertain(f"and the node did not respond to status requests until {end}")
+                end = "before the deadline" if bounded else "within one store timeout"
+                raise self._uncertain(f"and the node did not respond to a status request {end}")
             self.sleep(pause)
 
     def _await_abandoned_write(self, node: str, ticket: int, started: float) -> None:
         """Wait for status replies first, so that an abandoned write cannot be applied after this request.
 
-        A store waits for them as it does for a busy node, before it is sent; for any other request a silent
-        node fails.
+        A store waits as for a busy node. For any other request a node that does not respond fails.
         """
         engine = self.engine
         is_store = self.request.kind is RequestKind.STORE
@@ -637,7 +629,7 @@ class _RetriedRequest:
             else:
                 return
             if failure.outcome is Outcome.UNAUTHORIZED:
-                return  # the request will be refused, too
+                return  # the node will refuse the request as well
             if failure.outcome is Outcome.CANCELLED:
                 self._check_cancelled()
             waits += 1
@@ -650,10 +642,10 @@ class _RetriedRequest:
         if silent and (is_store or self._left() <= 0):
             if not is_store and attempt.seconds >= engine.read_timeout:
                 engine.pool.fail(node, ticket, attempt.reason)
-            end = "the deadline" if until == self.deadline else "one store timeout had passed"
+            end = "before the deadline" if until == self.deadline else "within one store timeout"
             raise self._deadline_exceeded(
-                f"{redacted(node)} was sent a store or a delete before, which was abandoned and may still be "
-                f"applied, and it did not respond to status requests until {end}"
+                f"{redacted(node)} may still apply an earlier store or delete, which was abandoned, and did "
+                f"not respond to a status request {end}"
             )
         certain = failure.outcome in (Outcome.CERTIFICATE_REJECTED, Outcome.LOCAL)
         action = action_for(RequestKind.DELETE, failure.outcome) if certain else Action.NEXT_NODE
@@ -665,7 +657,7 @@ class _RetriedRequest:
         """Add a failed request to the attempts and the node's statistics."""
         cause = failure.cause
         if cause is not None:
-            # A result keeps its attempts, and must not keep the table with them.
+            # The result refers to its attempts, and must not refer to the table.
             forget_traceback(cause)
         elif failure.detail:
             cause = UnexpectedServerResponse(failure.detail, status=failure.status)
@@ -683,7 +675,7 @@ class _RetriedRequest:
         return attempt
 
     def _failed(self, node: str, ticket: int, attempt: Attempt, action: Action, failure: Failure) -> NoReturn:
-        """Raise _RequestFailed for another request, or the error that ends the operation."""
+        """Raise _RequestFailed for a retry, or the error that ends the operation."""
         engine = self.engine
         if attempt.outcome is Outcome.CANCELLED:
             raise OperationCancelled(
@@ -693,7 +685,7 @@ class _RetriedRequest:
         self.wait = 0.0
         refused = attempt.outcome is Outcome.REFUSED
         if action is Action.END:
-            # A node that had its whole read timeout is slow; otherwise the caller left it no time.
+            # A node is slow only if it had the whole read timeout.
             if attempt.seconds >= engine.read_timeout and self.request.kind is not RequestKind.STORE:
                 engine.pool.fail(node, ticket, attempt.reason)
             raise self._deadline_exceeded() from attempt.cause
@@ -707,35 +699,32 @@ class _RetriedRequest:
             all_fail = all(candidate in engine.pool.failing for candidate in self.request.nodes)
             if all_fail and len(self.attempts) > len(self.request.nodes):
                 self.wait = self._next_wait()
-        elif action is Action.SUSPECT:
-            self.wait = self._suspect(node, ticket, attempt)
-        elif action is Action.BUSY:
+        elif action is Action.ASK_STATUS:
+            self.wait = self._ask_status(node, ticket, attempt)
+        elif action is Action.WHEN_READY:
             last = self.busy_node is not None or len(self.attempts) >= engine.limit
             if last or not self.request.repeatable:
-                raise self._uncertain("and it is not retried") from attempt.cause
+                raise self._uncertain("and the store is not retried") from attempt.cause
             self.busy_node = node
         elif action is Action.WAIT:
             self.wait = self._overload_wait(failure)
             self.same_node = node
-        leaves = action in (Action.NEXT_NODE, Action.SUSPECT) and self.same_node is None
-        if leaves and node == self.busy_node and not (refused or engine.pool.is_gone(node)):
-            # It had the table for a store timeout, and may store it yet.
-            raise self._uncertain("and it is not sent to another node") from attempt.cause
+        to_next = action in (Action.NEXT_NODE, Action.ASK_STATUS) and self.same_node is None
+        if to_next and node == self.busy_node and not (refused or engine.pool.is_gone(node)):
+            # The node had the table for a store timeout, and may still store it.
+            raise self._uncertain("and the store is not retried on another node") from attempt.cause
         if not self.request.repeatable:
             if attempt.outcome is Outcome.LOCAL:
                 raise self._local_error(attempt.cause) from attempt.cause
             raise BodyNotRepeatable(
-                f"{self.request.what}: the request failed, and its body cannot be read a second time for a "
-                "retry. Use a path, a seekable file, or a function that returns a fresh iterator.",
+                f"{self.request.what}: the request failed, and its body cannot be read again for a retry. "
+                "Pass a path, a seekable file, or a function that returns a fresh iterator.",
                 attempts=self.attempts,
             ) from attempt.cause
         raise _RequestFailed(str(attempt))
 
-    def _suspect(self, node: str, ticket: int, attempt: Attempt) -> float:
-        """Find out whether the node or the request is to blame for a connection that was closed.
-
-        Gives the seconds to wait.
-        """
+    def _ask_status(self, node: str, ticket: int, attempt: Attempt) -> float:
+        """Find out whether a node closed the connection because of the request; returns seconds to wait."""
         engine = self.engine
         times = self.closed_by[node] = self.closed_by.get(node, 0) + 1
         try:
@@ -743,7 +732,7 @@ class _RetriedRequest:
         except Failure as failure:
             if failure.outcome is Outcome.CANCELLED:
                 self._check_cancelled()
-            if failure.outcome is Outcome.LOCAL:  # nothing is known of the node, and nothing counts
+            if failure.outcome is Outcome.LOCAL:  # says nothing about the node
                 self.closed_by[node] -= 1
                 self.same_node = node
                 return self._next_wait()
@@ -753,9 +742,9 @@ class _RetriedRequest:
         if times >= 2:
             raise ClosedWithoutAnswer(
                 f"{self.request.what}: {redacted(node)} closes the connection on this request without an "
-                "answer, and answers its status at once, so that the request is to blame: a body larger "
-                "than the node's cache, a head over 64 KiB, or an Authorization header of the caller's "
-                "that a node cannot parse.",
+                "answer, and answers status requests, so that the request is the cause. Check for a table "
+                "larger than the node's cache, headers over 64 KiB, or an Authorization header that a node "
+                "cannot parse.",
                 attempts=self.attempts,
             ) from attempt.cause
         self.same_node = node
@@ -769,8 +758,8 @@ class _RetriedRequest:
         room = min(self._left(), _LONGEST_RETRY_AFTER if self.deadline == _FOREVER else _FOREVER)
         if asked > room:
             raise NodeOverloaded(
-                f"{self.request.what}: the node is overloaded and asks for a wait of {asked:g} s, longer "
-                f"than the {room:.3g} s that are left",
+                f"{self.request.what}: {self.attempts[-1].node} is overloaded, and asks to wait {asked:g} s, "
+                f"longer than the {room:.3g} s that are left. Try again later, or increase `deadline`.",
                 attempts=self.attempts,
                 retry_after=asked,
             )
@@ -794,13 +783,15 @@ class _RetriedRequest:
     def _deadline_exceeded(self, why: str = "") -> QClientException:
         if self.maybe_stored:
             return self._uncertain("and the deadline passed")
-        hint = "" if self.attempts else " before a request was made"
-        if not why:
-            why = f"the deadline passed{hint}"
-        return DeadlineExceeded(
-            f"{self.request.what}: {why}. Increase `deadline`, or check why the node is slow.",
-            attempts=self.attempts,
-        )
+        count = len(self.attempts)
+        if not count:
+            why = why or "the deadline passed before a request was made"
+            to_do = "Increase `deadline`"
+        else:
+            requests = "one failed request" if count == 1 else f"{count} failed requests"
+            why = why or f"the deadline passed after {requests}; the last one: {self.attempts[-1]}"
+            to_do = "Check the node, or increase `deadline`"
+        return DeadlineExceeded(f"{self.request.what}: {why}. {to_do}.", attempts=self.attempts)
 
     def _local_error(self, cause: BaseException | None) -> LocalResourceError:
         return local_resource_error(self.request.what, cause, self.attempts)
@@ -808,8 +799,8 @@ class _RetriedRequest:
     def _uncertain(self, why: str) -> StoreUncertain:
         return StoreUncertain(
             f"{self.request.what}: the table was sent, the node did not acknowledge it, {why}. The node may "
-            "have the new table, the old one or none. Store it again; increase `store_timeout` if the node "
-            "is slow.",
+            "have the new table, the old one or none. Store the table again; increase `store_timeout` if the "
+            "node is slow.",
             attempts=self.attempts,
         )
 
@@ -819,9 +810,9 @@ class _RetriedRequest:
         name = redacted(node)
         if attempt.outcome is Outcome.CERTIFICATE_REJECTED:
             return CertificateRejected(
-                f"{what}: no TLS connection to {name}: {attempt.cause}. Check verify (the CA that signed "
+                f"{what}: no TLS connection to {name}: {attempt.cause}. Check `verify` (the CA that signed "
                 "the node's certificate), the name in the node's address, the certificate's dates, and "
-                "cert where the node requires a client certificate.",
+                "`cert` if the node requires a client certificate.",
                 attempts=self.attempts,
             )
         if attempt.outcome is Outcome.TOO_LARGE:
@@ -842,43 +833,43 @@ class _RetriedRequest:
         if attempt.outcome is Outcome.UNAUTHORIZED:
             return AuthenticationFailed(
                 f"{what}: {name} refuses the credentials, or requires some (401). Check the login and "
-                "password (`auth`) and the environment's netrc.",
+                "password (`auth`), and the netrc file.",
                 attempts=self.attempts,
             )
-        said = failure.answer.text_for_error() if failure.answer is not None else ""
-        detail = f" {failure.detail}." if failure.detail else ""
+        body = failure.answer.text_for_error() if failure.answer is not None else ""
+        detail = f": {failure.detail}." if failure.detail else "."
         if self.request.kind is RequestKind.QUERY and attempt.status == 400:
             return MalformedQueryException(
-                f"{what}: {name} cannot process it: {said}{_hint_at_quotes(said)}", attempts=self.attempts
+                f"{what}: {name} cannot process it: {body}{_hint_at_quotes(body)}", attempts=self.attempts
             )
         if self.request.kind is RequestKind.QUERY and attempt.status == 406:
             return UnsupportedAcceptType(
-                f"{what}: {name} cannot answer in the requested content type; it supports 'application/json' "
-                "and 'text/csv'",
+                f"{what}: {name} cannot answer in the requested content type: pass accept='application/json' "
+                "or 'text/csv'.",
                 attempts=self.attempts,
             )
         if self.request.kind is RequestKind.QUERY and attempt.status == 500:
             detail += (
-                " A node answers 500 to some mistakes in queries too, such as an aggregate of a column that "
-                "is not there: check the query."
+                " A node also answers 500 to some mistakes in queries, such as an aggregate of a column that "
+                "does not exist: check the query."
             )
         gone = ""
-        # A bare 400 is for a body larger than the cache, which is refused before anything is dropped.
+        # A node answers 400 without a body to a table larger than its cache, and keeps the old table.
         if self.request.kind is RequestKind.STORE and (
-            attempt.status in (415, 500) or (attempt.status == 400 and said)
+            attempt.status in (415, 500) or (attempt.status == 400 and body)
         ):
             gone = " The table that the node had under this key is lost."
         return UnexpectedServerResponse(
-            f"{what}: {name} answered {attempt.status}.{detail}{gone} Response body: {said!r}",
+            f"{what}: {name} answered {attempt.status}{detail}{gone} Response body: {body!r}",
             attempts=self.attempts,
             status=attempt.status,
         )
 
 
-def _hint_at_quotes(said: str) -> str:
-    """What to do where a node took a text value of a query for the name of a column."""
-    unknown = re.fullmatch(r'\{"error": "Unknown column: (.*)"\}', said)
-    return f""" A text value has quotes within its quotes: "'{unknown[1]}'".""" if unknown else ""
+def _hint_at_quotes(body: str) -> str:
+    """What to do if a node read a text value of a query as the name of a column."""
+    unknown = re.fullmatch(r'\{"error": "Unknown column: (.*)"\}', body)
+    return f""" Write a text value with quotes within its quotes: "'{unknown[1]}'".""" if unknown else ""
 
 
 def home_unavailable(request: Request, done: Done) -> HomeNodeUnavailable:

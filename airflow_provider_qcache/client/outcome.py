@@ -1,4 +1,4 @@
-"""What came of a request, an Answer or a Failure, and what follows from it. No I/O is done here."""
+"""The result of one request, an Answer or a Failure, and what the client does next. No I/O is done here."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import email.utils
 import enum
 from typing import TYPE_CHECKING, Final
 
-from airflow_provider_qcache.client.errors import Outcome, Phase
+from airflow_provider_qcache.client.errors import Outcome, Phase, cause_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,23 +21,23 @@ MAX_ERROR_BODY: Final = 64 * 1024
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Answer:
-    """A node's answer; ``content`` is decoded, and empty where an error's is longer than 64 KiB.
+    """A node's answer. ``content`` is decoded; of an error it is empty if longer than 64 KiB.
 
-    ``bounded`` says that none of it is missing: by a length, chunks, compression, or how its content ends.
-    ``as_it_came`` says that ``content`` is still encoded, as the caller asked for it. ``from_proxy`` names
-    the configured proxy, and what to do, where the proxy answers 502, 503 or 504 for the node.
+    ``complete`` says that no content is missing, by a length, chunks, compression, or how the content ends.
+    ``still_encoded`` says that ``content`` is encoded, as the caller asked for. If the configured proxy
+    answers 502, 503 or 504 for the node, ``from_proxy`` names the proxy, and what to do.
     """
 
     status: int
     headers: Headers
     content: bytes
     encoding: str | None
-    bounded: bool = True
-    as_it_came: bool = False
+    complete: bool = True
+    still_encoded: bool = False
     from_proxy: str = ""
 
     def text_for_error(self) -> str:
-        """The first 500 bytes of the content, without what a proxy repeats of the request's secrets."""
+        """The first 500 bytes of the content, without the request's secrets, which a proxy may repeat."""
         content = self.content[:MAX_ERROR_BODY]
         redactor = self.headers.redactor
         if redactor is not None:
@@ -46,12 +46,12 @@ class Answer:
 
 
 class Failure(Exception):
-    """A request that brought no result.
+    """A request that has no result.
 
     ``detail`` says what is wrong with an answer, ``answer`` is that answer, and ``retry_after`` the seconds
-    it asks for. ``before_answer`` says that the connection was a reused one and ended before any byte of an
-    answer came, ``by_proxy`` that the proxy before the node failed, or refused; the text names the proxy
-    then.
+    that it asks the client to wait. ``before_answer`` says that the connection was a reused one and ended
+    before any byte of an answer came, ``by_proxy`` that the proxy before the node failed, or refused; the
+    text then names the proxy.
     """
 
     def __init__(
@@ -78,32 +78,38 @@ class Failure(Exception):
         self.before_answer = before_answer
         self.by_proxy = by_proxy
 
+    @property
+    def reason(self) -> str:
+        """Why the request failed, as text: the outcome, and its cause or detail."""
+        text = cause_text(self.outcome, self)
+        return f"{self.outcome}: {text}" if text and text != self.outcome else str(self.outcome)
+
 
 class RequestKind(enum.StrEnum):
-    """What a request does with a table."""
+    """What a request does with the table of its key."""
 
     QUERY = "query"
     STORE = "store"
     DELETE = "delete"
     PRESENCE = "presence"
-    """Find out whether it is there, by a query that a node refuses (400) where it has the table."""
+    """Find out whether the table exists, by a query that a node refuses (400) if it has the table."""
 
 
 class Action(enum.Enum):
-    """What follows a failed request."""
+    """What the client does after a failed request."""
 
     NEXT_NODE = enum.auto()
-    """The node is failing; the next one in the key's order is asked."""
-    SUSPECT = enum.auto()
-    """The node or the request is to blame: the node's status decides."""
-    BUSY = enum.auto()
-    """The node is alive and has no time: the same node once more, when its status answers."""
+    """Mark the node as failing, and ask the next one in the key's order."""
+    ASK_STATUS = enum.auto()
+    """Ask for the node's status: if the node answers it, the request is the cause of the failure."""
+    WHEN_READY = enum.auto()
+    """The node is alive and busy: retry once on the same node, when it answers its status."""
     WAIT = enum.auto()
-    """The same node, after Retry-After or the policy's wait."""
+    """Retry on the same node, after Retry-After or the policy's wait."""
     RAISE = enum.auto()
-    """The node is alive, and no retry helps."""
+    """The node is alive, and no retry helps: raise the error."""
     END = enum.auto()
-    """The operation's own time is over."""
+    """The operation was cancelled, or its deadline passed."""
 
 
 _ACTIONS: Final = {
@@ -113,7 +119,7 @@ _ACTIONS: Final = {
     Outcome.CONNECT_FAILED: Action.NEXT_NODE,
     Outcome.TLS_FAILED: Action.NEXT_NODE,
     Outcome.CERTIFICATE_REJECTED: Action.RAISE,
-    Outcome.CLOSED: Action.SUSPECT,
+    Outcome.CLOSED: Action.ASK_STATUS,
     Outcome.TIMEOUT: Action.NEXT_NODE,
     Outcome.NOT_TAKEN: Action.NEXT_NODE,
     Outcome.TRUNCATED: Action.NEXT_NODE,
@@ -143,24 +149,24 @@ COUNTERS: Final = {
     Outcome.TRUNCATED: "connection_error",
     Outcome.DEADLINE: "read_timeout",
 }
-"""qclient's counter for each outcome. Others are unknown_error; CANCELLED and LOCAL do not count."""
+"""qclient's counter for each outcome; unknown_error for others. CANCELLED and LOCAL do not count."""
 
 OUTCOMES_OF_LIVING_NODES: Final = frozenset(
     {Outcome.UNAUTHORIZED, Outcome.CERTIFICATE_REJECTED, Outcome.UNSUPPORTED_ENCODING}
 )
-"""How a status request to a node that is up may fail: the caller's request fails so, too, and says why."""
+"""How a status request to a node that is up may fail. The caller's own request fails likewise."""
 
 
 def action_for(kind: RequestKind, outcome: Outcome) -> Action:
-    """What follows a failed request."""
+    """What the client does after a failed request."""
     if kind is RequestKind.STORE and outcome in (Outcome.TIMEOUT, Outcome.NOT_TAKEN):
-        # Never another node: a table that takes long to parse would block each node in turn.
-        return Action.BUSY
+        # Not the next node: a table that takes long to parse would block one node after the other.
+        return Action.WHEN_READY
     return _ACTIONS[outcome]
 
 
 _MOST_DIGITS: Final = 20
-"""The longest number of rows: Python refuses to read an integer of thousands of digits."""
+"""Of the largest number of rows: Python refuses to read an integer of thousands of digits."""
 
 UNAVAILABLE: Final = frozenset({502, 503, 504})
 """Statuses of a proxy that gets no answer from the node."""
@@ -177,7 +183,7 @@ _SUCCESS: Final = {
 
 
 def judge(kind: RequestKind, answer: Answer) -> Answer | None:
-    """The answer, where it is a result, or None for a miss; raises Failure for any other answer."""
+    """Return the answer if it is a result, or None for a miss; raises Failure for any other answer."""
     status = answer.status
     if status == 404 and kind in (RequestKind.QUERY, RequestKind.PRESENCE):
         return None
@@ -188,7 +194,7 @@ def judge(kind: RequestKind, answer: Answer) -> Answer | None:
             return answer
     elif status in UNAVAILABLE:
         outcome = Outcome.UNAVAILABLE
-        detail = answer.from_proxy or "a proxy in front of the node answers for it"
+        detail = answer.from_proxy or "a proxy in front of the node gets no answer from it"
     elif status == 429:
         outcome, retry_after = Outcome.OVERLOADED, _retry_after(answer.headers.get("Retry-After"))
     elif status == 401:
@@ -206,7 +212,7 @@ def _judge_success(kind: RequestKind, answer: Answer) -> tuple[Outcome, str]:
     content = answer.content.lstrip()
     if kind is RequestKind.PRESENCE and not content.startswith(b'{"error"'):
         return Outcome.REFUSED_REQUEST, "it is not QCache's refusal of a query"
-    if content.startswith(b"<"):  # QCache's is empty; this is the page of something in front of it
+    if content.startswith(b"<"):  # QCache's answer is empty; this is a page of a server in front of it
         return Outcome.NOT_QCACHE, "it is HTML"
     return Outcome.ANSWERED, ""
 
@@ -221,33 +227,33 @@ def _judge_result(answer: Answer) -> tuple[Outcome, str]:
         return Outcome.NOT_QCACHE, "it has no X-QCache-unsliced-length"
     if len(length) > _MOST_DIGITS or not length.strip().isdecimal():
         return Outcome.NOT_QCACHE, f"its X-QCache-unsliced-length is {length[:100]!r}"
-    if answer.as_it_came:
+    if answer.still_encoded:
         return Outcome.ANSWERED, ""
     if content_type == "application/json" and not (content[:1] == b"[" and content.rstrip()[-1:] == b"]"):
         return Outcome.UNDECODABLE, "it is not a JSON list"
-    if not answer.bounded:
+    if not answer.complete:
         return Outcome.TRUNCATED, "it has no Content-Length, and ends in the middle of a row"
     return Outcome.ANSWERED, ""
 
 
-def is_whole(content: bytes, content_type: str, check_time: Callable[[], object] = lambda: None) -> bool:
-    """Whether a result whose body ends with the connection can be complete.
+def is_complete(content: bytes, content_type: str, check_time: Callable[[], object] = lambda: None) -> bool:
+    """Whether a result whose body ends with the connection may be complete.
 
-    JSON, which begins with a bracket, is complete where every bracket outside of its texts is closed.
+    JSON is complete if every bracket outside of its strings is closed, CSV if it ends with a row.
     Brackets are counted piece by piece, in constant memory. ``check_time`` is called for each piece.
     """
     if content_type != "application/json":
-        return content.endswith(b"\n") and content.count(b'"') % 2 == 0  # else the line end is within a text
-    depth, in_text, held = 0, False, b""
+        return content.endswith(b"\n") and content.count(b'"') % 2 == 0  # else the line end is in a field
+    depth, in_string, held = 0, False, b""
     for start in range(0, len(content), _PIECE):
         check_time()
         piece = held + content[start : start + _PIECE]
-        # A backslash and what it escapes are taken out, so that each quote begins or ends a text.
+        # Escape sequences are removed, so that each quote begins or ends a string.
         held = b"\\" if (len(piece) - len(piece.rstrip(b"\\"))) % 2 else b""
         piece = piece[: len(piece) - len(held)].replace(b"\\\\", b"").replace(b'\\"', b"")
         parts = piece.split(b'"')
-        outside = b"".join(parts[in_text::2])
-        in_text ^= len(parts) % 2 == 0
+        outside = b"".join(parts[in_string::2])
+        in_string ^= len(parts) % 2 == 0
         depth += outside.count(b"[") + outside.count(b"{") - outside.count(b"]") - outside.count(b"}")
     return depth == 0
 

@@ -1,4 +1,4 @@
-"""Removes credentials from texts, in every spelling in which a node or a proxy may send them back."""
+"""Remove credentials from texts, in every spelling in which a node or a proxy may send them back."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, quote_plus, unquote, urlsplit
+
+from airflow_provider_qcache.client.errors import with_causes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,11 +24,11 @@ _NAMES: Final = re.compile(
 
 _SCHEMES: Final = frozenset({"basic", "bearer", "digest", "negotiate", "ntlm", "token", "apikey"})
 _SHORT: Final = 4
-"""Characters: a shorter secret is replaced only where no letter or digit is beside it."""
+"""Characters: a shorter secret is replaced only if no letter or digit is beside it."""
 
 
 def secrets_of(headers: bytes) -> set[str]:
-    """The secrets in whole header lines: what an authorization holds, and the values of names like it."""
+    """The secrets in whole header lines: credentials in an Authorization, and values of similar headers."""
     found: set[str] = set()
     for line in headers.split(b"\r\n"):
         name, _, value = line.decode("latin-1").partition(":")
@@ -46,7 +48,7 @@ def secrets_of_url(url: str) -> set[str]:
 
 def _of_value(name: str, value: str) -> set[str]:
     if value.lower() in _SCHEMES:
-        return set()  # of X-Token-Type, say: a word of many texts
+        return set()  # of X-Token-Type, say: a common word
     found = {value}
     if "cookie" in name:
         found |= {pair.strip() for pair in value.split(";")}
@@ -64,7 +66,7 @@ def _of_value(name: str, value: str) -> set[str]:
 
 
 def spellings(secrets: Iterable[str]) -> set[str]:
-    """Each secret as it is, and as base64, URLs, HTML, JSON and Python write it."""
+    """Each secret as it is, and as base64, URLs, HTML, JSON and Python encode it."""
     found: set[str] = set()
     for secret in secrets:
         if not secret:
@@ -100,23 +102,14 @@ class Redactor:
         return self.clean(text.encode("utf-8", "surrogateescape").decode("latin-1")).encode("latin-1")
 
     def clean_error(self, error: BaseException) -> None:
-        """Take secrets out of an error and those behind it: a traceback shows each of them."""
-        seen: set[int] = set()
-        waiting: list[Any] = [error]
-        while waiting:
-            one = waiting.pop()
-            if not isinstance(one, BaseException) or id(one) in seen:
-                continue
-            seen.add(id(one))
-            waiting += [one.__cause__, one.__context__, *one.args]
-            if self._pattern is None:
-                continue
+        """Remove secrets from an error and its causes: a traceback shows each of them."""
+        for one in with_causes(error) if self._pattern is not None else ():
             if any(isinstance(part, str | bytes) for part in one.args):
                 one.args = tuple(map(self._clean_part, one.args))
             for name in ("line", "partial", "reason", "detail", "_message"):
-                known = getattr(one, name, None)
-                if isinstance(known, str | bytes) and self._clean_part(known) != known:
-                    setattr(one, name, self._clean_part(known))
+                value = getattr(one, name, None)
+                if isinstance(value, str | bytes) and self._clean_part(value) != value:
+                    setattr(one, name, self._clean_part(value))
 
     def _clean_part(self, part: Any) -> Any:
         if isinstance(part, str):

@@ -1,7 +1,6 @@
-"""How a client is set up: RequestRetry and TransportSettings, the checks of arguments, and the clock.
+"""The settings of a client, which are checked when they are made, and the clock.
 
-An error about an argument names the argument, its value and what is allowed. The clock is passed in wherever
-time matters, so that tests can turn it.
+An error about a setting names the setting, its value and what is allowed. Tests pass in a clock of their own.
 """
 
 from __future__ import annotations
@@ -12,11 +11,11 @@ import time
 from typing import Any, Final, Protocol
 
 _MOST_SECONDS: Final = 1e9
-"""Thirty years: a limit that every clock and socket supports."""
+"""Thirty years: a time that every clock and socket supports."""
 
 
 def check_seconds(name: str, value: Any, *, zero: bool = False) -> None:
-    """Raise ValueError unless the value is a number of seconds above 0 (or 0, with ``zero``), to 1e9."""
+    """Raise ValueError unless the value is a number of seconds above 0 (with ``zero``, or 0), up to 1e9."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not (0 <= value <= _MOST_SECONDS) or (value == 0 and not zero):
         allowed = "0 or more" if zero else "above 0"
@@ -44,8 +43,8 @@ class RequestRetry:
     """Seconds: the longest such wait."""
 
     wait_for_nodes: bool = False
-    """If no node responds, wait until one does or the deadline passes; a deadline is required then. The
-    client probes the nodes after such waits, of 0.05 s at least."""
+    """If no node responds, wait until one does or the deadline passes, which is required then. The client
+    probes the nodes after such waits, of at least 0.05 s."""
 
     def __post_init__(self) -> None:
         if self.consecutive_error_count_limit is not None:
@@ -58,7 +57,7 @@ class RequestRetry:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class TransportSettings:
-    """How the client reaches nodes. Raises ValueError, naming the field; credentials are not in its repr."""
+    """How the client connects to nodes. Raises ValueError, naming the field; its repr has no credentials."""
 
     connect_timeout: float
     read_timeout: float
@@ -81,11 +80,31 @@ class TransportSettings:
             raise ValueError(f"verify={self.verify!r} must be True, False or the path of a CA bundle")  # noqa: TRY004
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ClientSettings(TransportSettings):
+    """All settings of a client; see QClient. Raises ValueError, naming the field."""
+
+    deadline: float | None
+    consecutive_error_count_limit: int
+    request_retry: RequestRetry | None
+    confirm_miss: bool
+
+    def __post_init__(self) -> None:
+        TransportSettings.__post_init__(self)
+        if self.deadline is not None:
+            check_seconds("deadline", self.deadline)
+        check_count("consecutive_error_count_limit", self.consecutive_error_count_limit)
+        if not (self.request_retry is None or isinstance(self.request_retry, RequestRetry)):
+            raise ValueError(f"request_retry={self.request_retry!r} must be a RequestRetry or None")
+        if self.request_retry is not None and self.request_retry.wait_for_nodes and self.deadline is None:
+            raise ValueError("request_retry: wait_for_nodes needs a `deadline`, which ends the wait: set one")
+
+
 class Clock(Protocol):
-    """Seconds that only go forward, and a way to let some pass."""
+    """A monotonic clock."""
 
     def now(self) -> float:
-        """Seconds since some moment."""
+        """Seconds since a fixed moment."""
 
     def sleep(self, seconds: float) -> None:
         """Return after that many seconds."""

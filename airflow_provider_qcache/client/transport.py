@@ -1,12 +1,12 @@
 """One request to one node: requests' adapter and urllib3's pools, with sockets that keep the time.
 
-This is the one place that knows the exceptions of requests, urllib3, http.client, ssl and socket. What goes
-wrong leaves as a ``Failure`` that says how far the request had come, which those exceptions do not (a TLS
-handshake that times out is requests' ReadTimeout, a send that does is its ConnectionError).
+Only this module handles the exceptions of requests, urllib3, http.client, ssl and socket. It turns them into
+a ``Failure``, which has the phase of the request. Those exceptions do not: a TLS handshake that times out is
+requests' ReadTimeout, and a send that times out its ConnectionError.
 
-A Session is not used: what it looks up for every request (proxies, CA bundle, netrc, headers) is looked up
-once per node. Nor is urllib3's ``urlopen``: it sends a body under the connect timeout, so that a node that is
-merely busy is dropped, and its total timeout ends once bytes flow.
+It does not use a Session, which looks up proxies, CA bundle and netrc for every request: that happens once
+per node. Nor does it use urllib3's ``urlopen``, which sends a body under the connect timeout, so that a busy
+node fails, and whose total timeout does not apply once bytes arrive.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import struct
 import tempfile
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 import requests
@@ -52,7 +52,7 @@ from airflow_provider_qcache.client.outcome import (
     Answer,
     Failure,
     RequestKind,
-    is_whole,
+    is_complete,
 )
 from airflow_provider_qcache.client.secrets import Redactor, secrets_of, secrets_of_url
 from airflow_provider_qcache.client.tables.headers import check_header
@@ -67,90 +67,85 @@ _FOREVER: Final = float("inf")
 _POOL_SIZE: Final = 64
 _READ_AT_ONCE: Final = 256 * 1024
 _LEAST_PER_ADDRESS: Final = 0.1
-"""Seconds each address of a name gets at least to take a connection, whatever the connect timeout is."""
+"""Seconds that each address of a name has at least to accept a connection, whatever the connect timeout."""
 
 _LOCAL_ERRORS: Final = frozenset(
     {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
 )
-"""What this machine reports when it has no descriptor, memory or port left: no node is to blame."""
+"""Errors of this machine, which has no descriptor, memory or port left; the node is not the cause."""
 
 _A_MOMENT: Final = 0.02
-"""Seconds by which the timeout of a socket may be longer than what its request has left."""
+"""Seconds by which the timeout of a socket may exceed the time that its request has left."""
 
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
-"""SO_LINGER, on and of no time: close() drops what is not sent yet, and sends a RST."""
+"""SO_LINGER with no time: close() discards unsent data and sends a RST."""
 
 _MAX_LINE: Final = 64 * 1024
 _MAX_HEADERS: Final = 100
-"""Of an answer's head, as http.client has them."""
+"""Bytes of a header line, and header lines of an answer; the limits of http.client."""
 
 _PROXY_AUTHENTICATION_REQUIRED: Final = 407
 _ANSWER_TO_CONNECT: Final = re.compile(r"Tunnel connection failed: (?P<answer>(?P<status>\d+).*)", re.DOTALL)
-"""What http.client raises, as an OSError, for an answer of a proxy that opens no tunnel."""
+"""The text of the OSError that http.client raises if a proxy opens no tunnel."""
 
 _USUAL_VALUE: Final = re.compile(
     r"[0-9]{1,20}|lz4|gzip|identity|(?:application/json|text/csv|text/html|text/plain)(?:; ?charset=utf-8)?",
     re.IGNORECASE,
 ).fullmatch
-"""What headers of sound answers hold, in which no secret is looked for: that would take longer."""
+"""Matches usual values of headers. Searching them for secrets would take time."""
 
 _MAX_CHUNK_LINE: Final = 1024
 _CHUNK_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\n]*)?\r?\n").fullmatch
 
 STORE_BYTES_PER_SECOND: Final = 5_000_000
-"""The slowest a body is expected to be taken and parsed: a node parses JSON at 14 MB/s."""
+"""The slowest rate at which a node receives and parses a body; it parses JSON at 14 MB/s."""
 
 
 class Peer(NamedTuple):
-    """The other end of a connection: an address and a port, the proxy's where there is one.
+    """The other end of a connection: its address and port, the proxy's if there is one.
 
-    ``here`` says that it is this machine, ``addresses`` are all those of its name.
+    ``is_local`` says that it is this machine, ``addresses`` are all addresses of its name.
     """
 
     address: str
     port: int
-    here: bool
+    is_local: bool
     addresses: frozenset[str]
 
     def is_at(self, other: Peer) -> bool:
-        """Whether both are one address: one process, or a proxy or load balancer before several."""
+        """Whether both are the same address: of one process, or of a proxy or load balancer."""
         return self[:2] == other[:2]
 
     def may_be(self, other: Peer) -> bool:
-        """Whether both may be one process that is reached at two addresses: a process has one port."""
+        """Whether both may be one process at two addresses: a process has one port."""
         return self.port == other.port and (
-            (self.here and other.here) or not self.addresses.isdisjoint(other.addresses)
+            (self.is_local and other.is_local) or not self.addresses.isdisjoint(other.addresses)
         )
 
 
-class SparedPeer(Exception):
-    """A request was not sent, because its connection leads to a peer that must be spared."""
-
-    def __init__(self, peer: Peer) -> None:
-        super().__init__(f"{peer.address}:{peer.port}")
-        self.peer = peer
+class SkippedPeer(Exception):
+    """A request was not sent, because ``Request.skip`` excluded the other end of the connection."""
 
 
 class Cancelled(Exception):
-    """cancel() was called."""
+    """``cancel()`` was called."""
 
 
 class _SourceFailed(Exception):
-    """Reading the body failed on this side; ``args`` holds what was raised, however it looks."""
+    """Reading the body failed on this side, with the exception in ``args``, of any class."""
 
 
 @dataclasses.dataclass(slots=True, eq=False)
 class Request:
-    """One request: how it goes on the wire, to which nodes, and what the engine needs to know of it.
+    """One request, to the first of ``nodes`` that is alive.
 
-    ``target`` is what follows a node's ``base``, ``headers`` are whole lines. The body is ``body``, or the
-    table of ``upload``. ``accept_encoding`` is an Accept-Encoding of the caller's own: an answer encoded so
-    is not decoded. Where ``spare`` says so of the connection's peer, nothing is sent, and SparedPeer is
-    raised. ``peers`` takes down where each node was reached.
+    ``target`` follows the node's ``base`` in the request line, ``headers`` are whole lines. The body is
+    ``body``, or the table of ``upload``. ``accept_encoding`` is the caller's own Accept-Encoding: an answer
+    in such an encoding is not decoded. If ``skip(peer)`` is true for the connection's peer, nothing is sent,
+    and SkippedPeer is raised. The address of each node is added to ``peers``.
 
-    ``what`` names the operation in errors and logs. ``nodes`` are in the order in which they are asked.
-    ``wait_for_nodes=False`` overrides the policy's. ``turns`` has a lock for each node: the request is sent
-    while its node's is held.
+    ``what`` names the operation in errors and logs. ``wait_for_nodes=False`` overrides the policy's.
+    ``turns`` has a lock for each node, which is held while the request is sent.
     """
 
     method: str
@@ -159,7 +154,7 @@ class Request:
     body: bytes | None = None
     upload: Upload | None = None
     accept_encoding: str | None = None
-    spare: Callable[[Peer], bool] | None = None
+    skip: Callable[[Peer], bool] | None = None
     peers: dict[str, Peer] | None = None
     kind: RequestKind = RequestKind.QUERY
     what: str = ""
@@ -170,13 +165,11 @@ class Request:
 
 
 class Limit:
-    """The time that a request has left, which its socket checks before every operation.
+    """The time limits of a request, which its socket checks before every operation.
 
-    ``deadline`` ends the operation, ``stage_end`` the stage the request is in, ``idle`` a single wait. Raises
-    TimeoutError when one of the first two has passed and Cancelled after ``cancel``.
-
-    ``abandoned`` says that a store or delete was sent, at least in part, and is not answered. One that ends
-    so is added to ``abandoned_writes``, the writes that its node may still apply.
+    ``deadline`` is the operation's, ``stage_end`` that of the current phase, and ``idle`` the seconds of a
+    single wait. ``abandoned`` says that a store or delete was sent, at least in part, and is not answered. If
+    it ends so, it is added to ``abandoned_writes``, the writes that its node may still apply.
     """
 
     __slots__ = (
@@ -209,7 +202,10 @@ class Limit:
         self.sock: socket.socket | None = None
 
     def left(self) -> float | None:
-        """Seconds the next operation of the socket may take; None for no end."""
+        """Seconds the next operation of the socket may take; None for no limit.
+
+        Raises TimeoutError if the deadline or the end of the phase has passed, Cancelled after ``cancel``.
+        """
         if self.cancelled:
             raise Cancelled
         end = min(self.deadline, self.stage_end)
@@ -221,31 +217,31 @@ class Limit:
         return min(left, self.idle)
 
     def check(self) -> None:
-        """Raise Failure where the request's time is over: for work on this side of the socket."""
+        """Raise Failure if the request was cancelled or its deadline passed: for work without the socket."""
         if self.cancelled:
             raise Failure(Outcome.CANCELLED, self.phase)
         if self.now() >= self.deadline:
             raise Failure(Outcome.DEADLINE, self.phase)
 
     def cancel(self) -> None:
-        """End the request from another thread or a signal handler: no lock is taken."""
+        """End the request, from another thread or a signal handler. Takes no lock."""
         self.cancelled = True
         sock = self.sock
         if sock is not None:
-            # The plain shutdown: SSLSocket's own forgets its TLS state while a read uses it.
+            # Not SSLSocket.shutdown, which drops the TLS state while a read uses it.
             with contextlib.suppress(OSError):
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
-        # Its own thread does so later: what the caller of cancel() does next must not come before.
+        # The request's own thread would do so later, perhaps after the next request of cancel()'s caller.
         self.note_if_abandoned()
 
     def note_if_abandoned(self) -> None:
-        """Add the request to those that its node may still apply, where it was abandoned."""
+        """Add an abandoned store or delete to those that its node may still apply."""
         if self.abandoned and self.abandoned_writes is not None:
             self.abandoned_writes.add(self)
 
 
 class _KeepsLimit(socket.socket):
-    """A socket that sets its timeout to the time its request has left before every operation."""
+    """A socket that sets its timeout to the time that its request has left, before every operation."""
 
     limit: Limit
 
@@ -253,7 +249,7 @@ class _KeepsLimit(socket.socket):
         """Set the timeout for the next operation; raises what ``Limit.left`` raises."""
         left = self.limit.left()
         known = self.gettimeout()
-        # Setting a timeout is a system call: one that is a moment longer stays as it is.
+        # Setting a timeout is a system call, and not needed if the timeout is only a moment too long.
         if left is None or known is None or not left <= known <= left + _A_MOMENT:
             self.settimeout(left)
 
@@ -274,7 +270,7 @@ class _KeepsLimit(socket.socket):
 
 
 class _DeadlineSocket(_KeepsLimit):
-    """The same for plain sockets, whose timeout is for all of sendall, not for each send in it."""
+    """The same for plain sockets, whose timeout is for the whole of sendall, not for each send in it."""
 
     def sendall(self, *args: Any, **kwargs: Any) -> None:
         self.keep_limit()
@@ -288,8 +284,7 @@ class _DeadlineTlsSocket(_KeepsLimit, ssl.SSLSocket):
     """The same over TLS. SSLSocket.sendall calls send for each record it can write."""
 
     def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002  # SSLSocket's signature
-        # SSLContext.wrap_socket makes the socket and shakes hands in one call, so that the limit comes from
-        # beside it.
+        # SSLContext.wrap_socket creates the socket and shakes hands in one call, which takes no limit.
         limit: Limit = _handshaking.limit
         self.limit = limit
         limit.sock = self
@@ -304,7 +299,7 @@ class _Connection(HTTPConnection):
     limit: Limit
     addresses: frozenset[str] = frozenset()
     reached: Any = None
-    """The address that took the connection."""
+    """The address that accepted the connection."""
 
     def _new_conn(self) -> socket.socket:
         limit = self.limit
@@ -321,7 +316,7 @@ class _Connection(HTTPConnection):
         errors: list[OSError] = []
         for number, (family, kind, protocol, _, address) in enumerate(addresses):
             now = limit.now()
-            # The time that is left is divided among the addresses that are left.
+            # The remaining time is divided among the remaining addresses.
             limit.stage_end = now + max(_LEAST_PER_ADDRESS, (end - now) / (len(addresses) - number))
             sock = None
             try:
@@ -351,7 +346,7 @@ class _Connection(HTTPConnection):
 
 
 def _raise_if_out_of_descriptors(error: socket.gaierror) -> None:
-    """Raise this machine's own error where a look-up failed for one: glibc calls that an unknown name."""
+    """Raise this machine's own error if it made a look-up fail; glibc reports an unknown name."""
     if error.errno == socket.EAI_MEMORY:
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)) from error
     try:
@@ -361,11 +356,11 @@ def _raise_if_out_of_descriptors(error: socket.gaierror) -> None:
 
 
 class _NoSourceAddress(OSError):
-    """This machine has no address to reach another from: one without IPv6, say."""
+    """This machine has no source address for a destination, such as IPv6 on a machine without IPv6."""
 
 
 def _without_source_address(family: int, address: Any, error: OSError) -> OSError:
-    """The error, or a more exact one: EADDRNOTAVAIL means both "no port is free" and "no address"."""
+    """The error, or a more precise one: EADDRNOTAVAIL means both "no free port" and "no source address"."""
     if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
         return error
     if error.errno == errno.EADDRNOTAVAIL:
@@ -417,14 +412,14 @@ _POOLS: Final = {"http": _Pool, "https": _TlsPool}
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Proxy:
-    """The proxy before a node, by its URL without credentials, and the setting that names it."""
+    """The proxy in front of a node: its URL without credentials, and the setting that names it."""
 
     url: str
     setting: str
 
     @classmethod
     def of(cls, scheme: str, proxies: dict[str, str]) -> _Proxy | None:
-        """The proxy that requests takes from what the environment sets for a scheme; None for none."""
+        """The proxy that requests uses for a scheme, of those that the environment sets; None for none."""
         kind = scheme if scheme in proxies else "all"
         if kind not in proxies:
             return None
@@ -441,12 +436,12 @@ class _Proxy:
         """Raise ValueError for a proxy that cannot be used."""
         scheme, has_scheme, _ = self.url.lower().partition("://")
         if has_scheme and scheme.startswith("socks"):
-            raise ValueError(f"{self}, is a SOCKS proxy, which is not supported; an HTTP proxy is")
+            raise ValueError(f"{self}, is a SOCKS proxy, which is not supported: use an HTTP proxy")
         if has_scheme and scheme == "https":
-            # TLS within TLS goes over no socket of ours, so that nothing of it would keep the time.
+            # TLS within TLS would not use our sockets, which keep the time limits.
             raise ValueError(
-                f"{self}, is spoken to by TLS, which is not supported: an http:// proxy is, and carries "
-                "https nodes, too"
+                f"{self}, is an https:// proxy, which is not supported: use an http:// proxy, which supports "
+                "https nodes as well"
             )
 
     def without_host(self) -> ValueError:
@@ -454,7 +449,7 @@ class _Proxy:
         return ValueError(f"{self}, is not a URL with a host, such as http://proxy:3128")
 
     def failed(self, what: str) -> OSError:
-        """The error for what the proxy did, with what to do."""
+        """The error for a failure of the proxy, with what to do."""
         return OSError(
             f"{self}, {what}. Check the proxy and {self.setting}; to reach the node without a proxy, list "
             "the node's host in no_proxy or set trust_env to false"
@@ -462,7 +457,7 @@ class _Proxy:
 
 
 class _Adapter(requests.adapters.HTTPAdapter):
-    """requests' adapter, giving pools of the connections above and one TLS context for all of them."""
+    """requests' adapter, with pools of the connections above and one TLS context for all of them."""
 
     def __init__(self, context: ssl.SSLContext | None) -> None:
         self._context = context
@@ -485,9 +480,9 @@ class _Adapter(requests.adapters.HTTPAdapter):
 
 
 class Headers:
-    """An answer's headers by their names in any case; of several of one name the first.
+    """An answer's headers, by names in any case; the first of several with one name.
 
-    With a ``redactor`` secrets in values are replaced: a node or a proxy may repeat what it was sent.
+    ``redactor`` replaces secrets in values: a node or a proxy may repeat those of the request.
     """
 
     __slots__ = ("_values", "redactor")
@@ -498,7 +493,7 @@ class Headers:
         last = ""
         for line in lines:
             text = line.decode("latin-1")
-            if text[0] in " \t":  # the line before goes on
+            if text[0] in " \t":  # it continues the line before
                 if last:
                     values[last] = f"{values[last]} {text.strip()}"
                 continue
@@ -526,12 +521,12 @@ class Headers:
 
 
 class _Response(http.client.HTTPResponse):
-    """A response whose head and chunks are read here, not by http.client, which reads other bodies.
+    """A response whose head and chunks are read here; http.client reads other bodies.
 
-    http.client takes a head that is cut off for a complete one, so that a truncated response would
-    acknowledge a store. It reads the chunks of a 304, which has no body, without an end, and a chunk of -1
-    bytes as everything the node ever sends. And its e-mail parser takes 39 us for a node's head, this 11 us:
-    more than a tenth of what the client needs for a request.
+    http.client accepts a head that is cut off, so that a truncated response would acknowledge a store. It
+    reads the chunks of a 304, which has no body, without end, and a chunk of -1 bytes until the connection
+    ends. Its e-mail parser takes 39 us for a node's head, this one 11 us: the difference is more than a tenth
+    of the client's own time for a request.
     """
 
     head: Headers
@@ -568,7 +563,7 @@ class _Response(http.client.HTTPResponse):
         )
 
     def pieces(self) -> Iterator[bytes]:
-        """The body, none of it kept; raises IncompleteRead for an end that is none, and for a bad chunk."""
+        """Yield the body; raises IncompleteRead if it is cut off, or a chunk is malformed."""
         if not self.chunked:
             while piece := self.read(_READ_AT_ONCE):
                 yield piece
@@ -603,11 +598,11 @@ class _Response(http.client.HTTPResponse):
                 raise http.client.IncompleteRead(line)
             lines.append(line)
             if len(lines) > _MAX_HEADERS:
-                raise http.client.HTTPException(f"it has more than {_MAX_HEADERS} headers")
+                raise http.client.HTTPException(f"the answer has more than {_MAX_HEADERS} headers")
 
 
 def _content_length(value: str | None) -> int | None:
-    """Bytes of a body, or None where nothing, or nothing that makes sense, is said."""
+    """Bytes of a body, or None if the header is missing or malformed."""
     try:
         length = int(value or "")
     except ValueError:
@@ -619,10 +614,10 @@ _LARGEST_FILE: Final = 10 * 1024 * 1024
 
 
 def read_certificate_file(path: str) -> bytes:
-    """The content of a file of certificates or keys, by one open and one bounded read.
+    """The content of a file of certificates or keys.
 
-    Raises OSError for a file that would take long to read, or for ever: opening a FIFO waits for a writer,
-    and /dev/zero has no end.
+    Raises OSError for anything but a regular file of limited size: opening a FIFO waits for a writer, and
+    /dev/zero has no end.
     """
     opened = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
     try:
@@ -643,9 +638,9 @@ def read_certificate_file(path: str) -> bytes:
 
 @contextlib.contextmanager
 def readable_by_ssl(content: bytes) -> Iterator[str]:
-    """A path to what was read: ssl takes certificates and keys of a client as files only.
+    """The path of a file with this content: ssl loads a client's certificates and keys only from files.
 
-    On Linux it is in memory; elsewhere in a temporary file that no other user can read.
+    On Linux the file is in memory; elsewhere it is a temporary file that no other user can read.
     """
     memory = os.memfd_create("qcache-certificates") if hasattr(os, "memfd_create") else None
     if memory is not None and os.path.exists(f"/proc/self/fd/{memory}"):  # noqa: PTH110
@@ -679,9 +674,7 @@ def _tls_context(settings: TransportSettings, *, verify: bool | str) -> ssl.SSLC
         except (OSError, ssl.SSLError) as error:
             if error.errno in _LOCAL_ERRORS:
                 raise
-            raise ValueError(
-                f"verify={verify!r}: no CA certificates could be read there ({error})"
-            ) from error
+            raise ValueError(f"verify={verify!r}: cannot read CA certificates there: {error}") from error
         context.verify_mode = ssl.CERT_REQUIRED
         context.check_hostname = True
     if settings.cert is not None:
@@ -698,7 +691,7 @@ def _tls_context(settings: TransportSettings, *, verify: bool | str) -> ssl.SSLC
             if error.errno in _LOCAL_ERRORS:
                 raise
             raise ValueError(
-                f"cert={settings.cert!r}: no certificate and key could be read there ({error})"
+                f"cert={settings.cert!r}: cannot read a certificate and its key there: {error}"
             ) from error
     return context
 
@@ -708,12 +701,12 @@ def _check_credentials(where: str, login: Any, password: Any) -> None:
         colon: Any = b":" if isinstance(value, bytes) else ":"
         if isinstance(value, str | bytes) and colon in value:
             raise ValueError(
-                f"{where}: the {name} holds a ':'. A node closes the connection on it without an answer: use "
-                f"a {name} without one."
+                f"{where}: the {name} contains a ':', on which a node closes the connection without an "
+                f"answer: use a {name} without ':'"
             )
         if isinstance(value, str) and not _is_latin_1(value):
             raise ValueError(
-                f"{where}: the {name} holds characters outside latin-1; as bytes it is sent as it is"
+                f"{where}: the {name} contains characters outside latin-1: pass it as encoded bytes"
             )
 
 
@@ -726,10 +719,10 @@ def _is_latin_1(text: str) -> bool:
 
 
 def check_auth(auth: Any) -> None:
-    """Raise ValueError, without the value, for what is no auth and basic auth that a node cannot parse."""
+    """Raise ValueError, without the value, for an invalid auth, and basic auth that a node cannot parse."""
     if not (auth is None or callable(auth) or (isinstance(auth, tuple) and len(auth) == 2)):
         raise ValueError(
-            f"auth is a {type(auth).__name__}; it must be (login, password), None or an auth object of "
+            f"auth is of type {type(auth).__name__}: it must be (login, password), None or an auth object of "
             "requests"
         )
     if isinstance(auth, tuple) and len(auth) == 2:
@@ -749,17 +742,17 @@ def _check_authorization(value: Any) -> None:
         colons = 0
     if colons != 1:
         raise ValueError(
-            "auth: the Basic Authorization header that it gives must be the base64 of login:password with "
-            "exactly one ':'. A node closes the connection without an answer on any other."
+            "auth: its Basic Authorization header must be the base64 of login:password with exactly one ':'. "
+            "On any other a node closes the connection without an answer."
         )
 
 
 class NodeTransport:
-    """One node: its connections, and everything about it that is looked up once.
+    """The connections to one node, with the settings of the environment, which are looked up once.
 
-    ``contexts`` are the TLS contexts of a client's nodes so far, by where their CA certificates are: a file
-    of certificates is read once for all nodes. Raises ValueError for a node string, proxy or certificate that
-    cannot be used.
+    ``contexts`` are the TLS contexts of the client's other nodes, by the place of their CA certificates: a
+    file of certificates is read once for all nodes. Raises ValueError for a node string, proxy, certificate
+    or auth that cannot be used.
     """
 
     def __init__(
@@ -773,21 +766,22 @@ class NodeTransport:
         try:
             parts = urlsplit(node)
             requests.Request("GET", node.rstrip("/") + "/qcache/status").prepare()
-        except ValueError:  # requests' InvalidURL is one; what they say may hold a password
+        except ValueError:  # requests' InvalidURL is one; their texts may contain a password
             parts = urlsplit("")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(
-                f"node {redacted(node)!r} is not an http or https URL, such as http://host1:9401"
+                f"node {redacted(node)!r} is not an http or https URL: write it like http://host1:9401"
             )
         if parts.query or parts.fragment:
             raise ValueError(
-                f"node {redacted(node)!r} has a query or a fragment; it must be a URL of host, port and path"
+                f"node {redacted(node)!r} has a query or a fragment: write only scheme, host, port and path"
             )
         if "@" in parts.path:
             raise ValueError(
                 f"node {redacted(node)!r} has an '@' in its path: write a '/' in a login or password as %2F, "
                 "and an '@' in a path as %40"
             )
+        check_auth(settings.auth)
         if settings.auth is None:
             _check_credentials(f"node {redacted(node)!r}", *requests.utils.get_auth_from_url(node))
         request = requests.Request("GET", node.rstrip("/") + "/qcache/status", auth=settings.auth).prepare()
@@ -815,7 +809,7 @@ class NodeTransport:
         if proxy is not None:
             proxy.check()
         self._adapter = _Adapter(context)
-        # What urllib3 gives its own subclasses, requests' types do not show.
+        # Any: requests' types do not declare what urllib3 returns for its subclasses.
         try:
             pool: Any = self._adapter.get_connection_with_tls_context(
                 request, verify, proxies=proxies, cert=None
@@ -827,16 +821,16 @@ class NodeTransport:
         ):
             if proxy is None:
                 raise
-            raise proxy.without_host() from None  # what they say may hold a password
+            raise proxy.without_host() from None  # their texts may contain a password
         target: str = self._adapter.request_url(request, proxies)
         self.base = target.removesuffix("/status")
-        """What a request target starts with: the path, or the whole URL where a proxy forwards."""
+        """The start of every request target: the path, or the whole URL if a proxy forwards requests."""
         self._pool = pool
-        # Not the pool's queue, which costs several locks.
+        # Not the pool's queue, which takes several locks.
         self._idle: deque[Any] = deque()
         self._closed = False
         self.peer: Peer | None = None
-        """Where the last request's connection led."""
+        """The other end of the last request's connection."""
         self._tunnel = connection_requires_http_tunnel(
             self._pool.proxy, self._pool.proxy_config, parts.scheme
         )
@@ -847,7 +841,7 @@ class NodeTransport:
             fixed["Authorization"] = request.headers["Authorization"]
         self._head = b"".join(check_header(name, value) for name, value in fixed.items())
         self.secrets = secrets_of(self._head) | secrets_of_url(node)
-        """Every credential that requests to the node carry; ``spellings`` gives how a text may show them."""
+        """Every credential in requests to the node; see ``spellings``."""
         if proxy is not None:
             lines = (check_header(name, value) for name, value in pool.proxy_headers.items())
             self.secrets |= secrets_of(b"".join(lines))
@@ -856,35 +850,30 @@ class NodeTransport:
         self._redactor: Redactor | None = None
 
     def head_size(self, target: str, headers: bytes) -> int:
-        """Bytes of the head of a request, the line and the blank one included."""
+        """Bytes of the head of a request, with the request line and the blank line."""
         return len(target) + len(self._head) + len(headers) + 32
 
     def exchange(self, request: Request, limit: Limit, *, fresh: bool = False) -> Answer:
-        """Send one request and read its answer; raises Failure, or what the source of its body raises.
+        """Send one request, on a new connection if ``fresh``, and read its answer.
 
-        Of the answer to a store or a delete no more is read than of an error's. ``fresh`` asks for a
-        connection that was never used.
+        Raises Failure, or what the source of its body raises.
         """
         upload = request.upload
         if upload is None:
-            return self._exchange(request, request.headers, request.body, None, None, limit, fresh=fresh)
-        wire_body = upload.wire_body(limit.check)
-        stream = wire_body.stream
+            return self._exchange(request, request.headers, request.body, None, limit, fresh=fresh)
+        body, length = upload.body(limit.check)
         try:
-            return self._exchange(
-                request, upload.headers, wire_body.in_memory, stream, wire_body.length, limit, fresh=fresh
-            )
+            return self._exchange(request, upload.headers, body, length, limit, fresh=fresh)
         finally:
-            if stream is not None:
-                # A failure holds it by its traceback, with open files and batches, beyond this attempt.
-                stream.close()
+            if not isinstance(body, bytes):
+                # The traceback of a failure refers to the stream, with open files and batches.
+                body.close()
 
     def _exchange(
         self,
         request: Request,
         headers: bytes,
-        body: bytes | None,
-        stream: Iterator[bytes] | None,
+        body: bytes | Iterator[bytes] | None,
         length: int | None,
         limit: Limit,
         *,
@@ -906,42 +895,43 @@ class NodeTransport:
             reused = sock is not None
             if not reused:
                 self._connect(connection)
-                limit.received = False  # what a proxy answered to CONNECT is none of the node's
+                limit.received = False  # a proxy's answer to CONNECT is not the node's
                 sock = connection.sock
             sock.limit = limit
             limit.sock = sock
             peer = self.peer = limit.peer = connection.peer
-            if request.spare is not None and request.spare(peer):
-                spared, connection = connection, None
-                self._leave_alone(spared)
+            if request.skip is not None and request.skip(peer):
+                skipped, connection = connection, None
+                self._give_back(skipped)
+                raise SkippedPeer(f"{peer.address}:{peer.port}")  # noqa: TRY301
             limit.phase = Phase.SEND
             own = self._head
-            if _ALSO_OWN.search(headers) is not None:
+            if _REPLACEABLE.search(headers) is not None:
                 own = _without_replaced(own, headers)
             head = (
                 f"{request.method} {self.base}{request.target} HTTP/1.1\r\n".encode("latin-1") + own + headers
             )
             if store:
-                limit.stage_end = limit.now() + self.store_time(length if body is None else len(body))
+                limit.stage_end = limit.now() + self.store_time(length)
             else:
                 limit.stage_end = limit.now() + settings.read_timeout
             answered_early = False
-            # Until the answer is read: an interrupt may come at any line, and a second one at any later one.
+            # True until the answer is read: an interrupt may come at any line.
             limit.abandoned = changes = store or request.method == "DELETE"
             try:
-                if stream is not None:
-                    self._send_stream(sock, head, stream, length, limit)
-                elif body is not None:
+                if body is None:
+                    sock.sendall(head + b"\r\n")
+                elif not isinstance(body, bytes):
+                    self._send_stream(sock, head, body, length, limit)
+                else:
                     head += b"Content-Length: %d\r\n\r\n" % len(body)
                     if len(body) <= _READ_AT_ONCE:
                         sock.sendall(head + body)
                     else:
                         sock.sendall(head)
                         sock.sendall(body)
-                else:
-                    sock.sendall(head + b"\r\n")
             except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
-                # A node may answer and hang up before it has read everything: its answer can be read.
+                # A node may answer and close the connection before it has read everything.
                 answered_early = True
             limit.phase = Phase.HEAD
             if not store:
@@ -952,29 +942,29 @@ class NodeTransport:
                 response.head.redactor = functools.partial(self.redactor, headers)
                 limit.phase = Phase.BODY
                 limit.idle = settings.read_timeout
-                # An error, or an acknowledgement, is said by its status; its body is waited for no longer.
-                wanted = response.status == 200 and not changes
-                limit.stage_end = _FOREVER if wanted else limit.now() + settings.read_timeout
+                # The status of any other answer is enough: its body has one read timeout.
+                is_result = response.status == 200 and not changes
+                limit.stage_end = _FOREVER if is_result else limit.now() + settings.read_timeout
                 if answered_early and response.status < 300:
-                    raise Failure(Outcome.NOT_QCACHE, Phase.HEAD, detail="it answered before it had the body")
-                answer = self._read(response, limit, request.accept_encoding, wanted=wanted)
+                    raise Failure(Outcome.NOT_QCACHE, Phase.HEAD, detail="it came before the body was sent")
+                answer = self._read(response, limit, request.accept_encoding, is_result=is_result)
                 reusable = response.isclosed() and not response.will_close and not answered_early
             finally:
                 response.close()
         except BaseException as error:
             if isinstance(error, _SourceFailed):
-                limit.abandoned = False  # the node never gets the end of the body
+                limit.abandoned = False  # the node does not get the end of the body
             if connection is not None:
                 _close_at_once(connection, reset=changes)
             limit.sock = None
             if isinstance(error, _SourceFailed):
                 raise error.args[0] from None
             if isinstance(error, Exception):
-                # What a node or a proxy said may hold what it was sent.
+                # A node or a proxy may repeat the request's secrets.
                 self.redactor(headers).clean_error(error)
             failure = self._failure(error, limit, reused=reused)
             if failure is not None and failure.before_answer and failure.outcome is Outcome.CLOSED:
-                limit.abandoned = False  # the node had closed the connection, and reads nothing of it
+                limit.abandoned = False  # the node had closed the connection before
             if failure is None:
                 raise
             raise failure from error
@@ -989,14 +979,14 @@ class NodeTransport:
             return answer
         if answer.status == _PROXY_AUTHENTICATION_REQUIRED:
             raise self._proxy_wants_credentials(proxy, Phase.HEAD)
-        # In a tunnel it is the node that answers, or what is before it at its own address.
+        # In a tunnel, the node itself answers, or a server in front of it.
         if answer.status in UNAVAILABLE and not self._tunnel:
-            said = str(proxy.failed(f"answers {answer.status} for the node"))
-            return dataclasses.replace(answer, from_proxy=said)
+            from_proxy = str(proxy.failed(f"answers {answer.status} for the node"))
+            return dataclasses.replace(answer, from_proxy=from_proxy)
         return answer
 
     def redactor(self, headers: bytes = b"") -> Redactor:
-        """Removes the secrets of a request with these header lines from texts."""
+        """What removes the secrets of a request with these header lines from texts."""
         if headers:
             found = secrets_of(headers)
             if found:
@@ -1004,10 +994,6 @@ class NodeTransport:
         if self._redactor is None:
             self._redactor = Redactor(self.secrets)
         return self._redactor
-
-    def _leave_alone(self, connection: Any) -> NoReturn:
-        self._give_back(connection)
-        raise SparedPeer(connection.peer)
 
     def _give_back(self, connection: Any) -> None:
         """Keep a connection for the next request."""
@@ -1019,7 +1005,7 @@ class NodeTransport:
             self._close_idle()
 
     def _take_connection(self, *, fresh: bool) -> Any:
-        """An idle connection that the node has not closed as far as is known, or a new one."""
+        """An idle connection that is not known to be closed, or a new one."""
         try:
             connection = self._idle.pop()
         except IndexError:
@@ -1037,17 +1023,18 @@ class NodeTransport:
         sock = connection.sock
         try:
             address, port = sock.getpeername()[:2]
-        except OSError:  # it has reset the connection, and sending or reading tells why
+        except OSError:  # the node has reset the connection: sending or reading raises the error
             address, port = connection.reached[:2]
-        here = address == sock.getsockname()[0] or ipaddress.ip_address(address.partition("%")[0]).is_loopback
-        connection.peer = Peer(address, port, here, connection.addresses)
+        is_loopback = ipaddress.ip_address(address.partition("%")[0]).is_loopback
+        is_local = is_loopback or address == sock.getsockname()[0]
+        connection.peer = Peer(address, port, is_local, connection.addresses)
 
     def store_time(self, length: int | None) -> float:
-        """Seconds a body of so many bytes may take to be received and parsed."""
+        """Seconds a node may take to receive and parse a body of this length."""
         settings = self._settings
         if settings.store_timeout is not None:
             return settings.store_timeout
-        # qclient gives a store ten times the read timeout for its answer.
+        # qclient waits ten read timeouts for the answer to a store.
         return max(10 * settings.read_timeout, (length or 0) / STORE_BYTES_PER_SECOND)
 
     def _send_stream(
@@ -1063,8 +1050,8 @@ class NodeTransport:
         sent = 0
         own_time = 0.0
         grows = length is None and self._settings.store_timeout is None
-        # The head alone is a whole request where the length is 0: nothing is sent before the first piece is
-        # there, which an empty body fails to give.
+        # With a length of 0 the head alone is a complete request. So it is sent with the first piece, which
+        # an empty body does not have: its check fails.
         start = head + framing
         while True:
             before = now()
@@ -1072,7 +1059,7 @@ class NodeTransport:
                 piece = next(pieces, None)
             except Exception as error:
                 raise _SourceFailed(error) from error
-            # The store timeout is the node's; what the body's own source takes is not held against it.
+            # The store timeout is the node's, and excludes the time that the body's source takes.
             own_time += now() - before
             if piece is None:
                 break
@@ -1087,22 +1074,22 @@ class NodeTransport:
             sock.sendall(b"0\r\n\r\n")
 
     def _read(
-        self, response: _Response, limit: Limit, accept_encoding: str | None, *, wanted: bool
+        self, response: _Response, limit: Limit, accept_encoding: str | None, *, is_result: bool
     ) -> Answer:
         status = response.status
         headers = response.head
         content_encoding = headers.get("Content-Encoding")
         most = self._settings.max_response_bytes
-        if wanted:
-            bounded = response.length is not None or response.chunked
-            # What is incompressible grows a little in gzip and lz4.
+        if is_result:
+            complete = response.length is not None or response.chunked
+            # Incompressible data grows a little in gzip and lz4.
             raw = _read_all(response, None if most is None else most + most // 128 + 1024)
             if raw is None:
                 raise Failure(Outcome.TOO_LARGE, Phase.BODY, status=status)
-            if compression.given_as_it_came(content_encoding, accept_encoding):
+            if compression.stays_encoded(content_encoding, accept_encoding):
                 if most is not None and len(raw) > most:
                     raise Failure(Outcome.TOO_LARGE, Phase.BODY, status=status)
-                return Answer(status, headers, raw, content_encoding, bounded, as_it_came=True)
+                return Answer(status, headers, raw, content_encoding, complete, still_encoded=True)
             try:
                 content = compression.decode(raw, content_encoding, most, limit.left)
             except compression.TooLarge:
@@ -1111,27 +1098,27 @@ class NodeTransport:
                 raise Failure(Outcome.UNDECODABLE, Phase.BODY, error, status=status) from error
             except compression.Unsupported as error:
                 raise Failure(Outcome.UNSUPPORTED_ENCODING, Phase.BODY, error, status=status) from error
-            compressed = content is not raw  # gzip and lz4 that are cut short are not decodable
-            kind = (headers.get("Content-Type") or "").partition(";")[0].strip().lower()
-            whole = bounded or compressed or is_whole(content, kind, limit.left)
-            return Answer(status, headers, content, content_encoding, whole)
+            compressed = content is not raw  # gzip and lz4 that are cut off cannot be decoded
+            media_type = (headers.get("Content-Type") or "").partition(";")[0].strip().lower()
+            complete = complete or compressed or is_complete(content, media_type, limit.left)
+            return Answer(status, headers, content, content_encoding, complete)
         try:
             raw = _read_all(response, MAX_ERROR_BODY)
         except (OSError, http.client.HTTPException):
             raw = None
         if raw is None:
-            response.will_close = True  # the rest of it would be read as the next request's answer
+            response.will_close = True  # the rest would be read as the next request's answer
             return Answer(status, headers, b"", None)
         if not raw:
             return Answer(status, headers, raw, content_encoding)
         try:
             content = compression.decode(raw, content_encoding, MAX_ERROR_BODY)
         except (compression.Undecodable, compression.Unsupported, compression.TooLarge):
-            content = raw  # QCache marks plain error bodies as lz4
+            content = raw  # QCache declares plain error bodies as lz4
         return Answer(status, headers, content, content_encoding)
 
     def _failure(self, error: BaseException, limit: Limit, *, reused: bool) -> Failure | None:
-        """The Failure for an exception of the network, the one place that maps them; None for any other."""
+        """The Failure for an exception of the network, None for any other. No other code maps exceptions."""
         phase = limit.phase
         if isinstance(error, Failure):
             return error
@@ -1171,7 +1158,7 @@ class NodeTransport:
             return Failure(Outcome.UNRESOLVED, phase, cause)
         if isinstance(cause, OSError):
             if phase in (Phase.NAME, Phase.CONNECT):
-                # Where a forwarder refuses, that says nothing about the node's process.
+                # A refusal of something in front of the node says nothing about the node's process.
                 refused = isinstance(cause, ConnectionRefusedError) and self._settings.refused_means_gone
                 return Failure(Outcome.REFUSED if refused else Outcome.CONNECT_FAILED, phase, cause)
             if phase is Phase.TLS:
@@ -1181,9 +1168,9 @@ class NodeTransport:
                     return Failure(Outcome.TRUNCATED, phase, cause)
                 by_proxy = self._proxy is not None and not self._tunnel
                 if self._proxy is not None and by_proxy:
-                    cause = self._proxy.failed("closed the connection without an answer")
+                    cause = self._proxy.failed("closed the connection without a response")
                 return Failure(Outcome.CLOSED, phase, cause, before_answer=before_answer, by_proxy=by_proxy)
-            return None  # a file that cannot be read, say
+            return None  # such as of a file that cannot be read
         if isinstance(cause, http.client.HTTPException) or (
             isinstance(cause, ValueError) and phase in (Phase.HEAD, Phase.BODY)
         ):
@@ -1195,38 +1182,38 @@ class NodeTransport:
         return None
 
     def _failure_of_proxy(self, proxy: _Proxy, cause: BaseException, limit: Limit) -> Failure | None:
-        """The Failure of a proxy before it forwarded anything: it says nothing about the node's process."""
+        """The Failure of a proxy that forwarded nothing, which says nothing about the node's process."""
         phase = limit.phase
         if isinstance(cause, TimeoutError):
             outcome = self._timeout(cause, limit).outcome
             tunnel = " and open a tunnel to the node" if self._tunnel else ""
-            said = f"did not take a connection{tunnel} in time"
+            problem = f"did not take a connection{tunnel} in time"
         elif isinstance(cause, socket.gaierror | UnicodeError):
-            outcome, said = Outcome.UNRESOLVED, f"has a name that cannot be looked up ({cause})"
+            outcome, problem = Outcome.UNRESOLVED, f"has a name that cannot be looked up ({cause})"
         elif isinstance(cause, ConnectionRefusedError):
-            outcome, said = Outcome.CONNECT_FAILED, "refuses connections: nothing listens there"
+            outcome, problem = Outcome.CONNECT_FAILED, "refuses connections: nothing listens there"
         elif (answered := _ANSWER_TO_CONNECT.match(str(cause))) is not None:
             if answered["status"] == str(_PROXY_AUTHENTICATION_REQUIRED):
                 return self._proxy_wants_credentials(proxy, phase)
             outcome = Outcome.CONNECT_FAILED
-            said = f"opens no tunnel to the node: it answers {answered['answer']}"
+            problem = f"opens no tunnel to the node: it answers {answered['answer']}"
         elif isinstance(cause, http.client.HTTPException):
-            outcome, said = Outcome.CONNECT_FAILED, f"does not answer as an HTTP proxy: {cause!r}"
+            outcome, problem = Outcome.CONNECT_FAILED, f"does not answer as an HTTP proxy: {cause!r}"
         elif isinstance(cause, OSError | urllib3.exceptions.HTTPError):
-            outcome, said = Outcome.CONNECT_FAILED, f"cannot be reached or opens no tunnel ({cause})"
+            outcome, problem = Outcome.CONNECT_FAILED, f"cannot be reached or opens no tunnel ({cause})"
         else:
             return None
-        return Failure(outcome, phase, proxy.failed(said), by_proxy=True)
+        return Failure(outcome, phase, proxy.failed(problem), by_proxy=True)
 
     def _proxy_wants_credentials(self, proxy: _Proxy, phase: Phase) -> Failure:
         if self._pool.proxy_headers:
-            said = "refuses the login and password of its URL (407)"
+            problem = "refuses the login and password of its URL (407)"
         else:
-            said = "asks for a login and password (407), and its URL has none"
+            problem = "asks for a login and password (407), and its URL has none"
         return Failure(
             Outcome.UNAUTHORIZED,
             phase,
-            proxy.failed(said),
+            proxy.failed(problem),
             status=_PROXY_AUTHENTICATION_REQUIRED,
             by_proxy=True,
         )
@@ -1234,9 +1221,9 @@ class NodeTransport:
     def _timeout(self, cause: BaseException, limit: Limit) -> Failure:
         phase = limit.phase
         if phase is Phase.TLS:
-            # A node that serves plain HTTP waits for the rest of what it takes for a request.
-            cause = TimeoutError("the TLS handshake was not answered: the node may serve plain HTTP")
-        # A timer may go off a moment early.
+            # A node that serves plain HTTP waits for the rest of what it reads as a request.
+            cause = TimeoutError("no answer to the TLS handshake: the node may serve plain HTTP")
+        # A timer may end a moment early.
         if limit.now() >= limit.deadline - 0.001:
             return Failure(Outcome.DEADLINE, phase, cause)
         if phase in (Phase.NAME, Phase.CONNECT, Phase.TLS):
@@ -1251,10 +1238,7 @@ class NodeTransport:
         self._pool.close()
 
     def forget_connections(self) -> None:
-        """Drop the connections in a forked child process: the parent goes on with its own.
-
-        No TLS shutdown is sent, nor is a RST: the parent's socket stays as it is.
-        """
+        """Drop the connections in a forked child, without a TLS shutdown or RST: the parent uses them."""
         while self._idle:
             close_only_here(self._idle.pop().sock)
 
@@ -1264,14 +1248,14 @@ class NodeTransport:
                 self._idle.pop().close()
 
 
-_ALSO_OWN: Final = re.compile(
+_REPLACEABLE: Final = re.compile(
     rb"^(?:authorization|proxy-authorization|user-agent):", re.IGNORECASE | re.MULTILINE
 )
 
 
 def _without_replaced(own: bytes, headers: bytes) -> bytes:
-    """The client's own header lines without those that the caller's replace."""
-    replaced = {line.lower() for line in _ALSO_OWN.findall(headers)}
+    """The client's own header lines without those that the caller replaces."""
+    replaced = {line.lower() for line in _REPLACEABLE.findall(headers)}
     lines = own.splitlines(keepends=True)
     return b"".join(line for line in lines if line.partition(b":")[0].lower() + b":" not in replaced)
 
@@ -1290,7 +1274,7 @@ def _close_at_once(connection: Any, *, reset: bool) -> None:
 
 
 def close_only_here(sock: socket.socket | None) -> None:
-    """Close a socket's descriptor only: another process may have the connection open."""
+    """Close only a socket's descriptor: another process may use the connection."""
     if sock is not None:
         with contextlib.suppress(OSError):
             os.close(sock.detach())
@@ -1313,26 +1297,26 @@ _CERTIFICATE_ALERT: Final = re.compile(
 _ANSWERS_OF_PLAIN_HTTP: Final = frozenset(
     {"HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE", "WRONG_VERSION_NUMBER"}
 )
-"""What OpenSSL, by its version, calls an answer that is no TLS."""
+"""The reasons that versions of OpenSSL give for an answer without TLS."""
 
 
 def _is_about_certificates(error: ssl.SSLError) -> bool:
-    # TLS 1.3 tells a client that its certificate is missing or bad only when it reads for the first time.
+    # With TLS 1.3 a client learns that its certificate is missing or refused when it first reads.
     return _CERTIFICATE_ALERT.search(error.reason or "") is not None
 
 
 def _read_all(response: _Response, most: int | None) -> bytes | None:
-    """The body as it is on the wire, or None where it is longer than ``most``.
+    """The body as received, or None if it is longer than ``most``.
 
-    A Content-Length is believed no further than bytes have come: no memory is set aside for what it promises.
+    Memory is allocated for bytes that have arrived, not for a Content-Length.
     """
     length = response.length
     if length is not None:
         if most is not None and length > most:
             return None
         if length <= _READ_AT_ONCE:
-            return response.read()  # raises IncompleteRead where the body is shorter
-    body = io.BytesIO()  # a list would keep an object for each chunk, however small
+            return response.read()  # raises IncompleteRead if the body is shorter
+    body = io.BytesIO()  # a list would have an object for each chunk, however small
     for piece in response.pieces():
         body.write(piece)
         if most is not None and body.tell() > most:

@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 from airflow_provider_qcache.client.errors import InvalidKey, InvalidTable
 from airflow_provider_qcache.client.ring import check_key
+from airflow_provider_qcache.client.tables.content import no_limit
 from airflow_provider_qcache.client.tables.headers import column_headers
 from airflow_provider_qcache.client.tables.sniffing import BEGINNING, Text, advice, is_one_value, text_in
 from airflow_provider_qcache.client.tables.upload import Upload, source_upload, table_headers
@@ -27,7 +28,7 @@ from airflow_provider_qcache.files.text import CsvFiles, JsonFiles, json_lines, 
 from airflow_provider_qcache.protocol import CSV, JSON
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 _log = logging.getLogger("airflow_provider_qcache.files")
 
@@ -54,10 +55,10 @@ class FileTable:
     from_directories: tuple[str, ...] = ()
     """Columns in the names of directories only, as in ``day=2026-01-01/``: they are not in the table."""
 
-    def upload(self) -> Upload:
-        """The files as an Upload.
+    def upload(self, check_time: Callable[[], object] = no_limit) -> Upload:
+        """The files as an Upload; reads the schema or header of every file.
 
-        What can be known before anything is sent is looked at now: the schema or header of every file.
+        ``check_time`` is as for ``source_upload``.
 
         Raises:
             ValueError: an argument does not fit the format of the files.
@@ -65,7 +66,7 @@ class FileTable:
             ImportError: they need pyarrow, which is not installed.
             OSError: and whatever their storage raises.
         """
-        upload = self._upload(self.format or _format_in(self.files[0]))
+        upload = self._upload(self.format or _format_in(self.files[0]), check_time)
         if self.from_directories:
             known = upload.names or ()
             if missing := [name for name in self.from_directories if name not in known]:
@@ -79,7 +80,7 @@ class FileTable:
                 )
         return upload
 
-    def _upload(self, found: Format) -> Upload:
+    def _upload(self, found: Format, check_time: Callable[[], object]) -> Upload:
         content_type = self.content_type and self.content_type.partition(";")[0]
         fields = table_headers(self.headers, self.stand_in_columns)
         if not found.is_text:
@@ -89,7 +90,7 @@ class FileTable:
             )
 
             source = FilesSource(ColumnarFiles(self.files, found), self.column_types)
-            return source_upload(source, content_type, fields, self.compression)
+            return source_upload(source, content_type, fields, self.compression, check_time)
         sent = CSV if found is Format.CSV else JSON
         what = f"{self.files[0].name} is {found}"
         if content_type not in (None, sent):

@@ -21,7 +21,7 @@ _MOST_LOCATED: Final = 10
 def check_upload(upload: Upload) -> None:
     """Read the content to its end, with every check of a store. Raises InvalidTable."""
     upload.check_before_sending()
-    for _ in upload.wire_body().stream or ():
+    for _ in upload.body()[0]:
         pass
 
 

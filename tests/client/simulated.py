@@ -228,7 +228,7 @@ class SimulatedWire:
         try:
             self._ask("probe", node, Operation(until))
         except Failure as failure:
-            self.pool.end_probe(node, ticket, str(failure), gone=failure.outcome is Outcome.REFUSED)
+            self.pool.end_probe(node, ticket, failure)
         else:
             self.pool.end_probe(node, ticket, None)
 

@@ -24,7 +24,7 @@ def deep(count: int) -> Any:
 def test_a_query_that_json_cannot_carry(query: Any) -> None:
     with (
         QClient([NODE], trust_env=False) as client,
-        pytest.raises(MalformedQueryException, match="JSON cannot carry the query"),
+        pytest.raises(MalformedQueryException, match="the query cannot be written as JSON"),
     ):
         client.get("key", query)
 

@@ -1,4 +1,4 @@
-"""What the client knows of a node, on a clock that is turned by hand."""
+"""The states of nodes, on a simulated clock."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_qcache.client.errors import Outcome, Phase
 from airflow_provider_qcache.client.nodes import NodePool, NodeState, NodeStatus
+from airflow_provider_qcache.client.outcome import Failure
 from tests.client.simulated import SimulatedClock
 
 A, B = "http://a:1", "http://b:1"
 LONGER_THAN_ANY_BACKOFF = 40.0
+SILENT = Failure(Outcome.TIMEOUT, Phase.HEAD)
+REFUSED = Failure(Outcome.REFUSED, Phase.CONNECT)
 
 
 def pool_of(*nodes: str, clock: SimulatedClock | None = None) -> NodePool:
@@ -60,7 +64,7 @@ def test_the_backoff_grows_to_its_bound_and_keeps_its_jitter(failures: int, seed
     pool = NodePool([A, B], clock=clock, rng=random.Random(seed))
     pool.fail(A, pool.ticket(A), "reset")
     for _ in range(failures - 1):
-        pool.end_probe(A, pool.begin_probe(A), "silent")
+        pool.end_probe(A, pool.begin_probe(A), SILENT)
     bound = min(30.0, 0.5 * 2 ** (failures - 1))
     waits = pool.snapshot()[A].probe_in
     assert bound / 2 <= waits <= bound
@@ -77,7 +81,7 @@ def test_every_tenth_operation_makes_failing_nodes_due() -> None:
         pool.operation()
         due.append(pool.due())
         if due[-1]:
-            pool.end_probe(A, pool.begin_probe(A), "silent")
+            pool.end_probe(A, pool.begin_probe(A), SILENT)
     assert [number for number, nodes in enumerate(due, 1) if nodes] == [10, 20]
 
 
@@ -85,9 +89,9 @@ def test_a_refused_probe_says_that_the_process_is_gone_and_a_silent_one_that_it_
     pool = pool_of(A, B)
     pool.fail(A, pool.ticket(A), "timed out")
     assert not pool.is_gone(A)
-    pool.end_probe(A, pool.begin_probe(A), "refused", gone=True)
+    pool.end_probe(A, pool.begin_probe(A), REFUSED)
     assert pool.is_gone(A)
-    pool.end_probe(A, pool.begin_probe(A), "timed out")
+    pool.end_probe(A, pool.begin_probe(A), SILENT)
     assert not pool.is_gone(A)
 
 
@@ -95,7 +99,7 @@ def test_statistics_have_qclients_names_and_start_again_when_they_are_taken() ->
     pool = pool_of(A, B)
     pool.count(A, "read_timeout")
     pool.fail(A, pool.ticket(A), "reset")
-    pool.end_probe(A, pool.begin_probe(A), "silent")
+    pool.end_probe(A, pool.begin_probe(A), SILENT)
     pool.end_probe(A, pool.begin_probe(A), None)
     assert pool.take_statistics() == {
         A: {
@@ -127,7 +131,7 @@ def test_the_backoff_doubles_from_half_a_second_to_thirty_and_is_varied_by_a_hal
     pool.fail(A, pool.ticket(A), "reset")
     waits = [pool.snapshot()[A].probe_in]
     for _ in range(7):
-        pool.end_probe(A, pool.begin_probe(A), "silent")
+        pool.end_probe(A, pool.begin_probe(A), SILENT)
         waits.append(pool.snapshot()[A].probe_in)
     assert waits == [0.75 * most for most in (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0)]
     assert set(told.asked) == {(0.5, 1.0)}
@@ -147,7 +151,7 @@ def test_a_node_that_fails_for_years_has_a_bound_too() -> None:
     pool = pool_of(A)
     pool.fail(A, pool.ticket(A), "reset")
     for _ in range(2000):  # 2.0 ** 1024 is an OverflowError
-        pool.end_probe(A, pool.begin_probe(A), "silent")
+        pool.end_probe(A, pool.begin_probe(A), SILENT)
     assert pool.snapshot()[A].probe_in <= 30
 
 
@@ -157,7 +161,7 @@ def test_a_change_is_told_once_and_a_failed_probe_is_none() -> None:
         [A, B], clock=SimulatedClock(), rng=random.Random(1), on_change=lambda *change: changes.append(change)
     )
     pool.fail(A, pool.ticket(A), "reset")
-    pool.end_probe(A, pool.begin_probe(A), "silent")
+    pool.end_probe(A, pool.begin_probe(A), SILENT)
     pool.end_probe(A, pool.begin_probe(A), None)
     assert changes == [(A, False, "reset"), (A, True, None)]
 
@@ -196,7 +200,7 @@ def test_a_node_is_gone_since_it_refused_last() -> None:
     clock.spend(5)
     assert pool.is_gone(A, refused)
     assert not pool.is_gone(A, refused + 1)
-    pool.end_probe(A, pool.begin_probe(A), "refused", gone=True)
+    pool.end_probe(A, pool.begin_probe(A), REFUSED)
     assert pool.is_gone(A, clock.now())
 
 

@@ -54,7 +54,7 @@ def test_the_time_is_looked_at_for_every_piece_of_the_work(name: str) -> None:
     def run() -> None:
         one = UPLOADS[name]()
         one.check_before_sending(check_time)
-        for _ in one.wire_body(check_time).stream or ():
+        for _ in one.body(check_time)[0]:
             pass
 
     most = -1
@@ -109,7 +109,7 @@ def test_the_time_is_looked_at_for_every_empty_piece(name: str) -> None:
             raise Over
 
     with pytest.raises(Over):
-        for _ in EMPTY[name]().wire_body(check_time).stream or ():
+        for _ in EMPTY[name]().body(check_time)[0]:
             pass
 
 
@@ -211,7 +211,7 @@ def test_work_ends_by_cancel_and_at_the_deadline_in_its_middle(
         assert cancelled.value.attempts == ()
         clock = Clock()
         monkeypatch.setattr(client, "_clock", clock)
-        said = "while this machine read"
+        said = "while the client read"
         with monkeypatch.context() as patch, pytest.raises(DeadlineExceeded, match=said) as late:
             WORK[name](client, lambda: setattr(clock, "time", 1061.0), patch)
         assert late.value.attempts == ()

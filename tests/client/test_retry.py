@@ -606,7 +606,7 @@ def test_waiting_for_nodes_is_announced_at_once_and_once(caplog: pytest.LogCaptu
         waits = [record for record in caplog.records if "no node responds" in record.getMessage()]
         assert [record.levelname for record in waits] == ["WARNING"]
         said = waits[0].getMessage()
-        assert re.search(r"waits for one until \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC \(\d\d s\)", said)
+        assert re.search(r"waits until \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC \(\d\d s\)", said)
         assert "wait_for_nodes" in said
         assert "deadline" in said
         for node in world.nodes:
@@ -652,7 +652,7 @@ def test_nothing_is_announced_where_no_operation_waits_for_nodes(caplog: pytest.
         (
             RequestKind.STORE,
             [Meets(Outcome.TIMEOUT), Meets()],
-            ["the node is busy: the client retries once when it responds to a status request"],
+            ["the node is busy: the client retries once, when the node responds to a status request"],
         ),
     ],
 )
@@ -698,7 +698,7 @@ def test_a_failover_is_logged_with_the_nodes_that_failed_and_the_one_that_answer
     failed_over = f"{kind} 'foo': failed over from {home} (connection refused) to {fallback}"
     assert said() == ([] if silent else [("INFO", failed_over)])
     world.run(kind)
-    instead = f"{kind} 'foo': done by {fallback} in place of its home node {home}"
+    instead = f"{kind} 'foo': sent to {fallback} instead of its home node {home}"
     assert said() == ([] if silent else [("INFO", instead)])
     world.run(kind, part=True)
     assert said() == ([] if silent else [("DEBUG", instead)])

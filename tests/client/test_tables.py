@@ -507,7 +507,7 @@ def test_a_stream_that_can_be_read_once_gets_one_attempt(nodes: Nodes) -> None:
     with client:
         with pytest.raises(BodyNotRepeatable):
             client.post_table(key, TABLE.to_reader())
-        with pytest.raises(ValueError, match="can be read once only"):
+        with pytest.raises(ValueError, match="can be read only once"):
             client.post_table(key, TABLE.to_reader(), copies=2)
 
 

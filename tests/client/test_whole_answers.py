@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_qcache.client import outcome
-from airflow_provider_qcache.client.outcome import is_whole
+from airflow_provider_qcache.client.outcome import is_complete
 
 JSON = "application/json"
 CELLS = st.none() | st.integers() | st.text(st.sampled_from('ab"\\[]{}, \n\u00e9'), max_size=8)
@@ -23,19 +23,19 @@ CELLS = st.none() | st.integers() | st.text(st.sampled_from('ab"\\[]{}, \n\u00e9
     ),
     size=st.integers(1, 9),
 )
-def test_only_the_whole_result_is_whole(rows: list[dict[str, Any]], size: int) -> None:
+def test_only_the_whole_result_is_complete(rows: list[dict[str, Any]], size: int) -> None:
     content = json.dumps(rows, separators=(",", ":")).encode()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(outcome, "_PIECE", size)
-        assert is_whole(content, JSON)
-        assert not any(is_whole(content[:end], JSON) for end in range(1, len(content)))
+        assert is_complete(content, JSON)
+        assert not any(is_complete(content[:end], JSON) for end in range(1, len(content)))
 
 
 def test_memory_is_constant_and_the_time_is_looked_at() -> None:
     content = b"[" + b",".join([b'{"a":"x\\\\","b":[1,2]}'] * 1_000_000) + b"]"
     looks: list[None] = []
     tracemalloc.start()
-    assert is_whole(content, JSON, lambda: looks.append(None))
+    assert is_complete(content, JSON, lambda: looks.append(None))
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < 24 << 20

@@ -189,7 +189,7 @@ def check_json(content: bytes, size: int) -> None:
 
 def store(path: Path) -> None:
     try:
-        for _ in table_in(path).upload().wire_body().stream or ():
+        for _ in table_in(path).upload().body()[0]:
             pass
     except InvalidTable:
         pass

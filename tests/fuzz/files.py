@@ -112,7 +112,7 @@ def files() -> Iterator[Callable[[Random], None]]:
             content_type = random.choice((None, None, None, "application/json")) if suffix != ".csv" else None
             try:
                 with table_in(path, content_type=content_type).upload() as upload:
-                    for _ in upload.wire_body().stream or ():
+                    for _ in upload.body()[0]:
                         pass
             except InvalidTable as error:
                 if str(path) not in str(error) and not str(error).startswith(_OF_ALL_FILES):

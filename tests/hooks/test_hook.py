@@ -356,7 +356,7 @@ class TestLog:
         }[operation]
         call()
         failed = f"{first} (connection refused), {second} (connection refused)"
-        instead = f"done by {third} in place of its home node {first}"
+        instead = f"sent to {third} instead of its home node {first}"
         after = {"query": [f"store table {key!r}: {instead}", f"{what}: {instead}"]}.get(operation, [])
         assert said == [f"{what}: failed over from {failed} to {third}", *after]
         said.clear()

@@ -102,9 +102,7 @@ class Read:
     def __init__(self, how: str, tables: QueryTables) -> None:
         self.how = how
         self.types = column_headers(tables.types()).get("X-QCache-types", "")
-        self.tables = {
-            key: b"".join(upload.wire_body().stream or ()).decode() for key, upload in tables.uploads()
-        }
+        self.tables = {key: b"".join(upload.body()[0]).decode() for key, upload in tables.uploads()}
 
     @property
     def text(self) -> str:

@@ -182,8 +182,8 @@ def _read(file: _Readable) -> Iterator[bytes]:
         yield piece
 
 
-def cut(piece: bytes | bytearray | memoryview) -> Iterator[bytes]:
-    """Cut a piece of any size into pieces of ``PIECE`` bytes at most; an empty piece stays a piece."""
+def split(piece: bytes | bytearray | memoryview) -> Iterator[bytes]:
+    """Split a piece of any size into pieces of ``PIECE`` bytes at most; an empty piece stays a piece."""
     if isinstance(piece, bytes) and len(piece) <= PIECE:
         yield piece
         return
@@ -201,7 +201,7 @@ def _checked_pieces(pieces: Iterable[bytes]) -> Iterator[bytes]:
         if not isinstance(piece, bytes | bytearray | memoryview):
             raise TypeError(f"the content's iterator returned {type(piece).__name__}: expected bytes")
         # What a piece of many megabytes is taken apart into, as it is checked, is many times as large.
-        yield from cut(piece)
+        yield from split(piece)
 
 
 def body_of(content: Any) -> Body:

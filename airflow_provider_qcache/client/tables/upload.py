@@ -1,8 +1,7 @@
-"""A table on its way to a node: content, headers, compression, and the checks with the withheld end."""
+"""A table to store: its content, headers and compression, and the checks before its end is sent."""
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import zlib
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from airflow_provider_qcache.client import compression
 from airflow_provider_qcache.client.errors import InvalidTable
 from airflow_provider_qcache.client.tables.checks import table_check
-from airflow_provider_qcache.client.tables.content import Body, body_of, cut, no_limit, without_bom
+from airflow_provider_qcache.client.tables.content import Body, body_of, no_limit, split, without_bom
 from airflow_provider_qcache.client.tables.headers import (
     MAX_HEAD_BYTES,
     STAND_INS,
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("airflow_provider_qcache.client")
 
 _GZIP_LEVEL: Final = 1
-"""At level 1 a table in CSV shrinks to a fourth already, and three times as fast as at 6."""
+"""Level 1 compresses CSV to a fourth of its size, three times as fast as level 6."""
 
 _ARGUMENTS_FOR_HEADERS: Final = {
     "content-type": "content_type",
@@ -46,24 +45,15 @@ _ARGUMENTS_FOR_HEADERS: Final = {
     STAND_INS.lower(): "stand_in_columns",
 }
 _FOR_OTHER_HEADERS: Final = 12 * 1024
-"""Of the longest head: what is left for the request line, credentials and further headers."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class WireBody:
-    """The body of a request: bytes, or a stream of ``length`` bytes (None: chunked)."""
-
-    in_memory: bytes | None = None
-    stream: Generator[bytes, None, None] | None = None
-    length: int | None = None
+"""Bytes of the longest head that are reserved for the request line, credentials and further headers."""
 
 
 class Upload:
-    """One table to store, for as many attempts as its content can be read. A context closes it.
+    """One table to store, as often as its content can be read. A context manager, which closes it.
 
     Raises TypeError, ValueError or InvalidTable for arguments that cannot be sent. ``rows`` and ``bytes`` (of
-    the content before compression) are known once it was checked: a Body by the checks of its content type,
-    a Source by itself.
+    the content before compression) are known once the content was checked: a Body by the checks for its
+    content type, a Source by itself.
     """
 
     def __init__(
@@ -80,7 +70,7 @@ class Upload:
         self.rows: int | None = None
         self.bytes = 0
         self.may_be_empty = True
-        """Whether a JSON list without rows, and so without columns, is a table."""
+        """Whether a JSON list without rows, which has no columns, may be stored."""
         self.repeatable = content.repeatable
         fields = {"Content-Type": content_type}
         if headers:
@@ -95,7 +85,7 @@ class Upload:
             if self._encoded is not None:
                 raise ValueError(f"compression={compression!r}: the headers already contain Content-Encoding")
             if compression == "lz4" and self._in_memory is None:
-                raise ValueError("compression='lz4' needs content in memory; 'gzip' can stream")
+                raise ValueError("compression='lz4' needs content in memory: use 'gzip', or pass bytes")
             fields["Content-Encoding"] = compression
         elif self._encoded is not None and self._encoded not in ("gzip", "lz4"):
             raise InvalidTable(
@@ -114,12 +104,12 @@ class Upload:
 
     @property
     def names(self) -> tuple[str, ...] | None:
-        """The columns' names, where they are known before the content is read."""
+        """The columns' names, if they are known before the content is read."""
         return None if isinstance(self._content, Body) else self._content.names
 
     @property
     def schema(self) -> dict[str, str | None]:
-        """The columns, each with its type, None if the node infers it; of a text once it was checked."""
+        """The type of each column, None if the node infers it. Of a Body it is known once it was checked."""
         if columns := getattr(self._content, "columns", None):
             return {column.name: str(column.type) for column in columns}
         types = dict(self._columns.types)
@@ -127,12 +117,12 @@ class Upload:
 
     @property
     def length(self) -> int | None:
-        """Bytes of the content, where they are known before it is read."""
+        """Bytes of the content, if they are known before it is read."""
         return self._content.length
 
     @property
     def countable(self) -> bool:
-        """Whether its rows can be counted."""
+        """Whether the client can count its rows."""
         return self._encoded != "lz4" or compression.lz4_block is not None
 
     def check_before_sending(self, check_time: Callable[[], object] = no_limit) -> None:
@@ -146,7 +136,10 @@ class Upload:
         if self._encoded is None:
             self._check_whole(content, check_time)
         elif self._encoded == "lz4" and compression.lz4_block is None:
-            _log.warning("lz4 is not installed: the table is sent without a check of its content")
+            _log.warning(
+                "lz4 is not installed: the client sends the table, which is lz4, without a check of its "
+                "content"
+            )
             self.bytes = len(content)
         else:
             try:
@@ -178,17 +171,22 @@ class Upload:
     def _new_check(self) -> CsvCheck | JsonCheck:
         return table_check(is_csv=self._is_csv, may_be_empty=self.may_be_empty, floats=self._columns.floats)
 
-    def wire_body(self, check_time: Callable[[], object] = no_limit) -> WireBody:
-        """The body for one attempt; ``check_time`` is as for ``check_before_sending``."""
+    def body(
+        self, check_time: Callable[[], object] = no_limit
+    ) -> tuple[bytes | Generator[bytes, None, None], int | None]:
+        """The body of one attempt, in memory or as a stream, and its length (None: unknown).
+
+        ``check_time`` is as for ``check_before_sending``.
+        """
         if self._ready is not None:
-            return WireBody(in_memory=self._ready)
+            return self._ready, len(self._ready)
         if self._compression == "gzip":
-            return WireBody(stream=_compressed(self._checked(check_time), check_time))
+            return _compressed(self._checked(check_time), check_time), None
         length = self._content.length
-        return WireBody(stream=_but_for_the_end(self._checked(check_time, length)), length=length)
+        return _withhold_last_piece(self._checked(check_time, length)), length
 
     def _checked(self, check_time: Callable[[], object], length: int | None = None) -> Iterator[bytes]:
-        """The content's pieces, of ``length`` bytes if that is known; their end comes after every check."""
+        """The content's pieces, ``length`` bytes if that is known. They end after all checks passed."""
         if isinstance(self._content, Body):
             return self._checked_body(_of_length(self._content.pieces(), length), check_time)
         return self._checked_source(self._content, length, check_time)
@@ -237,11 +235,11 @@ class Upload:
             return None
         if self._encoded == "gzip":
             return compression.Gunzip()
-        raise InvalidTable("content that is already lz4 cannot be streamed: pass it as bytes")
+        raise InvalidTable("the content is already lz4, which cannot be streamed: pass it as bytes")
 
 
 def _of_length(pieces: Iterator[bytes], length: int | None) -> Iterator[bytes]:
-    """The pieces of a file; InvalidTable unless they are ``length`` bytes, where that is known."""
+    """The pieces of a file; InvalidTable unless they are ``length`` bytes, if that is known."""
     size = 0
     for piece in pieces:
         size += len(piece)
@@ -253,14 +251,17 @@ def _of_length(pieces: Iterator[bytes], length: int | None) -> Iterator[bytes]:
 
 def _check_length(size: int, length: int | None) -> None:
     if length is not None and size != length:
-        raise InvalidTable(f"the file changed while it was sent: it is no longer {length} bytes long")
+        raise InvalidTable(
+            f"the file changed while it was sent: it had {length} bytes before. Store it again when no other "
+            "process writes it"
+        )
 
 
-def _but_for_the_end(pieces: Iterator[bytes]) -> Generator[bytes, None, None]:
-    """Yield the pieces; the last piece is withheld until all are read and checked."""
+def _withhold_last_piece(pieces: Iterator[bytes]) -> Generator[bytes, None, None]:
+    """Yield the pieces, the last one after all are read and checked."""
     held = b""
     for piece in pieces:
-        if not piece:  # no bytes are there yet
+        if not piece:  # no bytes are available yet
             continue
         if held:
             yield held
@@ -270,7 +271,7 @@ def _but_for_the_end(pieces: Iterator[bytes]) -> Generator[bytes, None, None]:
 
 
 def _compressed(pieces: Iterator[bytes], check_time: Callable[[], object]) -> Generator[bytes, None, None]:
-    # What is left in the compressor at the end is the end that is withheld.
+    # The compressor withholds the end until it is flushed.
     compressor = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, zlib.MAX_WBITS | 16)
     for piece in pieces:
         check_time()
@@ -282,7 +283,7 @@ def _compressed(pieces: Iterator[bytes], check_time: Callable[[], object]) -> Ge
 def _gunzipped(gunzip: compression.Gunzip, piece: bytes) -> Iterator[bytes]:
     try:
         for decoded in gunzip.feed(piece):
-            yield from cut(decoded)
+            yield from split(decoded)
     except compression.Undecodable as error:
         raise _not_as_encoded(error) from error
 
@@ -291,59 +292,22 @@ def _not_as_encoded(error: compression.Undecodable) -> InvalidTable:
     return InvalidTable(f"the content does not match its Content-Encoding: {error}")
 
 
-class _WideUpload(Upload):
-    """An Upload of a table whose types are too long for a request's head: its header names some columns only.
-
-    These are the columns that a node would infer wrongly. To find them the whole table is read, as a part of
-    the store, which ends at its deadline. The table goes as JSON where their types are still too long, or
-    where it can be read once only.
-    """
-
-    def __init__(
-        self,
-        source: RowsSource | FrameSource,
-        content_type: str | None,
-        fields: Mapping[str, str],
-        compression: str | None,
-        *,
-        room: int,
-    ) -> None:
-        super().__init__(source, JSON, fields, compression)
-        self._source = source
-        self._given = content_type, fields, compression
-        self._room = room
-        self._decided = False
-
-    def check_before_sending(self, check_time: Callable[[], object] = no_limit) -> None:
-        """Decide the format and the types. Raises InvalidTable."""
-        if not self._decided:
-            content_type, fields, compression = self._given
-            types = _types(self._source)
-            if self._source.repeatable:
-                wrong = self._source.wrongly_inferred(check_time)
-                types = {name: column_type for name, column_type in types.items() if name in wrong}
-            if _length(types) <= self._room:
-                super().__init__(self._source, CSV, {**fields, **column_headers(types)}, compression)
-            elif content_type == CSV:
-                raise InvalidTable(
-                    f"the types of {len(self._source.columns)} columns do not fit into the request "
-                    "headers; JSON needs no types"
-                )
-            self._decided = True
-        super().check_before_sending(check_time)
-
-
 def upload_of(
-    content: Any, content_type: str, headers: Mapping[str, str] | None, compression: str | None
+    content: Any,
+    content_type: str,
+    headers: Mapping[str, str] | None,
+    compression: str | None,
+    check_time: Callable[[], object] = no_limit,
 ) -> Upload:
     """Return the Upload for any content but a table; the other arguments describe the content.
 
     They are ignored for an Upload, and for a FileTable, which builds its Upload just before sending.
+    ``check_time`` is as for ``source_upload``.
     """
     if isinstance(content, Upload):
         return content
     if not isinstance(content, bytes | str) and hasattr(content, "upload"):
-        upload: Upload = content.upload()
+        upload: Upload = content.upload(check_time)
         return upload
     body = body_of(content)
     if content_type.partition(";")[0] == JSON:
@@ -360,7 +324,7 @@ def upload_for(
 ) -> Upload:
     """Return the Upload for any content, including tables; see ``upload_of``.
 
-    ``content_type`` None is CSV, or what a table needs. ``check_time`` is as for ``source_of``.
+    If ``content_type`` is None, it is CSV, or JSON if a table requires it.
     """
     if is_table(content):
         return table_upload(
@@ -370,7 +334,7 @@ def upload_for(
             compression=compression,
             check_time=check_time,
         )
-    return upload_of(content, content_type or CSV, headers, compression)
+    return upload_of(content, content_type or CSV, headers, compression, check_time)
 
 
 def is_table(content: Any) -> bool:
@@ -389,11 +353,11 @@ def source_of(
     """
     if not is_table(table):
         raise TypeError(
-            f"{type(table).__name__} is not a table: pass a list of dicts, or Arrow data, which has "
+            f"{type(table).__name__} is not a table: pass a list of dicts, or an object with "
             "__arrow_c_stream__ or __arrow_c_array__ (pandas, polars, pyarrow, duckdb)"
         )
     if isinstance(table, list | tuple):
-        from airflow_provider_qcache.client.tables.values import RowsSource  # noqa: PLC0415  # with its first use
+        from airflow_provider_qcache.client.tables.values import RowsSource  # noqa: PLC0415  # not at DAG parse
 
         return RowsSource(table, column_types, check_time)
     from airflow_provider_qcache.client.tables.arrow import FrameSource  # noqa: PLC0415  # it needs pyarrow
@@ -411,17 +375,18 @@ def table_upload(
     compression: str | None = None,
     check_time: Callable[[], object] = no_limit,
 ) -> Upload:
-    """The Upload of a table; see ``QClient.post_table``. ``check_time`` is as for ``source_of``."""
+    """The Upload of a table; see ``QClient.post_table``. ``check_time`` is as for ``source_upload``."""
     if content_type not in (None, CSV, JSON):
         raise ValueError(f"content_type={content_type!r}: expected {CSV!r}, {JSON!r} or None")
     fields = table_headers(headers, stand_in_columns)
-    return source_upload(source_of(table, column_types, check_time), content_type, fields, compression)
+    source = source_of(table, column_types, check_time)
+    return source_upload(source, content_type, fields, compression, check_time)
 
 
 def table_headers(
     headers: Mapping[str, str] | None, stand_in_columns: Mapping[str, Any] | None
 ) -> dict[str, str]:
-    """A table's headers but for its types; ValueError for one that follows from the table or an argument."""
+    """A table's headers without its types; ValueError for a header that has an argument of its own."""
     for name in headers or {}:
         if (argument := _ARGUMENTS_FOR_HEADERS.get(name.lower())) is not None:
             raise ValueError(f"header {name!r} is set from the table: pass {argument} instead")
@@ -433,38 +398,45 @@ def source_upload(
     content_type: str | None,
     fields: Mapping[str, str],
     compression: str | None,
+    check_time: Callable[[], object] = no_limit,
 ) -> Upload:
     """The Upload of a Source that knows its columns' types, with the headers of ``table_headers``.
 
-    The source is closed where that raises.
+    If the types of all columns are too long for a request's headers, only those columns are named whose type
+    a node would infer wrongly: to find them the whole table is read, and ``check_time`` called regularly. A
+    table is sent as JSON if these types are too long as well, or if it can be read only once. Closes the
+    source if it raises an error.
     """
     try:
         if content_type == JSON or not _fits_csv(source, content_type):
             return Upload(source, JSON, fields, compression)
-        types = _types(source)
+        types = {
+            column.name: column.type.header for column in source.columns if column.type.header is not None
+        }
         room = MAX_HEAD_BYTES - _FOR_OTHER_HEADERS - len(fields.get(STAND_INS, ""))
-        if _length(types) <= room:
-            return Upload(source, CSV, {**fields, **column_headers(types)}, compression)
-        return _WideUpload(source, content_type, fields, compression, room=room)
+        headers = column_headers(types)
+        if len(headers.get(TYPES, "")) > room and source.repeatable:
+            wrong = source.wrongly_inferred(check_time)
+            headers = column_headers({name: types[name] for name in types if name in wrong})
+        if len(headers.get(TYPES, "")) <= room:
+            return Upload(source, CSV, {**fields, **headers}, compression)
+        if content_type == CSV:
+            raise InvalidTable(  # noqa: TRY301  # the source is closed below
+                f"the types of {len(source.columns)} columns do not fit into the request headers: pass "
+                f"content_type={JSON!r}, which needs no types"
+            )
+        return Upload(source, JSON, fields, compression)
     except BaseException:
         source.close()
         raise
 
 
 def _fits_csv(source: RowsSource | FrameSource, content_type: str | None) -> bool:
-    """Whether CSV and its headers can carry the columns' names; InvalidTable if not, and CSV is asked for."""
+    """Whether CSV and headers can contain the columns' names; InvalidTable if not, and CSV is requested."""
     unfit = next((column.name for column in source.columns if not fits_csv([column.name])), None)
     if unfit is not None and content_type == CSV:
         raise InvalidTable(
-            f"column {unfit!r}: its name cannot be sent in CSV or headers; JSON can carry it", column=unfit
+            f"column {unfit!r}: its name cannot be sent in CSV or headers: pass content_type={JSON!r}",
+            column=unfit,
         )
     return unfit is None
-
-
-def _types(source: RowsSource | FrameSource) -> dict[str, str]:
-    """What X-QCache-types says of all columns of a table in CSV."""
-    return {column.name: column.type.header for column in source.columns if column.type.header is not None}
-
-
-def _length(types: Mapping[str, str]) -> int:
-    return len(column_headers(types).get(TYPES, ""))
