@@ -1,4 +1,4 @@
-"""Results as plain values, for whoever passes them on as JSON."""
+"""Results as plain values for JSON."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import Any, NoReturn
 
 
 class Plain:
-    """A dataclass whose ``as_dict()`` gives all of it as values of JSON."""
+    """A dataclass whose ``as_dict()`` returns its fields as values for JSON."""
 
     __slots__ = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields by name; an error as text, a tuple as a list."""
+        """The fields by name; an error as its text, a tuple as a list."""
         return {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
 
     def serialize(self) -> NoReturn:
-        """Fail the task that returns a result, without retries.
+        """Fail a task that returns a result, without retries.
 
-        Only Airflow calls this, on what a task returns. It would store a dataclass without this method, and
-        the task that reads it would fail, unless the deployment allows the class.
+        Only Airflow calls this, when a task returns a result. Without this method Airflow would store the
+        result, and the task that reads it would fail, unless the deployment allows the class.
 
         Raises:
-            AirflowFailException: always; it names ``as_dict()``. Airflow retries any other error.
+            AirflowFailException: always. Airflow would retry after any other error.
         """
         # Imported here: the client, whose results these are, runs where Airflow is not installed.
         from airflow_provider_qcache.compat import AirflowFailException  # noqa: PLC0415

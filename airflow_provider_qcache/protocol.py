@@ -1,7 +1,7 @@
 """What QCache's HTTP interface allows: keys, content types, column types, header names.
 
-Every layer reads these facts here. The module imports nothing of this package, so that a DAG file, which
-checks arguments as it is parsed, loads neither the client nor requests.
+The module imports nothing of this package: a DAG file, which checks arguments when it is parsed, then loads
+neither the client nor requests.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ COLUMN_TYPES: Final = ("string", "enum", "float")
 """The types that X-QCache-types can name (QCache 0.9.3, qcache/app.py: DatasetHandler.dtypes)."""
 
 FRAMING_HEADERS: Final = frozenset({"content-length", "transfer-encoding", "host", "connection", "expect"})
-"""Headers, in lower case, that frame a request: only the client sets them."""
+"""Headers, in lower case, that delimit a request: only the client sets them."""
 
 is_key: Final = re.compile(r"[A-Za-z0-9_-]+").fullmatch
-"""Matches a key that a QCache URL takes without quoting."""
+"""Matches a key, which a QCache URL contains without quoting."""
 
 KEY_PATTERN_CHARACTERS: Final = frozenset("*?[%")
 """Characters that suggest a pattern of keys; QCache has no patterns."""

@@ -1,4 +1,4 @@
-"""Keys, and the hash ring: which node a key lives on. It is the ring of qcache-client."""
+"""Keys, and the hash ring, which maps a key to its home node, as qcache-client's."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def check_key(key: Any) -> None:
     """Raise InvalidKey unless a QCache URL can contain the key without quoting."""
     if not isinstance(key, str) or is_key(key) is None:
         if isinstance(key, str) and not KEY_PATTERN_CHARACTERS.isdisjoint(key):
-            more = "QCache has no patterns: store, query and delete each table by its whole key."
+            more = "QCache has no patterns: pass the whole key of each table."
         else:
-            more = "A node answers 404 to any other key, or stores the table under another one."
+            more = "With any other key a node answers 404, or stores the table under another one."
         raise InvalidKey(
             f"{key!r} is not a key of QCache: use ASCII letters, digits, '-' and '_', at least one. {more}"
         )
@@ -40,9 +40,9 @@ class Ring:
     """An immutable ring over the nodes as they are spelled.
 
     Each node has ceil(1000 / nodes) points; a key belongs to the first point strictly greater than its hash,
-    wrapping to the first. Where two points collide the node listed last owns it. Points are never removed: a
-    key whose node is down is looked for on the next node in ``successors``, which is where qclient finds it
-    once it has dropped the node.
+    wrapping to the first. If two points collide, the node listed last owns the point. Points are never
+    removed: if a node is down, its keys are on the next node in ``successors``, where qclient finds them once
+    it has dropped the node.
     """
 
     __slots__ = ("_orders", "_owners", "_points", "nodes")
@@ -69,7 +69,7 @@ class Ring:
                 owner_of[_little_endian_u32(point.digest())[0]] = node
         self.nodes = tuple(dict.fromkeys(listed))
         self._points = sorted(owner_of)
-        # One owner more than points: the wrap to the first point costs no modulo.
+        # One owner more than points, so that wrapping to the first point takes no modulo.
         self._owners = [owner_of[point] for point in self._points]
         self._owners.append(self._owners[0])
         self._orders: dict[int, tuple[str, ...]] = {}
@@ -81,19 +81,19 @@ class Ring:
         return f"Ring({len(self.nodes)} nodes, {len(self)} points)"
 
     def points(self) -> list[tuple[int, str]]:
-        """Every point of the ring, in order, and the node that owns the hashes before it."""
+        """Every point of the ring, in order, with the node that owns the hashes before it."""
         return list(zip(self._points, self._owners, strict=False))
 
     def node_for_key(self, key: str) -> str:
-        """The home of a key."""
+        """The home node of a key."""
         return self._owners[bisect_right(self._points, ring_hash(key))]
 
     def successors(self, key: str) -> tuple[str, ...]:
-        """Every node once in ring order, the key's home first."""
+        """Every node once, in ring order, the key's home node first."""
         point = bisect_right(self._points, ring_hash(key))
         order = self._orders.get(point)
         if order is None:
-            # A node all of whose points collided with later nodes' owns none; it still comes, last.
+            # A node whose points all collided with those of later nodes owns none, and is last.
             order = tuple(dict.fromkeys([*self._owners[point:], *self._owners[:point], *self.nodes]))
             self._orders[point] = order
         return order

@@ -1,4 +1,4 @@
-"""Parquet and Arrow files as one stream of batches: their schemas compared first, never whole in memory."""
+"""Parquet and Arrow files as one stream of batches, in bounded memory; their schemas are compared first."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ pa = need_pyarrow("a Parquet or Arrow file")
 pc = pa.compute
 
 _SHORT: Final = BATCH_BYTES // BATCH_ROWS
-"""Texts of this length fill BATCH_BYTES with BATCH_ROWS rows."""
+"""Bytes of texts of which BATCH_ROWS rows fill BATCH_BYTES."""
 _INDEX: Final = 4
-"""Bytes for a row of a dictionary, or for where a text ends."""
+"""Bytes of a dictionary's index, or of a text's offset."""
 _LONGEST_SCHEMA: Final = 64 << 20
-"""Bytes of the longest schema: a file that begins with a larger number is not an Arrow stream."""
+"""Bytes of the longest schema. A file that begins with a larger number is not an Arrow stream."""
 _WORDS: Final = frozenset({"PLAIN_DICTIONARY", "RLE_DICTIONARY"})
 _READ_AS_WORDS: Final = _WORDS | {"PLAIN", "RLE", "BIT_PACKED"}
 """Encodings of Parquet that pyarrow reads as dictionaries."""
@@ -45,31 +45,31 @@ _ROWS_OF_PREFIXES: Final = 1024
 _BUFFER: Final = 1 << 20
 """Bytes of a column that are read at a time."""
 _MOST_MICROSECONDS: Final = (2**63 - 1) // 1000 - 1
-"""Of these, before and after 1970, the nanoseconds are within 64 bits."""
+"""Microseconds before and after 1970 whose nanoseconds are within 64 bits."""
 _DAMAGED: Final = (
     pa.ArrowException, ArithmeticError, LookupError, MemoryError, RecursionError, ValueError
 )  # fmt: skip
-"""What pyarrow raises for a damaged file, beside OSError; MemoryError where it holds a length of exabytes."""
+"""What pyarrow raises for a damaged file, besides OSError; MemoryError for a length of exabytes."""
 _is_unnamed_index = re.compile(r"__index_level_[0-9]+__").fullmatch
 
 
 class ColumnarFiles:
-    """Files of one schema, one after the other. ``open`` gives a fresh stream for each reading.
+    """Files of one schema, one after the other. ``open`` returns a fresh stream for each reading.
 
-    One schema is the same columns in the same order, whether or not they may hold nulls. A column without a
-    type, of nulls alone, is of the type it has in other files; texts are texts and dictionaries of one type
-    are one, whatever their widths. Timestamps of microseconds are nanoseconds where other files have those.
+    The files must have the same columns in the same order. Their types may differ in this: a column of only
+    nulls has its type from other files; the widths of texts and of dictionary indices do not matter;
+    timestamps of microseconds become nanoseconds if other files have those.
     """
 
-    def __init__(self, files: Sequence[File], kind: Format) -> None:
+    def __init__(self, files: Sequence[File], file_format: Format) -> None:
         """Reads every file's schema.
 
         Raises:
-            InvalidTable: a file's schema is not that of the first, naming the file and the column.
-            OSError: and whatever the storage raises.
+            InvalidTable: a file's schema is not that of the first; names the file and the column.
+            OSError: and what the storage raises.
         """
         self._files = files
-        self._kind = kind
+        self._format = file_format
         self._begun: list[tuple[File, int]] = []
         self.schema: Any = None
         for file in files:
@@ -82,7 +82,7 @@ class ColumnarFiles:
         return pa.RecordBatchReader.from_batches(self.schema, self._batches())
 
     def place_of(self, row: int | None) -> str:
-        """The file that holds a row of the last reading (from 1) and its number there, as far as known."""
+        """The file of a row of the last reading (from 1), and its number in the file, if known."""
         begun = self._begun or [(self._files[0], 0)]
         return begun[-1][0].name if row is None else place_of(row, begun)
 
@@ -92,18 +92,24 @@ class ColumnarFiles:
         first = self._files[0].name
         for at in range(max(len(names), len(expected))):
             if at >= len(names):
-                raise InvalidTable(f"column {expected[at]!r} of {first} is missing", column=expected[at])
+                raise InvalidTable(
+                    f"column {expected[at]!r} of {first} is missing: all files must have the same columns",
+                    column=expected[at],
+                )
             if at >= len(expected) or names[at] != expected[at]:
                 there = f"has {expected[at]!r} in its place" if at < len(expected) else "has no such column"
                 raise InvalidTable(
-                    f"its column {at + 1} is {names[at]!r}, but {first} {there}", column=names[at]
+                    f"its column {at + 1} is {names[at]!r}, but {first} {there}: all files must have the "
+                    "same columns",
+                    column=names[at],
                 )
         fields = []
         for known, field in zip(self.schema, schema, strict=True):
             common = _common(known.type, field.type)
             if common is None:
                 raise InvalidTable(
-                    f"column {field.name!r} is {field.type}, but {known.type} in the files before it",
+                    f"column {field.name!r} is {field.type}, but {known.type} in the files before it: write "
+                    "them with one type",
                     column=field.name,
                 )
             fields.append(pa.field(field.name, common))
@@ -115,7 +121,7 @@ class ColumnarFiles:
             self._begun.append((file, rows))
             with self._read(file) as (schema, batches):
                 if self._agreed(schema) != self.schema:
-                    raise InvalidTable("its schema has changed since it was first read")
+                    raise InvalidTable("its schema changed while it was stored: store it again")
                 for batch in itertools.chain.from_iterable(map(_parts, valid(batches))):
                     rows += batch.num_rows
                     arrays = [
@@ -126,21 +132,21 @@ class ColumnarFiles:
     @contextlib.contextmanager
     def _read(self, file: File) -> Iterator[tuple[Any, Iterator[Any]]]:
         """A file's schema and batches, without index levels that have no name in pandas."""
-        is_parquet = self._kind is Format.PARQUET
+        is_parquet = self._format is Format.PARQUET
         read, check_start = (_parquet, _check_parquet) if is_parquet else (_arrow, _check_arrow)
         with named(file):
             try:
                 with seekable(file, check_start) as found, read(found) as (schema, batches):
                     kept = _kept(schema)
-                    # Names and types alone: whether nulls may be, and notes, are no part of a table.
+                    # Only names and types: nullability and metadata do not matter.
                     fields = [pa.field(schema.field(at).name, schema.field(at).type) for at in kept]
                     yield pa.schema(fields), (batch.select(kept) for batch in batches)
             except _DAMAGED as error:
-                raise InvalidTable(f"it cannot be read as {self._kind}: {_said(error)}") from error
+                raise InvalidTable(f"it cannot be read as {self._format}: {_text_of(error)}") from error
 
 
 class FilesSource(FrameSource):
-    """A Source of columnar files; InvalidTable names the file."""
+    """A Source of columnar files, whose InvalidTable names the file."""
 
     def __init__(self, files: ColumnarFiles, column_types: Mapping[str, str] | None) -> None:
         self._columnar = files
@@ -148,12 +154,12 @@ class FilesSource(FrameSource):
             super().__init__(files.open, column_types)
 
     def pieces(self, content_type: str) -> Iterator[tuple[bytes, int]]:
-        """The table from its start."""
+        """The table from its start; see ``Source.pieces``."""
         with self._placed():
             yield from super().pieces(content_type)
 
     def wrongly_inferred(self, check_time: Callable[[], object] = no_limit) -> set[str]:
-        """Columns that a node may infer wrongly."""
+        """The columns whose type a node may infer wrongly."""
         with self._placed():
             return super().wrongly_inferred(check_time)
 
@@ -162,19 +168,19 @@ class FilesSource(FrameSource):
         try:
             yield
         except InvalidTable as error:
-            if error.__cause__ is not None:  # of a file's reading, which has named it
+            if error.__cause__ is not None:  # it names the file already
                 raise
             place = self._columnar.place_of(error.row)
             raise InvalidTable(f"{error} ({place})", row=error.row, column=error.column) from error
 
 
-def _said(error: BaseException) -> str:
+def _text_of(error: BaseException) -> str:
     text = str(error).strip()
     return text if isinstance(error, pa.ArrowException) and text else f"{type(error).__name__}: {text}"
 
 
 def _common(one: Any, other: Any) -> Any:
-    """The type that holds values of both types, or None."""
+    """The type for values of both types, or None."""
     types = pa.types
     if one == other or types.is_null(other):
         return one
@@ -192,41 +198,41 @@ def _common(one: Any, other: Any) -> Any:
 
 
 def _column(field: Any, array: Any) -> Any:
-    """Convert a column to its type in all files. Raises InvalidTable if that type cannot hold a value."""
+    """Convert a column to its common type. Raises InvalidTable if that type cannot represent a value."""
     try:
         return _fitted(array, field.type)
     except pa.ArrowInvalid as error:
         if not pa.types.is_timestamp(field.type):
             raise
         raise InvalidTable(
-            f"column {field.name!r} has timestamps beyond the years 1678 to 2261, and nanoseconds in other "
-            "files, which cannot hold those: write it as a timestamp of microseconds, or as text",
+            f"column {field.name!r} has timestamps outside the years 1678 to 2261, and nanoseconds in other "
+            "files, which do not reach further: write it as a timestamp of microseconds, or as text",
             column=field.name,
         ) from error
 
 
-def _fitted(array: Any, kind: Any) -> Any:
+def _fitted(array: Any, arrow_type: Any) -> Any:
     """Convert an array to a common type."""
-    if array.type == kind:
+    if array.type == arrow_type:
         return array
     if pa.types.is_null(array.type):
-        return pa.nulls(len(array), kind)
-    if pa.types.is_dictionary(kind):
-        words = _fitted(array.dictionary, kind.value_type)
-        return pa.DictionaryArray.from_arrays(array.indices.cast(kind.index_type), words)
+        return pa.nulls(len(array), arrow_type)
+    if pa.types.is_dictionary(arrow_type):
+        words = _fitted(array.dictionary, arrow_type.value_type)
+        return pa.DictionaryArray.from_arrays(array.indices.cast(arrow_type.index_type), words)
     if pa.types.is_dictionary(array.type):
-        return _fitted(array.dictionary.take(array.indices), kind)
-    return with_offsets(array) if kind == TEXT else array.cast(kind)
+        return _fitted(array.dictionary.take(array.indices), arrow_type)
+    return with_offsets(array) if arrow_type == TEXT else array.cast(arrow_type)
 
 
 def _parts(batch: Any) -> Iterator[Any]:
-    """A batch in parts of a bounded number of rows: a column of nulls alone may have any number."""
+    """Split a batch into parts of a bounded number of rows: one with only nulls may have any number."""
     for start in range(0, batch.num_rows, BATCH_ROWS):
         yield from _with_short_texts(batch.slice(start, BATCH_ROWS))
 
 
 def _with_short_texts(batch: Any) -> Iterator[Any]:
-    """A batch in parts whose dictionaries' texts, each written as often as it comes, are 4 MiB at most."""
+    """Split a batch into parts whose texts, with those of dictionaries written out, have at most 4 MiB."""
     sizes = [
         _lengths(array.dictionary).take(array.indices).cast(pa.int64()).fill_null(0)
         for array in batch.columns
@@ -239,7 +245,7 @@ def _with_short_texts(batch: Any) -> Iterator[Any]:
 
 
 def _lengths(texts: Any) -> Any:
-    """Each text's bytes."""
+    """The number of bytes of each text."""
     return pc.binary_length(with_offsets(texts) if texts.type == pa.string_view() else texts)
 
 
@@ -253,7 +259,7 @@ def _halved(batch: Any, sizes: Any) -> Iterator[Any]:
 
 
 def _kept(schema: Any) -> list[int]:
-    """The positions of the columns except index levels without a name, as for a frame of pandas."""
+    """The positions of the columns, except pandas' index levels without a name."""
     try:
         notes = schema.pandas_metadata
     except (ValueError, RecursionError):
@@ -271,16 +277,16 @@ def _check_parquet(start: bytes) -> None:
 
 def _check_arrow(start: bytes) -> None:
     if start[:4] == b"FEA1":
-        raise InvalidTable("it is Feather version 1; version 2 is supported")
-    # A stream begins with a mark, or as before Arrow 0.15 with the length of its schema.
+        raise InvalidTable("it is Feather version 1, which is not supported: write version 2")
+    # A stream begins with a marker, or before Arrow 0.15 with the length of its schema.
     stream = start[:4] == b"\xff\xff\xff\xff" or 0 < int.from_bytes(start[:4], "little") < _LONGEST_SCHEMA
     if start[:6] != b"ARROW1" and not stream:
-        raise InvalidTable("it cannot be read as arrow: it begins neither as a file nor as a stream of Arrow")
+        raise InvalidTable("it cannot be read as arrow: it is neither an Arrow file nor an Arrow stream")
 
 
 @contextlib.contextmanager
 def _parquet(found: BinaryIO) -> Iterator[tuple[Any, Iterator[Any]]]:
-    from pyarrow.parquet import read_metadata  # noqa: PLC0415  # of Parquet alone
+    from pyarrow.parquet import read_metadata  # noqa: PLC0415  # only for Parquet
 
     facts = read_metadata(found)
     unit = _int96_unit(found, facts)
@@ -289,7 +295,7 @@ def _parquet(found: BinaryIO) -> Iterator[tuple[Any, Iterator[Any]]]:
 
 
 def _parquet_file(found: BinaryIO, facts: Any, unit: str, **options: Any) -> Any:
-    from pyarrow.parquet import ParquetFile  # noqa: PLC0415  # of Parquet alone
+    from pyarrow.parquet import ParquetFile  # noqa: PLC0415  # only for Parquet
 
     return ParquetFile(
         found,
@@ -302,14 +308,14 @@ def _parquet_file(found: BinaryIO, facts: Any, unit: str, **options: Any) -> Any
 
 
 def _int96_unit(found: BinaryIO, facts: Any) -> str:
-    """The unit of INT96 timestamps, which Spark, Hive and Impala write: that of all such columns of a file.
+    """The unit for all INT96 timestamps of a file, which Spark, Hive and Impala write.
 
-    Nanoseconds cannot hold the year 9999: pyarrow, which reads INT96 as nanoseconds, would give 1816. So they
-    are the unit only where Arrow wrote the file from nanoseconds, or where they are needed and hold all
-    values.
+    Nanoseconds do not reach the year 9999: pyarrow, which reads INT96 as nanoseconds, would return 1816. So
+    they are the unit only if Arrow wrote the file from nanoseconds, or if values have nanoseconds and all are
+    in their range.
 
     Raises:
-        InvalidTable: neither unit holds all values.
+        InvalidTable: neither unit can represent all values.
     """
     leaves = map(facts.schema.column, range(facts.num_columns))
     names = [leaf.path for leaf in leaves if leaf.physical_type == "INT96"]
@@ -328,17 +334,17 @@ def _int96_unit(found: BinaryIO, facts: Any) -> str:
         if is_beyond:
             wide.append(name)
     if fine and wide:
-        beyond = "others" if fine[0] in wide else f"column {wide[0]!r}, of the same type INT96, has some that"
+        beyond = "others" if fine[0] in wide else f"column {wide[0]!r}, of the same type INT96, has some"
         raise InvalidTable(
-            f"column {fine[0]!r} has timestamps with nanoseconds, and {beyond} beyond the years 1678 to "
-            "2261, which is all that nanoseconds hold: write it as a timestamp of microseconds, or as text",
+            f"column {fine[0]!r} has timestamps with nanoseconds, and {beyond} outside the years 1678 to "
+            "2261, the range of nanoseconds: write it as a timestamp of microseconds, or as text",
             column=fine[0],
         )
     return "ns" if fine else "us"
 
 
 def _int96_values(found: BinaryIO, facts: Any, name: str) -> tuple[bool, bool]:
-    """Whether a column has values with nanoseconds, and values that are beyond what nanoseconds hold."""
+    """Whether a column has values with nanoseconds, and values outside the range of nanoseconds."""
     files = [_parquet_file(found, facts, unit) for unit in ("us", "ns")]
     has_nanoseconds = is_beyond = False
     for at in range(facts.num_row_groups):
@@ -362,34 +368,33 @@ def _int96_values(found: BinaryIO, facts: Any, name: str) -> tuple[bool, bool]:
 
 
 def _row_groups(found: BinaryIO, file: Any, unit: str) -> Iterator[Any]:
-    """The batches of a Parquet file. Long texts that repeat come as dictionaries, whatever its schema is."""
+    """The batches of a Parquet file. Long texts that repeat are read as dictionaries, whatever its schema."""
     facts = file.metadata
-    kinds = dict(zip(file.schema_arrow.names, file.schema_arrow.types, strict=True))
-    texts = [name for name, kind in kinds.items() if is_text(kind)]
+    types = dict(zip(file.schema_arrow.names, file.schema_arrow.types, strict=True))
+    texts = [name for name, arrow_type in types.items() if is_text(arrow_type)]
     leaves = [facts.schema.column(at).path for at in range(facts.num_columns)]
     plain = file
     with_words = _parquet_file(found, facts, unit, read_dictionary=texts)
     repeated: list[str] = []
     groups = [facts.row_group(at) for at in range(facts.num_row_groups)]
     if (rows := sum(group.num_rows for group in groups)) != facts.num_rows:
-        raise InvalidTable(f"its row groups have {rows} rows, and its end says {facts.num_rows}")
+        raise InvalidTable(f"it is damaged: it has {rows} rows, and its footer says {facts.num_rows}")
     for at, group in enumerate(groups):
         if not group.num_rows:
             continue
         columns = {}
         for number, name in enumerate(leaves):
-            # Where a column's metadata is damaged, reading a row is an error, and group.column would end the
-            # process.
+            # If a column's metadata is damaged, reading a row raises an error; group.column would crash.
             next(plain.iter_batches(1, row_groups=[at], columns=[name], use_threads=False), None)
             columns[name] = group.column(number)
         words = _longest_words(with_words, at, [name for name in texts if _has_words(columns[name])])
-        # The allocator keeps the memory of these rows, and takes more for the batches.
+        # Else the allocator keeps the memory of these rows, and allocates more for the batches.
         pa.default_memory_pool().release_unused()
         now = [name for name, longest in words.items() if _is_repeated(columns[name], longest)]
         if now != repeated:
             repeated, file = now, _parquet_file(found, facts, unit, read_dictionary=now)
         width = sum(
-            _INDEX if name in repeated else _width(column, kinds.get(name), words.get(name, 0))
+            _INDEX if name in repeated else _width(column, types.get(name), words.get(name, 0))
             for name, column in columns.items()
         )
         rows = max(1, min(BATCH_ROWS, int(BATCH_BYTES / max(1, width))))
@@ -398,7 +403,7 @@ def _row_groups(found: BinaryIO, file: Any, unit: str) -> Iterator[Any]:
             missing -= batch.num_rows
             yield batch
         if missing:
-            raise InvalidTable(f"its row group {at + 1} does not have the {group.num_rows} rows it should")
+            raise InvalidTable(f"it is damaged: row group {at + 1} does not have its {group.num_rows} rows")
 
 
 def _has_words(column: Any) -> bool:
@@ -408,7 +413,7 @@ def _has_words(column: Any) -> bool:
 
 
 def _longest_words(file: Any, group: int, names: list[str]) -> dict[str, int]:
-    """The bytes of the longest word of each column: a single row comes with all that its row group has."""
+    """The bytes of the longest word of each column: reading one row returns the row group's dictionary."""
     if not names:
         return {}
     batches = file.iter_batches(batch_size=1, row_groups=[group], columns=names, use_threads=False)
@@ -420,24 +425,24 @@ def _longest_words(file: Any, group: int, names: list[str]) -> dict[str, int]:
 
 
 def _is_repeated(column: Any, longest: int) -> bool:
-    """Whether a text column of a row group is to be read as a dictionary, with words of this length.
+    """Whether to read a text column of a row group, with words of this length, as a dictionary.
 
-    That is as large as all its different texts. So not where it is larger than words, and the two to three
-    bytes for each row that say which, would be: many texts are then written out.
+    A dictionary has all different texts at once. If the column is larger than its words, and two to three
+    bytes for each row's index, would be, many texts are written out, and it is read as plain texts.
     """
     size: int = column.total_uncompressed_size
     return longest > _SHORT and size <= BATCH_BYTES + 3 * column.num_values
 
 
-def _width(column: Any, kind: Any, longest: int) -> float:
-    """The bytes of a column's value when it is read, as far as a row group tells."""
-    if pa.types.is_dictionary(kind):
+def _width(column: Any, arrow_type: Any, longest: int) -> float:
+    """The bytes of a value when it is read, as far as a row group's metadata show."""
+    if pa.types.is_dictionary(arrow_type):
         return _INDEX
-    if pa.types.is_primitive(kind) or pa.types.is_decimal(kind):
-        bits: int = kind.bit_width
+    if pa.types.is_primitive(arrow_type) or pa.types.is_decimal(arrow_type):
+        bits: int = arrow_type.bit_width
         return bits / 8
     most: float = max(longest, column.total_uncompressed_size / max(1, column.num_values)) + _INDEX
-    # Of a text that begins as the one before it, only the rest is written.
+    # A text is stored without the prefix that it shares with the text before.
     if _PREFIXES in column.encodings:
         most = max(most, BATCH_BYTES / _ROWS_OF_PREFIXES)
     return most

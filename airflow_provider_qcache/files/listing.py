@@ -1,4 +1,4 @@
-"""The files that a path names (itself, those in a directory, or those a glob matches), and what they hold."""
+"""The files of a path (a file, a directory or a glob), and their formats."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _GLOB: Final = frozenset("*?[")
 _NO_DATA: Final = (".", "_")
-"""First characters of names that are not data: _SUCCESS, .part-0.crc, _delta_log, _temporary."""
+"""First characters of names without data, such as _SUCCESS, .part-0.crc, _delta_log and _temporary."""
 
 
 class Format(enum.StrEnum):
@@ -30,7 +30,7 @@ class Format(enum.StrEnum):
 
     @property
     def is_text(self) -> bool:
-        """Whether the file's content is sent unchanged, without types."""
+        """Whether the client sends the file's content unchanged, without types."""
         return self in (Format.CSV, Format.JSON, Format.JSONL)
 
 
@@ -50,25 +50,25 @@ COMPRESSIONS: Final = (".gz", ".zst")
 _SUFFIX: Final = "|".join(re.escape(suffix) for suffix in SUFFIXES)
 _IN_PATH: Final = r'[^\r\n,<>"]*'
 _PATH: Final = (
-    r"(?!\s*(?:\[\s*['{\[0-9]|\{\s*'))"  # what str() makes of a list or a dict
+    r"(?!\s*(?:\[\s*['{\[0-9]|\{\s*'))"  # not the text of a list or a dict
     rf"{_IN_PATH}(?:[/\\]{_IN_PATH}|(?:{_SUFFIX})(?:\.(?:gz|zst|bz2|xz|lz4))?)"
 )
 LONGEST_PATH: Final = 4096
 
 
 def path_in(text: str) -> re.Match[str] | None:
-    """Match text that is one path; a header without rows, which ends with a newline, does not match."""
-    # Compiled at its first use: every process that parses a DAG file loads this module.
+    """Match a text that is one path. The header of a CSV ends with a newline, and does not match."""
+    # Compiled at its first use, since every process that parses a DAG file loads this module.
     return re.fullmatch(_PATH, text, re.IGNORECASE)
 
 
 class File(NamedTuple):
-    """A file on this machine or in a storage of fsspec; opened anew as often as it is read."""
+    """A file on this machine or in a storage of fsspec. It is opened each time it is read."""
 
     name: str
-    """What it is called in messages: the local path, or its URL."""
+    """The local path, or the URL, for logs and errors."""
     location: str
-    """Its path, in its storage if it has one."""
+    """Its path, in the storage if it has one."""
     storage: Any = None
 
     @property
@@ -77,7 +77,7 @@ class File(NamedTuple):
         return PurePosixPath(self.location)
 
     def open(self) -> BinaryIO:
-        """Open it to be read. Raises OSError, and what the storage raises."""
+        """Open the file for reading. Raises OSError, and what the storage raises."""
         if self.storage is None:
             return Path(self.location).open("rb")
         return cast("BinaryIO", self.storage.open(self.location, "rb"))
@@ -99,22 +99,22 @@ def stem_of(file: File) -> str:
 
 
 def find_files(path: Any) -> list[File]:
-    """The files that a path names, sorted by their whole paths; one at least.
+    """The files of a path, sorted by their whole paths; at least one.
 
-    Of a directory those that are directly in it, of a glob (``*``, ``?``, ``[]``, ``**``) those that match.
-    Both leave out names that begin with '.' or '_', of files and of the directories that a glob goes into,
-    which tell about data and hold none; but for those that the path itself writes so, as ``_kept`` in
-    ``/data/*/_kept/*.csv``. A path with a glob's characters that exists is no glob.
+    A path is a file, a directory, whose files are returned, or a glob (``*``, ``?``, ``[]``, ``**``). A path
+    that exists is not a glob. Files and directories whose names begin with '.' or '_' contain no data, and
+    are left out, unless the path names them, as ``_kept`` in ``/data/*/_kept/*.csv``.
 
     Args:
-        path: A pathlib.Path, or what has ``fs``, ``path`` and ``protocol`` as an ObjectStoragePath.
+        path: A pathlib.Path, or an object with ``fs``, ``path`` and ``protocol``, as an ObjectStoragePath.
 
     Raises:
-        FileNotFoundError: there is nothing, naming the path.
-        ValueError: the directory has directories in it.
-        OSError: and whatever the storage raises.
+        FileNotFoundError: there is no file; names the path.
+        ValueError: the directory contains directories.
+        OSError: and what the storage raises.
     """
-    # Of the class: the path itself would connect. Some versions of ObjectStoragePath are pathlib's too.
+    # The class, since the attribute of the path connects. Some versions of ObjectStoragePath derive from
+    # Path.
     return _stored_files(path) if hasattr(type(path), "fs") else _local_files(path)
 
 
@@ -138,13 +138,13 @@ def _local(path: Path) -> File:
 
 def _stored_files(path: Any) -> list[File]:
     storage = path.fs
-    # As the storage writes it in the names that it finds: every method of fsspec begins with this.
+    # The storage's own form of the path, as in the names that it returns. Every method of fsspec uses it.
     where = storage._strip_protocol(path.path)
 
     def stored(found: str) -> File:
         return File(f"{path.protocol}://{found.lstrip('/')}", found, storage)
 
-    # What another process has written meanwhile is not in a listing that was kept.
+    # A cached listing lacks the files that another process has written since.
     storage.invalidate_cache()
     kind = None
     try:
@@ -156,13 +156,13 @@ def _stored_files(path: Any) -> list[File]:
         found: Mapping[str, Any] = storage.glob(where, detail=True)
     elif kind == "directory":
         found = {entry["name"]: entry for entry in storage.ls(where, detail=True)}
-        # Some storages have an empty object in the place of a directory.
+        # Some storages have an empty object for a directory.
         found = {name: entry for name, entry in found.items() if name.strip("/") != where.strip("/")}
         inside = (name for name, entry in found.items() if entry["type"] == "directory")
         _check_flat(path, (PurePosixPath(name).name for name in inside))
     else:
         return [stored(where)]
-    # A console of S3 makes an empty object for a directory, whose name ends in "/".
+    # A console of S3 creates an empty object for a directory, whose name ends in "/".
     files = [
         stored(name)
         for name, entry in found.items()
@@ -180,13 +180,13 @@ def _check_flat(path: Any, directories: Iterable[str]) -> None:
     if with_data:
         more = ", …" if len(with_data) > 3 else ""
         raise ValueError(
-            f"{path} contains directories ({', '.join(with_data[:3])}{more}), "
-            f"which are not read; use a glob such as {path}/**/*.parquet"
+            f"{path} contains directories ({', '.join(with_data[:3])}{more}), which are not read: use a glob "
+            f"such as {path}/**/*.parquet"
         )
 
 
 def _checked(path: Any, where: str, files: list[File]) -> list[File]:
-    # A name of the path that begins so stands for one of the file's. Any more were matched by wildcards.
+    # A file with more such names than the path was matched by wildcards.
     asked_for = _without_data(where)
     files = [file for file in files if _without_data(file.location) <= asked_for]
     if not files:
@@ -196,5 +196,5 @@ def _checked(path: Any, where: str, files: list[File]) -> list[File]:
 
 
 def _without_data(path: str) -> int:
-    """How many of a path's names are those of what holds no data."""
+    """The number of names in a path that begin with '.' or '_'."""
     return sum(name.startswith(_NO_DATA) for name in PurePosixPath(path).parts)

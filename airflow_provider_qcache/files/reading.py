@@ -1,4 +1,4 @@
-"""The bytes of a file, decompressed, a piece at a time; and errors that name the file."""
+"""Read a file piece by piece, decompressed; with errors that name the file."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 _GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = (b"\x28\xb5\x2f\xfd", *(bytes([first]) + b"\x2a\x4d\x18" for first in range(0x50, 0x60)))
-"""How a frame of zstd begins; the others are frames that are skipped."""
+"""The first bytes of a zstd frame, and of skippable frames."""
 
 
 @contextlib.contextmanager
 def named(file: File) -> Iterator[None]:
-    """Raise errors of a file's content as InvalidTable with the file's name."""
+    """Raise errors in a file's content as InvalidTable, with the file's name."""
     try:
         yield
     except InvalidTable as error:
@@ -34,9 +34,10 @@ def named(file: File) -> Iterator[None]:
             f"{file.name}: {error}", row=error.row, column=error.column, byte=error.byte
         ) from error
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise InvalidTable(f"{file.name}: its gzip cannot be read: {error}") from error
+        raise InvalidTable(f"{file.name}: it cannot be read as gzip: {error}") from error
     except OSError as error:
-        # pyarrow's own: what a system or a storage raises has a number, or a class of its own.
+        # An OSError without errno is pyarrow's. Those of systems have an errno, those of storages another
+        # class.
         if type(error) is not OSError or error.errno is not None:
             raise
         raise InvalidTable(f"{file.name}: it cannot be read: {str(error).strip()}") from error
@@ -44,13 +45,13 @@ def named(file: File) -> Iterator[None]:
 
 @contextlib.contextmanager
 def opened(file: File) -> Iterator[BinaryIO]:
-    """The file, to be read from its start, decompressed if its first bytes say so.
+    """Open a file for reading, decompressed if its first bytes are those of gzip or zstd.
 
-    Its name does not decide: a storage may have decompressed ``x.csv.gz`` as it was read.
+    Its name does not matter: a storage may decompress ``x.csv.gz`` when it is read.
 
     Raises:
-        ImportError: it is zstd, and pyarrow is not installed.
-        OSError: and whatever its storage raises.
+        ImportError: the file is zstd, and pyarrow is not installed.
+        OSError: and what its storage raises.
     """
     with contextlib.ExitStack() as stack:
         found: Any = stack.enter_context(file.open())
@@ -58,20 +59,20 @@ def opened(file: File) -> Iterator[BinaryIO]:
         if compression == "gzip":
             found = stack.enter_context(gzip.open(found, "rb"))
         elif compression == "zstd":
-            arrow = need_pyarrow(f"{file.name} is zstd, which")
+            arrow = need_pyarrow(f"{file.name} is a zstd file, which")
             found = stack.enter_context(arrow.CompressedInputStream(found, "zstd"))
         yield cast("BinaryIO", found)
 
 
 def pieces_of(file: File) -> Generator[bytes, None, None]:
-    """The file's bytes, decompressed. Raises what ``opened`` and ``named`` do."""
+    """The file's bytes, decompressed. Raises what ``opened`` and ``named`` raise."""
     with named(file), opened(file) as found:
         while piece := found.read(PIECE):
             yield piece
 
 
 def place_of(row: int, begun: Sequence[tuple[File, int]]) -> str:
-    """The file that holds a row of the whole table (from 1), and the row's number there.
+    """The file of a row of the whole table (from 1), and the row's number in it, as text.
 
     ``begun`` has the files that were read, each with the number of rows before it.
     """
@@ -81,7 +82,7 @@ def place_of(row: int, begun: Sequence[tuple[File, int]]) -> str:
 
 @contextlib.contextmanager
 def seekable(file: File, check_start: Callable[[bytes], None]) -> Iterator[BinaryIO]:
-    """The file, to be read in any order; a compressed one is decompressed to a temporary file first.
+    """Open a file for reading in any order. A compressed file is decompressed to a temporary file.
 
     ``check_start`` is called with the first piece of a compressed file, before the rest is decompressed.
     """
@@ -99,7 +100,7 @@ def seekable(file: File, check_start: Callable[[bytes], None]) -> Iterator[Binar
 
 
 def _compression_of(found: BinaryIO) -> str | None:
-    """What an open file is compressed with: 'gzip', 'zstd' or None; the file is at its start again."""
+    """The compression of an open file: 'gzip', 'zstd' or None. The file stays at its start."""
     start = found.read(4)
     found.seek(0)
     if start.startswith(_GZIP):
@@ -108,7 +109,7 @@ def _compression_of(found: BinaryIO) -> str | None:
 
 
 def need_pyarrow(why: str) -> Any:
-    """Pyarrow; MissingExtra, an ImportError, where it is not installed."""
+    """Import pyarrow; raises MissingExtra, an ImportError, if it is not installed."""
     try:
         import pyarrow as pa  # noqa: PLC0415  # an extra, and slow to load
     except ImportError as error:

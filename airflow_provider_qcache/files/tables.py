@@ -1,4 +1,4 @@
-"""Files as tables for the client: one table of all files, or one of each file."""
+"""Files as tables for the client: one table of all files, or one for each file."""
 
 from __future__ import annotations
 
@@ -38,22 +38,22 @@ _MAGIC: Final = {b"PAR1": Format.PARQUET, b"ARROW1": Format.ARROW}
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FileTable:
-    """A table that is in files: content for the client, which calls ``upload`` when its turn comes.
+    """A table in files: content for the client, which calls ``upload`` just before it stores the table.
 
-    Until then nothing is open. The files are read anew for every attempt to store it. All but the first two
-    are the arguments of ``QClient.post_table``.
+    The files are opened for every attempt to store it. All fields but ``files``, ``format`` and
+    ``from_directories`` are arguments of ``QClient.post_table``.
     """
 
     files: tuple[File, ...]
     format: Format | None
-    """None if it follows only from the first bytes of its one file."""
+    """None if it follows from the first bytes of the only file."""
     content_type: str | None = None
     column_types: Mapping[str, str] | None = None
     stand_in_columns: Mapping[str, Any] | None = None
     headers: Mapping[str, str] | None = dataclasses.field(default=None, repr=False)
     compression: str | None = None
     from_directories: tuple[str, ...] = ()
-    """Columns in the names of directories only, as in ``day=2026-01-01/``: they are not in the table."""
+    """Columns that are only in names of directories, as in ``day=2026-01-01/``, and not in the table."""
 
     def upload(self, check_time: Callable[[], object] = no_limit) -> Upload:
         """The files as an Upload; reads the schema or header of every file.
@@ -62,18 +62,18 @@ class FileTable:
 
         Raises:
             ValueError: an argument does not fit the format of the files.
-            InvalidTable: a file does not have its format, or differs from the first, naming file and column.
-            ImportError: they need pyarrow, which is not installed.
-            OSError: and whatever their storage raises.
+            InvalidTable: a file does not have its format, or differs from the first; names file and column.
+            ImportError: pyarrow is required and not installed.
+            OSError: and what their storage raises.
         """
         upload = self._upload(self.format or _format_in(self.files[0]), check_time)
         if self.from_directories:
             known = upload.names or ()
             if missing := [name for name in self.from_directories if name not in known]:
                 _log.warning(
-                    "%s: the table has no column %s: only the names of directories (%s) tell it, and "
-                    "those are not read. Write the column into the files, or make a table of each directory, "
-                    "with {parent} in the key",
+                    "%s: the table has no column %s, which is only in names of directories (%s): those are "
+                    "not read. Write the column into the files, or store a table for each directory, with "
+                    "{parent} in the key.",
                     self.files[0].name,
                     " and no column ".join(map(repr, missing)),
                     ", ".join(f"{name}=…/" for name in missing),
@@ -84,7 +84,7 @@ class FileTable:
         content_type = self.content_type and self.content_type.partition(";")[0]
         fields = table_headers(self.headers, self.stand_in_columns)
         if not found.is_text:
-            from airflow_provider_qcache.files.columnar import (  # noqa: PLC0415  # it needs pyarrow
+            from airflow_provider_qcache.files.columnar import (  # noqa: PLC0415  # it imports pyarrow
                 ColumnarFiles,
                 FilesSource,
             )
@@ -95,8 +95,8 @@ class FileTable:
         what = f"{self.files[0].name} is {found}"
         if content_type not in (None, sent):
             raise ValueError(
-                f"content_type={content_type!r}: {what}, sent as {sent!r}; if the file has another "
-                "format, pass source_format"
+                f"content_type={content_type!r}: {what}, which is sent as {sent!r}: leave content_type out; "
+                "if the file has another format, pass source_format"
             )
         if found is Format.CSV:
             fields |= column_headers(self.column_types)
@@ -104,7 +104,7 @@ class FileTable:
             return Upload(CsvFiles(self.files, floats), sent, fields, self.compression)
         if self.column_types:
             raise ValueError(
-                f"column_types: a node ignores types for JSON, and {what}. Write numbers that must be texts "
+                f"column_types: {what}, and a node ignores types for JSON. Write numbers that must be text "
                 "as strings, or store the table as CSV, Parquet or a list of dicts"
             )
         inside = json_list if found is Format.JSON else json_lines
@@ -112,19 +112,19 @@ class FileTable:
 
 
 def table_in(path: Any, source_format: str | None = None, **arguments: Any) -> FileTable:
-    """The table in all the files that a path names.
+    """One table of all files of a path.
 
     Args:
         path: As for ``find_files``.
-        source_format: What they hold, by Format's words; None where their names tell, or content_type does,
-            or else their beginnings.
-        arguments: FileTable's.
+        source_format: The format of the files, a value of Format; None for the format that follows from their
+            names, content_type or first bytes.
+        arguments: Those of FileTable.
 
     Raises:
-        ValueError: they do not all hold the same.
-        InvalidTable: nothing says what a file holds, and it begins as nothing that could be stored.
-        FileNotFoundError: there are none.
-        OSError: and whatever their storage raises.
+        ValueError: the files have different formats.
+        InvalidTable: the format of a file is not known.
+        FileNotFoundError: there is no file.
+        OSError: and what their storage raises.
     """
     files = find_files(path)
     content_type = arguments.get("content_type")
@@ -132,7 +132,8 @@ def table_in(path: Any, source_format: str | None = None, **arguments: Any) -> F
     for file, found in zip(files, formats, strict=True):
         if found is not formats[0]:
             raise ValueError(
-                f"{file.name} is {found}, but {files[0].name} is {formats[0]}: a table has one format"
+                f"{file.name} is {found}, but {files[0].name} is {formats[0]}: all files of a table must "
+                "have one format"
             )
     names = dict.fromkeys(name for file in files for name in _in_directories(file))
     return FileTable(tuple(files), formats[0], from_directories=tuple(names), **arguments)
@@ -141,18 +142,17 @@ def table_in(path: Any, source_format: str | None = None, **arguments: Any) -> F
 def tables_in(
     key: str, path: Any, source_format: str | None = None, **arguments: Any
 ) -> list[tuple[str, FileTable]]:
-    """A table for each file that a path names, by key: ``{stem}`` and ``{parent}`` in it are the file's.
-
-    Of a directory ``key=value`` the parent is the value.
+    """A table for each file of a path, with its key.
 
     Args:
-        key: The keys' pattern.
+        key: The pattern of the keys: ``{stem}`` is the file's name, ``{parent}`` its directory's, or the
+            value in a directory ``column=value``.
         path: As for ``table_in``, like the rest.
-        source_format: See there.
-        arguments: See there.
+        source_format: As for ``table_in``.
+        arguments: As for ``table_in``.
 
     Raises:
-        InvalidKey: a file's key is invalid, or that of another file; it names the files.
+        InvalidKey: a file's key is invalid, or the key of another file; names the files.
         ValueError, FileNotFoundError, OSError: as ``table_in``.
     """
     files: dict[str, File] = {}
@@ -164,7 +164,10 @@ def tables_in(
         except InvalidKey as error:
             raise InvalidKey(f"{file.name}: {error}") from None
         if own in files:
-            raise InvalidKey(f"{files[own].name} and {file.name} would both be stored under {own!r}")
+            raise InvalidKey(
+                f"{files[own].name} and {file.name} would both be stored under {own!r}: use {{stem}} and "
+                f"{{parent}} in the key"
+            )
         files[own] = file
         found = _format(file, source_format, arguments.get("content_type"))
         tables.append((own, FileTable((file,), found, **arguments)))
@@ -178,14 +181,14 @@ def _in_directories(file: File) -> dict[str, str]:
 
 
 def _parent_of(file: File) -> str:
-    """The name of a file's directory, or the value in it."""
+    """The name of a file's directory, or the value in a name ``column=value``."""
     name = file.path.parent.name
     column, equals, value = name.partition("=")
     return unquote(value) if column and equals else name
 
 
 def _format(file: File, source_format: str | None, content_type: str | None) -> Format | None:
-    """A file's format by the arguments or its name, or None if only its first bytes show it."""
+    """A file's format by the arguments or its name, or None if they do not show it."""
     if source_format is not None:
         return Format(source_format)
     found = format_of(file)
@@ -195,7 +198,7 @@ def _format(file: File, source_format: str | None, content_type: str | None) -> 
 
 
 def _format_in(file: File) -> Format:
-    """A file's format by its first bytes. Raises InvalidTable, and what reading the file raises."""
+    """A file's format by its first bytes. Raises InvalidTable if it is not known, and what reading raises."""
     beginning = b""
     with contextlib.closing(pieces_of(file)) as pieces:
         for piece in pieces:
@@ -211,24 +214,24 @@ def _format_in(file: File) -> Format:
     unknown = f"{file.name}: its format is not clear from its name"
     if len(beginning) <= LONGEST_PATH and path_in(beginning.decode("utf-8", "replace")):
         raise InvalidTable(
-            f"{unknown}, and its text looks like the path of a file: pass that path to source_path; if it is "
+            f"{unknown}, and its text looks like the path of a file: pass that path as source_path; if it is "
             "the header of a CSV without rows, pass source_format='csv'",
             byte=0,
         )
     if len(beginning) < BEGINNING and is_one_value(beginning):
         raise InvalidTable(
-            f"{unknown}, and its text is one JSON value, not a table; if it is the header of a CSV without "
-            "rows, pass source_format='csv'",
+            f"{unknown}, and its text is one JSON value, not a table: check its source; if it is the header "
+            "of a CSV without rows, pass source_format='csv'",
             byte=0,
         )
     if text is None and b"\0" not in beginning:
         return Format.CSV
-    begins = "binary data, and as no Parquet or Arrow file" if text is None else text.value
+    content = "binary data, but not a Parquet or Arrow file" if text is None else text.value
     known = f"source_format ({', '.join(Format)})"
     what_to_do = {
         None: f"write it as CSV, JSON, Parquet or Arrow; if it is one of them, pass {known}",
-        Text.JSON_LINES: "pass source_format='jsonl' if each is on a line of its own",
+        Text.JSON_LINES: "pass source_format='jsonl' if there is one on each line",
         Text.JSON: "write its rows as a JSON list of objects; if it is CSV, pass source_format='csv'",
         Text.DOCUMENT: f"{advice(Text.DOCUMENT)}; if it is CSV, pass source_format='csv'",
     }
-    raise InvalidTable(f"{unknown}, and it begins as {begins}: {what_to_do[text]}", byte=0)
+    raise InvalidTable(f"{unknown}, and it seems to be {content}: {what_to_do[text]}", byte=0)

@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 
 _JSON_END: Final = b" \t\r\n]"
 _LONGEST_LINE: Final = 4 << 20
-"""The most bytes of a line of JSON."""
+"""Bytes of the longest line of JSON."""
 
 
 class CsvFiles:
     """A Source of CSV files: the first one's header, and the rows of all.
 
-    ``floats`` are the columns whose fields a node must be able to read as floats.
+    ``floats`` are the columns whose fields must be floats.
 
-    Raises, when it is made and before each file's rows:
-        InvalidTable: a file has no header, or another one than the first.
+    Raises, when it is created and before each file's rows:
+        InvalidTable: a file has no header, or another header than the first file.
     """
 
     length: int | None = None
@@ -51,7 +51,7 @@ class CsvFiles:
                 self.names = self._agreed(check)
 
     def _agreed(self, check: CsvCheck) -> tuple[str, ...]:
-        """A file's columns. Raises InvalidTable unless they are those of the files before it."""
+        """A file's columns. Raises InvalidTable unless the files before it have the same."""
         columns = check.columns or ()
         expected = self.names
         if expected is None or columns == expected:
@@ -59,15 +59,21 @@ class CsvFiles:
         first = self._files[0].name
         if len(columns) < len(expected) and expected[: len(columns)] == columns:
             missing = expected[len(columns)]
-            raise InvalidTable(f"column {missing!r} of {first} is missing from its header", column=missing)
+            raise InvalidTable(
+                f"column {missing!r} of {first} is missing from its header: all files must have the same "
+                "columns",
+                column=missing,
+            )
         at = next(at for at, name in enumerate(columns) if at >= len(expected) or name != expected[at])
         there = f"has {expected[at]!r} in its place" if at < len(expected) else "has no such column"
         raise InvalidTable(
-            f"column {at + 1} of its header is {columns[at]!r}, but {first} {there}", column=columns[at]
+            f"column {at + 1} of its header is {columns[at]!r}, but {first} {there}: all files must have the "
+            "same columns",
+            column=columns[at],
         )
 
     def pieces(self, content_type: str) -> Iterator[tuple[bytes, int]]:  # noqa: ARG002  # they are CSV
-        """The CSV from its start."""
+        """The CSV from its start; see ``Source.pieces``."""
         ends_a_line = True
         for number, file in enumerate(self._files):
             rows, check = 0, CsvTableCheck(self._floats)
@@ -98,7 +104,7 @@ class CsvFiles:
 
 
 def _read_header(pieces: Iterator[bytes], check: CsvCheck) -> bytes:
-    """Feed the check until it knows the header, and return the bytes after the header that were read."""
+    """Read pieces, which the check gets, until it knows the header; returns the bytes after the header."""
     read = []
     for piece in pieces:
         check.feed(piece)
@@ -111,10 +117,10 @@ def _read_header(pieces: Iterator[bytes], check: CsvCheck) -> bytes:
 
 
 class JsonFiles:
-    """A Source of JSON files, each a list of objects or an object a line, as one list.
+    """A Source of JSON files, each a list of objects or one object per line, as one list.
 
-    ``inside`` gives a file's objects, with commas between them, the rows so far and whether one has a column.
-    A file may be without, and all of them may not: InvalidTable.
+    ``inside`` yields a file's objects, with commas between them, the number of rows so far, and whether one
+    has a column. Raises InvalidTable if no file has a column.
     """
 
     length: int | None = None
@@ -130,7 +136,7 @@ class JsonFiles:
         self._inside = inside
 
     def pieces(self, content_type: str) -> Iterator[tuple[bytes, int]]:  # noqa: ARG002  # they are JSON
-        """The list from its start."""
+        """The list from its start; see ``Source.pieces``."""
         count = 0
         start, has_columns = b"[", False
         integers = JsonIntegers()
@@ -158,7 +164,7 @@ class JsonFiles:
 
 
 def json_list(file: File, integers: JsonIntegers) -> Iterator[tuple[bytes, int, bool]]:
-    """The objects of a JSON list, without its brackets, the rows so far, and whether one has a column."""
+    """The objects of a JSON list, without its brackets; see ``JsonFiles``."""
     check = JsonCheck(integers)
     held: list[bytes] | None = None
     for piece in skip_bom(pieces_of(file)):
@@ -168,11 +174,11 @@ def json_list(file: File, integers: JsonIntegers) -> Iterator[tuple[bytes, int, 
             except InvalidTable as error:
                 if held is None and text_in(piece) is Text.JSON_LINES:
                     raise InvalidTable(
-                        f"{error}; source_format='jsonl' reads an object on each line", byte=error.byte
+                        f"{error}; for one object per line pass source_format='jsonl'", byte=error.byte
                     ) from error
                 raise
         if held is None:
-            # The check has seen that it begins with a bracket.
+            # The check has found that it begins with a bracket.
             inside = piece.lstrip()[1:]
             if not inside and not piece.strip():
                 yield b"", 0, False
@@ -195,17 +201,18 @@ def json_list(file: File, integers: JsonIntegers) -> Iterator[tuple[bytes, int, 
 
 
 def json_lines(file: File, integers: JsonIntegers) -> Iterator[tuple[bytes, int, bool]]:
-    """The objects of a file with one on each line, the rows so far, and whether one has a column.
-
-    Blank lines are none.
-    """
+    """The objects of a file with one on each line, without blank lines; see ``JsonFiles``."""
     rows = number = 0
     open_line = b""
     for piece in skip_bom(pieces_of(file)):
         *lines, last = (open_line + piece).split(b"\n") if b"\n" in piece else [open_line + piece]
         if len(last) > _LONGEST_LINE:
             line = number + len(lines) + 1
-            raise InvalidTable(f"{file.name}: line {line} is longer than {_LONGEST_LINE} bytes", row=line)
+            raise InvalidTable(
+                f"{file.name}: line {line} has more than {_LONGEST_LINE} bytes: write one object on each "
+                "line",
+                row=line,
+            )
         joined, count, columned = _checked_lines(file, lines, number, integers)
         yield (b"," if rows and joined else b"") + joined, rows + count, columned
         rows, number, open_line = rows + count, number + len(lines), last
@@ -221,7 +228,7 @@ def _checked_lines(
     try:
         check = _checked(joined, integers)
         if check.rows != len(filled):
-            raise InvalidTable("its lines are not one object each")  # noqa: TRY301
+            raise InvalidTable("write one object on each line")  # noqa: TRY301
     except InvalidTable as error:
         for number, line in enumerate(lines, before + 1):
             if line.strip(b" \t\r") and (wrong := _wrong(line)):
@@ -248,9 +255,9 @@ def _wrong(line: bytes) -> str | None:
     except json.JSONDecodeError as error:
         return f"it is not JSON: {error.msg}, at character {error.pos + 1}"
     except ValueError:
-        found = {}  # thousands of digits, which the check tells of
+        found = {}  # an integer of thousands of digits, which the check refuses
     if not isinstance(found, dict):
-        return f"{type(found).__name__}, expected an object"
+        return f"it is a JSON {type(found).__name__}, not an object"
     try:
         _checked(line)
     except InvalidTable as error:

@@ -257,9 +257,9 @@ def test_json_with_a_byte_changed_is_refused_where_python_refuses_it(
     [
         (b"", "empty"),
         (b'{"a": 1}', "starts with"),
-        (b'[{"a": 1}', "middle"),
+        (b'[{"a": 1}', "is cut off"),
         (b'[{"a": 1}, 2]', "row 2"),
-        (b'[{"a": 1}] []', "after its end"),
+        (b'[{"a": 1}] []', "after the end of the list"),
         (b'[{"a": 9223372036854775808}]', "is outside"),
         (b'[{"a": "\xff"}]', "UTF-8"),
         (b'[{"a": 1},]', "row 2"),
@@ -328,7 +328,7 @@ def test_any_other_key_is_refused(key: object) -> None:
 
 @pytest.mark.parametrize("key", ["sales_*", "sales_202?", "sales_[ab]", "sales_%"])
 def test_a_pattern_as_a_key_says_that_there_are_none(key: str) -> None:
-    with pytest.raises(InvalidKey, match="has no patterns: store, query and delete each table by its whole"):
+    with pytest.raises(InvalidKey, match="has no patterns: pass the whole key of each table"):
         check_key(key)
     with pytest.raises(InvalidKey) as caught:
         check_key("sales ")
@@ -363,14 +363,14 @@ LONG = b"x" * 100_000
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b'[{"a": 1}, {"a": 2}]', "a JSON list of objects, not CSV: pass content_type='application/json'"),
+        (b'[{"a": 1}, {"a": 2}]', "not CSV but a JSON list of objects: pass content_type='application/json'"),
         (b'\xef\xbb\xbf\n[\n  {"a": 1}\n]\n', "a JSON list of objects"),
         (b'[{"a": 36893488147419103232}]', "a JSON list of objects"),
         (b"[]", "a JSON list of objects"),
         (b'[{"a": "' + LONG + b'"}]', "a JSON list of objects"),
         (b'[{"a": "x"}, {"a": "' + LONG + b'"}]', "a JSON list of objects"),
-        (b'{"error": {"code": 1}}', "JSON, but not a list of objects.*content_type='application/json'"),
-        (b'{"data": "' + LONG + b'"}', "JSON, but not a list of objects"),
+        (b'{"error": {"code": 1}}', "JSON that is not a list of objects.*content_type='application/json'"),
+        (b'{"data": "' + LONG + b'"}', "JSON that is not a list of objects"),
         (b'{"a": 1}\n{"a": 2}\n', "several JSON objects.*content_type='application/json'"),
         (b"<!DOCTYPE html>\n<p>", "HTML or XML"),
         (b"<html><body>,</body></html>", "HTML or XML"),
@@ -379,7 +379,7 @@ LONG = b"x" * 100_000
         (b"id;price\n1;2,50\n", "separator seems to be ';'"),
         (b'"id"\t"name"\n1\tx\n', r"separator seems to be '\\t'"),
         (b"\xef\xbb\xbfid|name\r\n" + LONG, r"separator seems to be '\|'"),
-        (b"sep=,\na,b\n1,2\n", "begins with 'sep=,'.*remove it"),
+        (b"sep=,\na,b\n1,2\n", "begins with 'sep=,'.*remove this line"),
         (b"sep=;\na;b\n1;2\n", "begins with 'sep=;'"),
         (b"id;name\r1;x\r", "separator seems to be ';'"),
         (b'"id\nhere";name\n1;x\n', "separator seems to be ';'"),

@@ -36,7 +36,7 @@ from airflow_provider_qcache.client.errors import (
 from airflow_provider_qcache.client.nodes import NodePool
 from airflow_provider_qcache.client.operation import Done, Engine
 from airflow_provider_qcache.client.operation import Operation as Running
-from airflow_provider_qcache.client.outcome import Answer, RequestKind
+from airflow_provider_qcache.client.outcome import Answer, Failure, RequestKind
 from airflow_provider_qcache.client.settings import RequestRetry
 from airflow_provider_qcache.client.transport import Request
 from tests.client.simulated import (
@@ -365,9 +365,9 @@ class Together(World):
                 else:
                     self.mine.began = next(self.moments)
 
-        def watch_end_probe(node: str, ticket: int, error: str | None, *, gone: bool = False) -> None:
-            self.failed_probes[node] = 0 if error is None else self.failed_probes[node] + 1
-            end_probe(node, ticket, error, gone=gone)
+        def watch_end_probe(node: str, ticket: int, failure: Failure | None) -> bool | None:
+            self.failed_probes[node] = 0 if failure is None else self.failed_probes[node] + 1
+            return end_probe(node, ticket, failure)
 
         self.wire.send = watch_send  # type: ignore[method-assign]
         self.wire.status = watch_status  # type: ignore[method-assign]

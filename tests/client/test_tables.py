@@ -348,7 +348,7 @@ def test_a_timestamp_is_no_float(table: Any) -> None:
 def test_column_types_name_columns_and_types_that_exist(table: Any) -> None:
     with pytest.raises(InvalidTable, match="names column 'y', which the table does not have"):
         source_of(table, {"y": "string"})
-    with pytest.raises(InvalidTable, match="'int' for column 'x' is not a type; use enum, float, string"):
+    with pytest.raises(InvalidTable, match="'int' for column 'x' is not a type: use enum, float, string"):
         source_of(table, {"x": "int"})
 
 
@@ -674,7 +674,7 @@ def test_stand_in_columns_are_added(client: QClient, form: str) -> None:
         {"n": 1, "one": 1, "copy": 1, "none": "a b"}
     ]
     for bad, words in (
-        ("misspelled", "'misspelled', for 'copy', is not a column"),
+        ("misspelled", "'misspelled', for column 'copy', is not a column"),
         ("'Zürich'", "not ASCII"),
     ):
         with pytest.raises(InvalidTable, match=words):

@@ -96,14 +96,14 @@ def test_columns_without_rows_are_a_table(reader, nodes):
 
 OBJECTS = ['[{"zip": 501, "n": 1}, {"zip": 2139, "n": 2}]', json.dumps(ROWS, indent=2) + "\n"]
 NO_TABLES = {
-    "a JSON object": ('{"error": "no such report"}', "JSON, but not a list of objects: put the rows"),
-    "a list of lists": ("[[1, 2], [3, 4]]", "JSON, but not a list of objects"),
-    "a list of numbers": ("[1, 2]", "JSON, but not a list of objects"),
+    "a JSON object": ('{"error": "no such report"}', "JSON that is not a list of objects: put the rows"),
+    "a list of lists": ("[[1, 2], [3, 4]]", "JSON that is not a list of objects"),
+    "a list of numbers": ("[1, 2]", "JSON that is not a list of objects"),
     "an empty list": ("[]", "the table has no columns"),
-    "a list that is cut": ('[{"zip": 1}, {"zip":', "ends in the middle|not JSON"),
+    "a list that is cut": ('[{"zip": 1}, {"zip":', "is cut off|not JSON"),
     "a list of objects and others": ('[{"zip": 1}, 2]', "row 2"),
     "JSON lines": ('{"zip": 1}\n{"zip": 2}\n', "several JSON objects.*source_format='jsonl'"),
-    "what str() makes of dicts": ("[{'zip': 1}]", "JSON, but not a list of objects"),
+    "what str() makes of dicts": ("[{'zip': 1}]", "JSON that is not a list of objects"),
     "HTML": ("<!DOCTYPE html>\n<html><body>502</body></html>", "an HTML or XML document.*error page"),
     "HTML without a head": ("<h1>Not found</h1>", "an HTML or XML document"),
     "XML": ('<?xml version="1.0"?>\n<Error><Code>AccessDenied</Code></Error>', "an HTML or XML document"),
@@ -235,7 +235,7 @@ class TestTextOfNoStatedType:
         post(content=CSV)
         for text in (OBJECTS[0], NO_TABLES["HTML"][0], NO_TABLES["JSON lines"][0]):
             (tmp_path / "t.csv").write_text(text)
-            with pytest.raises(InvalidTable, match=r"t\.csv: the table is .*, not CSV"):
+            with pytest.raises(InvalidTable, match=r"t\.csv: the table is not CSV but "):
                 post(source_path=tmp_path / "t.csv")
         assert reader("zips") == ROWS
 

@@ -203,9 +203,9 @@ class TestOneFile:
         ("data", "said"),
         [
             (b'{"a": 1}\n{"a": 2}\n', "several JSON objects.*source_format='jsonl'"),
-            (b'{"error": "not found"}', "begins as JSON, but not a list of objects.*source_format='csv'"),
+            (b'{"error": "not found"}', "seems to be JSON that is not a list of objects.*source_format='csv'"),
             (b"<!DOCTYPE html>\n<p>404", "an HTML or XML document.*error page.*source_format='csv'"),
-            (b"/data/today/x.csv", "the path of a file: pass that path to source_path"),
+            (b"/data/today/x.csv", "the path of a file: pass that path as source_path"),
             (b"PK\x03\x04\x14\0\0", "binary data.*source_format .csv, json, jsonl, parquet, arrow."),
             (b"id;name\n1;x\n", "separator seems to be ';'"),
         ],
@@ -317,7 +317,7 @@ class TestOneFile:
         data = (tmp_path / "one.parquet").read_bytes()
         assert data.count(day[0]) == 1
         (tmp_path / "one.parquet").write_bytes(data.replace(*day))
-        with pytest.raises(InvalidTable, match=r"column 'at' has .* nanoseconds, and others beyond"):
+        with pytest.raises(InvalidTable, match=r"column 'at' has .* nanoseconds, and others outside"):
             post(source_path=tmp_path / "one.parquet")
         for names in ("12", "21"):
             for name, column in zip(names, (fine, wide), strict=True):
@@ -534,9 +534,9 @@ class TestWhatIsRefused:
         said = {
             "csv": r"2\.csv: row 2 .* more fields",
             "open quote": r"2\.csv: .*ends inside a quoted field",
-            "cut gzip": r"2\.csv\.gz: its gzip",
+            "cut gzip": r"2\.csv\.gz: it cannot be read as gzip",
             "jsonl": r"2\.jsonl: line 2: it is not JSON",
-            "json": r"2\.json: .*ends in the middle",
+            "json": r"2\.json: .*is cut off",
         }
         for name, files in bad.items():
             directory = place.path / name.replace(" ", "_")
@@ -574,13 +574,13 @@ class TestWhatIsRefused:
             ("t.arrow", b"ARROW1 or so", "t.arrow: it cannot be read as arrow"),
             ("t.arrows", b"no Arrow", "t.arrows: it cannot be read as arrow"),
             ("t.feather", b"FEA1", "t.feather: it is Feather version 1"),
-            ("t.csv.gz", b"\x1f\x8bno gzip", "t.csv.gz: its gzip cannot be read"),
+            ("t.csv.gz", b"\x1f\x8bno gzip", "t.csv.gz: it cannot be read as gzip"),
             ("t.csv.zst", b"\x28\xb5\x2f\xfdno zstd", "t.csv.zst: it cannot be read"),
             ("t.json", b'{"a": 1}\n{"a": 2}\n', "t.json: .*source_format='jsonl'"),
             ("t.json", b'{"a": 1}\n', r"t.json: .*send a JSON list of objects$"),
             ("t.csv", b"id;name\n1;x\n", r"t\.csv: .*separator seems to be ';'"),
             ("part-0", b"null", "part-0: its format is not clear.*one JSON value.*source_format='csv'"),
-            ("t.jsonl", b'[{"a": 1}]', "t.jsonl: line 1: list, expected an object"),
+            ("t.jsonl", b'[{"a": 1}]', "t.jsonl: line 1: it is a JSON list, not an object"),
             (
                 "t.jsonl",
                 b'{"a": 1}\n{"a": 36893488147419103232}',

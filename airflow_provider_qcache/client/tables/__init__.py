@@ -1,1 +1,1 @@
-"""Tables on their way to a node: from any form that they are given in to checked bytes."""
+"""From a table in any form to the checked bytes that a node stores."""

@@ -1,7 +1,7 @@
-"""Encode Arrow data (by the PyCapsule interface) with pyarrow: in batches bounded by bytes, to CSV or JSON.
+"""Encode Arrow data as CSV or JSON with pyarrow, in batches of bounded size.
 
-pyarrow alone does the work: whatever library a frame is from, its values are written by one encoder, and no
-other library is imported.
+Frames of any library are read by the Arrow PyCapsule interface: one encoder writes them all, and no other
+library is imported.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ except ImportError as error:
     raise MissingExtra("a table other than a list of dicts needs pyarrow", "arrow") from error
 
 BATCH_BYTES: Final = 4 << 20
-"""Arrow bytes that are encoded at a time; CSV is about as long."""
+"""Bytes of Arrow data that are encoded at a time; their CSV has about as many."""
 BATCH_ROWS: Final = 1 << 15
 """Rows that are encoded at a time at most."""
 _CSV: Final = pyarrow.csv.WriteOptions(include_header=False, batch_size=8192)
@@ -48,23 +48,24 @@ _ARROW_TYPES: Final = {
     ColumnType.BOOL: pa.bool_(),
     ColumnType.NULLS: TEXT,
 }
-"""What a column of each type is as Arrow, once its values are converted."""
+"""The Arrow type of a column once its values are converted."""
 _PLAIN: Final = frozenset(
     {type(None), str, bool, int, float, decimal.Decimal, dt.datetime, dt.date, dt.time, dt.timedelta}
 )
-"""Values that pyarrow can look at."""
+"""Types of values that pyarrow can convert."""
+_NOT_UTF8: Final = "the text is not UTF-8: decode it correctly, or remove it"
 _EXACT_NUMBERS: Final = frozenset({int, decimal.Decimal})
-"""Types that pyarrow converts together. A number beside a time it takes for microseconds since 1970, and of a
-datetime beside a date it drops the time."""
+"""Types that pyarrow converts correctly in one column. It reads a number beside a time as microseconds since
+1970, and drops the time of a datetime beside a date."""
 
 _Step: TypeAlias = Callable[[str, Any, int], Any]
-"""Converts a column's part of a batch; takes its name, the part, and the number of rows before it."""
+"""Converts a column of a batch; takes its name, its array, and the number of rows before the batch."""
 
 
 class FrameSource(rules.TypedSource):
     """A Source of Arrow data, or of a function that returns a fresh stream of it for each reading.
 
-    Raises TypeError for what is not a table, InvalidTable for a table that cannot be stored.
+    Raises TypeError if it is not a table, InvalidTable if the table cannot be stored.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class FrameSource(rules.TypedSource):
         _check_polars(table)
         self._table = _with_plain_objects(_with_index_as_columns(table), check_time)
         check_time()
-        # A stream may be given once only. What has a length is at hand, and gives it again; so does an array.
+        # A stream may be readable only once. An object with a length is in memory, and so is an array.
         self.repeatable = hasattr(type(table), "__len__") or not hasattr(table, "__arrow_c_stream__")
         self._reader: Any = _open(self._table)
         self._begun = False
@@ -91,7 +92,7 @@ class FrameSource(rules.TypedSource):
         self.columns = tuple(Column(plan.name, plan.type) for plan in self._plans)
 
     def _csv(self) -> Iterator[tuple[bytes, int]]:
-        """Rows as CSV, every text in quotes, nulls as nothing between two commas."""
+        """Rows as CSV, with texts in quotes and nulls as empty fields."""
         for row, batch in self._batches():
             yield csv_of(batch, row), batch.num_rows
 
@@ -108,7 +109,7 @@ class FrameSource(rules.TypedSource):
             yield data, batch.num_rows
 
     def wrongly_inferred(self, check_time: Callable[[], object] = no_limit) -> set[str]:
-        """Columns that a node may infer wrongly: enums, texts like numbers, floats that are all whole."""
+        """Columns whose type a node may infer wrongly: enums, texts like numbers, floats that are whole."""
         suspects = {column.name: column.type for column in self.columns if column.type.header is not None}
         found = {name for name, arrow_type in suspects.items() if arrow_type is ColumnType.ENUM}
         sure = set()
@@ -140,7 +141,7 @@ class FrameSource(rules.TypedSource):
             self._reader = _open(self._table)
         self._begun = True
         rows = 0
-        # A function's batches, which are of files, were checked where their file is known.
+        # A function's batches are of files, and were checked by code that can name the file.
         batches = self._reader if _is_function(self._table) else valid(_read(self._reader))
         for batch in batches:
             for part in bounded(batch):
@@ -150,10 +151,10 @@ class FrameSource(rules.TypedSource):
 
 
 def valid(batches: Iterable[Any]) -> Iterator[Any]:
-    """Yield the batches, each validated in full before anything in it is read.
+    """Yield the batches, each fully validated before it is read. Raises InvalidTable, which names the column.
 
-    Offsets and indices that another library or a file gives may lead out of their buffers: pyarrow would
-    read what is in this process's memory there. Raises InvalidTable naming the column.
+    Offsets and indices from another library or a file may lead out of their buffers: pyarrow would read other
+    memory of this process.
     """
     dictionaries: dict[int, Any] = {}
     rows = 0
@@ -164,7 +165,7 @@ def valid(batches: Iterable[Any]) -> Iterator[Any]:
             raise InvalidTable(f"a batch of the table is not valid Arrow data: {error}") from error
         for at, (name, array) in enumerate(zip(batch.schema.names, batch.columns, strict=True)):
             if pa.types.is_dictionary(array.type):
-                # One dictionary is often that of many batches, and larger than each of them.
+                # Many batches often have the same dictionary, which is larger than each of them.
                 if not _is_same(dictionaries.get(at), array.dictionary):
                     _validate(name, array.dictionary)
                     dictionaries[at] = array.dictionary
@@ -177,7 +178,7 @@ def valid(batches: Iterable[Any]) -> Iterator[Any]:
 
 
 def _is_same(known: Any, array: Any) -> bool:
-    """Whether an array is in the same memory as another array, which is still referenced."""
+    """Whether an array uses the same memory as another one, which is still referenced."""
     return known is not None and _memory(known) == _memory(array)
 
 
@@ -187,22 +188,22 @@ def _memory(array: Any) -> tuple[Any, ...]:
 
 
 def _validate(name: str, array: Any, row: int | None = None) -> None:
-    """Raise InvalidTable for an array that is invalid for its type; ``row`` counts the rows before it."""
+    """Raise InvalidTable for an array that is not valid; ``row`` is the number of rows before it."""
     types = pa.types
     try:
         array.validate()
         if types.is_date(array.type) or types.is_time(array.type):
-            # As the numbers that they are: each value is looked at when it is converted.
+            # As numbers: each value is checked when it is converted.
             array = array.view(pa.int32() if array.type.bit_width == 32 else pa.int64())
         array.validate(full=True)
     except pa.ArrowException as error:
         if is_text(array.type):
             _refuse_bytes(name, array, row)
-        raise InvalidTable(f"column {name!r}: it is not valid Arrow data: {error}", column=name) from error
+        raise InvalidTable(f"column {name!r} is not valid Arrow data: {error}", column=name) from error
 
 
 def _refuse_bytes(name: str, array: Any, row: int | None) -> None:
-    """Raise InvalidTable for texts that are valid except that they are not UTF-8."""
+    """Raise InvalidTable for texts whose only fault is that they are not UTF-8."""
     bytes_types = {pa.string(): pa.binary(), TEXT: pa.large_binary(), pa.string_view(): pa.binary_view()}
     values = array.view(bytes_types[array.type])
     try:
@@ -211,7 +212,7 @@ def _refuse_bytes(name: str, array: Any, row: int | None) -> None:
         return
     for number, value in enumerate(values.to_pylist(), 1):
         if value is not None and not _is_utf8(value):
-            refuse(name, "a text that is not UTF-8", row=None if row is None else row + number)
+            refuse(name, _NOT_UTF8, row=None if row is None else row + number)
 
 
 def _check_indices(name: str, array: Any, row: int) -> None:
@@ -220,7 +221,7 @@ def _check_indices(name: str, array: Any, row: int) -> None:
     if bounds["min"] is not None and (bounds["min"] < 0 or bounds["max"] >= words):
         indices = array.indices.cast(pa.int64(), safe=False)
         beyond = pc.or_(pc.less(indices, 0), pc.greater_equal(indices, words))
-        refuse(name, "it has an index that is not in its dictionary", row=row + 1 + _first(beyond))
+        refuse(name, "an index is not in the column's dictionary", row=row + 1 + _first(beyond))
 
 
 def converted(
@@ -249,8 +250,8 @@ def csv_of_values(plans: Sequence[ColumnPlan], columns: Sequence[Sequence[Any]])
 
 
 def _with_index_as_columns(table: Any) -> Any:
-    """A pandas frame whose named index levels are its first columns, and whose unnamed ones are gone."""
-    # Another thread may be loading it right now: no table of it is here then.
+    """The table; of a pandas frame, named index levels become its first columns, and unnamed ones go."""
+    # While another thread imports pandas, there is no frame yet.
     pandas: Any = sys.modules.get("pandas")
     frame: Any = getattr(pandas, "DataFrame", None)
     if frame is None or not isinstance(table, frame):
@@ -263,14 +264,14 @@ def _with_index_as_columns(table: Any) -> Any:
             return table.reset_index()
         return table.reset_index(level=names).reset_index(drop=True)
     except ValueError as error:
-        raise InvalidTable(f"the table's index cannot become columns: {error}") from error
+        raise InvalidTable(f"the frame's index cannot become columns: {error}: rename or drop it") from error
 
 
 def _with_plain_objects(table: Any, check_time: Callable[[], object]) -> Any:
-    """A pandas frame whose object columns hold only values that pyarrow can look at.
+    """A pandas frame whose object columns contain only values that pyarrow can convert.
 
-    pyarrow ends the process (SIGSEGV) at a numpy.datetime64 before another scalar of numpy, in a list too.
-    Raises InvalidTable for a column of several types, or of values that no node can hold.
+    A numpy.datetime64 before another numpy scalar, even in a list, crashes pyarrow (SIGSEGV). Raises
+    InvalidTable for a column of several types, or of values that cannot be stored.
     """
     pandas: Any = sys.modules.get("pandas")
     frames: Any = getattr(pandas, "DataFrame", ())
@@ -293,7 +294,7 @@ def _with_plain_objects(table: Any, check_time: Callable[[], object]) -> Any:
         except InvalidTable as error:
             if not is_category:
                 raise
-            why = "its categories have several types, or a type that cannot be stored"
+            why = "its categories have several types, or a type that cannot be stored: convert them to text"
             raise InvalidTable(f"column {str(name)!r}: {why}", column=str(name)) from error
         if not is_category:
             values = [None if is_null(value) else value for value in values]
@@ -303,10 +304,9 @@ def _with_plain_objects(table: Any, check_time: Callable[[], object]) -> Any:
 
 
 def _check_polars(table: Any) -> None:
-    """Raise InvalidTable for a column that polars cannot convert to Arrow, before it tries.
+    """Raise InvalidTable for a column that polars must not convert to Arrow.
 
-    polars ends the process at a name with a NUL, of a field in a nested type too, and gives the addresses of
-    objects as if they were data.
+    A name with a NUL, also of a field in a nested type, ends the process, and objects become their addresses.
     """
     polars: Any = sys.modules.get("polars")
     frames: Any = getattr(polars, "DataFrame", ())
@@ -320,7 +320,7 @@ def _check_polars(table: Any) -> None:
     for name, dtype in fields.items():
         rules.check_name(name)
         if dtype.is_nested() or dtype == polars.Object:
-            refuse(name, f"{rules.short_repr(dtype)} cannot be stored; convert it to text or numbers")
+            refuse(name, f"{rules.short_repr(dtype)} cannot be stored: convert it to text or numbers")
 
 
 def _open(table: Any) -> Any:
@@ -337,8 +337,9 @@ def _open(table: Any) -> Any:
         return pa.RecordBatchReader.from_batches(batch.schema, [batch])
     except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
         if "non-struct" in str(error):
-            raise TypeError(f"{type(table).__name__} is a single column, not a table") from error
-        name = _culprit(table)
+            why = f"{type(table).__name__} is a single column, not a table: pass a DataFrame"
+            raise TypeError(why) from error
+        name = _unconvertible(table)
         where = "the table" if name is None else f"column {name!r}"
         raise InvalidTable(f"{where} cannot be converted to Arrow: {error}", column=name) from error
 
@@ -348,15 +349,15 @@ def _is_function(table: Any) -> bool:
 
 
 def _read(reader: Any) -> Iterator[Any]:
-    """The batches of another library's stream."""
+    """The batches of a stream of another library."""
     try:
         yield from reader
     except pa.ArrowException as error:
-        raise InvalidTable(f"the table cannot be read to its end: {error}") from error
+        raise InvalidTable(f"the table's stream failed: {error}") from error
 
 
-def _culprit(table: Any) -> str | None:
-    """The name of the column that a frame like pandas' cannot convert, if that is found."""
+def _unconvertible(table: Any) -> str | None:
+    """The column that a frame cannot convert, or None if it is not found."""
     for name in getattr(table, "columns", ()):
         try:
             pa.RecordBatchReader.from_stream(table[[name]])
@@ -368,7 +369,7 @@ def _culprit(table: Any) -> str | None:
 
 
 def bounded(batch: Any) -> Iterator[Any]:
-    """Split a batch, with string views as strings, since the bytes of a part of a view are unknown."""
+    """Split a batch into parts of bounded size; string views become strings, whose size is known."""
     arrays = [_with_words(array) for array in batch.columns]
     views = [at for at, array in enumerate(arrays) if array.type == pa.string_view()]
     texts = sum(buffer.size for at in views for buffer in arrays[at].buffers()[2:] if buffer)
@@ -381,7 +382,7 @@ def bounded(batch: Any) -> Iterator[Any]:
 
 
 def _with_words(array: Any) -> Any:
-    """A dictionary of string views as one of strings, once for all its parts."""
+    """A dictionary of string views as one of strings, converted once for all parts."""
     if pa.types.is_dictionary(array.type) and array.dictionary.type == pa.string_view():
         return pa.DictionaryArray.from_arrays(array.indices, with_offsets(array.dictionary))
     return array
@@ -397,7 +398,7 @@ def _halved(batch: Any) -> Iterator[Any]:
 
 
 def _weight(array: Any) -> int:
-    """The bytes of an array's own rows, its dictionary's texts as often as they come."""
+    """The bytes of an array's rows, with its dictionary's texts as often as they occur."""
     if pa.types.is_dictionary(array.type):
         words = array.dictionary
         array, texts = array.indices, len(array) * (_weight(words) // max(1, len(words)))
@@ -409,7 +410,7 @@ def _weight(array: Any) -> int:
 
 def _csv_of(batch: Any) -> bytes:
     if batch.num_columns == 1:
-        # A blank line is no row: a null is written as "", which a node reads as null too.
+        # A node skips blank lines: a null in a single column is written as "", which is null as well.
         batch = pa.RecordBatch.from_arrays([pc.fill_null(batch.column(0).cast(TEXT), "")], names=[""])
     sink = pa.BufferOutputStream()
     pyarrow.csv.write_csv(batch, sink, _CSV)
@@ -418,7 +419,7 @@ def _csv_of(batch: Any) -> bytes:
 
 
 def _for_json(array: Any) -> Any:
-    if array.type == pa.float32():  # 0.1 and not 0.10000000149011612
+    if array.type == pa.float32():  # 0.1, not 0.10000000149011612
         return array.cast(TEXT).cast(pa.float64())
     return array
 
@@ -444,9 +445,9 @@ def _refuse_text(batch: Any, row: int, *, certain: bool = True) -> None:
             if b"\0" in value:
                 rules.nul_in_text(name, number)
             if not _is_utf8(value):
-                refuse(name, "a text that is not UTF-8", row=number)
+                refuse(name, _NOT_UTF8, row=number)
     if certain:
-        raise InvalidTable("the table contains a text that is not UTF-8, or a NUL")
+        raise InvalidTable("the table contains a text that is not UTF-8, or a NUL: remove it")
 
 
 def _any(mask: Any) -> bool:
@@ -458,7 +459,7 @@ def _first(mask: Any) -> int:
 
 
 class Plan:
-    """How one column is converted: ``convert(array, row)`` raises InvalidTable for what cannot be stored."""
+    """Converts one column; raises InvalidTable for a value that cannot be stored."""
 
     def __init__(self, name: str, column_type: ColumnType, *steps: _Step) -> None:
         self.name = name
@@ -477,7 +478,7 @@ class Plan:
         return self
 
     def convert(self, array: Any, row: int) -> Any:
-        """A column's part of a batch, with the rows before it, as text, floats, integers or booleans."""
+        """Convert a column of a batch, which ``row`` rows precede, to text, floats, integers or booleans."""
         for step in self._steps:
             array = step(self.name, array, row)
         return array
@@ -486,11 +487,11 @@ class Plan:
     """The first row with an integer that a float cannot represent, or 0."""
 
     def begin(self, null_row: int = 0) -> None:
-        """Reset what an earlier reading found; ``null_row`` is the row of a null that is known already."""
+        """Forget an earlier reading. ``null_row`` is the row of a null that is known, or 0."""
 
 
 def plan_of(name: str, arrow_type: Any, requested: ColumnType | None) -> Plan:
-    """Return the plan for a type of Arrow. Raises InvalidTable for a type that cannot be stored."""
+    """Return the plan for an Arrow type. Raises InvalidTable for a type that cannot be stored."""
     types = pa.types
     if isinstance(arrow_type, pa.BaseExtensionType) and arrow_type.extension_name == "arrow.json":
         return plan_of(name, arrow_type.storage_type, requested).before(_storage)
@@ -509,7 +510,7 @@ def plan_of(name: str, arrow_type: Any, requested: ColumnType | None) -> Plan:
         )
     if types.is_date(arrow_type) or types.is_time(arrow_type) or types.is_timestamp(arrow_type):
         if requested is ColumnType.FLOAT:
-            refuse(name, f"column_types: 'float' cannot be used for {arrow_type}")
+            refuse(name, f"column_types: 'float' cannot be used for {arrow_type}: use 'string'")
         step = _dates if types.is_date(arrow_type) else _times if types.is_time(arrow_type) else _timestamps
         getattr(arrow_type, "tz", None)  # raises UnicodeDecodeError here, before a value is read
         return Plan(name, requested or ColumnType.TEXT, step)
@@ -520,7 +521,7 @@ def plan_of(name: str, arrow_type: Any, requested: ColumnType | None) -> Plan:
                 name,
                 f"{arrow_type} has more decimal places than the {places} that a decimal of its size can have",
             )
-        if arrow_type.bit_width < 128:  # Arrow has no min_max for the narrow ones
+        if arrow_type.bit_width < 128:  # Arrow has no min_max for narrower decimals
             return plan_of(name, pa.decimal128(arrow_type.precision, arrow_type.scale), requested).before(
                 _wider
             )
@@ -549,11 +550,11 @@ def _number_plan(name: str, arrow_type: Any) -> Plan:
         return Plan(name, ColumnType.FLOAT, _seconds)
     if types.is_interval(arrow_type):
         return Plan(name, ColumnType.FLOAT, _seconds_of_intervals)
-    return refuse(name, f"{arrow_type} cannot be stored; convert it to text or numbers")
+    return refuse(name, f"{arrow_type} cannot be stored: convert it to text or numbers")
 
 
 def is_text(arrow_type: Any) -> bool:
-    """Whether a type of Arrow is one of texts."""
+    """Whether an Arrow type is a type of text."""
     types = pa.types
     return bool(
         types.is_string(arrow_type) or types.is_large_string(arrow_type) or types.is_string_view(arrow_type)
@@ -561,9 +562,9 @@ def is_text(arrow_type: Any) -> bool:
 
 
 def with_offsets(array: Any) -> Any:
-    """Texts as large strings, which have offsets, whatever the views of nulls among them hold."""
+    """Texts as large strings, which have offsets."""
     if array.type == pa.string_view() and array.null_count:
-        # Validation passes over the views of nulls, and the cast reads them.
+        # The cast reads the views of nulls, which validation skips: they may be invalid.
         buffers = [None, *array.buffers()[1:]]
         try:
             pa.Array.from_buffers(array.type, len(array), buffers, 0, array.offset).validate(full=True)
@@ -577,7 +578,8 @@ def _seconds_of_intervals(name: str, array: Any, row: int) -> Any:
     seconds = []
     for number, value in enumerate(array.to_pylist(), row + 1):
         if value is not None and value.months:
-            refuse(name, "an interval of months or years, which is no number of seconds", row=number)
+            why = "an interval of months or years has no fixed number of seconds: convert it to text"
+            refuse(name, why, row=number)
         seconds.append(None if value is None else value.days * rules.DAY_SECONDS + value.nanoseconds / 1e9)
     return pa.array(seconds, pa.float64())
 
@@ -599,14 +601,14 @@ def _to_float(_name: str, array: Any, _row: int) -> Any:
 
 
 class _IntPlan(Plan):
-    """Integers that a node returns correctly: within signed 64 bits, or within 2**53 if there are nulls."""
+    """Integers that a node returns correctly: within signed 64 bits, or 2**53 in a column with nulls."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name, ColumnType.INT, self._integers)
         self.begin()
 
     def begin(self, null_row: int = 0) -> None:
-        """Reset where nulls and large integers were found."""
+        """Forget the rows of nulls and large integers."""
         self._null_row, self.large_row = null_row, 0
 
     def _integers(self, _name: str, array: Any, row: int) -> Any:
@@ -665,7 +667,7 @@ def _parsed(name: str, array: Any, row: int) -> Any:
         raise
     infinite = pc.is_inf(parsed)
     if _any(infinite):
-        # An infinity that is not spelled as one is a number too large, such as 1e400.
+        # A text with digits whose float is infinite is a number that is too large, such as 1e400.
         beyond = pc.and_(infinite, pc.match_substring_regex(array, "[0-9]"))
         if _any(beyond):
             at = _first(beyond)
@@ -688,7 +690,7 @@ def _decimals(name: str, array: Any, row: int) -> Any:
         if _any(beyond):
             at = _first(beyond)
             rules.too_many_digits(name, array[at].as_py(), row + 1 + at)
-    # By way of text, which is parsed to the nearest float.
+    # Parsing the text gives the nearest float.
     return text.cast(pa.float64())
 
 
@@ -725,7 +727,8 @@ def _times(name: str, array: Any, row: int) -> Any:
     bounds = pc.min_max(numbers).as_py()
     if bounds["min"] is not None and (bounds["min"] < 0 or bounds["max"] >= per * rules.DAY_SECONDS):
         beyond = pc.or_(pc.less(numbers, 0), pc.greater_equal(numbers, per * rules.DAY_SECONDS))
-        refuse(name, "a time outside 00:00:00 to 23:59:59.999999999", row=row + 1 + _first(beyond))
+        why = "a time outside 00:00:00 to 23:59:59.999999999 cannot be stored: correct it"
+        refuse(name, why, row=row + 1 + _first(beyond))
     return _with_fractions(array, numbers, per, pa.time32("s"))
 
 
@@ -734,7 +737,7 @@ def _timestamps(name: str, array: Any, row: int) -> Any:
     per = _PER_SECOND[array.type.unit]
     first, last = _YEARS
     least, most = first * rules.DAY_SECONDS * per, (last + 1) * rules.DAY_SECONDS * per - 1
-    if per < 10**9:  # nanoseconds hold the years 1677 to 2262 only
+    if per < 10**9:  # nanoseconds are within the years 1677 to 2262
         _check_calendar(name, numbers, row, least, most)
     text = _with_fractions(numbers.view(pa.timestamp(array.type.unit)), numbers, per, pa.timestamp("s"))
     if array.type.tz is not None:
@@ -743,7 +746,7 @@ def _timestamps(name: str, array: Any, row: int) -> Any:
 
 
 def _with_fractions(array: Any, numbers: Any, per: int, seconds: Any) -> Any:
-    """Convert to text, with a fraction only where a value has one: equal times are equal texts, and sort."""
+    """Convert to text, with a fraction only if a value has one, so that equal times are equal texts."""
     if per == 1:
         return array.cast(TEXT)
     fraction = pc.not_equal(numbers, pc.multiply(pc.divide(numbers, per), per))

@@ -1,8 +1,8 @@
 """Checks of content before a node can act on it.
 
-A node drops the old table before it reads the new one, so a store that fails destroys the old table. These
-checks find content that a node would refuse, or silently read as something else. They take a body in pieces
-of any size, keep a few hundred kilobytes at most, and finish before the last piece of the body is sent.
+A node drops the old table before it parses the new one, so that a store that fails destroys the old table.
+These checks find content that a node would refuse or change. They take a body in pieces of any size, keep a
+few hundred kilobytes at most, and end before the last piece of the body is sent.
 """
 
 from __future__ import annotations
@@ -23,40 +23,41 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable
 
 _MAX_HEADER_BYTES: Final = 1 << 20
-"""Within these bytes a CSV's header must end, including blank lines before it."""
+"""Bytes within which a CSV's header must end, including blank lines before it."""
 _MAX_JSON_ROW: Final = 2 << 20
-"""Bytes: a row is held as it came, as it is joined and as it is decoded, in 8 MiB with everything else."""
+"""Bytes: a row is in memory as received, joined and decoded; all memory of the check is 8 MiB."""
 
 _MOST_DIGITS: Final = 20  # of -2**63, with its sign
 _IN_NUMBERS: Final = frozenset("0123456789.eE+-")
 
 
-# One field, closed if it opens with a quote: a quote inside an unquoted field is a character like any other,
-# as it is to the node's parser.
+# One field, whose quote is closed if it begins with one. As to a node's parser, a quote inside an unquoted
+# field is an ordinary character.
 _FIELD: Final = rb'(?:"[^"]*+(?:""[^"]*+)*+"[^,\r\n]*+|(?!")[^,\r\n]*+)'
 _HEADER: Final = re.compile(rb"(" + _FIELD + rb"(?:," + _FIELD + rb")*+)(\r\n|\r|\n|\Z)").match
 _HEADER_FIELD: Final = re.compile(_FIELD).match
 _QUOTED_AND_REST: Final = re.compile(rb'"([^"]*+(?:""[^"]*+)*+)"(.*+)', re.DOTALL).fullmatch
 _BLANK_LINES: Final = re.compile(rb"(?:[ \t]*+(?:\r\n|\r(?!\Z)|\n))*+").match
 _UNSAFE_AFTER_CR: Final = re.compile(rb"\r[ \t]++[^ \t\r\n]|[\r\n][ \t]*+\r,")
-# A field that opens with a quote, and what follows its closing quote; or any other field with a quote in it.
+# A field that begins with a quote, and the text after its closing quote; or any other field with a quote in
+# it.
 _INSIDE_QUOTES: Final = re.compile(rb'[^"]*+(?:""[^"]*+)*+').match
 _FIELD_WITH_QUOTES: Final = re.compile(
     rb'(?:\A|(?<=[,\r\n]))(?:("[^"]*+(?:""[^"]*+)*+(?:"|\Z))([^,\r\n]*+)|([^,\r\n"]++"[^,\r\n]*+))'
 )
 
-# Fields of which whole rows are made that need no closer look, each read in one way only: a quoted field
-# without line breaks, or one without quotes; and a number that a node reads as it is: below 10**298, and with
-# exponents, less the digits after the point, that are above _LEAST_EXPONENT.
+# Plain fields: rows of them need no other check. A plain field is quoted and without line breaks, or without
+# quotes. A plain number is below 10**298, and its exponent, less the digits after the point, is above
+# _LEAST_EXPONENT.
 _PLAIN_FIELD: Final = rb'(?:"[^"\r\n]*+(?:""[^"\r\n]*+)*+"|[^",\r\n]*+)'
 _PLAIN_EXPONENT: Final = rb"(?:[eE](?:-[0-3]?|\+?1?)[0-9]{1,2}+)?+"
 _PLAIN_NUMBER: Final = rb"(?:[+-]?+(?:[0-9]{1,99}+(?:\.[0-9]{0,99}+)?+%b|[iI][nN][fF]))?+" % _PLAIN_EXPONENT
 _PLAIN_FLOAT: Final = rb'(?:"%b"|%b)' % (_PLAIN_NUMBER, _PLAIN_NUMBER)
 _NO_BLANK_LINE: Final = rb"(?![ \t]*+[\r\n])"
 _MOST_RUNS: Final = 100
-"""Runs of columns, typed float or not, for which a pattern is made: it takes time to compile a longer one."""
+"""Runs of columns, typed float or not, for which a pattern is compiled: a longer one takes too long."""
 _WORTH_A_PATTERN: Final = 16 * 1024
-"""With this many bytes it is faster to compile a pattern and use it than to read the rows one by one."""
+"""Bytes from which on compiling and using a pattern is faster than checking the rows one by one."""
 _LONGEST_RUN_WRITTEN_OUT: Final = 4
 _FEW_BYTES: Final = 1024
 _MOST_WITHOUT_PATTERN: Final = 32 * 1024
@@ -67,8 +68,8 @@ _MOST_SKIPS: Final = 31
 def _plain_rows(floats: Iterable[bool]) -> Callable[[bytes, int], re.Match[bytes] | None] | None:
     """Compile a pattern for consecutive rows of plain fields; ``floats`` says which columns are typed float.
 
-    A row has all its columns, and is no blank line, so that its end is the only line feed in it. None for a
-    header of more runs of columns than there is a pattern for.
+    Each row has all columns and is not blank, so that its only line feed is at its end. Returns None if the
+    header has more than _MOST_RUNS runs of columns.
     """
     fields: list[bytes] = []
     for runs, (is_float, run) in enumerate(itertools.groupby(floats)):
@@ -85,9 +86,9 @@ def _plain_rows(floats: Iterable[bool]) -> Callable[[bytes, int], re.Match[bytes
 
 
 def _rows_of_floats(floats: list[bool]) -> Callable[[bytes], re.Match[bytes] | None] | None:
-    """Compile a pattern for rows in which each comma and line feed ends a field, and typed floats are plain.
+    """Compile a pattern for rows whose typed floats are plain, and whose commas and line feeds end fields.
 
-    ``floats`` is as for ``_plain_rows``, and so is None.
+    ``floats`` and None are as for ``_plain_rows``.
     """
     fields: list[bytes] = []
     last = len(floats) - 1 - floats[::-1].index(True)
@@ -105,7 +106,8 @@ def _rows_of_floats(floats: list[bool]) -> Callable[[bytes], re.Match[bytes] | N
 
 
 _ALL: Final = bytes(range(256))
-# What stands for a comma, a line end (a blank, as to the node's parser of numbers) and a quote in a field.
+# Replacements in a field for a comma, a line end (by a blank, which a node's parser of numbers skips as well)
+# and a quote.
 _NO_SEPARATOR: Final = bytes.maketrans(b",\r\n", b"\x1f  ")
 _NO_SIGN: Final = bytes.maketrans(b',\r\n"', b"\x1f  \x1e")
 _NO_QUOTE: Final = bytes.maketrans(b'"', b"\x1e")
@@ -115,7 +117,7 @@ _ALL_BUT_SEPARATORS: Final = bytes(set(_ALL) - set(b",\n"))
 _ALL_BUT_SIGNS: Final = bytes(set(_ALL) - set(b',\n"'))
 
 _MOST_OF_A_NUMBER: Final = 4096
-"""Bytes of a field in a column of floats."""
+"""Bytes of the longest field that may be a float."""
 _SIMPLE: Final = b"0123456789.+-,"
 _SIMPLE_LENGTH: Final = 200  # no number of so many digits is beyond a float
 _NUMBER: Final = re.compile(
@@ -126,11 +128,11 @@ _LEAST_EXPONENT: Final = -1021  # DBL_MIN_EXP of C's float.h
 
 
 def is_float(text: bytes) -> bool:
-    """Whether a node parses a field of a column typed ``float`` as the number that is written there.
+    """Whether a node parses a field of a column typed ``float``, and as the right number.
 
     This is the grammar of ``xstrtod`` in pandas 0.20 (src/parser/tokenizer.c). It has no ``nan``,
-    ``infinity``, ``1_000`` or ``n/a``; blanks alone are no null; the exponent, less the digits after the
-    point, is -1021 at least; and the digits, summed as the node does it, stay below the largest float.
+    ``infinity``, ``1_000`` or ``n/a``, and blanks are not null. The exponent, less the digits after the
+    point, is at least -1021, and the sum of the digits is below the largest float.
     """
     found = _NUMBER(text)
     if found is None:
@@ -168,26 +170,26 @@ def _first_bad(values: list[bytes]) -> int | None:
 
 
 class CsvCheck:
-    """CSV as a node reads it: comma, double quote, UTF-8, LF or CRLF, blank lines skipped, a BOM stripped.
+    """Checks CSV as a node reads it: comma, double quote, UTF-8, LF or CRLF, without blank lines and BOM.
 
-    Refused: a body without a header in its first MiB, bytes that are not UTF-8, a column name that is empty
-    or there twice (a node would rename it), a row with more fields than the header (the first such row would
-    silently become an index, a later one is a 500), a quote that is never closed, a field that is not a float
-    in one of the columns ``floats`` (a 500), and, after a line that ends in CR alone, a row that begins with
-    a space or tab, or with a comma if that line is blank: a node misreads those, or fails. Rows are counted
-    as the node counts them.
+    It refuses: a body without a header in its first MiB; bytes that are not UTF-8; a column name that is
+    empty or not unique (a node would rename it); a row with more fields than the header (a node would use the
+    first such row's as an index, and answer 500 to a later one); a quote that is not closed; a field that is
+    not a float in one of the columns ``floats`` (500); and, after a line that ends in CR alone, a row that
+    begins with a space or tab, or with a comma if that line is blank, which a node misreads or fails on. It
+    counts rows as a node does.
 
-    The time is linear in the bytes. What is kept is the header, one piece, and one number. One pattern, made
-    for the header, reads whole rows of plain fields faster than a node does; only other rows are split.
+    The time is linear in the bytes. It keeps the header, one piece, and one number. A pattern, compiled for
+    the header, matches rows of plain fields faster than a node reads them; only other rows are split.
     """
 
     def __init__(self, floats: Container[str] = ()) -> None:
         self.rows = 0
         self.columns: tuple[str, ...] | None = None
         self.header = b""
-        """The header's line as it came, without what is before it. Known with ``columns``."""
+        """The bytes of the header's line, without blank lines and BOM before it. Known with ``columns``."""
         self.rows_start = 0
-        """The bytes before the first row. Known with ``columns``."""
+        """The number of bytes before the first row. Known with ``columns``."""
         self._floats = floats
         self._float_columns: list[int] = []
         self._decoder = codecs.getincrementaldecoder("utf-8")()
@@ -196,20 +198,23 @@ class CsvCheck:
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
         self._most_commas = 0
-        # The row that has not ended yet: its commas, whether it holds anything, and (for floats) its last
-        # field.
+        # The row that has not ended yet: its commas, whether it is not blank, and its last field (for
+        # floats).
         self._row_commas = 0
         self._row_filled = False
         self._open_field = b""
-        # Where the last byte stands: inside quotes, or after a separator ("\n"), a closing quote or other.
+        # The place of the last byte: inside quotes, or after a separator ("\n"), a closing quote or another
+        # byte.
         self._in_quotes = False
         self._before = b"\n"
-        self._held = b""  # a CR at the end of a piece, which an LF may follow
+        self._held = b""  # a CR at the end of a piece: an LF may follow
         self._after_cr = b""  # a CR without an LF, and the blanks around it
-        # What matches plain rows, once it is made; and how far to go on without it where it did not help.
+        # The pattern for plain rows, once it is compiled; and how many bytes to check without it if it
+        # failed.
         self._plain: Callable[[bytes, int], re.Match[bytes] | None] | None = None
         self._without_pattern = 0
-        # Whether to read rows by their signs, what matches the floats in them, and pieces not to try it for.
+        # Whether to check rows by their separators, the pattern for their floats, and the pieces to skip that
+        # for.
         self._row_of_floats: Callable[[bytes], re.Match[bytes] | None] | None = None
         self._tries_alike = False
         self._skips = self._skipped = 0
@@ -221,7 +226,7 @@ class CsvCheck:
         if self.columns is None:
             self._waiting.append(piece)
             self._waiting_bytes += len(piece)
-            # A header that is longer than a piece is tried again only when twice as much is there.
+            # A header that is longer than a piece is parsed again when twice as many bytes are there.
             if self._waiting_bytes >= len(self._head):
                 self._read_header(final=False)
         else:
@@ -236,7 +241,8 @@ class CsvCheck:
             self._read_rows(b"", final=True)
         if self._in_quotes:
             raise InvalidTable(
-                f"the table ends inside a quoted field, in row {self.rows + 1}",
+                f"the table ends inside a quoted field, in row {self.rows + 1}: close the quote, or double a "
+                "quote within a field",
                 row=self.rows + 1,
                 byte=self._fed,
             )
@@ -256,18 +262,20 @@ class CsvCheck:
         head = self._head = head[blank:]
         start = self._fed - len(head)
         found = _HEADER(head)
-        # A match that ends where the bytes do may go on in the next piece.
+        # A match that ends with the bytes may continue in the next piece.
         if found is None or (found.end() == len(head) and not final):
             if self._fed > _MAX_HEADER_BYTES:
                 self._no_header()
             if final:
-                raise InvalidTable("the table's header ends inside a quoted name", byte=self._fed)
+                raise InvalidTable(
+                    "the table's header ends inside a quoted name: close the quote", byte=self._fed
+                )
             return
         record, line_end = found.groups()
         if start + found.end() > _MAX_HEADER_BYTES:
             self._no_header()
         if not record.strip(b" \t\r\n"):
-            raise InvalidTable("the table is empty: it needs at least a header", byte=0)
+            raise InvalidTable("the table is empty: a CSV needs at least a header", byte=0)
         begin = record[:1] if record[:1] in (b" ", b"\t", b",") else b""
         if self._unsafe_cr_at(begin + b"x" + line_end.replace(b"\r\n", b"\n")) is not None:
             self._refuse_unsafe_cr(None)
@@ -284,25 +292,32 @@ class CsvCheck:
     def _check_names(self, record: bytes, names: list[str]) -> None:  # noqa: ARG002  # one below needs it
         for number, name in enumerate(names, 1):
             if not name:
-                raise InvalidTable(f"column {number} of the table has no name", column="")
+                raise InvalidTable(
+                    f"column {number} of the table has no name: give it one (pandas writes its index without "
+                    "a name: to_csv(index=False))",
+                    column="",
+                )
         if len(set(names)) != len(names):
             twice = next(name for name, times in collections.Counter(names).items() if times > 1)
-            raise InvalidTable(f"column {twice!r} is in the table's header more than once", column=twice)
+            raise InvalidTable(
+                f"column {twice!r} is in the table's header more than once: rename one of them", column=twice
+            )
 
     def _no_header(self) -> NoReturn:
         raise InvalidTable(
-            f"the table has no line of column names that ends within its first {_MAX_HEADER_BYTES} bytes",
+            f"the table has no header that ends within its first {_MAX_HEADER_BYTES} bytes: a CSV begins "
+            "with a line of column names",
             byte=0,
         )
 
     def _read(self, piece: bytes) -> None:
-        """Check more rows: plain rows by a pattern, and the others field by field."""
+        """Check more rows: plain rows by a pattern, and others field by field."""
         if self._plain is None and len(piece) >= _WORTH_A_PATTERN and self.columns is not None:
             floats = [name in self._floats for name in self.columns]
             self._plain = _plain_rows(floats)
             if any(floats):
                 self._row_of_floats = _rows_of_floats(floats)
-            # A row of one column has no sign that tells it from a blank line.
+            # A row of one column has no separator, like a blank line.
             self._tries_alike = len(floats) > 1 and any(floats) == (self._row_of_floats is not None)
         if self._plain is None:
             self._read_rows(piece)
@@ -328,11 +343,11 @@ class CsvCheck:
             at = end
 
     def _read_alike(self, piece: bytes, start: int) -> int:
-        """Check all whole rows from the start of a row on, by their commas, line ends and quotes alone.
+        """Check all whole rows from the start of a row on, only by their commas, line ends and quotes.
 
-        Where the number of quotes between two separators is even, neither separator is in quotes. So if each
-        row has all its commas, and quotes only in such pairs, its fields are as many as the header's. Gives
-        where the rows end, or the start where a row needs a closer look.
+        If the number of quotes between two separators is even, neither separator is in quotes. So if each row
+        has all its commas, and quotes only in such pairs, it has as many fields as the header. Returns the
+        end of these rows, or the start if a row needs another check.
         """
         end = piece.rfind(b"\n") + 1
         if end - start <= _FEW_BYTES:
@@ -346,7 +361,7 @@ class CsvCheck:
             signs = signs.replace(b'""', b"")
         count = signs.count(b"\n")
         if (
-            len(signs) == (self._most_commas + 1) * count  # before as much memory is used
+            len(signs) == (self._most_commas + 1) * count  # before as much memory is allocated
             and signs == (b"," * self._most_commas + b"\n") * count
             and (b"\r" not in rows or rows.count(b"\r") == rows.count(b"\r\n"))
             and (self._row_of_floats is None or self._row_of_floats(rows).end() == len(rows))  # type: ignore[union-attr]  # it matches nothing at least
@@ -386,10 +401,10 @@ class CsvCheck:
             self._refuse_unsafe_cr(self.rows + self._row_filled + 1)
 
     def _go_on_with_row(self, text: bytes) -> None:
-        """Check more of the row that has not ended yet."""
+        """Check more bytes of the row that has not ended yet."""
         before = self._row_commas
         self._row_commas += text.count(b",")
-        # Blank lines, as the node has them, are empty or made of spaces and tabs alone.
+        # To a node, a line is blank if it is empty or has only spaces and tabs.
         self._row_filled = self._row_filled or bool(text.strip(b" \t"))
         if self._row_commas > self._most_commas:
             self._too_wide(self.rows + 1)
@@ -400,7 +415,7 @@ class CsvCheck:
             if len(self._open_field) > _MOST_OF_A_NUMBER:
                 if self._row_commas in self._float_columns:
                     self._not_a_float(self.rows + 1, self._row_commas, self._open_field)
-                self._open_field = b"x"  # of any other column nothing needs to be known
+                self._open_field = b"x"  # other columns need no check
 
     def _end_row(self) -> None:
         if self._row_filled:
@@ -415,7 +430,7 @@ class CsvCheck:
         """Check whole rows, without the last line end."""
         commas = text.translate(None, _ALL_BUT_SEPARATORS).split(b"\n")
         if max(map(len, commas)) > self._most_commas:
-            self._complain(text.split(b"\n"))
+            self._refuse_too_wide(text.split(b"\n"))
         count = len(commas)
         may_be_blank = b"\n%b\n" % text
         lines = []
@@ -453,8 +468,8 @@ class CsvCheck:
         text += "…" if len(value) > 60 else ""
         raise InvalidTable(
             f"row {row} of the table has {text!r} in column {name!r}, which is typed float: a node would "
-            "refuse the whole table, or store another number. It reads numbers below 1.797e308 such as 1.5 "
-            "and 1e-5, inf and -inf, and an empty field as a null.",
+            "refuse the table, or store another number. Write numbers below 1.797e308 like 1.5 or 1e-5, inf, "
+            "-inf, or an empty field for null.",
             row=row,
             column=name,
         )
@@ -462,8 +477,8 @@ class CsvCheck:
     def _without_quoted(self, piece: bytes) -> bytes:
         """Replace each quoted field of the piece by a quote, followed by its content if floats are checked.
 
-        Separators and quotes in a content are letters in what is returned, so that a comma ends a field and
-        a line feed a row.
+        Separators and quotes within a content are replaced: in the result every comma ends a field, and every
+        line feed a row.
         """
         text = b""
         if self._in_quotes:
@@ -477,7 +492,7 @@ class CsvCheck:
             self._before = b'"'
             piece = piece[1:]
         if self._before == b'"' and piece[:1] not in (b'"', b""):
-            self._before = b"x"  # what follows a closing quote goes on as an unquoted field does
+            self._before = b"x"  # after a closing quote the field continues as an unquoted one
         parts = piece.split(b'"')
         if len(parts) > 1 and not self._quotes_are_in_place(parts):
             before = b'""' if self._before == b'"' else self._before
@@ -501,7 +516,7 @@ class CsvCheck:
     def _quotes_are_in_place(self, parts: list[bytes]) -> bool:
         """Whether every quote opens or closes a field, or is one of two inside a field.
 
-        ``parts`` is what is between the quotes.
+        ``parts`` are the texts between the quotes.
         """
         outside = self._before + b'"'.join(parts[::2]) + (b'"' if len(parts) % 2 == 0 else b"")
         places = outside.translate(_PLACES)
@@ -523,11 +538,11 @@ class CsvCheck:
         where = "the header" if row is None else f"row {row}"
         raise InvalidTable(
             f"{where} of the table begins with a space, a tab or a comma after a line that ends in CR alone, "
-            "which a node misreads; lines that end in LF or CR LF are safe",
+            "which a node misreads: end lines with LF or CR LF",
             row=row,
         )
 
-    def _complain(self, lines: list[bytes]) -> None:
+    def _refuse_too_wide(self, lines: list[bytes]) -> None:
         row = self.rows
         for line in lines:
             row += bool(line.strip(b" \t"))
@@ -535,18 +550,19 @@ class CsvCheck:
                 self._too_wide(row)
 
     def _too_wide(self, row: int) -> NoReturn:
+        columns = self._most_commas + 1
         raise InvalidTable(
-            f"row {row} of the table has more fields than its header, which names {self._most_commas + 1} "
-            "columns",
+            f"row {row} of the table has more fields than its header, which has {columns} "
+            f"column{'' if columns == 1 else 's'}: put a field that contains a comma in double quotes",
             row=row,
         )
 
 
 class CsvTableCheck(CsvCheck):
-    """CsvCheck of a whole table, which is refused if it is JSON or markup, or has another separator.
+    """CsvCheck of a whole table, which refuses JSON, markup, and CSV with another separator.
 
-    A node would take that for a header, and drop the old table. CSV is the default of ``post``, so it may not
-    have been meant; docs/reference/client.md says what is refused.
+    A node would read that as a header, and drop the old table. Since CSV is the default of ``post``, the
+    caller may not have meant it. docs/reference/client.md lists what is refused.
     """
 
     def __init__(self, floats: Container[str] = ()) -> None:
@@ -577,7 +593,7 @@ class CsvTableCheck(CsvCheck):
         if beginning is None:
             return
         if (found := no_csv_in(beginning, whole=whole)) is not None:
-            raise InvalidTable(f"the table is {found.value}, not CSV: {advice(found)}", byte=0)
+            raise InvalidTable(f"the table is not CSV but {found.value}: {advice(found)}", byte=0)
 
     def _check_names(self, record: bytes, names: list[str]) -> None:
         if (wrong := wrong_separator_in(record, len(names))) is not None:
@@ -586,13 +602,13 @@ class CsvTableCheck(CsvCheck):
 
 
 def _plain_quotes(found: re.Match[bytes]) -> bytes:
-    """Rewrite a field so that every quote in it opens or closes it, or is one of two."""
+    """Rewrite a field so that each of its quotes opens or closes it, or is one of two."""
     quoted, rest, unquoted = found.groups()
     if quoted is None:
         return unquoted.translate(_NO_SIGN)
     if not rest:
         return quoted
-    # What follows the closing quote belongs to the field.
+    # The text after the closing quote belongs to the field.
     field = (quoted[1:-1] + rest).translate(_NO_SIGN)
     return b"x" if field[:1] in (b"", b" ", b"\t") else field
 
@@ -613,7 +629,7 @@ def _names_of(record: bytes) -> list[str]:
 
 
 def _checked_int(digits: str) -> int:
-    # Python refuses to read an integer of thousands of digits.
+    # Python refuses to parse an integer of thousands of digits.
     if len(digits) > _MOST_DIGITS or not INT64_MIN <= int(digits) <= INT64_MAX:
         shortened = digits if len(digits) <= 40 else digits[:40] + "…"
         raise InvalidTable(
@@ -633,11 +649,13 @@ def _check_utf8(decoder: codecs.IncrementalDecoder, piece: bytes, fed: int, *, f
         decoder.decode(piece, final)
     except UnicodeDecodeError as error:
         at = fed - len(pending) + error.start
-        raise InvalidTable(f"byte {at} of the table is not UTF-8 ({error.reason})", byte=at) from error
+        raise InvalidTable(
+            f"byte {at} of the table is not UTF-8 ({error.reason}): encode the table as UTF-8", byte=at
+        ) from error
 
 
 def _character(text: str, at: int) -> str:
-    """The character whose UTF-8 bytes are at a position of ``text``."""
+    """The character whose UTF-8 bytes are at a position of ``text``, which has a character for each byte."""
     return text[at : at + 4].encode("latin-1").decode("utf-8", "replace")[:1]
 
 
@@ -651,16 +669,16 @@ _LONGEST: Final = b"0" * 19  # nor of fewer than these beyond 64 bits with a sig
 class JsonIntegers:
     """Finds integers in a JSON list that a node would round because of other values in their columns.
 
-    A node makes floats of a column of integers in which a value is null, missing or a float, and rounds what
-    is beyond 2**53. In a column that has texts, booleans, lists or objects it keeps every integer. JsonCheck
-    refuses what is beyond 64 bits with a sign, wherever it is.
+    A node converts a column of integers to floats if a value is null, missing or a float, which rounds
+    integers beyond 2**53. In a column with strings, booleans, lists or objects it keeps every integer.
+    JsonCheck refuses integers outside signed 64 bits in any column.
     """
 
     _MOST_SHAPES: Final = 1024
 
     def __init__(self) -> None:
         self.rows = 0
-        # How many rows have the same names and types, by these.
+        # The number of rows for each sequence of names and types.
         self._shapes: dict[tuple[Any, ...], int] = {}
         self._present: collections.Counter[str] = collections.Counter()
         self._types: dict[str, set[type]] = {}
@@ -668,14 +686,14 @@ class JsonIntegers:
         self._large: dict[str, tuple[int, int]] = {}
         self._inexact: dict[str, tuple[int, int]] = {}
 
-    def add(self, row: dict[str, Any], *, look_at_values: bool) -> None:
-        """Add a row; ``look_at_values`` where an integer in it may be beyond 2**53."""
+    def add(self, row: dict[str, Any], *, may_be_large: bool) -> None:
+        """Add a row; ``may_be_large`` says whether it may have an integer beyond 2**53."""
         self.rows += 1
         shape = (*row, *map(type, row.values()))
         self._shapes[shape] = self._shapes.get(shape, 0) + 1
         if len(self._shapes) > self._MOST_SHAPES:
             self._add_shapes()
-        if look_at_values:
+        if may_be_large:
             for name, value in row.items():
                 if type(value) is int and abs(value) > EXACT:
                     self._add_large(name, value)
@@ -706,11 +724,11 @@ class JsonIntegers:
             missing = self.rows - self._present[name]
             if missing or type(None) in types:
                 without = f"{missing} rows have no value" if missing else "a row has null"
-                why = f"{value}, beyond 2**53, and {without}: a node makes the column floats and rounds it"
+                why = f"{value}, beyond 2**53, and {without}: a node converts the column to floats and rounds"
                 self._refuse(name, row, why)
             if float in types and name in self._inexact:
                 inexact_row, inexact = self._inexact[name]
-                why = f"{inexact} among floats, and no float can represent it: a node rounds it"
+                why = f"{inexact} among floats, which no float can represent: a node rounds it"
                 self._refuse(name, inexact_row, why)
 
     def _refuse(self, name: str, row: int, why: str) -> NoReturn:
@@ -727,11 +745,11 @@ _JSON_SPACE: Final = re.compile(r"[ \t\r\n]*+").match
 
 
 class JsonCheck:
-    """Checks a JSON list of objects, row by row; it keeps no more than one row.
+    """Checks a JSON list of objects, row by row, and keeps one row at most.
 
-    Refused: anything else, bytes that are not UTF-8, an integer beyond 64 bits with a sign (a node refuses
-    it, answers it as a negative number or answers every query with 500), and a row of more than 2 MiB.
-    ``integers`` learns the integers; whoever made it has it finish.
+    It refuses anything else, bytes that are not UTF-8, an integer outside signed 64 bits (a node refuses it,
+    returns it as a negative number, or answers 500 to every query), and a row of more than 2 MiB. It adds the
+    rows to ``integers``, which the caller finishes.
     """
 
     columns = None
@@ -740,17 +758,17 @@ class JsonCheck:
         self.rows = 0
         self.integers = integers or JsonIntegers()
         self.has_columns = False
-        """Whether an object so far has a name in it."""
+        """Whether a row so far has a column."""
         self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._fed = 0
-        # A character for each byte: what is no ASCII is text within quotes, whose width is none of JSON's.
+        # A character for each byte: all that is not ASCII is within strings.
         self._text = ""
         self._parts: list[str] = []
         self._waiting = 0
         self._state = "start"  # then "first", "next", "comma" and "end"
-        self._wanted = 0
-        # Of the text that is not read yet: whether it may have a large integer, or one too large.
-        self._look_at_values = False
+        self._retry_at = 0
+        # Whether the text that is not parsed yet may have an integer beyond 2**53, or beyond 64 bits.
+        self._may_be_large = False
         self._decode_row: Callable[[str, int], tuple[Any, int]] = _decode_row
         self._last: tuple[int, bool, Callable[[str, int], tuple[Any, int]]] = (0, False, _decode_row)
         self._end = b""
@@ -763,8 +781,8 @@ class JsonCheck:
     def feed(self, piece: bytes) -> None:
         """Check the next piece of the body."""
         self._decode(piece, final=False)
-        # A row that is longer than a piece is tried again only when twice as much is there.
-        if len(self._text) + self._waiting >= self._wanted:
+        # A row that is longer than a piece is parsed again when twice as many characters are there.
+        if len(self._text) + self._waiting >= self._retry_at:
             self._read(final=False)
 
     def finish(self) -> None:
@@ -772,8 +790,8 @@ class JsonCheck:
         self._decode(b"", final=True)
         self._read(final=True)
         if self._state != "end":
-            what = "is empty" if self._state == "start" else f"ends in the middle, after row {self.rows}"
-            raise InvalidTable(f"the table {what}: send a JSON list of objects", byte=self._fed)
+            what = "is empty" if self._state == "start" else f"is cut off after row {self.rows}"
+            raise InvalidTable(f"the table {what}: send a complete JSON list of objects", byte=self._fed)
 
     def _decode(self, piece: bytes, *, final: bool) -> None:
         _check_utf8(self._decoder, piece, self._fed, final=final)
@@ -782,10 +800,10 @@ class JsonCheck:
         self._fed += len(piece)
         whole = self._end + piece
         digits = whole.translate(_DIGITS)
-        look_at_values = _LONG in digits
+        may_be_large = _LONG in digits
         decode = _decode_row_of_long_integers if _LONGEST in digits else _decode_row
-        self._last = len(piece), look_at_values, decode
-        self._look_at_values |= look_at_values
+        self._last = len(piece), may_be_large, decode
+        self._may_be_large |= may_be_large
         if decode is not _decode_row:
             self._decode_row = decode
         self._end = whole[-len(_LONGEST) :]
@@ -808,18 +826,18 @@ class JsonCheck:
             elif self._state == "comma":
                 if sign not in ",]":
                     found = _character(text, at)
-                    self._malformed(f"has {found!r} after row {self.rows} where ',' or ']' belongs", text, at)
+                    self._malformed(f"has {found!r} after row {self.rows} instead of ',' or ']'", text, at)
                 self._state = "next" if sign == "," else "end"
                 at += 1
             elif self._state == "end":
-                self._malformed(f"goes on with {_character(text, at)!r} after its end", text, at)
+                self._malformed(f"has {_character(text, at)!r} after the end of the list", text, at)
             elif sign == "]" and self._state == "first":
                 self._state = "end"
                 at += 1
             elif sign != "{":
                 found = _character(text, at)
                 self._malformed(
-                    f"has {found!r} where row {self.rows + 1}, an object, belongs", text, at, row=True
+                    f"has {found!r} instead of row {self.rows + 1}, an object", text, at, row=True
                 )
             else:
                 end = self._row_end(text, at, final=final)
@@ -830,24 +848,26 @@ class JsonCheck:
                 self._state = "comma"
         self._text = text[at:]
         if at:
-            self._wanted = 0
-        size, look_at_values, decode = self._last
+            self._retry_at = 0
+        size, may_be_large, decode = self._last
         if len(self._text) <= size:
-            self._look_at_values, self._decode_row = look_at_values, decode
+            self._may_be_large, self._decode_row = may_be_large, decode
 
     def _row_end(self, text: str, at: int, *, final: bool) -> int | None:
         row = self.rows + 1
         try:
             found, end = self._decode_row(text, at)
         except InvalidTable as error:
-            # What ends in a number may go on: an integer that is too large, so far, may be a float.
+            # If the text ends with an integer that is too large, it may continue as a float.
             if final or text[-1] not in _IN_NUMBERS:
                 raise InvalidTable(f"row {row}: {error}", row=row) from None
         except RecursionError:
-            raise InvalidTable(f"row {row} of the table is nested too deeply", row=row) from None
+            raise InvalidTable(
+                f"row {row} of the table is nested too deeply: store nested values as text", row=row
+            ) from None
         except json.JSONDecodeError as error:
-            cut = error.msg.startswith("Unterminated string") or error.pos >= len(text) - 16
-            if final or not cut:
+            may_continue = error.msg.startswith("Unterminated string") or error.pos >= len(text) - 16
+            if final or not may_continue:
                 where = self._byte(text, error.pos)
                 raise InvalidTable(
                     f"row {row} of the table is not JSON: {error.msg}, at byte {where}", row=row, byte=where
@@ -856,17 +876,18 @@ class JsonCheck:
             if end - at > _MAX_JSON_ROW:
                 self._too_long(row)
             self.has_columns |= bool(found)
-            self.integers.add(found, look_at_values=self._look_at_values)
+            self.integers.add(found, may_be_large=self._may_be_large)
             return end
         if len(text) - at > _MAX_JSON_ROW:
             self._too_long(row)
-        self._wanted = 2 * (len(text) - at)
+        self._retry_at = 2 * (len(text) - at)
         return None
 
     @staticmethod
     def _too_long(row: int) -> NoReturn:
         raise InvalidTable(
-            f"row {row} of the table is longer than the {_MAX_JSON_ROW} bytes that can be checked",
+            f"row {row} of the table has more than {_MAX_JSON_ROW} bytes, the longest that is checked: store "
+            "the rows as dicts, CSV or Parquet",
             row=row,
         )
 
@@ -883,10 +904,9 @@ class JsonCheck:
 
 
 class JsonTableCheck(JsonCheck):
-    """JsonCheck of a whole table. Rows of empty objects alone are refused: a node drops them.
+    """JsonCheck of a whole table, which refuses a list of empty objects: a node drops them.
 
-    ``[]`` is a table without columns, which a node takes in the old table's place; refused as well unless it
-    may be empty.
+    Unless ``may_be_empty`` it also refuses ``[]``, a table without columns, which a node stores.
     """
 
     def __init__(self, *, may_be_empty: bool) -> None:
@@ -904,7 +924,7 @@ class JsonTableCheck(JsonCheck):
 def check_has_columns(rows: int, *, has_columns: bool) -> None:
     """Raise InvalidTable for a JSON list that is empty or consists of empty objects."""
     if not has_columns:
-        what = "objects without keys" if rows else "an empty list"
+        what = "all its objects are empty" if rows else "the list is empty"
         raise InvalidTable(f"the table has no columns: {what}")
 
 

@@ -1,4 +1,4 @@
-"""The content of a table, in any form, as pieces of bytes that each attempt reads from the start."""
+"""The content of a table, in any form, as pieces of bytes, which each attempt to send it reads anew."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Content: TypeAlias = (
 bytes, or an iterator, which allows one attempt."""
 
 PIECE: Final = 128 * 1024
-"""How much of a file is read, checked and sent at a time."""
+"""Bytes of a file that are read, checked and sent at a time."""
 
 
 def no_limit() -> None:
@@ -28,7 +28,7 @@ def no_limit() -> None:
 
 
 class Body:
-    """Bytes for a store: a piece at a time, from the start for every attempt where that is possible."""
+    """The bytes of a table, which are checked while they are sent."""
 
     def __init__(
         self,
@@ -39,41 +39,41 @@ class Body:
         in_memory: bytes | None = None,
     ) -> None:
         self.pieces = pieces
-        """Reads the content from its start; an empty piece says that no bytes are there yet."""
+        """Read the content from its start. An empty piece means that no bytes are available yet."""
         self._length = length
         self.repeatable = repeatable
         """Whether ``pieces`` may be called again."""
         self.in_memory = in_memory
-        """The whole content, where that is in memory."""
+        """The whole content, if it is in memory."""
 
     @property
     def length(self) -> int | None:
-        """Bytes in all, where that is known before they are read. Raises OSError, ValueError for a path."""
+        """Bytes of the content, if known before they are read. Raises OSError or ValueError for a path."""
         return self._length()
 
 
 class Source(Protocol):
-    """A table that is encoded, or read from files, and checked, while it is sent."""
+    """A table that is encoded, or read from files, while it is sent, and that checks itself."""
 
     @property
     def names(self) -> tuple[str, ...] | None:
-        """The columns' names, where they are known before the table is read."""
+        """The columns' names, if they are known before the table is read."""
 
     @property
     def length(self) -> int | None:
-        """Bytes in all, where that is known before they are read."""
+        """Bytes of the content, if known before they are read."""
 
     repeatable: bool
     """Whether ``pieces`` may be called again."""
 
     def pieces(self, content_type: str) -> Iterator[tuple[bytes, int]]:
-        """The table from its start, each piece with the number of rows that it brings.
+        """The table from its start: pieces, each with the number of rows in it.
 
-        Raises InvalidTable, before the last piece, for anything that a node could not take.
+        Raises InvalidTable, before the last piece, for a table that a node would refuse or change.
         """
 
     def close(self) -> None:
-        """Close what is open, such as a query of duckdb, which holds its connection."""
+        """Close open files and queries, such as a query of duckdb, which blocks its connection."""
 
 
 def _slices(content: bytes) -> Iterator[bytes]:
@@ -86,9 +86,9 @@ def _body_of_bytes(content: bytes) -> Body:
 
 
 def _body_of_path(path: Path) -> Body:
-    """A file that is opened anew for every attempt.
+    """A file that is opened for every attempt.
 
-    A path that is not a regular file is refused: opening a pipe again would wait for a writer without end.
+    Only regular files are accepted: opening a pipe again would wait for a writer, forever.
     """
 
     def length() -> int:
@@ -97,7 +97,7 @@ def _body_of_path(path: Path) -> Body:
         return found.st_size
 
     def pieces() -> Iterator[bytes]:
-        # A pipe may have taken the file's place; without O_NONBLOCK its opening waits for a writer.
+        # A pipe may have replaced the file. Without O_NONBLOCK, opening it waits for a writer.
         with open(path, "rb", buffering=0, opener=_open_at_once) as file:
             _check_regular(path, os.fstat(file.fileno()).st_mode)
             yield from _read(file)
@@ -110,8 +110,8 @@ def _check_regular(path: Path, mode: int) -> None:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(mode):
         raise ValueError(
-            f"{str(path)!r} is not a regular file, so a retry could not read it again: pass an "
-            "open file instead, which is read once"
+            f"{str(path)!r} is not a regular file, and a retry could not read it again: pass an open file, "
+            "which is read once"
         )
 
 
@@ -122,11 +122,11 @@ def _open_at_once(path: str, flags: int) -> int:
 @runtime_checkable
 class _Readable(Protocol):
     def read(self, size: int = -1, /) -> bytes | None:
-        """As a file does."""
+        """Read as a file does."""
 
 
 def _body_of_file(file: BinaryIO) -> Body:
-    """An open binary file, from its position; set back to there for every attempt, if the file can be."""
+    """An open binary file, from its position. If it is seekable, every attempt starts there."""
     try:
         start = file.tell()
         end = file.seek(0, os.SEEK_END)
@@ -142,7 +142,7 @@ def _body_of_file(file: BinaryIO) -> Body:
 
 
 def without_bom(body: Body) -> Body:
-    """The body without the UTF-8 BOM that it may begin with: JSON has none, and a node fails on it."""
+    """The body without a UTF-8 BOM, which JSON does not allow, and on which a node fails."""
     if body.in_memory is not None:
         return _body_of_bytes(body.in_memory.removeprefix(codecs.BOM_UTF8))
 
@@ -150,7 +150,7 @@ def without_bom(body: Body) -> Body:
         whole = body.length
         if whole is None:
             return None
-        # What has a length is a file, which can be read again.
+        # A body with a length is a file, which can be read again.
         start = next(body.pieces(), b"")
         return whole - len(codecs.BOM_UTF8) * start.startswith(codecs.BOM_UTF8)
 
@@ -173,7 +173,7 @@ def skip_bom(pieces: Iterator[bytes]) -> Iterator[bytes]:
 def _read(file: _Readable) -> Iterator[bytes]:
     while (piece := file.read(PIECE)) != b"":
         if piece is None:
-            # As the io module's own readers do; it is no end, and what came so far is no whole table.
+            # This is not the end of the file. The io module's own readers raise it, too.
             raise BlockingIOError(
                 errno.EAGAIN, "the file is non-blocking and has no data yet: open it in blocking mode"
             )
@@ -199,8 +199,8 @@ def split(piece: bytes | bytearray | memoryview) -> Iterator[bytes]:
 def _checked_pieces(pieces: Iterable[bytes]) -> Iterator[bytes]:
     for piece in pieces:
         if not isinstance(piece, bytes | bytearray | memoryview):
-            raise TypeError(f"the content's iterator returned {type(piece).__name__}: expected bytes")
-        # What a piece of many megabytes is taken apart into, as it is checked, is many times as large.
+            raise TypeError(f"the content's iterator returned {type(piece).__name__}: it must return bytes")
+        # Checking a piece of many megabytes would use several times as much memory.
         yield from split(piece)
 
 
@@ -213,20 +213,21 @@ def body_of(content: Any) -> Body:
             return _body_of_bytes(content.encode())
         except UnicodeEncodeError as error:
             raise InvalidTable(
-                f"character {error.start + 1} is a lone surrogate, which UTF-8 cannot encode"
+                f"character {error.start + 1} of the table is a lone surrogate, which UTF-8 cannot encode: "
+                "remove it"
             ) from error
     if isinstance(content, bytearray | memoryview):
         return _body_of_bytes(bytes(content))
     if isinstance(content, os.PathLike):
         return _body_of_path(Path(content))
     if isinstance(content, _Readable):
-        return _body_of_file(content)  # type: ignore[arg-type]  # its other methods are looked for there
+        return _body_of_file(content)  # type: ignore[arg-type]  # which looks for its other methods
     if callable(content):
         return Body(lambda: _checked_pieces(content()))
     if isinstance(content, Iterator):
         return Body(lambda: _checked_pieces(content), repeatable=False)
     if isinstance(content, Iterable) and not isinstance(content, dict):
-        return Body(lambda: _checked_pieces(content))  # a list of pieces, say, can be read again
+        return Body(lambda: _checked_pieces(content))  # such as a list of pieces, which can be read again
     raise TypeError(
         f"{type(content).__name__} cannot be stored as a table: pass bytes, str, a path, an open "
         "binary file, or a function that returns an iterator of bytes"

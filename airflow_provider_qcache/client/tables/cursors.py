@@ -36,27 +36,27 @@ _ARROW: Final[dict[str, Any]] = {
     "duration": pa.duration("us"),
     "null": pa.null(),
 }
-"""The type in Arrow of each form but decimals, whose precision is each batch's own."""
+"""The type in Arrow of each form except decimals, whose precision differs between batches."""
 _WIDER: Final = {
     frozenset({"integer", "float"}): "float",
     frozenset({"integer", "decimal"}): "decimal",
     frozenset({"text", NAME}): NAME,
 }
-"""The form of a column whose values have these two forms."""
+"""The form of a column that has values of these two forms."""
 
 _NUMBERS: Final = frozenset({"integer", "decimal", "mixture"})
 _MIXTURE: Final = frozenset({"integer", "float", "decimal", "text", NAME})
-"""Forms that column_types can convert to text, even if one column has several of them."""
+"""Forms that column_types can convert to text even if a column has several of them."""
 
 _INFINITIES: Final = (float("inf"), float("-inf"))
 
 
 class _ColumnReader:
-    """One column: the form of its values so far, and the plan by which they are written."""
+    """One column: the form of its values so far, and the plan for encoding them."""
 
     def __init__(self, name: str, requested: ColumnType | None) -> None:
         self.name = name
-        self._wanted = requested
+        self._requested = requested
         self._form = "null"
         self._form_row = 0
         self.plan: Plan = plan_of(name, pa.null(), requested)
@@ -64,24 +64,24 @@ class _ColumnReader:
     def array(self, values: Sequence[Any], row: int) -> Any:
         """Convert a part of the column, after ``row`` rows, for ``plan``. Raises InvalidTable."""
         form = self._form_of(values, row)
-        if form == NAME or (form in _NUMBERS and self._wanted in (ColumnType.TEXT, ColumnType.ENUM)):
+        if form == NAME or (form in _NUMBERS and self._requested in (ColumnType.TEXT, ColumnType.ENUM)):
             form, values = "text", [None if _is_null(value) else _written(value) for value in values]
-        if self._wanted is None:
-            form = self._settled(form, values, row)
+        if self._requested is None:
+            form = self._common_form(form, values, row)
         array = self._arrow(form, values, row)
-        if self._wanted is not None:
-            self.plan = plan_of(self.name, array.type, self._wanted)
+        if self._requested is not None:
+            self.plan = plan_of(self.name, array.type, self._requested)
         elif form == "decimal" and _is_whole(array.type) and self._form in ("null", "integer"):
             form = "integer"
         elif form == "decimal" == self._form:
-            # Floats, where Arrow has no decimals as long; and whole numbers are no integers here.
+            # Whole numbers among decimals become floats, too, as do decimals that are too long for Arrow.
             self.plan = plan_of(self.name, _NO_DECIMALS if _is_whole(array.type) else array.type, None)
-        if self._wanted is None and form not in ("null", self._form):
+        if self._requested is None and form not in ("null", self._form):
             self._change(form, array.type, row)
         return array
 
     def _form_of(self, values: Sequence[Any], row: int) -> str:
-        """The one form of values, of which some are nulls."""
+        """The common form of some values, which may include nulls."""
         forms: set[str] = set()
         for value_type in set(map(type, values)):
             form = form_of_type(value_type)
@@ -91,7 +91,7 @@ class _ColumnReader:
                 )
                 refuse(
                     self.name,
-                    f"{value_type.__name__} cannot be stored; cast it to a text or a number in the SQL",
+                    f"{value_type.__name__} cannot be stored: cast it to a text or a number in the SQL",
                     row=number,
                 )
             forms.add(form)
@@ -108,7 +108,7 @@ class _ColumnReader:
             return forms.pop()
         if (wider := _WIDER.get(frozenset(forms))) is not None:
             return wider
-        if self._wanted in (ColumnType.TEXT, ColumnType.ENUM) and forms <= _MIXTURE:
+        if self._requested in (ColumnType.TEXT, ColumnType.ENUM) and forms <= _MIXTURE:
             return "mixture"
         first = form_of_value(next(value for value in values if value is not None))
         return self._mixed(first, row, values, row)
@@ -118,13 +118,13 @@ class _ColumnReader:
         other, number = next((form, number) for form, number in found if form not in ("null", first))
         refuse(
             self.name,
-            f"type {other}, but type {first} from row {first_row + 1} on: a column has one type; "
-            f"column_types={{{self.name!r}: 'string'}} stores numbers as text",
+            f"type {other}, but type {first} from row {first_row + 1} on, and a column has one type: cast it "
+            f"in the SQL, or pass column_types={{{self.name!r}: 'string'}}, which stores numbers as text",
             row=number,
         )
 
-    def _settled(self, form: str, values: Sequence[Any], row: int) -> str:
-        """The form for these values in a column that has a form already."""
+    def _common_form(self, form: str, values: Sequence[Any], row: int) -> str:
+        """The common form of these values and the earlier ones."""
         if form == "null" or self._form in ("null", form):
             return form
         wider = _WIDER.get(frozenset({form, self._form}))
@@ -133,11 +133,12 @@ class _ColumnReader:
         return wider
 
     def _change(self, form: str, arrow_type: Any, row: int) -> None:
-        """Change the plan: the values so far were nulls, or integers, and these have another form."""
+        """Change the plan: the values so far were nulls or integers, and these have another form."""
         if self.plan.large_row:
             refuse(
                 self.name,
-                f"an integer beyond 2**53, and type {form} from row {row + 1} on: a float would round it",
+                f"an integer beyond 2**53, and type {form} from row {row + 1} on: a float would round it. "
+                "Cast the column in the SQL",
                 row=self.plan.large_row,
             )
         only_nulls = self._form == "null"
@@ -155,11 +156,11 @@ class _ColumnReader:
         if form == "null":
             return pa.nulls(len(values), _NO_DECIMALS if self._form == "decimal" else pa.null())
         if form == "time" and any(value is not None and value.tzinfo is not None for value in values):
-            refuse(self.name, "a time of day with a time zone, which cannot be converted to UTC")
+            refuse(self.name, "a time of day with a time zone cannot be converted to UTC: cast it in the SQL")
         try:
             return pa.array(values, _ARROW[form])
         except OverflowError:
-            if form != "integer" or self._wanted is not ColumnType.FLOAT:
+            if form != "integer" or self._requested is not ColumnType.FLOAT:
                 self._culprit(form, values, row)
                 raise
             return self._floats(values, row)
@@ -168,7 +169,7 @@ class _ColumnReader:
             raise
 
     def _floats(self, values: Sequence[Any], row: int) -> Any:
-        """Numbers that Arrow has no integers or decimals for, as the nearest floats."""
+        """Numbers that are too large for Arrow's integers and decimals, as the nearest floats."""
         floats: list[float | None] = []
         for number, value in enumerate(values, row + 1):
             try:
@@ -186,13 +187,14 @@ class _ColumnReader:
             array = None
         if array is not None and pa.types.is_decimal(array.type):
             return array
-        # NaN, which is null, or integers beside decimals.
+        # The values include NaN, which is null, or integers.
         kept = [_decimal_or_null(self.name, value, number) for number, value in enumerate(values, row + 1)]
         try:
             return pa.array(kept, None if any(value is not None for value in kept) else _NO_DECIMALS)
         except (pa.ArrowException, TypeError, ValueError):
             for number, value in enumerate(kept, row + 1):
-                if self._wanted is None and value is not None and rules.digits_of(value) > rules.MOST_DIGITS:
+                digits = 0 if value is None else rules.digits_of(value)
+                if self._requested is None and digits > rules.MOST_DIGITS:
                     rules.too_many_digits(self.name, value, number)
             return self._floats(kept, row)
 
@@ -207,11 +209,11 @@ class _ColumnReader:
                 if form == "float":
                     refuse(
                         self.name,
-                        f"{value} among floats, and no float can represent it",
+                        f"{value} among floats, and no float can represent it: cast the column in the SQL",
                         row=number,
                     )
                 if form == "text":
-                    refuse(self.name, "a text with a lone surrogate, which UTF-8 cannot encode", row=number)
+                    rules.lone_surrogate(self.name, number)
                 if form in ("timestamp", ZONED):
                     rules.out_of_calendar(self.name, number)
                 refuse(self.name, f"{rules.short_repr(value)}: {error}", row=number)
@@ -228,7 +230,7 @@ def _is_whole(arrow_type: Any) -> bool:
 
 
 def _written(value: Any) -> str:
-    """A number as the text that column_types asks for."""
+    """A number as text."""
     if isinstance(value, decimal.Decimal):
         return f"{value:f}"
     if isinstance(value, float):
@@ -237,17 +239,17 @@ def _written(value: Any) -> str:
 
 
 def _decimal_or_null(name: str, value: Any, row: int) -> Any:
-    """A decimal for Arrow, in which NaN is null."""
+    """A decimal for Arrow; NaN is null."""
     if _is_null(value):
         return None
     exact = decimal.Decimal(value)
     if not exact.is_finite():
-        refuse(name, f"{value} cannot be stored", row=row)
+        rules.infinite_decimal(name, value, row)
     return exact
 
 
 class RowEncoder:
-    """Encodes batches of rows as CSV. A column's type follows from its values, all of which are checked."""
+    """Encodes batches of rows as CSV. A column's type follows from its values, which are all checked."""
 
     def __init__(self, names: Sequence[str], requested: Mapping[str, ColumnType]) -> None:
         self._readers = [_ColumnReader(name, requested.get(name)) for name in names]
@@ -255,33 +257,33 @@ class RowEncoder:
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """The columns with their types, once all rows are encoded."""
+        """The columns with their types, which are known once all rows are encoded."""
         return tuple(Column(reader.name, reader.plan.type) for reader in self._readers)
 
     def encode(self, columns: Sequence[Sequence[Any]], keys: Sequence[int] = ()) -> tuple[bytes, list[Any]]:
-        """Rows, given by column, as CSV; for the columns ``keys`` their texts by row. Raises InvalidTable."""
+        """Encode rows, passed by column; returns CSV, and for each row the texts of the columns ``keys``."""
         arrays = [
             reader.array(values, self.rows) for reader, values in zip(self._readers, columns, strict=True)
         ]
-        given = pa.RecordBatch.from_arrays(arrays, [reader.name for reader in self._readers])
-        batch = converted([reader.plan for reader in self._readers], given, self.rows)
+        batch = pa.RecordBatch.from_arrays(arrays, [reader.name for reader in self._readers])
+        batch = converted([reader.plan for reader in self._readers], batch, self.rows)
         data = csv_of(batch, self.rows)
         self.rows += batch.num_rows
         return data, list(zip(*(batch.column(key).cast(TEXT).to_pylist() for key in keys), strict=True))
 
 
 def lines_of(data: bytes, rows: int) -> list[bytes]:
-    """The lines of so many rows of CSV, without their ends; a text may hold line breaks."""
+    """The ``rows`` rows of a CSV, without their line ends. A text may contain line breaks."""
     lines = data.split(b"\n")
     lines.pop()
     if len(lines) == rows:
         return lines
     whole: list[bytes] = []
-    open_ = b""
-    inside = False
+    row = b""
+    in_quotes = False
     for line in lines:
-        open_ = open_ + b"\n" + line if inside else line
-        inside ^= bool(line.count(b'"') % 2)
-        if not inside:
-            whole.append(open_)
+        row = row + b"\n" + line if in_quotes else line
+        in_quotes ^= bool(line.count(b'"') % 2)
+        if not in_quotes:
+            whole.append(row)
     return whole

@@ -1,4 +1,4 @@
-"""The request headers of a store. The two that describe a table's columns are written and read only here."""
+"""The request headers of a store; only this module writes and reads those that describe columns."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _LOWER_TYPES: Final = TYPES.lower()
 _LOWER_STAND_INS: Final = STAND_INS.lower()
 
 MAX_HEAD_BYTES: Final = 60 * 1024
-"""The longest request head that is sent. A node hangs up, without an answer, on one over 65,536 bytes."""
+"""Bytes of the longest request head. A node closes the connection on one over 65,536 bytes."""
 
 
 def column_headers(
     types: Mapping[str, str] | None = None, stand_ins: Mapping[str, Any] | None = None
 ) -> dict[str, str]:
-    """The headers that describe a table's columns: their types, and values for columns that it lacks.
+    """The headers that describe a table's columns: their types, and values for columns to add.
 
     Args:
         types: A type of COLUMN_TYPES by column.
@@ -44,28 +44,28 @@ def is_csv(content_type: str) -> bool:
     charset = re.match(r"charset=([A-Za-z0-9_-]+)", parameters.strip())  # as the node looks for it
     if media_type not in (CSV, JSON) or (charset is not None and charset[1] != "utf-8"):
         raise InvalidTable(
-            f"Content-Type {content_type!r} is not supported by nodes: use {CSV!r} or {JSON!r}, in UTF-8"
+            f"Content-Type {content_type!r} is not supported by QCache: use {CSV!r} or {JSON!r}, in UTF-8"
         )
     return media_type == CSV
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ColumnHeaders:
-    """What a request's headers say about the columns of its table."""
+    """The types and stand-ins of columns in a request's headers."""
 
     types: tuple[tuple[str, str], ...] = ()
     stand_ins: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def read(cls, headers: Mapping[str, str], *, is_csv: bool) -> Self:
-        """Read the headers of a request, and check all that needs no table.
+        """Read the headers of a request, and check what can be checked without the table.
 
         Args:
             headers: All headers of the request, by their names in lower case.
             is_csv: Whether the table is CSV, whose columns will be known.
 
         Raises:
-            InvalidTable: a header is malformed, names an unknown type, or a value that fails on the node.
+            InvalidTable: a header is malformed, or has an unknown type or a value that a node refuses.
         """
         if _LOWER_TYPES not in headers and _LOWER_STAND_INS not in headers:
             return cls()
@@ -73,7 +73,7 @@ class ColumnHeaders:
         for name, column_type in types:
             if column_type not in COLUMN_TYPES:
                 raise InvalidTable(
-                    f"{TYPES}: {column_type!r} for column {name!r} is not a type; "
+                    f"{TYPES}: {column_type!r} for column {name!r} is not a type: "
                     f"use {', '.join(sorted(COLUMN_TYPES))}",
                     column=name,
                 )
@@ -83,7 +83,7 @@ class ColumnHeaders:
 
     @property
     def floats(self) -> frozenset[str]:
-        """The columns that a node parses as floats: of a column that is named twice the last type counts."""
+        """The columns that a node parses as floats. If a column is named twice, its last type counts."""
         return frozenset(name for name, column_type in dict(self.types).items() if column_type == "float")
 
     def check(self, columns: tuple[str, ...] | None) -> None:
@@ -93,15 +93,15 @@ class ColumnHeaders:
         for name, _ in self.types:
             if name not in columns:
                 raise InvalidTable(
-                    f"{TYPES} names column {name!r}, which the table does not have", column=name
+                    f"{TYPES} names column {name!r}, which the table does not have: {_listed(columns)}",
+                    column=name,
                 )
         self._check_stand_ins(columns)
 
     def _check_stand_ins(self, columns: tuple[str, ...] | None, *, may_be_columns: bool = False) -> None:
-        """Raise InvalidTable for a value that is no number, quoted string or column.
+        """Raise InvalidTable for a value that is not a number, quoted string or column.
 
-        The node takes any other word as a string without complaint, so that a misspelled column would fill
-        the stand-in with its own name.
+        A node reads any other word as a string: a misspelled column would fill the stand-in with its name.
         """
         known = set(columns or ())
         for name, source in self.stand_ins:
@@ -109,13 +109,14 @@ class ColumnHeaders:
             is_column = source in known or (may_be_columns and not _is_literal(source))
             if not source.isascii() and not is_column:
                 raise InvalidTable(
-                    f"{STAND_INS}: {source!r}, for {name!r}, is not ASCII: a node would answer 500",
+                    f"{STAND_INS}: {source!r}, for column {name!r}, is not ASCII, which a node refuses: use "
+                    "an ASCII value, or add the column to the table",
                     column=name,
                 )
             if columns is not None and not _is_literal(source) and source not in known:
                 raise InvalidTable(
-                    f"{STAND_INS}: {source!r}, for {name!r}, is not a column of the table; put strings in "
-                    "quotes",
+                    f"{STAND_INS}: {source!r}, for column {name!r}, is not a column of the table; put a "
+                    f"string in quotes: {_listed(columns)}",
                     column=source,
                 )
             known.add(name)
@@ -129,11 +130,16 @@ def _parse_pairs(header: str, value: str | None) -> tuple[tuple[str, str], ...]:
         name, *rest = (text.strip() for text in part.split("="))
         if len(rest) != 1 or not name or not rest[0]:
             raise InvalidTable(
-                f"{header}: {value!r} is malformed at {part!r}: expected 'name=value' pairs separated by "
-                "';', without ';' at the end"
+                f"{header}: {value!r} is malformed at {part!r}: write 'name=value' pairs separated by ';', "
+                "without ';' at the end"
             )
         pairs.append((name, rest[0]))
     return tuple(pairs)
+
+
+def _listed(columns: tuple[str, ...]) -> str:
+    more = f" and {len(columns) - 10} more" if len(columns) > 10 else ""
+    return f"the table has {', '.join(map(repr, columns[:10]))}{more}"
 
 
 def _is_literal(source: str) -> bool:
@@ -147,12 +153,12 @@ def _is_literal(source: str) -> bool:
 
 
 def header_text(value: Any) -> str:
-    """A header's value as text; bytes are latin-1, as a node reads them."""
+    """A header's value as text. Bytes are decoded as latin-1, as by a node."""
     return value.decode("latin-1") if isinstance(value, bytes) else str(value)
 
 
 def check_header(name: str, value: Any) -> bytes:
-    """One header as it goes on the wire; ValueError for a line break or what is not latin-1."""
+    """One header line; ValueError for an invalid name, a line break, or characters outside latin-1."""
     text = header_text(value)
     if not is_header_name(name):
         raise ValueError(f"{name!r} is not a valid name of an HTTP header")
@@ -161,12 +167,12 @@ def check_header(name: str, value: Any) -> bytes:
     try:
         return f"{name}: {text}\r\n".encode("latin-1")
     except UnicodeEncodeError:
-        # Not the value: it may be a credential.
+        # The value may be a credential, and is not in the error.
         raise ValueError(f"the value of header {name!r} contains characters outside latin-1") from None
 
 
 def update_headers(fields: dict[str, str], further: Mapping[str, str]) -> None:
-    """Add headers, replacing those of the same name in any case; ValueError for those of the framing."""
+    """Add headers, or replace those of the same name in any case; ValueError for one in FRAMING_HEADERS."""
     for name, value in further.items():
         if name.lower() in FRAMING_HEADERS:
             raise ValueError(f"the client sets header {name!r} itself: leave it out")

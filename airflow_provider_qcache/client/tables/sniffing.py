@@ -1,4 +1,4 @@
-"""Guess what text is by its first bytes, when its content type was not stated."""
+"""Guess the format of a text from its first bytes, if its content type was not stated."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LIKE_JSON: Final = re.compile(
 ).match
 _DOCUMENT: Final = re.compile(rb"<!doctype\b|<\?xml\b|<html[\s>]|<!--", re.IGNORECASE).match
 _ELEMENT: Final = re.compile(
-    # A tag after which another one, or its text, comes. A column of a CSV may have the name <DATE>.
+    # A tag, followed by another tag or text. A column of a CSV may have the name <DATE>.
     rb"</?[A-Za-z][^<>\r\n]*+>(?:\s*+<|[ \t]*+[^,;|\t\r\n ])|<[A-Za-z][^<>]*+/>"
 ).match
 _SEVERAL_OBJECTS: Final = re.compile(r"\s*+\{").match
@@ -35,16 +35,16 @@ _decode = json.JSONDecoder(parse_int=float).raw_decode
 
 
 class Text(enum.Enum):
-    """What text may be; the value is its description in an error."""
+    """The formats of text that are recognised; the value describes it in errors."""
 
     OBJECTS = "a JSON list of objects"
-    JSON = "JSON, but not a list of objects"
+    JSON = "JSON that is not a list of objects"
     JSON_LINES = "several JSON objects, one after another"
     DOCUMENT = "an HTML or XML document"
 
 
 def text_in(beginning: bytes) -> Text | None:
-    """Guess what text is by its first bytes; None if it may be CSV.
+    """Guess the format of a text from its first bytes; None if it may be CSV.
 
     Args:
         beginning: Its first bytes, up to ``BEGINNING`` of them; a UTF-8 BOM and white space are skipped.
@@ -60,13 +60,13 @@ def text_in(beginning: bytes) -> Text | None:
 
 
 def is_one_value(text: bytes) -> bool:
-    """Whether text is null, a truth value, a number or a JSON string, and has no newline at its end.
+    """Whether a text is a single JSON null, boolean, number or string, without a newline at its end.
 
-    Programming interfaces over HTTP answer so where they have no data. What ``str()`` makes of None and the
-    truth values counts too. The header of a CSV without rows ends with a newline.
+    HTTP APIs answer so if they have no data. The texts of Python's None, True and False count as well. The
+    header of a CSV without rows ends with a newline.
 
     Args:
-        text: All of it.
+        text: The whole text.
     """
     start = _stripped(text)
     if not start or start.endswith((b"\n", b"\r")):
@@ -79,11 +79,11 @@ def is_one_value(text: bytes) -> bool:
 
 
 def no_csv_in(beginning: bytes, *, whole: bool) -> Text | None:
-    """What text is if it is certainly not meant as CSV, else None; ``text_in`` also guesses.
+    """The format of a text that is certainly not CSV, else None; ``text_in`` guesses as well.
 
     Args:
         beginning: As for ``text_in``.
-        whole: Whether that is all of the text.
+        whole: Whether this is the whole text.
     """
     start = _stripped(beginning)
     if _DOCUMENT(start):
@@ -108,37 +108,37 @@ def no_csv_in(beginning: bytes, *, whole: bool) -> Text | None:
 
 
 def wrong_separator_in(header: bytes, columns: int) -> str | None:
-    """An error for a CSV whose separator is not a comma, or whose first line names a separator; else None.
+    """The error for a CSV whose separator is not a comma, or is named in its first line; else None.
 
-    A name in quotes is one column, whatever is in it.
+    A name in quotes is one column, whatever characters it has.
 
     Args:
         header: The record of the column names, without its line end.
-        columns: How many there are.
+        columns: The number of columns.
     """
     text = header.strip().decode()
-    shown = repr(text if len(text) <= 80 else text[:80] + "…")
+    first_line = repr(text if len(text) <= 80 else text[:80] + "…")
     if _NAMES_ITS_SEPARATOR(text):
-        return f"the table begins with {shown}, a line for spreadsheets that would be its header: remove it"
+        return f"the table begins with {first_line}, which is for spreadsheets: remove this line"
     if columns > 1 or _IN_QUOTES(text):
         return None
     separator = max(_SEPARATORS, key=text.count)
     if separator not in text:
         return None
     return (
-        f"the table has one column, {shown}, and its separator seems to be {separator!r}: a node reads "
-        "commas only. Write the CSV with commas, or store a DataFrame "
-        f"(pandas.read_csv(…, sep={separator!r})). If it is one column, put its name in quotes"
+        f"the table has one column, {first_line}, and its separator seems to be {separator!r}: a node reads "
+        "only commas. Write the CSV with commas, or store a DataFrame (pandas.read_csv(…, "
+        f"sep={separator!r})). If it is one column, put its name in quotes"
     )
 
 
 def advice(found: Text) -> str:
-    """What to do about text that is not CSV, for the end of an error."""
+    """What to do about a text that is not CSV, for the end of an error."""
     if found is Text.OBJECTS:
         return "pass content_type='application/json'"
     if found is Text.DOCUMENT:
         return (
-            "a table is CSV or a JSON list of objects; check whether its source answered with an error page"
+            "check whether its source answered with an error page; a table is CSV or a JSON list of objects"
         )
     if found is Text.JSON_LINES:
         return (

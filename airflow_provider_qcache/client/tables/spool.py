@@ -1,4 +1,4 @@
-"""Any number of tables in one temporary file, between a query and the nodes."""
+"""Tables in one temporary file, between a query that gives them and the nodes."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 HELD: Final = 16 << 20
-"""Bytes of all tables together that are kept in memory before they are written to the file."""
+"""Bytes of all tables that are kept in memory before they are written to the file."""
 
 _SEGMENT: Final = 256 << 10
-"""Bytes of a segment that is large enough: with few tables, larger segments save nothing."""
+"""Bytes of a segment: larger ones save no time."""
 
 _EACH: Final = 96
-"""Bytes that a piece in memory takes beside its content: its object and its place in a list (64 bits)."""
+"""Bytes of memory for a piece besides its content: its object and its place in a list (64 bits)."""
 
 _CHAIN: Final = struct.Struct("<QQ")
-"""Before every segment: where the table's previous segment is, and its length; 0, 0 before the first."""
+"""At the start of every segment: the position and length of the table's previous segment, or 0, 0."""
 
 
 class SpooledTable:
-    """One table of a Spool, and its Source: it was written well-formed, and is not checked again.
+    """One table of a Spool, as a Source. It was checked before it was written.
 
-    ``head`` is what comes before the rows, ``rows`` how many there are, ``length`` the bytes of all.
+    ``head`` precedes the rows, ``rows`` is their number, and ``length`` the bytes of the whole table.
     """
 
     __slots__ = ("_last", "_spool", "head", "length", "names", "rows", "waiting")
@@ -45,7 +45,7 @@ class SpooledTable:
         self.waiting: list[bytes] = []
 
     def pieces(self, content_type: str) -> Iterator[tuple[bytes, int]]:  # noqa: ARG002  # it is always CSV
-        """The table from its start."""
+        """The table from its start; see ``Source.pieces``."""
         piece = bytearray(self.head)
         for start, length in self._segments():
             end = start + length
@@ -57,7 +57,7 @@ class SpooledTable:
         yield bytes(piece), self.rows
 
     def _segments(self) -> list[tuple[int, int]]:
-        """Where its bytes are, in order."""
+        """The position and length of each segment, in order."""
         segments = []
         start, length = self._last
         while length:
@@ -77,15 +77,15 @@ class SpooledTable:
         return end + _CHAIN.size + length
 
     def close(self) -> None:
-        """Nothing is open: the file is the Spool's."""
+        """Do nothing: the Spool closes the file."""
 
 
 class Spool:
-    """Tables written piece by piece, in any order, and read whole, in any order and by any thread.
+    """Tables that are written in pieces, in any order, and read in any order and by any thread.
 
-    Memory holds up to ``held`` bytes that wait to be written, and a few words for each table: where its last
-    segment is, which leads to those before. The file has no name and goes with the process; it is made where
-    TMPDIR says.
+    Memory has up to ``held`` bytes that are not written yet, and for each table the position of its last
+    segment, which leads to the earlier ones. The file is in TMPDIR, has no name, and is deleted when the
+    process ends.
     """
 
     def __init__(self, held: int = HELD) -> None:
@@ -95,7 +95,7 @@ class Spool:
         self._file = tempfile.TemporaryFile(prefix="qcache-", buffering=1 << 20)  # noqa: SIM115  # close()
         self._end = 0
         self.rows = 0
-        """Of all tables."""
+        """The number of rows of all tables."""
 
     def __enter__(self) -> Self:
         return self
@@ -126,7 +126,7 @@ class Spool:
             self.flush()
 
     def flush(self) -> None:
-        """Write the pieces in memory to the file, which is needed before a table is read."""
+        """Write the pieces in memory to the file. Required before a table is read."""
         for table in self._waiting:
             self._end = table.write(self._file, self._end)
         self._waiting.clear()
@@ -134,8 +134,8 @@ class Spool:
         self._file.flush()
 
     def read(self, start: int, length: int) -> bytes:
-        """Read bytes of the file. Raises OSError if the file ends before them: the disk is at fault."""
+        """Read bytes of the file. Raises OSError if the file ends before them."""
         read = os.pread(self._file.fileno(), length, start)
         if len(read) != length:
-            raise OSError(f"of {length} bytes of a temporary file only {len(read)} could be read")
+            raise OSError(f"a temporary file in TMPDIR is damaged: it has {len(read)} of {length} bytes")
         return read

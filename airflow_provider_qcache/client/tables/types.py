@@ -1,7 +1,7 @@
-"""What a column of a table becomes on a node, whichever library the table came from.
+"""The types of columns on a node, and the rules and limits for their values.
 
-The rules that need no value are here, and the limits of those that do; arrow.py applies them to Arrow,
-values.py to lists of dicts.
+The rules are the same for every form of table: arrow.py applies them to Arrow data, values.py to lists of
+dicts.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class ColumnType(enum.StrEnum):
     INT = "int"
     BOOL = "bool"
     NULLS = "null"
-    """Nothing but nulls, of a column that has no type."""
+    """Only nulls, in a column without a type."""
 
     @property
     def header(self) -> str | None:
-        """Its name in X-QCache-types, or None where the node infers the type correctly."""
+        """Its name in X-QCache-types, or None if a node infers the type correctly."""
         return self.value if self in HEADER_TYPES.values() else None
 
 
@@ -52,24 +52,24 @@ class Column:
 
 INT64_MIN: Final = -(2**63)
 INT64_MAX: Final = 2**63 - 1
-"""A node holds larger ones, but its JSON answers show them as negative numbers."""
+"""A node stores larger integers, and returns them as negative numbers in JSON."""
 
 EXACT: Final = 2**53
-"""Floats represent every integer up to this; a node converts an integer column with nulls to floats."""
+"""The integers up to which floats are exact. A node converts an integer column with nulls to floats."""
 
 MOST_FLOAT: Final = 1.797e308
-"""A node does not parse floats from here on: its sum of their digits exceeds the largest float."""
+"""A node cannot parse floats from here on: its sum of their digits exceeds the largest float."""
 
 MOST_DIGITS: Final = 15
-"""Significant digits that a float keeps, whatever they are (C's DBL_DIG)."""
+"""Significant digits that every float keeps (C's DBL_DIG)."""
 
 DECIMAL_DIGITS: Final = 76
-"""Digits of the longest decimals of Arrow, which lists of dicts may have too."""
+"""Digits of Arrow's longest decimals; the limit for lists of dicts as well."""
 
 DAY_SECONDS: Final = 24 * 60 * 60
 
 LOOKS_LIKE_ANOTHER_TYPE: Final = r"^\s*(?:[+-]?(?:[0-9]|\.[0-9]|inf|nan)|true\s*$|false\s*$)"
-"""Matches texts that a node may infer to be of another type; case does not count."""
+"""Matches texts for which a node may infer another type, in any case."""
 
 _IN_CSV_AND_HEADER: Final = re.compile(r"[!#-:<>-~](?:[ !#-:<>-~]*[!#-:<>-~])?").fullmatch
 
@@ -81,7 +81,7 @@ def refuse(name: str, why: str, *, row: int | None = None) -> NoReturn:
 
 
 def short_repr(value: Any) -> str:
-    """A value for an error message; a long value is cut."""
+    """A value for an error; a long value is cut off."""
     text = repr(value)
     return text if len(text) <= 60 else text[:60] + "…"
 
@@ -89,29 +89,29 @@ def short_repr(value: Any) -> str:
 def check_names(names: Sequence[Any]) -> None:
     """Raise InvalidTable if there are no columns, or a name is not a string, empty or a duplicate."""
     if not names:
-        raise InvalidTable("the table has no columns")
+        raise InvalidTable("the table has no columns: an empty list of dicts has no names of columns")
     seen = set()
     for number, name in enumerate(names, 1):
         if not isinstance(name, str):
-            raise InvalidTable(f"column {number} has the name {name!r}: expected a string")
+            raise InvalidTable(f"column {number} of the table has the name {name!r}, expected a string")
         if not name:
-            raise InvalidTable(f"column {number} of the table has no name", column="")
+            raise InvalidTable(f"column {number} of the table has no name: give it one", column="")
         check_name(name)
         if not is_unicode(name):
-            refuse(name, "its name contains a lone surrogate, which UTF-8 cannot encode")
+            refuse(name, "its name contains a lone surrogate, which UTF-8 cannot encode: rename it")
         if name in seen:
-            refuse(name, "the table has this column more than once")
+            refuse(name, "the table has this column more than once: rename one of them")
         seen.add(name)
 
 
 def check_name(name: str) -> None:
-    """Raise InvalidTable for a column's name that holds a NUL."""
+    """Raise InvalidTable for a column's name that contains a NUL."""
     if "\0" in name:
-        refuse(name, "its name contains a NUL, where a node would cut it off")
+        refuse(name, "its name contains a NUL, at which a node would cut it off: rename it")
 
 
 def is_unicode(text: str) -> bool:
-    """Whether UTF-8 can carry a text: it holds no lone surrogate."""
+    """Whether UTF-8 can encode a text, which then has no lone surrogate."""
     if text.isascii():
         return True
     try:
@@ -132,7 +132,7 @@ def check_column_types(column_types: Mapping[str, str] | None, names: Iterable[s
             )
         if requested not in HEADER_TYPES:
             raise InvalidTable(
-                f"column_types: {requested!r} for column {name!r} is not a type; "
+                f"column_types: {requested!r} for column {name!r} is not a type: "
                 f"use {', '.join(sorted(HEADER_TYPES))}",
                 column=name,
             )
@@ -141,16 +141,17 @@ def check_column_types(column_types: Mapping[str, str] | None, names: Iterable[s
 
 
 def fits_csv(names: Iterable[str]) -> bool:
-    """Whether CSV and X-QCache-types can carry every name: printable ASCII, no ; = or ", not padded."""
+    """Whether CSV and X-QCache-types allow every name: printable ASCII, no ; = or ", no blank at an end."""
     return all(_IN_CSV_AND_HEADER(name) is not None for name in names)
 
 
 def too_large_int(name: str, value: Any, row: int) -> NoReturn:
-    """Raise for an integer beyond 64 bits with a sign."""
+    """Raise for an integer outside signed 64 bits."""
     refuse(
         name,
         f"{short_repr(value)} is outside {INT64_MIN} to {INT64_MAX}, the integers that a node returns "
-        f"correctly; column_types={{{name!r}: 'string'}} stores the digits as text, 'float' rounds them",
+        f"correctly: pass column_types={{{name!r}: 'string'}} to store the digits as text, or 'float' to "
+        "round",
         row=row,
     )
 
@@ -160,14 +161,14 @@ def too_large_with_null(name: str, *, row: int, null_row: int) -> NoReturn:
     refuse(
         name,
         f"an integer beyond 2**53 in a column with a null (row {null_row}): a node would convert the column "
-        f"to floats and round it; column_types={{{name!r}: 'string'}} stores the digits as text, 'float' "
-        "rounds",
+        f"to floats and round it. Pass column_types={{{name!r}: 'string'}} to store the digits as text, or "
+        "'float' to round",
         row=row,
     )
 
 
 def too_large_float(name: str, value: Any, row: int) -> NoReturn:
-    """Raise for a float the node cannot parse."""
+    """Raise for a float that a node cannot parse."""
     refuse(name, f"{short_repr(value)} is too large: a node parses floats below {MOST_FLOAT}", row=row)
 
 
@@ -175,25 +176,37 @@ def too_many_digits(name: str, value: Any, row: int) -> NoReturn:
     """Raise for a decimal that a float cannot represent."""
     refuse(
         name,
-        f"{value} has more than {MOST_DIGITS} significant digits, and a node's floats keep no more; "
-        f"column_types={{{name!r}: 'string'}} stores it as text, 'float' rounds it",
+        f"{value} has more than {MOST_DIGITS} significant digits, which a float cannot represent: pass "
+        f"column_types={{{name!r}: 'string'}} to store it as text, or 'float' to round it",
         row=row,
     )
 
 
 def digits_of(value: decimal.Decimal) -> int:
-    """The significant digits of a decimal, but for zeros before and after all others."""
+    """The number of significant digits of a decimal, without leading and trailing zeros."""
     return len("".join(map(str, value.as_tuple().digits)).strip("0"))
 
 
 def out_of_calendar(name: str, row: int) -> NoReturn:
-    """Raise for a date or timestamp that has no four digits for its year."""
-    refuse(name, "a date outside the years 0001 to 9999, which would not sort correctly as text", row=row)
+    """Raise for a date or timestamp whose year does not have four digits."""
+    why = "a date outside the years 0001 to 9999 would not sort correctly as text: remove it or use null"
+    refuse(name, why, row=row)
 
 
 def nul_in_text(name: str, row: int) -> NoReturn:
-    """Raise for a text that a node would cut off at a NUL."""
-    refuse(name, "a text with a NUL, where a node would cut it off", row=row)
+    """Raise for a text with a NUL."""
+    refuse(name, "a text with a NUL, at which a node would cut it off: remove the NUL", row=row)
+
+
+def lone_surrogate(name: str, row: int) -> NoReturn:
+    """Raise for a text that UTF-8 cannot encode."""
+    why = "the text contains a lone surrogate, which UTF-8 cannot encode: remove the surrogate"
+    refuse(name, why, row=row)
+
+
+def infinite_decimal(name: str, value: Any, row: int) -> NoReturn:
+    """Raise for a decimal that is infinite, or a signaling NaN."""
+    refuse(name, f"{value} cannot be stored: use a float, or null", row=row)
 
 
 def csv_header(names: Sequence[str]) -> bytes:
@@ -225,14 +238,14 @@ class TypedSource(abc.ABC):
             yield piece, rows
         if not count:
             raise InvalidTable(
-                "the table has no rows, and is sent as JSON because of its column names or content_type: "
-                "JSON without rows has no columns"
+                "the table has no rows, and is sent as JSON because of its column names or content_type. "
+                "JSON without rows has no columns: store at least one row, or use CSV"
             )
         yield b"]", 0
 
     @abc.abstractmethod
     def _csv(self) -> Iterator[tuple[bytes, int]]:
-        """Rows as CSV, without the header."""
+        """The rows as CSV, without the header."""
 
     @abc.abstractmethod
     def _json(self) -> Iterator[tuple[bytes, int]]:
@@ -240,6 +253,6 @@ class TypedSource(abc.ABC):
 
 
 def json_rows(names: Sequence[str], rows: Iterable[Sequence[Any]], *, first: bool) -> bytes:
-    """Rows as objects of a JSON list, without its brackets; a comma before them unless they are its first."""
+    """Rows as objects of a JSON list, without its brackets; after a comma unless they are the first."""
     dumped = json.dumps([dict(zip(names, row, strict=True)) for row in rows], separators=(",", ":"))
     return (dumped[1:-1] if first else "," + dumped[1:-1]).encode()

@@ -1,4 +1,4 @@
-"""Classify Python's values, in dicts, cursors and pandas' objects; and the Source for lists of dicts."""
+"""The forms of Python's values, in dicts, cursors and pandas' objects; and the Source for lists of dicts."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 _ROWS_AT_A_TIME: Final = 4096
 _MOST_TEXT: Final = 512 << 10
-"""Characters of texts that are written at a time; more if one row has more."""
+"""Characters of texts that are encoded at a time; a row is not divided."""
 _WORTH_LOADING_ARROW: Final = 1_000_000
-"""A table with this many values is written faster even if pyarrow must be loaded first."""
+"""Values of a table from which on pyarrow is faster even if it must be loaded first."""
 _WORTH_ARROW: Final = 200
-"""A table with this many values is written faster by pyarrow, if pyarrow is loaded already."""
+"""Values of a table from which on pyarrow is faster if it is loaded."""
 _TEXTS_AT_A_TIME: Final = 64
-"""Texts that are joined to be checked: faster than one by one, and with little memory if they are long."""
+"""Texts that are joined and checked at a time: faster than one by one, and little memory for long texts."""
 _TEXT: Final = str.__str__  # str() of an enum's member is its name
 _NONE: Final = type(None)
 _BOOLEAN_TEXTS: Final = {True: "true", False: "false", None: ""}
@@ -54,7 +54,7 @@ _FORMS: Final[tuple[tuple[tuple[type, ...], str], ...]] = (
 
 ZONED: Final = "timestamp with a time zone"
 NAME: Final = "name"
-"""A UUID or an address of a cursor, which is stored as text; dicts may not have these."""
+"""A UUID or a network address, which is stored as text if it is a cursor's. Dicts may not contain them."""
 
 _NUMPY_FORMS: Final = {
     "bool": "boolean",
@@ -62,7 +62,7 @@ _NUMPY_FORMS: Final = {
     "datetime64": "timestamp",
     "timedelta64": "duration",  # which numpy counts among the integers
 }
-"""numpy's scalars that are not registered with Python's classes, by name: numpy is not imported."""
+"""numpy's scalars that are not registered with Python's classes; by name, since numpy is not imported."""
 
 _PLAIN: Final = {str: "text", bool: "boolean", int: "integer", float: "float"}
 _SIMPLE: Final = frozenset({_NONE, str, bool, int, float, dt.datetime, dt.date, dt.time, dt.timedelta})
@@ -71,13 +71,13 @@ _ALWAYS_FINE: Final = frozenset({dt.date, dt.timedelta, bool})
 """Types all of whose values can be stored."""
 _TEXTS: Final = frozenset({ColumnType.TEXT, ColumnType.ENUM, ColumnType.NULLS})
 _FIRST_WITH_EXPONENT: Final = 1e10
-"""Arrow writes floats from here on with an exponent."""
+"""The float from which on Arrow writes an exponent."""
 
 _form_of_type: dict[type, str | None] = {_NONE: "null"}
 
 
 def form_of_type(value_type: type) -> str | None:
-    """The form of a type's values ('null' for None's), or None for a type that cannot be stored."""
+    """The form of a type's values ('null' for None), or None for a type that cannot be stored."""
     if value_type not in _form_of_type:
         _form_of_type[value_type] = next(
             (form for bases, form in _FORMS if issubclass(value_type, bases)), None
@@ -93,10 +93,10 @@ def form_of_value(value: Any) -> str | None:
 
 
 class RowsSource(rules.TypedSource):
-    """A Source of a list of dicts; a key that a row lacks is a null. Raises InvalidTable.
+    """A Source of a list of dicts; a key that a row lacks is null. Raises InvalidTable.
 
-    pyarrow writes the CSV where it is installed and the table is large enough, and Python otherwise: the same
-    bytes. Which values a node can have is checked by Python alone, when the source is made.
+    If pyarrow is installed and the table is large enough, pyarrow writes the CSV, else Python does, with the
+    same bytes. All values are checked, by Python, when the source is created.
     """
 
     repeatable = True
@@ -111,13 +111,13 @@ class RowsSource(rules.TypedSource):
         types: set[type] = set(map(type, rows))
         if no_dicts := {row_type for row_type in types if not issubclass(row_type, Mapping)}:
             number, row = next((at, row) for at, row in enumerate(rows, 1) if type(row) in no_dicts)
-            raise InvalidTable(f"row {number} is {type(row).__name__}: expected a dict", row=number)
+            raise InvalidTable(f"row {number} is {type(row).__name__}: every row must be a dict", row=number)
         names: dict[Any, None] = {}
         for start in range(0, len(rows), _ROWS_AT_A_TIME):
             check_time()
             names |= dict.fromkeys(itertools.chain.from_iterable(rows[start : start + _ROWS_AT_A_TIME]))
         rules.check_names(tuple(names))
-        # Not of a defaultdict, say, which would get the keys that it lacks.
+        # A defaultdict, for example, would create the keys that it lacks.
         self._have_all_keys = types <= {dict} and set(map(len, rows)) == {len(names)}
         requested = rules.check_column_types(column_types, names)
         self._plans = []
@@ -127,7 +127,7 @@ class RowsSource(rules.TypedSource):
         self.columns = tuple(Column(plan.name, plan.type) for plan in self._plans)
 
     def wrongly_inferred(self, check_time: Callable[[], object] = no_limit) -> set[str]:
-        """Columns that a node may infer wrongly: enums, texts like numbers, floats that are all whole."""
+        """Columns whose type a node may infer wrongly: enums, texts like numbers, floats that are whole."""
         found = set()
         for plan in self._plans:
             check_time()
@@ -136,7 +136,7 @@ class RowsSource(rules.TypedSource):
         return found
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: a list of dicts has nothing to close."""
 
     def _csv(self) -> Iterator[tuple[bytes, int]]:
         write = _csv_writer(len(self._rows) * len(self._plans))
@@ -160,13 +160,13 @@ class RowsSource(rules.TypedSource):
         return plan.type is ColumnType.ENUM
 
     def _values(self, name: Any, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
-        # A column at a time: Python would look for garbage time and again in thousands of tuples, one a row.
+        # By column: with a tuple for each row, Python would search thousands of them for garbage.
         if self._have_all_keys:
             return list(map(operator.itemgetter(name), rows))
         return [row.get(name) for row in rows]
 
     def _chunks(self) -> Iterator[list[Sequence[Any]]]:
-        """Columns of some rows, as they are written."""
+        """Rows, by column, converted for encoding."""
         column_types = [plan.type for plan in self._plans]
         for start in range(0, len(self._rows), _ROWS_AT_A_TIME):
             rows = self._rows[start : start + _ROWS_AT_A_TIME]
@@ -193,7 +193,7 @@ def _bounded(
 
 
 def _csv_writer(values: int) -> Callable[[Sequence[ColumnPlan], Sequence[Sequence[Any]]], bytes]:
-    """What writes a table of so many values as CSV."""
+    """The function that writes a table with this number of values as CSV."""
     if values >= (_WORTH_ARROW if sys.modules.get("pyarrow") else _WORTH_LOADING_ARROW):
         try:
             from airflow_provider_qcache.client.tables.arrow import csv_of_values  # noqa: PLC0415  # an extra
@@ -205,22 +205,22 @@ def _csv_writer(values: int) -> Callable[[Sequence[ColumnPlan], Sequence[Sequenc
 
 
 def csv_of_values_by_python(plans: Sequence[ColumnPlan], columns: Sequence[Sequence[Any]]) -> bytes:
-    """Rows, by column, of text, floats, integers, booleans and None as CSV: the bytes that pyarrow writes."""
+    """Rows, by column, of text, floats, integers, booleans and None as CSV: the bytes of pyarrow."""
     forms, fields = [], []
     for plan, values in zip(plans, columns, strict=True):
-        # A blank line is no row: a lone null is written as "", which a node reads as null too.
+        # A node skips blank lines: a null in a single column is written as "", which is null as well.
         form, written = _fields(plan, values, null='""' if len(columns) == 1 else "")
         forms.append(form)
         fields.append(written)
     if len(columns) == 1 and plans[0].type not in _TEXTS:
         forms = ['"%s"']
-    # One format for each row takes half as long as joining its fields.
+    # Formatting each row takes half the time of joining its fields.
     row = ",".join(forms) + "\n"
     return "".join(map(row.__mod__, zip(*fields, strict=True))).encode()
 
 
 def _fields(plan: ColumnPlan, values: Sequence[Any], null: str) -> tuple[str, Iterable[Any]]:
-    """The format of a column's fields, and what is put into it."""
+    """The format of a column's fields, and the values for it."""
     column_type, has_nulls = plan.type, plan.has_nulls
     if column_type is ColumnType.FLOAT:
         if not has_nulls:
@@ -239,7 +239,7 @@ def _fields(plan: ColumnPlan, values: Sequence[Any], null: str) -> tuple[str, It
 
 
 def _float_texts(values: Sequence[float]) -> list[str]:
-    """Floats as Arrow writes them: Python's own texts, where those are the same."""
+    """Floats as Arrow writes them; Python's own texts if they are the same."""
     if not values:
         return []
     texts = list(map(repr, values))
@@ -260,17 +260,17 @@ def _float_texts(values: Sequence[float]) -> list[str]:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ColumnPlan:
-    """How the values of a column are converted to text, floats, integers, booleans and None."""
+    """Converts the values of a column to text, floats, integers, booleans and None."""
 
     name: str
     type: ColumnType
     has_nulls: bool
-    """Whether ``write`` may give None."""
+    """Whether ``write`` may return None."""
     write: Callable[[Sequence[Any]], Sequence[Any]]
 
 
 def _plan(name: str, values: list[Any], requested: ColumnType | None) -> ColumnPlan:
-    """Plan how a column is written, and check every value of it. Raises InvalidTable."""
+    """Return the plan for a column, and check its values. Raises InvalidTable."""
     types = set(map(type, values))
     only_simple = types <= _SIMPLE
     has_nan = only_simple and _has_nan(types, values)
@@ -283,7 +283,7 @@ def _plan(name: str, values: list[Any], requested: ColumnType | None) -> ColumnP
         form, column_type, write = "integer", ColumnType.INT, int
     if requested is ColumnType.FLOAT:
         if form in ("timestamp", ZONED, "date", "time"):
-            refuse(name, f"column_types: 'float' cannot be used for a {form}")
+            refuse(name, f"column_types: 'float' cannot be used for a {form}: use 'string'")
         write = _as_float
     elif requested is not None and column_type is not ColumnType.TEXT:
         write = _plain(values) if form == "decimal" else _text_of(write)
@@ -303,7 +303,7 @@ def _plan(name: str, values: list[Any], requested: ColumnType | None) -> ColumnP
 def _has_nan(types: set[type], values: Sequence[Any]) -> bool:
     """Whether there is a NaN among values of simple types."""
     if types == {float}:
-        total = sum(values)  # it is NaN where one of them is, or where infinities cancel out
+        total = sum(values)  # it is NaN if a value is NaN, or if infinities cancel out
         return bool(total != total)
     return float in types and any(map(operator.ne, values, values))
 
@@ -315,7 +315,7 @@ def _without_nan(values: Sequence[Any]) -> list[Any]:
 def _writer(
     types: set[type], write: Callable[[Any], Any], *, only_simple: bool
 ) -> Callable[[Sequence[Any]], Sequence[Any]]:
-    """``write`` for many values of these types; the most common columns without a call for each."""
+    """``write`` for many values of these types; for common types without a call for each value."""
     if types <= {_AS_IS.get(write), _NONE}:
         return lambda values: values
     if only_simple:
@@ -324,9 +324,9 @@ def _writer(
 
 
 def form_of(name: str, values: Sequence[Any], types: set[type]) -> str:
-    """What all values of a column, of types ``types``, are but for nulls.
+    """The form of a column's values, which have these types; 'null' if all are null.
 
-    Raises InvalidTable for several forms, or for a type that a node has nothing for.
+    Raises InvalidTable for several forms, or for a type that cannot be stored.
     """
     others = types - {_NONE}
     if len(others) == 1 and (plain := _PLAIN.get(next(iter(others)))) is not None:
@@ -341,7 +341,7 @@ def form_of(name: str, values: Sequence[Any], types: set[type]) -> str:
         return "float"
     if len(forms) > 1:
         (first, first_row), (second, second_row) = list(forms.items())[:2]
-        why = f"type {second}, but type {first} in row {first_row}: a column has one type"
+        why = f"type {second}, but type {first} in row {first_row}: a column has one type, so convert it"
         refuse(name, why, row=second_row)
     return next(iter(forms))
 
@@ -351,12 +351,12 @@ def _form_of(name: str, value: Any, row: int) -> str:
         return "date" if numpy_form == "timestamp" and value.dtype.str.endswith("[D]") else numpy_form
     form = form_of_value(value)
     if form is None or form == NAME:
-        refuse(name, f"{type(value).__name__} cannot be stored; convert it to text or numbers", row=row)
+        refuse(name, f"{type(value).__name__} cannot be stored: convert it to text or numbers", row=row)
     return form
 
 
 def _passes(types: set[type], values: Sequence[Any]) -> bool:
-    """Whether every value passes its check, decided fast for the most common types; False if unknown."""
+    """Whether all values pass their check, decided fast for the most common types; False if unknown."""
     others = types - {_NONE}
     if others <= _ALWAYS_FINE:
         return True
@@ -386,7 +386,7 @@ def _check_nulls(name: str, values: list[Any]) -> None:
 
 
 def _all_whole(values: list[Any]) -> bool:
-    """Whether decimals have no places behind the point, as of a type that has none: 5, and not 5.00."""
+    """Whether no decimal has digits after the point: 5, not 5.00."""
     exponents = (value.as_tuple().exponent for value in values if not is_null(value))
     return all(isinstance(exponent, int) and exponent >= 0 for exponent in exponents)
 
@@ -401,30 +401,30 @@ def is_null(value: Any) -> bool:
         return value.is_nan()
     if isinstance(value, numbers.Real | dt.datetime | dt.timedelta) or _numpy_name(value) == "datetime64":
         return bool(value != value)  # NaN, and NaT of pandas and numpy
-    return type(value).__name__ == "NAType"  # pandas' NA; pandas is not imported for it
+    return type(value).__name__ == "NAType"  # pandas' NA, without importing pandas
 
 
 def _numpy_name(value: Any) -> str:
-    """The name of a numpy scalar's type, or nothing."""
+    """The name of a numpy scalar's type; empty for any other value."""
     value_type = type(value)
     return value_type.__name__ if value_type.__module__ == "numpy" else ""
 
 
 def _check(name: str, form: str, requested: ColumnType | None) -> Callable[[Any, int], None] | None:
-    """What each value of a column must pass; None for nothing."""
+    """The check for each value of a column, called with the value and its row; None for no check."""
 
     def text(value: str, row: int) -> None:
         if "\0" in value:
             rules.nul_in_text(name, row)
         if not rules.is_unicode(value):
-            refuse(name, "a text with a lone surrogate, which UTF-8 cannot encode", row=row)
+            rules.lone_surrogate(name, row)
         if requested is ColumnType.FLOAT:
             try:
                 number = _as_float(value)
             except ValueError:
                 refuse(name, f"column_types: {rules.short_repr(value)} is not a float", row=row)
             if number is not None and math.isinf(number) and any(map(str.isdigit, value)):
-                rules.too_large_float(name, value, row)  # no infinity, but a number such as 1e400
+                rules.too_large_float(name, value, row)  # a number such as 1e400
             if number is not None:
                 real(number, row)
 
@@ -437,15 +437,15 @@ def _check(name: str, form: str, requested: ColumnType | None) -> Callable[[Any,
             number = float(value)
         except OverflowError:
             rules.too_large_float(name, value, row)
-        # An infinity that was none before is too large as well.
+        # A value that is infinite only as a float is too large as well.
         if abs(number) >= rules.MOST_FLOAT and (math.isfinite(number) or value != number):
             rules.too_large_float(name, value, row)
         if requested is None and isinstance(value, numbers.Integral) and int(float(value)) != value:
-            refuse(name, f"{value} among floats, and no float can represent it", row=row)
+            refuse(name, f"{value} among floats, and no float can represent it: use text", row=row)
 
     def exact(value: decimal.Decimal, row: int) -> None:
         if not value.is_finite():
-            refuse(name, f"{value} cannot be stored", row=row)
+            rules.infinite_decimal(name, value, row)
         exponent = value.as_tuple().exponent
         if requested in (ColumnType.TEXT, ColumnType.ENUM) and (
             int(exponent) < -rules.DECIMAL_DIGITS or value.adjusted() >= rules.DECIMAL_DIGITS
@@ -462,15 +462,17 @@ def _check(name: str, form: str, requested: ColumnType | None) -> Callable[[Any,
 
     def clock(value: dt.time, row: int) -> None:
         if value.tzinfo is not None:
-            refuse(name, "a time of day with a time zone, which cannot be converted to UTC", row=row)
+            why = "a time of day with a time zone cannot be converted to UTC: use a datetime or text"
+            refuse(name, why, row=row)
 
     def calendar(value: Any, row: int) -> None:
         if _numpy_name(value) and not re.match(r"(?!0000)[0-9]{4}(?:-|$)", str(value)):
             rules.out_of_calendar(name, row)
 
-    def lasted(value: Any, row: int) -> None:
+    def duration(value: Any, row: int) -> None:
         if not isinstance(value, dt.timedelta) and _numpy_seconds(value) is None:
-            refuse(name, f"{value!r} is a duration that cannot be converted to seconds", row=row)
+            why = f"the duration {value!r} cannot be converted to seconds: use a timedelta or a number"
+            refuse(name, why, row=row)
 
     def zoned(value: dt.datetime, row: int) -> None:
         try:
@@ -490,7 +492,7 @@ def _check(name: str, form: str, requested: ColumnType | None) -> Callable[[Any,
         "timestamp": calendar,
         "date": calendar,
         "time": clock,
-        "duration": lasted,
+        "duration": duration,
         ZONED: zoned,
     }
     return checks.get(form)
@@ -502,7 +504,7 @@ def _as_float(value: Any) -> float | None:
     if isinstance(value, str):
         if not value:
             return None
-        if not re.fullmatch(r"[!-^`-~]+", value):  # float() also takes spaces, underlines and other digits
+        if not re.fullmatch(r"[!-^`-~]+", value):  # float() also accepts spaces, underscores and other digits
             raise ValueError(value)
         number = float(value)
         return None if math.isnan(number) else number
@@ -511,7 +513,7 @@ def _as_float(value: Any) -> float | None:
 
 def _float(value: Any) -> float:
     if _numpy_name(value) in ("float16", "float32"):
-        # 0.1 and not 0.10000000149011612: its own shortest digits, as Arrow has them.
+        # 0.1, not 0.10000000149011612: its shortest digits, as Arrow writes them.
         return float(str(value.astype("float32")))
     return float(value)
 
@@ -521,7 +523,7 @@ def _seconds(value: Any) -> float | None:
 
 
 def _numpy_seconds(value: Any) -> float | None:
-    """A timedelta64 in seconds; None for one of months, or of what is shorter than nanoseconds."""
+    """A timedelta64 in seconds; None for one of months, or of units below nanoseconds."""
     found = value.item()
     if isinstance(found, dt.timedelta):
         return found.total_seconds()
@@ -529,7 +531,7 @@ def _numpy_seconds(value: Any) -> float | None:
 
 
 def _plain(values: list[Any]) -> Callable[[decimal.Decimal], str]:
-    """How a column's decimals are written as text: all with as many places, as those of one type are."""
+    """A function that writes a column's decimals as text, with equally many digits after the point."""
     exponents = (value.as_tuple().exponent for value in values if not is_null(value))
     places = max((-exponent for exponent in exponents if isinstance(exponent, int)), default=0)
     form = f".{max(0, places)}f"
@@ -558,7 +560,7 @@ def _float_text(value: float) -> str:
 def _timestamp(value: Any) -> str:
     if isinstance(value, dt.datetime):
         return value.isoformat(sep=" ")
-    if value.dtype.str[-2] in "YMWDhm":  # of units that say no seconds
+    if value.dtype.str[-2] in "YMWDhm":  # units without seconds
         value = value.astype("datetime64[s]")
     text = str(value).replace("T", " ")
     whole, _, fraction = text.partition(".")
@@ -587,4 +589,4 @@ _WRITERS: Final[dict[str, tuple[ColumnType, Callable[[Any], Any]]]] = {
     "duration": (ColumnType.FLOAT, _seconds),
 }
 _AS_IS: Final[Mapping[Callable[[Any], Any], type]] = {_TEXT: str, int: int, _float: float, bool: bool}
-"""Of functions that write a value the type whose values they leave as they are."""
+"""For functions that write a value: the type whose values they do not change."""
