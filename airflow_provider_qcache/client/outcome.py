@@ -194,7 +194,7 @@ def judge(kind: RequestKind, answer: Answer) -> Answer | None:
             return answer
     elif status in UNAVAILABLE:
         outcome = Outcome.UNAVAILABLE
-        detail = answer.from_proxy or "a proxy in front of the node gets no answer from it"
+        detail = answer.from_proxy or "a proxy in front of the node answers for it"
     elif status == 429:
         outcome, retry_after = Outcome.OVERLOADED, _retry_after(answer.headers.get("Retry-After"))
     elif status == 401:

@@ -1168,7 +1168,7 @@ class NodeTransport:
                     return Failure(Outcome.TRUNCATED, phase, cause)
                 by_proxy = self._proxy is not None and not self._tunnel
                 if self._proxy is not None and by_proxy:
-                    cause = self._proxy.failed("closed the connection without a response")
+                    cause = self._proxy.failed("closed the connection without an answer")
                 return Failure(Outcome.CLOSED, phase, cause, before_answer=before_answer, by_proxy=by_proxy)
             return None  # such as of a file that cannot be read
         if isinstance(cause, http.client.HTTPException) or (

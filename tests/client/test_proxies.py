@@ -142,7 +142,7 @@ def test_a_proxy_that_would_keep_no_deadline_is_refused(
     for name in ("no_proxy", "NO_PROXY", "all_proxy", "ALL_PROXY", f"{scheme}_proxy"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(f"{scheme}_proxy", proxy)
-    with pytest.raises(ValueError, match="is spoken to by TLS") as refused:
+    with pytest.raises(ValueError, match="is an https:// proxy, which is not supported") as refused:
         QClient([f"{scheme}://qcache.invalid:9401"])
     assert "hunter2" not in str(refused.value)
 

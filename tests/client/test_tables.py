@@ -687,7 +687,7 @@ def test_headers_that_follow_from_the_table_are_not_given() -> None:
             table_upload([{"a": 1}], headers={name: "a=string"})
     with pytest.raises(ValueError, match="content_type='text/html'"):
         table_upload([{"a": 1}], content_type="text/html")
-    with pytest.raises(ValueError, match="'gzip' can stream"):
+    with pytest.raises(ValueError, match="'gzip', which can stream"):
         table_upload([{"a": 1}], compression="lz4")
     assert b"X-Request: 7" in table_upload([{"a": 1}], headers={"X-Request": "7"}).headers
 

@@ -203,7 +203,10 @@ class TestOneFile:
         ("data", "said"),
         [
             (b'{"a": 1}\n{"a": 2}\n', "several JSON objects.*source_format='jsonl'"),
-            (b'{"error": "not found"}', "seems to be JSON that is not a list of objects.*source_format='csv'"),
+            (
+                b'{"error": "not found"}',
+                "seems to be JSON that is not a list of objects.*source_format='csv'",
+            ),
             (b"<!DOCTYPE html>\n<p>404", "an HTML or XML document.*error page.*source_format='csv'"),
             (b"/data/today/x.csv", "the path of a file: pass that path as source_path"),
             (b"PK\x03\x04\x14\0\0", "binary data.*source_format .csv, json, jsonl, parquet, arrow."),

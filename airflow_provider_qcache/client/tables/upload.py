@@ -85,7 +85,9 @@ class Upload:
             if self._encoded is not None:
                 raise ValueError(f"compression={compression!r}: the headers already contain Content-Encoding")
             if compression == "lz4" and self._in_memory is None:
-                raise ValueError("compression='lz4' needs content in memory: use 'gzip', or pass bytes")
+                raise ValueError(
+                    "compression='lz4' needs content in memory: pass bytes, or use 'gzip', which can stream"
+                )
             fields["Content-Encoding"] = compression
         elif self._encoded is not None and self._encoded not in ("gzip", "lz4"):
             raise InvalidTable(
