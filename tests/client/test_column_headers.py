@@ -18,6 +18,9 @@ from airflow_provider_qcache.client.tables.headers import (
     update_headers,
 )
 
+HAS = "the table has 'a', 'b'"
+HINT = f"put a string in quotes: {HAS}"
+
 
 def read(types: str | None = None, stand_ins: str | None = None, *, is_csv: bool = True) -> ColumnHeaders:
     said = {TYPES.lower(): types, STAND_INS.lower(): stand_ins}
@@ -79,11 +82,15 @@ def test_a_pair_that_is_malformed_is_quoted(part: str) -> None:
 
 def test_a_type_or_column_that_is_not_there_is_named() -> None:
     refused(
-        "X-QCache-types: 'int' for column 'b' is not a type; use enum, float, string",
+        "X-QCache-types: 'int' for column 'b' is not a type: use enum, float, string",
         "b",
         types="a=string;b=int",
     )
-    refused("X-QCache-types names column 'c', which the table does not have", "c", types="a=string;c=enum")
+    refused(
+        f"X-QCache-types names column 'c', which the table does not have: {HAS}",
+        "c",
+        types="a=string;c=enum",
+    )
 
 
 def test_of_json_any_column_may_be_named() -> None:
@@ -94,7 +101,7 @@ def test_of_json_any_column_may_be_named() -> None:
 def test_a_stand_in_that_is_no_literal_must_be_a_column(value: str) -> None:
     """Else the node fills the column with the misspelled name."""
     refused(
-        f"X-QCache-stand-in-columns: {value!r}, for 'c', is not a column of the table; put strings in quotes",
+        f"X-QCache-stand-in-columns: {value!r}, for column 'c', is not a column of the table; {HINT}",
         value,
         stand_ins=f"c={value}",
     )
@@ -108,7 +115,7 @@ def test_a_stand_in_may_be_a_number_a_quoted_string_or_a_column(value: str) -> N
 def test_a_stand_in_may_be_taken_from_one_before_it_but_not_after_it() -> None:
     read(stand_ins="c=1;d=c").check(("a", "b"))
     refused(
-        "X-QCache-stand-in-columns: 'c', for 'd', is not a column of the table; put strings in quotes",
+        f"X-QCache-stand-in-columns: 'c', for column 'd', is not a column of the table; {HINT}",
         "c",
         stand_ins="d=c;c=1",
     )
@@ -120,7 +127,8 @@ def test_what_is_not_ascii_must_be_a_column() -> None:
     read(stand_ins="größe=1;c=größe").check(("a",))
     for value in ("größe", "'größe'"):
         refused(
-            f"X-QCache-stand-in-columns: {value!r}, for 'c', is not ASCII: a node would answer 500",
+            f"X-QCache-stand-in-columns: {value!r}, for column 'c', is not ASCII, which a node refuses: use "
+            "an ASCII value, or add the column to the table",
             "c",
             stand_ins=f"c={value}",
         )
@@ -151,7 +159,7 @@ def test_a_content_type_that_a_node_refuses_is_quoted(content_type: str) -> None
     with pytest.raises(InvalidTable) as raised:
         is_csv(content_type)
     assert str(raised.value) == (
-        f"Content-Type {content_type!r} is not supported by nodes: use 'text/csv' or 'application/json', "
+        f"Content-Type {content_type!r} is not supported by QCache: use 'text/csv' or 'application/json', "
         "in UTF-8"
     )
 

@@ -266,7 +266,7 @@ def test_a_forked_child_has_a_lock_of_its_own_and_no_probes() -> None:
     pool.fail(A, pool.ticket(A), "reset")
     pool.begin_probe(A)
     with pool._lock:  # another thread of the parent's had it, and never gives it back
-        pool.start_anew()
+        pool.reset_after_fork()
         assert pool.snapshot()[A].state is NodeState.FAILING
     assert pool.snapshot()[B].alive
 

@@ -151,7 +151,7 @@ def test_a_redirect_is_refused_and_says_where_it_leads(
         (answer(200, b"1]"), Outcome.UNDECODABLE, "it is not a JSON list"),
         (answer(200, b" []"), Outcome.UNDECODABLE, "it is not a JSON list"),
         (
-            answer(200, bounded=False),
+            answer(200, complete=False),
             Outcome.TRUNCATED,
             "it has no Content-Length, and ends in the middle of a row",
         ),
@@ -176,9 +176,9 @@ def test_an_answer_that_cannot_be_a_result_is_none_of_qcache_s(
             b"",
             is_result=False,
             more="Content-Type: APPLICATION/JSON\nX-QCache-unsliced-length: 0",
-            as_it_came=True,
+            still_encoded=True,
         ),
-        answer(200, b"\x1f\x8b", as_it_came=True, bounded=False),
+        answer(200, b"\x1f\x8b", still_encoded=True, complete=False),
     ],
 )
 def test_what_a_node_sends_for_a_query_is_a_result(told: Answer) -> None:
@@ -244,13 +244,15 @@ def test_retry_after_counts_only_where_a_node_is_overloaded() -> None:
 @pytest.mark.parametrize("kind", RequestKind)
 def test_a_store_alone_waits_for_the_node_that_is_busy_with_it(kind: RequestKind) -> None:
     for outcome in (Outcome.TIMEOUT, Outcome.NOT_TAKEN):
-        assert action_for(kind, outcome) is (Action.BUSY if kind is RequestKind.STORE else Action.NEXT_NODE)
+        assert action_for(kind, outcome) is (
+            Action.WHEN_READY if kind is RequestKind.STORE else Action.NEXT_NODE
+        )
 
 
 def test_each_way_to_fail_has_its_action_and_its_counter() -> None:
     expected = {
         "RAISE": "CERTIFICATE_REJECTED UNSUPPORTED_ENCODING UNAUTHORIZED REFUSED_REQUEST TOO_LARGE",
-        "SUSPECT": "CLOSED",
+        "ASK_STATUS": "CLOSED",
         "WAIT": "OVERLOADED LOCAL",
         "END": "DEADLINE CANCELLED",
         "NEXT_NODE": (

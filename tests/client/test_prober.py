@@ -95,7 +95,7 @@ def test_a_probe_that_fails_is_one_more_failure_and_its_reason_is_kept(outcome: 
     assert probed.probe(A) is None
     status = probed.pool.snapshot()[A]
     assert (status.state, status.failures) == (NodeState.FAILING, 2)
-    assert status.last_error == f"status: {outcome}: as it said"
+    assert status.last_error == f"status request: {outcome}: as it said"
     assert status.gone is (outcome is Outcome.REFUSED)
     assert probed.pool.statistics[A]["retry_error"] == 1
 
@@ -255,10 +255,10 @@ def test_a_forked_child_knows_nothing_of_its_parent_s_probes() -> None:
         probed.prober._ask = ask
         probed.prober.start([B])
         finished: Any = probed.prober._finished
-        probed.prober.start_anew()
+        probed.prober.reset_after_fork()
         assert probed.prober._threads == set()
         assert probed.prober._finished is not finished
         assert not probed.prober._finished.is_set()
-        probed.pool.start_anew()
+        probed.pool.reset_after_fork()
         assert probed.prober.wait([A, B], probed.clock.now() + LONG, lambda: None) is None
         assert probed.state(B) is NodeState.FAILING

@@ -56,5 +56,5 @@ def test_memory_is_constant_and_the_time_is_looked_at() -> None:
         (b'a\n"x"', False),
     ],
 )
-def test_csv_is_whole_where_it_ends_with_a_line_and_outside_of_a_text(content: bytes, whole: bool) -> None:
-    assert is_whole(content, "text/csv") is whole
+def test_csv_is_complete_where_it_ends_with_a_line_and_outside_of_a_text(content: bytes, whole: bool) -> None:
+    assert is_complete(content, "text/csv") is whole

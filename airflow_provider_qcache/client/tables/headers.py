@@ -130,8 +130,8 @@ def _parse_pairs(header: str, value: str | None) -> tuple[tuple[str, str], ...]:
         name, *rest = (text.strip() for text in part.split("="))
         if len(rest) != 1 or not name or not rest[0]:
             raise InvalidTable(
-                f"{header}: {value!r} is malformed at {part!r}: write 'name=value' pairs separated by ';', "
-                "without ';' at the end"
+                f"{header}: {value!r} is malformed at {part!r}: expected 'name=value' pairs separated by "
+                "';', without ';' at the end"
             )
         pairs.append((name, rest[0]))
     return tuple(pairs)
