@@ -828,9 +828,9 @@ class QClient:
             )
         if isinstance(q, dict) and "update" in q:
             raise MalformedQueryException(
-                f"query table {key!r}: the client sends no `update`: one node would change its table and "
-                "answer 500, so that success looks like failure, a retry changes the table again, and copies "
-                "stay as they were. Store the changed table instead."
+                f"query table {key!r}: a query with 'update' is not supported: a node changes its table and "
+                "answers 500, a retry would change the table again, and copies would not change. Store the "
+                "changed table instead."
             )
         try:
             text = json.dumps(q)

@@ -24,9 +24,9 @@ from airflow_provider_qcache.client import (
     transport,
 )
 from airflow_provider_qcache.client.errors import Outcome
-from airflow_provider_qcache.client.operation import _STATUSES_TO_SETTLE
+from airflow_provider_qcache.client.operation import _STATUSES_AFTER_WRITE
 from airflow_provider_qcache.client.outcome import RequestKind
-from airflow_provider_qcache.client.tables.upload import Upload, WireBody
+from airflow_provider_qcache.client.tables.upload import Upload
 from airflow_provider_qcache.client.transport import Limit
 from tests.client.kinds import a_key_of, a_server
 from tests.client.simulated import Meets
@@ -153,10 +153,10 @@ def test_a_store_is_applied_before_the_last_status_that_settles_it(server: Serve
                 store.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 store.close()
                 after = held.enter_context(server.connect())
-                after.send(status.encode() * _STATUSES_TO_SETTLE + COUNT.encode())
+                after.send(status.encode() * _STATUSES_AFTER_WRITE + COUNT.encode())
             finally:
                 server.resume()
-            for _ in range(_STATUSES_TO_SETTLE):
+            for _ in range(_STATUSES_AFTER_WRITE):
                 assert after.receive().status == 200
             assert after.receive().body == b'[{"count":%d}]' % rows
 
@@ -219,7 +219,7 @@ def test_the_status_is_asked_for_before_whatever_comes_next_and_only_once(kind: 
     then = "query" if following == "get" else "store" if following == "post" else "delete"
     assert [request.kind for request in node.requests] == [
         kind,
-        *["status"] * _STATUSES_TO_SETTLE,
+        *["status"] * _STATUSES_AFTER_WRITE,
         then,
         then,
     ]
@@ -268,7 +268,7 @@ def test_what_follows_a_cancel_of_another_thread_at_once_waits_for_its_write(
         client.post("k", NEW)
         thread.join(CAP)
     assert ended
-    assert order == ["closed", *["status"] * _STATUSES_TO_SETTLE]
+    assert order == ["closed", *["status"] * _STATUSES_AFTER_WRITE]
     assert [request.kind for request in node.requests] == ["store", *order[1:], "store"]
 
 
@@ -328,21 +328,21 @@ def test_a_source_that_is_interrupted_after_its_last_byte_leaves_a_write_that_co
     """By an Exception of a signal handler: the node has the table, though no answer came."""
     path = tmp_path / "table.csv"
     path.write_bytes(NEW)
-    pieces = Upload.wire_body
+    body_of = Upload.body
 
-    def wire_body(upload: Upload, *arguments: Any) -> WireBody:
-        body = pieces(upload, *arguments)
-        assert body.length == len(NEW)
-        assert body.stream is not None
-        whole = b"".join(body.stream)
+    def body(upload: Upload, *arguments: Any) -> tuple[Generator[bytes, None, None], int | None]:
+        pieces, length = body_of(upload, *arguments)
+        assert length == len(NEW)
+        assert not isinstance(pieces, bytes)
+        whole = b"".join(pieces)
 
         def stream() -> Generator[bytes, None, None]:
             yield whole
             raise LookupError("of a signal handler")
 
-        return WireBody(stream=stream(), length=body.length)
+        return stream(), length
 
-    monkeypatch.setattr(Upload, "wire_body", wire_body)
+    monkeypatch.setattr(Upload, "body", body)
     node, tables = faults.sound_node()
     with node, QClient([node.url], 5, 60, trust_env=False) as client:
         assert client.post("k", path).bytes == len(NEW)
