@@ -14,10 +14,11 @@ import time
 from urllib.parse import quote_plus
 
 from airflow.triggers.shared_stream import SharedStreamManager
-from airflow_provider_qcache.triggers._look import look, question
 
 from airflow_provider_qcache.hooks.qcache import QCacheHook
 from airflow_provider_qcache.triggers import _polling
+from airflow_provider_qcache.triggers._asking import ask as ask_nodes
+from airflow_provider_qcache.triggers._asking import question
 from airflow_provider_qcache.triggers.qcache import QCacheTableMissingTrigger
 from benchmarks.many import connection
 from tests.harness.nodes import Nodes
@@ -94,10 +95,10 @@ def one_poll(query: dict | None, runs: int) -> str:
     asked = [question(key, query) for key in keys]
     seconds, cpu = [], []
     with QCacheHook() as hook:
-        look(hook, asked)
+        ask_nodes(hook, asked)
         for _ in range(runs):
             started, used = time.perf_counter(), time.process_time()
-            look(hook, asked)
+            ask_nodes(hook, asked)
             seconds.append(time.perf_counter() - started)
             cpu.append(time.process_time() - used)
     return f"{statistics.median(seconds):.2f} s, of them {statistics.median(cpu):.2f} s of this processor"
@@ -124,7 +125,7 @@ async def with_triggers(polls: int) -> tuple[float, float, int]:
             blocked = max(blocked, time.perf_counter() - before - 0.01)
 
     tasks = [asyncio.create_task(run(number)) for number in range(TABLES)]
-    await asyncio.sleep(6)  # all have started, and looked once
+    await asyncio.sleep(6)  # all have started, and asked once
     (poller,) = _polling._pollers[asyncio.get_running_loop()].values()
     begun = poller.polls
     used = time.process_time()

@@ -221,10 +221,10 @@ class Tour:
             rows, size = (sum(result[what] for result in stored) for what in ("rows", "bytes"))
             held = holders(self.nodes, self.keys)
             copies = Counter(key for keys in held.values() for key in keys)
-            wanted = min(2, len(self.nodes))
-            check(set(copies.values()) == {wanted}, f"each table is on {wanted} nodes: {copies}")
+            number = min(2, len(self.nodes))
+            check(set(copies.values()) == {number}, f"each table is on {number} nodes: {copies}")
             came.append(
-                f"{len(stored)} tables, {rows:,} rows, {size / 1e6:.0f} MB of CSV, each on {wanted} nodes"
+                f"{len(stored)} tables, {rows:,} rows, {size / 1e6:.0f} MB of CSV, each on {number} nodes"
             )
             came.append(", ".join(f"{len(keys)} on {node}" for node, keys in held.items()))
 
@@ -315,13 +315,13 @@ class Tour:
             came.append(f"no table on any of {len(self.nodes)} nodes")
 
 
-def show(demo: Demo, given: list[str]) -> None:
-    """The whole demo, on nodes that are given or on its own."""
+def show(demo: Demo, existing_nodes: list[str]) -> None:
+    """The whole demo, on existing nodes or on its own."""
     with ExitStack() as stack:
         cluster = LocalCluster(nodes=3)
         stack.callback(cluster.close)
-        if given:
-            nodes = given
+        if existing_nodes:
+            nodes = existing_nodes
             with demo.at_once():
                 holders(nodes, [ALL_FLIGHTS])  # an error now, where one does not answer
             demo.say(f"The nodes of QCACHE_NODES are used, and none of them is killed: {', '.join(nodes)}")
@@ -341,19 +341,19 @@ def show(demo: Demo, given: list[str]) -> None:
             "DEMO_COPIES": "2",
         }
         ended_early = stack.enter_context(ExitStack())
-        if given:
+        if existing_nodes:
             ended_early.callback(forget, nodes, database)
         runner = stack.enter_context(home.runner(DAGS, environment))
         tour = Tour(demo, runner, nodes, database)
         tour.load()
         tour.warm()
         tour.query()
-        if not given:
+        if not existing_nodes:
             tour.kill(cluster)
             tour.restart(cluster)
         tour.invalidate()
         ended_early.pop_all()
-        if not given and not RELEASE.startswith("2."):  # which has no triggers of assets
+        if not existing_nodes and not RELEASE.startswith("2."):  # which has no triggers of assets
             dags = home.path / "healing"
             dags.mkdir()
             for file in (HEALING, DAGS / "awaited.py"):

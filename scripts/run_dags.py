@@ -38,19 +38,19 @@ else:
     TASK_WAS_ENDED = ()
 
 
-def run(bag: DagBag, given: dict[str, Any]) -> dict[str, Any]:
+def run(bag: DagBag, settings: dict[str, Any]) -> dict[str, Any]:
     """One run of one DAG."""
-    arguments: dict[str, Any] = {"run_conf": given["conf"]}
-    if (date := given["logical_date"]) != "now":
+    arguments: dict[str, Any] = {"run_conf": settings["conf"]}
+    if (date := settings["logical_date"]) != "now":
         arguments["execution_date" if AIRFLOW_2 else "logical_date"] = date and datetime.fromisoformat(date)
     # What earlier runs have other DAGs waiting for is no matter of this one.
     with create_session() as session:
         session.query(AssetDagRunQueue).delete()
     # 2.11 notes the end of a task that is killed or timed out, and lets the error pass through the run.
     with contextlib.suppress(*TASK_WAS_ENDED):
-        bag.dags[given["dag_id"]].test(**arguments)
+        bag.dags[settings["dag_id"]].test(**arguments)
     with create_session() as session:
-        done = session.query(DagRun).filter_by(dag_id=given["dag_id"]).order_by(DagRun.id.desc()).first()
+        done = session.query(DagRun).filter_by(dag_id=settings["dag_id"]).order_by(DagRun.id.desc()).first()
         xcoms: dict[tuple[str, int], dict[str, Any]] = {}
         for row in session.query(XComModel).filter_by(dag_id=done.dag_id, run_id=done.run_id):
             value = row.value if AIRFLOW_2 else XComModel.deserialize_value(row)
@@ -73,9 +73,9 @@ def run(bag: DagBag, given: dict[str, Any]) -> dict[str, Any]:
         }
 
 
-def answer(out: IO[str], **said: Any) -> None:
+def answer(out: IO[str], **text: Any) -> None:
     """One line of JSON; what JSON does not have, such as an asset, as text."""
-    print(json.dumps(said, default=str), file=out, flush=True)
+    print(json.dumps(text, default=str), file=out, flush=True)
 
 
 def main() -> None:

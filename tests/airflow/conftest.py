@@ -100,6 +100,6 @@ def readme_dag() -> str:
     return code
 
 
-def connection(nodes: list[str], *, extra: dict[str, Any] | None = None, **given: str) -> str:
+def connection(nodes: list[str], *, extra: dict[str, Any] | None = None, **fields: str) -> str:
     """An Airflow connection to these nodes, as the value of an environment variable."""
-    return json.dumps({"conn_type": "qcache", "extra": {"nodes": nodes, **(extra or {})}, **given})
+    return json.dumps({"conn_type": "qcache", "extra": {"nodes": nodes, **(extra or {})}, **fields})

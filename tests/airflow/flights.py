@@ -37,12 +37,12 @@ def lines_of_flights() -> Iterator[str]:
         yield from text
 
 
-def load(postgres: Postgres, wanted: Callable[[str], bool], more: Iterable[str] = ()) -> Tables:
+def load(postgres: Postgres, is_selected: Callable[[str], bool], more: Iterable[str] = ()) -> Tables:
     """Make the table as docs/howto/examples.md does; gives the rows by the key they belong under.
 
     Args:
         postgres: A server that runs.
-        wanted: Which flights, by tail number, "NA" among them.
+        is_selected: Which flights, by tail number, "NA" among them.
         more: Lines beside those of the file.
     """
     page = (ROOT / "docs" / "howto" / "examples.md").read_text()
@@ -61,7 +61,7 @@ def load(postgres: Postgres, wanted: Callable[[str], bool], more: Iterable[str] 
         with cursor.copy(copy) as sent:
             sent.write(header)
             for line in lines:
-                if wanted(line.split(",", place + 1)[place]):
+                if is_selected(line.split(",", place + 1)[place]):
                     sent.write(line)
                     _add(tables, dict(zip(names, next(csv.reader([line])), strict=True)))
             for line in more:

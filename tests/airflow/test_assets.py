@@ -45,7 +45,7 @@ def test_each_task_makes_one_event_and_only_those_that_were_asked(
     events: dict[str, list[dict[str, Any]]],
 ) -> None:
     """Twenty tables in one task are one event, too."""
-    assert {task: [event["uri"] for event in told] for task, told in events.items()} == {
+    assert {task: [event["uri"] for event in updates] for task, updates in events.items()} == {
         "one": ["qcache://qcache_default/assets_one"],
         "outlet": ["qcache://qcache_default/assets_outlet"],
         "alias": ["qcache://qcache_default/assets_alias"],
@@ -96,9 +96,9 @@ def test_the_command_where_names_the_task_that_stored_a_table(
     command = ["-W", "ignore", "-m", "airflow_provider_qcache", "where", "assets_one", "--output", "json"]
     with airflow_home.start(command, log, environment=environment) as process:
         process.wait(120)
-    said = log.read_text()
-    assert process.returncode == 0, said
-    found = json.loads(said[said.index("{\n") :])
+    text = log.read_text()
+    assert process.returncode == 0, text
+    found = json.loads(text[text.index("{\n") :])
     result = done["one"].result
     assert found["home"] == result["node"]
     if WORD == "dataset":  # whose events the command does not read

@@ -64,10 +64,10 @@ def test_the_commands_with_airflow_s_own_connection_and_events(
     with airflow_home.start(arguments, log) as process:
         process.wait(120)
     assert process.returncode == 0, log.read_text()[-5000:]
-    shown, found, text, missing, nowhere = json.loads(log.read_text().splitlines()[-1])
+    listed, found, text, missing, nowhere = json.loads(log.read_text().splitlines()[-1])
 
-    assert shown[0] == 0
-    assert [node["node"] for node in json.loads(shown[1])] == nodes.urls
+    assert listed[0] == 0
+    assert [node["node"] for node in json.loads(listed[1])] == nodes.urls
     assert found[0] == 0
     stored: list[dict[str, Any]] = json.loads(found[1])["stored_by"]
     assert [(each["dag_id"], each["task_id"], each["run_id"], each["rows"]) for each in stored] == [

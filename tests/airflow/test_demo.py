@@ -68,42 +68,42 @@ def left_behind(tmp_path: Path) -> list[str]:
 def test_shows_what_it_claims(tmp_path: Path) -> None:
     """Whole, on nodes of its own."""
     with demo(tmp_path, []) as process:
-        said, _ = process.communicate(timeout=TIMEOUT)
+        message, _ = process.communicate(timeout=TIMEOUT)
 
-    assert process.returncode == 0, said
-    assert "336,776 flights" in said
-    assert "EWR - CAE       94                   44.6" in said, "as SQL on the file of flights gives it"
-    assert "20 keys on 3 nodes: 60 confirmed" in said
-    assert "no table on any of 3 nodes" in said
-    assert "the same answer, from the standby" in said
-    assert "none of them is killed" not in said
-    assert "deferred, and done when the table was stored" in said
-    assert "as qcache-client sees it" in said
-    assert "the event that started the DAG: the node" in said
+    assert process.returncode == 0, message
+    assert "336,776 flights" in message
+    assert "EWR - CAE       94                   44.6" in message, "as SQL on the file of flights gives it"
+    assert "20 keys on 3 nodes: 60 confirmed" in message
+    assert "no table on any of 3 nodes" in message
+    assert "the same answer, from the standby" in message
+    assert "none of them is killed" not in message
+    assert "deferred, and done when the table was stored" in message
+    assert "as qcache-client sees it" in message
+    assert "the event that started the DAG: the node" in message
     assert left_behind(tmp_path) == []
 
 
-@pytest.mark.parametrize("on", ["its own nodes", "given nodes"])
+@pytest.mark.parametrize("on", ["its own nodes", "existing nodes"])
 def test_ctrl_c_leaves_nothing_behind(tmp_path: Path, nodes: Nodes, on: str) -> None:
-    """No process and no file; on nodes that are given, which go on without the demo, no table either."""
-    given = on == "given nodes"
-    with demo(tmp_path, nodes.urls if given else []) as process:
+    """No process and no file; on existing nodes, which go on without the demo, no table either."""
+    on_existing_nodes = on == "existing nodes"
+    with demo(tmp_path, nodes.urls if on_existing_nodes else []) as process:
         assert process.stdout is not None
-        said = ""
-        while ("warm: " if given else "load: ") not in said:
+        message = ""
+        while ("warm: " if on_existing_nodes else "load: ") not in message:
             line = process.stdout.readline()
-            assert line, said
-            said += line
-        assert ("none of them is killed" in said) == given
+            assert line, message
+            message += line
+        assert ("none of them is killed" in message) == on_existing_nodes
         deadline = time.monotonic() + TIMEOUT
-        while given and not nodes.holding("qcache_demo_flights"):
+        while on_existing_nodes and not nodes.holding("qcache_demo_flights"):
             assert time.monotonic() < deadline
             time.sleep(0.1)
         assert left_behind(tmp_path), "there is something to leave behind"
         os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it
-        said, _ = process.communicate(timeout=60)
+        message, _ = process.communicate(timeout=60)
 
-    assert process.returncode == 130, said
-    assert "Nothing is left running." in said
+    assert process.returncode == 130, message
+    assert "Nothing is left running." in message
     assert left_behind(tmp_path) == []
     assert nodes.holding("qcache_demo_flights") == []

@@ -112,10 +112,10 @@ def go_on(tmp_path: Path) -> Iterator[Path]:
 def is_lost_and_stored_by_the_retry(task: Task, tables: int, pattern: str) -> int:
     """The first try says how many were lost, the second stores at least those; gives how many."""
     assert (task.state, len(task.logs)) == ("success", 2), task.log[-4000:]
-    said = re.search(pattern, task.logs[0])
+    text = re.search(pattern, task.logs[0])
     assert "TablesEvicted" in task.logs[0]
-    assert said is not None, task.logs[0][-4000:]
-    lost = int(said[1].replace(",", ""))
+    assert text is not None, task.logs[0][-4000:]
+    lost = int(text[1].replace(",", ""))
     done = task.result
     assert done["stored"] + done["were_there"] == tables
     assert {name: done[name] for name in ("failed", "evicted", "lost")} == {

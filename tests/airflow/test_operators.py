@@ -23,7 +23,7 @@ def stored(runner: Runner, nodes_of_the_session: Nodes) -> Run:
     return runner.run("operators_store")
 
 
-def shown(home: AirflowHome, dag_id: str, task_id: str) -> list[dict[str, Any]]:
+def rendered_fields(home: AirflowHome, dag_id: str, task_id: str) -> list[dict[str, Any]]:
     """What Rendered Templates shows of a task: for each of its instances, each field."""
     with closing(sqlite3.connect(home.path / "airflow.db")) as database:
         found = database.execute(
@@ -89,7 +89,7 @@ def test_content_is_shown_by_its_size(
     stored: Run, airflow_home: AirflowHome, task_id: str, sizes: list[str]
 ) -> None:
     """Rendered Templates has no more than that of a table."""
-    fields = shown(airflow_home, "operators_store", task_id)
+    fields = rendered_fields(airflow_home, "operators_store", task_id)
     assert [each["content"] for each in fields] == sizes
     assert "1 / 0" not in json.dumps(fields)
 
@@ -103,7 +103,7 @@ def test_queries_are_mapped(stored: Run, runner: Runner, airflow_home: AirflowHo
         [{"count": 20_000}],
     ]
     assert [task.xcoms["unsliced_length"] for task in run.mapped("ask")] == [20_000, 2, 1]
-    assert [fields["query"] for fields in shown(airflow_home, "operators_query", "ask")] == [
+    assert [fields["query"] for fields in rendered_fields(airflow_home, "operators_query", "ask")] == [
         {"limit": 1},
         '{"where": ["<", "n", 2]}',
         # Airflow 2.11 shows what it rendered before the task ran, and has nothing that changes it afterwards.
@@ -116,7 +116,7 @@ def test_keys_are_mapped_or_given_by_a_task(
 ) -> None:
     run = runner.run("operators_delete")
     assert list(run["of_mapped"].result) == ["both_0", "both_1"]
-    (fields,) = shown(airflow_home, "operators_delete", "of_mapped")
+    (fields,) = rendered_fields(airflow_home, "operators_delete", "of_mapped")
     assert fields["keys"] == ["both_0", "both_1"]
     assert run["listed"].result == {key: dict.fromkeys(nodes.urls, "confirmed") for key in ("rows", "text")}
     assert [list(task.result) for task in run.mapped("mapped")] == [["key_0"], ["key_1"]]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.browser.shown import OLD, PATIENCE, Ui
+from tests.browser.running import OLD, PATIENCE, Ui
 from tests.harness.needs import skip_or_fail
 from tests.harness.telemetry import Telemetry
 
@@ -56,18 +56,18 @@ def telemetry() -> Iterator[Telemetry]:
 
 
 @pytest.fixture(scope="session")
-def shown(tmp_path_factory: pytest.TempPathFactory, telemetry: Telemetry) -> Iterator[Ui]:
+def session_ui(tmp_path_factory: pytest.TempPathFactory, telemetry: Telemetry) -> Iterator[Ui]:
     """The Airflow of the session, where a test has started it."""
     with contextlib.closing(Ui(tmp_path_factory.mktemp("ui"), environment=telemetry.environment)) as ui:
         yield ui
 
 
 @pytest.fixture
-def ui(shown: Ui) -> Ui:
+def ui(session_ui: Ui) -> Ui:
     """An Airflow that is up; the first test, and one after a test that ended it, starts it."""
-    if not shown.is_running:
-        shown.start()
-    return shown
+    if not session_ui.is_running:
+        session_ui.start()
+    return session_ui
 
 
 @pytest.fixture(scope="package")

@@ -15,7 +15,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, FrameLocator, Page, Request, expect
 
 from airflow_provider_qcache.client import QClient
-from tests.browser.shown import PATIENCE, Ui
+from tests.browser.running import PATIENCE, Ui
 from tests.harness.ports import closed_port
 
 STATISTICS = "qcache_cluster_statistics"
@@ -38,34 +38,34 @@ def finished_run(ui: Ui, dag: str) -> str:
 
 
 def nodes_of(ui: Ui) -> list[str]:
-    return re.search(r"^Three dev nodes are up: (.*)$", ui.said, re.MULTILINE)[1].split(", ")
+    return re.search(r"^Three dev nodes are up: (.*)$", ui.output, re.MULTILINE)[1].split(", ")
 
 
 @pytest.fixture(scope="module")
-def filled(shown: Ui) -> str:
+def filled(session_ui: Ui) -> str:
     """The id of the run that stored a table; after it the statistics were read twice."""
-    if not shown.is_running:
-        shown.start()
+    if not session_ui.is_running:
+        session_ui.start()
     deadline = time.monotonic() + TIMEOUT
-    while {STATISTICS, STORING} - {dag["dag_id"] for dag in shown.ask("/dags")["dags"]}:
+    while {STATISTICS, STORING} - {dag["dag_id"] for dag in session_ui.ask("/dags")["dags"]}:
         assert time.monotonic() < deadline, "Airflow has not read the examples"
         time.sleep(0.5)
-    with QClient(nodes_of(shown)) as client:
+    with QClient(nodes_of(session_ui)) as client:
         client.delete("cities", all_nodes=True)
-        run = finished_run(shown, STORING)
+        run = finished_run(session_ui, STORING)
         for misses in (8, 1):
             for number in range(30):
                 client.get(f"missing{number}" if number < misses else "cities", {})
-            finished_run(shown, STATISTICS)
+            finished_run(session_ui, STATISTICS)
     return run
 
 
 @pytest.fixture(scope="module")
-def half(shown: Ui, filled: str) -> str:
+def half(session_ui: Ui, filled: str) -> str:
     """A connection to a node that answers, and to one that is not there; nobody reads their statistics."""
-    nodes = [f"http://127.0.0.1:{closed_port()}", nodes_of(shown)[0].replace("127.0.0.1", "localhost")]
+    nodes = [f"http://127.0.0.1:{closed_port()}", nodes_of(session_ui)[0].replace("127.0.0.1", "localhost")]
     extra = json.dumps({"nodes": nodes, "connect_timeout": 1})
-    shown.ask("/connections", {"connection_id": "half", "conn_type": "qcache", "extra": extra})
+    session_ui.ask("/connections", {"connection_id": "half", "conn_type": "qcache", "extra": extra})
     return "half"
 
 
@@ -162,7 +162,7 @@ def test_a_query_shows_rows_and_a_refused_one_says_why(page: Page, ui: Ui, fille
     query.fill('{"where": ["==", "city", "\'Oslo\'"]}')
     page.get_by_role("button", name="Run").click()
     expect(page.get_by_text("1 of 1 rows").last).to_be_visible()
-    for refused, said in (
+    for refused, text in (
         ('{"update": [["city", 1]]}', "update: it changes the stored table"),
         ('{"select": [["=", "a", "city + 1"]]}', "expression as text"),
         ('{"stand_in_columns": {"a": 1}}', "stand-in columns"),
@@ -170,7 +170,7 @@ def test_a_query_shows_rows_and_a_refused_one_says_why(page: Page, ui: Ui, fille
     ):
         query.fill(refused)
         page.get_by_role("button", name="Run").click()
-        expect(page.get_by_role("alert")).to_contain_text(said)
+        expect(page.get_by_role("alert")).to_contain_text(text)
 
 
 def test_the_keyboard_is_enough(page: Page, ui: Ui, filled: str) -> None:

@@ -14,7 +14,7 @@ from airflow_provider_qcache.connection import parse_connection
 from airflow_provider_qcache.connection_fields import EXTRA, STANDARD
 from airflow_provider_qcache.devnode import LocalCluster
 from airflow_provider_qcache.hooks.qcache import QCacheHook
-from tests.browser.shown import PATIENCE, Ui
+from tests.browser.running import PATIENCE, Ui
 from tests.browser.values import EXTRA_VALUES, STANDARD_VALUES
 
 PREFIX = "extra__qcache__"
@@ -35,7 +35,7 @@ class Form:
 
     def __init__(self, page: Page) -> None:
         self._page = page
-        self.said = page.locator(".alert")
+        self.alerts = page.locator(".alert")
 
     def add(self, ui: Ui, conn_id: str) -> Form:
         """Open it empty, for a connection of our type."""
@@ -82,10 +82,10 @@ class Form:
         """Press the button."""
         self._page.locator("#test-connection").click()
 
-    def save(self, said: str) -> None:
+    def save(self, message: str) -> None:
         """Save, and see what is said."""
         self._page.get_by_role("button", name="Save").click()
-        expect(self.said.filter(has_text=said)).to_be_visible()
+        expect(self.alerts.filter(has_text=message)).to_be_visible()
 
 
 def test_the_form_shows_every_field_with_its_label_description_and_default(page: Page, ui: Ui) -> None:
@@ -131,8 +131,10 @@ def test_a_bad_value_is_refused_beside_its_field(page: Page, ui: Ui) -> None:
     form = Form(page).add(ui, "bad").fill({"nodes": "cache1", "read_timeout": "fast"})
     with page.expect_response(lambda response: response.request.method == "POST") as answer:
         page.get_by_role("button", name="Save").click()
-    said = re.search("read_timeout.*fast.*a number of seconds, 0.001 to 86400", unescape(answer.value.text()))
-    assert said, "the page says it"
+    message = re.search(
+        "read_timeout.*fast.*a number of seconds, 0.001 to 86400", unescape(answer.value.text())
+    )
+    assert message, "the page says it"
     expect(form.around("read_timeout").locator(".alert")).to_be_visible()
     assert page.locator("td .alert").count() == 1, "beside no other field"
     assert [made["connection_id"] for made in ui.ask("/connections")["connections"]].count("bad") == 0
@@ -156,8 +158,8 @@ def test_the_hook_reads_what_was_stored_and_the_test_names_a_dead_node(
 
         form.edit(ui, "tested").test()
         for node in cluster.node_list:
-            expect(form.said.first).to_contain_text(f"{node}: OK")
+            expect(form.alerts.first).to_contain_text(f"{node}: OK")
         cluster.kill(1)
         form.test()
-        expect(form.said.first).to_contain_text("1 of 3 nodes cannot be used.")
-        expect(form.said.first).to_contain_text(f"{cluster.node_list[1]}: connection refused")
+        expect(form.alerts.first).to_contain_text("1 of 3 nodes cannot be used.")
+        expect(form.alerts.first).to_contain_text(f"{cluster.node_list[1]}: connection refused")

@@ -11,7 +11,7 @@ from playwright.sync_api import Locator, Page, expect
 from airflow_provider_qcache.connection import parse_connection
 from airflow_provider_qcache.connection_fields import EXTRA, STANDARD
 from airflow_provider_qcache.testing import Cluster
-from tests.browser.shown import Ui
+from tests.browser.running import Ui
 from tests.browser.values import EXTRA_VALUES, STANDARD_VALUES
 
 MARGIN = 16
@@ -165,15 +165,15 @@ def test_the_test_is_green_with_live_nodes_and_red_with_the_name_of_a_dead_one(
     test = row(page, "tested").get_by_role("button", name="Test Connection")
 
     test.click()
-    said = page.get_by_role("status").filter(has_text="Test Connection Successful")
+    message = page.get_by_role("status").filter(has_text="Test Connection Successful")
     for node in qcache_cluster.node_list:
-        expect(said).to_contain_text(f"{node}: OK")
+        expect(message).to_contain_text(f"{node}: OK")
     expect(test.locator("svg")).to_have_attribute("color", "green")
 
     qcache_cluster.kill(1)
     test.click()
-    said = page.get_by_role("status").filter(has_text="Test Connection Failed")
-    expect(said).to_contain_text(
+    message = page.get_by_role("status").filter(has_text="Test Connection Failed")
+    expect(message).to_contain_text(
         f"1 of 3 nodes cannot be used. {qcache_cluster.node_list[1]}: connection refused"
     )
     expect(test.locator("svg")).to_have_attribute("color", "red")

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.browser.shown import OLD, START, Ui
+from tests.browser.running import OLD, START, Ui
 from tests.harness.servers import ROOT
 from tests.harness.telemetry import Span, Telemetry
 
@@ -25,22 +25,22 @@ EXAMPLE = "qcache_scheduled_invalidation" if OLD else "qcache_many_tables"
 
 
 @pytest.fixture(scope="module")
-def done(shown: Ui) -> str:
+def done(session_ui: Ui) -> str:
     """The id of a run of the example, which the scheduler has started."""
-    if not shown.is_running:
-        shown.start()
+    if not session_ui.is_running:
+        session_ui.start()
     examples = {file.name for file in (ROOT / "example_dags").glob("*.py")}
     deadline = time.monotonic() + TIMEOUT
     # Airflow reads them one after the other, once it is up.
-    while (read := {Path(dag["fileloc"]).name for dag in shown.ask("/dags")["dags"]}) != examples:
+    while (read := {Path(dag["fileloc"]).name for dag in session_ui.ask("/dags")["dags"]}) != examples:
         assert time.monotonic() < deadline, read
         time.sleep(0.5)
-    shown.ask(f"/dags/{EXAMPLE}", {"is_paused": False}, "PATCH")
-    run = shown.ask(f"/dags/{EXAMPLE}/dagRuns", {} if OLD else {"logical_date": None})
+    session_ui.ask(f"/dags/{EXAMPLE}", {"is_paused": False}, "PATCH")
+    run = session_ui.ask(f"/dags/{EXAMPLE}/dagRuns", {} if OLD else {"logical_date": None})
     deadline = time.monotonic() + TIMEOUT
     while run["state"] in ("queued", "running") and time.monotonic() < deadline:
         time.sleep(0.5)
-        run = shown.ask(f"/dags/{EXAMPLE}/dagRuns/{run['dag_run_id']}")
+        run = session_ui.ask(f"/dags/{EXAMPLE}/dagRuns/{run['dag_run_id']}")
     assert run["state"] == "success"
     name: str = run["dag_run_id"]
     return name
@@ -56,7 +56,9 @@ def test_an_example_runs_on_its_nodes(ui: Ui, done: str) -> None:
 def test_its_metrics_arrive(telemetry: Telemetry) -> None:
     """From the processes in which the executor ran its tasks."""
     deletes = "airflow.qcache.delete.duration,conn_id=qcache_default,operator=QCacheDeleteOperator:"
-    telemetry.wait_until("the delete", lambda told: any(line.startswith(deletes) for line in told.metrics))
+    telemetry.wait_until(
+        "the delete", lambda received: any(line.startswith(deletes) for line in received.metrics)
+    )
     if OLD:
         return
     stored = re.compile(
@@ -73,23 +75,23 @@ if not OLD:  # Airflow before 3.2 sets no tracer provider in a task's process
     def test_its_spans_are_below_those_of_its_tasks(ui: Ui, telemetry: Telemetry, done: str) -> None:
         """They arrive in a collector of OpenTelemetry, with what they tell of the table."""
 
-        def ours(told: Telemetry) -> dict[str, list[Span]]:
+        def ours(received: Telemetry) -> dict[str, list[Span]]:
             """The spans of this package, by the task that the span above each is of."""
             tasks = {
                 span.span_id: span.name
-                for span in told.spans
+                for span in received.spans
                 if span.attributes.get("airflow.dag_run.run_id") == done and span.name.startswith("worker.")
             }
             found: dict[str, list[Span]] = {}
-            for span in told.spans:
+            for span in received.spans:
                 if span.parent_id in tasks:
                     found.setdefault(tasks[span.parent_id], []).append(span)
             return found
 
         names = {f"worker.warm[{index}]" for index in range(3)} | {"worker.invalidate_closed"}
-        telemetry.wait_until("the spans of every task", lambda told: names <= ours(told).keys())
+        telemetry.wait_until("the spans of every task", lambda received: names <= ours(received).keys())
         found = ours(telemetry)
-        nodes = re.search(r"^Three dev nodes are up: (.*)$", ui.said, re.MULTILINE)[1].split(", ")
+        nodes = re.search(r"^Three dev nodes are up: (.*)$", ui.output, re.MULTILINE)[1].split(", ")
         (delete,) = found["worker.invalidate_closed"]
         assert delete.name == "qcache.delete_many"
         rows = {}
@@ -107,7 +109,7 @@ def test_ctrl_c_leaves_nothing(ui: Ui) -> None:
     assert len(processes) > 8, "three nodes, and the parts of Airflow"
     assert listening_elsewhere_than_on_loopback(processes) == []
     assert ui.interrupt() == 0
-    assert "Airflow and the nodes have ended." in ui.said
+    assert "Airflow and the nodes have ended." in ui.output
     assert left(ui, processes) == []
 
 

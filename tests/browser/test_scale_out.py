@@ -16,7 +16,7 @@ import pytest
 
 from airflow_provider_qcache.client import QClient
 from tests.airflow.readers import Reader
-from tests.browser.shown import Ui
+from tests.browser.running import Ui
 from tests.browser.test_make_ui import left, listening_elsewhere_than_on_loopback
 from tests.harness.needs import need_postgres, need_redis
 from tests.harness.nodes import Nodes
@@ -61,8 +61,8 @@ class Run:
 
     def log(self, task_id: str, number: int) -> str:
         """What a try of a task has logged so far."""
-        said = self._cluster.ask(f"{self._path}/taskInstances/{task_id}/logs/{number}")
-        return "\n".join(str(line["event"]) for line in said["content"])
+        text = self._cluster.ask(f"{self._path}/taskInstances/{task_id}/logs/{number}")
+        return "\n".join(str(line["event"]) for line in text["content"])
 
     def result(self, task_id: str) -> dict[str, Any]:
         """What a task returned."""
@@ -130,7 +130,7 @@ def test_the_docs_show_the_dag_and_the_settings() -> None:
 @pytest.mark.timeout(900)
 def test_the_other_worker_finishes_what_a_killed_one_began(cluster: Ui, nodes: Nodes) -> None:
     """It stores those of thousands of tables that the killed worker had not stored."""
-    sessions = re.findall(r"^To kill worker-\d: pkill -9 -s (\d+)$", cluster.said, re.MULTILINE)
+    sessions = re.findall(r"^To kill worker-\d: pkill -9 -s (\d+)$", cluster.output, re.MULTILINE)
     workers = {int(session) for session in sessions}
     assert len(workers) == 2
     processes = cluster.processes()

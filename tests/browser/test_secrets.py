@@ -12,7 +12,7 @@ from urllib.parse import quote
 import pytest
 from playwright.sync_api import Error, Page, Response, expect
 
-from tests.browser.shown import Ui
+from tests.browser.running import Ui
 
 DAG = "qcache_many_tables"
 LOGIN = "reader-of-pages"
@@ -93,7 +93,7 @@ def test_no_page_and_no_file_of_a_run_has_the_password(page: Page, with_password
     assert any("/api/v2/" in url and LOGIN in text for url, text in seen.items()), "answers of the API"
     assert any("/logs/" in url for url in seen), "a task's log"
     assert [place for place, text in seen.items() if any(word in text for word in SPELLINGS)] == []
-    home = Path(ui.said.partition("Its AIRFLOW_HOME: ")[2].partition("\n")[0])
+    home = Path(ui.output.partition("Its AIRFLOW_HOME: ")[2].partition("\n")[0])
     files = {file: file.read_bytes() for file in home.rglob("*") if file.is_file()}
     assert any(LOGIN.encode() in held for held in files.values())
     assert [file for file, held in files.items() if any(word.encode() in held for word in SPELLINGS)] == []

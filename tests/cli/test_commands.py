@@ -37,13 +37,13 @@ def stored(nodes: Nodes, key: str, *, on: str | None = None) -> str:
 class TestHelp:
     @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
     def test_each_command_has_help_with_examples_that_parse(self, run: Run, command: Command) -> None:
-        shown = run(command.name, "--help")
-        assert shown.code == 0
-        assert "exit codes:" in shown.out
+        help_text = run(command.name, "--help")
+        assert help_text.code == 0
+        assert "exit codes:" in help_text.out
         assert command.examples
         for example in command.examples:
             line = f"{command.name} {example}".strip()
-            assert f"  python -m airflow_provider_qcache {line}" in shown.out.splitlines()
+            assert f"  python -m airflow_provider_qcache {line}" in help_text.out.splitlines()
             assert parser().parse_args(shlex.split(line)).command == command.name
 
     def test_a_command_that_there_is_none_of_is_wrong_use(self, run: Run) -> None:
@@ -269,11 +269,11 @@ class TestQuery:
 class TestFiles:
     @pytest.mark.parametrize("name", ["cities.csv", "cities.json"])
     def test_a_file_goes_in_and_comes_out(self, run: Run, nodes: Nodes, tmp_path: Path, name: str) -> None:
-        given = tmp_path / name
-        given.write_text(
+        source = tmp_path / name
+        source.write_text(
             CSV.decode() if name.endswith("csv") else '[{"city":"Tokyo","zip":7},{"city":"Delhi","zip":12}]'
         )
-        put = run("put", "cities", given, "--nodes", *nodes.urls)
+        put = run("put", "cities", source, "--nodes", *nodes.urls)
         assert put.code == 0, put.err
         assert "2 rows" in put.out
         got = tmp_path / f"out-{name}"
@@ -281,7 +281,7 @@ class TestFiles:
         if name.endswith("csv"):
             assert got.read_text() == "city,zip\nTokyo,7\nDelhi,12\n"
         else:
-            assert json.loads(got.read_text()) == json.loads(given.read_text())
+            assert json.loads(got.read_text()) == json.loads(source.read_text())
         assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
         result = run("get", "cities", "-o", got, "--nodes", *nodes.urls, "--output", "json").json
         assert result == {

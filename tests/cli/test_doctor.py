@@ -49,10 +49,10 @@ def answering() -> Iterator[Callable[..., str]]:
     with contextlib.ExitStack() as stack:
 
         def start(status: str = "200 OK", body: str = "OK", **headers: str) -> str:
-            given = {"Server": "TornadoServer/5.1.1", "Content-Length": str(len(body)), **headers}
+            all_headers = {"Server": "TornadoServer/5.1.1", "Content-Length": str(len(body)), **headers}
             lines = [
                 f"HTTP/1.1 {status}",
-                *(f"{name.replace('_', '-')}: {value}" for name, value in given.items()),
+                *(f"{name.replace('_', '-')}: {value}" for name, value in all_headers.items()),
             ]
             answer = "\r\n".join([*lines, "", body]).encode()
 
@@ -222,15 +222,15 @@ def test_a_proxy_that_answers_for_a_node(found: Findings, answering: Callable[..
     assert "Via" in only(found([answering(Via="1.1 varnish")]), "a proxy is between")["what"]
 
 
-@pytest.mark.parametrize(("minutes", "said"), [(-10, "behind"), (10, "ahead of")])
+@pytest.mark.parametrize(("minutes", "message"), [(-10, "behind"), (10, "ahead of")])
 def test_a_clock_that_differs(
-    found: Findings, answering: Callable[..., str], minutes: int, said: str
+    found: Findings, answering: Callable[..., str], minutes: int, message: str
 ) -> None:
     date = dt.datetime.now(dt.UTC) + dt.timedelta(minutes=minutes)
     finding = only(found([answering(Date=email.utils.format_datetime(date, usegmt=True))]), "Date header")
     apart = re.search(r"is (\d+) s (.+) this clock", finding["what"])
     assert apart is not None
-    assert apart[2] == said
+    assert apart[2] == message
     assert int(apart[1]) == pytest.approx(600, abs=30)
 
 

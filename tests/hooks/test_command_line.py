@@ -88,24 +88,24 @@ def test_providers_hooks_lists_it(airflow):
 
 
 def test_connections_test_names_each_node(airflow, living, dead):
-    said = airflow(
+    text = airflow(
         *("-W", "ignore", "-m", "airflow", "connections", "test", "nodes"),
         fails=True,  # on 3.3; 2.11 ends with 0
         AIRFLOW_CONN_NODES=json.dumps({"conn_type": "qcache", "extra": {"nodes": [living, dead[0]]}}),
         AIRFLOW__CORE__TEST_CONNECTION="Enabled",
         COLUMNS="1000",
     )
-    assert "1 of 2 nodes cannot be used" in said
-    assert f"{dead[0]}: connection refused" in said
-    assert f"{living}: OK" in said
+    assert "1 of 2 nodes cannot be used" in text
+    assert f"{dead[0]}: connection refused" in text
+    assert f"{living}: OK" in text
 
 
 def test_the_command_of_the_docs_prints_every_node(airflow, living):
     """`airflow connections test` prints nothing of a success's message."""
     page = (ROOT / "docs" / "reference" / "connection.md").read_text()
     (code,) = re.findall(r"^\$ python -c '(.*test_connection.*)'$", page, re.MULTILINE)
-    said = airflow(
+    text = airflow(
         *("-W", "ignore", "-c", code),
         AIRFLOW_CONN_QCACHE_DEFAULT=json.dumps({"conn_type": "qcache", "extra": {"nodes": [living]}}),
     )
-    assert re.search(rf"^the node answers\. {living}: OK, \d+ ms$", said, re.MULTILINE), said
+    assert re.search(rf"^the node answers\. {living}: OK, \d+ ms$", text, re.MULTILINE), text

@@ -20,7 +20,7 @@ from airflow_provider_qcache.connection_fields import EXTRA, MAX_HOST
 ONE = "http://host1:9401"
 SECRET = "hunter2-secret"
 CLASSES = sorted({StoredConnection, Connection}, key=str)
-"""What the database gives, and what a task is given; on 2.11 they are one."""
+"""The database's connection, and a task's; on 2.11 they are the same class."""
 
 
 def connection(extra: Any = None, **fields: Any) -> Any:
@@ -135,7 +135,7 @@ class TestNodes:
             assert "move the nodes to the extra field nodes" in message
 
     @pytest.mark.parametrize(
-        ("node", "said"),
+        ("node", "line"),
         [
             ("ftp://host1", "neither http nor https"),
             ("://host1", "neither http nor https"),
@@ -171,11 +171,11 @@ class TestNodes:
             ("[host1]", "not an IPv6 address"),
         ],
     )
-    def test_what_is_no_node(self, node, said):
+    def test_what_is_no_node(self, node, line):
         for place in ("nodes", "host"):
             message = refused({"nodes": [node]}) if place == "nodes" else refused(host=node)
             assert f"{place} lists {node!r}" in message
-            assert said in message
+            assert line in message
 
     @pytest.mark.parametrize("listed", [5, True, {"host1": 1}, [1], [["host1"]], "[1]"])
     def test_what_is_no_list_of_nodes(self, listed):
@@ -419,7 +419,7 @@ class TestRequestRetry:
         assert self.arguments(policy) == (policy, 3)
 
     @pytest.mark.parametrize(
-        ("request_retry", "said"),
+        ("request_retry", "line"),
         [
             ({"wait_maxx": 1}, "no field 'wait_maxx'; did you mean wait_max"),
             ({5: 1}, "no field 5"),
@@ -428,8 +428,8 @@ class TestRequestRetry:
             (5, "request_retry=5: expected a RequestRetry or a dict of its fields"),
         ],
     )
-    def test_what_makes_no_sense(self, request_retry, said):
-        with pytest.raises(ValueError, match=re.escape(said)):
+    def test_what_makes_no_sense(self, request_retry, line):
+        with pytest.raises(ValueError, match=re.escape(line)):
             self.settings.client_arguments(request_retry)
 
 
@@ -571,7 +571,7 @@ def test_every_extra_of_a_uri_is_a_string():
 @pytest.mark.parametrize("kind", ["http", "generic", "postgres"])
 def test_a_connection_of_another_type_is_refused_by_name(kind):
     """QCache's default port is no guess for it."""
-    given = connection(host="host1")
-    given.conn_type = kind
+    other = connection(host="host1")
+    other.conn_type = kind
     with pytest.raises(InvalidConnection, match=f"'{kind}'.*'qcache' is required"):
-        parse_connection(given)
+        parse_connection(other)

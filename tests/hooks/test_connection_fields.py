@@ -37,8 +37,8 @@ def test_every_field_has_a_label_its_default_and_what_is_allowed():
 
 
 def test_settings_have_the_fields_of_the_table_and_no_others():
-    given = set(ConnectionSettings.__dataclass_fields__)
-    assert given == {*NAMES, "conn_id", "auth"}
+    fields = set(ConnectionSettings.__dataclass_fields__)
+    assert fields == {*NAMES, "conn_id", "auth"}
 
 
 def test_provider_info_fits_the_schema_that_airflow_checks_it_with():

@@ -169,8 +169,8 @@ class TestClient:
             connect(host="host1", schema="https", extra=extra)
             with pytest.raises(InvalidConnection, match=f"connection 'qcache_default': {named}"):
                 QCacheHook().get_conn()
-            said = QCacheHook().test_connection()
-            assert (said[0], named in said[1]) == (False, True)
+            message = QCacheHook().test_connection()
+            assert (message[0], named in message[1]) == (False, True)
         connect(host="host1", schema="https", extra={"ca_file": str(tmp_path), "cert_file": good})
         QCacheHook().get_conn()
         connect(host="host1", extra={"ca_file": str(bad)})
@@ -315,7 +315,7 @@ class TestLog:
             yield hook
 
     @pytest.fixture
-    def said(self) -> Iterator[list[str]]:
+    def message(self) -> Iterator[list[str]]:
         """The client's lines at info: Airflow 3's own loggers print past the standard library's."""
         lines: list[str] = []
         logger, handler = logging.getLogger("airflow_provider_qcache.client"), logging.Handler()
@@ -328,7 +328,7 @@ class TestLog:
         logger.removeHandler(handler)
         logger.setLevel(level)
 
-    def test_nothing_where_all_is_well(self, living, connect, said):
+    def test_nothing_where_all_is_well(self, living, connect, message):
         connect(extra={"nodes": [living]})
         with QCacheHook() as hook:
             hook.post("k", TABLE, evict_stale=True, check_row_count=True)
@@ -338,10 +338,10 @@ class TestLog:
             hook.delete("k")
             hook.delete("k", all_nodes=True)
             hook.get("k", {})
-        assert said == []
+        assert message == []
 
     @pytest.mark.parametrize("operation", ["get", "post", "post_table", "query", "delete", "post_many"])
-    def test_a_failover_and_the_node_that_answered(self, hook, dead, living, operation, said):
+    def test_a_failover_and_the_node_that_answered(self, hook, dead, living, operation, message):
         first, second, third = dead[0], dead[1], living
         key = homed_on(hook, first, then=second)
         with QClient([living], trust_env=False) as client:
@@ -358,14 +358,14 @@ class TestLog:
         failed = f"{first} (connection refused), {second} (connection refused)"
         instead = f"sent to {third} instead of its home node {first}"
         after = {"query": [f"store table {key!r}: {instead}", f"{what}: {instead}"]}.get(operation, [])
-        assert said == [f"{what}: failed over from {failed} to {third}", *after]
-        said.clear()
+        assert message == [f"{what}: failed over from {failed} to {third}", *after]
+        message.clear()
         call()
         # One of many is not worth a line where its home is known to be down.
-        assert said == ([] if operation == "post_many" else [f"{what}: {instead}"])
+        assert message == ([] if operation == "post_many" else [f"{what}: {instead}"])
 
     @pytest.mark.parametrize("operation", ["get", "post", "post_table", "post_many"])
-    def test_no_failover_where_every_node_fails(self, dead, operation, connect, said):
+    def test_no_failover_where_every_node_fails(self, dead, operation, connect, message):
         connect(extra={"nodes": dead, "wait_for_nodes": False})
         with QCacheHook() as hook:
             key = homed_on(hook, dead[0], then=dead[1])
@@ -377,9 +377,9 @@ class TestLog:
             }[operation]
             with pytest.raises(BulkError if operation == "post_many" else NoCacheAvailable):
                 call()
-        assert said == []
+        assert message == []
 
-    def test_a_load_that_uses_the_hook_is_an_operation_of_its_own(self, hook, dead, living, said):
+    def test_a_load_that_uses_the_hook_is_an_operation_of_its_own(self, hook, dead, living, message):
         here = homed_on(hook, living)
         there = homed_on(hook, dead[0], then=living)
 
@@ -389,11 +389,11 @@ class TestLog:
 
         hook.delete(here)
         hook.query(here, {}, load)
-        assert said == [
+        assert message == [
             f"query table {there!r} {{}}: failed over from {dead[0]} (connection refused) to {living}",
         ]
 
-    def test_a_failed_copy_is_no_failover(self, hook, dead, living, said):
+    def test_a_failed_copy_is_no_failover(self, hook, dead, living, message):
         key = homed_on(hook, living, then=dead[0])
         assert dead[0] in hook.post(key, TABLE, copies=2, evict_stale=True).failed_copies
-        assert said == []
+        assert message == []

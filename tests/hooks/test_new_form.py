@@ -26,10 +26,10 @@ def test_the_form_of_airflow_3_is_served_every_field():
     assert not served.standard_fields.port.hidden
     assert list(served.extra_fields) == NAMES
     for field in EXTRA:
-        shown = served.extra_fields[field.name]
-        assert shown["schema"]["title"] == field.label
-        assert shown["description"] == field.description
-        assert shown["value"] == field.default
+        form_field = served.extra_fields[field.name]
+        assert form_field["schema"]["title"] == field.label
+        assert form_field["description"] == field.description
+        assert form_field["value"] == field.default
 
 
 def saved(extra: dict, **fields) -> StoredConnection:

@@ -31,9 +31,9 @@ def check(connect: Any, nodes: list[str], **fields: Any) -> tuple[bool, dict[str
     green, message = QCacheHook().test_connection()
     assert SECRET not in message
     summary, _, listed = message.partition(". ")
-    said = dict(re.split(r": ", part, maxsplit=1) for part in re.split(r"; (?=https?://)", listed))
-    assert set(said) == set(nodes)
-    return green, said, summary
+    reports = dict(re.split(r": ", part, maxsplit=1) for part in re.split(r"; (?=https?://)", listed))
+    assert set(reports) == set(nodes)
+    return green, reports, summary
 
 
 @pytest.mark.parametrize("name", ["localhost", "alias.invalid"])
@@ -48,43 +48,43 @@ def test_two_names_of_one_node_are_named(name, living, connect, monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     port = living.rpartition(":")[2]
     one = living if name == "localhost" else f"http://other.invalid:{port}"
-    green, said, _ = check(connect, [one, f"http://{name}:{port}"])
+    green, reports, _ = check(connect, [one, f"http://{name}:{port}"])
     assert green == (name != "localhost")
-    text = said[f"http://{name}:{port}"]
+    text = reports[f"http://{name}:{port}"]
     assert ("under another name" if name == "localhost" else "at the same address as") in text
     assert one in text
 
 
 def test_living_nodes_are_green_with_their_times(living, real, connect):
-    green, said, summary = check(connect, [living, f"http://127.0.0.1:{real.port}"])
+    green, reports, summary = check(connect, [living, f"http://127.0.0.1:{real.port}"])
     assert green
     assert summary == "2 nodes answer"
-    assert all(re.fullmatch(r"OK, \d+ ms", each) for each in said.values())
+    assert all(re.fullmatch(r"OK, \d+ ms", each) for each in reports.values())
 
 
 def test_the_real_server_is_green(real, connect):
-    green, said, summary = check(connect, [f"http://127.0.0.1:{real.port}"])
-    assert green, said
+    green, reports, summary = check(connect, [f"http://127.0.0.1:{real.port}"])
+    assert green, reports
     assert summary == "the node answers"
 
 
 def test_a_dead_node_is_named_before_the_living(living, dead, connect):
-    green, said, summary = check(connect, [living, dead[0]])
+    green, reports, summary = check(connect, [living, dead[0]])
     assert not green
     assert summary == "1 of 2 nodes cannot be used"
-    assert list(said) == [dead[0], living]
-    assert said[dead[0]].startswith("connection refused")
-    assert said[living].startswith("OK, ")
+    assert list(reports) == [dead[0], living]
+    assert reports[dead[0]].startswith("connection refused")
+    assert reports[living].startswith("OK, ")
 
 
 def test_silent_nodes_are_asked_at_once_and_within_both_timeouts(connect, late):
     with contextlib.ExitStack() as stack:
         nodes = [stack.enter_context(FaultyNode(silent, accepts=False)).url for _ in range(40)]
         started = time.monotonic()
-        green, said, _ = check(connect, nodes, extra={"connect_timeout": 1, "read_timeout": 1})
+        green, reports, _ = check(connect, nodes, extra={"connect_timeout": 1, "read_timeout": 1})
     assert time.monotonic() - started < 5 + late.seconds
     assert not green
-    assert all(each.startswith("timeout: it accepts the connection") for each in said.values())
+    assert all(each.startswith("timeout: it accepts the connection") for each in reports.values())
 
 
 def test_ten_seconds_are_the_most(hung, connect, monkeypatch, late):
@@ -94,10 +94,10 @@ def test_ten_seconds_are_the_most(hung, connect, monkeypatch, late):
     assert node_check.LONGEST == 10
     monkeypatch.setattr(node_check, "LONGEST", 0.5)
     started = time.monotonic()
-    green, said, _ = check(connect, [hung])
+    green, reports, _ = check(connect, [hung])
     assert time.monotonic() - started < 1.5 + late.seconds
     assert not green
-    assert said[hung].startswith("timeout: it accepts the connection")
+    assert reports[hung].startswith("timeout: it accepts the connection")
 
 
 def test_a_connection_that_is_not_taken(connect):
@@ -105,13 +105,13 @@ def test_a_connection_that_is_not_taken(connect):
     port = closed_port()
     node = f"http://127.0.0.1:{port}"
     with black_hole("127.0.0.1", port):
-        _, said, _ = check(connect, [node], extra={"connect_timeout": 0.5, "read_timeout": 0.5})
-    assert said[node] == "timeout: no connection within 0.5 s (connect_timeout)"
+        _, reports, _ = check(connect, [node], extra={"connect_timeout": 0.5, "read_timeout": 0.5})
+    assert reports[node] == "timeout: no connection within 0.5 s (connect_timeout)"
 
 
 def test_a_name_that_is_not_known(connect):
-    _, said, _ = check(connect, ["http://nowhere.invalid:9401"])
-    assert said["http://nowhere.invalid:9401"].startswith("name unknown: ")
+    _, reports, _ = check(connect, ["http://nowhere.invalid:9401"])
+    assert reports["http://nowhere.invalid:9401"].startswith("name unknown: ")
 
 
 def test_a_name_look_up_that_hangs_is_not_waited_for(connect, living, monkeypatch, late):
@@ -125,36 +125,36 @@ def test_a_name_look_up_that_hangs_is_not_waited_for(connect, living, monkeypatc
     monkeypatch.setattr(socket, "getaddrinfo", slow)
     started = time.monotonic()
     nodes = ["http://slow.invalid:1", living]
-    _, said, _ = check(connect, nodes, extra={"connect_timeout": 0.5, "read_timeout": 0.5})
+    _, reports, _ = check(connect, nodes, extra={"connect_timeout": 0.5, "read_timeout": 0.5})
     assert time.monotonic() - started < 2.5 + late.seconds
-    assert said[nodes[0]] == "timeout: its name could not be resolved within 1 s"
-    assert said[nodes[1]].startswith("OK, ")
+    assert reports[nodes[0]] == "timeout: its name could not be resolved within 1 s"
+    assert reports[nodes[1]].startswith("OK, ")
 
 
 def test_certificates(certificates, connect, monkeypatch):
     """A CA that is not known here, one that is, one that verify=false leaves out, and a wrong name."""
     with Server.dev("--cert-file", str(certificates.server), tls=certificates.context()) as server:
         node = f"https://localhost:{server.port}"
-        _, said, _ = check(connect, [node])
-        assert said[node].startswith("certificate rejected: ")
-        assert "unable to get local issuer certificate" in said[node]
+        _, reports, _ = check(connect, [node])
+        assert reports[node].startswith("certificate rejected: ")
+        assert "unable to get local issuer certificate" in reports[node]
         assert check(connect, [node], extra={"ca_file": str(certificates.ca)})[0]
         assert check(connect, [node], extra={"verify": False})[0]
         real = socket.getaddrinfo
         monkeypatch.setattr(socket, "getaddrinfo", lambda _, *args, **kw: real("127.0.0.1", *args, **kw))
         other = node.replace("localhost", "node1.invalid")
-        _, said, _ = check(connect, [other], extra={"ca_file": str(certificates.ca)})
-        assert said[other].startswith("certificate rejected: ")
-        assert "node1.invalid" in said[other]
+        _, reports, _ = check(connect, [other], extra={"ca_file": str(certificates.ca)})
+        assert reports[other].startswith("certificate rejected: ")
+        assert "node1.invalid" in reports[other]
         plain = node.replace("https", "http")
-        _, said, _ = check(connect, [plain])
-        assert "does it use https" in said[plain]
+        _, reports, _ = check(connect, [plain])
+        assert "does it use https" in reports[plain]
 
 
 def test_https_to_a_node_that_speaks_http(living, connect):
     node = living.replace("http", "https")
-    _, said, _ = check(connect, [node], extra={"connect_timeout": 0.5})
-    assert said[node] == "timeout: no TLS within 0.5 s (connect_timeout); does it use http?"
+    _, reports, _ = check(connect, [node], extra={"connect_timeout": 0.5})
+    assert reports[node] == "timeout: no TLS within 0.5 s (connect_timeout); does it use http?"
 
 
 def test_credentials(certificates, connect):
@@ -165,9 +165,9 @@ def test_credentials(certificates, connect):
         ca = {"ca_file": str(certificates.ca)}
         assert check(connect, [node], login="user", password=SECRET, extra=ca)[0]
         for credentials in ({}, {"login": "user", "password": f"{SECRET}x"}):
-            green, said, _ = check(connect, [node], extra=ca, **credentials)
+            green, reports, _ = check(connect, [node], extra=ca, **credentials)
             assert not green
-            assert said[node].startswith("401: ")
+            assert reports[node].startswith("401: ")
 
 
 @pytest.mark.parametrize(
@@ -183,9 +183,9 @@ def test_credentials(certificates, connect):
 )
 def test_what_is_no_qcache(answer, answering, connect):
     node = answering(answer)
-    green, said, _ = check(connect, [node])
+    green, reports, _ = check(connect, [node])
     assert not green
-    assert said[node].startswith("not a QCache: ")
+    assert reports[node].startswith("not a QCache: ")
 
 
 def test_a_proxy_before_a_node_that_is_down(answering, connect):
@@ -221,13 +221,15 @@ def test_a_certificate_is_a_regular_file_of_bounded_size(field, kind, certificat
     extra = {"nodes": ["https://127.0.0.1:1"], "cert_file": str(certificates.server), field: str(path)}
     connect(extra=extra)
     for use in (QCacheHook().test_connection, QCacheHook().get_conn):
-        said = []
-        thread = threading.Thread(target=lambda use=use, said=said: said.append(outcome(use)), daemon=True)
+        reports = []
+        thread = threading.Thread(
+            target=lambda use=use, reports=reports: reports.append(outcome(use)), daemon=True
+        )
         thread.start()
         thread.join(30)
-        assert said
-        assert f"{field}={str(path)!r}" in said[0]
-        assert ("10,485,761 bytes" if kind == "large" else "not a regular file") in said[0]
+        assert reports
+        assert f"{field}={str(path)!r}" in reports[0]
+        assert ("10,485,761 bytes" if kind == "large" else "not a regular file") in reports[0]
 
 
 def outcome(use):
@@ -244,8 +246,8 @@ def test_a_storage_that_hangs_does_not_hold_the_test(certificates, connect, monk
     monkeypatch.setattr(qcache, "_check_certificates", lambda *_: let_go.wait(60))
     connect(extra={"nodes": ["https://127.0.0.1:1"], "ca_file": str(certificates.ca)})
     try:
-        green, said = QCacheHook().test_connection()
+        green, reports = QCacheHook().test_connection()
     finally:
         let_go.set()
     assert not green
-    assert "could not be read within 0.2 s" in said
+    assert "could not be read within 0.2 s" in reports

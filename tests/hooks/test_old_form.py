@@ -58,8 +58,8 @@ def test_the_form_has_the_same_fields():
     assert list(QCacheHook.get_connection_form_widgets()) == [field.name for field in EXTRA]
     form = create_connection_form_class()()
     for field in EXTRA:
-        shown = form[f"extra__qcache__{field.name}"]
-        assert (shown.label.text, shown.description) == (field.label, field.description)
+        form_field = form[f"extra__qcache__{field.name}"]
+        assert (form_field.label.text, form_field.description) == (field.label, field.description)
 
 
 def test_nothing_but_nodes_means_the_defaults():

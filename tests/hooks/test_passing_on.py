@@ -85,9 +85,9 @@ def test_a_copy_of_a_hook_has_a_client_of_its_own(hook, copied):
 
 
 def test_a_copy_has_the_settings_and_is_not_cancelled(hook):
-    given = QCacheHook("other", request_retry=RequestRetry(wait_max=1))
-    given.cancel()
-    other = copy.deepcopy(given)
+    original = QCacheHook("other", request_retry=RequestRetry(wait_max=1))
+    original.cancel()
+    other = copy.deepcopy(original)
     assert (other.qcache_conn_id, other.request_retry) == ("other", RequestRetry(wait_max=1))
     hook.cancel()
     assert copy.copy(hook).get("k", {}) is not None

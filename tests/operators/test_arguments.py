@@ -123,16 +123,16 @@ WRONG = [
 CASES = [f"{make.__name__} {arguments!r}" for make, arguments, _ in WRONG]
 
 
-@pytest.mark.parametrize(("make", "arguments", "said"), WRONG, ids=CASES)
-def test_a_wrong_argument_is_named_when_the_dag_is_parsed(make, arguments, said):
-    with pytest.raises(ValueError, match=said):
+@pytest.mark.parametrize(("make", "arguments", "message"), WRONG, ids=CASES)
+def test_a_wrong_argument_is_named_when_the_dag_is_parsed(make, arguments, message):
+    with pytest.raises(ValueError, match=message):
         make(**arguments)
 
 
-@pytest.mark.parametrize(("make", "arguments", "said"), WRONG, ids=CASES)
-def test_a_mapped_one_fails_the_task_for_good(make, arguments, said):
+@pytest.mark.parametrize(("make", "arguments", "message"), WRONG, ids=CASES)
+def test_a_mapped_one_fails_the_task_for_good(make, arguments, message):
     """What comes from another task is not known before; the same rules then end the task."""
-    with pytest.raises(AirflowFailException, match=said):
+    with pytest.raises(AirflowFailException, match=message):
         make(**arguments, _airflow_from_mapped=True)
 
 

@@ -31,9 +31,9 @@ def check(**arguments):
     return task.execute({})
 
 
-def name(given):
+def name(argument):
     """A test's name, the same in each process: without the address of a function."""
-    return re.sub(r" at 0x[0-9a-f]+", "", str(given))
+    return re.sub(r" at 0x[0-9a-f]+", "", str(argument))
 
 
 PASSES = [
@@ -78,9 +78,9 @@ FAILS = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "said"), FAILS, ids=name)
-def test_what_fails_says_what_was_found_and_where(table, arguments, said):
-    with pytest.raises(CheckFailed, match=said) as caught:
+@pytest.mark.parametrize(("arguments", "text"), FAILS, ids=name)
+def test_what_fails_says_what_was_found_and_where(table, arguments, text):
+    with pytest.raises(CheckFailed, match=text) as caught:
         check(**arguments)
     assert str(caught.value).startswith(f"table 'sales' on {table.holding('sales')[0]}: ")
 
@@ -96,7 +96,7 @@ def test_a_malformed_query_fails_for_good(table):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "text"),
     [
         ({"value": 1}, "value needs query"),
         ({"query": {}, "value": [1]}, r"value=\[1\]"),
@@ -104,8 +104,8 @@ def test_a_malformed_query_fails_for_good(table):
         ({"check": 1}, "check=1"),
     ],
 )
-def test_arguments_that_make_no_sense_are_refused_when_the_dag_is_parsed(arguments, said):
-    with pytest.raises(ValueError, match=said):
+def test_arguments_that_make_no_sense_are_refused_when_the_dag_is_parsed(arguments, text):
+    with pytest.raises(ValueError, match=text):
         check(**arguments)
 
 

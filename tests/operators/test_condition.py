@@ -37,8 +37,8 @@ def test_rows_count_before_the_limit():
 
 
 def test_too_few_rows_are_said_with_the_query():
-    said = Condition({"where": ["==", "a", 1]}, min_rows=2).violation(Answer([{"a": 1}]))
-    assert said == "the query {'where': ['==', 'a', 1]} has 1 row, and 2 are required"
+    text = Condition({"where": ["==", "a", 1]}, min_rows=2).violation(Answer([{"a": 1}]))
+    assert text == "the query {'where': ['==', 'a', 1]} has 1 row, and 2 are required"
     assert Condition().violation(Answer([])) == "the table has 0 rows, and 1 are required"
 
 
@@ -47,8 +47,8 @@ def test_a_check_gets_the_rows():
     condition = Condition({}, check=lambda rows: seen.extend(rows) or len(rows) == 2)
     assert condition.violation(Answer([{"a": 1}, {"a": 2}])) is None
     assert seen == [{"a": 1}, {"a": 2}]
-    said = condition.violation(Answer([{"a": 1}]))
-    assert said == "the check does not pass 1 row, the first of them [{'a': 1}]"
+    text = condition.violation(Answer([{"a": 1}]))
+    assert text == "the check does not pass 1 row, the first of them [{'a': 1}]"
 
 
 def test_a_check_sees_no_fewer_rows_than_are_required():

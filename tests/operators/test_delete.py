@@ -142,10 +142,10 @@ def test_a_delete_that_no_node_confirmed_is_no_success(monkeypatch, operator_log
     operator_log()
     result = delete(keys=KEYS, on_unreachable="ignore")
     assert (result["not_confirmed"] if many else result) == outcomes
-    level, said = operator_log()[-1]
+    level, text = operator_log()[-1]
     assert level == "WARNING"
-    assert "no node confirmed a delete, so nothing was deleted" in said
-    assert all(node in said for node in dead)
+    assert "no node confirmed a delete, so nothing was deleted" in text
+    assert all(node in text for node in dead)
 
 
 @pytest.mark.parametrize("many", [False, True], ids=["some keys", "many keys"])
@@ -154,10 +154,10 @@ def test_nodes_that_refused_are_named_where_others_confirmed(stored, monkeypatch
         monkeypatch.setattr(_delete, "MOST_RETURNED", 1)
     stored.kill(1)
     delete(keys=KEYS)
-    level, said = operator_log()[-1]
+    level, text = operator_log()[-1]
     assert level == "WARNING"
-    assert f"{stored.urls[1]} refused the connection" in said
-    assert stored.urls[0] not in said
+    assert f"{stored.urls[1]} refused the connection" in text
+    assert stored.urls[0] not in text
 
 
 @pytest.mark.parametrize("on_unreachable", ["fail", "ignore"])

@@ -74,9 +74,9 @@ def upstream_file(tmp_path):
 
 
 @contextmanager
-def raises_as_said(error, said, *, literal):
+def raises_as_said(error, text, *, literal):
     """The block raises what the table says of the error: AirflowFailException, or the error itself."""
-    for_good = said == FOR_GOOD or (literal and said == FOR_GOOD_IF_LITERAL)
+    for_good = text == FOR_GOOD or (literal and text == FOR_GOOD_IF_LITERAL)
     with pytest.raises(AirflowFailException if for_good else type(error)) as caught:
         yield
     assert (caught.value.__cause__ if for_good else caught.value) is error

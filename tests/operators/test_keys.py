@@ -21,9 +21,12 @@ def tables(*names):
 
 def a_try(number, *, retries=2, max_tries=2, record=None):
     """The context of a task's try."""
-    given = context(record, max_tries)
-    given["ti"].try_number, given["ti"].task = number, SimpleNamespace(retries=retries, do_xcom_push=True)
-    return given
+    task_context = context(record, max_tries)
+    task_context["ti"].try_number, task_context["ti"].task = (
+        number,
+        SimpleNamespace(retries=retries, do_xcom_push=True),
+    )
+    return task_context
 
 
 @pytest.fixture
@@ -105,11 +108,11 @@ class TestDelete:
         assert keys_left(nodes, keys) == []
 
     @pytest.mark.parametrize(
-        ("text", "said"), [("", "the file is empty"), ("a\nb c\n", "keys_path: line 2='b c'")]
+        ("text", "message"), [("", "the file is empty"), ("a\nb c\n", "keys_path: line 2='b c'")]
     )
-    def test_of_a_file_that_is_no_list_of_keys_fails_for_good(self, nodes, path, text, said):
+    def test_of_a_file_that_is_no_list_of_keys_fails_for_good(self, nodes, path, text, message):
         path.write_text(text)
-        with pytest.raises(AirflowFailException, match=said):
+        with pytest.raises(AirflowFailException, match=message):
             QCacheDeleteOperator(task_id="delete", keys_path=path).execute({})
 
 
@@ -118,8 +121,10 @@ class TestDeleteMissing:
     def test_deletes_what_is_not_stored_any_more_and_nothing_else(self, nodes, path, form):
         earlier = store(tables("k1", "k2", "k3"), return_keys=True, keys_path=path)
         store(tables("other"))
-        given = {"path": path, "list": ["k1", "k2", "k3"], "result": earlier, "text": str(earlier)}[form]
-        result = store(tables("k2", "k4"), delete_missing=given, keys_path=path)
+        earlier_keys = {"path": path, "list": ["k1", "k2", "k3"], "result": earlier, "text": str(earlier)}[
+            form
+        ]
+        result = store(tables("k2", "k4"), delete_missing=earlier_keys, keys_path=path)
         assert found(nodes, ["k1", "k2", "k3", "k4", "other"]) == [None, "k2", None, "k4", "other"]
         assert (result["deleted"], path.read_text()) == (2, "k2\nk4\n")
 
@@ -137,8 +142,8 @@ class TestDeleteMissing:
         store({**tables("k1"), "k2": ""}.items, max_failed_keys=1, **both)
         assert found(nodes, ["k1", "k2", "k3"]) == ["k1", "k2", "k3"]
         assert path.read_text() == "k1\nk2\nk3\n"
-        ((_, said),) = [line for line in operator_log() if "delete_missing" in line[1]]
-        assert said == (
+        ((_, message),) = [line for line in operator_log() if "delete_missing" in line[1]]
+        assert message == (
             "delete_missing: 1 key not deleted, since 1 table failed; "
             "the list of keys keeps them for a later run"
         )

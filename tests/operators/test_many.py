@@ -62,10 +62,10 @@ def context(store=None, max_tries=2):
     return {"task_state_store": store if store is not None else StateStore(), "ti": TaskInstance(max_tries)}
 
 
-def store(tables, given=None, **arguments):
+def store(tables, task_context=None, **arguments):
     task = QCachePostOperator(task_id="store", tables=tables, **arguments)
     task.render_template_fields({})
-    return json.loads(json.dumps(task.execute({} if given is None else given)))
+    return json.loads(json.dumps(task.execute({} if task_context is None else task_context)))
 
 
 def rows(key):
@@ -108,9 +108,9 @@ def test_every_table_is_where_readers_look(nodes, operator_log):
     assert (result["stored"], result["failed"], result["evicted"], result["rows"]) == (200, 0, 0, 200)
     assert sum(result["nodes"].values()) == 200
     assert result["bytes"] == sum(len(f"key\n{key}\n") for key in keys)
-    ((level, said),) = operator_log()
+    ((level, text),) = operator_log()
     assert level == "INFO"
-    assert said.startswith("Stored 200 tables: ")
+    assert text.startswith("Stored 200 tables: ")
 
 
 FRAMES = {
@@ -153,19 +153,19 @@ def test_what_fails_leaves_its_old_table_and_no_other(nodes, reader):
         yield b"n\n2\n"
         raise OSError("the disk is gone")
 
-    given = context()
+    task_context = context()
     with pytest.raises(TablesFailed, match=r"^1 of 2 tables failed; stored 1 table: ") as caught:
-        store(lambda: iter([("many_bad", cut), ("many_good", "n\n2\n")]), given)
+        store(lambda: iter([("many_bad", cut), ("many_good", "n\n2\n")]), task_context)
     assert "the disk is gone" in str(caught.value)
     assert (reader("many_bad"), reader("many_good")) == ([{"n": 1}], [{"n": 2}])
-    assert given["ti"].pushed["return_value"] == caught.value.result
+    assert task_context["ti"].pushed["return_value"] == caught.value.result
     assert caught.value.result["failed_keys"] == {"many_bad": "OSError: the disk is gone"}
 
 
 def test_some_may_fail(nodes, operator_log):
     result = store({"many_a": "n\n1\n", "many_b": ""}, max_failed_keys=1)
     assert (result["stored"], list(result["failed_keys"])) == (1, ["many_b"])
-    assert [level for level, said in operator_log() if "many_b" in said] == ["ERROR"]
+    assert [level for level, text in operator_log() if "many_b" in text] == ["ERROR"]
 
 
 @pytest.mark.parametrize("literal", [True, False])
@@ -176,7 +176,7 @@ def test_what_the_dag_says_wrong_fails_for_good_and_what_a_function_gives_does_n
 
 
 @pytest.mark.parametrize(
-    ("tables", "said"),
+    ("tables", "text"),
     [
         (lambda: [("a", "n\n1\n"), ("a", "n\n2\n")], "'a' occurs twice, as numbers 1 and 2"),
         (lambda: ["ab"], "item 1 is 'ab'"),
@@ -185,13 +185,13 @@ def test_what_the_dag_says_wrong_fails_for_good_and_what_a_function_gives_does_n
         (lambda: [("a", 3)], "int is not a table"),
     ],
 )
-def test_what_is_no_pair_of_key_and_table_fails_for_good(nodes, tables, said):
-    with pytest.raises(AirflowFailException, match=said):
+def test_what_is_no_pair_of_key_and_table_fails_for_good(nodes, tables, text):
+    with pytest.raises(AirflowFailException, match=text):
         store(tables)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "text"),
     [
         ({"tables": {}}, "tables={}"),
         ({"tables": {"a b": "n\n1\n"}}, "tables: key='a b'"),
@@ -202,8 +202,8 @@ def test_what_is_no_pair_of_key_and_table_fails_for_good(nodes, tables, said):
         ({"content": "n\n1\n"}, "pass the key of the table"),
     ],
 )
-def test_arguments_that_make_no_sense_are_refused_when_the_dag_is_parsed(arguments, said):
-    with pytest.raises(ValueError, match=said):
+def test_arguments_that_make_no_sense_are_refused_when_the_dag_is_parsed(arguments, text):
+    with pytest.raises(ValueError, match=text):
         QCachePostOperator(task_id="store", **arguments)
 
 
@@ -308,8 +308,8 @@ def test_where_no_node_answers_nothing_more_is_begun(nodes, monkeypatch):
     for i in range(3):
         nodes.kill(i)
     began = time.monotonic()
-    said = r"^[1-3] of 1,000 tables failed; the other 99\d were not started.*; stored 0 tables: "
-    with pytest.raises(TablesFailed, match=said):
+    text = r"^[1-3] of 1,000 tables failed; the other 99\d were not started.*; stored 0 tables: "
+    with pytest.raises(TablesFailed, match=text):
         store({f"many_{n}": "n\n1\n" for n in range(1000)})
     assert time.monotonic() - began < 20
 
@@ -322,13 +322,13 @@ def test_waiting_for_a_node_is_what_progress_says(nodes, monkeypatch, operator_l
         nodes.kill(i)
     with pytest.raises(TablesFailed):
         store({f"many_{n}": "n\n1\n" for n in range(30)})
-    lines = [said for _, said in operator_log() if "waiting for a node: none answers" in said]
+    lines = [text for _, text in operator_log() if "waiting for a node: none answers" in text]
     assert lines[0] == "Stored 0 of 30 tables, 0 failed; waiting for a node: none answers"
 
 
 def test_a_key_that_fails_is_logged_when_it_happens(nodes, operator_log):
     def failures():
-        return [said for level, said in operator_log() if level == "ERROR"]
+        return [text for level, text in operator_log() if level == "ERROR"]
 
     def tables():
         yield "many_bad", ""
@@ -381,9 +381,9 @@ def test_a_retry_makes_the_copies_that_failed(nodes):
 
 def test_tables_without_rows_are_told(nodes, operator_log):
     store({"many_a": "n\n", "many_b": "n\n1\n"})
-    ((level, said),) = operator_log()
+    ((level, text),) = operator_log()
     assert level == "WARNING"
-    assert "; 1 table without rows" in said
+    assert "; 1 table without rows" in text
 
 
 def test_the_look_at_the_end_tells_how_far_it_is(nodes, monkeypatch, operator_log):
@@ -401,9 +401,9 @@ def test_the_look_at_the_end_tells_how_far_it_is(nodes, monkeypatch, operator_lo
     monkeypatch.setattr(QClient, "find_absent", slowly)
     store({f"many_{n}": "n\n1\n" for n in range(20)})
     counts = [
-        int(said.split()[-3])
-        for _, said in operator_log()
-        if "asking the nodes" in said and said[-2:] == "20"
+        int(text.split()[-3])
+        for _, text in operator_log()
+        if "asking the nodes" in text and text[-2:] == "20"
     ]
     assert counts == sorted(counts)
     assert len(set(counts)) > 3
@@ -443,19 +443,19 @@ def broken_then_whole():
 @pytest.mark.parametrize("known", [True, False], ids=["a mapping", "one by one"])
 def test_a_retry_stores_what_is_left(nodes, broken_then_whole, known, monkeypatch, operator_log):
     state, record = broken_then_whole, StateStore()
-    given = dict(state["tables"]()) if known else state["tables"]
+    task_context = dict(state["tables"]()) if known else state["tables"]
     with pytest.raises(TablesFailed, match=r"^30 of 90 tables failed; stored 60 tables: "):
-        store(given, context(record))
+        store(task_context, context(record))
     stores_of(nodes)
     state["broken"] = False
     told_before = len(operator_log())
     monkeypatch.setattr(_report, "PROGRESS_EVERY", 0.02)
-    result = store(given, context(record))
+    result = store(task_context, context(record))
     assert (result["stored"], result["were_there"]) == (30, 60)
-    lines = [said for _, said in operator_log()[told_before:]]
+    lines = [text for _, text in operator_log()[told_before:]]
     assert lines[0] == "An earlier try stored 60 of 90 tables: this try skips those that their node still has"
     # What was there counts for no rate.
-    assert [said for said in lines if said.startswith("Stored 0 ") and "; 0/s, 0.0 kB/s" not in said] == []
+    assert [text for text in lines if text.startswith("Stored 0 ") and "; 0/s, 0.0 kB/s" not in text] == []
     assert stores_of(nodes) == 30
     assert found(nodes, state["keys"]) == state["keys"]
     assert record.kept == {}
@@ -520,9 +520,9 @@ def test_progress_and_a_record_come_while_tables_are_stored(nodes, monkeypatch, 
             yield f"many_{n}", "n\n1\n"
 
     store(tables, context(record))
-    lines = [said for _, said in operator_log() if "/s, " in said]
+    lines = [text for _, text in operator_log() if "/s, " in text]
     assert len(lines) >= 3
-    assert [said for said in lines if not said.endswith(" kB/s")] == []
+    assert [text for text in lines if not text.endswith(" kB/s")] == []
     assert len(record.writes) >= len(lines)
     assert max(record.writes) < 1000
 
@@ -562,7 +562,7 @@ def test_the_time_left_is_told_where_the_total_is_known(nodes, monkeypatch, oper
         yield b"n\n1\n"
 
     store({f"many_{n}": slow for n in range(9)} | {"many_9": "n\n1\n"})
-    assert any(" of 10 tables" in said and said.endswith(" left") for _, said in operator_log())
+    assert any(" of 10 tables" in text and text.endswith(" left") for _, text in operator_log())
 
 
 def test_only_a_few_tables_are_in_memory(nodes):
@@ -659,7 +659,7 @@ def test_a_silent_node_does_not_cost_a_timeout_for_every_key(nodes, monkeypatch)
     assert len(result["not_confirmed"]) == 100
     assert set(result["not_confirmed"]["gone_0"].items()) == {(nodes.urls[1], "unreachable")}
     assert set(result["failed_keys"]) == set(result["not_confirmed"])
-    assert all(nodes.urls[1] in said for said in result["failed_keys"].values())
+    assert all(nodes.urls[1] in text for text in result["failed_keys"].values())
 
 
 def sound_for(number, kind, then):
@@ -673,10 +673,10 @@ def sound_for(number, kind, then):
     return answer
 
 
-def delete_300(given, **arguments):
+def delete_300(task_context, **arguments):
     return QCacheDeleteOperator(
         task_id="delete", keys=[f"gone_{n}" for n in range(300)], **arguments
-    ).execute(given)
+    ).execute(task_context)
 
 
 @pytest.mark.parametrize("on_unreachable", ["fail", "ignore"])
@@ -687,25 +687,25 @@ def test_keys_that_may_be_left_are_told_before_those_whose_node_is_gone(
     monkeypatch.setattr(_delete, "MOST_RETURNED", 100)
     monkeypatch.setattr(_report, "MOST_IN_LOG", 120)
     gone = f"http://127.0.0.1:{closed_port()}"
-    given = context()
+    task_context = context()
     with FaultyNode(sound_for(150, "delete", status_only(500))) as node:
         connect(monkeypatch, [gone, node.url])
         if on_unreachable == "ignore":
-            summary = delete_300(given, on_unreachable="ignore")
-            assert given["ti"].pushed == {}
+            summary = delete_300(task_context, on_unreachable="ignore")
+            assert task_context["ti"].pushed == {}
         else:
             with pytest.raises(NodesUnreachable, match="150 of 300 keys") as caught:
-                delete_300(given)
-            summary = given["ti"].pushed["return_value"]
+                delete_300(task_context)
+            summary = task_context["ti"].pushed["return_value"]
             assert caught.value.outcomes == summary["not_confirmed"]
             assert str(caught.value).count("\n  gone_") == 10
     assert (summary["keys"], summary["unreachable"], summary["gone"]) == (300, 150, 300)
     assert len(summary["not_confirmed"]) == len(summary["failed_keys"]) == 100
     assert set(summary["not_confirmed"]) == set(summary["failed_keys"])
     assert [*summary["not_confirmed"].values()] == [{gone: "gone", node.url: "unreachable"}] * 100
-    assert all(node.url in said for said in summary["failed_keys"].values())
-    errors = [said for level, said in operator_log() if level == "ERROR"]
-    assert len([said for said in errors if said.startswith("Failed: gone_") and node.url in said]) == 120
+    assert all(node.url in text for text in summary["failed_keys"].values())
+    errors = [text for level, text in operator_log() if level == "ERROR"]
+    assert len([text for text in errors if text.startswith("Failed: gone_") and node.url in text]) == 120
     assert errors[-1] == "More than 120 keys failed: further ones are only counted"
 
 
@@ -713,37 +713,37 @@ def test_one_node_for_each_key_that_may_be_left_on_it(monkeypatch):
     monkeypatch.setattr(_delete, "MOST_RETURNED", 100)
     dead = [f"http://127.0.0.1:{closed_port()}" for _ in range(2)]
     connect(monkeypatch, dead, wait_for_nodes=False, deadline=1)
-    given = context()
+    task_context = context()
     with pytest.raises(NodesUnreachable, match=r"300 of 300 keys.*127"):
-        delete_300(given, all_nodes=False)
-    named = given["ti"].pushed["return_value"]["not_confirmed"].values()
+        delete_300(task_context, all_nodes=False)
+    named = task_context["ti"].pushed["return_value"]["not_confirmed"].values()
     assert {node for nodes in named for node in nodes} <= set(dead)
 
 
 def test_refused_credentials_end_many_deletes_with_what_was_done(monkeypatch):
     monkeypatch.setattr(_delete, "MOST_RETURNED", 100)
-    given = context()
+    task_context = context()
     with FaultyNode(sound_for(150, "delete", status_only(401))) as node:
         connect(monkeypatch, [node.url])
         with pytest.raises(AirflowFailException, match=r"AuthenticationFailed(.|\n)*failed: 149$"):
-            delete_300(given)
-    summary = given["ti"].pushed["return_value"]
+            delete_300(task_context)
+    summary = task_context["ti"].pushed["return_value"]
     assert (summary["keys"], summary["confirmed"], summary["unreachable"]) == (300, 150, 150)
 
 
 def test_what_was_stored_is_told_where_the_nodes_refuse_to_say_whether_they_have_it(
     monkeypatch, operator_log
 ):
-    given = context()
+    task_context = context()
     tables = {f"many_{n}": rows(n) for n in range(20)} | {"many_bad": ""}
     with FaultyNode(sound_for(0, "query", status_only(401))) as node:
         connect(monkeypatch, [node.url])
         with pytest.raises(AirflowFailException, match="AuthenticationFailed"):
-            store(tables, given, max_failed_keys=1)
-    summary = given["ti"].pushed["return_value"]
+            store(tables, task_context, max_failed_keys=1)
+    summary = task_context["ti"].pushed["return_value"]
     assert (summary["stored"], summary["failed"], list(summary["failed_keys"])) == (20, 1, ["many_bad"])
     assert (summary["evicted"], summary["lost"]) == (None, None)
-    assert [said.split(":")[1] for level, said in operator_log() if level == "ERROR"] == [" many_bad"]
+    assert [text.split(":")[1] for level, text in operator_log() if level == "ERROR"] == [" many_bad"]
 
 
 def test_what_was_stored_is_told_where_the_function_of_tables_fails(nodes, operator_log):
@@ -752,13 +752,13 @@ def test_what_was_stored_is_told_where_the_function_of_tables_fails(nodes, opera
         yield "many_bad", ""
         raise OSError("the source is gone")
 
-    given = context()
+    task_context = context()
     with pytest.raises(OSError, match="the source is gone"):
-        store(tables, given)
-    summary = given["ti"].pushed["return_value"]
+        store(tables, task_context)
+    summary = task_context["ti"].pushed["return_value"]
     assert summary["stored"] + summary["failed"] <= 2
     assert (summary["evicted"], summary["lost"]) == (None, None)
-    assert any("before the task failed" in said for _, said in operator_log())
+    assert any("before the task failed" in text for _, text in operator_log())
 
 
 def a_table():
@@ -766,17 +766,17 @@ def a_table():
 
 
 @pytest.mark.parametrize(
-    ("tables", "shown"),
+    ("tables", "expected"),
     [(a_table, f"{__name__}.a_table"), ({"a": "n\n1\n", "b": "n\n1\n"}, "2 tables")],
 )
-def test_tables_are_shown_by_name_or_number(tables, shown):
+def test_tables_are_shown_by_name_or_number(tables, expected):
     task = QCachePostOperator(task_id="store", tables=tables)
     task.render_template_fields({})
-    assert str(task.tables) == shown
+    assert str(task.tables) == expected
 
 
 @pytest.mark.parametrize(
-    ("operations", "size", "seconds", "shown"),
+    ("operations", "size", "seconds", "expected"),
     [
         (0, 0, 5, "0/s, 0.0 kB/s"),
         (1, 100, 5, "0.2/s, 0.0 kB/s"),
@@ -785,5 +785,5 @@ def test_tables_are_shown_by_name_or_number(tables, shown):
         (5000, None, 5, "1,000/s"),
     ],
 )
-def test_the_speed_of_small_tables_is_shown(operations, size, seconds, shown):
-    assert _report.format_speed(operations, size, seconds) == shown
+def test_the_speed_of_small_tables_is_shown(operations, size, seconds, expected):
+    assert _report.format_speed(operations, size, seconds) == expected

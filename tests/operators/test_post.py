@@ -82,9 +82,9 @@ def test_a_header_that_is_a_template_or_a_path_in_part_is_one(reader, content):
 
 def test_no_rows_are_a_warning(reader, operator_log):
     post(content="a,b")
-    ((level, said),) = operator_log()
+    ((level, message),) = operator_log()
     assert level == "WARNING"
-    assert ": 0 rows, 3 bytes" in said
+    assert ": 0 rows, 3 bytes" in message
 
 
 def test_columns_without_rows_are_a_table(reader, nodes):
@@ -110,7 +110,7 @@ NO_TABLES = {
     "XML without a declaration": ("<rows>\n  <row/>\n</rows>", "an HTML or XML document"),
 }
 PATHS = ["/data/x.csv", "data/x", "x.parquet", "orders.csv.gz", "s3://bucket/x", "~/x.csv", "C:\\x"]
-GIVEN = {
+WAYS = {
     "content": lambda text: {"content": text},
     "content in bytes": lambda text: {"content": text.encode()},
     "python_callable": lambda text: {"python_callable": lambda: text},
@@ -125,38 +125,38 @@ GIVEN = {
 class TestTextOfNoStatedType:
     """A node would take any text for a CSV's header, and drop the old table."""
 
-    @pytest.mark.parametrize("given", GIVEN)
+    @pytest.mark.parametrize("way", WAYS)
     @pytest.mark.parametrize("text", OBJECTS, ids=["in a line", "in several lines"])
-    def test_a_json_list_of_objects_is_json(self, reader, given, text):
+    def test_a_json_list_of_objects_is_json(self, reader, way, text):
         for bom in ("", "\ufeff"):
             post(content="old\n1\n")
-            post(**GIVEN[given](bom + text))
+            post(**WAYS[way](bom + text))
             assert reader("zips") == ROWS
 
-    @pytest.mark.parametrize("given", GIVEN)
-    def test_what_is_no_table_is_refused_and_leaves_the_old_one(self, reader, given):
+    @pytest.mark.parametrize("way", WAYS)
+    def test_what_is_no_table_is_refused_and_leaves_the_old_one(self, reader, way):
         post(content=CSV)
-        for text, said in NO_TABLES.values():
-            with pytest.raises((InvalidTable, TablesFailed, AirflowFailException), match=said):
-                post(**GIVEN[given](text))
+        for text, message in NO_TABLES.values():
+            with pytest.raises((InvalidTable, TablesFailed, AirflowFailException), match=message):
+                post(**WAYS[way](text))
             assert reader("zips") == ROWS
 
-    @pytest.mark.parametrize("given", GIVEN)
-    def test_a_path_is_refused_and_leaves_the_old_table(self, reader, given):
+    @pytest.mark.parametrize("way", WAYS)
+    def test_a_path_is_refused_and_leaves_the_old_table(self, reader, way):
         post(content=CSV)
         for path in PATHS:
             with pytest.raises((ValueError, AirflowFailException), match=r"looks like the path.*source_path"):
-                post(**GIVEN[given](path))
+                post(**WAYS[way](path))
         assert reader("zips") == ROWS
 
-    @pytest.mark.parametrize("given", GIVEN)
-    def test_one_json_value_is_refused_and_leaves_the_old_table(self, reader, given):
+    @pytest.mark.parametrize("way", WAYS)
+    def test_one_json_value_is_refused_and_leaves_the_old_table(self, reader, way):
         post(content=CSV)
         for text in ("null", "true", "5", '"not found"', " -1.5e3 ", "\ufeffnull", "None", f'"{"x" * 9000}"'):
             with pytest.raises(
                 (InvalidTable, TablesFailed, AirflowFailException), match=r"it is the single value.*newline"
             ):
-                post(**GIVEN[given](text))
+                post(**WAYS[way](text))
         assert reader("zips") == ROWS
 
     @pytest.mark.parametrize("text", ["null\n", '"id"\n', "5\r\n", "nothing", '"a" b', "5\n1\n"])
@@ -364,9 +364,9 @@ class TestResult:
 
     def test_one_line_tells_it(self, nodes, operator_log):
         result = post(content=CSV)
-        ((level, said),) = operator_log()
+        ((level, message),) = operator_log()
         assert level == "INFO"
-        assert said.startswith(f"Stored table 'zips' on {result['node']}: 2 rows, {len(CSV)} bytes, ")
+        assert message.startswith(f"Stored table 'zips' on {result['node']}: 2 rows, {len(CSV)} bytes, ")
 
     def test_a_failover_is_a_success_with_a_warning(self, nodes, operator_log):
         home = post(content=CSV)["node"]
@@ -376,9 +376,9 @@ class TestResult:
         assert result["home_node"] == home != result["node"]
         assert result["attempts"][0]["node"] == home
         assert result["attempts"][0]["outcome"] == "connection refused"
-        level, said = operator_log()[-1]
+        level, message = operator_log()[-1]
         assert level == "WARNING"
-        assert said.endswith(f"; its home node {home} was down")
+        assert message.endswith(f"; its home node {home} was down")
 
     def test_require_home_stores_and_then_fails_transiently(self, nodes):
         home = post(content=CSV)["node"]
@@ -445,15 +445,15 @@ class TestInvalidTable:
         assert caught.type is ValueError
 
     @pytest.mark.parametrize(
-        ("returned", "said"),
+        ("returned", "message"),
         [
             (None, "NoneType is not a table"),
             (iter([b"a\n"]), "can be read once only"),
             ({"a": 1}, "dict is not a table"),
         ],
     )
-    def test_a_callable_that_returns_no_table_fails_for_good(self, nodes, returned, said):
-        with pytest.raises(AirflowFailException, match=said):
+    def test_a_callable_that_returns_no_table_fails_for_good(self, nodes, returned, message):
+        with pytest.raises(AirflowFailException, match=message):
             post(python_callable=partial(lambda value: value, returned))
 
     def test_types_for_json_fail_for_good(self, nodes, tmp_path):

@@ -66,10 +66,10 @@ class TestXCom:
         pushed = Pushed()
         assert query({"ti": pushed}) == [ROWS[0], ROWS[2]]
         assert pushed == {"unsliced_length": 3}
-        ((level, said),) = operator_log()
+        ((level, message),) = operator_log()
         assert level == "INFO"
-        assert said.startswith("Queried table 'cities' on http://")
-        assert said.endswith(": 3 rows before offset and limit")
+        assert message.startswith("Queried table 'cities' on http://")
+        assert message.endswith(": 3 rows before offset and limit")
 
     def test_gets_nothing_where_the_task_pushes_none(self, cities):
         pushed = Pushed()
@@ -137,8 +137,8 @@ class TestXCom:
         ],
     )
     def test_what_xcom_cannot_carry_fails_for_good_by_its_name(self, cities, make, name):
-        said = f"what result_processor returned: Airflow cannot store this {name} as XCom"
-        with pytest.raises(AirflowFailException, match=said):
+        message = f"what result_processor returned: Airflow cannot store this {name} as XCom"
+        with pytest.raises(AirflowFailException, match=message):
             query(result_processor=make)
 
     @pytest.mark.parametrize(
@@ -310,11 +310,11 @@ class TestMiss:
         nodes.kill(nodes.urls.index(second))
         with pytest.raises(TableMissing) as caught:
             query()
-        said = str(caught.value)
-        assert f"{home} (home) does not have the table" in said
-        assert f"{second} (number 2) refuses the connection" in said
-        assert f"{third} (number 3) has the table, 2 rows" in said
-        assert "spells the nodes exactly as the connection does" in said
+        message = str(caught.value)
+        assert f"{home} (home) does not have the table" in message
+        assert f"{second} (number 2) refuses the connection" in message
+        assert f"{third} (number 3) has the table, 2 rows" in message
+        assert "spells the nodes exactly as the connection does" in message
 
     def test_skips(self, nothing):
         with pytest.raises(AirflowSkipException, match="cities"):
@@ -351,7 +351,7 @@ class TestLoad:
                 {"city": "Oslo", "zip": 10}
             ]
         assert calls == ["1"]
-        assert [said.partition(" table")[0] for _, said in operator_log()] == [
+        assert [message.partition(" table")[0] for _, message in operator_log()] == [
             "Loaded and queried",
             "Queried",
         ]

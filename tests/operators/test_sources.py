@@ -100,9 +100,9 @@ COLUMNAR = {".parquet": parquet, ".feather": feather, ".arrows": arrow_stream}
 
 def assert_stored(rows, *tables):
     """What a node answers is what the tables hold, by the rules of docs/reference/tables.md."""
-    wanted = pa.concat_tables(tables, promote_options="permissive").to_pylist()
-    assert len(rows) == len(wanted)
-    for got, row in zip(rows, wanted, strict=True):
+    expected_rows = pa.concat_tables(tables, promote_options="permissive").to_pylist()
+    assert len(rows) == len(expected_rows)
+    for got, row in zip(rows, expected_rows, strict=True):
         for name, value in row.items():
             if isinstance(value, float) and math.isinf(value):
                 value = None  # noqa: PLW2901  # a node's JSON shows no infinity
@@ -200,7 +200,7 @@ class TestOneFile:
         assert reader("of_part") == stored
 
     @pytest.mark.parametrize(
-        ("data", "said"),
+        ("data", "message"),
         [
             (b'{"a": 1}\n{"a": 2}\n', "several JSON objects.*source_format='jsonl'"),
             (
@@ -213,12 +213,12 @@ class TestOneFile:
             (b"id;name\n1;x\n", "separator seems to be ';'"),
         ],
     )
-    def test_a_beginning_that_is_no_table_keeps_the_old_one(self, reader, place, data, said):
+    def test_a_beginning_that_is_no_table_keeps_the_old_one(self, reader, place, data, message):
         post(content=CSV)
         place.put(part=data)
-        with pytest.raises(InvalidTable, match=f"/part: .*{said}"):
+        with pytest.raises(InvalidTable, match=f"/part: .*{message}"):
             post(source_path=f"{place}/part")
-        with pytest.raises(Exception, match=f"/part: .*{said}"):
+        with pytest.raises(Exception, match=f"/part: .*{message}"):
             post(source_path=str(place), key="{parent}{stem}")
         assert reader("zips") == ROWS
 
@@ -371,12 +371,12 @@ def test_texts_of_parquet_are_what_pyarrow_reads_whole_and_come_in_small_batches
     reader = ColumnarFiles(find_files(tmp_path), Format.PARQUET).open()
     assert reader.schema.field("t").type == kind
     batches = list(reader)
-    wanted = [pq.read_table(tmp_path / f"{number}.parquet") for number in range(len(TEXTS))]
+    expected_rows = [pq.read_table(tmp_path / f"{number}.parquet") for number in range(len(TEXTS))]
     text = pa.large_string()
     got = pa.Table.from_batches(batches)
-    assert got["n"].to_pylist() == [n for table in wanted for n in table["n"].to_pylist()]
+    assert got["n"].to_pylist() == [n for table in expected_rows for n in table["n"].to_pylist()]
     assert got["t"].cast(text).to_pylist() == [
-        t for table in wanted for t in table["t"].cast(text).to_pylist()
+        t for table in expected_rows for t in table["t"].cast(text).to_pylist()
     ]
     if how == "by a dictionary":
         assert max(batch.column("t").cast(text).nbytes for batch in batches) < 5 << 20
@@ -440,7 +440,7 @@ class TestOneTableOfMany:
         assert reader("zips") == [{"n": 0}, {"n": 1}, {"n": 2}]
 
     @pytest.mark.parametrize(
-        ("pattern", "wanted"),
+        ("pattern", "expected_rows"),
         [
             ("**/*.csv", ["day=1/a.csv"]),
             ("*/**/*.csv", ["day=1/a.csv"]),
@@ -455,7 +455,7 @@ class TestOneTableOfMany:
         ],
     )
     def test_what_others_keep_beside_the_data_is_read_where_it_is_asked_for(
-        self, reader, place, pattern, wanted
+        self, reader, place, pattern, expected_rows
     ):
         """Such as the files of a task of Spark that has not ended: all of them would be rows twice."""
         names = [
@@ -474,7 +474,7 @@ class TestOneTableOfMany:
         ]
         place.put(**{name: f"name\n{name}\n".encode() for name in names})
         post(source_path=f"{place}/{pattern}")
-        assert [row["name"] for row in reader("zips")] == wanted
+        assert [row["name"] for row in reader("zips")] == expected_rows
 
 
 def _dictionary(words, index):
@@ -491,7 +491,7 @@ class TestWhatIsRefused:
         assert reader("zips") == ROWS
 
     @pytest.mark.parametrize(
-        ("further", "said"),
+        ("further", "message"),
         [
             (pa.table({"a": [1.5], "b": ["x"]}), r"2\.parquet.*column 'a' is double, but int64"),
             (
@@ -502,15 +502,15 @@ class TestWhatIsRefused:
             (pa.table({"a": [1], "b": ["x"], "c": [1]}), r"2\.parquet.*3 is 'c', but .* has no such column"),
         ],
     )
-    def test_schemas_that_differ(self, place, further, said):
+    def test_schemas_that_differ(self, place, further, message):
         place.put(**{"1.parquet": parquet(pa.table({"a": [1], "b": ["x"]})), "2.parquet": parquet(further)})
-        with pytest.raises(InvalidTable, match=said) as caught:
+        with pytest.raises(InvalidTable, match=message) as caught:
             post(source_path=str(place))
         assert caught.value.column
         assert not caught.value.attempts
 
     @pytest.mark.parametrize(
-        ("header", "said"),
+        ("header", "message"),
         [
             (b"a,c\n1,2\n", r"2\.csv: column 2 of its header is 'c', but .*1\.csv has 'b' in its place"),
             (b"b,a\n1,2\n", r"2\.csv: column 1 of its header is 'b'"),
@@ -519,9 +519,9 @@ class TestWhatIsRefused:
             (b"", r"2\.csv: the table is empty"),
         ],
     )
-    def test_headers_that_differ(self, place, header, said):
+    def test_headers_that_differ(self, place, header, message):
         place.put(**{"1.csv": b"a,b\n1,2\n", "2.csv": header})
-        with pytest.raises(InvalidTable, match=said):
+        with pytest.raises(InvalidTable, match=message):
             post(source_path=str(place))
 
     def test_a_bad_file_late_in_a_directory(self, place):
@@ -534,7 +534,7 @@ class TestWhatIsRefused:
             "jsonl": {"1.jsonl": b'{"a": 1}\n' * 100_000, "2.jsonl": b'{"a": 1}\n{"a": \n1}'},
             "json": {"1.json": b"[" + b'{"a": 1},' * 100_000 + b"{}]", "2.json": b'[{"a": 1}'},
         }
-        said = {
+        message = {
             "csv": r"2\.csv: row 2 .* more fields",
             "open quote": r"2\.csv: .*ends inside a quoted field",
             "cut gzip": r"2\.csv\.gz: it cannot be read as gzip",
@@ -549,7 +549,7 @@ class TestWhatIsRefused:
                 directory.fs.mkdir(directory.path)
             for file, data in files.items():
                 (directory / file).write_bytes(data)
-            with pytest.raises(InvalidTable, match=said[name]):
+            with pytest.raises(InvalidTable, match=message[name]):
                 post(source_path=str(directory))
 
     def test_a_parquet_file_that_is_damaged_where_its_data_is(self, tmp_path):
@@ -571,7 +571,7 @@ class TestWhatIsRefused:
         assert (caught.value.row, caught.value.column) == (70_003, "a")
 
     @pytest.mark.parametrize(
-        ("name", "data", "said"),
+        ("name", "data", "message"),
         [
             ("t.parquet", b"PAR1", "t.parquet: it cannot be read as parquet"),
             ("t.arrow", b"ARROW1 or so", "t.arrow: it cannot be read as arrow"),
@@ -594,9 +594,9 @@ class TestWhatIsRefused:
             ("t.parquet", parquet(pa.table({"l": [[1]]})), r"column 'l': list.*t\.parquet"),
         ],
     )
-    def test_what_is_not_what_it_says(self, place, name, data, said):
+    def test_what_is_not_what_it_says(self, place, name, data, message):
         (place.path / name).write_bytes(data)
-        with pytest.raises(InvalidTable, match=said):
+        with pytest.raises(InvalidTable, match=message):
             post(source_path=f"{place}/{name}")
 
     @pytest.mark.parametrize("named", ["", "/*.csv", "/missing.csv", "/missing/"])
@@ -643,9 +643,9 @@ def test_a_column_that_only_directories_tell_is_warned_of_by_name(reader, tmp_pa
     assert duckdb.sql(f"from '{tmp_path}/*/*.{suffix}'").columns == ["n", "day"]
     post(source_path=f"{tmp_path}/*/*.{suffix}")
     assert reader("zips") == [{"n": 1}, {"n": 2}]
-    (said,) = (record.getMessage() for record in caplog.records if "directories" in record.getMessage())
-    assert "no column 'day'" in said
-    assert "{parent}" in said
+    (message,) = (record.getMessage() for record in caplog.records if "directories" in record.getMessage())
+    assert "no column 'day'" in message
+    assert "{parent}" in message
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
@@ -733,17 +733,17 @@ class TestOneTableForEach:
         assert caught.value.result["failed_over"] == 6
 
     @pytest.mark.parametrize(
-        ("names", "key", "said"),
+        ("names", "key", "message"),
         [
             (["a.csv", "b c.csv"], "{stem}", r"b c\.csv: 'b c' is not a key"),
             (["a.csv", "a.json"], "{stem}", r"a\.csv and .*a\.json would both be stored under 'a'"),
             (["a.csv", "b.csv"], "{parent}", "would both be stored under"),
         ],
     )
-    def test_keys_are_looked_at_before_anything_is_stored(self, nodes, place, names, key, said):
+    def test_keys_are_looked_at_before_anything_is_stored(self, nodes, place, names, key, message):
         place.put(**dict.fromkeys(names, CSV.encode()))
         post(key="a", content=CSV)
-        with pytest.raises(AirflowFailException, match=said) as caught:
+        with pytest.raises(AirflowFailException, match=message) as caught:
             post(key=key, source_path=str(place))
         assert isinstance(caught.value.__cause__, InvalidKey)
 

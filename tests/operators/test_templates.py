@@ -72,20 +72,20 @@ class TestContent:
             assert task.content.value is content
 
     @pytest.mark.parametrize(
-        ("content", "shown"),
+        ("content", "description"),
         [
             ("secret\n1\n", "9 characters"),
             (b"secret\n1\n", "9 bytes"),
             ([{"a": "secret"}] * 1000, "1,000 rows"),
         ],
     )
-    def test_is_shown_by_its_size(self, content, shown):
+    def test_is_shown_by_its_size(self, content, description):
         with a_dag() as dag:
             QCachePostOperator(task_id="post", key="k", content=content)
             QCachePostOperator.partial(task_id="mapped", content=content).expand(key=["a", "b"])
         back, tasks = serialized(dag)
-        assert back.get_task("post").content == shown
-        assert tasks["mapped"]["partial_kwargs"]["content"] == shown
+        assert back.get_task("post").content == description
+        assert tasks["mapped"]["partial_kwargs"]["content"] == description
         assert "secret" not in json.dumps(tasks)
 
     def test_from_a_task_makes_that_task_upstream(self):
@@ -313,8 +313,8 @@ class TestRendered:
             )
         task.render_template_fields(CONTEXT)
         sql.render_template_fields(CONTEXT)
-        given = task._checked_arguments({})
-        assert (given["op_args"], given["op_kwargs"]) == ([None], {"a": None, "b": [1, ""]})
+        arguments = task._checked_arguments({})
+        assert (arguments["op_args"], arguments["op_kwargs"]) == ([None], {"a": None, "b": [1, ""]})
         assert sql._checked_arguments({})["parameters"] == {"a": None}
 
     def test_a_dag_s_own_finalize_says_what_none_is(self):
@@ -433,9 +433,9 @@ class TestQuotes:
     @example(text="\n")
     def test_of_any_text_are_left(self, text):
         assume(not has_template(text, jinja2.Environment()))
-        given = [text, f"x{text}|{{{{ n }}}}|{text}x", "{{ text }}"]
+        op_args = [text, f"x{text}|{{{{ n }}}}|{text}x", "{{ text }}"]
         with a_dag(render_template_as_native_obj=True):
-            task = QCachePostOperator(task_id="task", key="k", python_callable=load, op_args=given)
+            task = QCachePostOperator(task_id="task", key="k", python_callable=load, op_args=op_args)
         task.render_template_fields({"n": 5, "text": text})
         assert task._checked_arguments({})["op_args"] == [text, f"x{text}|5|{text}x", text]
 

@@ -124,11 +124,11 @@ class TestTable:
         connect(monkeypatch, nodes.urls, deadline=3600)
         nodes.kill(home)
         assert not sensor().poke({})
-        ((level, said),) = operator_log()
+        ((level, text),) = operator_log()
         assert level == "WARNING"
         begin = f"Not yet: table 'waited_for': its home node {nodes.urls[home]} does not answer: "
-        assert said.startswith(begin)
-        assert "refused" in said
+        assert text.startswith(begin)
+        assert "refused" in text
 
     def test_a_node_that_comes_back_is_found(self, nodes, home):
         nodes.kill(home)
@@ -180,29 +180,29 @@ class TestEnds:
 
 
 class TestDeferral:
-    @pytest.mark.parametrize("said", ["True", "False"])
-    def test_is_the_default_where_airflow_says_so(self, monkeypatch, said):
-        monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", said)
-        assert str(sensor().deferrable) == said
+    @pytest.mark.parametrize("text", ["True", "False"])
+    def test_is_the_default_where_airflow_says_so(self, monkeypatch, text):
+        monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", text)
+        assert str(sensor().deferrable) == text
 
     def test_carries_the_connection_s_id_and_nothing_of_its_content(self, nodes, home, monkeypatch):
         connect(monkeypatch, nodes.urls, ca_file=None)
         trigger = deferral(sensor(deferrable=True)).trigger
-        said = repr(trigger.serialize())
-        assert "qcache_default" in said
-        assert "127.0.0.1" not in said
+        text = repr(trigger.serialize())
+        assert "qcache_default" in text
+        assert "127.0.0.1" not in text
 
     @pytest.mark.parametrize(
-        ("given", "waits"),
+        ("options", "waits"),
         [
             ({}, [10, 10, 10, 10]),
             ({"exponential_backoff": True}, [10, 10, 20, 40]),
             ({"exponential_backoff": True, "max_wait": timedelta(seconds=25)}, [10, 10, 20, 25]),
         ],
     )
-    def test_waits_grow_with_exponential_backoff(self, nodes, home, given, waits):
+    def test_waits_grow_with_exponential_backoff(self, nodes, home, options, waits):
         """Each is as long as all before it together; a trigger that is made anew goes on with it."""
-        trigger = made_anew(deferral(sensor(deferrable=True, poke_interval=10, **given)).trigger)
+        trigger = made_anew(deferral(sensor(deferrable=True, poke_interval=10, **options)).trigger)
         elapsed = (0, 10, 20, 40)
         assert [trigger._interval(trigger.started + seconds) for seconds in elapsed] == pytest.approx(waits)
 
@@ -225,7 +225,7 @@ class TestCluster:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "text"),
     [
         ({"keys": ["a"], "key": "b"}, "pass exactly one of key and keys"),
         ({"key": "a b"}, "key='a b'"),
@@ -234,8 +234,8 @@ class TestCluster:
         ({"check": 1, "query": {}}, "check=1"),
     ],
 )
-def test_arguments_that_make_no_sense_are_refused_as_the_dag_is_parsed(arguments, said):
-    with pytest.raises(ValueError, match=said):
+def test_arguments_that_make_no_sense_are_refused_as_the_dag_is_parsed(arguments, text):
+    with pytest.raises(ValueError, match=text):
         sensor(**arguments)
 
 

@@ -155,7 +155,7 @@ def sqlite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> sqlite3.Connectio
 
 def run_task(**arguments: Any) -> Any:
     """Make a task of these arguments, render it and run it."""
-    given = {"task_id": "store", "sql_conn_id": "lite", "key": "zips", "sql": "SELECT * FROM zips"}
-    task = SqlToQCacheOperator(**{**given, **arguments})
+    defaults = {"task_id": "store", "sql_conn_id": "lite", "key": "zips", "sql": "SELECT * FROM zips"}
+    task = SqlToQCacheOperator(**{**defaults, **arguments})
     task.render_template_fields({"ds": "2024-05-01", "empty": ""})
     return task.execute({})

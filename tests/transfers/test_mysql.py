@@ -44,8 +44,8 @@ def test_a_timestamp_is_in_utc(mysql_hook, mariadb):
     with contextlib.closing(mysql_hook.get_conn()) as connection:
         cursor = connection.cursor()
         cursor.execute("SELECT t FROM moments WHERE t IS NOT NULL")
-        ((shown,),) = cursor.fetchall()
-    assert shown.isoformat() == "2024-05-06T15:45:00.500000"  # what the session alone would give
+        ((local,),) = cursor.fetchall()
+    assert local.isoformat() == "2024-05-06T15:45:00.500000"  # what the session alone would give
     assert table(mysql_hook, "SELECT t, d FROM moments ORDER BY t DESC") == [
         ["t", "d"],
         ["2024-05-06 10:15:00.500000+00:00", "2024-05-06 10:15:00"],

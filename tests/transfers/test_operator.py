@@ -46,9 +46,9 @@ class TestOneTable:
             "attempts": [],
         }
         assert result["node"] == result["home_node"]
-        (_, read), (_, said) = operator_log()
+        (_, read), (_, text) = operator_log()
         assert read == "Read 2 rows from lite by a cursor into 1 table"
-        assert said.startswith(f"Stored table 'zips' on {result['node']}: 2 rows, {result['bytes']} bytes")
+        assert text.startswith(f"Stored table 'zips' on {result['node']}: 2 rows, {result['bytes']} bytes")
 
     def test_the_real_postgresql_and_its_hook(self, reader, operator_log, postgres, monkeypatch):
         monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", postgres.uri)
@@ -162,9 +162,9 @@ class TestPartitions:
             "attempts": 0,
         }
         assert {name: result[name] for name in expected} == expected
-        level, said = operator_log()[-1]
+        level, text = operator_log()[-1]
         assert level == "INFO"
-        assert said.startswith(f"Stored 2 tables: {result['bytes']} bytes, ")
+        assert text.startswith(f"Stored 2 tables: {result['bytes']} bytes, ")
 
     @pytest.mark.parametrize(
         ("row", "error"),
@@ -221,9 +221,9 @@ class TestFailures:
         result = run_task(**BY_STATE)
         assert result["failed_over"] >= 1
         assert reader("zips_NY") == ROWS[:1]
-        level, said = operator_log()[-1]
+        level, text = operator_log()[-1]
         assert level == "WARNING"
-        assert "; the home node of " in said
+        assert "; the home node of " in text
         with pytest.raises(
             StoredOnFailover, match=r"^[12] tables? failed over, and require_home is set; stored 2 tables"
         ):
@@ -286,12 +286,12 @@ class TestArguments:
             ({"evict_stale": "maybe"}, "evict_stale='maybe'"),
             ({"request_retry": {"n": 1}}, "request_retry: unknown field 'n'"),
         ],
-        ids=lambda given: repr(given) if isinstance(given, dict) else None,
+        ids=lambda all_arguments: repr(all_arguments) if isinstance(all_arguments, dict) else None,
     )
     def test_what_makes_no_sense_is_an_error_as_the_dag_is_parsed(self, arguments, error):
-        given = {"sql": "SELECT 1 AS n", "key": "k", "sql_conn_id": "lite", **arguments}
+        all_arguments = {"sql": "SELECT 1 AS n", "key": "k", "sql_conn_id": "lite", **arguments}
         with pytest.raises(ValueError) as raised:  # noqa: PT011  # its text is looked at
-            SqlToQCacheOperator(task_id="store", **given)
+            SqlToQCacheOperator(task_id="store", **all_arguments)
         assert error in str(raised.value)
 
     def test_and_what_a_template_gives_fails_for_good(self):
@@ -316,7 +316,7 @@ class TestArguments:
 def test_a_dry_run_reads_the_query_and_stores_nothing(nodes, operator_log):
     arguments = {"task_id": "dry", "sql": "SELECT * FROM zips", "sql_conn_id": "lite"}
     SqlToQCacheOperator(**arguments, key="zips").dry_run()
-    lines = [said for _, said in operator_log()]
+    lines = [text for _, text in operator_log()]
     assert lines[0] == "Read 2 rows from lite by a cursor into 1 table"
     assert lines[1].startswith("Would store table 'zips' on http://")
     assert lines[2] == "Columns: zip string, n inferred by the node, state string"

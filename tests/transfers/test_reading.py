@@ -243,8 +243,8 @@ def test_patterns_of_flags_are_remembered_within_a_limit(postgres_hook, monkeypa
     kept = []
     first_of = _copy.CopyQuery._first_of
 
-    def watched(self, *given):
-        table = first_of(self, *given)
+    def watched(self, *arguments):
+        table = first_of(self, *arguments)
         kept.append(len(self._flagged))
         return table
 

@@ -77,10 +77,10 @@ def tables(draw: st.DrawFn, kinds: dict[str, st.SearchStrategy[Any]]) -> tuple[l
     return chosen, [list(row) for row in zip(*columns, strict=True)]
 
 
-def compare(kinds: list[str], said: list[tuple[Any, ...]], answered: list[dict[str, Any]]) -> None:
+def compare(kinds: list[str], text: list[tuple[Any, ...]], answered: list[dict[str, Any]]) -> None:
     """The database's rows beside a node's."""
-    assert len(answered) == len(said)
-    for row, answer in zip(said, answered, strict=True):
+    assert len(answered) == len(text)
+    for row, answer in zip(text, answered, strict=True):
         assert len(row) == len(answer)
         for place, (kind, value) in enumerate(zip(kinds, row, strict=True)):
             got = answer[f"c{place}"]
@@ -102,10 +102,10 @@ def test_postgres(client, postgres, postgres_hook, way, table):
         if rows:
             database.cursor().executemany(f"INSERT INTO round_trip ({names}) VALUES ({marks})", rows)
         query = f"SELECT {names} FROM round_trip ORDER BY n"
-        said = database.execute(query).fetchall()
+        text = database.execute(query).fetchall()
     how, answered = stored(client, postgres_hook, query)
     assert how == way
-    compare(kinds, said, answered)
+    compare(kinds, text, answered)
 
 
 @ROUND_TRIPS
@@ -119,8 +119,8 @@ def test_sqlite(client, tmp_path, table, batch):
         columns = ", ".join(f"c{place} {kind}" for place, kind in enumerate(kinds))
         database.execute(f"CREATE TABLE round_trip ({columns})")
         database.executemany(f"INSERT INTO round_trip VALUES ({', '.join('?' * len(kinds))})", rows)
-        said = database.execute(f"SELECT {names} FROM round_trip ORDER BY rowid").fetchall()
-    assume(not any(isinstance(value, float) and math.isinf(value) for row in said for value in row))
+        text = database.execute(f"SELECT {names} FROM round_trip ORDER BY rowid").fetchall()
+    assume(not any(isinstance(value, float) and math.isinf(value) for row in text for value in row))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_source, "_FIRST_ROWS", batch)
         patch.setattr(_source, "_MOST_ROWS", batch)
@@ -128,7 +128,7 @@ def test_sqlite(client, tmp_path, table, batch):
         try:
             _, answered = stored(client, hook, f"SELECT {names} FROM round_trip ORDER BY rowid")
         except InvalidTable as error:
-            if not any(isinstance(value, int) and abs(value) > 2**53 for row in said for value in row):
+            if not any(isinstance(value, int) and abs(value) > 2**53 for row in text for value in row):
                 raise AssertionError("there is nothing to refuse") from error
             return
-    compare(kinds, said, answered)
+    compare(kinds, text, answered)

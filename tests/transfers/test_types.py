@@ -132,7 +132,7 @@ def test_types_that_are_texts_to_postgres(postgres_hook):
     }
 
 
-WANTED = [
+REQUESTED = [
     ("string", "12345678901234567890123::numeric", "12345678901234567890123"),
     ("string", "1.50::numeric(5, 2)", "1.50"),
     ("string", str(LARGE), str(LARGE)),
@@ -144,12 +144,14 @@ WANTED = [
 ]
 
 
-@pytest.mark.parametrize(("wanted", "value", "text"), WANTED, ids=[f"{w} of {v}" for w, v, _ in WANTED])
-def test_column_types_change_the_rule(postgres_hook, way, wanted, value, text):
-    found = read(postgres_hook, f"SELECT {value} AS v", column_types={"v": wanted})
-    assert found.types == f"v={wanted}"
+@pytest.mark.parametrize(
+    ("requested", "value", "text"), REQUESTED, ids=[f"{w} of {v}" for w, v, _ in REQUESTED]
+)
+def test_column_types_change_the_rule(postgres_hook, way, requested, value, text):
+    found = read(postgres_hook, f"SELECT {value} AS v", column_types={"v": requested})
+    assert found.types == f"v={requested}"
     (got,) = column(found.text)
-    assert got == text if wanted != "float" else float(got) == float(text)
+    assert got == text if requested != "float" else float(got) == float(text)
 
 
 def test_the_query_is_read_by_a_cursor_where_copy_cannot(postgres_hook, caplog):
@@ -282,12 +284,12 @@ class TestSqlite:
 
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("value", ["1e400", "-1.798e308", "1797" + 306 * "0"])
-@pytest.mark.parametrize("wanted", [{}, {"v": "float"}])
-def test_a_numeric_that_no_float_is(postgres_hook, value, wanted):
+@pytest.mark.parametrize("requested", [{}, {"v": "float"}])
+def test_a_numeric_that_no_float_is(postgres_hook, value, requested):
     """A node answers 500, the old table gone, or stores an infinity."""
     sql = f"SELECT 1.5::numeric AS v UNION ALL SELECT {value}::numeric"
     with pytest.raises(InvalidTable, match="is too large: a node parses floats") as raised:
-        read(postgres_hook, sql, column_types=wanted)
+        read(postgres_hook, sql, column_types=requested)
     assert (raised.value.column, raised.value.row) == ("v", 2)
 
 
@@ -305,7 +307,7 @@ def test_a_numeric_of_many_zeros(postgres_hook):
 
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize(
-    ("value", "wanted"),
+    ("value", "requested"),
     [
         (f"1.5{400 * '0'}::numeric", None),
         (f"-0.{1100 * '0'}15::numeric", None),
@@ -318,10 +320,10 @@ def test_a_numeric_of_many_zeros(postgres_hook):
         ("'-inf'::text", "float"),
     ],
 )
-def test_a_number_of_many_places_is_stored_as_the_nearest_float(client, postgres_hook, value, wanted):
+def test_a_number_of_many_places_is_stored_as_the_nearest_float(client, postgres_hook, value, requested):
     """A node sums the digits, and fails where they pass the largest float; the old table is gone then."""
     sql = f"SELECT 1 AS n, {value} AS v UNION ALL SELECT 2, {value}"
-    _, rows = stored(client, postgres_hook, sql, column_types={"v": wanted} if wanted else {})
+    _, rows = stored(client, postgres_hook, sql, column_types={"v": requested} if requested else {})
     text = value.partition("::")[0].strip("'")
     number = float(text) if text and text != "nan" else None
     right = None if number is not None and math.isinf(number) else number  # as a node's JSON has it
@@ -329,10 +331,10 @@ def test_a_number_of_many_places_is_stored_as_the_nearest_float(client, postgres
 
 
 @pytest.mark.usefixtures("way")
-@pytest.mark.parametrize("wanted", ["string", "enum"])
-def test_nan_as_text_is_null(postgres_hook, wanted):
+@pytest.mark.parametrize("requested", ["string", "enum"])
+def test_nan_as_text_is_null(postgres_hook, requested):
     found = read(
-        postgres_hook, "SELECT 'NaN'::numeric AS v UNION ALL SELECT 2.50", column_types={"v": wanted}
+        postgres_hook, "SELECT 'NaN'::numeric AS v UNION ALL SELECT 2.50", column_types={"v": requested}
     )
     assert sorted(column(found.text)) == ["", "2.50"]
 

@@ -25,11 +25,11 @@ if BaseEventTrigger is BaseTrigger:
 
 else:
 
-    def missing(key=KEY, **given):
-        return QCacheTableMissingTrigger(key, **{"poll_interval": FAST, **given})
+    def missing(key=KEY, **options):
+        return QCacheTableMissingTrigger(key, **{"poll_interval": FAST, **options})
 
-    def changed(key=KEY, **given):
-        return QCacheTableChangedTrigger(key, **{"poll_interval": FAST, **given})
+    def changed(key=KEY, **options):
+        return QCacheTableChangedTrigger(key, **{"poll_interval": FAST, **options})
 
     @pytest.fixture
     def home(nodes):
@@ -193,9 +193,9 @@ else:
                 await until(lambda: triggerer.events)
 
         asyncio.run(watch())
-        said = [line for line in capsys.readouterr().out.splitlines() if "Cannot check" in line]
-        assert len(said) == 1
-        assert "qcache_later" in said[0]
+        text = [line for line in capsys.readouterr().out.splitlines() if "Cannot check" in line]
+        assert len(text) == 1
+        assert "qcache_later" in text[0]
 
     def test_a_connection_that_changes_is_used_as_it_is_now(nodes, home, monkeypatch):
         from tests.harness.connection import connect
@@ -255,7 +255,7 @@ else:
         assert asyncio.run(watch()) == [other_key, KEY]
 
     @pytest.mark.parametrize(
-        ("arguments", "said"),
+        ("arguments", "text"),
         [
             ({"key": None}, "pass exactly one of key and keys"),
             ({"keys": ["a"]}, "pass exactly one of key and keys"),
@@ -266,8 +266,8 @@ else:
             ({"qcache_conn_id": ""}, "qcache_conn_id=''"),
         ],
     )
-    def test_arguments_that_make_no_sense_are_refused_as_the_dag_is_parsed(arguments, said):
-        with pytest.raises(ValueError, match=said):
+    def test_arguments_that_make_no_sense_are_refused_as_the_dag_is_parsed(arguments, text):
+        with pytest.raises(ValueError, match=text):
             missing(**{"key": KEY, **arguments})
 
     def test_an_asset_watcher_takes_them_and_airflow_serialises_them():

@@ -13,14 +13,14 @@ NOON = 1_800_000_000.0
 MOST = 6
 
 
-def look(missing, at, **given):
+def look(missing, at, **options):
     """What a look that misses the table at a time gives."""
-    return missing.is_missing(NOON + at, "k", "node", **{"repeat_after": 60.0, "most": MOST, **given})
+    return missing.is_missing(NOON + at, "k", "node", **{"repeat_after": 60.0, "most": MOST, **options})
 
 
-def event_times(missing, seconds, every=5, **given):
+def event_times(missing, seconds, every=5, **options):
     """The times of the events of an incident that lasts so long."""
-    return [at for at in range(0, seconds, every) if look(missing, at, **given)]
+    return [at for at in range(0, seconds, every) if look(missing, at, **options)]
 
 
 class TestMissing:
@@ -47,11 +47,11 @@ class TestMissing:
                 sent.append(at)
                 missing.is_there()
         assert sent == [0, 10, 20, 30, 40, 50, *range(3600, 3660, 10)]
-        said = [record.getMessage() for record in caplog.records]
-        assert len(said) == 2, "one warning for each time that no more are sent"
+        text = [record.getMessage() for record in caplog.records]
+        assert len(text) == 2, "one warning for each time that no more are sent"
         until = "2027-01-15T09:00:00+00:00"
-        assert said[0].startswith(f"table 'k' is missing on node: no event is sent before {until}, because 6")
-        assert "--size" in said[0]
+        assert text[0].startswith(f"table 'k' is missing on node: no event is sent before {until}, because 6")
+        assert "--size" in text[0]
 
     def test_says_why(self):
         first, down, gone = Missing(), Missing(), Missing()

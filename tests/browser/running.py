@@ -39,13 +39,13 @@ class Ui:
         self.directory = directory
         self._script = f"scripts/{script}"
         self._environment = environment or {}
-        self.said = ""
+        self.output = ""
         self._process: subprocess.Popen[str] | None = None
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def start(self, until: re.Pattern[str] = UP) -> None:
-        """Start it, and read what it prints until that is said."""
-        self.said = ""
+        """Start it, and read what it prints until that pattern."""
+        self.output = ""
         self._process = subprocess.Popen(
             [sys.executable, self._script],
             cwd=ROOT,
@@ -60,10 +60,10 @@ class Ui:
             text=True,
             process_group=0,
         )
-        while not until.search(self.said):
+        while not until.search(self.output):
             line = self._process.stdout.readline()
-            assert line, f"it ended, and said\n{self.said}"
-            self.said += line
+            assert line, f"it ended after it printed\n{self.output}"
+            self.output += line
 
     @property
     def is_running(self) -> bool:
@@ -72,8 +72,8 @@ class Ui:
     def interrupt(self) -> int:
         """Ctrl-C, as a terminal sends it; the exit code, once it has ended."""
         os.killpg(self._process.pid, signal.SIGINT)
-        said, _ = self._process.communicate(timeout=PATIENCE)
-        self.said += said
+        rest, _ = self._process.communicate(timeout=PATIENCE)
+        self.output += rest
         return self._process.returncode
 
     def close(self) -> None:
@@ -101,9 +101,9 @@ class Ui:
                 continue
         return sorted(found, key=lambda process: process.pid)
 
-    def link(self, said: str) -> str:
+    def link(self, beginning: str) -> str:
         """The address in the line that begins so."""
-        return re.search(rf"^{said}.*?(http\S+)$", self.said, re.MULTILINE)[1]
+        return re.search(rf"^{beginning}.*?(http\S+)$", self.output, re.MULTILINE)[1]
 
     @property
     def address(self) -> str:
