@@ -46,6 +46,8 @@ class Block:
     text: str
     before: str
     line: int
+    said: str
+    """The text between the block and the one before it."""
 
     @property
     def is_left_out(self) -> bool:
@@ -75,10 +77,13 @@ def blocks_of(page: Path) -> list[Block]:
     indented = re.search(r"\n\n    (?![-*\d ]).*", _FENCE.sub("", text))
     assert indented is None, f"{page.name}: a block without fences is not run:{indented and indented[0]}"
     found = []
+    end = 0
     for match in _FENCE.finditer(text):
-        lines = [line for line in text[: match.start()].split("\n") if line.strip()]
+        said = text[end : match.start()]
+        lines = [line for line in said.split("\n") if line.strip()]
         line = text.count("\n", 0, match.start()) + 1
-        found.append(Block(match[1], match[2], lines[-1] if lines else "", line))
+        found.append(Block(match[1], match[2], lines[-1] if lines else "", line, said))
+        end = match.end()
     return found
 
 
