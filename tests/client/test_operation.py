@@ -1,0 +1,297 @@
+"""The time of one call, and how its requests are sent: in time, in turn, and ended by cancel()."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from airflow_provider_qcache.client.errors import OperationCancelled, Outcome, Phase
+from airflow_provider_qcache.client.nodes import NodePool
+from airflow_provider_qcache.client.operation import Operation, Sender, once_more_fresh
+from airflow_provider_qcache.client.outcome import Answer, Failure
+from airflow_provider_qcache.client.transport import Headers, Limit, Peer, Request
+from tests.client.simulated import SimulatedClock
+from tests.client.test_nodes import pool_of
+
+A, B = "http://a:1", "http://b:1"
+CONNECT, READ = 1.0, 2.0
+FOREVER = float("inf")
+
+
+def answer(status: int = 200, from_proxy: str = "") -> Answer:
+    return Answer(status, Headers(), b"", None, from_proxy=from_proxy)
+
+
+@dataclass
+class Transport:
+    """Stands for the connections to a node: notes what is sent, and answers by a function."""
+
+    answers: Callable[[Request, Limit], Answer] = lambda request, limit: answer()
+    sent: list[tuple[Request, Limit, bool]] = field(default_factory=list)
+
+    def exchange(self, request: Request, limit: Limit, *, fresh: bool) -> Answer:
+        self.sent.append((request, limit, fresh))
+        return self.answers(request, limit)
+
+    def store_time(self, length: int | None) -> float:
+        return 7.0 if length is None else 10.0 + length
+
+
+class World:
+    def __init__(self, answers: Callable[[Request, Limit], Answer] = lambda request, limit: answer()) -> None:
+        self.clock = SimulatedClock()
+        self.pool: NodePool = pool_of(A, B, clock=self.clock)
+        self.transports = {A: Transport(answers), B: Transport()}
+        settings: Any = SimpleNamespace(connect_timeout=CONNECT, read_timeout=READ)
+        self.sender = Sender(self.transports, self.pool, settings, self.clock)  # type: ignore[arg-type]
+        self.operation = Operation(self.clock.now() + 60)
+
+    @property
+    def sent(self) -> list[tuple[Request, Limit, bool]]:
+        return self.transports[A].sent
+
+
+def test_an_operation_is_active_until_it_is_left() -> None:
+    active: set[Operation] = set()
+    with Operation(5.0, active) as operation:
+        assert (operation.deadline, active) == (5.0, {operation})
+        part = operation.until(3.0)
+        assert active == {operation}
+        with part:
+            pass
+        assert active == {operation}
+    assert active == set()
+    with Operation(5.0) as alone:
+        assert not alone.is_part
+
+
+def test_a_part_of_an_operation_is_cancelled_with_it() -> None:
+    whole = Operation(5.0)
+    part = whole.until(3.0)
+    least = part.until(1.0)
+    assert [one.deadline for one in (whole, part, least)] == [5.0, 3.0, 1.0]
+    assert [one.is_part for one in (whole, part, least)] == [False, True, True]
+    assert [one.cancelled for one in (whole, part, least)] == [False, False, False]
+    part.check("query 'k'")
+    whole.cancel()
+    assert [one.cancelled for one in (whole, part, least)] == [True, True, True]
+    with pytest.raises(OperationCancelled) as raised:
+        least.check("query 'k'")
+    assert str(raised.value) == "query 'k': cancelled"
+
+
+def test_a_request_in_flight_ends_with_its_operation_and_no_longer_belongs_to_it_afterwards() -> None:
+    world = World()
+    seen: list[set[Limit]] = []
+
+    def cancelled_meanwhile(request: Request, limit: Limit) -> Answer:
+        seen.append(world.operation.limits.copy())
+        assert not limit.cancelled
+        world.operation.cancel()
+        assert limit.cancelled
+        return answer()
+
+    world.transports[A].answers = cancelled_meanwhile
+    request = Request("GET", "/k")
+    part = world.operation.until(world.clock.now() + 5)
+    world.sender.send(A, request, part, fresh=True)
+    ((sent, limit, fresh),) = world.sent
+    assert (sent, fresh, seen) == (request, True, [{limit}])
+    assert limit.deadline == part.deadline
+    assert limit.now == world.clock.now
+    assert world.operation.limits == set()
+    world.transports[A].answers = lambda request, limit: answer()
+    world.sender.send(A, request, world.operation, fresh=False)
+    assert [(limit.cancelled, fresh) for _, limit, fresh in world.sent[1:]] == [(True, False)]
+
+
+@pytest.mark.parametrize("abandoned", [True, False])
+def test_a_write_that_is_abandoned_is_known_of_its_node_however_it_ends(abandoned: bool) -> None:
+    def ends(request: Request, limit: Limit) -> Answer:
+        limit.abandoned = abandoned
+        raise KeyboardInterrupt
+
+    world = World(ends)
+    with pytest.raises(KeyboardInterrupt):
+        world.sender.send(A, Request("POST", "/k"), world.operation, fresh=False)
+    assert world.operation.limits == set()
+    assert world.pool.abandoned_writes == {A: {world.sent[0][1]} if abandoned else set(), B: set()}
+
+
+def test_where_a_node_was_reached_is_noted() -> None:
+    peer: Any = object()
+
+    def reached(request: Request, limit: Limit) -> Answer:
+        limit.peer = peer
+        return answer()
+
+    world = World(reached)
+    peers: dict[str, Peer] = {}
+    world.sender.send(A, Request("GET", "/k", peers=peers), world.operation, fresh=False)
+    world.sender.send(B, Request("GET", "/k", peers=peers), world.operation, fresh=False)
+    world.sender.send(A, Request("GET", "/k"), world.operation, fresh=False)
+    assert peers == {A: peer}
+
+
+def test_a_request_waits_for_its_turn_at_its_node_and_gives_it_back() -> None:
+    turns = {A: threading.Lock(), B: threading.Lock()}
+
+    def holds_its_turn(request: Request, limit: Limit) -> Answer:
+        assert turns[A].locked()
+        assert not turns[B].locked()
+        raise KeyboardInterrupt
+
+    world = World(holds_its_turn)
+    request = Request("POST", "/k", turns=turns)
+    with pytest.raises(KeyboardInterrupt):
+        world.sender.send(A, request, world.operation, fresh=True)
+    assert not turns[A].locked()
+    world.transports[A].answers = lambda request, limit: answer()
+    assert world.sender.send(A, request, world.operation, fresh=True).status == 200
+    assert [(sent, fresh) for sent, _, fresh in world.sent] == [(request, True), (request, True)]
+    assert not turns[A].locked()
+
+
+def test_a_request_that_waits_for_its_turn_ends_with_its_operation() -> None:
+    turns = {A: threading.Lock()}
+    world = World()
+    world.operation.cancel()
+    with turns[A]:
+        with pytest.raises(Failure) as raised:
+            world.sender.send(A, Request("POST", "/k", turns=turns), world.operation, fresh=False)
+        assert raised.value.outcome is Outcome.CANCELLED
+        late = Operation(world.clock.now())
+        with pytest.raises(Failure) as raised:
+            world.sender.send(A, Request("POST", "/k", turns=turns), late, fresh=False)
+        assert raised.value.outcome is Outcome.DEADLINE
+    assert world.sent == []
+    assert (world.operation.limits, late.limits) == (set(), set())
+
+
+def asked(world: World) -> list[tuple[str, str, bytes]]:
+    return [(request.method, request.target, request.headers) for request, _, _ in world.sent]
+
+
+STATUS = ("GET", "/status", b"Accept-Encoding: identity\r\n")
+
+
+def test_a_status_is_asked_for_twice_and_once_where_no_write_follows() -> None:
+    """A node that was stopped answers the first before it applies what it had received."""
+    world = World()
+    world.sender.status(A, world.operation)
+    assert asked(world) == [STATUS] * 2
+    world.sender.status(A, world.operation, after_writes=False)
+    assert asked(world) == [STATUS] * 3
+    assert world.transports[B].sent == []
+
+
+def test_a_status_has_a_connect_and_a_read_timeout_and_no_more_than_its_operation() -> None:
+    world = World()
+    world.sender.status(A, world.operation, after_writes=False)
+    world.sender.status(A, Operation(FOREVER), after_writes=False)
+    soon = Operation(world.clock.now() + 0.5)
+    world.sender.status(A, soon, after_writes=False)
+    ends = [limit.deadline - world.clock.now() for _, limit, _ in world.sent]
+    assert ends == [CONNECT + READ, CONNECT + READ, 0.5]
+
+
+def test_statuses_after_an_abandoned_write_settle_it_and_none_that_came_meanwhile() -> None:
+    world = World()
+    early, late = Limit(world.clock.now, 0), Limit(world.clock.now, 0)
+    world.pool.abandoned_writes[A].add(early)
+    world.pool.abandoned_writes[B].add(early)
+    world.sender.status(A, world.operation, after_writes=False)
+    assert world.pool.abandoned_writes[A] == {early}
+
+    def meanwhile(request: Request, limit: Limit) -> Answer:
+        world.pool.abandoned_writes[A].add(late)
+        return answer()
+
+    world.transports[A].answers = meanwhile
+    world.sender.status(A, world.operation)
+    assert len(world.sent) == 1 + 8
+    assert world.pool.abandoned_writes == {A: {late}, B: {early}}
+
+
+def test_a_write_that_another_thread_still_closes_is_waited_for_but_not_for_ever() -> None:
+    world = World()
+    write = Limit(world.clock.now, 0)
+    world.pool.abandoned_writes[A].add(write)
+    socket: Any = object()
+    write.sock = socket
+    began = world.clock.now()
+    world.sender.status(A, world.operation)
+    assert 0.5 <= world.clock.now() - began < 0.6
+    assert set(world.clock.slept) == {0.001}
+    world.pool.abandoned_writes[A].add(write)
+    write.sock = None
+    world.clock.slept.clear()
+    world.sender.status(A, world.operation)
+    assert world.clock.slept == []
+
+
+@pytest.mark.parametrize(
+    ("told", "outcome", "detail"),
+    [
+        (answer(401), Outcome.UNAUTHORIZED, ""),
+        (answer(201), Outcome.UNAVAILABLE, "the node answered 201"),
+        (answer(500), Outcome.UNAVAILABLE, "the node answered 500"),
+        (answer(503, "the proxy p says so"), Outcome.UNAVAILABLE, "the proxy p says so"),
+    ],
+)
+def test_a_status_that_is_not_well_is_a_failure(told: Answer, outcome: Outcome, detail: str) -> None:
+    world = World(lambda request, limit: told)
+    write = Limit(world.clock.now, 0)
+    world.pool.abandoned_writes[A].add(write)
+    with pytest.raises(Failure) as raised:
+        world.sender.status(A, world.operation)
+    failure = raised.value
+    assert (failure.outcome, failure.phase, failure.status, failure.detail) == (
+        outcome,
+        Phase.HEAD,
+        told.status,
+        detail,
+    )
+    assert len(world.sent) == 1
+    assert world.pool.abandoned_writes[A] == {write}
+
+
+def test_a_status_goes_once_more_over_a_fresh_connection_where_the_reused_one_had_ended() -> None:
+    def cut(request: Request, limit: Limit) -> Answer:
+        if len(world.sent) == 1:
+            raise Failure(Outcome.CLOSED, Phase.HEAD, before_answer=True)
+        return answer()
+
+    world = World(cut)
+    world.sender.status(A, world.operation, after_writes=False)
+    assert [fresh for _, _, fresh in world.sent] == [False, True]
+
+
+@pytest.mark.parametrize("outcome", [Outcome.CLOSED, Outcome.TRUNCATED])
+@pytest.mark.parametrize("before_answer", [True, False])
+@pytest.mark.parametrize("fresh", [True, False])
+def test_only_what_ended_before_any_answer_is_sent_once_more(
+    outcome: Outcome, before_answer: bool, fresh: bool
+) -> None:
+    exchanges: list[bool] = []
+
+    def exchange(fresh: bool) -> Answer:
+        exchanges.append(fresh)
+        raise Failure(outcome, Phase.HEAD, before_answer=before_answer)
+
+    with pytest.raises(Failure):
+        once_more_fresh(exchange, fresh=fresh)
+    again = outcome is Outcome.CLOSED and before_answer
+    assert exchanges == ([fresh, True] if again else [fresh])
+
+
+def test_the_time_of_a_store_is_its_home_node_s_for_the_length_of_its_table() -> None:
+    world = World()
+    upload: Any = SimpleNamespace(length=5)
+    assert world.sender.store_time(Request("POST", "/k", nodes=[B, A], upload=upload)) == 15.0
+    assert world.sender.store_time(Request("POST", "/k", nodes=[A])) == 7.0
