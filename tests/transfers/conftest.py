@@ -26,7 +26,7 @@ from tests.harness.postgres import Postgres
 
 # These run once, on 3.3. Of Airflow they use only the hook class of common.sql, and both Airflows have
 # the same version of it: tests/test_package.py compares the pins.
-ON_ONE_AIRFLOW = ["benchmark", "reading", "round_trip", "spool", "types"]
+ON_ONE_AIRFLOW = ["benchmark", "reading", "round_trip", "spool", "types", "ways"]
 collect_ignore = (
     [] if importlib.util.find_spec("airflow.sdk") else [f"test_{name}.py" for name in ON_ONE_AIRFLOW]
 )
