@@ -346,6 +346,9 @@ class _Storing:
         line = self._progress()
         # Before it is logged, so that the record has what the log has.
         self.record.save()
+        if self.record.is_orphan:
+            # Airflow starts the next try, which would store beside this one.
+            self._hook.cancel()
         self._log.info("%s", line)
 
     def _progress(self) -> str:

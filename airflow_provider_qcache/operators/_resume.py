@@ -131,6 +131,8 @@ class ResumeRecord:
         """What this try stored."""
         self._known: tuple[int, str] | None = None
         """The number of keys in the earlier try's record, and their hash, until they are compared."""
+        self.is_orphan = False
+        """Whether the process of Airflow that runs the task has ended, and so sends no more heartbeats."""
         self.keys_differ = False
         self.count_before = 0
         """The number of keys in the record that is used."""
@@ -252,6 +254,9 @@ class ResumeRecord:
         }
         try:
             self._store.set(_NAME, record)
+        except (EOFError, ConnectionError):  # the other end of the task's socket is closed
+            self.is_orphan = True
+            self._store = None
         except Exception:  # noqa: BLE001  # the tables are stored all the same
             self._log.warning(
                 "Cannot write the task state store: a retry may store every table again", exc_info=True

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 from qclient import QClient as Reader
 
-from airflow_provider_qcache.client import AuthenticationFailed, QClient
+from airflow_provider_qcache.client import AuthenticationFailed, OperationCancelled, QClient
 from airflow_provider_qcache.compat import AirflowFailException
 from airflow_provider_qcache.operators import _delete, _report
 from airflow_provider_qcache.operators.errors import (
@@ -525,6 +525,27 @@ def test_progress_and_a_record_come_while_tables_are_stored(nodes, monkeypatch, 
     assert [text for text in lines if not text.endswith(" kB/s")] == []
     assert len(record.writes) >= len(lines)
     assert max(record.writes) < 1000
+
+
+def test_a_task_whose_airflow_has_ended_stores_no_more(nodes, monkeypatch):
+    """Airflow starts the next try on another worker, where the worker's processes died without the task's."""
+    monkeypatch.setattr(_report, "PROGRESS_EVERY", 0.1)
+    ended = threading.Event()
+
+    class Lost(StateStore):
+        def set(self, key, value, *, retention=None):
+            ended.set()
+            raise BrokenPipeError
+
+    def tables():
+        yield "many_0", "n\n1\n"
+        assert ended.wait(30)
+        for n in range(1, 600):
+            time.sleep(0.01)
+            yield f"many_{n}", "n\n1\n"
+
+    with pytest.raises(OperationCancelled):
+        store(tables, context(Lost()))
 
 
 def test_a_record_that_is_slow_to_be_written_is_not_the_last_one(nodes, monkeypatch):
