@@ -33,14 +33,21 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import errno
 import re
 import traceback
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_qcache.plain import Plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+
+LOCAL_ERRORS: Final = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
+)
+"""Errors of this machine, which has no descriptor, memory or port left; the node is not the cause."""
 
 
 class Phase(enum.StrEnum):

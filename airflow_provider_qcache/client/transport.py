@@ -21,13 +21,10 @@ import http.client
 import io
 import ipaddress
 import os
-import pathlib
 import re
 import socket
 import ssl
-import stat
 import struct
-import tempfile
 import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -42,10 +39,10 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.util.connection import is_connection_dropped
 from urllib3.util.proxy import connection_requires_http_tunnel
-from urllib3.util.ssl_ import create_urllib3_context
 
 from airflow_provider_qcache.client import compression
-from airflow_provider_qcache.client.errors import Outcome, Phase, redacted
+from airflow_provider_qcache.client.certificates import tls_context
+from airflow_provider_qcache.client.errors import LOCAL_ERRORS, Outcome, Phase, redacted
 from airflow_provider_qcache.client.outcome import (
     MAX_ERROR_BODY,
     UNAVAILABLE,
@@ -68,11 +65,6 @@ _POOL_SIZE: Final = 64
 _READ_AT_ONCE: Final = 256 * 1024
 _LEAST_PER_ADDRESS: Final = 0.1
 """Seconds that each address of a name has at least to accept a connection, whatever the connect timeout."""
-
-_LOCAL_ERRORS: Final = frozenset(
-    {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
-)
-"""Errors of this machine, which has no descriptor, memory or port left; the node is not the cause."""
 
 _A_MOMENT: Final = 0.02
 """Seconds by which the timeout of a socket may exceed the time that its request has left."""
@@ -368,7 +360,7 @@ def _without_source_address(family: int, address: Any, error: OSError) -> OSErro
             with socket.socket(family, socket.SOCK_DGRAM) as sock:
                 sock.connect(address)  # sends nothing
         except OSError as second:
-            if second.errno in _LOCAL_ERRORS - {errno.EADDRNOTAVAIL}:
+            if second.errno in LOCAL_ERRORS - {errno.EADDRNOTAVAIL}:
                 return second
         else:
             return error
@@ -383,7 +375,7 @@ def _error_of_all(errors: list[OSError]) -> OSError:
     listening = [error for error in errors if not isinstance(error, _NoSourceAddress)] or errors
 
     def rank(error: OSError) -> int:
-        return 0 if error.errno in _LOCAL_ERRORS else 2 if isinstance(error, ConnectionRefusedError) else 1
+        return 0 if error.errno in LOCAL_ERRORS else 2 if isinstance(error, ConnectionRefusedError) else 1
 
     return min(listening, key=rank, default=OSError("the name has no address"))
 
@@ -610,92 +602,6 @@ def _content_length(value: str | None) -> int | None:
     return length if length >= 0 else None
 
 
-_LARGEST_FILE: Final = 10 * 1024 * 1024
-
-
-def read_certificate_file(path: str) -> bytes:
-    """The content of a file of certificates or keys.
-
-    Raises OSError for anything but a regular file of limited size: opening a FIFO waits for a writer, and
-    /dev/zero has no end.
-    """
-    opened = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
-    try:
-        found = os.fstat(opened)
-        if not stat.S_ISREG(found.st_mode):
-            raise OSError("not a regular file")
-        content, size = b"", found.st_size
-        if size <= _LARGEST_FILE:
-            with open(opened, "rb", closefd=False) as file:
-                content = file.read(_LARGEST_FILE + 1)
-            size = len(content)
-    finally:
-        os.close(opened)
-    if size > _LARGEST_FILE:
-        raise OSError(f"{size:,} bytes; a file of certificates has at most {_LARGEST_FILE:,}")
-    return content
-
-
-@contextlib.contextmanager
-def readable_by_ssl(content: bytes) -> Iterator[str]:
-    """The path of a file with this content: ssl loads a client's certificates and keys only from files.
-
-    On Linux the file is in memory; elsewhere it is a temporary file that no other user can read.
-    """
-    memory = os.memfd_create("qcache-certificates") if hasattr(os, "memfd_create") else None
-    if memory is not None and os.path.exists(f"/proc/self/fd/{memory}"):  # noqa: PTH110
-        with open(memory, "wb", buffering=0) as file:  # noqa: PTH123  # a descriptor
-            file.write(content)
-            yield f"/proc/self/fd/{memory}"
-        return
-    if memory is not None:
-        os.close(memory)
-    with tempfile.TemporaryDirectory() as directory:
-        path = pathlib.Path(directory, "certificates.pem")
-        path.write_bytes(content)
-        yield str(path)
-
-
-def _tls_context(settings: TransportSettings, *, verify: bool | str) -> ssl.SSLContext:
-    context = create_urllib3_context()
-    context.sslsocket_class = _DeadlineTlsSocket
-    if verify is False:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    else:
-        bundle = requests.utils.DEFAULT_CA_BUNDLE_PATH if verify is True else verify
-        path = os.path.expanduser(bundle)  # noqa: PTH111  # as requests reads it
-        try:
-            if os.path.isdir(path):  # noqa: PTH112
-                context.load_verify_locations(capath=path)
-            else:
-                with readable_by_ssl(read_certificate_file(path)) as file:
-                    context.load_verify_locations(cafile=file)
-        except (OSError, ssl.SSLError) as error:
-            if error.errno in _LOCAL_ERRORS:
-                raise
-            raise ValueError(f"verify={verify!r}: cannot read CA certificates there: {error}") from error
-        context.verify_mode = ssl.CERT_REQUIRED
-        context.check_hostname = True
-    if settings.cert is not None:
-        certificate, key = (settings.cert, None) if isinstance(settings.cert, str) else settings.cert
-        try:
-            with (
-                readable_by_ssl(read_certificate_file(certificate)) as certificate_file,
-                contextlib.nullcontext()
-                if key is None
-                else readable_by_ssl(read_certificate_file(key)) as key_file,
-            ):
-                context.load_cert_chain(certificate_file, key_file)
-        except (OSError, ssl.SSLError) as error:
-            if error.errno in _LOCAL_ERRORS:
-                raise
-            raise ValueError(
-                f"cert={settings.cert!r}: cannot read a certificate and its key there: {error}"
-            ) from error
-    return context
-
-
 def _check_credentials(where: str, login: Any, password: Any) -> None:
     for name, value in (("login", login), ("password", password)):
         colon: Any = b":" if isinstance(value, bytes) else ":"
@@ -804,7 +710,8 @@ class NodeTransport:
             contexts = {} if contexts is None else contexts
             context = contexts.get(verify)
             if context is None:
-                context = contexts[verify] = _tls_context(settings, verify=verify)
+                context = contexts[verify] = tls_context(verify, settings.cert)
+                context.sslsocket_class = _DeadlineTlsSocket
         proxy = self._proxy = _Proxy.of(parts.scheme, proxies)
         if proxy is not None:
             proxy.check()
@@ -1133,7 +1040,7 @@ class NodeTransport:
             if isinstance(error, urllib3.exceptions.SSLError) and not isinstance(cause, ssl.SSLError):
                 return Failure(Outcome.CERTIFICATE_REJECTED, phase, error)
         before_answer = reused and not limit.received
-        if isinstance(cause, OSError) and cause.errno in _LOCAL_ERRORS:
+        if isinstance(cause, OSError) and cause.errno in LOCAL_ERRORS:
             return Failure(Outcome.LOCAL, phase, cause)
         if self._proxy is not None and phase in (Phase.NAME, Phase.CONNECT):
             return self._failure_of_proxy(self._proxy, cause, limit)

@@ -5,6 +5,7 @@ Each node is asked once, without the client's retries and node states, so that e
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import threading
 from typing import TYPE_CHECKING, Final
@@ -17,11 +18,10 @@ from airflow_provider_qcache.node_identity import two_names
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from typing import Any
 
     from airflow_provider_qcache.client.outcome import Answer
-    from airflow_provider_qcache.client.settings import Clock
     from airflow_provider_qcache.client.transport import Peer
 
 LONGEST: Final = 10.0
@@ -59,25 +59,6 @@ class NodeCheck:
         return f"{self.node}: {self.trouble}"
 
 
-def ends_within(seconds: float, work: Callable[[], object]) -> bool:
-    """Run a function in a thread, and return whether it ended in time. Raises what it raises."""
-    raised: list[BaseException] = []
-
-    def do() -> None:
-        try:
-            work()
-        except BaseException as error:  # noqa: BLE001  # raised in the caller
-            raised.append(error)
-
-    # A daemon: reading a file cannot be ended while its storage hangs.
-    thread = threading.Thread(target=do, name="qcache-test", daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if raised:
-        raise raised[0]
-    return not thread.is_alive()
-
-
 def check_nodes(arguments: Mapping[str, Any], *, longest: float) -> list[NodeCheck]:
     """Ask every node for its status, all at once: within connect plus read timeout, ``longest`` at most.
 
@@ -97,10 +78,18 @@ def check_nodes(arguments: Mapping[str, Any], *, longest: float) -> list[NodeChe
     started = clock.now()
     peers: dict[str, Peer] = {}
     contexts: dict[bool | str, ssl.SSLContext] = {}
+    reading = threading.Lock()
+    """Held while files of certificates are read, so that the next node finds them in ``contexts``."""
     same: list[tuple[str, str]] = []
 
     def ask(node: str) -> None:
-        trouble = _trouble(node, settings, clock, started + limit, peers, contexts)
+        try:
+            with reading if node.lower().startswith("https:") else contextlib.nullcontext():
+                transport = NodeTransport(node, settings, contexts)
+        except ValueError as error:
+            trouble: str | None = str(error)
+        else:
+            trouble = _trouble(transport, settings, Limit(clock.now, started + limit), peers)
         checks[node] = NodeCheck(node, clock.now() - started, trouble)
 
     def compare() -> None:
@@ -117,7 +106,7 @@ def check_nodes(arguments: Mapping[str, Any], *, longest: float) -> list[NodeChe
 
     def late(node: str) -> NodeCheck:
         files = ", or the certificate files could not be read," if node.lower().startswith("https:") else ""
-        return NodeCheck(node, limit, f"timeout: its name could not be resolved{files} within {limit:.3g} s")
+        return NodeCheck(node, limit, f"timeout: its name could not be resolved{files} within {limit:.2g} s")
 
     listed = [checks.get(node) or late(node) for node in nodes]
     return _with_two_names(listed, dict(peers), same)
@@ -147,24 +136,15 @@ _SHARED: Final = ("connect_timeout", "read_timeout", "verify", "cert", "auth", "
 
 
 def _trouble(
-    node: str,
-    settings: TransportSettings,
-    clock: Clock,
-    deadline: float,
-    peers: dict[str, Peer],
-    contexts: dict[bool | str, ssl.SSLContext],
+    transport: NodeTransport, settings: TransportSettings, limit: Limit, peers: dict[str, Peer]
 ) -> str | None:
     try:
-        transport = NodeTransport(node, settings, contexts)
-    except ValueError as error:
-        return str(error)
-    try:
-        answer = transport.exchange(Request("GET", "/status", _HEADERS), Limit(clock.now, deadline))
+        answer = transport.exchange(Request("GET", "/status", _HEADERS), limit)
     except Failure as failure:
         return _trouble_of(failure, settings)
     finally:
         if transport.peer is not None:
-            peers[node] = transport.peer
+            peers[transport.node] = transport.peer
         transport.close()
     return _trouble_in(answer)
 

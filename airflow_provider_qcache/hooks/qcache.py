@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
-import os
-import ssl
 import time
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, TypeVar
 from urllib.parse import urlsplit
@@ -15,7 +12,7 @@ from requests.utils import get_netrc_auth
 
 from airflow_provider_qcache.assets.outlets import KeysSeen
 from airflow_provider_qcache.client import OperationCancelled, QClient
-from airflow_provider_qcache.client.transport import read_certificate_file, readable_by_ssl
+from airflow_provider_qcache.client.certificates import CertificateFileError
 from airflow_provider_qcache.compat import AirflowNotFoundException, BaseHook, mask_secret
 from airflow_provider_qcache.connection import (
     ConnectionSettings,
@@ -166,7 +163,11 @@ class QCacheHook(BaseHook):
         """
         client = self._made.get("client")
         if client is None:
-            own = QClient(**self._client_arguments())
+            arguments = self._client_arguments()
+            try:
+                own = QClient(**arguments)
+            except CertificateFileError as error:
+                raise InvalidConnection(f"connection {self.qcache_conn_id!r}: {error}") from error
             own.add_listener(self.metrics)
             self._mask(own.secrets())
             client = self._made.setdefault("client", own)
@@ -192,7 +193,6 @@ class QCacheHook(BaseHook):
 
     def _client_arguments(self) -> dict[str, Any]:
         settings = self.settings()
-        _check_files(settings)
         _check_netrc(settings)
         return settings.client_arguments(self.request_retry)
 
@@ -205,7 +205,6 @@ class QCacheHook(BaseHook):
         started = time.monotonic()
         try:
             settings = self.settings()
-            _check_files_soon(settings)
             _check_netrc(settings)
             arguments = settings.client_arguments(self.request_retry)
             checks = node_check.check_nodes(
@@ -303,69 +302,6 @@ def _form_check(field: Field) -> Callable[[Any, Any], None]:
             raise ValidationError(str(error)) from None
 
     return check
-
-
-def _check_files(settings: ConnectionSettings) -> None:
-    """Check the connection's files here, since the client does not know their fields."""
-    contents: dict[str, bytes] = {}
-    directory: str | None = None
-    for name in ("ca_file", "cert_file", "key_file"):
-        value = getattr(settings, name)
-        if value is None:
-            continue
-        path = os.path.expanduser(value)  # noqa: PTH111  # Path raises for an unknown user
-        # A CA bundle may be a directory.
-        if not os.path.exists(path):  # noqa: PTH110  # Path raises where it may not look
-            raise InvalidConnection(
-                f"connection {settings.conn_id!r}: {name}={value!r}: there is no such file on this machine, "
-                "or this user may not read it"
-            )
-        if name == "ca_file" and os.path.isdir(path):  # noqa: PTH112
-            directory = path
-        else:
-            try:
-                contents[name] = read_certificate_file(path)
-            except OSError as error:
-                raise InvalidConnection(
-                    f"connection {settings.conn_id!r}: {name}={value!r}: {error}"
-                ) from error
-    if any(urlsplit(node).scheme == "https" for node in settings.nodes):
-        _check_certificates(settings, contents, directory)
-
-
-def _check_files_soon(settings: ConnectionSettings) -> None:
-    """Check the files within a time limit, since reading hangs if the storage hangs."""
-    if not node_check.ends_within(node_check.LONGEST, lambda: _check_files(settings)):
-        raise InvalidConnection(
-            f"connection {settings.conn_id!r}: its certificate files could not be read within "
-            f"{node_check.LONGEST:g} s: check the storage of ca_file, cert_file and key_file"
-        )
-
-
-def _check_certificates(
-    settings: ConnectionSettings, contents: Mapping[str, bytes], directory: str | None
-) -> None:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-
-    def refused(what: str, error: Exception, *names: str) -> InvalidConnection:
-        fields = " and ".join(f"{name}={getattr(settings, name)!r}" for name in names)
-        return InvalidConnection(f"connection {settings.conn_id!r}: {fields}: {what} ({error})")
-
-    with contextlib.ExitStack() as stack:
-        files = {name: stack.enter_context(readable_by_ssl(content)) for name, content in contents.items()}
-        if directory is not None or "ca_file" in files:
-            try:
-                context.load_verify_locations(cafile=files.get("ca_file"), capath=directory)
-            except (OSError, ssl.SSLError) as error:
-                raise refused("no CA certificates could be read there", error, "ca_file") from error
-        if (certificate := files.get("cert_file")) is not None:
-            try:
-                # Without a password the terminal would be asked for one.
-                context.load_cert_chain(certificate, files.get("key_file"), password="")  # nosec B106
-            except (OSError, ssl.SSLError) as error:
-                names = [name for name in ("cert_file", "key_file") if name in files]
-                what = "no certificate and key without a password could be read there"
-                raise refused(what, error, *names) from error
 
 
 def _check_netrc(settings: ConnectionSettings) -> None:

@@ -8,8 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
-from airflow_provider_qcache.client import QClient, transport
+from airflow_provider_qcache.client import QClient
+from airflow_provider_qcache.client import certificates as certificate_files
 from tests.harness.servers import Certificates
 
 
@@ -36,8 +43,16 @@ def test_a_file_that_is_replaced_after_its_check_is_used_as_it_was(
         return open_file(file, *arguments, **keywords)
 
     if not memory:
-        monkeypatch.delattr(transport.os, "memfd_create", raising=False)
+        monkeypatch.delattr(certificate_files.os, "memfd_create", raising=False)
     monkeypatch.setattr(os, "fstat", replace)
     monkeypatch.setattr(os, "open", note)
     with QClient([f"https://127.0.0.1:{port}" for port in (1, 2, 3)], trust_env=False, **{name: str(path)}):
         assert opened == [path]
+
+
+def test_a_key_with_a_passphrase_asks_nobody_for_it(certificates: Certificates, tmp_path: Path) -> None:
+    key = load_pem_private_key(certificates.client.read_bytes(), None)
+    locked = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
+    (tmp_path / "key.pem").write_bytes(locked)
+    with pytest.raises(ValueError, match=r"\(key_file\)=.*without a passphrase"):
+        QClient(["https://127.0.0.1:1"], cert=(str(certificates.client), str(tmp_path / "key.pem")))
