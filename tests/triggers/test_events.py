@@ -216,7 +216,7 @@ else:
     def test_one_connection_does_not_wait_for_a_node_of_another(nodes, home, monkeypatch):
         """The node takes the connection and answers nothing, which a request in the loop would wait for."""
         silent = (home + 1) % 3
-        extra = {"nodes": [nodes.urls[silent]], "read_timeout": 60, "deadline": 120}
+        extra = {"nodes": [nodes.urls[silent]], "read_timeout": 600, "deadline": 600}
         monkeypatch.setenv("AIRFLOW_CONN_SILENT", json.dumps({"conn_type": "qcache", "extra": extra}))
         nodes.pause(silent)
 
@@ -228,6 +228,7 @@ else:
                 await until(lambda: triggerer.events)
                 assert silenced.polls == 1, "it is asked still"
             assert _polling._pollers[asyncio.get_running_loop()] == {}, "all have stopped"
+            await until(lambda: not silenced._using)  # the request has ended, long before its timeout
 
         asyncio.run(watch())
 
