@@ -14,7 +14,7 @@ from tests.harness.ports import closed_port
 from tests.harness.servers import ROOT
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_every_command_does_what_the_page_shows(tmp_path: Path) -> None:
     """In a directory beside the checkout, with an environment of its own.
 
