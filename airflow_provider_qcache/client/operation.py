@@ -185,19 +185,18 @@ class Sender:
     def status(self, node: str, operation: Operation, *, after_writes: bool = True) -> None:
         """Ask for a node's status, within one connect timeout and one read timeout; raises Failure.
 
-        With ``after_writes`` the request is repeated until a store or delete that was abandoned on the node
-        cannot be applied after this one: a node that wakes up applies what it had received in the turn of
-        its event loop in which it first replies, or a few turns later.
+        With ``after_writes`` the request is repeated, each time within these timeouts, until a store or
+        delete that was abandoned on the node cannot be applied after this one: a node that wakes up applies
+        what it had received in the turn of its event loop in which it first replies, or a few turns later.
         """
-        settings = self._settings
-        longest = self._clock.now() + settings.connect_timeout + settings.read_timeout
-        operation = operation.until(min(operation.deadline, longest))
+        longest = self._settings.connect_timeout + self._settings.read_timeout
         # The interpreter copies a set, adds to it and subtracts from it in one step each.
         abandoned = self._pool.abandoned_writes[node].copy() if after_writes else set()
         self._await_close(abandoned)
         times = 1 if not after_writes else _STATUSES_AFTER_WRITE if abandoned else 2
         for _ in range(times):
-            answer = self.ask_once("/status", b"Accept-Encoding: identity\r\n", node, operation)
+            one = operation.until(min(operation.deadline, self._clock.now() + longest))
+            answer = self.ask_once("/status", b"Accept-Encoding: identity\r\n", node, one)
             status = answer.status
             if status == 401:
                 raise Failure(Outcome.UNAUTHORIZED, Phase.HEAD, status=status)

@@ -272,6 +272,21 @@ def test_what_follows_a_cancel_of_another_thread_at_once_waits_for_its_write(
     assert [request.kind for request in node.requests] == ["store", *order[1:], "store"]
 
 
+def test_each_of_the_statuses_has_the_timeouts_for_itself() -> None:
+    """A node far away, or busy, needs longer for all of them."""
+
+    def status(peer: Peer, request: Received) -> None:
+        del request
+        peer.wait(0.2)
+        peer.send(faults.head(200, 2) + b"OK")
+
+    node = FaultyNode(lambda peer, _: peer.send(faults.head(201, 0)), status=status)
+    with node, QClient([node.url], 0.5, 0.5, deadline=CAP, trust_env=False) as client:
+        client._pool.abandoned_writes[node.url].add(Limit(time.monotonic, 0))
+        client.post("k", NEW)
+    assert [request.kind for request in node.requests].count("status") == _STATUSES_AFTER_WRITE
+
+
 def test_a_write_that_is_abandoned_while_statuses_are_asked_for_is_not_settled_by_them() -> None:
     late = Limit(time.monotonic, 0)
 
