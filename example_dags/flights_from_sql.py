@@ -2,8 +2,8 @@
 
 Shows:
     One query whose rows become one table for each plane and month: 37,976 of them from the 336,776 flights
-    that left New York in 2013. The rows come by COPY and are split on disk. All nodes are sent tables at
-    once, with a line of progress every five seconds; at the end they are asked whether they have every
+    that left New York in 2013. COPY reads the rows, which are split on disk. All nodes receive tables at the
+    same time, with a line of progress every five seconds; at the end they are asked whether they have every
     table, and the next task gets the summary. A retry stores what is left (Airflow 3.3), or everything again
     (2.11).
 

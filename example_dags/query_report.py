@@ -1,8 +1,8 @@
 """Query a table in the cache and report on the answer.
 
 Shows:
-    A query whose rows the next task gets by XCom, and the same answer as a CSV file. Where the table is not
-    in the cache, the report is skipped.
+    A query whose rows the next task gets by XCom, and the same answer as a CSV file. If the table is not in
+    the cache, the report is skipped.
 
 Needs:
     A connection ``qcache_default``. The DAG stores the table that it queries. The file goes to the temporary

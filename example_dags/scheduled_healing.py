@@ -1,8 +1,8 @@
-"""Look every five minutes whether a table is still in the cache, and store it again if not.
+"""Check every five minutes whether a table is still in the cache, and store it again if not.
 
 Shows:
-    A sensor that looks once and is skipped if the table is missing, and a task that runs only then. It is
-    the way for Airflow 2.11; on Airflow 3, self_healing.py notices within seconds.
+    A sensor that asks once and is skipped if the table is missing, and a task that runs only then. This
+    works on Airflow 2.11; on Airflow 3, self_healing.py reacts within seconds.
 
 Needs:
     A connection ``qcache_default`` to at least one node.

@@ -1,13 +1,13 @@
 """Invalidate tables on a schedule.
 
 Shows:
-    A cron schedule, keys made from the logical date, and a delete that is told to every node, so that none
-    brings an old table back. A run without a logical date, as Airflow 3 has them when one is started by an
-    asset, takes the date it was due at.
+    A cron schedule, keys made from the logical date, and a delete on every node, so that no node brings an
+    old table back. A run without a logical date, such as one that an asset starts on Airflow 3, uses the date
+    it was due at.
 
 Needs:
     A connection ``qcache_default``. The tables are those that other DAGs store each day, such as
-    ``sales_20260131`` and ``visits_20260131``; a key that is not there is no error.
+    ``sales_20260131`` and ``visits_20260131``; a key without a table is not an error.
 """
 
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""A throw-away Airflow that runs DAGs: a home of its own, SQLite, and one process for many runs.
+"""A temporary Airflow that runs DAGs: its own home, SQLite, and one process for many runs.
 
 ::
 
@@ -31,15 +31,15 @@ _TICK = 0.1
 
 
 class AirflowFailed(Exception):
-    """Airflow itself did not do what it was asked, with the end of what it printed."""
+    """Airflow itself failed; the message has the end of its output."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What became of one task instance.
+    """A finished task instance.
 
-    ``logs`` holds the text of each try, ``retries`` says how many more than one it may have, ``pool`` names
-    the one it takes a slot of, ``xcoms`` holds what it pushed.
+    ``logs`` has the text of each try, ``retries`` the allowed retries, ``pool`` the name of its pool, and
+    ``xcoms`` the values that it pushed.
     """
 
     state: str
@@ -50,12 +50,12 @@ class Task:
 
     @property
     def log(self) -> str:
-        """What it logged, in every try."""
+        """The log of all tries."""
         return "".join(self.logs)
 
     @property
     def result(self) -> Any:
-        """What it returned."""
+        """The returned value."""
         return self.xcoms.get("return_value")
 
 
@@ -63,7 +63,7 @@ class Task:
 class Run:
     """A finished run of a DAG; `run["task_id"]` is a task, `run.mapped("task_id")` those of a mapped one.
 
-    ``waiting`` are the DAGs that Airflow is to start because an asset of theirs was updated.
+    ``waiting`` are the DAGs that Airflow will start because one of their assets was updated.
     """
 
     dag_id: str
@@ -80,7 +80,7 @@ class Run:
 
 
 def _nothing(*_: object) -> None:
-    """Heed nothing while waiting."""
+    """Do nothing while waiting."""
 
 
 class AirflowHome:
@@ -88,8 +88,8 @@ class AirflowHome:
 
     Args:
         python: The interpreter of an environment with Airflow.
-        heed: Called again and again while something is waited for, with what is going on; what it raises
-            ends the waiting.
+        heed: Called repeatedly while waiting, with the current step; an exception that it raises ends the
+            waiting.
     """
 
     def __init__(
@@ -145,8 +145,8 @@ class AirflowHome:
             "TMPDIR": str(self.path),
             **(environment or {}),
         }
-        # -P: the directory of a script is no place to import from. A group of its own: Ctrl-C in a terminal
-        # is for the caller to hear.
+        # -P: nothing is imported from the directory of the script. Its own process group: Ctrl-C in a
+        # terminal reaches only the caller.
         with log.open("wb") as out:
             process = subprocess.Popen(
                 [self.python, "-P", *arguments],
@@ -173,7 +173,7 @@ class AirflowHome:
 
         Args:
             dags: The folder.
-            environment: Variables for the process, such as connections, beside those of this one.
+            environment: More variables for the process, such as connections.
         """
         heard, says = os.pipe()
         descriptor, name = tempfile.mkstemp(prefix="runs-", suffix=".log", dir=self.path)
@@ -237,13 +237,13 @@ class Runner:
         )
 
     def printed(self) -> str:
-        """What was printed since the last run began."""
+        """The output since the last run began."""
         with self._log.open("rb") as file:
             file.seek(self._begin)
             return file.read().decode(errors="replace")
 
     def _logs(self) -> dict[tuple[str, int], list[str]]:
-        """The text of each try of each task: what is printed between its beginning and that of the next."""
+        """The text of each try of each task: the output between its beginning and the next one's."""
         logs: dict[tuple[str, int], list[str]] = {}
         _, *parts = _BEGIN.split(self.printed())
         for name, index, text in zip(parts[::3], parts[1::3], parts[2::3], strict=True):

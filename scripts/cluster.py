@@ -1,7 +1,7 @@
-"""Airflow scaled out, for a look: CeleryExecutor with two workers, Redis and PostgreSQL, all on loopback.
+"""Start Airflow scaled out, to try it: CeleryExecutor with two workers, Redis and PostgreSQL, on loopback.
 
 It runs the api-server, scheduler, triggerer, DAG processor and two Celery workers of Airflow 3.3 on three dev
-nodes, or with QCACHE_NODES="http://host1:8888 http://host2:8888" on others. Ctrl-C ends every process and
+nodes, or on those of QCACHE_NODES="http://host1:8888 http://host2:8888". Ctrl-C ends every process and
 removes every file.
 """
 
@@ -27,13 +27,13 @@ WORKERS = ("worker-1", "worker-2")
 PARTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 
 HEARTBEAT_TIMEOUT = 20
-"""Seconds after which the scheduler takes a task without a heartbeat for dead. Airflow's default is 300."""
+"""Seconds without a heartbeat after which the scheduler fails a task. Airflow's default is 300."""
 VISIBILITY_TIMEOUT = 600
 """Seconds after which Redis gives the message of a task to another worker; longer than any task here."""
 
 
 class Cluster(Airflow):
-    """The parts of an Airflow as processes of their own, on a PostgreSQL that runs."""
+    """The parts of Airflow as separate processes, on a running PostgreSQL."""
 
     def __init__(self, interrupted: threading.Event, postgres: Postgres) -> None:
         self._redis_port = free_port()
@@ -59,7 +59,7 @@ class Cluster(Airflow):
         if not self._wait_for("the database", lambda: migration.poll() is not None):
             return False
         if migration.returncode:
-            raise Failed(f"airflow db migrate failed; it said\n{self._last_words()}")
+            raise Failed(f"airflow db migrate failed; the end of its log:\n{self._end_of_logs()}")
         for part in PARTS:
             self._spawn(part, self._airflow, part)
         for name in WORKERS:
@@ -68,7 +68,7 @@ class Cluster(Airflow):
         return True
 
     def wait(self) -> None:
-        """Wait until interrupted; a worker may be killed meanwhile."""
+        """Wait until interrupted, even if a worker is killed."""
         self._may_end |= set(self.workers)
         super().wait()
 
@@ -83,7 +83,7 @@ class Cluster(Airflow):
 
 
 def main() -> int:
-    """Show it until interrupted."""
+    """Run until interrupted."""
     interrupted = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: interrupted.set())
@@ -97,7 +97,7 @@ def main() -> int:
 
 
 def show(interrupted: threading.Event) -> None:
-    """Start everything, say where it is, and wait."""
+    """Start everything, print its addresses, and wait."""
     if postgres_programs() is None:
         raise Failed(HOW_TO_GET_POSTGRES)
     if shutil.which("redis-server") is None:

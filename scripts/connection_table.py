@@ -45,13 +45,13 @@ def table(fields: Iterable[Field]) -> str:
 
 
 def with_tables(page: str) -> str:
-    """The page with the tables that the fields make between its markers."""
+    """The page with the tables of the fields between its markers."""
     for name, fields in (("standard", STANDARD), ("extra", EXTRA)):
         begin, end = f"<!-- fields: {name} -->\n", f"\n<!-- end: {name} -->"
         pattern = re.escape(begin) + ".*?" + re.escape(end)
         page, count = re.subn(pattern, lambda _: begin + table(fields) + end, page, flags=re.DOTALL)  # noqa: B023
         if count != 1:
-            raise ValueError(f"{PAGE}: the markers of the table {name!r} are wanted once")
+            raise ValueError(f"{PAGE}: expected the markers of the table {name!r} exactly once")
     return page
 
 

@@ -1,7 +1,7 @@
 """A year of flights in the cache: real DAGs on a real Airflow load, warm, query and invalidate tables.
 
-Three dev nodes on this machine are used, or with QCACHE_NODES="http://host1:8888 http://host2:8888" others,
-of which none is killed. No process, file or table is left behind; Ctrl-C ends it at any time.
+It uses three dev nodes on this machine, or the nodes of QCACHE_NODES="http://host1:8888 http://host2:8888",
+and kills none of those. It leaves no process, file or table behind; Ctrl-C ends it at any time.
 """
 
 from __future__ import annotations
@@ -44,26 +44,26 @@ WORST_ROUTES_SQL = """SELECT origin, dest, COUNT(*), AVG(arr_delay) AS delay FRO
 
 
 class Interrupted(BaseException):
-    """Ctrl-C, or another signal that asks for the end."""
+    """Ctrl-C, or another signal to end."""
 
 
 class DemoFailed(Exception):
-    """Something was not as it should be."""
+    """A check of the demo failed."""
 
 
 class Demo:
-    """What has happened so far, and how it is told."""
+    """The steps so far, and how they are printed."""
 
     def __init__(self) -> None:
         self.began = time.monotonic()
         self.signal: int | None = None
         self.interrupted = threading.Event()
         self.steps: list[tuple[str, str, float]] = []
-        self._said = self.began
+        self._printed_at = self.began
         self._may_end_at_once = False
 
     def listen(self) -> None:
-        """Note a signal instead of dying from it in the middle of something: `end_if_asked` raises it."""
+        """Note a signal instead of dying from it in the middle of a step: `end_if_asked` raises it."""
 
         def note(number: int, _: object) -> None:
             if self.signal is None:
@@ -77,13 +77,13 @@ class Demo:
             signal.signal(number, note)
 
     def end_if_asked(self) -> None:
-        """Heed a signal."""
+        """Raise Interrupted if there was a signal."""
         if self.signal is not None:
             raise Interrupted
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
-        """Let a signal break off what is done meanwhile, which may take long and cleans up after itself."""
+        """Let a signal interrupt the block at once, which may take long and cleans up after itself."""
         self._may_end_at_once = True
         try:
             self.end_if_asked()
@@ -92,36 +92,36 @@ class Demo:
             self._may_end_at_once = False
 
     def heed(self, doing: str) -> None:
-        """Show that it goes on, unless it is to end."""
+        """Print progress; raise Interrupted if there was a signal."""
         self.end_if_asked()
         now = time.monotonic()
         if sys.stdout.isatty():
             print(f"\r\033[K  {now - self.began:3.0f} s  {doing}", end="", flush=True)
-        elif now - self._said > PROGRESS_SECONDS:
+        elif now - self._printed_at > PROGRESS_SECONDS:
             print(f"  {now - self.began:3.0f} s  {doing}", flush=True)
-            self._said = now
+            self._printed_at = now
 
     def say(self, text: str) -> None:
-        """A line, in the place of the last sign of progress."""
+        """Print a line, in place of the last line of progress."""
         self.end_if_asked()
         print(f"\r\033[K{text}" if sys.stdout.isatty() else text, flush=True)
-        self._said = time.monotonic()
+        self._printed_at = time.monotonic()
 
     @contextlib.contextmanager
     def step(self, name: str, intent: str) -> Iterator[list[str]]:
-        """One step; what is appended to the list is what came of it, the first of it for the summary."""
+        """One step; the block appends its results to the list, the first of them for the summary."""
         self.say(f"\n{name}: {intent}")
         began = time.monotonic()
-        came: list[str] = []
-        yield came
-        self.steps.append((name, came[0], time.monotonic() - began))
-        for line in came:
+        results: list[str] = []
+        yield results
+        self.steps.append((name, results[0], time.monotonic() - began))
+        for line in results:
             self.say(f"  {line}")
 
     def summary(self) -> str:
-        """The table of what happened."""
+        """The table of all steps."""
         width = max(len(name) for name, _, _ in self.steps)
-        lines = [f"{name:{width}}  {seconds:5.1f} s  {came}" for name, came, seconds in self.steps]
+        lines = [f"{name:{width}}  {seconds:5.1f} s  {results}" for name, results, seconds in self.steps]
         return "\n".join(["What happened", *(f"  {line}" for line in lines)])
 
 
@@ -135,13 +135,13 @@ def finished(run: Run) -> Run:
 
 
 def check(holds: bool, what: str) -> None:  # noqa: FBT001
-    """Stop where something is not as the demo would claim."""
+    """Raise DemoFailed if a claim of the demo does not hold."""
     if not holds:
-        raise DemoFailed(f"this does not hold: {what}")
+        raise DemoFailed(f"expected, and not so: {what}")
 
 
 def same_routes(rows: list[dict[str, Any]], expected: list[tuple[Any, ...]]) -> bool:
-    """Whether the cache and the database name the same routes with the same figures."""
+    """Whether the cache and the database have the same routes with the same figures."""
     return len(rows) == len(expected) and all(
         (row["origin"], row["dest"], row["flight"]) == (origin, dest, flights)
         and math.isclose(row["arr_delay"], delay, rel_tol=1e-9)
@@ -150,7 +150,7 @@ def same_routes(rows: list[dict[str, Any]], expected: list[tuple[Any, ...]]) -> 
 
 
 def holders(nodes: list[str], keys: list[str]) -> dict[str, list[str]]:
-    """The keys that each node has a table for, each node being asked for all."""
+    """The keys that each node has; each node is asked for all keys."""
     held = {}
     for node in nodes:
         with QClient([node], read_timeout=30, deadline=60) as client:
@@ -159,7 +159,7 @@ def holders(nodes: list[str], keys: list[str]) -> dict[str, list[str]]:
 
 
 def nothing_to_do(airflow: Airflow) -> bool:
-    """Whether the DAGs have run, and no event waits to start one again."""
+    """Whether the DAGs have run, and no event is queued to start one again."""
     try:
         for dag in ("qcache_load_regions", "qcache_self_healing"):
             runs = airflow.ask(f"/api/v2/dags/{dag}/dagRuns")["dag_runs"]
@@ -178,7 +178,7 @@ def state_of_sensor(airflow: Airflow) -> str | None:
 
 
 def forget(nodes: list[str], database: Path) -> None:
-    """Delete the tables of a demo that was ended early from nodes that go on without it."""
+    """Delete the tables of an interrupted demo from existing nodes."""
     keys = [ALL_FLIGHTS]
     with contextlib.suppress(sqlite3.Error), closing(sqlite3.connect(database)) as opened:
         for by in ("carrier", "origin"):
@@ -203,18 +203,18 @@ class Tour:
         self.answer: list[dict[str, Any]] = []
 
     def load(self) -> None:
-        """The ETL."""
-        with self.demo.step("load", "the DAG flights_load puts the flights of 2013 into SQLite") as came:
+        """Run the ETL."""
+        with self.demo.step("load", "the DAG flights_load puts the flights of 2013 into SQLite") as results:
             run = finished(self.runner.run("flights_load"))
             counts = run["load"].result
-            came.append(", ".join(f"{count:,} {name}" for name, count in counts.items()))
+            results.append(", ".join(f"{count:,} {name}" for name, count in counts.items()))
             check("flights_warm" in run.waiting, "the DAG flights_warm is started by the load")
-            came.append("its asset is updated, so Airflow is to start flights_warm")
+            results.append("its asset is updated, so Airflow is to start flights_warm")
 
     def warm(self) -> None:
-        """The tables go to the nodes, each to its home and a standby."""
+        """Store the tables, each on its home node and a standby."""
         intent = "the DAG flights_warm stores a table per carrier, per origin airport, and one of all"
-        with self.demo.step("warm", intent) as came:
+        with self.demo.step("warm", intent) as results:
             stored = [task.result for task in finished(self.runner.run("flights_warm")).mapped("warm")]
             self.keys = [result["key"] for result in stored]
             self.holder = next(result["node"] for result in stored if result["key"] == ALL_FLIGHTS)
@@ -223,20 +223,20 @@ class Tour:
             copies = Counter(key for keys in held.values() for key in keys)
             number = min(2, len(self.nodes))
             check(set(copies.values()) == {number}, f"each table is on {number} nodes: {copies}")
-            came.append(
+            results.append(
                 f"{len(stored)} tables, {rows:,} rows, {size / 1e6:.0f} MB of CSV, each on {number} nodes"
             )
-            came.append(", ".join(f"{len(keys)} on {node}" for node, keys in held.items()))
+            results.append(", ".join(f"{len(keys)} on {node}" for node, keys in held.items()))
 
     def query(self) -> None:
-        """The answer of the cache is the database's."""
+        """Compare the cache's answer with the database's."""
         intent = "the DAG flights_report asks for the ten routes with the worst mean delay"
-        with self.demo.step("query", intent) as came:
+        with self.demo.step("query", intent) as results:
             self.answer = finished(self.runner.run("flights_report"))["worst_routes"].result
             with closing(sqlite3.connect(self.database)) as database:
                 expected = database.execute(WORST_ROUTES_SQL).fetchall()
             check(same_routes(self.answer, expected), "the cache answers what SQLite does")
-            came.append("the same ten routes as SQLite finds")
+            results.append("the same ten routes as SQLite finds")
         self.demo.say("    route      flights  mean delay in minutes")
         for row in self.answer:
             self.demo.say(
@@ -244,40 +244,42 @@ class Tour:
             )
 
     def kill(self, cluster: LocalCluster) -> None:
-        """The node that has the table dies, and nobody notices."""
-        with self.demo.step("kill", f"{self.holder} holds the table, and is killed") as came:
+        """Kill the node that has the table; the query still succeeds."""
+        with self.demo.step("kill", f"{self.holder} holds the table, and is killed") as results:
             cluster.kill(cluster.node_list.index(self.holder))
-            came.append(f"{self.holder} refuses connections, its tables are gone")
-        with self.demo.step("query again", "the DAG flights_report runs once more") as came:
+            results.append(f"{self.holder} refuses connections, its tables are gone")
+        with self.demo.step("query again", "the DAG flights_report runs once more") as results:
             again = finished(self.runner.run("flights_report"))["worst_routes"].result
             check(again == self.answer, "the answer is the same without the node")
-            came.append("the same answer, from the standby")
+            results.append("the same answer, from the standby")
 
     def restart(self, cluster: LocalCluster) -> None:
-        """The node comes back."""
-        with self.demo.step("node back", f"{self.holder} is started again") as came:
+        """Start the node again."""
+        with self.demo.step("node back", f"{self.holder} is started again") as results:
             with self.demo.at_once():
                 cluster.restart(cluster.node_list.index(self.holder))
             held = holders([self.holder], self.keys)[self.holder]
             check(not held, f"a node that was killed comes back empty: {held}")
-            came.append("it answers, and is empty: tables live in a node's memory")
+            results.append("it answers, and is empty: tables live in a node's memory")
 
     def heal(self, cluster: LocalCluster, airflow: Airflow) -> None:
-        """A table that is gone with its node comes back without anyone's doing."""
-        with self.demo.step("watch", f"Airflow runs all its parts, with {HEALING.name}") as came:
+        """Let a trigger store a table again after its node lost it."""
+        with self.demo.step("watch", f"Airflow runs all its parts, with {HEALING.name}") as results:
             airflow.start()
             self.demo.end_if_asked()
             self._wait_until(lambda: self._regions() == 4 and nothing_to_do(airflow), "storing the table")
-            came.append("its trigger watches the table of regions, which has 4 rows")
-        with self.demo.step("defer", "the DAG qcache_demo_wait waits for a table, in the triggerer") as came:
+            results.append("its trigger watches the table of regions, which has 4 rows")
+        with self.demo.step(
+            "defer", "the DAG qcache_demo_wait waits for a table, in the triggerer"
+        ) as results:
             self._wait_until(lambda: state_of_sensor(airflow) == "deferred", "waiting until it is deferred")
             with QClient(self.nodes) as client:
                 client.post("qcache_demo_awaited", "a\n1\n")
             self._wait_until(lambda: state_of_sensor(airflow) == "success", "waiting until it is done")
-            came.append("deferred, and done when the table was stored")
+            results.append("deferred, and done when the table was stored")
         with QClient(self.nodes) as client:
             home = client.node_for_key("regions")
-        with self.demo.step("heal", f"{home}, which has that table, is killed and started again") as came:
+        with self.demo.step("heal", f"{home}, which has that table, is killed and started again") as results:
             killed = datetime.now(UTC)
             cluster.kill(cluster.node_list.index(home))
             with self.demo.at_once():
@@ -285,10 +287,10 @@ class Tour:
             began = time.monotonic()
             self._wait_until(lambda: self._regions() == 4, "waiting until the table is back")
             seconds = time.monotonic() - began
-            came.append(f"warm again {seconds:.0f} s after the restart, as qcache-client sees it")
+            results.append(f"warm again {seconds:.0f} s after the restart, as qcache-client sees it")
             event = airflow.ask("/api/v2/assets/events?order_by=-timestamp&limit=1")["asset_events"][0]
             check(datetime.fromisoformat(event["timestamp"]) > killed, "an event of the trigger started it")
-            came.append(f"the event that started the DAG: {event['extra']['payload']['why']}")
+            results.append(f"the event that started the DAG: {event['extra']['payload']['why']}")
 
     def _regions(self) -> int | None:
         """The rows that an application finds."""
@@ -303,27 +305,27 @@ class Tour:
             time.sleep(0.2)
 
     def invalidate(self) -> None:
-        """Every table is deleted from every node."""
-        with self.demo.step("invalidate", "the DAG flights_invalidate deletes every table") as came:
+        """Delete every table from every node."""
+        with self.demo.step("invalidate", "the DAG flights_invalidate deletes every table") as results:
             run = finished(self.runner.run("flights_invalidate", conf={"keys": self.keys}))
             outcomes = [outcome for nodes in run["invalidate"].result.values() for outcome in nodes.values()]
             counted = ", ".join(f"{outcomes.count(name)} {name}" for name in sorted(set(outcomes)))
-            came.append(f"{len(self.keys)} keys on {len(self.nodes)} nodes: {counted}")
-        with self.demo.step("look", "each node is asked for each key") as came:
+            results.append(f"{len(self.keys)} keys on {len(self.nodes)} nodes: {counted}")
+        with self.demo.step("look", "each node is asked for each key") as results:
             held = holders(self.nodes, self.keys)
             check(not any(held.values()), f"no node holds a table: {held}")
-            came.append(f"no table on any of {len(self.nodes)} nodes")
+            results.append(f"no table on any of {len(self.nodes)} nodes")
 
 
 def show(demo: Demo, existing_nodes: list[str]) -> None:
-    """The whole demo, on existing nodes or on its own."""
+    """Run the whole demo, on existing nodes or on its own."""
     with ExitStack() as stack:
         cluster = LocalCluster(nodes=3)
         stack.callback(cluster.close)
         if existing_nodes:
             nodes = existing_nodes
             with demo.at_once():
-                holders(nodes, [ALL_FLIGHTS])  # an error now, where one does not answer
+                holders(nodes, [ALL_FLIGHTS])  # fails now if a node does not answer
             demo.say(f"The nodes of QCACHE_NODES are used, and none of them is killed: {', '.join(nodes)}")
         else:
             demo.say("Three dev nodes are being started ...")

@@ -23,11 +23,11 @@ UNRELEASED = "## [Unreleased]\n"
 
 
 class ReleaseFailed(Exception):
-    """Why there is no release."""
+    """The release cannot be made; the message says why."""
 
 
 def run(checkout: Path, *command: str) -> str:
-    """What a command prints in the checkout."""
+    """Run a command in the checkout, and return its output."""
     done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ReleaseFailed(f"{' '.join(command)} failed:\n{done.stderr or done.stdout}")
@@ -35,9 +35,9 @@ def run(checkout: Path, *command: str) -> str:
 
 
 def check(checkout: Path, version: str) -> str:
-    """The changes of this release, where one can be made of the checkout."""
+    """Check that a release can be made of the checkout, and return its changes."""
     if not re.fullmatch(r"\d+\.\d+\.\d+((a|b|rc)\d+)?", version):
-        raise ReleaseFailed(f"{version!r} is no version: give one such as 0.2.0 or 0.2.0rc1")
+        raise ReleaseFailed(f"{version!r} is not a version: expected one such as 0.2.0 or 0.2.0rc1")
     if run(checkout, "git", "status", "--porcelain"):
         raise ReleaseFailed("the checkout has changes that are not committed: commit or remove them")
     if f"v{version}" in run(checkout, "git", "tag", "--list").split():
@@ -49,7 +49,7 @@ def check(checkout: Path, version: str) -> str:
 
 
 def write(checkout: Path, version: str) -> None:
-    """The version, and a section of the changelog for it under an empty Unreleased."""
+    """Write the version, and its section of the changelog below an empty Unreleased."""
     file = checkout / VERSION_FILE
     file.write_text(re.sub(r'__version__ = ".*"', f'__version__ = "{version}"', file.read_text()))
     file = checkout / "CHANGELOG.md"
@@ -58,7 +58,7 @@ def write(checkout: Path, version: str) -> None:
 
 
 def build(checkout: Path, version: str) -> list[Path]:
-    """Wheel and sdist of the tag, from a clone that has nothing else, in ``dist/``."""
+    """Build wheel and sdist of the tag in ``dist/``, from a clean clone."""
     dist = checkout / "dist"
     shutil.rmtree(dist, ignore_errors=True)
     with tempfile.TemporaryDirectory() as directory:

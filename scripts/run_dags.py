@@ -1,8 +1,8 @@
-"""Run DAGs with `dag.test()` on any Airflow and tell what became of their tasks.
+"""Run DAGs with `dag.test()` on any Airflow and report the results of their tasks.
 
 A program of its own, because an Airflow reads its configuration once per process; airflow_runs.py starts it.
 Reads runs from standard input, a JSON object a line (`dag_id`, `logical_date`, `conf`), and writes an answer
-for each, a line too, to the descriptor that its argument names. What tasks log goes to standard output.
+for each, also a line, to the file descriptor in its argument. The log of tasks goes to standard output.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ def run(bag: DagBag, settings: dict[str, Any]) -> dict[str, Any]:
     arguments: dict[str, Any] = {"run_conf": settings["conf"]}
     if (date := settings["logical_date"]) != "now":
         arguments["execution_date" if AIRFLOW_2 else "logical_date"] = date and datetime.fromisoformat(date)
-    # What earlier runs have other DAGs waiting for is no matter of this one.
+    # Remove the events of earlier runs that other DAGs wait for.
     with create_session() as session:
         session.query(AssetDagRunQueue).delete()
-    # 2.11 notes the end of a task that is killed or timed out, and lets the error pass through the run.
+    # 2.11 records a killed or timed-out task, and raises its error through the run.
     with contextlib.suppress(*TASK_WAS_ENDED):
         bag.dags[settings["dag_id"]].test(**arguments)
     with create_session() as session:
@@ -74,12 +74,12 @@ def run(bag: DagBag, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def answer(out: IO[str], **text: Any) -> None:
-    """One line of JSON; what JSON does not have, such as an asset, as text."""
+    """Write one line of JSON, with other values, such as assets, as text."""
     print(json.dumps(text, default=str), file=out, flush=True)
 
 
 def main() -> None:
-    """Load the DAGs folder, then run what is asked for until there is nothing more."""
+    """Load the DAGs folder, then run the DAGs that standard input names."""
     with os.fdopen(int(sys.argv[1]), "w") as out:
         bag = DagBag()
         if bag.import_errors:

@@ -1,7 +1,7 @@
-"""Try the installed package as a user of its wheel would, and say what was seen.
+"""Try the installed package as a user of its wheel does.
 
 The interpreter of an environment that has the wheel with all its extras runs it; `make wheel` does so
-for several releases of Airflow. A checkout on the path would hide what the wheel lacks, and is refused.
+for several releases of Airflow. It refuses a checkout on the path, which would hide what the wheel lacks.
 """
 
 from __future__ import annotations
@@ -48,17 +48,17 @@ RESULTS = {
 
 
 class NotAsItShouldBe(Exception):
-    """What was seen is not what the documentation says."""
+    """A result differs from the documentation."""
 
 
 def expect(what: str, seen: Any, expected: Any, printed: str = "") -> None:
-    """Fail with both, unless they are equal, and with the end of what was printed."""
+    """Fail unless both are equal; the error has both, and the end of the output."""
     if seen != expected:
         raise NotAsItShouldBe(f"{printed[-4000:]}\n{what}: {seen!r} instead of {expected!r}")
 
 
 def output(home: AirflowHome, *arguments: str) -> str:
-    """What Python prints in this home."""
+    """Run Python in this home, and return its output."""
     log = home.path / "command.log"
     with home.start([*arguments], log, environment={"PYTHONPATH": ""}) as process:
         code = process.wait(timeout=120)
@@ -68,7 +68,7 @@ def output(home: AirflowHome, *arguments: str) -> str:
 
 
 def try_the_registration(home: AirflowHome) -> None:
-    """Airflow lists the provider, says what it has, and draws every field of the connection's form."""
+    """Check that Airflow lists the provider and has every field of the connection's form."""
     listed = output(home, "-m", "airflow", "providers", "list", "--output", "json")
     names = {provider["package_name"] for provider in json.loads(listed[listed.index("[{") :])}
     expect("airflow providers list", NAME in names, expected=True)
@@ -80,7 +80,7 @@ def try_the_registration(home: AirflowHome) -> None:
 
 
 def try_the_operators(home: AirflowHome) -> None:
-    """A DAG with every operator ends as it should, on three dev nodes and SQLite."""
+    """Run a DAG with every operator on three dev nodes and SQLite, and check its results."""
     database = home.path / "wheel.db"
     with closing(sqlite3.connect(database)):
         pass
@@ -104,14 +104,14 @@ def try_the_operators(home: AirflowHome) -> None:
 
 
 def try_the_extras() -> None:
-    """Each extra's library is used once."""
+    """Use the library of each extra once."""
     command = [sys.executable, "-P", str(SCRIPTS / "use_everything.py")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     expect("exit code of use_everything.py", done.returncode, 0, done.stdout + done.stderr)
 
 
 def main() -> None:
-    """Try everything, one line for each."""
+    """Try everything, and print a line for each part."""
     place = Path(airflow_provider_qcache.__file__).resolve().parent
     expect(f"{place} in site-packages", "site-packages" in place.parts, expected=True)
     with AirflowHome(sys.executable) as home:

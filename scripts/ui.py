@@ -1,4 +1,4 @@
-"""Airflow's own pages for a look with one's own eyes: three dev nodes, the connection and the example DAGs.
+"""Start Airflow with its own pages, three dev nodes, the connection and the example DAGs, to try them.
 
 It runs `airflow standalone` with everything it needs in a temporary AIRFLOW_HOME, on loopback, without a
 login, and prints its address. Ctrl-C ends every process and removes the directory.
@@ -31,14 +31,14 @@ from airflow_provider_qcache.devnode import LocalCluster, NodeStartError
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Where this Airflow tells how it is, takes orders and shows connections.
+# Paths of this Airflow: its health, its API and its page of connections.
 RELEASE = version("apache-airflow")
 OLD = RELEASE.startswith("2.")
 HEALTH = "/health" if OLD else "/api/v2/monitor/health"
 API = "/api/v1" if OLD else "/api/v2"
 CONNECTIONS = "/connection/list/" if OLD else "/connections"
 
-# What the caller may set: where metrics and spans go.
+# Variables that the caller may set: where metrics and spans go.
 PASSED_ON = ("AIRFLOW__METRICS__", "AIRFLOW__TRACES__")
 
 # On two idle cores Airflow takes half a minute, a node a second.
@@ -55,23 +55,23 @@ esac
 exec {python} -m airflow "$@"
 """
 
-# What Airflow 2.11 has instead of a setting: whoever comes may do everything.
+# Airflow 2.11 has no setting for this: everybody is an admin without a login.
 NO_LOGIN = """AUTH_ROLE_PUBLIC = "Admin"
 WTF_CSRF_ENABLED = True
 """
 
 
 class Failed(Exception):
-    """Airflow did not start, or has ended."""
+    """Airflow did not start, or ended by itself."""
 
 
 class Airflow:
     """`airflow standalone` in a directory of its own: `with Airflow(interrupted) as airflow`.
 
     Args:
-        interrupted: Set when it is to end.
+        interrupted: Set to end it.
         dags: The folder of the DAGs.
-        settings: Further variables of the environment.
+        settings: More environment variables.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Airflow:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What Airflow's processes get: of another Airflow's settings only those of metrics and traces."""
+        """The environment of Airflow's processes; of the caller's settings only metrics and traces."""
         inherited = {
             name: value
             for name, value in os.environ.items()
@@ -140,7 +140,7 @@ class Airflow:
         }
 
     def start(self) -> bool:
-        """Start it; True once it is up, False where interrupted before."""
+        """Start Airflow; True when it is up, False if it was interrupted."""
         (self.home / "tmp").mkdir()
         command = self.home / "bin" / "airflow"
         command.parent.mkdir()
@@ -150,8 +150,8 @@ class Airflow:
         return self._launch() and self._wait_for("Airflow", self._is_up)
 
     def _launch(self) -> bool:
-        """Start the processes; False where interrupted meanwhile."""
-        # Readers do not block a writer then: on a busy machine Airflow's parts find the database locked.
+        """Start the processes; False if interrupted."""
+        # With WAL, readers do not block a writer: on a busy machine Airflow's database would be locked.
         with contextlib.closing(sqlite3.connect(self.home / "airflow.db")) as database:
             database.execute("PRAGMA journal_mode=WAL")
         self._spawn("standalone", self._airflow, "standalone")
@@ -171,24 +171,26 @@ class Airflow:
                 stderr=log,
                 env=self.environment,
                 cwd=self.home,
-                start_new_session=True,  # Ctrl-C in a terminal is for us alone to hear: we end the processes
+                start_new_session=True,  # Ctrl-C in a terminal reaches only this process
             )
         self._processes[name] = process
         self._may_end |= {name} if may_end else set()
         return process
 
     def _wait_for(self, what: str, holds: Callable[[], bool]) -> bool:
-        """Wait until something holds; False where interrupted before."""
+        """Wait until a condition holds; False if interrupted."""
         deadline = time.monotonic() + START_TIMEOUT
         while not holds():
             if time.monotonic() > deadline:
-                raise Failed(f"{what} was not up within {START_TIMEOUT:g} s; it said\n{self._last_words()}")
+                raise Failed(
+                    f"{what} was not up within {START_TIMEOUT:g} s; its logs end:\n{self._end_of_logs()}"
+                )
             if not self._lives_for(0.3):
                 return False
         return True
 
     def connect(self, nodes: list[str]) -> None:
-        """Make the connection to these nodes, and the pool of the examples."""
+        """Create the connection to these nodes, and the pool of the examples."""
         self._make(
             "connections",
             connection_id="qcache_default",
@@ -205,18 +207,18 @@ class Airflow:
             pass
 
     def _lives_for(self, seconds: float) -> bool:
-        """Wait; False where interrupted meanwhile."""
+        """Wait; False if interrupted."""
         if self._interrupted.wait(seconds):
             return False
         if self._ended() - self._may_end:
-            raise Failed(f"Airflow has ended by itself; it said\n{self._last_words()}")
+            raise Failed(f"Airflow ended by itself; its logs end:\n{self._end_of_logs()}")
         return True
 
     def _ended(self) -> set[str]:
         return {name for name, process in self._processes.items() if process.poll() is not None}
 
     def _is_up(self) -> bool:
-        """Whether the pages are served, and tasks would be run."""
+        """Whether Airflow serves its pages and its scheduler runs."""
         with contextlib.suppress(OSError, ValueError):
             return self.ask(HEALTH)["scheduler"]["status"] == "healthy"
         return False
@@ -225,10 +227,12 @@ class Airflow:
         try:
             self.ask(f"{API}/{kind}", json.dumps(what).encode())
         except OSError as error:
-            raise Failed(f"Airflow did not take {what}: {error}; it said\n{self._last_words()}") from error
+            raise Failed(
+                f"Airflow refused to create {what}: {error}; its logs end:\n{self._end_of_logs()}"
+            ) from error
 
     def ask(self, path: str, body: bytes | None = None) -> Any:
-        """What Airflow answers; OSError if it answers with an error, or not at all."""
+        """An answer of Airflow; OSError if it answers with an error, or not at all."""
         request = urllib.request.Request(self.address + path, body, {"Content-Type": "application/json"})
         with self._opener.open(request, timeout=ANSWER_TIMEOUT) as answer:
             return json.load(answer)
@@ -236,16 +240,16 @@ class Airflow:
     def _log(self, name: str) -> Path:
         return self.home / f"{name}.log"
 
-    def _last_words(self) -> str:
+    def _end_of_logs(self) -> str:
         names = self._ended() or self._processes
         words = [self._log(name).read_text(errors="replace").splitlines()[-20:] for name in names]
         return "\n".join(line for lines in words for line in lines)
 
     def _end(self) -> None:
-        """Kill every process: what they would tidy up is removed with the directory."""
+        """Kill every process; their files are removed with the directory."""
         family: set[psutil.Process] = set()
         while more := self._family() - family:
-            for process in more:  # one that is stopped starts no other while the rest are looked for
+            for process in more:  # a stopped process starts no other one while the rest are found
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.suspend()
             family |= more
@@ -259,7 +263,7 @@ class Airflow:
             started.wait()
 
     def _family(self) -> set[psutil.Process]:
-        """The processes of the sessions, and those below them with one of their own, as BashOperator's."""
+        """The processes of the sessions, and their children in other sessions, such as BashOperator's."""
         family = set()
         sessions = {process.pid for process in self._processes.values()}
         for process in psutil.process_iter():
@@ -270,7 +274,7 @@ class Airflow:
 
 
 def is_alive(process: psutil.Process) -> bool:
-    """Whether it runs or is stopped; a zombie does neither."""
+    """Whether a process runs or is stopped, and is not a zombie."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -285,7 +289,7 @@ def free_port() -> int:
 
 
 def main() -> int:
-    """Show it until interrupted."""
+    """Run until interrupted."""
     interrupted = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: interrupted.set())
@@ -303,7 +307,7 @@ def main() -> int:
                 if not OLD:
                     say(f"The cluster page: {airflow.address}/plugin/qcache")
                 say(f"Its AIRFLOW_HOME: {airflow.home}")
-                say("Ctrl-C ends Airflow and the nodes, and removes what they made.")
+                say("Ctrl-C ends Airflow and the nodes, and removes their files.")
                 airflow.wait()
     except (Failed, NodeStartError) as error:
         print(f"make ui: {error}", file=sys.stderr)

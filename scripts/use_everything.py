@@ -1,6 +1,6 @@
 """Import every module of the package and use each library that it may be installed with, once.
 
-Says what fails, and with which versions. `make floors` runs it with each lowest version of pyproject.toml.
+It prints the versions first. `make floors` runs it with each lowest version of pyproject.toml.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ FLOORS = Path(__file__).resolve().parent.parent / "constraints" / "floors.txt"
 
 
 def import_everything() -> None:
-    """Every module but programs and pytest's plugin, and every name that a version of Airflow may lack.
+    """Import every module but programs and pytest's plugin, and every name that an Airflow may lack.
 
     The retry policy's module is for Airflow 3.3 and newer ones, the cluster page's for 3.1 and newer ones.
     """
@@ -33,7 +33,7 @@ def import_everything() -> None:
 
 
 def use_everything() -> None:
-    """A dev node stores and answers a frame of each library; lz4 is what answers come as."""
+    """Store a frame of each library on a dev node and read it back, with lz4 answers."""
     import lz4.frame  # noqa: PLC0415
     import pandas as pd  # noqa: PLC0415
     import polars as pl  # noqa: PLC0415
@@ -55,7 +55,7 @@ def use_everything() -> None:
 
 
 def main() -> None:
-    """Say which versions are used, then use them."""
+    """Print the versions, then use them."""
     names = [line.partition("==")[0] for line in FLOORS.read_text().splitlines() if not line.startswith("#")]
     print(", ".join(f"{name} {version(name)}" for name in names), flush=True)
     import_everything()

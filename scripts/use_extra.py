@@ -118,7 +118,7 @@ USES = {
 
 @contextlib.contextmanager
 def node_of(python: str) -> Iterator[str]:
-    """A dev node of another environment, which answers."""
+    """A running dev node of another environment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -141,7 +141,7 @@ def node_of(python: str) -> Iterator[str]:
 
 
 def main() -> None:
-    """Use one."""
+    """Use one extra."""
     extra, python = sys.argv[1:]
     place = Path(airflow_provider_qcache.__file__).resolve()
     assert "site-packages" in place.parts, place

@@ -79,8 +79,7 @@ def examine(
             found.append(_in_trouble(check.node, check.trouble))
         elif check.same_as is not None:
             found.append(
-                Finding(
-                    "warning",
+                _warning(
                     check.node,
                     f"it is reached at the same address as {check.same_as}",
                     "If one proxy serves both, ignore this. Else they are one node: list it once.",
@@ -93,6 +92,10 @@ def examine(
         found += _statistics(settings, arguments)
     order = ("error", "warning")
     return sorted(dict.fromkeys(found), key=lambda finding: order.index(finding.level))
+
+
+def _warning(subject: str, what: str, advice: str) -> Finding:
+    return Finding("warning", subject, what, advice)
 
 
 def _in_trouble(node: str, trouble: str) -> Finding:
@@ -137,8 +140,7 @@ def _spelling(nodes: tuple[str, ...]) -> Iterator[Finding]:
         if so and len(so) < len(nodes):
             others = [node for node in nodes if node not in so]
             for node in so if len(so) <= len(others) else others:
-                yield Finding(
-                    "warning",
+                yield _warning(
                     node,
                     f"it {way}, and others do not"
                     if node in so
@@ -152,16 +154,14 @@ def _limits(settings: ConnectionSettings, table_bytes: int | None) -> Iterator[F
     """Timeouts against each other, and against the size of tables."""
     subject = "timeouts"
     if settings.deadline <= settings.connect_timeout + settings.read_timeout:
-        yield Finding(
-            "warning",
+        yield _warning(
             subject,
             f"deadline ({settings.deadline:g} s) is not longer than connect_timeout and read_timeout "
             "together: one silent node uses it up, and no other node is asked",
             "Increase deadline, or decrease read_timeout.",
         )
     if settings.store_timeout is not None and settings.store_timeout < settings.read_timeout:
-        yield Finding(
-            "warning",
+        yield _warning(
             subject,
             f"store_timeout ({settings.store_timeout:g} s) is shorter than read_timeout "
             f"({settings.read_timeout:g} s): a store takes a node longer than a query",
@@ -171,8 +171,7 @@ def _limits(settings: ConnectionSettings, table_bytes: int | None) -> Iterator[F
         return
     silent = table_bytes / _CSV_BYTES_PER_SECOND
     if settings.read_timeout < silent:
-        yield Finding(
-            "warning",
+        yield _warning(
             subject,
             f"a node answers nothing for {silent:.1f} s while it parses {table_bytes:,} bytes, and "
             f"read_timeout is {settings.read_timeout:g} s: queries that arrive then fail over to a "
@@ -180,16 +179,14 @@ def _limits(settings: ConnectionSettings, table_bytes: int | None) -> Iterator[F
             f"Increase read_timeout to {2 * silent:.0f} s, or store smaller tables.",
         )
     if settings.store_timeout is not None and settings.store_timeout < 2 * silent:
-        yield Finding(
-            "warning",
+        yield _warning(
             subject,
             f"store_timeout is {settings.store_timeout:g} s, and a node takes {silent:.1f} s or more for "
             f"{table_bytes:,} bytes",
             "Clear store_timeout: its default follows from the size of the table.",
         )
     if settings.max_response_bytes < table_bytes:
-        yield Finding(
-            "warning",
+        yield _warning(
             "max_response_bytes",
             f"it is {settings.max_response_bytes:,}, so that a table of {table_bytes:,} bytes cannot be read",
             "Increase max_response_bytes.",
@@ -199,15 +196,13 @@ def _limits(settings: ConnectionSettings, table_bytes: int | None) -> Iterator[F
 def _security(settings: ConnectionSettings) -> Iterator[Finding]:
     encrypted = [node for node in settings.nodes if urlsplit(node).scheme == "https"]
     if encrypted and not settings.verify:
-        yield Finding(
-            "warning",
+        yield _warning(
             "verify",
             "it is false: the nodes' certificates are not checked, and anyone in between may answer for them",
             "Set verify to true, and ca_file to the CA's certificates.",
         )
     if settings.auth is not None and len(encrypted) < len(settings.nodes):
-        yield Finding(
-            "warning",
+        yield _warning(
             "allow_auth_over_http",
             "login and password go to the nodes unencrypted",
             "Start the nodes with TLS (--cert-file), and use https in their URLs everywhere.",
@@ -224,15 +219,13 @@ def _environment(settings: ConnectionSettings) -> Iterator[Finding]:
         proxy = select_proxy(node, environment["proxies"])
         if proxy is not None:
             parts = urlsplit(proxy)
-            yield Finding(
-                "warning",
+            yield _warning(
                 node,
                 f"requests go through the proxy {parts.hostname}:{parts.port}, which the environment sets",
                 "If the node can be reached directly, add its host to NO_PROXY, or set trust_env to false.",
             )
         if settings.auth is None and get_netrc_auth(node) is not None:
-            yield Finding(
-                "warning",
+            yield _warning(
                 node,
                 "requests carry credentials from the netrc file",
                 "If the node needs none, remove them from the netrc file, or set trust_env to false.",
@@ -280,24 +273,21 @@ def _answers(asked: Mapping[str, requests.Response]) -> Iterator[Finding]:
         server = servers[node]
         if not server.startswith(_SERVER) or server != usual[0][0]:
             others = f", and {usual[0][0]} on the others" if server != usual[0][0] else ""
-            yield Finding(
-                "warning",
+            yield _warning(
                 node,
                 f"its Server header is {server!r}{others}; QCache's begins with {_SERVER}",
                 "Check what listens there: a proxy in between, another version, or another server.",
             )
         between = [name for name in ("Via", "X-Cache", "Age", "X-Forwarded-For") if name in answer.headers]
         if between:
-            yield Finding(
-                "warning",
+            yield _warning(
                 node,
                 f"its answers have the header {', '.join(between)}: a proxy is between here and the node",
                 "Connect to the node itself, or have the proxy neither store answers nor retry stores.",
             )
         apart = _clock_apart(answer)
         if apart is not None and abs(apart) > _CLOCKS_APART:
-            yield Finding(
-                "warning",
+            yield _warning(
                 node,
                 f"its Date header is {abs(apart):.0f} s {'ahead of' if apart > 0 else 'behind'} this clock",
                 "Set the clocks by NTP: with --age a node forgets tables by its own clock. An old Date can "
@@ -325,8 +315,7 @@ def _certificates(nodes: list[str], settings: ConnectionSettings) -> Iterator[Fi
             continue
         days = (ends - dt.datetime.now(dt.UTC)).days
         if days < _CERTIFICATE_LEFT:
-            yield Finding(
-                "warning",
+            yield _warning(
                 node,
                 f"its certificate ends on {ends:%Y-%m-%d}, in {days} days",
                 "Renew the certificate, and restart the node, which reads it at its start.",
@@ -361,8 +350,7 @@ def _statistics(settings: ConnectionSettings, arguments: Mapping[str, Any]) -> I
             default=0.0,
         )
         if longest > settings.read_timeout:
-            yield Finding(
-                "warning",
+            yield _warning(
                 node,
                 f"one request kept it silent for {longest:.1f} s, and read_timeout is "
                 f"{settings.read_timeout:g} s: queries that arrived then failed over to a node without the "
@@ -371,8 +359,7 @@ def _statistics(settings: ConnectionSettings, arguments: Mapping[str, Any]) -> I
             )
         evicted = statistics.get("size_evict_count", 0)
         if evicted:
-            yield Finding(
-                "warning",
+            yield _warning(
                 node,
                 f"it was full and evicted tables: {evicted} since its statistics were last read",
                 "Increase the node's --size, add a node, or store fewer tables.",

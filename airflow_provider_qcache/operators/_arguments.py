@@ -371,3 +371,8 @@ def earlier_keys(name: str, value: Any) -> Any:
     if isinstance(found, str | bytes) or not isinstance(found, Sequence):
         raise refused(name, value, _EARLIER)
     return [key(f"{name}[{place}]", one) for place, one in enumerate(found)]
+
+
+def store_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of an operator that are arguments of each of its stores."""
+    return {name: arguments[name] for name in ("copies", "evict_stale", "check_row_count")}

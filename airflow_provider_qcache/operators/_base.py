@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from airflow_provider_qcache.client import RequestRetry
     from airflow_provider_qcache.hooks.qcache import QCacheHook
     from airflow_provider_qcache.lineage import Lineage
-    from airflow_provider_qcache.operators._many import ManyOptions
 
 
 class QCacheOperator(BaseOperator):
@@ -355,11 +353,6 @@ class QCacheStoreOperator(QCacheOperator):
         if passed:
             raise ValueError(f"{' and '.join(passed)}: {needs}")
 
-    @staticmethod
-    def _store_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """The options of each store."""
-        return {name: arguments[name] for name in ("copies", "evict_stale", "check_row_count")}
-
     def _would_store_many(
         self, hook: QCacheHook, pairs: Iterable[tuple[str, Any]], prepare: Any, arguments: Mapping[str, Any]
     ) -> None:
@@ -367,17 +360,10 @@ class QCacheStoreOperator(QCacheOperator):
         from airflow_provider_qcache.operators._dry_run import would_delete, would_store_many  # noqa: PLC0415  # for a task that runs
         from airflow_provider_qcache.operators._keys import KeyHandover  # noqa: PLC0415  # for a task that runs
 
-        earlier = KeyHandover(self._many_options(arguments), self.log)
+        earlier = KeyHandover(arguments, self.log)
         keys = would_store_many(hook, pairs, prepare, self.log)
         if missing := earlier.missing(keys):
             would_delete(hook, missing, self.log)
-
-    @staticmethod
-    def _many_options(arguments: Mapping[str, Any], *, literal: bool = False) -> ManyOptions:
-        from airflow_provider_qcache.operators._many import ManyOptions  # noqa: PLC0415  # for a task that runs
-
-        names = (field.name for field in dataclasses.fields(ManyOptions) if field.name != "literal")
-        return ManyOptions(**{name: arguments[name] for name in names}, literal=literal)
 
 
 # How a template becomes a value. In a DAG that renders templates as native objects, Jinja reads the result as

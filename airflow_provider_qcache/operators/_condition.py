@@ -6,9 +6,8 @@ Airflow or the client.
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from airflow_provider_qcache.operators._arguments import counted, short_repr
 
@@ -21,8 +20,7 @@ ONE_ROW: Final[Mapping[str, Any]] = {"limit": 1}
 """The query whose answer says whether there is a table, and how many rows it has."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Condition:
+class Condition(NamedTuple):
     """What a table must be like.
 
     ``query`` selects the rows that count; None selects all rows. There must be ``min_rows`` to ``max_rows``

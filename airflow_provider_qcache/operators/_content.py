@@ -16,7 +16,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from airflow_provider_qcache.compat import ResolveMixin, XComArg
 from airflow_provider_qcache.extras import MissingExtra
@@ -161,8 +161,7 @@ def _name_of(function: Any) -> str:
     return f"{_DAG_MODULE.sub('', str(named.__module__))}.{named.__qualname__}"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Table:
+class Table(NamedTuple):
     """A table and its content type; ``body`` is content, what ``post_table`` takes, or a FileTable."""
 
     name: str
@@ -365,7 +364,7 @@ def _described(table: Table) -> Table:
             f"content_type={CSV!r}",
             byte=0,
         )
-    return dataclasses.replace(table, body=body, content_type=CSV if found is None else JSON)
+    return table._replace(body=body, content_type=CSV if found is None else JSON)
 
 
 def _begun(function: Any, size: int) -> tuple[bytes, Any]:

@@ -13,10 +13,9 @@ from airflow_provider_qcache.operators.errors import TablesFailed, permanent
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from airflow_provider_qcache.hooks.qcache import QCacheHook
-    from airflow_provider_qcache.operators._many import ManyOptions
 
 
 def read_keys(name: str, path: Any) -> list[str]:
@@ -36,21 +35,21 @@ class KeyHandover:
     """Passes the keys of a run of many tables to later runs.
 
     Args:
-        options: ``return_keys``, ``keys_path``, ``delete_missing`` and ``allow_empty`` of the task.
+        arguments: Those of a QCacheStoreOperator.
         log: The task's.
 
     Raises:
         AirflowFailException: a path is not that of a file, or a line of the earlier list is not a key.
     """
 
-    def __init__(self, options: ManyOptions, log: logging.Logger) -> None:
-        self._return_keys = options.return_keys
-        self._allow_empty = options.allow_empty
+    def __init__(self, arguments: Mapping[str, Any], log: logging.Logger) -> None:
+        self._return_keys = arguments["return_keys"]
+        self._allow_empty = arguments["allow_empty"]
         self._log = log
         with permanent(ValueError):
-            self._output = None if options.keys_path is None else output_at(options.keys_path)
+            self._output = None if arguments["keys_path"] is None else output_at(arguments["keys_path"])
         # Before anything is stored: keys_path may be the same file.
-        self._earlier = self._read_earlier(options.delete_missing)
+        self._earlier = self._read_earlier(arguments["delete_missing"])
 
     def _read_earlier(self, delete_missing: Any) -> list[str]:
         if delete_missing is None or isinstance(delete_missing, list):

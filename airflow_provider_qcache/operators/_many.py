@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_qcache.compat import AirflowFailException
-from airflow_provider_qcache.operators._arguments import counted, short_repr
+from airflow_provider_qcache.operators._arguments import counted, short_repr, store_options
 from airflow_provider_qcache.operators._keys import KeyHandover
 from airflow_provider_qcache.operators._report import (
     Absent,
@@ -40,32 +39,14 @@ _OF_THE_CLUSTER: Final = frozenset({"AuthenticationFailed", "CertificateRejected
 """Errors that all other keys would fail with too: no further store is started."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ManyOptions:
-    """The arguments of QCacheStoreOperator that concern many tables."""
-
-    copies: int
-    evict_stale: bool
-    check_row_count: bool
-    require_home: bool
-    max_failed_keys: int
-    allow_evicted: bool
-    durable: bool
-    return_keys: bool
-    keys_path: Any
-    delete_missing: Any
-    allow_empty: bool
-    literal: bool
-    """The tables are written in the DAG, so an invalid table is invalid at every try."""
-
-
 def store_tables(
     hook: QCacheHook,
     tables: Callable[[], Iterable[tuple[str, Any]]],
     *,
     context: Mapping[str, Any],
     log: logging.Logger,
-    options: ManyOptions,
+    arguments: Mapping[str, Any],
+    literal: bool = False,
     keys: Sequence[str] | None = None,
     prepare: Callable[[str, Any], Any] | None = None,
 ) -> dict[str, Any]:
@@ -77,7 +58,8 @@ def store_tables(
             again if its keys turn out to differ from those of an earlier try.
         context: The task's: its state store, and ``ti`` for the summary of a task that fails.
         log: The task's.
-        options: The arguments of the operator.
+        arguments: Those of a QCacheStoreOperator.
+        literal: Whether the tables are written in the DAG, so that an invalid table is invalid at every try.
         keys: All keys in their order, if they are known: then progress has the time left, and an earlier
             try's record is compared before any table is skipped.
         prepare: Returns, for key and content, what the client stores (any form of content, or an Upload); it
@@ -94,10 +76,10 @@ def store_tables(
 
     Before any error except a cancel it pushes the summary, with nulls for what was not asked.
     """
-    storing = _Storing(hook, context, log, options, keys)
+    storing = _Storing(hook, context, log, arguments, keys, literal=literal)
     with storing.reported():
         absent = storing.run(tables, prepare)
-    summary = storing.tally.summary(absent, copies=options.copies)
+    summary = storing.tally.summary(absent, copies=arguments["copies"])
     advice_text = advice(storing.tally, storing.residency.held(), absent, storing.nodes)
     try:
         _raise_for(storing, absent, summary, advice_text)
@@ -117,22 +99,22 @@ def _raise_for(
     storing: _Storing, absent: Absent | None, summary: Mapping[str, Any], advice_text: str
 ) -> None:
     """Raise the error that the task ends with, if any."""
-    tally, options = storing.tally, storing.options
+    tally, arguments = storing.tally, storing.arguments
     stopped = absent is None
     absent = absent or Absent()
     seconds = summary["seconds"]
-    too_many = tally.failed > options.max_failed_keys
+    too_many = tally.failed > arguments["max_failed_keys"]
     if tally.worst is not None and (stopped or too_many):
         key, error = tally.worst
         text = tally.sentence(seconds, len(absent.evicted), stopped=stopped)
         text += f"\n{key}: {type(error).__name__}: {error}"
-        if (stopped and storing.is_for_good(error)) or tally.for_good > options.max_failed_keys:
+        if (stopped and storing.is_for_good(error)) or tally.for_good > arguments["max_failed_keys"]:
             raise AirflowFailException(text) from error
         raise TablesFailed(text, result=summary) from error
-    if absent.lost or absent.hidden or (absent.evicted and not options.allow_evicted):
+    if absent.lost or absent.hidden or (absent.evicted and not arguments["allow_evicted"]):
         text = tally.sentence(seconds, len(absent.evicted), *absent.troubles(storing.residency.places))
         raise TablesEvicted(text + (f". {advice_text}" if advice_text else ""), result=summary)
-    if tally.failed_over and options.require_home:
+    if tally.failed_over and arguments["require_home"]:
         trouble = f"{counted(tally.failed_over, 'table')} failed over, and require_home is set"
         raise StoredOnFailover(tally.sentence(seconds, len(absent.evicted), trouble), result=summary)
 
@@ -208,16 +190,19 @@ class _Storing:
         hook: QCacheHook,
         context: Mapping[str, Any],
         log: logging.Logger,
-        options: ManyOptions,
+        arguments: Mapping[str, Any],
         keys: Sequence[str] | None,
+        *,
+        literal: bool,
     ) -> None:
         self._hook = hook
         self._context = context
         self._log = log
-        self.options = options
-        self.handover = KeyHandover(options, log)
+        self.arguments = arguments
+        self._literal = literal
+        self.handover = KeyHandover(arguments, log)
         self.handover.check_number(len(keys or ()))
-        self.record = ResumeRecord(context, keys, log, durable=options.durable)
+        self.record = ResumeRecord(context, keys, log, durable=arguments["durable"])
         self.tally = Tally(None if keys is None else len(keys))
         self.residency = _Residency(hook)
         self.nodes = len(hook.node_status())
@@ -232,7 +217,7 @@ class _Storing:
                 self._log.info("%s before the task failed", self.tally.sentence(self.tally.seconds))
                 if type(error).__name__ != "OperationCancelled":
                     push_summary(
-                        self._context, self.tally.summary(None, copies=self.options.copies), self._log
+                        self._context, self.tally.summary(None, copies=self.arguments["copies"]), self._log
                     )
                 raise
 
@@ -293,12 +278,9 @@ class _Storing:
         prepare: Callable[[str, Any], Any] | None,
         keep: Any = (),
     ) -> None:
-        options = self.options
         self._hook.post_many(
             pairs,
-            copies=options.copies,
-            evict_stale=options.evict_stale,
-            check_row_count=options.check_row_count,
+            **store_options(self.arguments),
             prepare=prepare,
             keep=keep,
             on_done=self._note,
@@ -318,7 +300,7 @@ class _Storing:
         self.tally.add_stored(stored)
         self.tally.failed_over += self.residency.add(key, stored.node, stored.copies)
         # The next try could mistake an older table on a node that readers ask for this one.
-        sure = not stored.may_hold_old and (self.options.evict_stale or not stored.failed_over)
+        sure = not stored.may_hold_old and (self.arguments["evict_stale"] or not stored.failed_over)
         self.record.set(key, done=sure and not stored.failed_copies)
 
     def _note_failure(self, key: str, error: Exception) -> None:
@@ -338,9 +320,7 @@ class _Storing:
 
     def is_for_good(self, error: Exception) -> bool:
         """Whether no retry of the task helps."""
-        return isinstance(error, AirflowFailException) or ends_the_task(
-            error, literal_table=self.options.literal
-        )
+        return isinstance(error, AirflowFailException) or ends_the_task(error, literal_table=self._literal)
 
     def _tick(self) -> None:
         line = self._progress()

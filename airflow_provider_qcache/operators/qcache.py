@@ -255,7 +255,7 @@ class QCachePostOperator(QCacheStoreOperator):
         with self._connected(arguments, literal_table=literal) as hook:
             table = self._table(arguments)
             with upload_from(table, arguments) as upload:
-                stored = hook.post(arguments["key"], upload, **self._store_options(arguments))
+                stored = hook.post(arguments["key"], upload, **rules.store_options(arguments))
             files = collect_files(hook, [table])
         result = report_stored(
             stored, self.log, copies=arguments["copies"], require_home=arguments["require_home"]
@@ -276,7 +276,8 @@ class QCachePostOperator(QCacheStoreOperator):
                 lambda: seen.watch(pairs()),
                 context=context,
                 log=self.log,
-                options=self._many_options(arguments, literal=_is_literal(tables, context)),
+                arguments=arguments,
+                literal=_is_literal(tables, context),
                 keys=None if known is None else list(known),
                 prepare=uploads(arguments),
             )

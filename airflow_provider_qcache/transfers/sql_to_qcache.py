@@ -300,7 +300,7 @@ class SqlToQCacheOperator(QCacheStoreOperator):
         from airflow_provider_qcache.operators._report import report_stored  # noqa: PLC0415  # for a task that runs
 
         ((key, upload),) = tables.uploads(compression=arguments["compression"])
-        stored = hook.post(key, upload, **self._store_options(arguments))
+        stored = hook.post(key, upload, **rules.store_options(arguments))
         result = report_stored(
             stored,
             self.log,
@@ -320,7 +320,7 @@ class SqlToQCacheOperator(QCacheStoreOperator):
             lambda: tables.uploads(compression=arguments["compression"]),
             context=context,
             log=self.log,
-            options=self._many_options(arguments),
+            arguments=arguments,
             keys=tables.keys,
         )
 
