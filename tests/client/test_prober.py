@@ -239,6 +239,30 @@ def test_close_waits_for_the_probes_that_run_no_longer_than_it_is_told() -> None
     assert probed.state(B) is NodeState.FAILING
 
 
+def test_the_time_that_close_has_is_for_all_probes_together() -> None:
+    probed = Probed(lambda node: None)
+    waited: list[float] = []
+
+    class Slow:
+        ident = 1
+
+        def join(self, timeout: float) -> None:
+            waited.append(timeout)
+            probed.clock.spend(3.0)
+
+    threads: Any = {Slow(), Slow(), Slow()}
+    probed.prober._threads = threads
+    probed.prober.close(5.0)
+    assert waited == [5.0, 2.0, 0.0]
+
+
+def test_a_probe_may_close_the_client_that_made_it() -> None:
+    """As a callback that is told of the node's recovery may do: a thread cannot wait for itself."""
+    probed = Probed(lambda node: probed.prober.close(LONG))
+    assert probed.probe(A) is None
+    assert probed.state() is NodeState.ALIVE
+
+
 def test_close_does_not_wait_for_threads_that_never_ran() -> None:
     probed = Probed(lambda node: None)
     probed.prober._threads.add(threading.Thread())

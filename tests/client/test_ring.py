@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from qclient.node_ring import NodeRing, generate_key
 
-from airflow_provider_qcache.client.ring import Ring, ring_hash
+from airflow_provider_qcache.client.errors import InvalidKey
+from airflow_provider_qcache.client.ring import Ring, check_key, ring_hash
 
 NODES = st.lists(
     st.one_of(
@@ -118,6 +121,19 @@ def test_an_order_is_worked_out_once_for_all_keys_before_a_point() -> None:
     assert ring.successors("foo") is ring.successors("foo")
 
 
+def test_keys_have_homes_on_a_machine_that_forbids_md5_for_security(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one in FIPS mode does."""
+    md5 = hashlib.md5
+
+    def of_fips(data: bytes, *, usedforsecurity: bool = True) -> object:
+        if usedforsecurity is not False:
+            raise ValueError("[digital envelope routines] unsupported")
+        return md5(data)
+
+    monkeypatch.setattr(hashlib, "md5", of_fips)
+    assert Ring(THREE).node_for_key("foo") == THREE[2]
+
+
 @pytest.mark.parametrize(
     ("nodes", "said"),
     [
@@ -131,6 +147,22 @@ def test_what_is_no_list_of_nodes_is_refused(nodes: object, said: str) -> None:
     with pytest.raises(ValueError) as raised:  # noqa: PT011
         Ring(nodes)  # type: ignore[arg-type]
     assert str(raised.value) == said
+
+
+@pytest.mark.parametrize(
+    ("key", "more"),
+    [
+        ("a b", "With any other key a node answers 404, or stores the table under another one."),
+        (5, "With any other key a node answers 404, or stores the table under another one."),
+        ("a*", "QCache has no patterns: pass the whole key of each table."),
+    ],
+)
+def test_the_refusal_of_a_key_says_which_are_taken_and_what_others_would_do(key: object, more: str) -> None:
+    with pytest.raises(InvalidKey) as raised:
+        check_key(key)
+    assert str(raised.value) == (
+        f"{key!r} is not a key of QCache: use ASCII letters, digits, '-' and '_', at least one. {more}"
+    )
 
 
 def test_a_list_that_is_a_string_is_refused_without_its_credentials() -> None:
