@@ -35,7 +35,7 @@ PATHS = $(filter tests%,$(ARGS))
 SMOKE = tests/client/test_like_qclient.py tests/client/test_over_servers.py tests/client/test_ring.py \
 	tests/conformance/test_csv_json.py tests/conformance/test_differences.py tests/devnode/test_node.py tests/devnode/test_store.py tests/test_package.py
 
-.PHONY: help test smoke lint format docs demo ui cluster bench conformance fuzz mutation guided real-server constraints floors drivers wheel audit release-check release clean
+.PHONY: help test smoke lint format docs pictures demo ui cluster bench conformance fuzz mutation guided real-server constraints floors drivers wheel audit release-check release clean
 
 help:  ## List the targets.
 	@awk -F ':.*##' '/^[a-z-]+:.*##/ {printf "  make %-15s%s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -74,6 +74,9 @@ format: $(LINT_ENV)/ready  ## Mend what ruff can mend by itself.
 docs: $(DOCS_ENV)/ready  ## Build the site in build/docs; a warning or a broken link is an error.
 	@$(DOCS_ENV)/bin/python -m sphinx -q -W --keep-going -n -E -b html docs build/docs
 	@echo "The site: build/docs/index.html"
+
+pictures: $(TEST_ENV)/ready  ## Make the pictures of the docs anew, in Chromium.
+	@QCACHE_PICTURES=docs/images $(RUN) -m pytest -n 0 tests/browser -k picture $(ARGS)
 
 demo: $(TEST_ENV)/ready  ## Show DAGs at work on a year of flights: load, warm, query, lose a node, invalidate.
 	@$(RUN) scripts/demo.py

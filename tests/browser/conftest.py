@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -93,3 +94,9 @@ def page(browser: Browser, ui: Ui) -> Iterator[Page]:
     expect.set_options(timeout=PATIENCE * 1000)
     yield context.new_page()
     context.close()
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Where the pictures of the docs go: QCACHE_PICTURES names it, which `make pictures` sets."""
+    return Path(os.environ.get("QCACHE_PICTURES") or tmp_path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -179,8 +178,8 @@ def test_the_test_is_green_with_live_nodes_and_red_with_the_name_of_a_dead_one(
     expect(test.locator("svg")).to_have_attribute("color", "red")
 
 
-def test_a_picture_of_the_form(page: Page, ui: Ui, tmp_path: Path) -> None:
-    """The one in the docs, where QCACHE_PICTURE names its file."""
+def test_a_picture_of_the_form(page: Page, ui: Ui, pictures: Path) -> None:
+    """The one in the docs."""
     page.set_viewport_size({"width": 1000, "height": 1040})
     form = Form(page).add(ui, "qcache_default")
     form.standard("host").fill(", ".join(f"http://cache{number}:9401" for number in (1, 2, 3)))
@@ -190,6 +189,6 @@ def test_a_picture_of_the_form(page: Page, ui: Ui, tmp_path: Path) -> None:
     assert clip is not None
     assert last is not None
     clip["height"] = last["y"] + last["height"] - clip["y"] + MARGIN
-    picture = Path(os.environ.get("QCACHE_PICTURE") or tmp_path / "form.png")
+    picture = pictures / "connection-form.png"
     page.screenshot(path=picture, clip=clip, animations="disabled")
     assert 10_000 < picture.stat().st_size < 200_000
