@@ -10,6 +10,7 @@ import json
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
@@ -40,6 +41,28 @@ else:
     name, fields = served.hook_name, served.extra_fields
 print(json.dumps({"hook": name, "fields": sorted(field.removeprefix("extra__qcache__") for field in fields)}))
 """
+PAGE = """
+import json
+from airflow_provider_qcache.plugins.qcache import QCachePlugin
+statuses = {}
+if QCachePlugin().fastapi_apps:
+    from airflow.api_fastapi.app import create_app, get_auth_manager
+    from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
+    from starlette.testclient import TestClient
+    client = TestClient(create_app(apps="core"))
+    for role in (None, "VIEWER", "ADMIN"):
+        headers = {"X-QCache-Page": "1"}
+        if role is not None:
+            token = get_auth_manager().generate_jwt(SimpleAuthManagerUser(username="someone", role=role))
+            headers["Cookie"] = f"_token={token}"
+        paths = ["", "connections"]
+        paths += [f"{name}/qcache_default?key=rows" for name in ("nodes", "ring", "where", "assets")]
+        found = [client.get(f"/qcache/{path}", headers=headers) for path in paths]
+        asked = {"key": "rows", "query": {}}
+        found.append(client.post("/qcache/query/qcache_default", headers=headers, json=asked))
+        statuses[str(role)] = sorted({answer.status_code for answer in found})
+print(json.dumps(statuses))
+"""
 RESULTS = {
     "post": {"key": "rows", "rows": 2},
     "sql": {"rows": 1},
@@ -57,10 +80,10 @@ def expect(what: str, seen: Any, expected: Any, printed: str = "") -> None:
         raise NotAsItShouldBe(f"{printed[-4000:]}\n{what}: {seen!r} instead of {expected!r}")
 
 
-def output(home: AirflowHome, *arguments: str) -> str:
+def output(home: AirflowHome, *arguments: str, environment: Mapping[str, str] | None = None) -> str:
     """Run Python in this home, and return its output."""
     log = home.path / "command.log"
-    with home.start([*arguments], log, environment={"PYTHONPATH": ""}) as process:
+    with home.start([*arguments], log, environment={"PYTHONPATH": "", **(environment or {})}) as process:
         code = process.wait(timeout=120)
     text = log.read_text()
     expect(f"exit code of {' '.join(arguments)}", code, 0, text)
@@ -97,10 +120,20 @@ def try_the_operators(home: AirflowHome) -> None:
             with QClient(cluster.node_list) as reader:
                 left = [reader.get(key, {}) for key in ("rows", "decorated", run["sql"].result["key"])]
                 expect("tables after the delete", left, [None, None, None])
+            try_the_cluster_page(home, environment)
     for task, result in RESULTS.items():
         seen = run[task].result
         part = {name: seen[name] for name in result} if isinstance(result, dict) else seen
         expect(f"the result of {task}", part, result)
+
+
+def try_the_cluster_page(home: AirflowHome, environment: Mapping[str, str]) -> None:
+    """From Airflow 3.1 on the API server has the page, for users who may read connections."""
+    environment = {**environment, "AIRFLOW__QCACHE__CLUSTER_PAGE": "True"}
+    release = tuple(map(int, version("apache-airflow").split(".")[:2]))
+    expected = {"None": [401], "VIEWER": [403], "ADMIN": [200]} if release >= (3, 1) else {}
+    seen = json.loads(output(home, "-c", PAGE, environment=environment).splitlines()[-1])
+    expect("the statuses of the cluster page", seen, expected)
 
 
 def try_the_extras() -> None:
@@ -118,7 +151,7 @@ def main() -> None:
         try_the_registration(home)
         print("providers list, providers get, the form", flush=True)
         try_the_operators(home)
-        print("post, SQL, decorator, sensor, check, query, delete", flush=True)
+        print("post, SQL, decorator, sensor, check, query, delete; the cluster page", flush=True)
     try_the_extras()
     print("every extra")
     airflow = version("apache-airflow")
