@@ -1,4 +1,4 @@
-"""An exception that comes out of a signal at any moment of an operation, as Airflow's timeout of a task does."""
+"""An exception from a signal at any moment of an operation, as Airflow's timeout of a task is, and cancel()."""
 
 from __future__ import annotations
 
@@ -58,6 +58,9 @@ def moments() -> Iterator[Callable[[Random], None]]:
 
         def case(random: Random) -> None:
             operation = random.choice(operations)
+            if random.random() < 0.2:
+                _cancel(client, operation, random.uniform(0, _LONGEST))
+                return
             try:
                 try:
                     signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, _LONGEST))
@@ -75,12 +78,32 @@ def moments() -> Iterator[Callable[[Random], None]]:
     signal.signal(signal.SIGALRM, before)
 
 
+def _cancel(client: QClient, operation: Callable[[], object], seconds: float) -> None:
+    """Cancel an operation of another thread, and check the client at once, whatever that thread does yet."""
+
+    def run() -> None:
+        with contextlib.suppress(QClientException):
+            operation()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    while not client._active and thread.is_alive():  # one that begins after cancel() runs
+        time.sleep(0)
+    time.sleep(seconds)
+    client.cancel()
+    _works(client)
+    thread.join()
+
+
 def _works(client: QClient) -> None:
+    abandoned = {node: len(writes) for node, writes in client._pool.abandoned_writes.items()}
     try:
         client.post(nodes.KEY, b"a\n1\n2\n", check_row_count=True)
         result = client.get(nodes.KEY, {"select": [["count"]]})
     except QClientException as error:
-        raise AssertionError(f"the client does not work after a signal: {error}") from error
+        raise AssertionError(
+            f"the client does not work after a signal, with writes abandoned {abandoned}: {error}"
+        ) from error
     if result is None or b"2" not in result.content:
         raise AssertionError(f"after a signal the table is not the one that was stored: {result}")
 
