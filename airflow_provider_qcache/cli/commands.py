@@ -1,4 +1,4 @@
-"""What each command does. A function here has the name of its command, and returns its exit code."""
+"""Run the commands. Each function has the name of its command, and returns its exit code."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from airflow_provider_qcache.client import (
 )
 from airflow_provider_qcache.connection import InvalidConnection, parse_connection, settings_for
 from airflow_provider_qcache.hooks.node_check import LONGEST, check_nodes
+from airflow_provider_qcache.operators._arguments import counted
 from airflow_provider_qcache.protocol import is_key
 
 if TYPE_CHECKING:
@@ -372,7 +373,7 @@ def delete(arguments: argparse.Namespace) -> int:
             raise _WrongUse("delete asks before it deletes, and this is no terminal: pass --yes")
         asked = "all nodes" if arguments.all_nodes else "their first living node"
         print_note("\n  ".join([f"To delete, on {asked} of {len(settings.nodes)}:", *keys]))
-        answer = input(f"Delete {len(keys)} table{'s'[: len(keys) > 1]}? [y/N] ")
+        answer = input(f"Delete {counted(len(keys), 'table')}? [y/N] ")
         if answer.strip().lower() not in ("y", "yes"):
             print_note("nothing was deleted")
             return NO
@@ -399,7 +400,7 @@ def delete(arguments: argparse.Namespace) -> int:
 
 
 def _outcomes(result: Any) -> dict[str, str]:
-    result = getattr(result, "result", result)  # of an error, what was found out
+    result = getattr(result, "result", result)  # an error may have the result
     return {node: str(outcome) for node, outcome in getattr(result, "outcomes", {}).items()}
 
 
@@ -411,7 +412,7 @@ def _error(result: Any) -> str | None:
 
 
 def ring(arguments: argparse.Namespace) -> int:
-    """Show each node's share, and what a change moves."""
+    """Show each node's share, and which keys a change would move."""
     settings = settings_of(arguments)
     for key in arguments.keys:
         if is_key(key) is None:

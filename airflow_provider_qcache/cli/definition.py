@@ -1,4 +1,4 @@
-"""What the commands are called, take and show as help; what they do is in the modules beside this one.
+"""Names, arguments and help of the commands; the other modules of this package run them.
 
 Each start of Airflow's command line imports this module, so it imports nothing heavy.
 """

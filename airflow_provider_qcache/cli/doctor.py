@@ -1,4 +1,4 @@
-"""What an expert checks in a connection: its spelling, its limits, what is between here and the nodes.
+"""Check a connection as an expert would: its spelling, its limits, proxies between here and the nodes.
 
 Each check is a function that yields its findings. Nothing is changed, except that reading the statistics,
 which only ``--statistics`` does, resets them.
@@ -42,7 +42,7 @@ _SERVER: Final = "TornadoServer"
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """What is wrong, or may be, with what, and what to do.
+    """Something that is wrong or may be, and what to do.
 
     ``level`` is ``error`` where something does not work, and ``warning`` where it may not or is not safe.
     """
@@ -258,7 +258,7 @@ def _ask(nodes: tuple[str, ...], arguments: Mapping[str, Any]) -> dict[str, requ
 
 
 def _answers(asked: Mapping[str, requests.Response]) -> Iterator[Finding]:
-    """Headers that tell of another server, of something in between, or of another clock."""
+    """Headers of another server, of a proxy in between, or of a wrong clock."""
     servers = {node: answer.headers.get("Server", "none") for node, answer in asked.items()}
     usual = Counter(servers.values()).most_common(1)
     for node, answer in asked.items():

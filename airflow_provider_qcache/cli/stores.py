@@ -9,12 +9,12 @@ from airflow_provider_qcache.assets.qcache import key_in, tables_uri
 
 _MOST: Final = 5
 _MOST_EVENTS: Final = 500
-"""Events that are looked at: those of deletes are not shown."""
+"""The most events that are read; those of deletes are left out."""
 _ANY_KEYS: Final = re.compile(r"\{[^{}]+\}|\*")
 
 
 def last_stores(key: str, conn_id: str) -> list[dict[str, Any]] | None:
-    """The last stores of a table, the newest first; None where Airflow's database cannot be asked.
+    """The last stores of a table, the newest first; None if Airflow's database cannot be read.
 
     A task that stored many tables has one event for the pattern of their keys, which may cover others too.
     """
