@@ -351,7 +351,7 @@ def put(arguments: argparse.Namespace) -> int:
         try:
             result = client.post(arguments.key, path, content_type, headers, evict_stale=True)
         except InvalidTable as error:
-            raise _WrongUse(f"cannot store {arguments.file!r}: {error}") from error
+            raise _WrongUse(f"{arguments.file}: {error}") from error
     if arguments.output == "json":
         print_json(result.as_dict())
     else:

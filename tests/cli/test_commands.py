@@ -304,7 +304,7 @@ class TestFiles:
         (tmp_path / "bad.csv").write_text("a,b\n1,2,3\n")
         done = run("put", "cities", tmp_path / "bad.csv", "--nodes", *nodes.urls)
         assert done.code == 2
-        assert done.err.startswith(f"error: cannot store '{tmp_path / 'bad.csv'}': row 1 ")
+        assert done.err.startswith(f"error: {tmp_path / 'bad.csv'}: store table 'cities': row 1 ")
         assert run("where", "cities", "--nodes", *nodes.urls).code == 0
 
     def test_a_file_that_is_not_there_is_wrong_use(self, run: Run, nodes: Nodes) -> None:
