@@ -48,8 +48,8 @@ def where(table: pd.DataFrame, clause: object, subquery: SubQuery) -> pd.DataFra
     mask = _Filter(table, subquery).evaluate(clause)
     if isinstance(mask, pd.Series) and (mask.dtype == bool or _is_boolean_object(mask)):
         return table.iloc[np.flatnonzero(mask.to_numpy(dtype=bool))]
-    if isinstance(mask, pd.Series) and mask.dtype == object and mask.empty:
-        return table[[]]  # pandas takes what is empty for a list of columns
+    if isinstance(mask, pd.Series) and mask.dtype == object and mask.isin(table.columns).all():
+        return table[list(mask)]  # pandas takes texts, and what is empty, for a list of columns
     raise RequestError(500, f"where must be true or false for every row, and this is not: {clause!r}")
 
 

@@ -494,6 +494,22 @@ def test_grouped_output_is_sorted_by_key(pair):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("rows", "select", "status"),
+    [
+        ([{"a": "a", "b": 1}], None, 200),
+        ([{"a": "b", "b": "a"}, {"a": "a", "b": "b"}], None, 200),
+        ([{"a": "a"}], ["nosuch"], 400),
+        ([{"a": "x"}], None, 500),
+        ([{"a": None, "b": 1}, {"a": "a", "b": 2}], None, 500),
+    ],
+)
+def test_a_text_column_as_the_only_clause_selects_columns(pair, rows, select, status):
+    """Pandas takes its texts for names of columns; one that names none is 500."""
+    pair.json(rows)
+    assert pair.query({"where": ["|", "a"], "select": select or []}).status == status
+
+
 def test_null_keys_are_dropped(pair):
     """Of strings, numbers and enums, in any of the keys."""
     pair.csv("s,n,e,v\na,1,x,1\n,2,y,2\nb,,z,4\nc,3,,8\n", {"X-QCache-types": "e=enum"})
