@@ -874,7 +874,7 @@ class QClient:
             return None
         return QueryResult(
             answer.content,
-            int(answer.headers["X-QCache-unsliced-length"]),
+            int(answer.headers.get("X-QCache-unsliced-length") or 0),
             answer.encoding,
             _statistics(answer, "get_"),
             redacted(done.node),

@@ -36,6 +36,7 @@ import enum
 import errno
 import re
 import traceback
+import types
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_qcache.plain import Plain
@@ -174,9 +175,13 @@ class QClientException(Exception):
     transient: bool = False
     result: Any = None
 
-    def __init__(self, message: str = "", *, attempts: Iterable[Attempt] = ()) -> None:
+    def __init__(self, message: str = "", *, attempts: Iterable[Attempt] = (), **fields: Any) -> None:
         super().__init__(message)
         self.attempts: tuple[Attempt, ...] = tuple(attempts)
+        for name, value in fields.items():
+            if not hasattr(type(self), name):
+                raise TypeError(f"{type(self).__name__} has no field {name!r}")
+            setattr(self, name, value)
 
     def __str__(self) -> str:
         message = super().__str__()
@@ -190,12 +195,7 @@ class NoCacheAvailable(QClientException):
     """No node responds. ``nodes`` maps every node (without credentials) to its last error."""
 
     transient = True
-
-    def __init__(
-        self, message: str = "", *, attempts: Iterable[Attempt] = (), nodes: Mapping[str, str] | None = None
-    ) -> None:
-        super().__init__(message, attempts=attempts)
-        self.nodes: dict[str, str] = dict(nodes or {})
+    nodes: Mapping[str, str] = types.MappingProxyType({})
 
     def __str__(self) -> str:
         listed = "".join(f"\n  {node}: {error}" for node, error in self.nodes.items())
@@ -230,12 +230,7 @@ class NodeOverloaded(QClientException):
     """A node answers 429 and asks for a wait (``retry_after`` seconds) beyond the deadline."""
 
     transient = True
-
-    def __init__(
-        self, message: str = "", *, attempts: Iterable[Attempt] = (), retry_after: float | None = None
-    ) -> None:
-        super().__init__(message, attempts=attempts)
-        self.retry_after = retry_after
+    retry_after: float | None = None
 
 
 class LocalResourceError(QClientException):
@@ -259,18 +254,8 @@ class RowCountMismatch(QClientException):
     """After a store of ``sent`` rows the node has ``found`` rows (None: no table)."""
 
     transient = True
-
-    def __init__(
-        self,
-        message: str = "",
-        *,
-        attempts: Iterable[Attempt] = (),
-        sent: int | None = None,
-        found: int | None = None,
-    ) -> None:
-        super().__init__(message, attempts=attempts)
-        self.sent = sent
-        self.found = found
+    sent: int | None = None
+    found: int | None = None
 
 
 class OperationCancelled(QClientException):
@@ -285,11 +270,7 @@ class OperationCancelled(QClientException):
 class UnexpectedServerResponse(QClientException):
     """A response that is no result, and that a retry would not change. ``status`` is its HTTP status."""
 
-    def __init__(
-        self, message: str = "", *, attempts: Iterable[Attempt] = (), status: int | None = None
-    ) -> None:
-        super().__init__(message, attempts=attempts)
-        self.status = status
+    status: int | None = None
 
 
 class ClosedWithoutAnswer(UnexpectedServerResponse):
@@ -329,19 +310,9 @@ class InvalidTable(QClientException):
     body; each is None where it does not apply.
     """
 
-    def __init__(
-        self,
-        message: str = "",
-        *,
-        attempts: Iterable[Attempt] = (),
-        row: int | None = None,
-        column: str | None = None,
-        byte: int | None = None,
-    ) -> None:
-        super().__init__(message, attempts=attempts)
-        self.row = row
-        self.column = column
-        self.byte = byte
+    row: int | None = None
+    column: str | None = None
+    byte: int | None = None
 
 
 class InvalidKey(QClientException):
@@ -355,8 +326,9 @@ class ClientClosed(QClientException):
 class BulkError(QClientException):
     """Some of many operations failed: ``report`` says which. ``transient`` if any failure is."""
 
-    def __init__(self, message: str = "", *, attempts: Iterable[Attempt] = (), report: Any = None) -> None:
-        super().__init__(message, attempts=attempts)
-        self.report = report
-        failed: Iterable[Exception] = report.failed.values() if report is not None else ()
+    report: Any = None
+
+    def __init__(self, message: str = "", **fields: Any) -> None:
+        super().__init__(message, **fields)
+        failed = () if self.report is None else self.report.failed.values()
         self.transient = any(getattr(error, "transient", False) for error in failed)

@@ -1,4 +1,4 @@
-"""Many operations at once: one thread per node runs the operations of its node's keys."""
+"""Many operations at once: a thread for each node runs the operations on its keys."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ _SLICE: Final = 0.2
 
 _Queue: TypeAlias = "queue.SimpleQueue[tuple[Any, Any] | None]"
 _LEAVE_WITHIN: Final = 0.5
-"""Seconds an interrupted caller waits for the threads whose requests it ended. A name look-up, or the
-caller's own code in a thread, cannot be ended: the thread stays behind and ends with it."""
+"""Seconds an interrupted caller waits for the threads whose requests it cancelled. A thread in a name
+look-up, or in the caller's own code, continues until that ends."""
 
 _Item = TypeVar("_Item")
 _Got = TypeVar("_Got")
 
 
 class Threads:
-    """The threads of one call, which their caller can leave when it is interrupted."""
+    """The threads of one call. An interrupted caller does not wait long for them."""
 
     def __init__(self, works: Iterable[Callable[[], None]], name: str, operation: Operation) -> None:
         self._operation = operation
-        # Not Thread.join: if it is interrupted, Python 3.11 takes the running thread for an ended one.
+        # Not Thread.join: after an interrupted join, Python 3.11 reports a running thread as ended.
         self._ended: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._threads = [
             threading.Thread(target=self._run, args=(work,), name=name, daemon=True) for work in works
@@ -68,7 +68,7 @@ class Threads:
             self._left += 1
 
     def wait(self) -> None:
-        """Return when all have ended."""
+        """Return when all threads have ended."""
         while self._left:
             self._ended.get()
             self._left -= 1
@@ -76,7 +76,7 @@ class Threads:
             thread.join()
 
     def leave(self) -> None:
-        """End every request of the operation, and wait for their threads, half a second at most."""
+        """Cancel every request of the operation, and wait for the threads, half a second at most."""
         self._operation.cancel()
         end = time.monotonic() + _LEAVE_WITHIN
         while self._left:
@@ -86,16 +86,16 @@ class Threads:
                 return
             self._left -= 1
         for thread in self._threads:
-            # One that was not started, or whose start was interrupted, cannot be joined.
+            # A thread that was not started, or whose start was interrupted, cannot be joined.
             with contextlib.suppress(RuntimeError):
                 thread.join(max(0.0, end - time.monotonic()))
 
 
 class _Bulk:
-    """The state of one call: its operations under way, and the outcomes of the others.
+    """The state of one call: its running operations, and the outcomes of the others.
 
-    Only ``on_done`` is called under a lock. Queues hand operations over, threads note an outcome in one step
-    of the interpreter, and the caller, which alone waits for room, checks again after a slice of time.
+    Only calls of ``on_done`` take a lock. Queues pass operations to the threads, which note an outcome in one
+    step of the interpreter; the caller, which alone waits for room in the queues, checks again every 0.2 s.
     """
 
     def __init__(
@@ -115,24 +115,20 @@ class _Bulk:
         self._awaited: Any = None
         """The key whose operation the caller waits for."""
         self._full = False
-        """The caller waits for room: a thread wakes it when half of the queued operations have begun."""
+        """The caller waits for room. A thread wakes it when half of the queued operations have begun."""
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
         self.succeeded: dict[Any, Any] = {}
         self.failed: dict[Any, Exception] = {}
         self.reported = {True: 0, False: 0}
-        """How many operations succeeded and failed, of those passed to ``on_done``."""
+        """The number of successes and failures that were passed to ``on_done``."""
         self.stopped = False
         self.ended_by: BaseException | None = None
         works = [functools.partial(self._serve, waiting) for waiting in self._queues.values()]
-        self._threads = Threads(works, "qcache-bulk", operation)
-
-    def start(self) -> None:
-        """Start a thread for each node."""
-        self._threads.start()
+        self.threads = Threads(works, "qcache-bulk", operation)
 
     def add(self, node: Any, key: Any, content: Any) -> None:
-        """Queue one operation, when there is room and no other one on its key is under way."""
-        # Two stores of one key could go to two nodes, if one fails between them, and arrive in any order.
+        """Queue one operation, when there is room and no other operation on its key is running."""
+        # If a node fails between two stores of one key, they go to two nodes, and may arrive in any order.
         while key in self._pending:
             self._awaited = key
             if key in self._pending:
@@ -161,11 +157,8 @@ class _Bulk:
         if self._operation.cancelled:
             raise OperationCancelled("many operations: cancelled")
 
-    def refuse(self, key: Any, error: Exception) -> None:
-        """Note an operation that fails before it begins."""
-        self._note(key, error=error)
-
-    def _note(self, key: Any, result: Any = None, error: Exception | None = None) -> None:
+    def note(self, key: Any, result: Any = None, error: Exception | None = None) -> None:
+        """Note the outcome of an operation."""
         if self._on_done is not None:
             self._report(self._on_done, key, result if error is None else error, succeeded=error is None)
         elif error is None:
@@ -186,7 +179,7 @@ class _Bulk:
             self.reported[succeeded] += 1
             try:
                 on_done(key, outcome)
-            except BaseException as error:  # noqa: BLE001  # the caller gets it when the call ends
+            except BaseException as error:  # noqa: BLE001  # raised when the call ends
                 if self.ended_by is None:
                     self.ended_by = error
                 self.stopped = True
@@ -198,41 +191,41 @@ class _Bulk:
                 self._wake.put(None)
             key, content = item
             if self.stopped or self._operation.cancelled:
-                self._note(key, error=OperationCancelled(f"{key!r}: not begun"))
+                self.note(key, error=OperationCancelled(f"{key!r}: cancelled before it began"))
                 continue
             try:
                 result = self._work(key, content)
             except BaseException as error:  # noqa: BLE001
-                self._note(key, error=self._error_of(key, error))
+                self.note(key, error=self._error_of(key, error))
             else:
-                self._note(key, result)
+                self.note(key, result)
             del item, content
 
     def _error_of(self, key: Any, error: BaseException) -> Exception:
-        """The error to note for an operation that raised this; ends the call where it is no Exception."""
+        """The error to note for an operation that raised this; ends the call if it is not an Exception."""
         if isinstance(error, Exception):
-            # If many operations fail, their tables must not stay in memory with the errors.
+            # The errors of many operations must not keep their tables in memory.
             forget_frames(error)
             return error
-        # It is raised in the caller; this thread goes on, to empty its queue.
+        # The caller raises it. This thread continues, to empty its queue.
         self.ended_by, self.stopped = error, True
         self._operation.cancel()
         return OperationCancelled(f"{key!r}: ended by {error!r}")
 
     def end(self) -> None:
-        """Wait until the threads have emptied their queues; raises what ended a thread."""
+        """Wait until the threads have emptied their queues; raises what ended the call."""
         self._release()
-        self._threads.wait()
+        self.threads.wait()
         if self.ended_by is not None:
             raise self.ended_by
 
     def leave(self) -> None:
-        """Begin no more operations, cancel those in flight, and wait half a second for the threads."""
+        """Begin no more operations, cancel the running ones, and wait half a second for the threads."""
         self.abandon()
-        self._threads.leave()
+        self.threads.leave()
 
     def abandon(self) -> None:
-        """Begin no more operations, cancel those in flight, and let the threads end, without waiting."""
+        """Begin no more operations, cancel the running ones, and do not wait for the threads."""
         self.stopped = True
         self._operation.cancel()
         self._release()
@@ -243,7 +236,7 @@ class _Bulk:
 
 
 class _Caller:
-    """An object that lives as long as the frame of a call."""
+    """An object that exists as long as the frame of a call."""
 
 
 def run_bulk(
@@ -258,28 +251,26 @@ def run_bulk(
 ) -> BulkReport:
     """Do ``work(key, content)`` for every pair, each in the thread of its key's node.
 
-    An operation on a key begins when the one before it on the same key has ended.
+    An operation on a key begins when the one before it on the same key has ended. With ``on_done`` the report
+    is empty: the threads call it with each key and its result or Exception, one at a time. An error that it
+    raises ends the call, after the running operations have ended and were reported.
 
-    With ``on_done`` no result is kept: the threads call it with each key and its result or Exception, one at
-    a time. An error that it raises ends the call, once the operations in flight have ended and were reported.
-
-    Raises what ``pairs`` raises, once the operations under way have ended, and
-    OperationCancelled. An interrupt (a BaseException) is raised at once, and the operations in flight are
-    cancelled.
+    Raises OperationCancelled, and what ``pairs`` raises, after the running operations have ended. An
+    interrupt (a BaseException) is raised at once, and cancels the running operations.
     """
     started = clock.now()
     bulk = _Bulk(work, nodes, operation, on_done)
-    # An interrupt may come at any line, also while another one is handled: the threads end with this frame.
+    # An interrupt may come at any line, also while another one is handled: the finalizer ends the threads.
     caller = _Caller()
     weakref.finalize(caller, bulk.abandon).atexit = False
     try:
-        bulk.start()
+        bulk.threads.start()
         try:
             for key, content in pairs:
                 try:
                     node = node_for_key(key)
                 except QClientException as error:
-                    bulk.refuse(key, error)
+                    bulk.note(key, error=error)
                     continue
                 bulk.add(node, key, content)
         except Exception:
@@ -302,10 +293,10 @@ def run_bulk(
 
 
 def ask_all(items: Sequence[_Item], ask: Callable[[_Item], _Got], operation: Operation) -> list[_Got]:
-    """``ask(item)`` for every item, at once; raises the first item's error when all have ended.
+    """Return ``ask(item)`` for every item, all at once; raises the first item's error when all have ended.
 
-    Raises OperationCancelled where the operation was cancelled. What interrupts the caller cancels the
-    operation and is raised within half a second.
+    Raises OperationCancelled if the operation was cancelled. An interrupt of the caller cancels the
+    operation, and is raised within half a second.
     """
     report = run_bulk(
         ((item, None) for item in items),
@@ -334,7 +325,7 @@ class GatheredDeletes:
         self.failed: dict[str, Exception] = {}
 
     def note(self, place: tuple[str, str], outcome_and_error: Any) -> None:
-        """Note a delete on one node: its outcome and error, or an Exception for the key."""
+        """Note a delete on one node: its outcome and error, or an Exception for the whole key."""
         key, node = place
         found = self._partly.setdefault(key, {})
         found[node] = outcome_and_error
@@ -389,8 +380,8 @@ def _unconfirmed_delete(result: DeleteResult) -> NoCacheAvailable:
     counts += [f"{others} could not be reached"] * bool(others)
     return NoCacheAvailable(
         f"delete table {result.key!r}: no node confirmed the delete: of {len(result.outcomes)} nodes "
-        f"{' and '.join(counts)}. A node whose address or port is wrong refuses connections as a stopped "
-        "node does: check that the addresses are right and that the nodes run.",
+        f"{' and '.join(counts)}. Check that the nodes run, and that their addresses are right: a wrong port "
+        "refuses connections as well.",
         attempts=[attempt for error in result.errors.values() for attempt in error.attempts],
         nodes={
             node: "connection refused" if outcome is DeleteOutcome.GONE else _not_asked(node, result)

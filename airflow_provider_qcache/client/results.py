@@ -1,4 +1,4 @@
-"""The results of operations: immutable, and without secrets."""
+"""The results of operations, without secrets."""
 
 from __future__ import annotations
 
@@ -29,78 +29,60 @@ _FIELD: Final = re.compile(r'(?:"([^"]*+(?:""[^"]*+)*+)"|((?!")[^,\n]*+))([,\n]|
 _BOOLEANS: Final = {"True": True, "False": False}
 
 
+@dataclasses.dataclass(slots=True, eq=False, repr=False)
 class QueryResult(Plain):
     """The answer to a query.
 
-    ``content`` is the body as bytes, decoded (unless ``decoded`` is False: the caller's own headers asked for
-    its encoding); ``unsliced_result_len`` the rows there are before offset and limit; ``encoding`` the
-    Content-Encoding it came in, or None; ``statistics`` the durations that the node, or a store before the
-    query, reported; ``node`` the node that answered; ``content_type`` its Content-Type, without a charset.
+    ``content`` is the body as bytes, decoded unless ``decoded`` is False (the caller's own headers asked for
+    its encoding). ``unsliced_result_len`` is the number of rows before offset and limit, ``encoding`` the
+    answer's Content-Encoding or None, ``statistics`` are the durations that the node reported for the query,
+    and for a store before it. ``node`` is the node that answered, ``content_type`` its Content-Type without
+    charset.
     """
 
-    __slots__ = (
-        "content",
-        "content_type",
-        "decoded",
-        "encoding",
-        "node",
-        "statistics",
-        "unsliced_result_len",
-    )
-
-    def __init__(
-        self,
-        content: bytes,
-        unsliced_result_len: int,
-        encoding: str | None = None,
-        statistics: dict[str, float] | None = None,
-        node: str = "",
-        content_type: str = "application/json",
-        *,
-        decoded: bool = True,
-    ) -> None:
-        self.decoded = decoded
-        self.content = content
-        self.content_type = content_type
-        self.unsliced_result_len = unsliced_result_len
-        self.encoding = encoding
-        self.statistics: dict[str, float] = statistics if statistics is not None else {}
-        self.node = node
+    content: bytes
+    unsliced_result_len: int
+    encoding: str | None = None
+    statistics: dict[str, float] = dataclasses.field(default_factory=dict)
+    node: str = ""
+    content_type: str = "application/json"
+    decoded: bool = dataclasses.field(default=True, kw_only=True)
 
     def add_stats(self, stats: Mapping[str, float]) -> None:
         """Add to ``statistics``."""
         self.statistics.update(stats)
 
     def as_dict(self) -> dict[str, Any]:
-        """The attributes by name as values of JSON, ``content`` as text.
+        """The attributes by name as values for JSON, ``content`` as text.
 
         Raises:
-            ValueError: the content is encoded, since the caller asked for that, or it is no UTF-8.
+            ValueError: the content is encoded, as the caller asked for, or it is not UTF-8.
         """
         if not self.decoded:
             raise ValueError(f"as_dict: the content is encoded as {self.encoding!r}: decode it first")
-        named = {name: getattr(self, name) for name in self.__slots__ if name != "decoded"}
-        return {**named, "content": self.content.decode(), "statistics": dict(self.statistics)}
+        named = {**Plain.as_dict(self), "content": self.content.decode()}
+        del named["decoded"]
+        return named
 
     def to_arrow(self) -> pa.Table:
         """The rows as a pyarrow Table: text, int64, double and bool, with nulls.
 
-        JSON tells what a value is, but no columns where there are no rows. CSV keeps the columns and tells no
-        types: a column that holds nothing but what a node writes for numbers or booleans is read as those.
+        JSON has the type of each value, but no columns if there are no rows. CSV has the columns, but no
+        types: a column whose values all look like a node's numbers or booleans is read as those.
 
         Raises:
             ImportError: pyarrow is not installed; it is the extra ``arrow``.
-            ValueError: a column holds values of several types.
+            ValueError: a column has values of several types.
         """
         pyarrow = _library("pyarrow", "arrow")
         return self._built(pyarrow.table, pyarrow.array)
 
     def to_pandas(self) -> pd.DataFrame:
-        """The rows as a pandas DataFrame, typed as in ``to_arrow``; pandas decides what holds a null.
+        """The rows as a pandas DataFrame, typed as in ``to_arrow``; pandas decides how to represent nulls.
 
         Raises:
             ImportError: pandas is not installed; it is the extra ``pandas``.
-            ValueError: a text holds half a surrogate pair, which pandas cannot encode.
+            ValueError: a text has a lone surrogate, which pandas cannot encode.
         """
         pandas = _library("pandas", "pandas")
         frame: pd.DataFrame = self._built(pandas.DataFrame, pandas.Series)
@@ -111,7 +93,7 @@ class QueryResult(Plain):
 
         Raises:
             ImportError: polars is not installed; it is the extra ``polars``.
-            ValueError: a column holds values of several types.
+            ValueError: a column has values of several types.
         """
         polars = _library("polars", "polars")
         return self._built(polars.DataFrame, lambda values: polars.Series(values, strict=True))
@@ -119,7 +101,7 @@ class QueryResult(Plain):
     def _columns(self) -> dict[str, list[Any]]:
         if not self.decoded:
             raise ValueError(
-                f"the content is encoded as {self.encoding}, which the query's Accept-Encoding asked for: "
+                f"the content is encoded as {self.encoding}, as the query's Accept-Encoding asked for: "
                 "decode it, or query without that header"
             )
         return _columns_of(self.content, is_csv=self.content_type == "text/csv")
@@ -130,8 +112,8 @@ class QueryResult(Plain):
             try:
                 built[name] = build(values)
             except Exception as error:
-                kinds = sorted({type(value).__name__ for value in values if value is not None})
-                raise ValueError(f"column {name!r} holds {' and '.join(kinds)}: {error}") from error
+                types = sorted({type(value).__name__ for value in values if value is not None})
+                raise ValueError(f"column {name!r} holds {' and '.join(types)}: {error}") from error
         try:
             return table(built)
         except UnicodeError as error:
@@ -160,11 +142,11 @@ def _json_columns(content: bytes) -> dict[str, list[Any]]:
     rows: list[dict[str, Any]] = json.loads(content)
     if not rows:
         return {}
-    return {name: _one_kind([row[name] for row in rows]) for name in rows[0]}
+    return {name: _of_one_type([row[name] for row in rows]) for name in rows[0]}
 
 
-def _one_kind(values: list[Any]) -> list[Any]:
-    # Integers and floats come beside each other where a node's column holds objects.
+def _of_one_type(values: list[Any]) -> list[Any]:
+    # A column of objects on a node may have both integers and floats.
     if {type(value) for value in values} - {type(None)} == {int, float}:
         return [None if value is None else float(value) for value in values]
     return values
@@ -192,7 +174,7 @@ def _csv_columns(content: bytes) -> dict[str, list[Any]]:
 
 
 def _typed(texts: list[str]) -> list[Any]:
-    """What a node writes as numbers or booleans, and nothing else, read back; only an empty field is null."""
+    """Texts as numbers or booleans, if a node writes those so; an empty text is null."""
     present = [text for text in texts if text]
     read: Callable[[str], Any] = str
     if present and all(map(_INT, present)):
@@ -205,7 +187,7 @@ def _typed(texts: list[str]) -> list[Any]:
 
 
 def _library(name: str, extra: str) -> Any:
-    """A library, imported now; MissingExtra, an ImportError, where it is not installed."""
+    """Import a library; raises MissingExtra, an ImportError, if it is not installed."""
     try:
         return import_module(name)
     except ImportError as error:
@@ -216,11 +198,11 @@ def _library(name: str, extra: str) -> Any:
 class StoreResult(Plain):
     """A store that a node acknowledged.
 
-    ``node`` has the table; it is ``home_node`` unless ``failed_over``. ``bytes`` counts the content before
-    any compression, ``rows`` its rows (None where they could not be counted), ``seconds`` the whole
-    operation. ``attempts`` are the requests that failed before. ``copies`` are the standbys that took the
-    table too, ``failed_copies`` maps the other standbys to their errors. ``evicted`` are the nodes that
-    confirmed that they have no older table under the key, ``may_hold_old`` those that could not be asked.
+    ``node`` has the table; it is ``home_node`` unless ``failed_over``. ``bytes`` and ``rows`` are those of
+    the content before compression (``rows`` is None if they could not be counted), ``seconds`` the time of
+    the whole operation. ``attempts`` are the requests that failed. ``copies`` are the standbys that have the
+    table as well, ``failed_copies`` maps the other standbys to their errors. ``evicted`` are the nodes that
+    confirmed that they have no older table under the key, ``may_hold_old`` those that may have one.
     """
 
     key: str
@@ -244,14 +226,14 @@ class DeleteOutcome(enum.StrEnum):
     CONFIRMED = "confirmed"
     """The node does not have the table any more."""
     GONE = "gone"
-    """The node refuses the connection: its process has ended, and its tables with it."""
+    """The node refuses the connection: its process has ended, and its tables are lost."""
     UNREACHABLE = "unreachable"
-    """The node could not be asked; it may have the table."""
+    """The client could not ask the node, which may have the table."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteResult(Plain):
-    """A delete: the outcome of each node that was asked, and the error of each unreachable node.
+    """A delete: the outcome on each node that was asked, and the error of each unreachable node.
 
     Without ``all_nodes`` the last node is the one that answered.
     """
@@ -286,7 +268,7 @@ class DeleteResult(Plain):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class KeptTable(Plain):
-    """A table that ``node`` has, and that ``post_many`` left there because of ``keep``."""
+    """A table that ``post_many`` did not store because of ``keep``: ``node`` has it."""
 
     key: str
     node: str
@@ -296,20 +278,20 @@ class Absence(enum.StrEnum):
     """Why a table is not known to be on a node."""
 
     MISSING = "missing"
-    """The node answers, and does not have it: evicted, aged out, deleted, or it was restarted since."""
+    """The node answers, and does not have the table: it was evicted or deleted, or the node was restarted."""
     GONE = "gone"
-    """The node refuses the connection: its process has ended, and its tables with it."""
+    """The node refuses the connection: its process has ended, and its tables are lost."""
     UNKNOWN = "unknown"
-    """The node could not be asked."""
+    """The client could not ask the node."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Place(Plain):
     """One node's answer about a key.
 
-    ``position`` is the node's in the order in which the key is looked for, 1 for its home. ``absence`` is
-    None where the node has the table, and ``rows`` are the table's then; ``error`` says why a node is GONE or
-    UNKNOWN. ``same_as`` is a node before it that is reached at the same address: the two may be one.
+    ``position`` is the node's place in the key's order, 1 for the home node. ``absence`` is None if the node
+    has the table, which then has ``rows`` rows; ``error`` says why a node is GONE or UNKNOWN. ``same_as`` is
+    an earlier node with the same address: the two may be one.
     """
 
     node: str
@@ -344,7 +326,7 @@ class BulkReport(Plain):
     seconds: float
 
     def raise_for_failures(self) -> None:
-        """Raise BulkError, with this report, where anything failed."""
+        """Raise BulkError, with this report, if anything failed."""
         if not self.failed:
             return
         some = "".join(f"\n  {key}: {error}" for key, error in list(self.failed.items())[:10])

@@ -504,13 +504,6 @@ class Headers:
             return value
         return self.redactor().clean(value)
 
-    def __getitem__(self, name: str) -> str:
-        """A header's value; KeyError without it."""
-        value = self.get(name)
-        if value is None:
-            raise KeyError(name)
-        return value
-
 
 class _Response(http.client.HTTPResponse):
     """A response whose head and chunks are read here; http.client reads other bodies.

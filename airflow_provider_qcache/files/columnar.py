@@ -21,7 +21,7 @@ from airflow_provider_qcache.client.tables.arrow import (
 )
 from airflow_provider_qcache.client.tables.content import no_limit
 from airflow_provider_qcache.files.listing import Format
-from airflow_provider_qcache.files.reading import named, need_pyarrow, place_of, seekable
+from airflow_provider_qcache.files.reading import check_same_columns, named, need_pyarrow, place_of, seekable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -88,21 +88,7 @@ class ColumnarFiles:
 
     def _agreed(self, schema: Any) -> Any:
         """The common schema of the files so far and of another file. Raises InvalidTable."""
-        names, expected = schema.names, self.schema.names
-        first = self._files[0].name
-        for at in range(max(len(names), len(expected))):
-            if at >= len(names):
-                raise InvalidTable(
-                    f"column {expected[at]!r} of {first} is missing: all files must have the same columns",
-                    column=expected[at],
-                )
-            if at >= len(expected) or names[at] != expected[at]:
-                there = f"has {expected[at]!r} in its place" if at < len(expected) else "has no such column"
-                raise InvalidTable(
-                    f"its column {at + 1} is {names[at]!r}, but {first} {there}: all files must have the "
-                    "same columns",
-                    column=names[at],
-                )
+        check_same_columns(schema.names, self.schema.names, self._files[0])
         fields = []
         for known, field in zip(self.schema, schema, strict=True):
             common = _common(known.type, field.type)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import itertools
 import tempfile
 import zlib
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
@@ -69,6 +70,19 @@ def pieces_of(file: File) -> Generator[bytes, None, None]:
     with named(file), opened(file) as found:
         while piece := found.read(PIECE):
             yield piece
+
+
+def check_same_columns(columns: Sequence[str], expected: Sequence[str], first: File, where: str = "") -> None:
+    """Raise InvalidTable unless a file's columns are those of the first file."""
+    to_do = "all files of a table must have the same columns, in the same order"
+    for number, (name, other) in enumerate(itertools.zip_longest(columns, expected), 1):
+        if name is None:
+            raise InvalidTable(f"column {other!r} of {first.name} is missing: {to_do}", column=other)
+        if name != other:
+            there = "has no such column" if other is None else f"has {other!r} in its place"
+            raise InvalidTable(
+                f"column {number}{where} is {name!r}, but {first.name} {there}: {to_do}", column=name
+            )
 
 
 def place_of(row: int, begun: Sequence[tuple[File, int]]) -> str:

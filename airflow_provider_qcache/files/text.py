@@ -16,7 +16,7 @@ from airflow_provider_qcache.client.tables.checks import (
 )
 from airflow_provider_qcache.client.tables.content import skip_bom
 from airflow_provider_qcache.client.tables.sniffing import Text, text_in
-from airflow_provider_qcache.files.reading import named, pieces_of, place_of
+from airflow_provider_qcache.files.reading import check_same_columns, named, pieces_of, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator, Sequence
@@ -53,24 +53,9 @@ class CsvFiles:
     def _agreed(self, check: CsvCheck) -> tuple[str, ...]:
         """A file's columns. Raises InvalidTable unless the files before it have the same."""
         columns = check.columns or ()
-        expected = self.names
-        if expected is None or columns == expected:
-            return columns
-        first = self._files[0].name
-        if len(columns) < len(expected) and expected[: len(columns)] == columns:
-            missing = expected[len(columns)]
-            raise InvalidTable(
-                f"column {missing!r} of {first} is missing from its header: all files must have the same "
-                "columns",
-                column=missing,
-            )
-        at = next(at for at, name in enumerate(columns) if at >= len(expected) or name != expected[at])
-        there = f"has {expected[at]!r} in its place" if at < len(expected) else "has no such column"
-        raise InvalidTable(
-            f"column {at + 1} of its header is {columns[at]!r}, but {first} {there}: all files must have the "
-            "same columns",
-            column=columns[at],
-        )
+        if self.names is not None:
+            check_same_columns(columns, self.names, self._files[0], " of its header")
+        return columns
 
     def pieces(self, content_type: str) -> Iterator[tuple[bytes, int]]:  # noqa: ARG002  # they are CSV
         """The CSV from its start; see ``Source.pieces``."""
@@ -98,9 +83,6 @@ class CsvFiles:
             with named(file):
                 check.finish()
             yield b"", check.rows - rows
-
-    def close(self) -> None:
-        """Do nothing: each reading closes its files."""
 
 
 def _read_header(pieces: Iterator[bytes], check: CsvCheck) -> bytes:
@@ -158,9 +140,6 @@ class JsonFiles:
             raise InvalidTable(f"{error} ({place})", row=error.row, column=error.column) from error
         check_has_columns(count, has_columns=has_columns)
         yield b"]", 0
-
-    def close(self) -> None:
-        """Do nothing: each reading closes its files."""
 
 
 def json_list(file: File, integers: JsonIntegers) -> Iterator[tuple[bytes, int, bool]]:

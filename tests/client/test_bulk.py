@@ -142,7 +142,7 @@ def test_a_delete_warns_of_the_nodes_that_refused(caplog: pytest.LogCaptureFixtu
     with sound, QClient([dead, sound.url], trust_env=False) as client:
         result = client.delete("a", all_nodes=True)
     assert (result.confirmed, result.gone, result.complete) == ((sound.url,), (dead,), True)
-    (warned,) = [record for record in caplog.records if "count as gone" in record.message]
+    (warned,) = [record for record in caplog.records if "its tables are lost" in record.message]
     assert warned.levelname == "WARNING"
     assert f"{dead} refused the connection" in warned.message
 

@@ -325,7 +325,7 @@ class TestOneFile:
         for names in ("12", "21"):
             for name, column in zip(names, (fine, wide), strict=True):
                 int96(tmp_path / f"{name}.parquet", at=column)
-            with pytest.raises(InvalidTable, match=r"column 'at' has timestamps beyond .* in other files"):
+            with pytest.raises(InvalidTable, match=r"column 'at' has timestamps outside .* in other files"):
                 post(source_path=tmp_path / "[12].parquet")
         assert reader("zips") == ROWS
 
@@ -514,7 +514,7 @@ class TestWhatIsRefused:
         [
             (b"a,c\n1,2\n", r"2\.csv: column 2 of its header is 'c', but .*1\.csv has 'b' in its place"),
             (b"b,a\n1,2\n", r"2\.csv: column 1 of its header is 'b'"),
-            (b"a\n1\n", r"2\.csv: column 'b' of .* is missing from its header"),
+            (b"a\n1\n", r"2\.csv: column 'b' of .* is missing: all files"),
             (b"a,b,c\n1,2,3\n", r"2\.csv: column 3 of its header is 'c'.*no such column"),
             (b"", r"2\.csv: the table is empty"),
         ],

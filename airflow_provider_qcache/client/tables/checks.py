@@ -65,22 +65,30 @@ _MOST_SKIPS: Final = 31
 """The most pieces that skip the check by separators, after it failed for several pieces."""
 
 
+def _fields(floats: Iterable[bool], float_field: bytes, other_field: bytes) -> list[bytes] | None:
+    """Patterns for the fields of a row, or None if there would be too many."""
+    fields: list[bytes] = []
+    for runs, (is_float, run) in enumerate(itertools.groupby(floats)):
+        if runs == _MOST_RUNS:
+            return None
+        field = float_field if is_float else other_field
+        count = len(list(run))
+        if count > _LONGEST_RUN_WRITTEN_OUT:
+            fields.append(b"%b(?:,%b){%d}+" % (field, field, count - 1))
+        else:
+            fields += [field] * count
+    return fields
+
+
 def _plain_rows(floats: Iterable[bool]) -> Callable[[bytes, int], re.Match[bytes] | None] | None:
     """Compile a pattern for consecutive rows of plain fields; ``floats`` says which columns are typed float.
 
     Each row has all columns and is not blank, so that its only line feed is at its end. Returns None if the
     header has more than _MOST_RUNS runs of columns.
     """
-    fields: list[bytes] = []
-    for runs, (is_float, run) in enumerate(itertools.groupby(floats)):
-        if runs == _MOST_RUNS:
-            return None
-        field = _PLAIN_FLOAT if is_float else _PLAIN_FIELD
-        count = len(list(run))
-        if count > _LONGEST_RUN_WRITTEN_OUT:
-            fields.append(b"%b(?:,%b){%d}+" % (field, field, count - 1))
-        else:
-            fields += [field] * count
+    fields = _fields(floats, _PLAIN_FLOAT, _PLAIN_FIELD)
+    if fields is None:
+        return None
     start = _NO_BLANK_LINE if len(fields) == 1 else b""
     return re.compile(b"(?:%b%b\r?+\n)*+" % (start, b",".join(fields))).match
 
@@ -90,17 +98,10 @@ def _rows_of_floats(floats: list[bool]) -> Callable[[bytes], re.Match[bytes] | N
 
     ``floats`` and None are as for ``_plain_rows``.
     """
-    fields: list[bytes] = []
     last = len(floats) - 1 - floats[::-1].index(True)
-    for runs, (is_float, run) in enumerate(itertools.groupby(floats[: last + 1])):
-        if runs == _MOST_RUNS:
-            return None
-        field = b'"?+%b"?+' % _PLAIN_NUMBER if is_float else b"[^,\n]*+"
-        count = len(list(run))
-        if count > _LONGEST_RUN_WRITTEN_OUT:
-            fields.append(b"%b(?:,%b){%d}+" % (field, field, count - 1))
-        else:
-            fields += [field] * count
+    fields = _fields(floats[: last + 1], b'"?+%b"?+' % _PLAIN_NUMBER, b"[^,\n]*+")
+    if fields is None:
+        return None
     rest = b"\r?+\n" if last == len(floats) - 1 else b",[^\n]*+\n"
     return re.compile(b"(?:%b%b)*+" % (b",".join(fields), rest)).match
 

@@ -72,9 +72,6 @@ class Source(Protocol):
         Raises InvalidTable, before the last piece, for a table that a node would refuse or change.
         """
 
-    def close(self) -> None:
-        """Close open files and queries, such as a query of duckdb, which blocks its connection."""
-
 
 def _slices(content: bytes) -> Iterator[bytes]:
     for start in range(0, len(content), PIECE):

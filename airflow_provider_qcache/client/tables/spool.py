@@ -76,9 +76,6 @@ class SpooledTable:
         self.length += length
         return end + _CHAIN.size + length
 
-    def close(self) -> None:
-        """Do nothing: the Spool closes the file."""
-
 
 class Spool:
     """Tables that are written in pieces, in any order, and read in any order and by any thread.

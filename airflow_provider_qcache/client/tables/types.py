@@ -243,6 +243,9 @@ class TypedSource(abc.ABC):
             )
         yield b"]", 0
 
+    def close(self) -> None:  # noqa: B027  # most sources have nothing open
+        """Close open files and queries, such as a query of duckdb, which blocks its connection."""
+
     @abc.abstractmethod
     def _csv(self) -> Iterator[tuple[bytes, int]]:
         """The rows as CSV, without the header."""

@@ -22,7 +22,7 @@ from airflow_provider_qcache.client.tables.headers import (
     is_csv,
     update_headers,
 )
-from airflow_provider_qcache.client.tables.types import fits_csv
+from airflow_provider_qcache.client.tables.types import TypedSource, fits_csv
 from airflow_provider_qcache.protocol import CSV, JSON
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class Upload:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if not isinstance(self._content, Body):
+        if isinstance(self._content, TypedSource):
             self._content.close()
 
     @property

@@ -135,9 +135,6 @@ class RowsSource(rules.TypedSource):
                 found.add(plan.name)
         return found
 
-    def close(self) -> None:
-        """Do nothing: a list of dicts has nothing to close."""
-
     def _csv(self) -> Iterator[tuple[bytes, int]]:
         write = _csv_writer(len(self._rows) * len(self._plans))
         for columns in self._chunks():
