@@ -1,4 +1,4 @@
-"""``python -m airflow_provider_qcache.devnode``: a node in this process, or several in their own."""
+"""``python -m airflow_provider_qcache.devnode``: a node in this process, or several in others."""
 
 import argparse
 import contextlib
@@ -28,10 +28,10 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def main() -> int:
-    """Run what the command line asks for, until told to end.
+    """Run the nodes of the command line, until a signal ends them.
 
     Returns:
-        The exit code: 0 when told to end, 1 when a node did not come up or none is left.
+        The exit code: 0 after a signal, 1 if a node did not start, or all nodes have ended.
     """
     parser = _parser()
     arguments = parser.parse_args()
@@ -52,7 +52,7 @@ def main() -> int:
             basic_auth=_read_stdin() if arguments.basic_auth == "-" else arguments.basic_auth,
         )
         if arguments.nodes == 1:
-            # A cluster reads one line of its node's stdout, good or bad; a person finds errors on stderr.
+            # A cluster reads one line of its node's stdout, its URL or an error; users find errors on stderr.
             return _serve(options, of_a_cluster=arguments.parent is not None)
         common = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
         del common["port"]
@@ -72,26 +72,27 @@ def _parser() -> argparse.ArgumentParser:
     )
     defaults = {field.name: field.default for field in dataclasses.fields(NodeOptions)}
 
-    def add(*names: str, meaning: str, kind: type = int, metavar: str = "N") -> None:
+    def add(*names: str, meaning: str, value_type: type = int, metavar: str = "N") -> None:
         default = defaults[names[-1].removeprefix("--").replace("-", "_")]
-        shown = "" if default is None else f" [{default}]"
-        parser.add_argument(*names, type=kind, default=default, metavar=metavar, help=meaning + shown)
+        suffix = "" if default is None else f" [{default}]"
+        parser.add_argument(*names, type=value_type, default=default, metavar=metavar, help=meaning + suffix)
 
     add("-p", "--port", meaning="TCP port of the first node, 0 for free ones")
     add("-s", "--size", meaning="bytes that a node's cache may hold")
     add("-a", "--age", meaning="seconds that a table is kept, 0 for ever")
     add("-b", "--statistics-buffer-size", meaning="entries in each list of the statistics")
-    add("-c", "--cert-file", meaning="PEM file with key and certificate: TLS", kind=Path, metavar="PATH")
-    add("--ca-file", meaning="clients need a certificate of this CA", kind=Path, metavar="PATH")
+    certificate = "PEM file with key and certificate: TLS"
+    add("-c", "--cert-file", meaning=certificate, value_type=Path, metavar="PATH")
+    add("--ca-file", meaning="clients need a certificate of this CA", value_type=Path, metavar="PATH")
     add(
         "--basic-auth",
         meaning="user and password that requests need, only with TLS; - reads them from stdin",
-        kind=str,
+        value_type=str,
         metavar="USER:PASSWORD",
     )
-    add("--host", meaning="address to listen on", kind=str, metavar="HOST")
+    add("--host", meaning="address to listen on", value_type=str, metavar="HOST")
     parser.add_argument("--nodes", type=int, default=1, metavar="N", help="nodes, on consecutive ports [1]")
-    # LocalCluster passes its process id, so that no node outlives it.
+    # LocalCluster passes its process id, so that the nodes end with it.
     parser.add_argument("--parent", type=int, help=argparse.SUPPRESS)
     return parser
 
@@ -109,18 +110,18 @@ def _end(number: int, _frame: FrameType | None) -> NoReturn:
 
 
 def _log_end(reason: str) -> None:
-    with contextlib.suppress(OSError):  # a terminal that has closed takes no line
+    with contextlib.suppress(OSError):  # the terminal may be closed
         os.write(sys.stderr.fileno(), f"{_NAME}: process {os.getpid()} ends because {reason}\n".encode())
 
 
 def _end_with_parent(parent: int) -> None:
-    """End this process when the one that started it ends, whatever the main thread is doing then.
+    """End this process when its parent ends, even if the main thread is busy.
 
-    Linux is asked, too, to kill this process in that moment, which ends a stopped process as well.
+    On Linux the system kills this process then, even if it is stopped.
 
     Args:
-        parent: The process id of the one that started it. Linux acts when the *thread* that started this
-            process ends, so only a parent that keeps that thread may pass its id.
+        parent: The parent's process id. Linux acts when the *thread* that started this process ends, so only
+            a parent that keeps that thread may pass its id.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -130,7 +131,7 @@ def _end_with_parent(parent: int) -> None:
 def _watch_parent(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(_POLL_SECONDS)
-    os._exit(1)  # at once: a node keeps nothing that is worth closing
+    os._exit(1)  # at once: a node has nothing to clean up
 
 
 def _serve(options: NodeOptions, *, of_a_cluster: bool) -> int:

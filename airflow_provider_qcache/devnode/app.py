@@ -1,7 +1,7 @@
 """The HTTP side of a node: routes, order of checks, negotiation, TLS and basic auth.
 
-It is built on tornado, as QCache is: one thread that does one thing at a time, the same limits on heads and
-bodies, the same keep-alive and pipelining.
+Like QCache it uses tornado: one thread handles one request at a time, with the same limits on heads and
+bodies, and the same keep-alive and pipelining.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ _CHARSET = re.compile(r"charset=([A-Za-z0-9_-]+)")
 
 
 class _Compression(OutputTransform):
-    """Compresses every answer of status 200, in one piece, as the request's Accept-Encoding wants it."""
+    """Compresses every answer with status 200, in one piece, according to the request's Accept-Encoding."""
 
     def __init__(self, request: HTTPServerRequest) -> None:
         super().__init__(request)
@@ -54,7 +54,7 @@ class _Compression(OutputTransform):
 
 
 class _Handler(RequestHandler):
-    """Basic auth before everything else, and errors as small HTML pages, as QCache's are."""
+    """Checks basic auth first, and answers errors with small HTML pages, like QCache."""
 
     def initialize(self, basic_auth: str | None, control: Control | None) -> None:
         self._basic_auth = basic_auth
@@ -73,7 +73,7 @@ class _Handler(RequestHandler):
             try:
                 user, password = base64.b64decode(header[6:]).decode("utf-8", "surrogateescape").split(":")
             except (binascii.Error, ValueError):
-                # QCache fails so hard on a header that it cannot parse that the client gets no answer.
+                # QCache closes the connection without an answer on a header that it cannot parse.
                 self.detach().close()
                 self._finished = True
                 return

@@ -1,4 +1,4 @@
-"""Several nodes on this machine, each a process of its own that can be killed, paused and started again."""
+"""Several nodes on this machine, each in its own process, which can be killed, paused and restarted."""
 
 import concurrent.futures
 import contextlib
@@ -24,37 +24,38 @@ _STDERR_LINES = 10
 
 
 class NodeStartError(RuntimeError):
-    """A node did not come up: its port is in use, a library is missing, it crashed, or it took too long."""
+    """A node did not start: its port is in use, a library is not installed, it crashed, or it timed out."""
 
 
 class _Node:
-    """One place in the cluster: a port, and the process that serves on it while there is one."""
+    """A node of the cluster: its port, and the process that listens there while it runs."""
 
     def __init__(self, options: NodeOptions, log: IO[Any] | None) -> None:
         self._reservation = _reserve(options.host, options.port)
         self.options = dataclasses.replace(options, port=self._reservation.getsockname()[1])
         self.process: subprocess.Popen[bytes] | None = None
         self.disturbed = False
-        """Whether it was made silent or slow: requests may wait for it."""
+        """Whether it was paused or slow: requests may wait for it."""
         self._changes = 0
         self._log = log
         self._stderr: IO[Any] | None = None
 
     def spawn(self) -> None:
-        """Start the process. It sets its own state, so that an interrupted caller can still end it."""
+        """Start the process. It is in ``process`` at once, so that an interrupted caller can still end it."""
         if sys.platform != "linux":
-            self._reservation.close()  # there a port that is held cannot be listened on by another process
+            self._reservation.close()  # else the node's process could not listen on the port
         self._stderr = self._log or tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
-        # -P and our sys.path: the node imports what this process would, not what the working directory has
+        # -P and our sys.path: the node imports what this process imports, not what is in the working
+        # directory
         command = [sys.executable, "-P", "-m", "airflow_provider_qcache.devnode", f"--parent={os.getpid()}"]
         self.process = subprocess.Popen(  # noqa: S603 - our own module, checked options
             [*command, *self.options.arguments()],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
-            bufsize=0,  # what a buffer has read already, no select on the pipe tells of
+            bufsize=0,  # select does not report bytes that are in a buffer
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-            process_group=0,  # Ctrl-C in a terminal is for us alone to hear: we end the nodes
+            process_group=0,  # Ctrl-C in a terminal goes to this process only, which ends the nodes
         )
         self.disturbed = False
         if self.options.basic_auth is not None:
@@ -64,34 +65,34 @@ class _Node:
 
     @property
     def stdin(self) -> IO[bytes]:
-        """The pipe that carries the credentials, and then each change."""
+        """The pipe for the credentials, and then for changes."""
         assert self.process is not None  # noqa: S101 - for the type checker
         assert self.process.stdin is not None  # noqa: S101
         return self.process.stdin
 
     @property
     def stdout(self) -> IO[bytes]:
-        """The pipe that carries the node's URL once it answers, or why it does not; then a line a change."""
+        """The pipe from the node: its URL once it answers, or an error; then a line for each change."""
         assert self.process is not None  # noqa: S101 - for the type checker
         assert self.process.stdout is not None  # noqa: S101
         return self.process.stdout
 
-    def hear(self) -> None:
-        """Read the first line.
+    def read_first_line(self) -> None:
+        """Read the first line that the node prints.
 
         Raises:
-            NodeStartError: If it is not the URL.
+            NodeStartError: If it is not the node's URL.
         """
         line = os.fsdecode(self.stdout.readline()).strip()
         if not line.startswith(self.options.url):
             self.stdout.close()
-            raise NodeStartError(f"{self.options.url} did not come up: {line or self._last_words()}")
+            raise NodeStartError(f"{self.options.url} did not start: {line or self._why_it_ended()}")
 
     def change(self, seconds: float, **values: object) -> None:
-        """Change a running node, and wait until it says that the change holds.
+        """Change a running node, and wait until it confirms the change.
 
         Raises:
-            RuntimeError: If it says nothing within so many seconds, or ends.
+            RuntimeError: If it does not confirm within this number of seconds, or ends.
         """
         self._changes += 1
         deadline = time.monotonic() + seconds
@@ -110,22 +111,22 @@ class _Node:
             "busy or ended; resume or restart it"
         )
 
-    def _last_words(self) -> str:
+    def _why_it_ended(self) -> str:
         assert self.process is not None  # noqa: S101 - for the type checker
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(1)  # its stdout is closed, so it is about to end
-        words = f"the process ended with {describe_exit(self.process.returncode)}"
+            self.process.wait(1)  # its stdout is closed: it is about to end
+        reason = f"the process ended with {describe_exit(self.process.returncode)}"
         if self._log is None and self._stderr is not None:
             self._stderr.seek(0)
             lines = self._stderr.read().decode(errors="replace").splitlines()[-_STDERR_LINES:]
-            words = "\n".join([f"{words}; the last lines of its stderr:" if lines else words, *lines])
-        return words
+            reason = "\n".join([f"{reason}; the last lines of its stderr:" if lines else reason, *lines])
+        return reason
 
     def running(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
     def kill(self) -> None:
-        """End the process, stopped or not, and what belongs to it; nothing if it has ended."""
+        """End the process, even if it is stopped, and close its pipes; nothing if it has ended."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
@@ -141,7 +142,7 @@ class _Node:
 
 
 class LocalCluster:
-    """Dev nodes on this machine, from the start of the ``with`` block to its end.
+    """Dev nodes on this machine, which run while the ``with`` block runs.
 
     ::
 
@@ -149,26 +150,25 @@ class LocalCluster:
             client = QClient(cluster.node_list)
             cluster.kill(0)
 
-    A node is named by its number, from 0, or by its URL. `restart`, `resume` and `reset` undo what was done
-    to it.
-    When the block is left, by an error too, no process, thread or socket of it remains. When this process
-    dies, even by SIGKILL, its nodes die with it (on Linux even those that are paused).
-    The methods may be called from any thread; they take turns.
+    Methods take a node's number, from 0, or its URL. `restart`, `resume` and `reset` undo what other methods
+    did. When the block ends, also by an error, no process, thread or socket remains. When this process ends,
+    even by SIGKILL, its nodes end as well (on Linux also paused ones). The methods may be called from any
+    thread, and run one at a time.
 
     Args:
-        nodes: How many.
-        host: Address or name that all listen on.
-        ports: One for each node; by default free ones, others at each start. They stay the cluster's until
-            `close`, on Linux also while a node is down.
-        size: Bytes that each node's cache may hold.
-        age: Seconds after its store at which a table is forgotten; 0 keeps it for ever.
-        statistics_buffer_size: How many entries each list of a node's statistics holds.
-        cert_file: PEM file with the private key and the certificate: the nodes speak TLS.
+        nodes: The number of nodes.
+        host: Address or name that all nodes listen on.
+        ports: A port for each node; by default free ones, which differ at each start. The cluster keeps its
+            ports until `close`, on Linux also while a node is down.
+        size: Bytes of each node's cache.
+        age: Seconds after a store after which the table expires; 0 for never.
+        statistics_buffer_size: The number of entries in each list of a node's statistics.
+        cert_file: PEM file with the private key and the certificate. If set, the nodes use TLS.
         ca_file: PEM file of the CA that must have signed a client's certificate.
-        basic_auth: ``user:password`` that every request must carry; only together with ``cert_file``.
-        start_timeout: Seconds within which all nodes must answer at the start, and a single one at `restart`.
-        log: An open file with a descriptor, to which the nodes' stderr goes. By default it is kept, and its
-            last lines are in the error of a node that does not come up.
+        basic_auth: ``user:password`` that every request must have; requires ``cert_file``.
+        start_timeout: Seconds within which all nodes must answer at the start, and one node at `restart`.
+        log: An open file with a descriptor, for the nodes' stderr. By default the last lines of stderr are in
+            the error of a node that does not start.
 
     Raises:
         ValueError: For a value that is not allowed, naming it and what is.
@@ -190,11 +190,11 @@ class LocalCluster:
         log: IO[Any] | None = None,
     ) -> None:
         if type(nodes) is not int or nodes < 1:
-            raise ValueError(f"nodes: {nodes!r} is not allowed; an integer 1 or more is")
+            raise ValueError(f"nodes: {nodes!r} is not allowed: expected an integer 1 or more")
         if ports is not None and (len(ports) != nodes or len(set(ports)) != nodes or 0 in ports):
-            raise ValueError(f"ports: {ports!r} is not allowed; {nodes} different ports are")
+            raise ValueError(f"ports: {ports!r} is not allowed: expected {nodes} different ports")
         if not start_timeout > 0:
-            raise ValueError(f"start_timeout: {start_timeout!r} is not allowed; seconds, more than 0, are")
+            raise ValueError(f"start_timeout: {start_timeout!r} is not allowed: expected seconds above 0")
         self._options = [
             NodeOptions(
                 host=host,
@@ -202,7 +202,7 @@ class LocalCluster:
                 size=size,
                 age=age,
                 statistics_buffer_size=statistics_buffer_size,
-                # absolute, because the working directory may be another when a node is started again
+                # absolute, because the working directory may change before a node is restarted
                 cert_file=None if cert_file is None else Path(cert_file).absolute(),
                 ca_file=None if ca_file is None else Path(ca_file).absolute(),
                 basic_auth=basic_auth,
@@ -219,13 +219,13 @@ class LocalCluster:
         """Start every node and wait until all answer; nothing if the cluster is running.
 
         Raises:
-            NodeStartError: If one does not come up. None is left running.
+            NodeStartError: If a node does not start. Then no node runs.
         """
         with self._lock:
             if self._nodes:
                 return
-            # Linux ends a node when the *thread* that started it ends, and the caller's may be short-lived:
-            # the cluster has one for that. When a cluster is forgotten, it ends, and the nodes with it.
+            # Linux ends a node when the *thread* that started it ends, and the caller's may end early. So the
+            # cluster has a thread for that, which ends when the cluster is garbage-collected.
             self._parent = concurrent.futures.ThreadPoolExecutor(1, "devnode-parent")
             try:
                 for options in self._options:
@@ -236,7 +236,7 @@ class LocalCluster:
                 raise
 
     def close(self) -> None:
-        """End every node, whatever state it is in; nothing if the cluster is not running."""
+        """End every node in any state; nothing if the cluster is not running."""
         with self._lock:
             if self._parent is not None:
                 self._parent.shutdown()
@@ -255,7 +255,7 @@ class LocalCluster:
 
     @property
     def node_list(self) -> list[str]:
-        """The nodes' URLs, in order, as a client takes them: ``http://127.0.0.1:PORT``, https with TLS.
+        """The nodes' URLs, in order, for a client: ``http://127.0.0.1:PORT``, or https with TLS.
 
         Raises:
             RuntimeError: If the cluster is not running.
@@ -264,7 +264,7 @@ class LocalCluster:
 
     @property
     def pids(self) -> list[int]:
-        """The nodes' process ids, in order; of a node that has ended the last it had.
+        """The nodes' process ids, in order; for a node that has ended, its last one.
 
         Raises:
             RuntimeError: If the cluster is not running.
@@ -273,7 +273,7 @@ class LocalCluster:
 
     @property
     def exit_codes(self) -> list[int | None]:
-        """How each node ended, in order: None while it lives, else its exit code, negative for a signal.
+        """The exit code of each node, in order: None while it runs, negative for a signal.
 
         Raises:
             RuntimeError: If the cluster is not running.
@@ -281,7 +281,7 @@ class LocalCluster:
         return [node.process.poll() for node in self._running_nodes() if node.process is not None]
 
     def kill(self, i: int | str) -> None:
-        """End node ``i`` as a crash does (SIGKILL), and its tables with it; nothing if it has ended.
+        """End node ``i`` like a crash (SIGKILL); its tables are lost. Nothing if it has ended.
 
         Raises:
             IndexError: If there is no such node.
@@ -291,11 +291,11 @@ class LocalCluster:
             self._node(i).kill()
 
     def restart(self, i: int | str) -> None:
-        """Start node ``i`` anew on its port, empty, and wait until it answers; it is killed first if it runs.
+        """Restart node ``i`` on its port, empty, and wait until it answers. It is killed first if it runs.
 
         Raises:
             IndexError: If there is no such node.
-            NodeStartError: If it does not come up. The other nodes go on, and it may be tried again.
+            NodeStartError: If it does not start. The other nodes still run, and it may be restarted again.
             RuntimeError: If the cluster is not running.
         """
         with self._lock:
@@ -308,7 +308,7 @@ class LocalCluster:
                 raise
 
     def pause(self, i: int | str) -> None:
-        """Make node ``i`` silent (SIGSTOP): connections to it are accepted, and no request is answered.
+        """Pause node ``i`` (SIGSTOP): connections to it are accepted, but no request is answered.
 
         Raises:
             IndexError: If there is no such node.
@@ -321,7 +321,7 @@ class LocalCluster:
                 os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def resume(self, i: int | str) -> None:
-        """Let node ``i`` go on after `pause`; it answers what it was asked meanwhile.
+        """Resume node ``i`` after `pause`; it answers the requests that it received meanwhile.
 
         Raises:
             IndexError: If there is no such node.
@@ -331,23 +331,23 @@ class LocalCluster:
             self._signal(i, signal.SIGCONT)
 
     def slow(self, i: int | str, seconds: float) -> None:
-        """Make node ``i`` do nothing for so many seconds before each answer, as a busy one; 0: no longer.
+        """Make node ``i`` wait this number of seconds before each answer, like a busy node; 0 ends that.
 
-        Like a QCache node that parses a table it does one thing at a time: requests wait for each other.
+        Like a QCache node that parses a table it handles one request at a time: others wait.
 
         Raises:
             IndexError: If there is no such node.
             RuntimeError: If it is not running, or is paused.
-            ValueError: If seconds is negative or no number.
+            ValueError: If seconds is negative or not a number.
         """
         if not seconds >= 0:
-            raise ValueError(f"seconds: {seconds!r} is not allowed; a number of seconds, 0 or more, is")
+            raise ValueError(f"seconds: {seconds!r} is not allowed: expected a number of seconds, 0 or more")
         with self._lock:
             self._node(i).disturbed = True
             self._change(i, delay=seconds)
 
     def refuse_auth(self, i: int | str, *, refuse: bool = True) -> None:
-        """Make node ``i`` answer 401 to every request, as if the password were wrong; False: no longer.
+        """Make node ``i`` answer 401 to every request, as for a wrong password; False ends that.
 
         Raises:
             IndexError: If there is no such node.
@@ -357,10 +357,10 @@ class LocalCluster:
             self._change(i, refuse_auth=refuse)
 
     def configure(self, i: int | str, *, size: int | None = None, age: int | None = None) -> None:
-        """Change ``size`` and ``age`` of node ``i`` while it runs; it keeps them when it is started again.
+        """Change ``size`` and ``age`` of node ``i`` while it runs. It keeps them when it is restarted.
 
-        The next query heeds the age, of tables stored before too, and the next store the size, for which it
-        evicts. A longer body is refused on new connections as on a real node, and on those that are open
+        The age applies from the next query on, also to older tables, and the size from the next store on,
+        which evicts tables. The node refuses a longer body on new connections like a real node, on open ones
         with 500.
 
         Raises:
@@ -368,8 +368,8 @@ class LocalCluster:
             RuntimeError: If it is not running, or is paused.
             ValueError: For a value that is not allowed, naming it and what is.
         """
-        given = (("size", size), ("age", age))
-        values: dict[str, Any] = {name: value for name, value in given if value is not None}
+        changes = (("size", size), ("age", age))
+        values: dict[str, Any] = {name: value for name, value in changes if value is not None}
         with self._lock:
             node = self._node(i)
             options = dataclasses.replace(node.options, **values)
@@ -377,10 +377,10 @@ class LocalCluster:
             node.options = options
 
     def reset(self) -> None:
-        """Make every node as it was at the start: it runs, is empty, and has the options of the cluster.
+        """Restore every node: it runs, is empty, and has the options of the cluster.
 
         Raises:
-            NodeStartError: If a node that was killed, paused or slow does not come up.
+            NodeStartError: If a node that was killed, paused or slow does not start.
             RuntimeError: If the cluster is not running.
         """
         with self._lock:
@@ -388,7 +388,7 @@ class LocalCluster:
             for node, options in zip(self._running_nodes(), self._options, strict=True):
                 node.options = dataclasses.replace(options, port=node.options.port)
                 if node.disturbed or not node.running():
-                    node.kill()  # a request that waits for it would else be served after the reset
+                    node.kill()  # else it would handle waiting requests after the reset
                     anew.append(node)
                 else:
                     node.change(
@@ -414,7 +414,7 @@ class LocalCluster:
             if i in (number, node.options.url):
                 return node
         numbers, urls = f"0 to {len(nodes) - 1}", ", ".join(node.options.url for node in nodes)
-        raise IndexError(f"there is no node {i!r}; an integer from {numbers}, or one of {urls}, is allowed")
+        raise IndexError(f"there is no node {i!r}: expected an integer from {numbers}, or one of {urls}")
 
     def _signal(self, i: int | str, number: signal.Signals) -> int:
         node = self._node(i)
@@ -424,7 +424,7 @@ class LocalCluster:
         return node.process.pid
 
     def _bring_up(self, nodes: Iterable[_Node]) -> None:
-        """Start these nodes side by side (each loads pandas for half a second) and wait until all answer."""
+        """Start these nodes in parallel (importing pandas takes each 0.5 s), and wait until all answer."""
         assert self._parent is not None  # noqa: S101 - for the type checker
         deadline = time.monotonic() + self._start_timeout
         with selectors.DefaultSelector() as waiting:
@@ -432,27 +432,27 @@ class LocalCluster:
                 self._parent.submit(node.spawn).result()
                 waiting.register(node.stdout, selectors.EVENT_READ, node)
             while waiting.get_map():
-                heard = waiting.select(max(0.0, deadline - time.monotonic()))
-                if not heard:
+                ready = waiting.select(max(0.0, deadline - time.monotonic()))
+                if not ready:
                     silent = ", ".join(key.data.options.url for key in waiting.get_map().values())
                     raise NodeStartError(f"{silent} did not answer within {self._start_timeout:g} s")
-                for key, _ in heard:
+                for key, _ in ready:
                     waiting.unregister(key.fileobj)
-                    key.data.hear()
+                    key.data.read_first_line()
 
 
 def describe_exit(code: int | None) -> str:
-    """Say in words how a process ended, from what `subprocess` gives: negative numbers are signals."""
+    """How a process ended, from the exit code of `subprocess`, which is negative for a signal."""
     if code is not None and code < 0:
         return f"signal {signal.Signals(-code).name}"
     return f"exit code {code}"
 
 
 def _reserve(host: str, port: int) -> socket.socket:
-    """Take a port (0: a free one) without listening on it.
+    """Reserve a port (0: a free one) by a socket that is bound to it and does not listen.
 
-    On Linux a node can listen beside a socket that is only bound, and while it is bound the system gives the
-    port to no one else, neither to another cluster nor to an outgoing connection, the node being up or down.
+    On Linux a node can still listen on the port, and the system gives it neither to another cluster nor to an
+    outgoing connection, whether the node is up or down.
 
     Raises:
         NodeStartError: If the port is in use, or the host is not this machine.
@@ -476,5 +476,5 @@ def _reserve(host: str, port: int) -> socket.socket:
 
 
 def describe_listen_error(host: str, port: int, error: OSError) -> str:
-    """Say in one line why a node cannot listen."""
+    """Why a node cannot listen, in one line."""
     return f"cannot listen on port {port} of {host}: {error.strerror or error}"

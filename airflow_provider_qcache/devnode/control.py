@@ -1,4 +1,4 @@
-"""What a `LocalCluster` changes on a node while it runs, by a pipe of their own: nothing of it is HTTP."""
+"""Changes of a running node by its `LocalCluster`, over a pipe, not HTTP."""
 
 import asyncio
 import json
@@ -10,30 +10,30 @@ from typing import Any
 
 
 class Control:
-    """Applies the changes that arrive on a pipe, each a line of JSON, and confirms each by its number.
+    """Applies changes from a pipe, each a line of JSON, and confirms each by its number.
 
     Args:
-        changes: the descriptor that they are read from.
-        confirm: called with a change's number once it holds.
+        changes: the descriptor of the pipe.
+        confirm: called with a change's number once it is applied.
     """
 
     def __init__(self, changes: int, confirm: Callable[[int], object]) -> None:
         self.delay = 0.0
-        """Seconds for which the node does nothing before it looks at a request."""
+        """Seconds for which the node waits before it handles a request."""
         self.refuses_auth = False
-        """Whether every request is answered 401."""
+        """Whether the node answers 401 to every request."""
         self._changes = changes
         self._confirm = confirm
         self._apply: Callable[[dict[str, Any]], None] = lambda _values: None
         self._rest = b""
 
     def listen(self, apply: Callable[[dict[str, Any]], None]) -> None:
-        """Take changes from now on, in the loop that runs; ``apply`` gets what is not this object's own."""
+        """Read changes from now on, in the running event loop; ``apply`` gets those of the store."""
         self._apply = apply
         asyncio.get_running_loop().add_reader(self._changes, self._receive)
 
     def hold(self) -> None:
-        """Let the delay pass, in which the node hears of changes only; another delay counts anew."""
+        """Wait for the delay, and apply changes meanwhile; a changed delay starts again."""
         delay, end = self.delay, time.monotonic() + self.delay
         while (left := end - time.monotonic()) > 0:
             if select.select([self._changes], [], [], left)[0]:

@@ -15,7 +15,7 @@ _FLOAT = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf(inity)?|nan)", re.
 
 
 def pairs(value: str | None) -> list[list[str]]:
-    """The entries of a header like ``a=string;b=enum``, split but not judged."""
+    """The entries of a header like ``a=string;b=enum``, split but not checked."""
     return [[part.strip() for part in entry.split("=")] for entry in value.split(";")] if value else []
 
 

@@ -1,4 +1,4 @@
-"""What a node is told when it starts: checked once, and light enough to import anywhere."""
+"""The options of a node, checked when they are created. This module imports no other library."""
 
 import dataclasses
 from pathlib import Path
@@ -8,11 +8,11 @@ _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - named to be t
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NodeOptions:
-    """The options of one node, by the names of the real server's and with its defaults.
+    """The options of one node, with the names and defaults of the real server's.
 
     Raises:
         ValueError: For a value that is not allowed. The message names the field, the value and what is
-            allowed; it never shows ``basic_auth``.
+            allowed, but never ``basic_auth``.
     """
 
     host: str = "127.0.0.1"
@@ -20,21 +20,21 @@ class NodeOptions:
     port: int = 8888
     """TCP port; 0 means any free one."""
     size: int = 1_000_000_000
-    """How much the cache may hold, in bytes. A longer request body is refused."""
+    """Bytes of the cache. The node refuses a longer request body."""
     age: int = 0
-    """Seconds after its store at which a table is forgotten; 0 keeps it for ever."""
+    """Seconds after a store after which the table expires; 0 for never."""
     statistics_buffer_size: int = 1000
-    """How many entries each list of the statistics holds."""
+    """The number of entries in each list of the statistics."""
     cert_file: Path | None = None
-    """PEM file with the private key and the certificate. With it the node speaks TLS."""
+    """PEM file with the private key and the certificate. If set, the node uses TLS."""
     ca_file: Path | None = None
-    """PEM file of a CA. With it a client must present a certificate that this CA signed."""
+    """PEM file of a CA. If set, clients must have a certificate of this CA."""
     basic_auth: str | None = dataclasses.field(default=None, repr=False)
-    """``user:password`` that every request must carry. As on the real server, only over TLS."""
+    """``user:password`` that every request must have. As on the real server, only over TLS."""
 
     def __post_init__(self) -> None:
         if not self.host:
-            raise ValueError(f"host: {self.host!r} is not allowed; a name or an address is")
+            raise ValueError(f"host: {self.host!r} is not allowed: expected a name or an address")
         self._check_integer("port", "a TCP port, or 0 for any free one", 0, 65535)
         self._check_integer("size", "a number of bytes", 1)
         self._check_integer("age", "a number of seconds, or 0 for ever", 0)
@@ -42,39 +42,39 @@ class NodeOptions:
         self._check_file("cert_file", "a PEM file with the private key and the certificate")
         self._check_file("ca_file", "a PEM file with a CA's certificate")
         if self.ca_file is not None and self.cert_file is None:
-            raise ValueError(f"ca_file: {str(self.ca_file)!r} is allowed only together with cert_file")
+            raise ValueError(f"ca_file: {str(self.ca_file)!r} requires cert_file: set both")
         if self.basic_auth is not None:
             if self.basic_auth.count(":") != 1:
-                raise ValueError("basic_auth: the value is not allowed; user:password with a single ':' is")
+                raise ValueError("basic_auth: the value is not allowed: expected user:password, with one ':'")
             if self.cert_file is None:
-                raise ValueError("basic_auth: it is allowed only over TLS, together with cert_file")
+                raise ValueError("basic_auth: it requires TLS: set cert_file as well")
 
     def _check_integer(self, field: str, meaning: str, least: int, most: int | None = None) -> None:
         value = getattr(self, field)
         if type(value) is not int or value < least or (most is not None and value > most):
             allowed = f"{least} or more" if most is None else f"from {least} to {most}"
-            raise ValueError(f"{field}: {value!r} is not allowed; an integer {allowed} is: {meaning}")
+            raise ValueError(f"{field}: {value!r} is not allowed: expected an integer {allowed}, {meaning}")
 
     def _check_file(self, field: str, meaning: str) -> None:
         value = getattr(self, field)
         if value is not None and not (isinstance(value, Path) and value.is_file()):
-            shown = str(value) if isinstance(value, Path) else value
-            raise ValueError(f"{field}: {shown!r} is not allowed; the path of {meaning} is")
+            path = str(value) if isinstance(value, Path) else value
+            raise ValueError(f"{field}: {path!r} is not allowed: expected the path of {meaning}")
 
     @property
     def url(self) -> str:
-        """Where a client on this machine reaches the node, without a trailing slash.
+        """The node's URL for clients on this machine, without a trailing slash.
 
-        A node that listens on every interface (``0.0.0.0``, ``::``) is reached on loopback.
+        If the node listens on every interface (``0.0.0.0``, ``::``), it is that of loopback.
         """
         host = _WILDCARDS.get(self.host, self.host)
         scheme = "http" if self.cert_file is None else "https"
         return f"{scheme}://[{host}]:{self.port}" if ":" in host else f"{scheme}://{host}:{self.port}"
 
     def arguments(self) -> list[str]:
-        """The command line that gives ``python -m airflow_provider_qcache.devnode`` these options.
+        """The arguments of ``python -m airflow_provider_qcache.devnode`` for these options.
 
-        Whoever uses it writes ``basic_auth`` and a line feed to the command's stdin: other users of the
+        The caller writes ``basic_auth`` and a line feed to the command's stdin, since other users of the
         machine can read a command line.
         """
         arguments = [

@@ -1,4 +1,4 @@
-"""What a node holds: tables by key, the least recently used evicted first, and its statistics."""
+"""The tables of a node by key, of which the least recently used are evicted first, and its statistics."""
 
 import sys
 import time
@@ -12,17 +12,17 @@ import pandas as pd
 from airflow_provider_qcache.devnode.errors import RequestError
 
 _ENTRY_OVERHEAD = 100
-"""Bytes that an entry takes beside its table, as QCache estimates it."""
+"""Bytes of an entry besides its table, as QCache estimates them."""
 
 Clock = Callable[[], float]
 
 
 _SAMPLE = 1000
-"""Values of a column whose sizes tell the size of all."""
+"""Values of a column from whose sizes the size of all is estimated."""
 
 
 def estimated_size(table: pd.DataFrame) -> int:
-    """Bytes of memory that a table takes, the texts of a long column judged by a sample of them."""
+    """Bytes of memory of a table; the texts of a long column are estimated by a sample."""
     size = 0
     for position in range(table.shape[1]):
         column = table.iloc[:, position]
@@ -42,13 +42,13 @@ class _Entry:
 
 
 class Store:
-    """Tables by key, in at most ``max_size`` bytes where that can be kept.
+    """Tables by key, in at most ``max_size`` bytes if possible.
 
     Args:
-        max_size: bytes to hold; it may be changed, which the next store heeds.
-        max_age: seconds after which a table is gone, checked when it is asked for; 0 for never. It may be
+        max_size: bytes of all tables. A change applies from the next store on.
+        max_age: seconds after which a table expires, checked when it is queried; 0 for never. It may be
             changed.
-        clock: seconds since some fixed moment.
+        clock: seconds since a fixed moment.
     """
 
     def __init__(self, max_size: int, max_age: float, clock: Clock = time.time) -> None:
@@ -71,7 +71,7 @@ class Store:
         return self._entries[key].table
 
     def put(self, key: str, table: pd.DataFrame) -> None:
-        """Hold a table under ``key``; room is not looked for here, so the store can outgrow its size."""
+        """Store a table under ``key``, without making room: the store may exceed its size."""
         if key in self:
             self.delete(key)
         size = _ENTRY_OVERHEAD + estimated_size(table)
@@ -79,16 +79,16 @@ class Store:
         self.size += size
 
     def delete(self, key: str) -> None:
-        """Forget the table under ``key``."""
+        """Remove the table under ``key``."""
         self.size -= self._entries.pop(key).size
 
     def clear(self) -> None:
-        """Forget every table."""
+        """Remove every table."""
         self._entries.clear()
         self.size = 0.0
 
     def expire(self, key: str) -> bool:
-        """Forget the table under ``key`` if it is too old, and tell whether it was."""
+        """Remove the table under ``key`` if it has expired: whether it had."""
         expired = bool(self.max_age) and self._clock() > self._entries[key].created + self.max_age
         if expired:
             self.delete(key)
@@ -98,10 +98,10 @@ class Store:
         """Evict the least recently used tables until ``byte_count`` bytes are free.
 
         Returns:
-            The seconds that each evicted table had been held.
+            The seconds for which each evicted table was stored.
 
         Raises:
-            RequestError: 500 where ``byte_count`` is more than the store's whole size.
+            RequestError: 500 if ``byte_count`` exceeds the size of the store.
         """
         if byte_count > self.max_size:
             raise RequestError(500, f"{byte_count} bytes do not fit a cache of {self.max_size} bytes")
@@ -115,11 +115,11 @@ class Store:
 
 
 class Statistics:
-    """Counters and the last durations of each kind; reading them starts them anew.
+    """Counters, and lists of the newest durations. Reading them resets them.
 
     Args:
-        buffer_size: how many durations of a kind are kept, the newest ones.
-        clock: seconds since some fixed moment.
+        buffer_size: the number of durations in each list.
+        clock: seconds since a fixed moment.
     """
 
     def __init__(self, buffer_size: int, clock: Clock = time.time) -> None:
@@ -133,15 +133,15 @@ class Statistics:
         self._lists: dict[str, deque[float]] = {}
 
     def count(self, name: str, by: int = 1) -> None:
-        """Add to a counter; it appears in the statistics even if nothing is added."""
+        """Add to a counter, which is in the statistics even if 0 is added."""
         self._counts[name] = self._counts.get(name, 0) + by
 
     def extend(self, name: str, values: Iterable[float]) -> None:
-        """Append to a list, which keeps the newest ``buffer_size`` values."""
+        """Append to a list, which has the newest ``buffer_size`` values."""
         self._lists.setdefault(name, deque(maxlen=self._buffer_size)).extend(values)
 
     def read(self) -> dict[str, Any]:
-        """The statistics since the last reading, and start anew."""
+        """Return the statistics since the last reading, and reset them."""
         result = {
             "statistics_buffer_size": self._buffer_size,
             "statistics_duration": self._clock() - self._since,

@@ -1,4 +1,4 @@
-"""What a value of a table is: nulls, texts, and the order of values of different types."""
+"""Values of a table: nulls, texts, and the order of values of different types."""
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -16,7 +16,7 @@ def is_null(value: object) -> bool:
 
 
 def py2_rank(value: object) -> int:
-    """The place of a value's type among the types, where Python 2 orders values of different types."""
+    """The rank of a value's type, by which Python 2 orders values of different types."""
     if value is None:
         return -1
     if isinstance(value, (int, float)):
@@ -25,7 +25,7 @@ def py2_rank(value: object) -> int:
 
 
 def texts_as_objects(table: pd.DataFrame) -> pd.DataFrame:
-    """A table with the columns that pandas made its own string type turned into objects."""
+    """A table whose columns of pandas' own string type are converted to objects."""
     texts = {position for position, dtype in enumerate(table.dtypes) if isinstance(dtype, pd.StringDtype)}
     for position in texts:
         set_column(table, position, table.iloc[:, position].astype(object))
@@ -33,5 +33,5 @@ def texts_as_objects(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def set_column(table: pd.DataFrame, position: int, column: Column) -> None:
-    """Put a column in the place of the one at ``position``; names may repeat."""
+    """Replace the column at ``position``; names may repeat."""
     table.isetitem(position, column)  # type: ignore[arg-type] # pandas-stubs leave Series out

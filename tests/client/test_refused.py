@@ -101,7 +101,7 @@ def test_a_delete_on_all_nodes(
         assert result.outcomes == {refusing: refused, nodes.urls[1]: DeleteOutcome.CONFIRMED}
         assert result.complete is means_gone
         if not means_gone:
-            assert "Connection refused" in str(result.errors[refusing])
+            assert "connection refused" in str(result.errors[refusing]).lower()
     with QClient([refusing], 5, 20, refused_means_gone=means_gone) as alone:
         with pytest.raises(NoCacheAvailable, match="no node confirmed the delete") as raised:
             alone.delete("k", all_nodes=True)
@@ -134,7 +134,7 @@ def test_a_standby_that_refused_is_asked_for_each_copy_only_where_that_means_gon
     key = a_key_of(client, nodes.urls[1])
     first, second = (client.post(key, TABLE, copies=2).failed_copies for _ in range(2))
     assert list(first) == list(second) == [refusing]
-    assert "Connection refused" in second[refusing]
+    assert "connection refused" in second[refusing].lower()
     assert first[refusing].startswith("NoCacheAvailable: store a copy")
     assert second[refusing].startswith("NoCacheAvailable: store a copy") is means_gone
     client.delete(key)
@@ -154,7 +154,7 @@ def test_what_a_look_for_a_table_says(
             assert str(home) == f"{refusing} (home) refuses the connection"
         else:
             assert str(home).startswith(f"{refusing} (home) does not respond: ")
-            assert "Connection refused" in str(home)
+            assert "connection refused" in str(home).lower()
     assert client.find_absent([(key, refusing)]) == {(key, refusing): absence}
 
 

@@ -243,13 +243,13 @@ class TestOptions:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"nodes": 0}, "nodes: 0 is not allowed; an integer 1 or more is"),
-            ({"nodes": 2, "ports": [8888]}, r"ports: \[8888\] is not allowed; 2 different ports are"),
-            ({"nodes": 2, "ports": [1, 1]}, r"ports: \[1, 1\] is not allowed; 2 different ports are"),
-            ({"nodes": 1, "ports": [0]}, r"ports: \[0\] is not allowed; 1 different ports are"),
-            ({"start_timeout": 0}, "start_timeout: 0 is not allowed; seconds, more than 0, are"),
-            ({"size": 0}, "size: 0 is not allowed; an integer 1 or more is"),
-            ({"basic_auth": "user:pw"}, "basic_auth: it is allowed only over TLS"),
+            ({"nodes": 0}, "nodes: 0 is not allowed: expected an integer 1 or more"),
+            ({"nodes": 2, "ports": [8888]}, r"ports: \[8888\] is not allowed: expected 2 different ports"),
+            ({"nodes": 2, "ports": [1, 1]}, r"ports: \[1, 1\] is not allowed: expected 2 different ports"),
+            ({"nodes": 1, "ports": [0]}, r"ports: \[0\] is not allowed: expected 1 different ports"),
+            ({"start_timeout": 0}, "start_timeout: 0 is not allowed: expected seconds above 0"),
+            ({"size": 0}, "size: 0 is not allowed: expected an integer 1 or more"),
+            ({"basic_auth": "user:pw"}, "basic_auth: it requires TLS"),
         ],
     )
     def test_a_wrong_option_is_an_error_when_the_cluster_is_made(
@@ -408,9 +408,7 @@ if any(argument.startswith("--port=") for argument in sys.orig_argv) and os.envi
         with pytest.raises(NodeStartError) as caught:
             LocalCluster(1).start()
         message = str(caught.value)
-        assert re.match(
-            r"http://127\.0\.0\.1:\d+ did not come up: the process ended with exit code 3", message
-        )
+        assert re.match(r"http://127\.0\.0\.1:\d+ did not start: the process ended with exit code 3", message)
         assert message.endswith("line 28 of its story\nline 29 of its story")
         assert "line 1 of" not in message
 
@@ -422,7 +420,7 @@ if any(argument.startswith("--port=") for argument in sys.orig_argv) and os.envi
         monkeypatch.setenv("CRASH", str(ports[1]))
         with _nothing_left():
             cluster = LocalCluster(2, ports=ports)
-            with pytest.raises(NodeStartError, match=f"{ports[1]} did not come up"):
+            with pytest.raises(NodeStartError, match=f"{ports[1]} did not start"):
                 cluster.start()
             with pytest.raises(RuntimeError, match="not running"):
                 _ = cluster.pids

@@ -187,15 +187,15 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["--port", "70000"], "port: 70000 is not allowed; an integer from 0 to 65535 is"),
+            (["--port", "70000"], "port: 70000 is not allowed: expected an integer from 0 to 65535"),
             (
                 ["--port", "65535", "--nodes", "2"],
-                "port: 65536 is not allowed; an integer from 0 to 65535 is",
+                "port: 65536 is not allowed: expected an integer from 0 to 65535",
             ),
-            (["--nodes", "0"], "nodes: 0 is not allowed; an integer 1 or more is"),
+            (["--nodes", "0"], "nodes: 0 is not allowed: expected an integer 1 or more"),
             (["--size", "much"], "--size: invalid int value: 'much'"),
             (["--cert-file", "/no/such"], "cert_file: '/no/such' is not allowed"),
-            (["--basic-auth", "user:s3cret"], "basic_auth: it is allowed only over TLS"),
+            (["--basic-auth", "user:s3cret"], "basic_auth: it requires TLS"),
         ],
     )
     def test_a_wrong_option_is_told_with_what_is_allowed(self, arguments: list[str], message: str) -> None:
