@@ -49,17 +49,17 @@ LARGE = b"a,b\n" + b"1,some text to make it long\n" * 400_000
 
 @dataclass(frozen=True)
 class CellOutcome:
-    """What an operation comes to, what each failed request met at the home node, and what it counts."""
+    """The result of an operation, the failures of its requests at the home node, and its statistics."""
 
     result: str
-    met: tuple[str, ...] = ()
+    failures: tuple[str, ...] = ()
     counted: str | None = None
-    """qclient's counter, once for each; None where none is counted."""
+    """The counter of qclient that each failure increments, or None."""
     failing: bool = False
 
     @property
     def counters(self) -> dict[str, int]:
-        return {self.counted: len(self.met)} if self.counted is not None else {}
+        return {self.counted: len(self.failures)} if self.counted is not None else {}
 
 
 HOME = CellOutcome("home")
@@ -84,12 +84,12 @@ def all_the_same(outcome: CellOutcome) -> Expected:
     return Expected(outcome, outcome, outcome)
 
 
-def next_after(met: str, counted: str) -> CellOutcome:
-    return CellOutcome("next", (met,), counted, failing=True)
+def next_after(failures: str, counted: str) -> CellOutcome:
+    return CellOutcome("next", (failures,), counted, failing=True)
 
 
-def next_for_all(met: str, counted: str = "connection_error") -> Expected:
-    return all_the_same(next_after(met, counted))
+def next_for_all(failures: str, counted: str = "connection_error") -> Expected:
+    return all_the_same(next_after(failures, counted))
 
 
 def only_for_queries(outcome: CellOutcome) -> Expected:
@@ -97,21 +97,21 @@ def only_for_queries(outcome: CellOutcome) -> Expected:
     return Expected(outcome, HOME, HOME)
 
 
-def lie(met: str) -> Expected:
-    return only_for_queries(next_after(met, "unknown_error"))
+def lie(failures: str) -> Expected:
+    return only_for_queries(next_after(failures, "unknown_error"))
 
 
-def cut(met: str) -> Expected:
-    return only_for_queries(next_after(met, "connection_error"))
+def cut(failures: str) -> Expected:
+    return only_for_queries(next_after(failures, "connection_error"))
 
 
 def refused(status: int, query: str = "UnexpectedServerResponse") -> Expected:
-    met = (f"head: request refused {status}",)
-    store = CellOutcome("UnexpectedServerResponse", met, "unknown_error")
-    delete = CellOutcome("UnexpectedServerResponse", met)
+    failures = (f"head: request refused {status}",)
+    store = CellOutcome("UnexpectedServerResponse", failures, "unknown_error")
+    delete = CellOutcome("UnexpectedServerResponse", failures)
     if query == "miss":
         return Expected(CellOutcome("miss"), store, delete, load=store)
-    return Expected(CellOutcome(query, met), store, delete)
+    return Expected(CellOutcome(query, failures), store, delete)
 
 
 NO_ANSWER = "head: timed out"
@@ -122,8 +122,8 @@ def silent_for(store: CellOutcome) -> Expected:
     return Expected(TIMED_OUT, store, TIMED_OUT)
 
 
-def uncertain(*met: str) -> CellOutcome:
-    return CellOutcome("StoreUncertain", met, "read_timeout")
+def uncertain(*failures: str) -> CellOutcome:
+    return CellOutcome("StoreUncertain", failures, "read_timeout")
 
 
 @dataclass(frozen=True)
@@ -579,8 +579,8 @@ class Cell:
     error: QClientException | None = None
 
     @property
-    def met(self) -> tuple[str, ...]:
-        """What each failed request met, wherever that was."""
+    def failures(self) -> tuple[str, ...]:
+        """The failure of each failed request, with its node if that is not the home node."""
         return tuple(
             ("" if attempt.node == self.home else f"{attempt.node}: ")
             + f"{attempt.phase}: {attempt.outcome}"

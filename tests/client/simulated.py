@@ -148,10 +148,10 @@ class Exchange:
     began: float
     fresh: bool = False
     ended: float = 0.0
-    met: Outcome | None = None
-    """What the operation was told."""
+    outcome: Outcome | None = None
+    """The outcome that the operation got."""
     cut: bool = False
-    """It was told that a reused connection ended before any byte of an answer."""
+    """Whether a reused connection ended before any byte of an answer."""
 
 
 @dataclass
@@ -207,7 +207,7 @@ class SimulatedWire:
         late = seconds >= left
         self.clock.spend(max(0.0, left) if late else seconds)
         exchange.ended = self.clock.now()
-        exchange.met = Outcome.DEADLINE if late else meets.outcome
+        exchange.outcome = Outcome.DEADLINE if late else meets.outcome
         if late:
             raise Failure(Outcome.DEADLINE, Phase.HEAD)
         if meets.outcome is not Outcome.ANSWERED:

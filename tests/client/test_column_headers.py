@@ -23,10 +23,10 @@ HINT = f"put a string in quotes: {HAS}"
 
 
 def read(types: str | None = None, stand_ins: str | None = None, *, is_csv: bool = True) -> ColumnHeaders:
-    said = {TYPES.lower(): types, STAND_INS.lower(): stand_ins}
+    described = {TYPES.lower(): types, STAND_INS.lower(): stand_ins}
     headers = {
         "content-type": "text/csv",
-        **{name: value for name, value in said.items() if value is not None},
+        **{name: value for name, value in described.items() if value is not None},
     }
     return ColumnHeaders.read(headers, is_csv=is_csv)
 

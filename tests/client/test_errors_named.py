@@ -41,7 +41,7 @@ def test_a_list_field_that_is_nested_too_deeply(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "content_type", "said"),
+    ("content", "content_type", "message"),
     [
         (b"[1]", "application/json", "not a list of rows"),
         (b'[{"a":1},{}]', "application/json", "not a list of rows"),
@@ -53,10 +53,10 @@ def test_a_list_field_that_is_nested_too_deeply(text: str) -> None:
         (b"a\n\xff\n", "text/csv", "not CSV"),
     ],
 )
-def test_an_answer_that_is_no_table(content: bytes, content_type: str, said: str) -> None:
+def test_an_answer_that_is_no_table(content: bytes, content_type: str, message: str) -> None:
     result = QueryResult(content, 1, content_type=content_type)
     for read in (result.to_arrow, result.to_pandas, result.to_polars):
-        with pytest.raises(ValueError, match=said) as caught:
+        with pytest.raises(ValueError, match=message) as caught:
             read()
         assert type(caught.value) is ValueError
 

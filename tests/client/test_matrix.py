@@ -98,7 +98,7 @@ def test_cell(fault: Fault, operation: str) -> None:
         cell = run_cell(fault, operation)
     expected = fault.expected.of(operation)
     assert cell.result == expected.result, cell.error
-    assert cell.met == expected.met, cell.error
+    assert cell.failures == expected.failures, cell.error
     assert cell.state == ("failing" if expected.failing else "alive")
     assert cell.counters.pop(cell.home, {}) == expected.counters
     assert not any(cell.counters.values())
@@ -109,16 +109,16 @@ def test_cell(fault: Fault, operation: str) -> None:
         assert 0 <= attempt.seconds <= cell.seconds
     error = cell.error
     if error is not None:
-        said = str(error)
-        assert SECRET not in said
-        assert base64.b64encode(f"someone:{SECRET}".encode()).decode() not in said
+        message = str(error)
+        assert SECRET not in message
+        assert base64.b64encode(f"someone:{SECRET}".encode()).decode() not in message
         what = WHAT.get(operation, "store" if fault.name == "404" else "query")
-        assert said.startswith(f"{what} table {cell.key!r}")
+        assert message.startswith(f"{what} table {cell.key!r}")
         # A query with load meets nothing at its home before it fails for good.
         assert list(error.attempts) == cell.attempts != []
         for number, attempt in enumerate(error.attempts, 1):
-            assert f"\n  {number}. {cell.home}: {attempt.outcome}" in said
-            assert f"after {attempt.seconds:.3f} s" in said
+            assert f"\n  {number}. {cell.home}: {attempt.outcome}" in message
+            assert f"after {attempt.seconds:.3f} s" in message
     gc.collect()
     # A probe that was cut off by close() may need a moment to see that.
     end = time.monotonic() + 5
@@ -146,4 +146,4 @@ def test_a_node_that_resets_before_the_client_looks_whom_it_reached(
     monkeypatch.setattr(urllib3.connection.HTTPSConnection, "connect", connect_and_await_the_reset)
     cell = run_cell(fault, operation)
     expected = fault.expected.of(operation)
-    assert (cell.result, cell.met) == (expected.result, expected.met), cell.error
+    assert (cell.result, cell.failures) == (expected.result, expected.failures), cell.error

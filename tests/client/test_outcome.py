@@ -26,14 +26,14 @@ REFUSAL = b'{"error": "Unknown clause"}'
 
 
 def answer(
-    status: int, content: bytes = b"[]", *, is_result: bool = True, more: str = "", **said: object
+    status: int, content: bytes = b"[]", *, is_result: bool = True, more: str = "", **message: object
 ) -> Answer:
     """An answer with QCache's headers of a result, and further ones, ``Name: value`` in each line."""
     lines = (
         ["Content-Type: application/json; charset=utf-8", "X-QCache-unsliced-length: 0"] if is_result else []
     )
     headers = Headers([f"{line}\r\n".encode("latin-1") for line in (*lines, *more.splitlines())])
-    return Answer(status, headers, content, None, **said)  # type: ignore[arg-type]
+    return Answer(status, headers, content, None, **message)  # type: ignore[arg-type]
 
 
 def failure_of(kind: RequestKind, told: Answer) -> Failure:

@@ -211,8 +211,8 @@ def test_work_ends_by_cancel_and_at_the_deadline_in_its_middle(
         assert cancelled.value.attempts == ()
         clock = Clock()
         monkeypatch.setattr(client, "_clock", clock)
-        said = "while the client read"
-        with monkeypatch.context() as patch, pytest.raises(DeadlineExceeded, match=said) as late:
+        message = "while the client read"
+        with monkeypatch.context() as patch, pytest.raises(DeadlineExceeded, match=message) as late:
             WORK[name](client, lambda: setattr(clock, "time", 1061.0), patch)
         assert late.value.attempts == ()
 

@@ -176,8 +176,8 @@ def test_what_a_proxy_refuses_says_nothing_of_the_node(
             monkeypatch.setenv("HTTPS_PROXY", f"http://user:hunter2@127.0.0.1:{closed_port()}")
         address = f"https://127.0.0.1:{closed_port()}"
         with QClient([address], 5, 5, verify=str(certificates.ca)) as client:
-            said = "403" if mode == "forbids" else "refuses connections"
-            with pytest.raises(NoCacheAvailable, match=said) as raised:
+            message = "403" if mode == "forbids" else "refuses connections"
+            with pytest.raises(NoCacheAvailable, match=message) as raised:
                 client.get("k", {})
             assert {attempt.outcome for attempt in raised.value.attempts} == {Outcome.CONNECT_FAILED}
             assert not client.node_status()[address].gone
@@ -222,15 +222,15 @@ def test_a_proxy_that_refuses_connections_is_named_with_its_setting(
     port = closed_port()
     use_proxy(monkeypatch, variable, f"http://user:hunter2@127.0.0.1:{port}")
     address = f"{scheme}://10.0.0.1:9401"
-    said = f"the proxy http://***@127.0.0.1:{port}, set by {variable}, refuses connections"
+    message = f"the proxy http://***@127.0.0.1:{port}, set by {variable}, refuses connections"
     for operation in OPERATIONS.values():
         with QClient([address], 5, 5) as client:
             with pytest.raises(NoCacheAvailable) as raised:
                 operation(client)
-            assert said in str(raised.value)
+            assert message in str(raised.value)
             assert "hunter2" not in every_text_of(raised.value)
             assert not client.node_status()[address].gone
-    assert said in troubles(address)
+    assert message in troubles(address)
     assert "hunter2" not in troubles(address)
 
 
@@ -245,42 +245,44 @@ def test_a_proxy_that_answers_407_is_named_and_asked_once(
         address = f"{scheme}://10.0.0.1:9401"
         shown = f"http://{'***@' if login else ''}{proxy.address}"
         wants = "refuses the login and password of its URL" if login else "asks for a login and password"
-        said = f"the proxy {shown}, set by ALL_PROXY, {wants} (407)"
+        message = f"the proxy {shown}, set by ALL_PROXY, {wants} (407)"
         with QClient([address], 5, 5) as client:
             with pytest.raises(AuthenticationFailed) as raised:
                 OPERATIONS[operation](client)
-            assert said in str(raised.value)
+            assert message in str(raised.value)
             assert "hunter2" not in every_text_of(raised.value)
             assert client.node_status()[address].state == "alive"
             # What the proxy refused never came to the node: the next request does not wait for its status.
             with pytest.raises(AuthenticationFailed):
                 OPERATIONS[operation](client)
         assert len(proxy.heads) == 2
-        assert said in troubles(address)
+        assert message in troubles(address)
         assert "hunter2" not in troubles(address)
 
 
 @pytest.mark.parametrize(
-    ("mode", "said"),
+    ("mode", "message"),
     [
         ("forbids", "opens no tunnel to the node: it answers 403 Forbidden"),
         ("not HTTP", "does not answer as an HTTP proxy"),
         ("hangs", "did not take a connection and open a tunnel to the node in time"),
     ],
 )
-def test_a_proxy_that_opens_no_tunnel_is_named(mode: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_that_opens_no_tunnel_is_named(
+    mode: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with ConnectProxy(mode) as proxy:
         use_proxy(monkeypatch, "HTTPS_PROXY", f"http://user:hunter2@{proxy.address}")
         address = "https://10.0.0.1:9401"
         with QClient([address], 0.3, 5) as client, pytest.raises(QClientException) as raised:
             client.get("k", {})
         for text in (str(raised.value), troubles(address)):
-            assert f"the proxy http://***@{proxy.address}, set by HTTPS_PROXY, {said}" in text
+            assert f"the proxy http://***@{proxy.address}, set by HTTPS_PROXY, {message}" in text
         assert "hunter2" not in every_text_of(raised.value) + troubles(address)
 
 
 @pytest.mark.parametrize(
-    ("mode", "said"),
+    ("mode", "message"),
     [
         *((status, f"answers {status} for the node") for status in ("502", "503", "504")),
         ("closes", "closed the connection without an answer"),
@@ -288,19 +290,19 @@ def test_a_proxy_that_opens_no_tunnel_is_named(mode: str, said: str, monkeypatch
 )
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_a_proxy_that_passes_nothing_on_is_named(
-    operation: str, mode: str, said: str, monkeypatch: pytest.MonkeyPatch
+    operation: str, mode: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with ConnectProxy(mode) as proxy:
         use_proxy(monkeypatch, "http_proxy", f"http://user:hunter2@{proxy.address}")
         address = "http://10.0.0.1:9401"
-        said = f"the proxy http://***@{proxy.address}, set by http_proxy, {said}. Check the proxy"
+        message = f"the proxy http://***@{proxy.address}, set by http_proxy, {message}. Check the proxy"
         with QClient([address], 5, 5) as client:
             with pytest.raises(NoCacheAvailable) as raised:
                 OPERATIONS[operation](client)
-            assert said in str(raised.value.attempts[0])
-            assert all(said in error for error in raised.value.nodes.values())
+            assert message in str(raised.value.attempts[0])
+            assert all(message in error for error in raised.value.nodes.values())
             assert not client.node_status()[address].gone
-        assert said in troubles(address)
+        assert message in troubles(address)
         assert "hunter2" not in every_text_of(raised.value) + troubles(address)
 
 
@@ -328,14 +330,16 @@ def test_a_proxy_whose_name_is_unknown_is_named(monkeypatch: pytest.MonkeyPatch)
     use_proxy(monkeypatch, "http_proxy", "http://user:hunter2@proxy.invalid:3128")
     with QClient(["http://10.0.0.1:9401"], 5, 5) as client, pytest.raises(NoCacheAvailable) as raised:
         client.get("k", {})
-    said = "the proxy http://***@proxy.invalid:3128, set by http_proxy, has a name that cannot be looked up"
-    assert said in str(raised.value)
-    assert said in troubles("http://10.0.0.1:9401")
+    message = (
+        "the proxy http://***@proxy.invalid:3128, set by http_proxy, has a name that cannot be looked up"
+    )
+    assert message in str(raised.value)
+    assert message in troubles("http://10.0.0.1:9401")
     assert "hunter2" not in every_text_of(raised.value)
 
 
 def test_a_proxy_that_cannot_be_used_is_named_with_its_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     use_proxy(monkeypatch, "ALL_PROXY", "socks5://user:hunter2@127.0.0.1:1080")
-    said = r"the proxy socks5://\*\*\*@127\.0\.0\.1:1080, set by ALL_PROXY, is a SOCKS proxy"
-    with pytest.raises(ValueError, match=said):
+    message = r"the proxy socks5://\*\*\*@127\.0\.0\.1:1080, set by ALL_PROXY, is a SOCKS proxy"
+    with pytest.raises(ValueError, match=message):
         QClient(["http://10.0.0.1:9401"])

@@ -181,20 +181,22 @@ def check_count(
     failed = [
         send
         for send in sends
-        if not send.cut and not (send.met is Outcome.ANSWERED and send.meets.is_success(kind))
+        if not send.cut and not (send.outcome is Outcome.ANSWERED and send.meets.is_success(kind))
     ]
     assert len(failed) <= world.limit
     assert [attempt.node for attempt in ended.attempts] == [send.node for send in failed]
     assert [attempt.status for attempt in ended.attempts] == [
-        (send.meets.status or 200) if send.met is Outcome.ANSWERED else None for send in failed
+        (send.meets.status or 200) if send.outcome is Outcome.ANSWERED else None for send in failed
     ]
     outcomes = [attempt.outcome for attempt in ended.attempts]
     assert all(
-        outcome is send.met
+        outcome is send.outcome
         for outcome, send in zip(outcomes, failed, strict=True)
-        if send.met is not Outcome.ANSWERED
+        if send.outcome is not Outcome.ANSWERED
     )
-    permanent = [send for send in failed if send.met is send.meets.outcome and send.meets.is_permanent(kind)]
+    permanent = [
+        send for send in failed if send.outcome is send.meets.outcome and send.meets.is_permanent(kind)
+    ]
     assert permanent in ([], sends[-1:])
     if permanent:
         assert isinstance(ended, QClientException)
@@ -224,7 +226,7 @@ def check_waits(world: World, ended_at: float) -> None:
     for before, after in zip(exchanges, [*exchanges[1:], None], strict=True):
         gap = (after.began if after is not None else ended_at) - before.ended
         asked = before.meets.retry_after
-        if before.met is Outcome.ANSWERED and before.meets.status == 429 and (asked or "").isdecimal():
+        if before.outcome is Outcome.ANSWERED and before.meets.status == 429 and (asked or "").isdecimal():
             assert gap == pytest.approx(float(asked or 0), abs=A_MOMENT) or after is None
         elif gap:
             waits += 1
@@ -360,7 +362,7 @@ class Together(World):
             finally:
                 # The first status after a connection was closed tells whether that request failed the node.
                 # Any other is of a node that is busy with a store: what it meets is news, not the store's.
-                if self.mine.last.met is Outcome.CLOSED and self.mine.last is not self.mine.explained:
+                if self.mine.last.outcome is Outcome.CLOSED and self.mine.last is not self.mine.explained:
                     self.mine.explained = self.mine.last
                 else:
                     self.mine.began = next(self.moments)
@@ -543,9 +545,9 @@ def test_two_dead_nodes_are_no_cache_and_each_is_listed_with_what_it_met() -> No
         world.run()
     assert set(raised.value.nodes) == set(world.nodes)
     assert len(raised.value.attempts) == 2
-    for node, met in raised.value.nodes.items():
-        assert "connection refused" in met
-        assert f"\n  {node}: {met}" in str(raised.value)
+    for node, outcome in raised.value.nodes.items():
+        assert "connection refused" in outcome
+        assert f"\n  {node}: {outcome}" in str(raised.value)
 
 
 def test_a_node_alone_that_is_dead_is_said_to_be_of_no_use() -> None:
@@ -605,13 +607,13 @@ def test_waiting_for_nodes_is_announced_at_once_and_once(caplog: pytest.LogCaptu
             world.run(seconds=60)
         waits = [record for record in caplog.records if "no node responds" in record.getMessage()]
         assert [record.levelname for record in waits] == ["WARNING"]
-        said = waits[0].getMessage()
-        assert re.search(r"waits until \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC \(\d\d s\)", said)
-        assert "wait_for_nodes" in said
-        assert "deadline" in said
+        message = waits[0].getMessage()
+        assert re.search(r"waits until \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC \(\d\d s\)", message)
+        assert "wait_for_nodes" in message
+        assert "deadline" in message
         for node in world.nodes:
-            assert f"\n  {node}: " in said
-            assert "connection refused" in said.partition(f"\n  {node}: ")[2].splitlines()[0]
+            assert f"\n  {node}: " in message
+            assert "connection refused" in message.partition(f"\n  {node}: ")[2].splitlines()[0]
 
 
 def test_operations_that_wait_together_announce_it_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -682,7 +684,7 @@ def test_a_failover_is_logged_with_the_nodes_that_failed_and_the_one_that_answer
 ) -> None:
     caplog.set_level(logging.DEBUG)
 
-    def said() -> list[tuple[str, str]]:
+    def message() -> list[tuple[str, str]]:
         lines = [
             (record.levelname, record.getMessage())
             for record in caplog.records
@@ -696,15 +698,15 @@ def test_a_failover_is_logged_with_the_nodes_that_failed_and_the_one_that_answer
     silent = kind is RequestKind.PRESENCE  # a question of the client's own
     world.run(kind)
     failed_over = f"{kind} 'foo': failed over from {home} (connection refused) to {fallback}"
-    assert said() == ([] if silent else [("INFO", failed_over)])
+    assert message() == ([] if silent else [("INFO", failed_over)])
     world.run(kind)
     instead = f"{kind} 'foo': sent to {fallback} instead of its home node {home}"
-    assert said() == ([] if silent else [("INFO", instead)])
+    assert message() == ([] if silent else [("INFO", instead)])
     world.run(kind, part=True)
-    assert said() == ([] if silent else [("DEBUG", instead)])
+    assert message() == ([] if silent else [("DEBUG", instead)])
     world = World([Meets(status=429), Meets()])
     assert len(world.run(kind).attempts) == 1
-    assert said() == []  # the same node again
+    assert message() == []  # the same node again
 
 
 def test_a_busy_node_gets_a_store_once_more_and_no_other_node_does() -> None:

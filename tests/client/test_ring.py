@@ -135,7 +135,7 @@ def test_keys_have_homes_on_a_machine_that_forbids_md5_for_security(monkeypatch:
 
 
 @pytest.mark.parametrize(
-    ("nodes", "said"),
+    ("nodes", "message"),
     [
         ("http://host1:9401", "node_list='http://host1:9401' must be a list of nodes, not one string"),
         ([], "node_list is empty: at least one node is required"),
@@ -143,10 +143,10 @@ def test_keys_have_homes_on_a_machine_that_forbids_md5_for_security(monkeypatch:
         ([*THREE, 1], "node_list has a int: every node must be a string"),
     ],
 )
-def test_what_is_no_list_of_nodes_is_refused(nodes: object, said: str) -> None:
+def test_what_is_no_list_of_nodes_is_refused(nodes: object, message: str) -> None:
     with pytest.raises(ValueError) as raised:  # noqa: PT011
         Ring(nodes)  # type: ignore[arg-type]
-    assert str(raised.value) == said
+    assert str(raised.value) == message
 
 
 @pytest.mark.parametrize(

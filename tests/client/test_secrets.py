@@ -102,11 +102,11 @@ def test_what_is_no_secret_is_shown() -> None:
 @given(st.text(min_size=4), st.text(alphabet="xyz ", max_size=5), st.sampled_from(sorted(WAYS)))
 def test_every_spelling_of_every_secret_is_found(secret: str, around: str, way: str) -> None:
     try:
-        said = WAYS[way](secret)
+        message = WAYS[way](secret)
     except UnicodeEncodeError:  # half a surrogate pair
         return
-    cleaned = Redactor({secret}).clean(f"{around} {said} {around}")
-    assert said.strip('"') not in cleaned
+    cleaned = Redactor({secret}).clean(f"{around} {message} {around}")
+    assert message.strip('"') not in cleaned
     assert "***" in cleaned
 
 
@@ -170,8 +170,8 @@ def as_content_type(peer: Peer, request: Received) -> None:
 
 
 def as_the_wrong_success(peer: Peer, request: Received) -> None:
-    said = f"{request.headers['authorization']} {PASSWORD}".encode()
-    peer.send(faults.head(200 if request.kind == "store" else 201, len(said)) + said)
+    message = f"{request.headers['authorization']} {PASSWORD}".encode()
+    peer.send(faults.head(200 if request.kind == "store" else 201, len(message)) + message)
 
 
 @pytest.mark.parametrize(

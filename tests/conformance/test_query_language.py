@@ -129,8 +129,8 @@ def _error(answer: WireAnswer) -> str:
 
 
 def _check_error(real: WireAnswer, dev: WireAnswer, shown: str) -> None:
-    said, _, of_the_dev_node = shown.partition("\ndev node: ")
-    assert _error(real) == said
+    message, _, of_the_dev_node = shown.partition("\ndev node: ")
+    assert _error(real) == message
     if of_the_dev_node:
         assert _error(dev) == of_the_dev_node
     assert dev.status == real.status

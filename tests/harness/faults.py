@@ -1,7 +1,7 @@
-"""Nodes of raw sockets, on loopback: one that is sound and one for each way to fail.
+"""Nodes of raw sockets on loopback: one without a fault, and one for each fault.
 
-A node answers ``/qcache/status`` as its fault says, and everything else by the fault's ``answer``. Nothing
-here uses an HTTP library: what goes wrong is written byte for byte.
+A node answers ``/qcache/status`` and other requests as its fault says. It uses no HTTP library: faults are
+written byte for byte.
 """
 
 from __future__ import annotations
@@ -105,36 +105,36 @@ class Peer:
             request.body = self._take(int(request.headers.get("content-length", 0)))
 
     def wait(self, seconds: float) -> None:
-        """Let time pass, unless the node is stopped."""
+        """Wait, unless the node is stopped."""
         if self.node.stopping.wait(seconds):
             raise HungUp
 
     def wait_for_ever(self) -> None:
-        """Say nothing until the node is stopped."""
+        """Send nothing until the node is stopped."""
         self.node.stopping.wait()
         raise HungUp
 
     def wait_for_more(self) -> None:
-        """Wait until the client sends more or closes the connection: it waits for no answer any longer."""
+        """Wait until the client sends more or closes the connection."""
         with contextlib.suppress(HungUp):
             self._more()
 
     def drip(self, data: bytes, times: int = 10_000) -> None:
-        """Send the same bytes again and again, a little at a time."""
+        """Send the same bytes repeatedly, with pauses."""
         for _ in range(times):
             self.send(data)
             self.wait(0.03)
 
     def reset(self) -> None:
         """End the connection with a RST."""
-        self.wait(0.03)  # what was sent is to be read, not to be thrown away by the reset
+        self.wait(0.03)  # the client reads what was sent before the reset discards it
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.sock.close()
         raise HungUp
 
 
 def head(status: int, length: int | None = None, **headers: str) -> bytes:
-    """A response's head; underscores in header names are dashes."""
+    """A response's head; underscores in header names become dashes."""
     fields = {name.replace("_", "-"): value for name, value in headers.items()}
     if length is not None:
         fields["Content-Length"] = str(length)
@@ -147,7 +147,7 @@ SUCCESS = {"query": 200, "store": 201, "delete": 200, "status": 200}
 
 
 def success_head(request: Received, length: int | None = None, **headers: str) -> bytes:
-    """The head a sound node gives to what was asked."""
+    """The head of a node without a fault for a request."""
     known = RESULT if request.kind == "query" else {}
     return head(SUCCESS[request.kind], length, **{**known, **headers})
 
@@ -251,7 +251,7 @@ class FaultyNode:
 
 
 class Tables:
-    """What a sound node holds."""
+    """The tables of a node without a fault."""
 
     def __init__(self) -> None:
         self.tables: dict[str, bytes] = {}

@@ -46,7 +46,7 @@ class Block:
     text: str
     before: str
     line: int
-    said: str
+    message: str
     """The text between the block and the one before it."""
 
     @property
@@ -79,10 +79,10 @@ def blocks_of(page: Path) -> list[Block]:
     found = []
     end = 0
     for match in _FENCE.finditer(text):
-        said = text[end : match.start()]
-        lines = [line for line in said.split("\n") if line.strip()]
+        message = text[end : match.start()]
+        lines = [line for line in message.split("\n") if line.strip()]
         line = text.count("\n", 0, match.start()) + 1
-        found.append(Block(match[1], match[2], lines[-1] if lines else "", line, said))
+        found.append(Block(match[1], match[2], lines[-1] if lines else "", line, message))
         end = match.end()
     return found
 
@@ -244,11 +244,11 @@ class Shell:
     def run(self, command: str, shown: str, where: str) -> None:
         """Run a command and compare what it prints."""
         code, printed = self._ask(self._here(command))
-        said = f"{where}: {command}\nended with {code} and printed\n{printed}"
+        message = f"{where}: {command}\nended with {code} and printed\n{printed}"
         if shown:
-            assert shows(self._here(shown), printed), f"{said}\ninstead of\n{self._here(shown)}"
+            assert shows(self._here(shown), printed), f"{message}\ninstead of\n{self._here(shown)}"
         else:
-            assert code == 0, said
+            assert code == 0, message
 
     def _ask(self, command: str) -> tuple[int, str]:
         assert self._bash.stdin is not None
@@ -264,8 +264,8 @@ class Shell:
                 if text.startswith(end):
                     return int(text.split(" ")[-1]), "".join(lines).removesuffix("\n")
                 lines.append(text)
-        said = "".join(lines)
-        raise AssertionError(f"the shell ended, or took more than {_PATIENCE:g} s: {command}\n{said}")
+        message = "".join(lines)
+        raise AssertionError(f"the shell ended, or took more than {_PATIENCE:g} s: {command}\n{message}")
 
     def run_beside(self, command: str, shown: str, where: str) -> None:
         """Start a command in a terminal of its own, and wait until it has printed what the page shows."""

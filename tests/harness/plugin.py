@@ -1,6 +1,6 @@
-"""The pytest plugin of the suites: their fixtures, what CI does not allow, and which tests share a worker.
+"""The pytest plugin of the suites: fixtures, what CI does not allow, and which tests share a worker.
 
-Nothing here needs Airflow to be installed, but for the fixtures of what an operator logs.
+Only ``operator_log`` requires Airflow.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Fail a skipped test in CI, which would prove less than it says."""
+    """Fail a skipped test in CI."""
     return failed_if_skipped((yield))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    """Fail a skipped module in CI, too."""
+    """Fail a skipped module in CI."""
     return failed_if_skipped((yield))
 
 
@@ -82,7 +82,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 @pytest.fixture
 def late() -> Iterator[Lateness]:
-    """How late the machine was since the test began: what a limit measured on the wall is widened by."""
+    """How late this machine runs threads in this test: added to limits of measured time."""
     with Lateness() as late:
         yield late
 
@@ -106,7 +106,7 @@ def nodes(nodes_of_the_session: Nodes, monkeypatch: pytest.MonkeyPatch) -> Nodes
 
 @pytest.fixture
 def reader(nodes: Nodes) -> Callable[[str], Any]:
-    """The rows that qcache-client, as an application uses it, finds under a key; None for a miss."""
+    """The rows that qcache-client finds under a key; None for a miss."""
 
     def rows(key: str) -> Any:
         answer = Reader(nodes.urls).get(key, {})
@@ -117,7 +117,7 @@ def reader(nodes: Nodes) -> Callable[[str], Any]:
 
 @pytest.fixture
 def operator_log(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Callable[[], Any]:
-    """What the operator logged, as (level, message); tests/airflow reads the log of real tasks."""
+    """The operator's log, as (level, message); tests/airflow reads the logs of real tasks."""
     from airflow_provider_qcache.operators._base import QCacheOperator
 
     monkeypatch.setattr(QCacheOperator, "log", logging.getLogger("tests.operators"))
@@ -131,7 +131,7 @@ def operator_log(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixtu
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    """A real PostgreSQL; where there is none tests are skipped, and fail in CI."""
+    """A real PostgreSQL; without one, tests are skipped, and fail in CI."""
     need_postgres()
     with Postgres() as postgres:
         yield postgres
@@ -139,7 +139,7 @@ def postgres() -> Iterator[Postgres]:
 
 @pytest.fixture(scope="session")
 def mariadb() -> Iterator[MariaDB]:
-    """A real MariaDB; where there is none tests are skipped, and fail in CI."""
+    """A real MariaDB; without one, tests are skipped, and fail in CI."""
     need_mariadb()
     with MariaDB() as mariadb:
         yield mariadb

@@ -125,7 +125,7 @@ class Server:
 
     @property
     def pid(self) -> int | None:
-        """The process; None where none runs."""
+        """The process id; None if no process runs."""
         return self.process.pid if self.process is not None and self.process.poll() is None else None
 
     def kill(self) -> None:
@@ -135,18 +135,18 @@ class Server:
         self.process.wait()
 
     def pause(self) -> None:
-        """Let the process accept connections and answer nothing."""
+        """Pause the process: it accepts connections and answers nothing."""
         assert self.process is not None
         self.process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let it go on."""
+        """Resume the process after `pause`."""
         assert self.process is not None
         self.process.send_signal(signal.SIGCONT)
 
     @property
     def url(self) -> str:
-        """The node as a client names it."""
+        """The node's URL."""
         return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
 
     def start(self) -> Self:
@@ -212,7 +212,7 @@ class DevServer(Server):
 
     @property
     def pid(self) -> int | None:
-        """The process; None where none runs."""
+        """The process id; None if no process runs."""
         return self._cluster.pids[0] if self._cluster and self._cluster.exit_codes == [None] else None
 
     def kill(self) -> None:
@@ -220,11 +220,11 @@ class DevServer(Server):
         self._running().kill(0)
 
     def pause(self) -> None:
-        """Let the process accept connections and answer nothing."""
+        """Pause the process: it accepts connections and answers nothing."""
         self._running().pause(0)
 
     def resume(self) -> None:
-        """Let it go on."""
+        """Resume the process after `pause`."""
         self._running().resume(0)
 
     def _running(self) -> LocalCluster:
@@ -259,7 +259,7 @@ class DevServer(Server):
         return self
 
     def wait_until_up(self) -> Self:
-        """Nothing: a node that was started answers."""
+        """Do nothing: a dev node answers once it was started."""
         return self
 
     def stop(self, *, keep_log: bool = False) -> None:
@@ -275,16 +275,16 @@ class DevServer(Server):
 
 @dataclass(frozen=True)
 class WireRequest:
-    """A request as it is sent: only Host and Content-Length come by themselves, where they are not given."""
+    """A request as it is sent. Only Host and Content-Length are added, unless it has them."""
 
     method: str
     target: str
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes | None = None
 
-    def given(self, name: str) -> bool:
-        """Whether the header was given."""
-        return any(given.lower() == name.lower() for given, _ in self.headers)
+    def has_header(self, name: str) -> bool:
+        """Whether the request has the header."""
+        return any(other.lower() == name.lower() for other, _ in self.headers)
 
     def with_headers(self, *headers: tuple[str, str]) -> WireRequest:
         """The same request with more headers."""
@@ -293,17 +293,21 @@ class WireRequest:
     def encode(self) -> bytes:
         """The bytes on the wire."""
         lines = [f"{self.method} {self.target} HTTP/1.1"]
-        if not self.given("Host"):
+        if not self.has_header("Host"):
             lines.append("Host: qcache.test")
         lines += [f"{name}: {value}" for name, value in self.headers]
-        if self.body is not None and not self.given("Content-Length") and not self.given("Transfer-Encoding"):
+        if (
+            self.body is not None
+            and not self.has_header("Content-Length")
+            and not self.has_header("Transfer-Encoding")
+        ):
             lines.append(f"Content-Length: {len(self.body)}")
         return "\r\n".join([*lines, "", ""]).encode("latin-1") + (self.body or b"")
 
 
 @dataclass(frozen=True)
 class WireAnswer:
-    """An answer as it arrived; `status` is 0 where the connection ended without one."""
+    """An answer as received; `status` is 0 if the connection ended without one."""
 
     status: int
     headers: tuple[tuple[str, str], ...] = ()
@@ -311,7 +315,7 @@ class WireAnswer:
 
     def header(self, name: str) -> str | None:
         """The header's value; several are joined by a comma."""
-        values = [value for given, value in self.headers if given.lower() == name.lower()]
+        values = [value for other, value in self.headers if other.lower() == name.lower()]
         return ", ".join(values) if values else None
 
     @property
@@ -378,7 +382,7 @@ class Connection:
         self._stream = self._socket.makefile("rb")
 
     def send(self, data: bytes) -> bool:
-        """Send bytes; False where the server closed the connection meanwhile."""
+        """Send bytes; False if the server has closed the connection."""
         try:
             self._socket.sendall(data)
         except (BrokenPipeError, ConnectionResetError, ssl.SSLError):
@@ -386,11 +390,11 @@ class Connection:
         return True
 
     def half_close(self) -> None:
-        """Tell the server that nothing more will be sent."""
+        """Close the sending side of the connection."""
         self._socket.shutdown(socket.SHUT_WR)
 
     def receive(self, method: str = "GET") -> WireAnswer:
-        """The next answer, interim ones included; NO_ANSWER where the connection ended instead."""
+        """The next answer, also an interim one; NO_ANSWER if the connection ended."""
         try:
             return self._receive(method)
         except (ConnectionError, ssl.SSLError):
@@ -428,7 +432,7 @@ class Connection:
         return b"".join(chunks)
 
     def ask(self, request: WireRequest) -> WireAnswer:
-        """Send a request and read its answer, which may come before all of the request was taken."""
+        """Send a request and read its answer, which may come before the whole request was received."""
         self.send(request.encode())
         return self.receive(request.method)
 
