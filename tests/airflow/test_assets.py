@@ -60,7 +60,7 @@ def test_each_task_makes_one_event_and_only_those_that_were_asked(
 
 
 @pytest.mark.parametrize("task", ["one", "alias"])
-def test_the_event_tells_what_the_task_returned(
+def test_the_event_has_what_the_task_returned(
     done: Run, events: dict[str, list[dict[str, Any]]], task: str
 ) -> None:
     (event,) = events[task]
@@ -72,7 +72,7 @@ def test_the_event_tells_what_the_task_returned(
 
 
 @pytest.mark.parametrize(("task", "stored"), [("many", 20), ("partitions", 2)])
-def test_the_event_of_many_tables_tells_their_number(
+def test_the_event_of_many_tables_has_their_number(
     events: dict[str, list[dict[str, Any]]], task: str, stored: int
 ) -> None:
     (event,) = events[task]

@@ -106,10 +106,10 @@ class TestAHungNode:
         nodes.all_up()
         assert set(nodes.holding(KEY)) <= {nodes.urls[home]}
 
-    def test_a_delete_that_cannot_be_told_to_it_is_tried_again(
+    def test_a_delete_that_does_not_reach_it_is_tried_again(
         self, runner: Runner, nodes: Nodes, home: int
     ) -> None:
-        """The node may hold the table still; the others were told."""
+        """The node may still have the table; the others deleted it."""
         nodes.pause(home)
         is_retried(done(runner, "delete_hasty"), "NodesUnreachable")
 

@@ -1,4 +1,4 @@
-"""The lineage that Airflow's OpenLineage provider tells of tasks, read from the file that it writes."""
+"""The lineage that Airflow's OpenLineage provider reports for tasks, read from the file that it writes."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_post(events: dict[str, dict[str, Any]]) -> None:
     assert change(output) == "OVERWRITE"
 
 
-def test_a_post_of_rows_tells_their_types(events: dict[str, dict[str, Any]]) -> None:
+def test_a_post_of_rows_reports_their_types(events: dict[str, dict[str, Any]]) -> None:
     (output,) = events["rows"]["outputs"]
     assert schema(output) == {"n": "int", "text": "string", "x": "float"}
 
@@ -99,7 +99,7 @@ def test_files(events: dict[str, dict[str, Any]], folder: Path) -> None:
 
 
 def test_sql(events: dict[str, dict[str, Any]], folder: Path) -> None:
-    """SQLite's hook tells OpenLineage nothing of its database; the tables come from the SQL all the same."""
+    """SQLite's hook does not support OpenLineage; the tables still come from the SQL."""
     database = f"sqlite://{folder / 'lineage.db'}"
     assert sorted(parts(events["sql"], "inputs")) == [(database, "regions"), (database, "sales")]
     assert events["sql"]["job"]["facets"]["sql"]["query"].startswith("SELECT region, sum(amount)")

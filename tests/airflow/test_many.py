@@ -146,7 +146,7 @@ def test_what_a_killed_node_had_is_stored_by_the_retry(runner: Runner, empty: No
 
 
 def test_what_a_restarted_node_had_is_stored_by_the_retry(runner: Runner, empty: Nodes, go_on: Path) -> None:
-    """On itself; what it was given since is left."""
+    """On itself; tables that it received since then are left."""
     runner.begin("many_tables_lost", conf={"go_on": str(go_on)})
     wait_for("Stored 60 tables", runner)
     there = [f"many_{n}" for n in range(60) if empty.ask(0, "GET", f"many_{n}").status == 200]

@@ -111,7 +111,7 @@ def test_queries_are_mapped(stored: Run, runner: Runner, airflow_home: AirflowHo
     ]
 
 
-def test_keys_are_mapped_or_given_by_a_task(
+def test_keys_are_mapped_or_from_a_task(
     stored: Run, runner: Runner, airflow_home: AirflowHome, nodes: Nodes
 ) -> None:
     run = runner.run("operators_delete")

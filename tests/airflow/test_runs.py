@@ -5,7 +5,7 @@ from __future__ import annotations
 from scripts.airflow_runs import Runner
 
 
-def test_a_run_tells_states_tries_logs_results_and_who_waits(runner: Runner) -> None:
+def test_a_run_has_states_tries_logs_results_and_waiting_dags(runner: Runner) -> None:
     """Retries are run, each try has its text, and an updated asset has its DAG waiting."""
     run = runner.run("upstream")
     again = runner.run("downstream")

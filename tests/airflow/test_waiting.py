@@ -20,7 +20,7 @@ def test_every_mode_finds_the_same(runner: Runner, nodes: Nodes) -> None:
         assert run[f"cluster_{mode}"].result["nodes"] == nodes.urls
 
 
-def test_the_time_of_a_rescheduled_sensor_begins_at_its_first_look(runner: Runner, nodes: Nodes) -> None:
+def test_the_time_of_a_rescheduled_sensor_begins_at_its_first_poke(runner: Runner, nodes: Nodes) -> None:
     home = nodes.urls.index(Ring(nodes.urls).node_for_key("waited"))
     assert nodes.ask(home, "POST", "waited", b"a\n1\n").status == 201
     run = runner.run("waiting_rescheduled")

@@ -83,7 +83,7 @@ class Form:
         self._page.locator("#test-connection").click()
 
     def save(self, message: str) -> None:
-        """Save, and see what is said."""
+        """Save, and expect this message."""
         self._page.get_by_role("button", name="Save").click()
         expect(self.alerts.filter(has_text=message)).to_be_visible()
 

@@ -120,7 +120,7 @@ class TestNodes:
         assert [node["ok"] for node in listed] == [False, True, True]
         assert listed[0]["trouble"].startswith("connection refused")
 
-    def test_statistics_are_those_since_the_last_reading_which_is_said_loudly(
+    def test_statistics_are_those_since_the_last_reading_with_a_loud_warning(
         self, run: Run, nodes: Nodes
     ) -> None:
         run("nodes", "--nodes", *nodes.urls, "--statistics")
@@ -178,7 +178,7 @@ class TestWhere:
         home = Ring(nodes.urls).successors("elsewhere")[0]
         assert f"Readers do not find the table: they ask {home}, which does not have it." in done.out
 
-    def test_a_home_that_is_down_is_told_apart_and_each_error_is_printed_once(
+    def test_a_home_that_is_down_is_explained_and_each_error_is_printed_once(
         self, run: Run, nodes: Nodes
     ) -> None:
         home, other, _ = Ring(nodes.urls).successors("elsewhere")

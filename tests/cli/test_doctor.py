@@ -72,7 +72,7 @@ def test_a_good_connection_has_no_findings(found: Findings, nodes: Nodes, run: R
 
 
 @pytest.mark.parametrize("size", ["-5", "0", "2MB"])
-def test_a_size_of_tables_that_is_none_is_wrong_use(run: Run, size: str) -> None:
+def test_an_invalid_size_of_tables_is_wrong_use(run: Run, size: str) -> None:
     done = run("doctor", "--nodes", "http://host1:9401", f"--table-bytes={size}")
     assert done.code == 2
     assert f"'{size}': expected a number of bytes, 1 or more" in done.err

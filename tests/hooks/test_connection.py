@@ -190,7 +190,7 @@ class TestNodes:
         assert f"schema={schema!r}: expected http or https" in refused(host="host1", schema=schema)
 
     def test_a_schema_that_contradicts_a_url(self):
-        """A user who set https must not find out later that a URL said otherwise."""
+        """A user who set https must not find out later that a URL has http."""
         assert (
             "schema is 'https': clear schema, which is for names without a scheme, or correct it"
             in refused({"nodes": [ONE]}, schema="https")

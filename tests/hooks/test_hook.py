@@ -1,4 +1,4 @@
-"""The hook is its client: made once from the connection, ended when told to, and seen in the task log."""
+"""The hook is its client: made once from the connection, closed by close(), and seen in the task log."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ class TestClient:
         monkeypatch.setenv("AIRFLOW_CONN_OTHER", "qcache://host1:9401")
         assert QCacheHook("other").node_for_key("k") == "http://host1:9401"
 
-    def test_a_bad_request_retry_is_refused_when_it_is_given(self):
+    def test_a_bad_request_retry_is_refused_when_the_hook_is_made(self):
         with pytest.raises(ValueError, match="no field 'waits'"):
             QCacheHook(request_retry={"waits": 1})
 

@@ -23,7 +23,7 @@ def test_airflows_masker_knows_every_spelling(connect: Any) -> None:
     extra = {"nodes": [f"http://127.0.0.1:{closed_port()}"], "allow_auth_over_http": True, "deadline": 5}
     extra["wait_for_nodes"] = False
     connect(login="someone", password=PASSWORD, extra=extra)
-    # Other tests of this process may have told the masker of words that stand in the line.
+    # Other tests of this process may have passed words of this line to the masker.
     harmless = str(redact(f"a line of a log with {TRACE} in it"))
     basic = base64.b64encode(f"someone:{PASSWORD}".encode()).decode()
     with QCacheHook() as hook, pytest.raises(NoCacheAvailable):
@@ -33,7 +33,7 @@ def test_airflows_masker_knows_every_spelling(connect: Any) -> None:
     assert str(redact(f"a line of a log with {TRACE} in it")) == harmless
 
 
-def test_airflows_masker_is_told_no_plain_words(connect: Any) -> None:
+def test_airflows_masker_gets_no_plain_words(connect: Any) -> None:
     extra = {"nodes": [f"http://127.0.0.1:{closed_port()}"], "deadline": 5, "wait_for_nodes": False}
     connect(extra=extra)
     headers = {

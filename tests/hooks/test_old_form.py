@@ -106,7 +106,7 @@ def test_the_test_button_sends_each_field_under_two_names():
     ("field", "text"),
     [("read_timeout", "fast"), ("deadline", "0"), ("verify", "maybe"), ("nodes", "ftp://host1")],
 )
-def test_a_bad_value_is_said_beside_its_field(field, text):
+def test_a_bad_value_is_reported_beside_its_field(field, text):
     form = posted({**NODES, field: text})
     assert not form.validate()
     ((name, (error,)),) = [item for item in form.errors.items() if item[0].startswith("extra__")]

@@ -53,7 +53,7 @@ class TestOutlets:
         assert post().outlets == []
         assert post(emit_asset=False).outlets == []
 
-    def test_of_a_key_that_the_dag_tells(self):
+    def test_of_a_key_that_the_dag_has(self):
         sql = {"sql": "SELECT 1", "sql_conn_id": "db", "emit_asset": True}
         partitions = {"key": "sales_{region}", "partition_by": ["region"]}
         assert [
@@ -93,7 +93,7 @@ class TestOutlets:
         ],
         ids=["key", "connection", "tables", "keys", "mapped"],
     )
-    def test_that_only_a_run_tells_need_an_alias(self, make):
+    def test_that_only_a_run_knows_need_an_alias(self, make):
         with pytest.raises(ValueError, match=r"emit_asset=True: .* pass outlets=\[AssetAlias"):
             make(emit_asset=True)
         make(emit_asset=True, outlets=[AssetAlias("alias")])

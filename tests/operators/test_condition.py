@@ -36,7 +36,7 @@ def test_rows_count_before_the_limit():
     assert Condition({}, min_rows=3).violation(Answer([{"a": 1}], unsliced=3)) is None
 
 
-def test_too_few_rows_are_said_with_the_query():
+def test_too_few_rows_are_reported_with_the_query():
     text = Condition({"where": ["==", "a", 1]}, min_rows=2).violation(Answer([{"a": 1}]))
     assert text == "the query {'where': ['==', 'a', 1]} has 1 row, and 2 are required"
     assert Condition().violation(Answer([])) == "the table has 0 rows, and 1 are required"

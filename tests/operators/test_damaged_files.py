@@ -74,7 +74,7 @@ def test_a_stranger_s_stream_with_offsets_beyond_the_data() -> None:
 
 
 def test_views_of_nulls_that_hold_anything() -> None:
-    """Nothing is said of what they hold: a length below zero ended the process."""
+    """Their content does not matter: a length below zero ended the process."""
     views = (
         (5).to_bytes(4, "little")
         + b"short".ljust(12, b"\0")
@@ -170,7 +170,7 @@ def test_notes_of_pandas_that_are_none(tmp_path: Path, notes: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "kind"), [("t.parquet.gz", Format.PARQUET), ("t.arrow.gz", Format.ARROW)])
-def test_what_is_compressed_is_looked_at_before_it_is_decompressed_whole(
+def test_compressed_data_is_checked_before_it_is_decompressed_whole(
     tmp_path: Path, name: str, kind: Format, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """100 MB of nothing in 100 kB are refused after the first piece of them."""

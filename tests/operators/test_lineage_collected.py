@@ -41,7 +41,7 @@ def test_files_are_inputs_and_the_table_is_an_output(nodes, tmp_path, collected)
     assert uris(found.outputs) == ["qcache://qcache_default/files"]
 
 
-def test_sql_is_told_with_its_parameters_and_rows(nodes, tmp_path, collected, monkeypatch):
+def test_sql_is_reported_with_its_parameters_and_rows(nodes, tmp_path, collected, monkeypatch):
     database = tmp_path / "db"
     with closing(sqlite3.connect(database)) as connection, connection:
         connection.execute("CREATE TABLE sales AS SELECT 'n' AS region UNION ALL SELECT 's'")

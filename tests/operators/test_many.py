@@ -379,14 +379,14 @@ def test_a_retry_makes_the_copies_that_failed(nodes):
     assert [len(nodes.holding(key)) for key in keys] == [2] * 10
 
 
-def test_tables_without_rows_are_told(nodes, operator_log):
+def test_tables_without_rows_are_logged(nodes, operator_log):
     store({"many_a": "n\n", "many_b": "n\n1\n"})
     ((level, text),) = operator_log()
     assert level == "WARNING"
     assert "; 1 table without rows" in text
 
 
-def test_the_look_at_the_end_tells_how_far_it_is(nodes, monkeypatch, operator_log):
+def test_the_check_at_the_end_logs_its_progress(nodes, monkeypatch, operator_log):
     monkeypatch.setattr(_report, "PROGRESS_EVERY", 0.02)
     asked = QClient.find_absent
 
@@ -575,7 +575,7 @@ def test_a_record_that_is_slow_to_be_written_is_not_the_last_one(nodes, monkeypa
     assert (result["stored"], result["were_there"]) == (1, 29)
 
 
-def test_the_time_left_is_told_where_the_total_is_known(nodes, monkeypatch, operator_log):
+def test_the_time_left_is_logged_if_the_total_is_known(nodes, monkeypatch, operator_log):
     monkeypatch.setattr(_report, "PROGRESS_EVERY", 0.1)
 
     def slow():
@@ -647,7 +647,7 @@ def test_a_reader_of_a_healthy_node_never_misses(nodes):
     assert sum(seen.values()) > 50
 
 
-def test_more_keys_than_are_told_one_by_one_are_deleted_on_every_node(nodes, operator_log, monkeypatch):
+def test_more_keys_than_are_returned_one_by_one_are_deleted_on_every_node(nodes, operator_log, monkeypatch):
     monkeypatch.setattr(_delete, "MOST_RETURNED", 100)
     keys = [f"gone_{n}" for n in range(150)]
     for i in range(3):
@@ -701,7 +701,7 @@ def delete_300(task_context, **arguments):
 
 
 @pytest.mark.parametrize("on_unreachable", ["fail", "ignore"])
-def test_keys_that_may_be_left_are_told_before_those_whose_node_is_gone(
+def test_keys_that_may_be_left_come_before_those_whose_node_is_gone(
     monkeypatch, operator_log, on_unreachable
 ):
     """Every key meets the node that is gone, and those after the 150th one that fails as well."""
@@ -752,9 +752,7 @@ def test_refused_credentials_end_many_deletes_with_what_was_done(monkeypatch):
     assert (summary["keys"], summary["confirmed"], summary["unreachable"]) == (300, 150, 150)
 
 
-def test_what_was_stored_is_told_where_the_nodes_refuse_to_say_whether_they_have_it(
-    monkeypatch, operator_log
-):
+def test_the_summary_has_what_was_stored_if_the_nodes_refuse_the_last_check(monkeypatch, operator_log):
     task_context = context()
     tables = {f"many_{n}": rows(n) for n in range(20)} | {"many_bad": ""}
     with FaultyNode(sound_for(0, "query", status_only(401))) as node:
@@ -767,7 +765,7 @@ def test_what_was_stored_is_told_where_the_nodes_refuse_to_say_whether_they_have
     assert [text.split(":")[1] for level, text in operator_log() if level == "ERROR"] == [" many_bad"]
 
 
-def test_what_was_stored_is_told_where_the_function_of_tables_fails(nodes, operator_log):
+def test_the_summary_has_what_was_stored_if_the_function_of_tables_fails(nodes, operator_log):
     def tables():
         yield "many_a", "n\n1\n"
         yield "many_bad", ""

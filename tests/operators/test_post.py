@@ -335,7 +335,7 @@ class TestArguments:
         assert result["failed_copies"] == {}
 
     @pytest.mark.parametrize("evict_stale", [True, False])
-    def test_stale_copies_are_evicted_unless_told_otherwise(self, nodes, evict_stale):
+    def test_stale_copies_are_evicted_by_default(self, nodes, evict_stale):
         for i in range(3):
             nodes.ask(i, "POST", "zips", b"a\nold\n")
         post(content=CSV, **({} if evict_stale else {"evict_stale": False}))
@@ -362,7 +362,7 @@ class TestResult:
             "attempts": [],
         }
 
-    def test_one_line_tells_it(self, nodes, operator_log):
+    def test_is_one_line_of_the_log(self, nodes, operator_log):
         result = post(content=CSV)
         ((level, message),) = operator_log()
         assert level == "INFO"

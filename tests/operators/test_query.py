@@ -217,7 +217,7 @@ class TestOutput:
         assert before is None or target.read_bytes() == before
 
     def test_a_body_that_is_not_whole_is_not_published(self, remote, monkeypatch):
-        """The storage keeps less than it was given, and says nothing."""
+        """The storage keeps less than it received, without an error."""
         whole = type(remote.fs).pipe_file
         monkeypatch.setattr(type(remote.fs), "pipe_file", lambda fs, path, body: whole(fs, path, body[:-1]))
         with pytest.raises(OSError, match="wrote 5 bytes to a temporary file and found 4"):
@@ -300,8 +300,8 @@ class TestMiss:
             query()
         assert not isinstance(caught.value, AirflowFailException)
 
-    def test_names_the_home_and_what_each_node_said(self, nodes):
-        """The table is on the node that is looked at last: so is one whose writer spells nodes otherwise."""
+    def test_names_the_home_and_each_node_s_answer(self, nodes):
+        """The table is on the node that is asked last, as if its writer had spelled the nodes differently."""
         with QCacheHook() as hook:
             home, second, third = hook.successors("cities")
         for url in nodes.urls:

@@ -20,7 +20,7 @@ try:
     from airflow.sdk import ExceptionRetryPolicy, RetryAction
 except ImportError:
 
-    def test_airflow_before_3_3_is_told_what_to_use_instead():
+    def test_the_error_before_airflow_3_3_names_the_alternative():
         with pytest.raises(RuntimeError, match=r"qcache_retry_policy needs Airflow 3\.3: .* retry_delay"):
             qcache_retry_policy()
 
@@ -77,7 +77,7 @@ else:
     def test_the_errors_of_others_are_left_to_airflow(policy):
         assert decision(policy, ValueError()) == (RetryAction.DEFAULT, None)
 
-    def test_waits_as_the_task_says_unless_told_otherwise():
+    def test_waits_as_the_task_says_by_default():
         assert decision(qcache_retry_policy(), client.NoCacheAvailable()) == (RetryAction.RETRY, None)
 
     @pytest.mark.parametrize("kind", [QCacheDeleteOperator, QCacheTableSensor])

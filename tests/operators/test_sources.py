@@ -171,7 +171,7 @@ class TestOneFile:
             post(source_path=path)
             assert reader("zips") == ROWS
 
-    def test_format_where_the_name_tells_none(self, reader, tmp_path):
+    def test_format_of_a_name_without_a_suffix(self, reader, tmp_path):
         (tmp_path / "a").write_bytes(parquet(TABLE))
         (tmp_path / "b.txt.gz").write_bytes(gzip.compress(CSV.encode()))
         post(source_path=tmp_path / "a", source_format="parquet")
@@ -192,7 +192,7 @@ class TestOneFile:
         ],
         ids=["CSV", "gzip", "JSON with a BOM", "Parquet", "CSV with a slash"],
     )
-    def test_format_by_the_beginning_where_nothing_else_tells_it(self, reader, place, data, stored):
+    def test_format_by_the_beginning_if_nothing_else_shows_it(self, reader, place, data, stored):
         place.put(part=data)
         post(source_path=f"{place}/part")
         assert reader("zips") == stored
@@ -222,7 +222,7 @@ class TestOneFile:
             post(source_path=str(place), key="{parent}{stem}")
         assert reader("zips") == ROWS
 
-    def test_a_csv_s_types_are_the_node_s_unless_given(self, reader, tmp_path):
+    def test_a_csv_s_types_are_the_node_s_by_default(self, reader, tmp_path):
         (tmp_path / "t.csv").write_text(CSV)
         post(source_path=tmp_path / "t.csv", column_types={"zip": "string"}, stand_in_columns={"c": "'US'"})
         assert [row["zip"] for row in reader("zips")] == ["00501", "02139"]
@@ -722,7 +722,7 @@ class TestOneTableForEach:
         assert post(key="sales_{parent}", source_path=f"{place}/*/part-*.csv")["stored"] == 2
         assert reader("sales_north") == reader("sales_south") == ROWS
 
-    def test_a_failover_is_told_and_require_home_fails(self, nodes, tmp_path):
+    def test_a_failover_is_logged_and_require_home_fails(self, nodes, tmp_path):
         for key in nodes.keys(18):
             (tmp_path / f"{key}.csv").write_text(CSV)
         nodes.kill(1)
@@ -740,14 +740,14 @@ class TestOneTableForEach:
             (["a.csv", "b.csv"], "{parent}", "would both be stored under"),
         ],
     )
-    def test_keys_are_looked_at_before_anything_is_stored(self, nodes, place, names, key, message):
+    def test_keys_are_checked_before_anything_is_stored(self, nodes, place, names, key, message):
         place.put(**dict.fromkeys(names, CSV.encode()))
         post(key="a", content=CSV)
         with pytest.raises(AirflowFailException, match=message) as caught:
             post(key=key, source_path=str(place))
         assert isinstance(caught.value.__cause__, InvalidKey)
 
-    def test_a_format_that_only_a_beginning_tells_is_looked_at_in_the_file_s_turn(self, nodes, reader, place):
+    def test_a_format_that_only_a_beginning_shows_is_detected_in_the_file_s_turn(self, nodes, reader, place):
         post(key="b", content="a\n1\n")
         place.put(**{"other.csv": CSV.encode(), "b.xml": b"<?xml version='1.0'?>"})
         with pytest.raises(TablesFailed, match=r"b\.xml: .*an HTML or XML document"):

@@ -360,7 +360,7 @@ class TestRendered:
     @pytest.mark.parametrize(
         "arguments", [{"copies": "{{ n }}"}, {"evict_stale": "{{ yes }}"}, {"content_type": "{{ kind }}"}]
     )
-    def test_what_is_not_templated_is_said_so(self, arguments):
+    def test_a_template_in_another_field_is_refused(self, arguments):
         (name,) = arguments
         with pytest.raises(ValueError, match=rf"^{name}='\{{\{{.*: {name} is not templated, so pass"):
             QCachePostOperator(task_id="task", key="k", content=CSV, **arguments)

@@ -214,7 +214,7 @@ class TestCluster:
         assert found["nodes"] == [nodes.urls[0], nodes.urls[2]]
         assert "refused" in found["down"][nodes.urls[1]]
 
-    def test_waits_for_all_of_them_unless_told_otherwise(self, nodes):
+    def test_waits_for_all_of_them_by_default(self, nodes):
         nodes.kill(1)
         found = run_deferred(sensor(QCacheClusterSensor, deferrable=True), nodes.all_up)
         assert (found["nodes"], found["down"]) == (nodes.urls, {})

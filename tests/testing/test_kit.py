@@ -97,7 +97,7 @@ class TestCluster:
         assert {status.state.value for status in qcache_client.node_status().values()} == {"alive"}
         assert qcache_client.post("orders", CSV).node == qcache_cluster.home("orders")
 
-    def test_a_paused_node_is_not_told_from_one_that_holds_the_table(
+    def test_a_paused_node_is_an_error_as_it_may_hold_the_table(
         self, qcache_cluster: Cluster, qcache_client: QClient
     ) -> None:
         home = qcache_cluster.home("orders")

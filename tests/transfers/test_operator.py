@@ -290,7 +290,7 @@ class TestArguments:
     )
     def test_what_makes_no_sense_is_an_error_as_the_dag_is_parsed(self, arguments, error):
         all_arguments = {"sql": "SELECT 1 AS n", "key": "k", "sql_conn_id": "lite", **arguments}
-        with pytest.raises(ValueError) as raised:  # noqa: PT011  # its text is looked at
+        with pytest.raises(ValueError) as raised:  # noqa: PT011  # the text is checked below
             SqlToQCacheOperator(task_id="store", **all_arguments)
         assert error in str(raised.value)
 

@@ -271,7 +271,7 @@ AMOUNTS = (
 )
 
 
-def test_a_partition_keeps_rows_whose_values_are_looked_at(postgres_hook, way):
+def test_a_partition_keeps_rows_whose_values_are_checked(postgres_hook, way):
     """COPY flags each row's values, and looks a table up by flags and partition."""
     found = read(postgres_hook, f"SELECT * FROM {AMOUNTS}", key="k_{region}", partition_by=("region",))
     (text,) = found.tables.values()

@@ -104,7 +104,7 @@ def test_what_postgres_has_and_a_node_cannot_hold_is_refused(postgres_hook, valu
     assert (raised.value.column, raised.value.row) == ("v", row)
 
 
-def test_a_refused_value_is_told_by_its_own_column(postgres_hook):
+def test_a_refused_value_is_named_by_its_own_column(postgres_hook):
     """Others in its row that are watched too, and have a null or are fine, are not."""
     moment, large = "timestamp '2024-01-01'", f"bigint '{2**60}'"
     found = read(postgres_hook, f"SELECT {moment} AS m, NULL::bigint AS b, {large} AS c, 1.5::numeric AS d")
@@ -197,7 +197,7 @@ def test_names_of_columns(postgres_hook, way, sql, why):
         read(postgres_hook, sql)
 
 
-def test_the_session_is_left_as_it_was_told(postgres, driver):
+def test_the_session_keeps_its_settings(postgres, driver):
     """Date styles, encodings and time zones of the session change nothing."""
 
     def connect():

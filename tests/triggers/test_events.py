@@ -19,7 +19,7 @@ KEY = "watched"
 if BaseEventTrigger is BaseTrigger:
 
     @pytest.mark.parametrize("kind", [QCacheTableMissingTrigger, QCacheTableChangedTrigger])
-    def test_airflow_2_is_told_what_to_use_instead(kind):
+    def test_the_error_on_airflow_2_names_the_alternative(kind):
         with pytest.raises(RuntimeError, match=r"needs Airflow 3: .* QCacheTableSensor in a scheduled DAG"):
             kind(KEY)
 

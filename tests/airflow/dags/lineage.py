@@ -1,4 +1,4 @@
-"""Tasks whose lineage Airflow's OpenLineage provider tells."""
+"""Tasks whose lineage Airflow's OpenLineage provider reports."""
 
 import os
 import sqlite3
