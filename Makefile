@@ -35,7 +35,7 @@ PATHS = $(filter tests%,$(ARGS))
 SMOKE = tests/client/test_like_qclient.py tests/client/test_over_servers.py tests/client/test_ring.py \
 	tests/conformance/test_csv_json.py tests/conformance/test_differences.py tests/devnode/test_node.py tests/devnode/test_store.py tests/test_package.py
 
-.PHONY: help test smoke lint format docs pictures demo ui cluster bench conformance fuzz mutation guided real-server constraints floors drivers wheel audit release-check release clean
+.PHONY: help test smoke lint format docs pictures demo ui cluster bench conformance fuzz coverage mutation guided real-server constraints floors drivers wheel audit release-check release clean
 
 help:  ## List the targets.
 	@awk -F ':.*##' '/^[a-z-]+:.*##/ {printf "  make %-15s%s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -97,6 +97,21 @@ fuzz: $(TEST_ENV)/ready  ## Run the fuzzers until Ctrl-C. ARGS="files --minutes 
 	@scripts/setup.sh real-server optional
 	@$(RUN) -m tests.fuzz $(ARGS)
 
+# By branch, in every process that the tests start. AIRFLOW=none leaves out what needs Airflow.
+coverage:  ## Measure which branches the tests run. AIRFLOW=none: the tests without Airflow, and the client alone.
+	@$(MAKE) --no-print-directory AIRFLOW=none .venv/airflow-none$(ON)/coverage
+	@rm -rf .venv/coverage && mkdir -p .venv/coverage
+	@$(MAKE) --no-print-directory test AIRFLOW=none AGAIN= PYTEST="-m coverage run -m pytest"
+ifneq ($(AIRFLOW),none)
+	@$(MAKE) --no-print-directory AIRFLOW=3.3 .venv/airflow-3.3$(ON)/coverage
+	@$(MAKE) --no-print-directory test AIRFLOW=3.3 AGAIN= PYTEST="-m coverage run -m pytest"
+endif
+	@.venv/airflow-none$(ON)/bin/python -m coverage combine -q
+	@.venv/airflow-none$(ON)/bin/python -m coverage report --include="airflow_provider_qcache/client/*"
+ifneq ($(AIRFLOW),none)
+	@.venv/airflow-none$(ON)/bin/python -m coverage report --omit="airflow_provider_qcache/client/*"
+endif
+
 mutation:  ## Change the client's logic in small ways, and see its tests fail. ARGS="ring outcome": some modules.
 	@$(MAKE) --no-print-directory AIRFLOW=none .venv/airflow-none$(ON)/mutation
 	@AIRFLOW_HOME=$(abspath .venv/airflow-none$(ON))/home .venv/airflow-none$(ON)/bin/python scripts/mutation.py $(ARGS)
@@ -140,7 +155,7 @@ $(TEST_ENV)/ready: pyproject.toml airflow_provider_qcache/__init__.py constraint
 	@scripts/setup.sh airflow $(AIRFLOW) $(TEST_ENV)
 
 # What measures the tests is added to an environment of theirs.
-$(addprefix $(TEST_ENV)/,guided mutation): $(TEST_ENV)/ready constraints/measure.txt
+$(addprefix $(TEST_ENV)/,coverage guided mutation): $(TEST_ENV)/ready constraints/measure.txt
 	@scripts/setup.sh measure $(@F) $(TEST_ENV)
 
 $(DOCS_ENV)/ready: pyproject.toml constraints/docs.txt constraints/tools.txt

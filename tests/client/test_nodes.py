@@ -240,6 +240,7 @@ def test_only_nodes_that_fail_become_due_and_none_later_than_it_was() -> None:
     for _ in range(9):
         pool.operation()
     pool.operation()  # the tenth, while all are alive
+    assert pool.due() == []
     pool.fail(A, pool.ticket(A), "reset")
     clock.spend(LONGER_THAN_ANY_BACKOFF)
     assert pool.due() == [A]

@@ -169,6 +169,7 @@ def test_an_answer_that_cannot_be_a_result_is_none_of_qcache_s(
     "told",
     [
         answer(200, b"[] \n"),
+        answer(200, b'[{"a":1},{"a":2}]'),
         answer(200, b"a\n1\n", is_result=False, more="Content-Type: text/csv\nX-QCache-unsliced-length: 1"),
         answer(200, b"", is_result=False, more=f"X-QCache-unsliced-length: {'9' * 20}"),
         answer(

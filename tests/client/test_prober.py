@@ -224,6 +224,30 @@ def test_a_thread_that_cannot_be_started_leaves_the_node_to_the_next_one(
     assert probed.state() is NodeState.ALIVE
 
 
+def test_what_a_thread_finds_after_its_start_was_interrupted_counts_for_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ask, let = gate()
+    probed = Probed(ask)
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            probed.prober.start([A])
+    (thread,) = probed.prober._threads
+    assert probed.state() is NodeState.FAILING
+    let()
+    thread.join(LONG)
+    assert (probed.state(), probed.prober._threads) == (NodeState.FAILING, set())
+    assert probed.probe(A) is None
+    assert probed.state() is NodeState.ALIVE
+
+
 def test_close_waits_for_the_probes_that_run_no_longer_than_it_is_told() -> None:
     ask, let = gate()
     probed = Probed(ask)

@@ -64,6 +64,7 @@ def test_the_hash_is_qclients(text: str) -> None:
 def test_the_ring_of_three_nodes_is_the_one_that_is_written_down() -> None:
     ring = Ring(THREE)
     assert len(ring) == 1002
+    assert repr(ring) == "Ring(3 nodes, 1002 points)"
     assert min((ring_hash(f"{node}-{i}"), node) for node in THREE for i in range(334)) == (9517695, THREE[0])
     assert ring_hash("http://host1:9401-0") == 3183563771
     hashes = {"foo": 3675831724, "bar": 421377335, "a": 3111502092}
