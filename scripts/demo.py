@@ -212,7 +212,7 @@ class Tour:
             results.append("its asset is updated, so Airflow is to start flights_warm")
 
     def warm(self) -> None:
-        """Store the tables, each on its home node and a standby."""
+        """Store the tables, each on its home node and a fallback node."""
         intent = "the DAG flights_warm stores a table per carrier, per origin airport, and one of all"
         with self.demo.step("warm", intent) as results:
             stored = [task.result for task in finished(self.runner.run("flights_warm")).mapped("warm")]
@@ -251,7 +251,7 @@ class Tour:
         with self.demo.step("query again", "the DAG flights_report runs once more") as results:
             again = finished(self.runner.run("flights_report"))["worst_routes"].result
             check(again == self.answer, "the answer is the same without the node")
-            results.append("the same answer, from the standby")
+            results.append("the same answer, from the fallback node")
 
     def restart(self, cluster: LocalCluster) -> None:
         """Start the node again."""

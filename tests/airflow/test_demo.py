@@ -75,7 +75,7 @@ def test_shows_what_it_claims(tmp_path: Path) -> None:
     assert "EWR - CAE       94                   44.6" in message, "as SQL on the file of flights gives it"
     assert "20 keys on 3 nodes: 60 confirmed" in message
     assert "no table on any of 3 nodes" in message
-    assert "the same answer, from the standby" in message
+    assert "the same answer, from the fallback node" in message
     assert "none of them is killed" not in message
     assert "deferred, and done when the table was stored" in message
     assert "as qcache-client sees it" in message
