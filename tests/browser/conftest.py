@@ -80,6 +80,7 @@ def browser() -> Iterator[Browser]:
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
     if chromium is None:
         skip_or_fail(HOW_TO_GET_CHROMIUM)
+    expect.set_options(timeout=PATIENCE * 1000)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS, timeout=PATIENCE * 1000)
         yield browser
@@ -91,7 +92,6 @@ def page(browser: Browser, ui: Ui) -> Iterator[Page]:
     """A window of an empty profile."""
     context = browser.new_context(viewport={"width": 1280, "height": 1100})
     context.set_default_timeout(PATIENCE * 1000)
-    expect.set_options(timeout=PATIENCE * 1000)
     yield context.new_page()
     context.close()
 

@@ -123,7 +123,7 @@ EXAMPLE = ROOT / "example_dags" / "cluster_statistics.py"
 
 def connection(nodes: list[str], **extra: Any) -> str:
     """A connection, as the value of an environment variable."""
-    fields = {"nodes": nodes, "connect_timeout": 1, "read_timeout": 2, **extra}
+    fields = {"nodes": nodes, "connect_timeout": 2, "read_timeout": 4, **extra}
     return json.dumps({"conn_type": "qcache", "extra": fields})
 
 
