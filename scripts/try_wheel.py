@@ -6,11 +6,14 @@ for several releases of Airflow. It refuses a checkout on the path, which would 
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
@@ -63,6 +66,9 @@ if QCachePlugin().fastapi_apps:
         statuses[str(role)] = sorted({answer.status_code for answer in found})
 print(json.dumps(statuses))
 """
+AIRFLOW_2 = version("apache-airflow").startswith("2.")
+TRIGGERS_TIMEOUT = 120.0
+
 RESULTS = {
     "post": {"key": "rows", "rows": 2},
     "sql": {"rows": 1},
@@ -102,25 +108,17 @@ def try_the_registration(home: AirflowHome) -> None:
     expect("the fields in the form", form["fields"], sorted(field.name for field in EXTRA))
 
 
-def try_the_operators(home: AirflowHome) -> None:
+def try_the_operators(home: AirflowHome, client: QClient, environment: Mapping[str, str]) -> None:
     """Run a DAG with every operator on three dev nodes and SQLite, and check its results."""
     database = home.path / "wheel.db"
     with closing(sqlite3.connect(database)):
         pass
-    with LocalCluster(nodes=3) as cluster:
-        extra = {"conn_type": "qcache", "extra": {"nodes": cluster.node_list}}
-        environment = {
-            "PYTHONPATH": "",
-            "AIRFLOW_CONN_QCACHE_DEFAULT": json.dumps(extra),
-            "AIRFLOW_CONN_WHEEL_SQL": f"sqlite://{database}",
-        }
-        with home.runner(SCRIPTS / "wheel_dags", environment) as runner:
-            run = runner.run("wheel")
-            expect("the run", run.state.rpartition(".")[2].lower(), "success", runner.printed())
-            with QClient(cluster.node_list) as reader:
-                left = [reader.get(key, {}) for key in ("rows", "decorated", run["sql"].result["key"])]
-                expect("tables after the delete", left, [None, None, None])
-            try_the_cluster_page(home, environment)
+    environment = {**environment, "AIRFLOW_CONN_WHEEL_SQL": f"sqlite://{database}"}
+    with home.runner(SCRIPTS / "wheel_dags", environment) as runner:
+        run = runner.run("wheel")
+        expect("the run", run.state.rpartition(".")[2].lower(), "success", runner.printed())
+        left = [client.get(key, {}) for key in ("rows", "decorated", run["sql"].result["key"])]
+        expect("tables after the delete", left, [None, None, None])
     for task, result in RESULTS.items():
         seen = run[task].result
         part = {name: seen[name] for name in result} if isinstance(result, dict) else seen
@@ -136,6 +134,66 @@ def try_the_cluster_page(home: AirflowHome, environment: Mapping[str, str]) -> N
     expect("the statuses of the cluster page", seen, expected)
 
 
+@contextlib.contextmanager
+def deferred(home: AirflowHome, environment: Mapping[str, str]) -> Iterator[None]:
+    """What is left to a triggerer, at the end of the block at the latest: Airflow takes seconds to start."""
+    # Readers do not block a writer then: on a busy machine Airflow's parts find the database locked.
+    with closing(sqlite3.connect(home.path / "airflow.db")) as database:
+        database.execute("PRAGMA journal_mode=WAL")
+    log = home.path / "defer.log"
+    with home.start([str(SCRIPTS / "defer.py")], log, SCRIPTS / "wheel_triggers", environment) as process:
+        yield
+        code = process.wait(timeout=120)
+    expect("exit code of defer.py", code, 0, log.read_text())
+
+
+@contextlib.contextmanager
+def triggerer(home: AirflowHome, environment: Mapping[str, str]) -> Iterator[Callable[[], str]]:
+    """Airflow's own triggerer; gives what it has logged."""
+    log = home.path / "triggerer.log"
+    command = ["-m", "airflow", "triggerer", "--skip-serve-logs"]
+    with home.start(command, log, SCRIPTS / "wheel_triggers", environment):
+        yield log.read_text
+
+
+def try_the_triggers(home: AirflowHome, client: QClient, logged: Callable[[], str]) -> None:
+    """The triggerer resumes the sensor when its table is there, and on Airflow 3 sends the assets' events."""
+
+    def found(query: str) -> list[tuple[str, ...]]:
+        with closing(sqlite3.connect(home.path / "airflow.db")) as database:
+            return database.execute(query).fetchall()
+
+    def wait_until(what: str, holds: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + TRIGGERS_TIMEOUT
+        while not holds():
+            expect(f"{what} within {TRIGGERS_TIMEOUT:g} s", time.monotonic() < deadline, True, logged())  # noqa: FBT003
+            time.sleep(0.2)
+
+    def resumed() -> bool:
+        ((state, event),) = found("SELECT state, next_kwargs FROM task_instance WHERE dag_id = 'wheel_waits'")
+        return state == "scheduled" and '"error": null' in event
+
+    def events() -> set[str]:
+        extras = [json.loads(extra) for (extra,) in found("SELECT extra FROM asset_event")]
+        return {extra["payload"]["key"] for extra in extras if extra.get("from_trigger")}
+
+    if not AIRFLOW_2:
+        wait_until("the event of a missing table", lambda: "missing" in events())
+    client.post("waited", "n\n1\n")
+    wait_until("the sensor's event", resumed)
+    if not AIRFLOW_2:
+        rows = itertools.count(2)
+
+        def changed() -> bool:
+            """It has come, or was looked at for the first time when it was there and has more rows since."""
+            client.post("waited", "n\n" + "1\n" * next(rows))
+            return "waited" in events()
+
+        wait_until("the event of a table that has changed", changed)
+    said = [line for line in logged().splitlines() if "cannot keep" in line or "cannot read" in line]
+    expect("what the triggers could not keep", said, [])
+
+
 def try_the_extras() -> None:
     """Use the library of each extra once."""
     command = [sys.executable, "-P", str(SCRIPTS / "use_everything.py")]
@@ -147,11 +205,22 @@ def main() -> None:
     """Try everything, and print a line for each part."""
     place = Path(airflow_provider_qcache.__file__).resolve().parent
     expect(f"{place} in site-packages", "site-packages" in place.parts, expected=True)
-    with AirflowHome(sys.executable) as home:
-        try_the_registration(home)
+    with (
+        AirflowHome(sys.executable) as home,
+        LocalCluster(nodes=3) as cluster,
+        QClient(cluster.node_list) as client,
+    ):
+        extra = {"conn_type": "qcache", "extra": {"nodes": cluster.node_list}}
+        environment = {"PYTHONPATH": "", "AIRFLOW_CONN_QCACHE_DEFAULT": json.dumps(extra)}
+        with deferred(home, environment):
+            try_the_registration(home)
         print("providers list, providers get, the form", flush=True)
-        try_the_operators(home)
-        print("post, SQL, decorator, sensor, check, query, delete; the cluster page", flush=True)
+        with triggerer(home, environment) as logged:
+            try_the_operators(home, client, environment)
+            try_the_cluster_page(home, environment)
+            print("post, SQL, decorator, sensor, check, query, delete; the cluster page", flush=True)
+            try_the_triggers(home, client, logged)
+        print("a triggerer with " + ("a sensor" if AIRFLOW_2 else "a sensor and watched assets"), flush=True)
     try_the_extras()
     print("every extra")
     airflow = version("apache-airflow")
