@@ -53,8 +53,8 @@ def test_every_block_of_every_page_is_run() -> None:
             where = f"{name}, line {block.line}"
             if block.language == "console":
                 assert is_followed(page), f"{where}: no test follows the page"
-                said = block.said.removesuffix("<!-- another terminal -->\n")
-                assert said == block.said or "terminal" in said, f"{where}: name the terminal"
+                words = block.introduction.removesuffix("<!-- another terminal -->\n")
+                assert words == block.introduction or "terminal" in words, f"{where}: name the terminal"
             elif block.language == "json":
                 assert json.loads(block.text), where
             elif block.language == "ini":

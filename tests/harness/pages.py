@@ -46,7 +46,7 @@ class Block:
     text: str
     before: str
     line: int
-    message: str
+    introduction: str
     """The text between the block and the one before it."""
 
     @property
@@ -79,10 +79,10 @@ def blocks_of(page: Path) -> list[Block]:
     found = []
     end = 0
     for match in _FENCE.finditer(text):
-        message = text[end : match.start()]
-        lines = [line for line in message.split("\n") if line.strip()]
+        introduction = text[end : match.start()]
+        lines = [line for line in introduction.split("\n") if line.strip()]
         line = text.count("\n", 0, match.start()) + 1
-        found.append(Block(match[1], match[2], lines[-1] if lines else "", line, message))
+        found.append(Block(match[1], match[2], lines[-1] if lines else "", line, introduction))
         end = match.end()
     return found
 
