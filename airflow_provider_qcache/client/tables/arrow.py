@@ -663,7 +663,7 @@ def _parsed(name: str, array: Any, row: int) -> Any:
             try:
                 text.cast(pa.float64())
             except pa.ArrowInvalid:
-                refuse(name, f"column_types: {rules.short_repr(text.as_py())} is not a float", row=number)
+                rules.not_a_float(name, text.as_py(), number)
         raise
     infinite = pc.is_inf(parsed)
     if _any(infinite):

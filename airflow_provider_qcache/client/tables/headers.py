@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from airflow_provider_qcache.client.errors import InvalidTable
+from airflow_provider_qcache.client.tables.types import listed
 from airflow_provider_qcache.protocol import COLUMN_TYPES, CSV, FRAMING_HEADERS, JSON, is_header_name
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class ColumnHeaders:
         for name, _ in self.types:
             if name not in columns:
                 raise InvalidTable(
-                    f"{TYPES} names column {name!r}, which the table does not have: {_listed(columns)}",
+                    f"{TYPES} names column {name!r}, which the table does not have: {listed(columns)}",
                     column=name,
                 )
         self._check_stand_ins(columns)
@@ -116,7 +117,7 @@ class ColumnHeaders:
             if columns is not None and not _is_literal(source) and source not in known:
                 raise InvalidTable(
                     f"{STAND_INS}: {source!r}, for column {name!r}, is not a column of the table; put a "
-                    f"string in quotes: {_listed(columns)}",
+                    f"string in quotes: {listed(columns)}",
                     column=source,
                 )
             known.add(name)
@@ -135,11 +136,6 @@ def _parse_pairs(header: str, value: str | None) -> tuple[tuple[str, str], ...]:
             )
         pairs.append((name, rest[0]))
     return tuple(pairs)
-
-
-def _listed(columns: tuple[str, ...]) -> str:
-    more = f" and {len(columns) - 10} more" if len(columns) > 10 else ""
-    return f"the table has {', '.join(map(repr, columns[:10]))}{more}"
 
 
 def _is_literal(source: str) -> bool:

@@ -121,14 +121,21 @@ def is_unicode(text: str) -> bool:
     return True
 
 
+def listed(columns: Sequence[str]) -> str:
+    """The columns of a table for an error; of many columns the first ten."""
+    more = f" and {len(columns) - 10} more" if len(columns) > 10 else ""
+    return f"the table has {', '.join(map(repr, columns[:10]))}{more}"
+
+
 def check_column_types(column_types: Mapping[str, str] | None, names: Iterable[str]) -> dict[str, ColumnType]:
     """Return the types in ``column_types``; raises InvalidTable for an unknown column or type."""
-    known = set(names)
+    known = dict.fromkeys(names)
     types = {}
     for name, requested in (column_types or {}).items():
         if name not in known:
             raise InvalidTable(
-                f"column_types names column {name!r}, which the table does not have", column=name
+                f"column_types names column {name!r}, which the table does not have: {listed(tuple(known))}",
+                column=name,
             )
         if requested not in HEADER_TYPES:
             raise InvalidTable(
@@ -170,6 +177,11 @@ def too_large_with_null(name: str, *, row: int, null_row: int) -> NoReturn:
 def too_large_float(name: str, value: Any, row: int) -> NoReturn:
     """Raise for a float that a node cannot parse."""
     refuse(name, f"{short_repr(value)} is too large: a node parses floats below {MOST_FLOAT}", row=row)
+
+
+def not_a_float(name: str, value: Any, row: int) -> NoReturn:
+    """Raise for a text in a column whose requested type is float."""
+    refuse(name, f"column_types: {short_repr(value)} is not a float: correct it, or use 'string'", row=row)
 
 
 def too_many_digits(name: str, value: Any, row: int) -> NoReturn:

@@ -419,7 +419,7 @@ def _check(name: str, form: str, requested: ColumnType | None) -> Callable[[Any,
             try:
                 number = _as_float(value)
             except ValueError:
-                refuse(name, f"column_types: {rules.short_repr(value)} is not a float", row=row)
+                rules.not_a_float(name, value, row)
             if number is not None and math.isinf(number) and any(map(str.isdigit, value)):
                 rules.too_large_float(name, value, row)  # a number such as 1e400
             if number is not None:
