@@ -117,7 +117,7 @@ def test_airflow_s_menu_leads_to_the_page(page: Page, ui: Ui, filled: str) -> No
         expect(row_of(frame, "Table of nodes", node)).to_contain_text("answers")
 
 
-def test_a_task_links_to_the_page_of_its_key(page: Page, ui: Ui, filled: str, pictures: Path) -> None:
+def test_the_task_of_the_picture_links_to_its_key(page: Page, ui: Ui, filled: str, pictures: Path) -> None:
     """A picture of the task's log is in the docs."""
     page.set_viewport_size({"width": 1180, "height": 480})
     page.goto(f"{ui.address}/dags/{STORING}/runs/{filled}/tasks/warm")
