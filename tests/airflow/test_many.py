@@ -136,7 +136,7 @@ def test_what_a_killed_node_had_is_stored_by_the_retry(runner: Runner, empty: No
     go_on.touch()
     task = runner.finish()["store"]
 
-    lost = is_lost_and_stored_by_the_retry(task, 90, r"TablesEvicted: (\d+) tables cannot be checked, since ")
+    lost = is_lost_and_stored_by_the_retry(task, 90, r"TablesEvicted: (\d+) tables could not be checked: ")
     assert lost == len(there) > 0
     assert f"could not be checked: {empty.urls[0]} went down" in task.logs[0]
     assert task.result["failed_over"] >= lost
@@ -172,7 +172,7 @@ def test_a_node_is_killed_while_partitions_are_stored(runner: Runner, empty: Nod
     task = runner.finish()["store"]
 
     lost = is_lost_and_stored_by_the_retry(
-        task, 900, r"TablesEvicted: ([\d,]+) tables cannot be checked, since "
+        task, 900, r"TablesEvicted: ([\d,]+) tables could not be checked: "
     )
     assert 0 < lost < 900
     assert f"could not be checked: {empty.urls[1]} went down" in task.logs[0]
