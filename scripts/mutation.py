@@ -25,10 +25,10 @@ from mutmut.stats import status_by_exit_code
 
 CLIENT = Path("airflow_provider_qcache", "client")
 LEAST = {
-    "ring": 0,
-    "nodes": 0,
-    "outcome": 0,
-    "headers": 0,
+    "ring": 97,
+    "nodes": 97,
+    "outcome": 92,
+    "headers": 98,
     "operation": 0,
     "checks": 0,
 }

@@ -93,6 +93,17 @@ def test_a_type_or_column_that_is_not_there_is_named() -> None:
     )
 
 
+@pytest.mark.parametrize(("count", "more"), [(10, ""), (11, " and 1 more"), (12, " and 2 more")])
+def test_the_columns_of_a_table_are_listed_up_to_ten(count: int, more: str) -> None:
+    columns = tuple(f"c{number}" for number in range(count))
+    with pytest.raises(InvalidTable) as raised:
+        read("a=float").check(columns)
+    listed = ", ".join(map(repr, columns[:10]))
+    assert str(raised.value) == (
+        f"X-QCache-types names column 'a', which the table does not have: the table has {listed}{more}"
+    )
+
+
 def test_of_json_any_column_may_be_named() -> None:
     read("c=string", "d=e", is_csv=False).check(None)
 
@@ -154,7 +165,9 @@ def test_a_content_type_is_read_as_the_node_reads_it(content_type: str, csv: boo
     assert is_csv(content_type) is csv
 
 
-@pytest.mark.parametrize("content_type", ["", "text/plain", "text/csv;charset=utf-16", "json; text/csv"])
+@pytest.mark.parametrize(
+    "content_type", ["", "text/plain", "text/csv;charset=utf-16", "text/csv; charset=UTF-8", "json; text/csv"]
+)
 def test_a_content_type_that_a_node_refuses_is_quoted(content_type: str) -> None:
     with pytest.raises(InvalidTable) as raised:
         is_csv(content_type)

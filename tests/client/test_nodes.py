@@ -98,17 +98,18 @@ def test_a_refused_probe_says_that_the_process_is_gone_and_a_silent_one_that_it_
 def test_statistics_have_qclients_names_and_start_again_when_they_are_taken() -> None:
     pool = pool_of(A, B)
     pool.count(A, "read_timeout")
-    pool.fail(A, pool.ticket(A), "reset")
-    pool.end_probe(A, pool.begin_probe(A), SILENT)
-    pool.end_probe(A, pool.begin_probe(A), None)
+    for _ in range(2):
+        pool.fail(A, pool.ticket(A), "reset")
+        for failure in (SILENT, SILENT, None):
+            pool.end_probe(A, pool.begin_probe(A), failure)
     assert pool.take_statistics() == {
         A: {
             "connect_timeout": 0,
             "connection_error": 0,
             "read_timeout": 1,
             "unknown_error": 0,
-            "resurrections": 1,
-            "retry_error": 1,
+            "resurrections": 2,
+            "retry_error": 4,
         }
     }
     assert pool.take_statistics() == {}

@@ -1,0 +1,82 @@
+"""The body of a response is whole, or it is an error, whatever it says of its own length."""
+
+from __future__ import annotations
+
+import http.client
+import io
+
+import pytest
+
+from airflow_provider_qcache.client.transport import _read_all, _Response
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+class Received:
+    """A socket that has received this, and of which nothing more comes."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+
+    def makefile(self, mode: str) -> io.BytesIO:
+        assert mode == "rb"
+        return io.BytesIO(self.content)
+
+
+def response(content: bytes) -> _Response:
+    begun = _Response(Received(content))  # type: ignore[arg-type]
+    begun.begin()
+    return begun
+
+
+@pytest.mark.parametrize(
+    ("chunks", "body"),
+    [
+        (b"0\r\n\r\n", b""),
+        (b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n", b"abcde"),
+        (b"3;name=value\r\nabc\r\n0\r\nTrailer: x\r\n\r\n", b"abc"),
+        (b"3\nabc\n0\n\n", b"abc"),
+    ],
+)
+def test_chunks_are_read_to_their_end(chunks: bytes, body: bytes) -> None:
+    read = response(CHUNKED + chunks)
+    assert _read_all(read, None) == body
+    assert read.isclosed()
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        b"",
+        b"5\r\nab",
+        b"2\r\nabX",
+        b"2\r\nab",
+        b"2\r\nab\r\n",
+        b"-1\r\nab\r\n0\r\n\r\n",
+        b"zz\r\nab\r\n0\r\n\r\n",
+        b"2\r\nab\r\n0\r\n",
+        b"2\r\nab\r\n0\r\nTrailer: x",
+    ],
+)
+def test_chunks_that_are_cut_off_or_malformed_are_no_body(chunks: bytes) -> None:
+    with pytest.raises(http.client.IncompleteRead):
+        _read_all(response(CHUNKED + chunks), None)
+
+
+def test_a_body_that_is_longer_than_allowed_is_not_read() -> None:
+    chunked = CHUNKED + b"3\r\nabc\r\n3\r\ndef\r\n0\r\n\r\n"
+    assert _read_all(response(chunked), 6) == b"abcdef"
+    assert _read_all(response(chunked), 5) is None
+    sized = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nabcdef"
+    assert _read_all(response(sized), 6) == b"abcdef"
+    assert _read_all(response(sized), 5) is None
+    open_ended = b"HTTP/1.1 200 OK\r\n\r\nabcdef"
+    assert _read_all(response(open_ended), 6) == b"abcdef"
+    assert _read_all(response(open_ended), 5) is None
+
+
+@pytest.mark.parametrize("length", [7, 10_000_000])
+def test_a_body_that_is_shorter_than_its_length_is_cut_off(length: int) -> None:
+    content = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\nabcdef" % length
+    with pytest.raises(http.client.IncompleteRead):
+        _read_all(response(content), None)
