@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from qclient.node_ring import NodeRing
+
 from scripts.airflow_runs import AirflowHome
 from tests.harness.nodes import Nodes
 
@@ -51,7 +53,8 @@ def test_the_commands_with_airflow_s_own_connection_and_events(
     airflow_home: AirflowHome, nodes: Nodes, tmp_path: Path
 ) -> None:
     """The connection is kept in the database, as those of the UI are; `where` names who stored the table."""
-    assert nodes.ask(0, "POST", "cities", b"a\n1\n").status == 201
+    home = nodes.urls.index(NodeRing(nodes.urls).get_node("cities"))
+    assert nodes.ask(home, "POST", "cities", b"a\n1\n").status == 201
     commands = [
         ["nodes", "--conn-id", "kept_here", "--output", "json"],
         ["where", "cities", "--conn-id", "kept_here", "--output", "json"],

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import re
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,8 @@ def test_its_metrics_arrive(telemetry: Telemetry) -> None:
         r"[^:]*:(\d+)\|c"
     )
     rows = [int(match[1]) for line in telemetry.metrics if (match := stored.fullmatch(line))]
-    assert sorted(rows) == [1, 2, 2], telemetry.metrics
+    # Other tests have Airflow run more of the examples.
+    assert Counter(rows) >= Counter([1, 2, 2]), telemetry.metrics
 
 
 if not OLD:  # Airflow before 3.2 sets no tracer provider in a task's process
