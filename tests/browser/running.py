@@ -9,8 +9,9 @@ import re
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,11 @@ API = "/api/v1" if OLD else "/api/v2"
 
 PATIENCE = 90
 """Seconds that something may take on a machine that is busy with other things."""
+
+PATIENCE_WITH_TASKS = 240
+"""Seconds that Airflow may take to read DAGs and to run some."""
+
+ENDED = ("success", "failed")
 
 START = re.compile(r"is starting")
 UP = re.compile(r"Ctrl-C ends")
@@ -119,6 +125,28 @@ class Ui:
         )
         with self._opener.open(request, timeout=PATIENCE) as answer:
             return json.load(answer)
+
+    def wait_for(self, path: str, holds: Callable[[Any], Any]) -> Any:
+        """What ``holds`` finds in the answer of Airflow's REST API, once it finds something."""
+        deadline = time.monotonic() + PATIENCE_WITH_TASKS
+        while not (found := holds(answer := self.ask(path))):
+            assert time.monotonic() < deadline, f"{path} still answers {answer}"
+            time.sleep(0.3)
+        return found
+
+    def finished_run(self, dag: str) -> str:
+        """The id of a new run of a DAG, which has succeeded."""
+        self.ask(f"/dags/{dag}", {"is_paused": False}, "PATCH")
+        run: str = self.ask(f"/dags/{dag}/dagRuns", {} if OLD else {"logical_date": None})["dag_run_id"]
+        path = f"/dags/{dag}/dagRuns/{run}"
+        state = self.wait_for(path, lambda answer: answer["state"] in ENDED and answer["state"])
+        assert state == "success"
+        return run
+
+    @property
+    def nodes(self) -> list[str]:
+        """The nodes that `make ui` has started."""
+        return re.search(r"^Three dev nodes are up: (.*)$", self.output, re.MULTILINE)[1].split(", ")
 
     def stored(self, conn_id: str, password: str | None = None) -> tuple[Connection, dict[str, Any]]:
         """A connection as Airflow stores it, with its extra; the API does not tell the password."""

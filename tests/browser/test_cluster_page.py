@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,6 @@ from tests.harness.ports import closed_port
 
 STATISTICS = "qcache_cluster_statistics"
 STORING = "qcache_scheduled_healing"
-TIMEOUT = 240.0
 WIDE = {"width": 1180, "height": 900}
 NARROW = {"width": 390, "height": 800}
 PICTURES = {
@@ -30,30 +27,11 @@ PICTURES = {
 }
 
 
-def _waited(ui: Ui, path: str, holds: Callable[[Any], Any]) -> Any:
-    """What the answer of Airflow's API has, once it has it."""
-    deadline = time.monotonic() + TIMEOUT
-    while not (found := holds(ui.ask(path))):
-        assert time.monotonic() < deadline, f"{path} still answers {ui.ask(path)}"
-        time.sleep(0.3)
-    return found
-
-
 def first_run(ui: Ui, dag: str) -> str:
     """The id of the run that Airflow starts when a DAG is switched on, which has succeeded."""
     ui.ask(f"/dags/{dag}", {"is_paused": False}, "PATCH")
-    runs = _waited(ui, f"/dags/{dag}/dagRuns?state=success", lambda answer: answer["dag_runs"])
+    runs = ui.wait_for(f"/dags/{dag}/dagRuns?state=success", lambda answer: answer["dag_runs"])
     return str(runs[0]["dag_run_id"])
-
-
-def one_more_run(ui: Ui, dag: str) -> None:
-    """Another run, which has succeeded."""
-    run = ui.ask(f"/dags/{dag}/dagRuns", {"logical_date": None})["dag_run_id"]
-    _waited(ui, f"/dags/{dag}/dagRuns/{run}", lambda answer: answer["state"] == "success")
-
-
-def nodes_of(ui: Ui) -> list[str]:
-    return re.search(r"^Three dev nodes are up: (.*)$", ui.output, re.MULTILINE)[1].split(", ")
 
 
 @pytest.fixture(scope="module")
@@ -62,12 +40,12 @@ def filled(session_ui: Ui) -> str:
     if not session_ui.is_running:
         session_ui.start()
     wanted = {STATISTICS, STORING}
-    _waited(session_ui, "/dags", lambda answer: wanted <= {dag["dag_id"] for dag in answer["dags"]})
-    with QClient(nodes_of(session_ui)) as client:
+    session_ui.wait_for("/dags", lambda answer: wanted <= {dag["dag_id"] for dag in answer["dags"]})
+    with QClient(session_ui.nodes) as client:
         client.delete("cities", all_nodes=True)
         run = first_run(session_ui, STORING)
         client.node_statistics()
-        for misses, read in ((8, first_run), (1, one_more_run)):
+        for misses, read in ((8, first_run), (1, Ui.finished_run)):
             for number in range(30):
                 client.get(f"missing{number}" if number < misses else "cities", {})
             read(session_ui, STATISTICS)
@@ -79,7 +57,7 @@ def filled(session_ui: Ui) -> str:
 @pytest.fixture(scope="module")
 def half(session_ui: Ui, filled: str) -> str:
     """A connection to a node that answers, and to one that is not there; nobody reads their statistics."""
-    nodes = [f"http://127.0.0.1:{closed_port()}", nodes_of(session_ui)[0].replace("127.0.0.1", "localhost")]
+    nodes = [f"http://127.0.0.1:{closed_port()}", session_ui.nodes[0].replace("127.0.0.1", "localhost")]
     extra = json.dumps({"nodes": nodes, "connect_timeout": 1})
     session_ui.ask("/connections", {"connection_id": "half", "conn_type": "qcache", "extra": extra})
     return "half"
@@ -113,7 +91,7 @@ def test_airflow_s_menu_leads_to_the_page(page: Page, ui: Ui, filled: str) -> No
     page.get_by_role("menuitem", name="QCache").click()
     frame = page.frame_locator("iframe")
     expect(frame.get_by_text("3 of 3 nodes answer")).to_be_visible()
-    for node in nodes_of(ui):
+    for node in ui.nodes:
         expect(row_of(frame, "Table of nodes", node)).to_contain_text("answers")
 
 
@@ -144,7 +122,7 @@ def test_the_statistics_of_the_task_are_plotted(page: Page, ui: Ui, filled: str)
     shown_page(page, ui)
     for title in ("Latency", "Hit rate", "Size", "Tables"):
         expect(page.get_by_role("img", name=title)).to_be_visible()
-    with QClient(nodes_of(ui)) as client:
+    with QClient(ui.nodes) as client:
         home = client.node_for_key("cities")
     expect(row_of(page, "Table of nodes", home)).to_contain_text("1")
     expect(page.locator("#statistics-note")).to_contain_text("a task read")

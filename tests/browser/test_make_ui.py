@@ -19,8 +19,6 @@ from tests.browser.running import OLD, START, Ui
 from tests.harness.servers import ROOT
 from tests.harness.telemetry import Span, Telemetry
 
-TIMEOUT = 240.0
-
 # 2.11 takes seconds for each task: that one has a single task.
 EXAMPLE = "qcache_scheduled_invalidation" if OLD else "qcache_many_tables"
 
@@ -31,20 +29,11 @@ def done(session_ui: Ui) -> str:
     if not session_ui.is_running:
         session_ui.start()
     examples = {file.name for file in (ROOT / "example_dags").glob("*.py")}
-    deadline = time.monotonic() + TIMEOUT
     # Airflow reads them one after the other, once it is up.
-    while (read := {Path(dag["fileloc"]).name for dag in session_ui.ask("/dags")["dags"]}) != examples:
-        assert time.monotonic() < deadline, read
-        time.sleep(0.5)
-    session_ui.ask(f"/dags/{EXAMPLE}", {"is_paused": False}, "PATCH")
-    run = session_ui.ask(f"/dags/{EXAMPLE}/dagRuns", {} if OLD else {"logical_date": None})
-    deadline = time.monotonic() + TIMEOUT
-    while run["state"] in ("queued", "running") and time.monotonic() < deadline:
-        time.sleep(0.5)
-        run = session_ui.ask(f"/dags/{EXAMPLE}/dagRuns/{run['dag_run_id']}")
-    assert run["state"] == "success"
-    name: str = run["dag_run_id"]
-    return name
+    session_ui.wait_for(
+        "/dags", lambda answer: {Path(dag["fileloc"]).name for dag in answer["dags"]} == examples
+    )
+    return session_ui.finished_run(EXAMPLE)
 
 
 def test_an_example_runs_on_its_nodes(ui: Ui, done: str) -> None:
@@ -93,7 +82,6 @@ if not OLD:  # Airflow before 3.2 sets no tracer provider in a task's process
         names = {f"worker.warm[{index}]" for index in range(3)} | {"worker.invalidate_closed"}
         telemetry.wait_until("the spans of every task", lambda received: names <= ours(received).keys())
         found = ours(telemetry)
-        nodes = re.search(r"^Three dev nodes are up: (.*)$", ui.output, re.MULTILINE)[1].split(", ")
         (delete,) = found["worker.invalidate_closed"]
         assert delete.name == "qcache.delete_many"
         rows = {}
@@ -101,7 +89,7 @@ if not OLD:  # Airflow before 3.2 sets no tracer provider in a task's process
             (store,) = found[f"worker.warm[{index}]"]
             assert store.name == "qcache.post"
             assert store.attributes["qcache.conn_id"] == "qcache_default"
-            assert store.attributes["qcache.node"] in nodes
+            assert store.attributes["qcache.node"] in ui.nodes
             rows[store.attributes["qcache.key"]] = store.attributes["qcache.rows"]
         assert rows == {"sales_north": 2, "sales_south": 2, "sales_west": 1}
 

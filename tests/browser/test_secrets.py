@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -24,7 +23,6 @@ SPELLINGS = (
     json.dumps(PASSWORD)[1:-1].replace("/", "\\/"),
     base64.b64encode(f"{LOGIN}:{PASSWORD}".encode()).decode(),
 )
-TIMEOUT = 240.0
 
 
 @pytest.fixture
@@ -39,19 +37,6 @@ def with_password(ui: Ui) -> Iterator[Ui]:
     ui.ask("/connections/qcache_default", {**sent, "extra": was["extra"]}, "PATCH")
 
 
-def finished_run(ui: Ui) -> str:
-    """The id of a run of the example, which has succeeded."""
-    ui.ask(f"/dags/{DAG}", {"is_paused": False}, "PATCH")
-    run = ui.ask(f"/dags/{DAG}/dagRuns", {"logical_date": None})
-    deadline = time.monotonic() + TIMEOUT
-    while run["state"] in ("queued", "running") and time.monotonic() < deadline:
-        time.sleep(0.5)
-        run = ui.ask(f"/dags/{DAG}/dagRuns/{run['dag_run_id']}")
-    assert run["state"] == "success"
-    name: str = run["dag_run_id"]
-    return name
-
-
 def test_no_page_and_no_file_of_a_run_has_the_password(page: Page, with_password: Ui) -> None:
     """The pages as they are drawn, every answer that they are made of, and every file of Airflow."""
     ui = with_password
@@ -64,7 +49,7 @@ def test_no_page_and_no_file_of_a_run_has_the_password(page: Page, with_password
             return  # an image, or a page that is left
 
     page.on("response", note)
-    run = finished_run(ui)
+    run = ui.finished_run(DAG)
     task = f"/dags/{DAG}/runs/{quote(run)}/tasks/warm/mapped/0"
     places = {
         "/connections": "qcache_default",
