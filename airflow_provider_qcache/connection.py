@@ -1,4 +1,4 @@
-"""Parse an Airflow connection into the arguments of a client. It uses no file, network or Airflow.
+"""Parse an Airflow connection into the arguments of a client, without network or Airflow.
 
 It accepts values as Airflow's forms, URIs, JSON and command line write them. A URI and the form of 2.11 make
 every value a string, and that form's test sends extras under a second, longer name. The form of 3.x stores
@@ -38,7 +38,7 @@ _NUMBER: Final = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)
 _SEPARATORS: Final = re.compile(r"[,\s]+")
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
 _LONGEST_NUMBER: Final = 40
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_SCHEMES: Final = ("http", "https")
 
 
 class InvalidConnection(ValueError):
@@ -83,6 +83,20 @@ class ConnectionSettings:
     allow_auth_over_http: bool
     max_response_bytes: int
 
+    def _check_netrc(self) -> None:
+        """Refuse credentials from the environment's netrc if those of a connection would be refused."""
+        from requests.utils import get_netrc_auth  # noqa: PLC0415  # heavy
+
+        if self.auth is not None or self.allow_auth_over_http or not self.trust_env:
+            return
+        for node in self.nodes:
+            if urlsplit(node).scheme == "http" and get_netrc_auth(node) is not None:
+                raise InvalidConnection(
+                    f"connection {self.conn_id!r}: the environment's netrc has credentials for {node}, which "
+                    "would go unencrypted: use https, or set trust_env to false or allow_auth_over_http to "
+                    "true"
+                )
+
     def client_arguments(
         self, request_retry: RequestRetry | Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
@@ -95,10 +109,12 @@ class ConnectionSettings:
 
         Raises:
             ValueError: request_retry has an unknown field or an invalid value, which the message has.
+            InvalidConnection: the environment's netrc has credentials that would go unencrypted.
         """
         from airflow_provider_qcache.client import RequestRetry  # noqa: PLC0415  # it loads requests
 
         check_request_retry(request_retry)
+        self._check_netrc()
         policy = RequestRetry(
             wait_initial=self.retry_wait_initial,
             wait_max=self.retry_wait_max,
@@ -400,7 +416,7 @@ def _refuse_credentials(place: str, text: str) -> None:
 def _scheme(schema: Any) -> str | None:
     if _is_unset(schema):
         return None
-    if schema not in _DEFAULT_PORTS:
+    if schema not in _SCHEMES:
         raise _bad(_FIELDS["schema"], schema)
     return str(schema)
 
@@ -460,7 +476,7 @@ def _url(place: str, text: str, schema: str | None, port: int | None) -> str:
         hostname = parts.hostname
     except ValueError:
         raise _bad_node(place, text, "its host or its port, 1 to 65535, is not valid") from None
-    if parts.scheme not in _DEFAULT_PORTS:
+    if parts.scheme not in _SCHEMES:
         raise _bad_node(place, text, "its scheme is neither http nor https")
     if "?" in text or "#" in text:
         raise _bad_node(place, text, "it has a query or a fragment: remove it")

@@ -16,6 +16,7 @@ from airflow_provider_qcache.cli.output import print_json, print_note, print_tab
 from airflow_provider_qcache.cli.shares import changed_nodes, moved_share, shares
 from airflow_provider_qcache.client import (
     Absence,
+    DeleteResult,
     InvalidTable,
     QClient,
     QClientException,
@@ -40,6 +41,9 @@ UNREACHABLE: Final = 3
 
 _LOG: Final = logging.getLogger("airflow_provider_qcache")
 _FIRST_ROWS: Final = 20
+_OTHER_FORMATS: Final = (b"PAR1", b"ARROW1", b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PK\x03\x04")
+_REFUSALS: Final = ("AuthenticationFailed", "CertificateRejected")
+"""What the error of a Place begins with if repeating the command does not help."""
 _RESETS: Final = (
     "READING STATISTICS RESETS THEM FOR EVERY READER: the counts are those since the last reading, "
     "and the next reading, whoever makes it, begins at zero."
@@ -62,7 +66,14 @@ def run(name: str, arguments: argparse.Namespace) -> int:
     except EOFError:
         print_note("error: there was no answer to the question: set QCACHE_PASSWORD, or pass --yes")
         return WRONG
-    except (_WrongUse, InvalidConnection, OSError) as error:
+    except UnicodeEncodeError as error:
+        print_note(f"error: cannot print the result as {error.encoding}: set PYTHONIOENCODING=utf-8")
+        return WRONG
+    except OSError as error:
+        unnamed = error.errno is not None and error.filename is None
+        print_note(f"error: cannot write the result: {error.strerror}" if unnamed else f"error: {error}")
+        return WRONG
+    except (_WrongUse, InvalidConnection) as error:
         print_note(f"error: {error}")
         return WRONG
     except QClientException as error:
@@ -131,7 +142,10 @@ def settings_of(arguments: argparse.Namespace) -> ConnectionSettings:
 
 def _client(settings: ConnectionSettings) -> QClient:
     # Someone waits: with no node left that is an error at once.
-    return QClient(**settings.client_arguments({"wait_for_nodes": False}))
+    try:
+        return QClient(**settings.client_arguments({"wait_for_nodes": False}))
+    except ValueError as error:  # a certificate file that cannot be read, two names of one node
+        raise _WrongUse(str(error)) from error
 
 
 # Looking.
@@ -254,6 +268,9 @@ def where(arguments: argparse.Namespace) -> int:
     if asked is not None and asked.absence is None:
         return OK
     unknown = any(place.absence is Absence.UNKNOWN for place in places)
+    if any((place.error or "").startswith(_REFUSALS) for place in places):
+        print_note("error: a node cannot be asked: correct the credentials or the certificates")
+        return WRONG
     if asked is None:  # every node may refuse because the ports are wrong
         print_note("error: no node answers, so nothing is known about the table: check the nodes' addresses")
     return UNREACHABLE if asked is None or unknown else NO
@@ -305,10 +322,15 @@ def _cell(value: Any) -> str | None:
 def get(arguments: argparse.Namespace) -> int:
     """Write a table to a file."""
     target = Path(arguments.to)
-    if target.is_dir() or not target.parent.is_dir():
-        why = "it is a directory" if target.is_dir() else f"there is no directory {str(target.parent)!r}"
+    why = None
+    if target.exists() and not target.is_file():
+        why = "it is no regular file. To print a table, use query KEY '{}' --format csv"
+    elif not target.parent.is_dir():
+        why = f"there is no directory {str(target.parent)!r}"
+    if why is not None:
         raise _WrongUse(f"cannot write {arguments.to!r}: {why}")
-    accept = "application/json" if target.suffix.lower() == ".json" else "text/csv"
+    accept = "application/json" if target.suffix.lower() == ".json" else "text/csv"  # as the link is named
+    target = target.resolve()  # a link stays, and its file is replaced
     with _client(settings_of(arguments)) as client:
         result = client.get(arguments.key, {}, accept)
     if result is None:
@@ -345,6 +367,12 @@ def put(arguments: argparse.Namespace) -> int:
     if not path.is_file():
         why = "it is not a file" if path.exists() else "there is no such file"
         raise _WrongUse(f"cannot store {arguments.file!r}: {why}")
+    with path.open("rb") as file:
+        if file.read(6).startswith(_OTHER_FORMATS):
+            raise _WrongUse(
+                f"cannot store {arguments.file!r}: it is Parquet, Arrow or compressed, and put takes CSV and "
+                "JSON. QCachePostOperator(source_path=…) takes such files"
+            )
     content_type = "application/json" if path.suffix.lower() == ".json" else "text/csv"
     headers = {"X-QCache-types": arguments.types} if arguments.types else None
     with _client(settings_of(arguments)) as client:
@@ -368,6 +396,7 @@ def delete(arguments: argparse.Namespace) -> int:
     """Delete tables, after a question."""
     settings = settings_of(arguments)
     keys = list(dict.fromkeys(arguments.keys))
+    _check_keys(keys)
     if not arguments.yes:
         if not sys.stdin.isatty():
             raise _WrongUse("delete asks before it deletes, and this is no terminal: pass --yes")
@@ -396,6 +425,16 @@ def delete(arguments: argparse.Namespace) -> int:
         for result in results:
             if isinstance(result, Exception):
                 print_note(f"error: {result}")
+            elif isinstance(result, DeleteResult) and result.unreachable:
+                print_note(
+                    f"table {result.key!r} may still be on {', '.join(result.unreachable)}: "
+                    "repeat the command when the node answers"
+                )
+    failed = [result for result in results if isinstance(result, QClientException)]
+    if any(not error.transient for error in failed):
+        return WRONG
+    if len(failed) == len(results):
+        return UNREACHABLE
     return OK if all(complete) else NO
 
 
@@ -408,15 +447,19 @@ def _error(result: Any) -> str | None:
     return str(result) if isinstance(result, Exception) else None
 
 
+def _check_keys(keys: list[str]) -> None:
+    for key in keys:
+        if is_key(key) is None:
+            raise _WrongUse(f"{key!r} is not a key of QCache: use ASCII letters, digits, '-' and '_'")
+
+
 # The ring.
 
 
 def ring(arguments: argparse.Namespace) -> int:
     """Show each node's share, and which keys a change would move."""
     settings = settings_of(arguments)
-    for key in arguments.keys:
-        if is_key(key) is None:
-            raise _WrongUse(f"{key!r} is not a key of QCache: use ASCII letters, digits, '-' and '_'")
+    _check_keys(arguments.keys)
     try:
         after_nodes = changed_nodes(settings.nodes, arguments.add, arguments.remove)
     except ValueError as error:

@@ -23,8 +23,9 @@ from requests.utils import get_netrc_auth, select_proxy
 from urllib3.exceptions import InsecureRequestWarning
 
 from airflow_provider_qcache.client import QClient
-from airflow_provider_qcache.hooks.node_check import LONGEST, check_nodes
-from airflow_provider_qcache.node_identity import two_names
+from airflow_provider_qcache.client.certificates import CertificateFileError, ca_bundle, tls_context
+from airflow_provider_qcache.connection import InvalidConnection
+from airflow_provider_qcache.hooks.node_check import LONGEST, UNDER_ANOTHER_NAME, check_nodes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -67,15 +68,17 @@ def examine(
         table_bytes: The size of the largest table, for the checks of timeouts; None where it is not known.
         read_statistics: Read the nodes' statistics too, which resets them for every reader.
     """
-    arguments = settings.client_arguments({"wait_for_nodes": False})
     found = [*_spelling(settings.nodes), *_limits(settings, table_bytes), *_security(settings)]
     found += _environment(settings)
-    twice = two_names(settings.nodes, seconds=settings.connect_timeout)
-    if twice is not None:
-        found.append(_one_node_twice(*twice))
+    try:
+        arguments = settings.client_arguments({"wait_for_nodes": False})
+    except InvalidConnection as error:
+        what = "no task can use the connection"
+        advice = "Change one of the three, or remove them from the netrc file."
+        return [Finding("error", "netrc", f"{what}: {error}", advice), *found]
     checked = check_nodes(arguments, longest=LONGEST)
     for check in checked:
-        if check.trouble is not None and (twice is None or check.node not in twice):
+        if check.trouble is not None:
             found.append(_in_trouble(check.node, check.trouble))
         elif check.same_as is not None:
             found.append(
@@ -87,8 +90,8 @@ def examine(
             )
     asked = _ask(settings.nodes, arguments)
     found += _answers(asked)
-    found += _certificates([node for node in asked if node.startswith("https:")], settings)
-    if read_statistics and twice is None:
+    found += _certificates([node for node in asked if node.startswith("https:")], arguments)
+    if read_statistics and not any(UNDER_ANOTHER_NAME in (check.trouble or "") for check in checked):
         found += _statistics(settings, arguments)
     order = ("error", "warning")
     return sorted(dict.fromkeys(found), key=lambda finding: order.index(finding.level))
@@ -100,26 +103,27 @@ def _warning(subject: str, what: str, advice: str) -> Finding:
 
 def _in_trouble(node: str, trouble: str) -> Finding:
     advice = "Check that the node runs, and that its URL in the connection is right."
-    if trouble.startswith("401"):
+    if UNDER_ANOTHER_NAME in trouble:
+        trouble = f"{trouble}, since it would own two shares of the keys, and lose tables"
+        advice = "List each node once, by the name that every reader uses."
+    elif trouble.startswith("401"):
         advice = "Correct login and password, and check that this node has the same ones as the others."
-    elif "certificate" in trouble:
+    elif "_file)=" in trouble:
+        advice = "Correct the path in the connection, or the file, on each machine that runs tasks."
+    elif trouble.startswith("certificate"):
         advice = "Name the CA that signed the node's certificate in ca_file, or renew the certificate."
     elif "https" in trouble or "http?" in trouble:
         advice = (
             "Try the other scheme, http or https, in the node's URL; then spell it so for every reader, too."
         )
+    elif "does not answer" in trouble:
+        advice = (
+            "Ask again when it may have parsed its table. If it stays silent, it is stopped or hangs: "
+            "restart it, and store its tables again."
+        )
     elif "not a QCache" in trouble or "proxy" in trouble:
         advice = "Open the URL's /qcache/status with curl: another server, or a proxy, answers there."
     return Finding("error", node, trouble, advice)
-
-
-def _one_node_twice(one: str, other: str) -> Finding:
-    return Finding(
-        "error",
-        other,
-        f"it is {one} under another name: it would own two shares of the keys, and lose tables",
-        "List each node once, by the name that every reader uses.",
-    )
 
 
 # The connection by itself.
@@ -224,7 +228,11 @@ def _environment(settings: ConnectionSettings) -> Iterator[Finding]:
                 f"requests go through the proxy {parts.hostname}:{parts.port}, which the environment sets",
                 "If the node can be reached directly, add its host to NO_PROXY, or set trust_env to false.",
             )
-        if settings.auth is None and get_netrc_auth(node) is not None:
+        if (
+            settings.auth is None
+            and (settings.allow_auth_over_http or urlsplit(node).scheme == "https")
+            and get_netrc_auth(node) is not None
+        ):
             yield _warning(
                 node,
                 "requests carry credentials from the netrc file",
@@ -239,7 +247,8 @@ def _ask(nodes: tuple[str, ...], arguments: Mapping[str, Any]) -> dict[str, requ
     """What each node that answers says to a status request, read as any HTTP client reads it."""
 
     def ask(node: str) -> requests.Response | None:
-        with contextlib.suppress(requests.RequestException), requests.Session() as session:
+        # OSError: a file of certificates cannot be read, which the check of the node has said.
+        with contextlib.suppress(OSError), requests.Session() as session:
             session.trust_env = arguments["trust_env"]
             return session.get(
                 node.rstrip("/") + "/qcache/status",
@@ -303,14 +312,14 @@ def _clock_apart(answer: requests.Response) -> float | None:
     return (date - dt.datetime.now(dt.UTC)).total_seconds()
 
 
-def _certificates(nodes: list[str], settings: ConnectionSettings) -> Iterator[Finding]:
+def _certificates(nodes: list[str], arguments: Mapping[str, Any]) -> Iterator[Finding]:
     """Certificates that end soon, of the nodes that answered."""
-    if not settings.verify:
+    if not arguments["verify"]:
         return
     for node in nodes:
         ends = None
-        with contextlib.suppress(OSError):
-            ends = _end_of_certificate(node, settings)
+        with contextlib.suppress(OSError, CertificateFileError):
+            ends = _end_of_certificate(node, arguments)
         if ends is None:
             continue
         days = (ends - dt.datetime.now(dt.UTC)).days
@@ -322,14 +331,13 @@ def _certificates(nodes: list[str], settings: ConnectionSettings) -> Iterator[Fi
             )
 
 
-def _end_of_certificate(node: str, settings: ConnectionSettings) -> dt.datetime | None:
+def _end_of_certificate(node: str, arguments: Mapping[str, Any]) -> dt.datetime | None:
     parts = urlsplit(node)
-    context = ssl.create_default_context(cafile=settings.ca_file)
-    if settings.cert_file is not None:
-        context.load_cert_chain(settings.cert_file, settings.key_file)
+    verify = ca_bundle(arguments["verify"]) if arguments["trust_env"] else arguments["verify"]
+    context = tls_context(verify, arguments["cert"])
     address = (parts.hostname or "", parts.port or 443)
     with (
-        socket.create_connection(address, timeout=settings.connect_timeout) as plain,
+        socket.create_connection(address, timeout=arguments["connect_timeout"]) as plain,
         context.wrap_socket(plain, server_hostname=parts.hostname) as encrypted,
     ):
         ends = (encrypted.getpeercert() or {}).get("notAfter")

@@ -50,9 +50,13 @@ def changed_nodes(nodes: Sequence[str], add: Sequence[str], remove: Sequence[str
         if node not in nodes:
             raise ValueError(f"remove {node}: it is not one of the nodes {', '.join(nodes)}")
     kept = [node for node in nodes if node not in remove]
-    after = list(settings_for([*kept, *add]).nodes) if add else kept
-    if len(after) < len(kept) + len(add):
-        raise ValueError(f"add {' '.join(add)}: the node is there already")
+    for node in add:
+        if node in kept:
+            raise ValueError(f"add {node}: the node is there already")
+    try:
+        after = list(settings_for([*kept, *add]).nodes) if add else kept
+    except ValueError as error:
+        raise ValueError(f"add {' '.join(add)}: {error}") from error
     if not after:
         raise ValueError("remove: no node would be left")
     return after

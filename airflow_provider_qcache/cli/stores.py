@@ -33,25 +33,29 @@ def last_stores(key: str, conn_id: str) -> list[dict[str, Any]] | None:
             assets = {id_: uri for id_, uri in session.execute(ours) if _covers(key_in(uri, conn_id), key)}
             of_assets = select(AssetEvent).where(AssetEvent.asset_id.in_(assets))
             for event in session.scalars(of_assets.order_by(AssetEvent.timestamp.desc()).limit(_MOST_EVENTS)):
-                extra = event.extra if isinstance(event.extra, dict) else {}
-                if extra.get("operation") == "delete":
+                fields = fields_of(event)
+                if fields.pop("operation") == "delete":
                     continue
-                found.append(
-                    {
-                        "time": event.timestamp.isoformat(timespec="seconds"),
-                        "dag_id": event.source_dag_id,
-                        "run_id": event.source_run_id,
-                        "task_id": event.source_task_id,
-                        "asset": assets[event.asset_id],
-                        "rows": extra.get("rows"),
-                        "node": extra.get("node"),
-                    }
-                )
+                found.append({**fields, "asset": assets[event.asset_id]})
                 if len(found) == _MOST:
                     break
     except Exception:  # noqa: BLE001  # a database that is not there says so in many ways
         return None
     return found
+
+
+def fields_of(event: Any) -> dict[str, Any]:
+    """What an asset's event tells of a store or a delete: when, by which task, rows and node."""
+    extra = event.extra if isinstance(event.extra, dict) else {}
+    return {
+        "time": event.timestamp.isoformat(timespec="seconds"),
+        "operation": extra.get("operation", "store"),
+        "dag_id": event.source_dag_id,
+        "run_id": event.source_run_id,
+        "task_id": event.source_task_id,
+        "rows": extra.get("rows"),
+        "node": extra.get("node"),
+    }
 
 
 def _covers(pattern: str | None, key: str) -> bool:

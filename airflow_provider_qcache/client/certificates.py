@@ -48,7 +48,7 @@ def tls_context(verify: bool | str, cert: str | tuple[str, str] | None) -> ssl.S
         context.verify_mode = ssl.CERT_REQUIRED
         context.check_hostname = True
     if cert is not None:
-        certificate, key = (cert, None) if isinstance(cert, str) else cert
+        certificate, key = cert if isinstance(cert, tuple) else (cert, None)
         names = f"cert (cert_file)={certificate!r}"
         unreadable = "cannot read the file"
         with contextlib.ExitStack() as files:
@@ -63,6 +63,13 @@ def tls_context(verify: bool | str, cert: str | tuple[str, str] | None) -> ssl.S
                 # Without a password the terminal would be asked for one.
                 context.load_cert_chain(certificate_file, key_file, password="")  # nosec B106
     return context
+
+
+def ca_bundle(verify: bool | str) -> bool | str:  # noqa: FBT001
+    """``verify``, or the CA certificates that the environment names where it is True, as in requests."""
+    if verify is not True:
+        return verify
+    return os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
 
 
 @contextlib.contextmanager

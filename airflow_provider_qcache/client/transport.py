@@ -41,7 +41,7 @@ from urllib3.util.connection import is_connection_dropped
 from urllib3.util.proxy import connection_requires_http_tunnel
 
 from airflow_provider_qcache.client import compression
-from airflow_provider_qcache.client.certificates import tls_context
+from airflow_provider_qcache.client.certificates import ca_bundle, tls_context
 from airflow_provider_qcache.client.errors import LOCAL_ERRORS, Outcome, Phase, redacted
 from airflow_provider_qcache.client.outcome import (
     MAX_ERROR_BODY,
@@ -529,7 +529,6 @@ class _Response(http.client.HTTPResponse):
         self.status = status
         self.version = 10 if version in ("HTTP/1.0", "HTTP/0.9") else 11
         self.chunked = (headers.get("Transfer-Encoding") or "").lower() == "chunked"
-        self.chunk_left = None
         self.length = None
         no_body = status in (101, 204, 304)
         chunks_of_no_body = no_body and self.chunked
@@ -689,8 +688,7 @@ class NodeTransport:
         if settings.trust_env:
             # An empty dict, not None: the environment's settings alone.
             proxies = dict(requests.utils.get_environ_proxies(request.url or "", no_proxy=None))
-            if verify is True:
-                verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
+            verify = ca_bundle(verify)
             if "Authorization" not in request.headers:
                 found = requests.utils.get_netrc_auth(request.url or "")
                 if found is not None:

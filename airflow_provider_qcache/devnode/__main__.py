@@ -6,6 +6,7 @@ import ctypes
 import dataclasses
 import os
 import signal
+import ssl
 import sys
 import threading
 import time
@@ -155,7 +156,12 @@ def _serve(options: NodeOptions, *, of_a_cluster: bool) -> int:
     except OSError as error:
         if answers:
             raise
-        print(f"{_NAME}: {describe_listen_error(options.host, options.port, error)}", file=errors)
+        if isinstance(error, ssl.SSLError):
+            files = " and ".join(str(path) for path in (options.cert_file, options.ca_file) if path)
+            why = f"{files}: not a PEM file with a private key and its certificate, or with a CA's: {error}"
+        else:
+            why = describe_listen_error(options.host, options.port, error)
+        print(f"{_NAME}: {why}", file=errors)
         return 1
     return 0
 

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 LONGEST: Final = 10.0
 """Seconds that the whole check may take, whatever the timeouts are: a user waits for the form."""
 
+UNDER_ANOTHER_NAME: Final = "under another name"
+"""In the trouble of a node that is listed twice."""
+
 _LARGEST: Final = 64 * 1024
 _HEADERS: Final = b"Accept-Encoding: identity\r\n"
 _TIMEOUTS: Final = frozenset({Outcome.TIMEOUT, Outcome.NOT_TAKEN, Outcome.DEADLINE})
@@ -124,7 +127,7 @@ def _with_two_names(
         one = first.setdefault((peer.address, peer.port), check.node) if peer is not None else check.node
         checked = check
         if check.trouble is None and check.node in two:
-            trouble = f"it is {two[check.node]} under another name: list each node once"
+            trouble = f"it is {two[check.node]} {UNDER_ANOTHER_NAME}: list each node once"
             checked = dataclasses.replace(check, trouble=trouble)
         elif one != check.node:
             checked = dataclasses.replace(check, same_as=one)

@@ -6,13 +6,9 @@ import functools
 import inspect
 import time
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, TypeVar
-from urllib.parse import urlsplit
-
-from requests.utils import get_netrc_auth
 
 from airflow_provider_qcache.assets.outlets import KeysSeen
 from airflow_provider_qcache.client import OperationCancelled, QClient
-from airflow_provider_qcache.client.certificates import CertificateFileError
 from airflow_provider_qcache.compat import AirflowNotFoundException, BaseHook, mask_secret
 from airflow_provider_qcache.connection import (
     ConnectionSettings,
@@ -166,7 +162,7 @@ class QCacheHook(BaseHook):
             arguments = self._client_arguments()
             try:
                 own = QClient(**arguments)
-            except CertificateFileError as error:
+            except ValueError as error:
                 raise InvalidConnection(f"connection {self.qcache_conn_id!r}: {error}") from error
             own.add_listener(self.metrics)
             self._mask(own.secrets())
@@ -192,9 +188,7 @@ class QCacheHook(BaseHook):
             self._mask(spellings(secrets_of(lines.encode("latin-1", "replace"))))
 
     def _client_arguments(self) -> dict[str, Any]:
-        settings = self.settings()
-        _check_netrc(settings)
-        return settings.client_arguments(self.request_retry)
+        return self.settings().client_arguments(self.request_retry)
 
     def test_connection(self) -> tuple[bool, str]:
         """Ask every node for its status, all at once: within connect plus read timeout, 10 s at most.
@@ -204,9 +198,7 @@ class QCacheHook(BaseHook):
         """
         started = time.monotonic()
         try:
-            settings = self.settings()
-            _check_netrc(settings)
-            arguments = settings.client_arguments(self.request_retry)
+            arguments = self._client_arguments()
             checks = node_check.check_nodes(
                 arguments, longest=node_check.LONGEST - (time.monotonic() - started)
             )
@@ -302,15 +294,3 @@ def _form_check(field: Field) -> Callable[[Any, Any], None]:
             raise ValidationError(str(error)) from None
 
     return check
-
-
-def _check_netrc(settings: ConnectionSettings) -> None:
-    """Refuse credentials from the environment's netrc if those of a connection would be refused."""
-    if settings.auth is not None or settings.allow_auth_over_http or not settings.trust_env:
-        return
-    for node in settings.nodes:
-        if urlsplit(node).scheme == "http" and get_netrc_auth(node) is not None:
-            raise InvalidConnection(
-                f"connection {settings.conn_id!r}: the environment's netrc has credentials for {node}, which "
-                "would go unencrypted: use https, or set trust_env to false or allow_auth_over_http to true"
-            )

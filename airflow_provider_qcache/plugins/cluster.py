@@ -15,7 +15,7 @@ from sqlalchemy import func, select
 
 from airflow_provider_qcache.assets.qcache import key_in, statistics_uri, tables_uri
 from airflow_provider_qcache.cli.shares import changed_nodes, moved_share, shares
-from airflow_provider_qcache.cli.stores import last_stores
+from airflow_provider_qcache.cli.stores import fields_of, last_stores
 from airflow_provider_qcache.client import QClient, Ring
 from airflow_provider_qcache.compat import AirflowNotFoundException
 from airflow_provider_qcache.connection import parse_connection
@@ -66,7 +66,7 @@ def _arguments(settings: ConnectionSettings) -> dict[str, Any]:
         **arguments,
         "connect_timeout": min(2.0, settings.connect_timeout),
         "read_timeout": min(5.0, settings.read_timeout),
-        "deadline": min(_DEADLINE, settings.deadline or _DEADLINE),
+        "deadline": min(_DEADLINE, settings.deadline),
         "max_response_bytes": min(_MOST_BYTES, settings.max_response_bytes),
     }
 
@@ -198,16 +198,7 @@ def assets(conn_id: str, readable_dags: Collection[str]) -> dict[str, Any]:
 def _last_event(event: AssetEvent | None) -> dict[str, Any]:
     if event is None:
         return dict.fromkeys(("time", "operation", "dag_id", "run_id", "task_id", "rows", "node"))
-    extra = event.extra if isinstance(event.extra, dict) else {}
-    return {
-        "time": event.timestamp.isoformat(timespec="seconds"),
-        "operation": extra.get("operation", "store"),
-        "dag_id": event.source_dag_id,
-        "run_id": event.source_run_id,
-        "task_id": event.source_task_id,
-        "rows": extra.get("rows"),
-        "node": extra.get("node"),
-    }
+    return fields_of(event)
 
 
 def query(conn_id: str, key: str, asked: Any) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -18,6 +19,7 @@ import pytest
 from airflow_provider_qcache.cli.definition import COMMANDS, Command, parser
 from airflow_provider_qcache.cli.shares import moved_share, shares
 from airflow_provider_qcache.client import Ring
+from airflow_provider_qcache.testing import Cluster
 from tests.cli.conftest import Run
 from tests.harness.faults import FaultyNode, Peer, Received, silent, status_only
 from tests.harness.nodes import Nodes
@@ -307,6 +309,22 @@ class TestFiles:
         assert done.err.startswith(f"error: {tmp_path / 'bad.csv'}: store table 'cities': row 1 ")
         assert run("where", "cities", "--nodes", *nodes.urls).code == 0
 
+    @pytest.mark.parametrize("start", [b"PAR1", b"ARROW1", gzip.compress(b"a\n1\n")])
+    def test_a_file_of_another_format_is_refused(
+        self, run: Run, nodes: Nodes, tmp_path: Path, start: bytes
+    ) -> None:
+        (tmp_path / "table").write_bytes(start)
+        done = run("put", "cities", tmp_path / "table", "--nodes", *nodes.urls)
+        assert (done.code, "Parquet, Arrow or compressed" in done.err) == (2, True)
+
+    def test_a_link_stays_and_its_file_is_replaced(self, run: Run, nodes: Nodes, tmp_path: Path) -> None:
+        stored(nodes, "cities")
+        (tmp_path / "data").write_text("old")
+        (tmp_path / "link.json").symlink_to(tmp_path / "data")
+        assert run("get", "cities", "-o", tmp_path / "link.json", "--nodes", *nodes.urls).code == 0
+        assert (tmp_path / "link.json").is_symlink()
+        assert isinstance(json.loads((tmp_path / "data").read_text()), list)
+
     def test_a_file_that_is_not_there_is_wrong_use(self, run: Run, nodes: Nodes) -> None:
         done = run("put", "cities", "/no/such.csv", "--nodes", *nodes.urls)
         assert (done.code, done.err) == (2, "error: cannot store '/no/such.csv': there is no such file\n")
@@ -315,7 +333,8 @@ class TestFiles:
         ("arguments", "message"),
         [
             (["get", "cities", "-o", "/no/such/file.csv"], "there is no directory '/no/such'"),
-            (["get", "cities", "-o", "/tmp"], "it is a directory"),
+            (["get", "cities", "-o", "/tmp"], "it is no regular file"),
+            (["get", "cities", "-o", "/dev/null"], "it is no regular file"),
             (["query", "cities", "5"], "expected a JSON object"),
         ],
     )
@@ -379,6 +398,35 @@ class TestDelete:
         done = run("delete", "cities", "--all-nodes", "--nodes", *nodes.urls)
         assert done.code == code
         assert bool(nodes.holding("cities")) == bool(code)
+
+    def test_a_key_that_is_none_is_wrong_use(self, run: Run, nodes: Nodes) -> None:
+        done = run("delete", "no key", "--yes", "--nodes", *nodes.urls)
+        assert (done.code, "'no key' is not a key" in done.err) == (2, True)
+
+    def test_no_node_is_3(self, run: Run) -> None:
+        assert run("delete", "k", "--yes", "--nodes", f"http://127.0.0.1:{closed_port()}").code == 3
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["where", "k"], ["query", "k"], ["delete", "k", "--yes"], ["delete", "k", "--yes", "--all-nodes"]],
+)
+def test_refused_credentials_are_2(run: Run, qcache_cluster: Cluster, command: list[str]) -> None:
+    for node in range(len(qcache_cluster.node_list)):
+        qcache_cluster.refuse_auth(node)
+    done = run(*command, "--nodes", *qcache_cluster.node_list)
+    assert done.code == 2
+    assert "401" in done.out + done.err
+
+
+@pytest.mark.parametrize("command", ["query", "where", "nodes --statistics"])
+def test_a_certificate_file_that_is_not_there_is_2(run: Run, command: str) -> None:
+    name, *options = command.split()
+    key = [] if name == "nodes" else ["k"]
+    node = f"https://127.0.0.1:{closed_port()}"
+    done = run(name, *key, *options, "--nodes", node, "--set", "ca_file=/no/such.pem")
+    assert done.code == 2
+    assert "/no/such.pem" in done.err
 
 
 class TestRing:

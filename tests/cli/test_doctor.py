@@ -180,6 +180,13 @@ def test_credentials_from_netrc(
     assert found(nodes.urls[:1], "--set", "trust_env=false") == []
 
 
+def test_a_silent_node(found: Findings, nodes: Nodes) -> None:
+    nodes.pause(1)
+    finding = only(found(nodes.urls, "--set", "read_timeout=0.3"), "does not answer")
+    assert finding["subject"] == nodes.urls[1]
+    assert "restart it" in finding["advice"]
+
+
 def test_a_wrong_password(found: Findings, qcache_cluster: Cluster) -> None:
     qcache_cluster.refuse_auth(1)
     finding = only(found(qcache_cluster.node_list), "401")
