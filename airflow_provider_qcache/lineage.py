@@ -234,7 +234,6 @@ def _read_by_sql(query: Query) -> Any:
         get_openlineage_facets_with_sql,
     )
 
-    connection = query.hook.get_connection(query.conn_id)
     found = get_openlineage_facets_with_sql(
         hook=query.hook, sql=query.sql, conn_id=query.conn_id, database=getattr(query.hook, "database", None)
     )
@@ -243,6 +242,7 @@ def _read_by_sql(query: Query) -> Any:
         return found
     from airflow.providers.common.compat.openlineage.facet import Dataset, SQLJobFacet  # noqa: PLC0415
 
+    connection = query.hook.get_connection(query.conn_id)
     parser = SQLParser(dialect=query.hook.get_openlineage_database_dialect(connection))
     parsed = parser.parse(parser.split_sql_string(query.sql))
     if connection.host:

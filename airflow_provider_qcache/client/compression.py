@@ -106,11 +106,9 @@ def _unlz4(body: bytes, most: int | None) -> bytes:
     if most is not None and size > most:
         raise TooLarge
     try:
-        decoded: bytes = lz4_block.decompress(body[_SIZE.size :], uncompressed_size=size)
+        decoded: bytes = lz4_block.decompress(body)
     except (lz4_block.LZ4BlockError, ValueError) as error:
         raise Undecodable(f"it is not lz4: {error}") from error
-    if len(decoded) != size:
-        raise Undecodable(f"it claims {size} bytes of lz4 and holds {len(decoded)}")
     return decoded
 
 
@@ -167,5 +165,5 @@ def compress_lz4(content: bytes) -> bytes:
     """The size in four little-endian bytes, then one raw LZ4 block; ValueError without lz4."""
     if lz4_block is None:
         raise ValueError(f"compression='lz4' needs lz4, which is not installed: {how_to_install('lz4')}")
-    compressed: bytes = lz4_block.compress(content, store_size=False)
-    return _SIZE.pack(len(content)) + compressed
+    compressed: bytes = lz4_block.compress(content)
+    return compressed

@@ -345,14 +345,13 @@ class GatheredDeletes:
         for value in by_node.values():
             if isinstance(value, Exception):
                 return value
-        result, error = _gathered_delete(key, by_node)
-        return result if error is None else error
+        return _gathered_delete(key, by_node)
 
 
 def _gathered_delete(
     key: str, by_node: Mapping[str, tuple[DeleteOutcome, QClientException | None]]
-) -> tuple[DeleteResult, QClientException | None]:
-    """A key's result from the outcome and error on each node, and the error to raise, if any."""
+) -> DeleteResult | QClientException:
+    """A key's result from the outcome and error on each node, or the error to raise, which has the result."""
     outcomes = {}
     errors: dict[str, QClientException] = {}
     for node, (outcome, error) in by_node.items():
@@ -364,13 +363,13 @@ def _gathered_delete(
         # Wrong credentials, say: the node is up.
         if not error.transient:
             error.result = result
-            return result, error
+            return error
     if result.confirmed:
-        return result, None
+        return result
     local = (error for error in errors.values() if isinstance(error, LocalResourceError))
     unconfirmed = next(local, None) or _unconfirmed_delete(result)
     unconfirmed.result = result
-    return result, unconfirmed
+    return unconfirmed
 
 
 def _unconfirmed_delete(result: DeleteResult) -> NoCacheAvailable:

@@ -128,12 +128,12 @@ class NodePool:
         """A number for ``fail``, taken when a request begins. It changes when the node fails or recovers."""
         return self._nodes[node].epoch
 
-    def fail(self, node: str, ticket: int, error: str, *, gone: bool = False) -> bool:
-        """Mark a node as failing: False if the request began before the node last failed or recovered."""
+    def fail(self, node: str, ticket: int, error: str, *, gone: bool = False) -> None:
+        """Mark a node as failing, unless the request began before the node last failed or recovered."""
         with self._lock:
             known = self._nodes[node]
             if known.epoch != ticket or known.state is not NodeState.ALIVE:
-                return False
+                return
             known.state = NodeState.FAILING
             known.epoch += 1
             known.refused_at = self._clock.now() if gone else None
@@ -141,7 +141,6 @@ class NodePool:
             self._back_off(known)
             self.failing |= {node}
         self._notify(node, alive=False, error=error)
-        return True
 
     def _back_off(self, known: _Node) -> None:
         known.failures += 1

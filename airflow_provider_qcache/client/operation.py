@@ -185,9 +185,9 @@ class Sender:
     def status(self, node: str, operation: Operation, *, after_writes: bool = True) -> None:
         """Ask for a node's status, within one connect timeout and one read timeout; raises Failure.
 
-        With ``after_writes`` the request is repeated, each time within these timeouts, until a store or
-        delete that was abandoned on the node cannot be applied after this one: a node that wakes up applies
-        what it had received in the turn of its event loop in which it first replies, or a few turns later.
+        With ``after_writes`` the client asks twice, each time within these timeouts: a node that was stopped
+        answers the first request before it applies what it had received. Where this client abandoned a store
+        or delete, it asks more often, since a node applies those a few turns of its event loop later.
         """
         longest = self._settings.connect_timeout + self._settings.read_timeout
         # The interpreter copies a set, adds to it and subtracts from it in one step each.
@@ -419,7 +419,7 @@ class _RetriedRequest:
             return "the node is busy: the client retries once, when the node responds to a status request"
         node = self.same_node or next((node for node in self.request.nodes if node not in failing), None)
         if node is None:
-            return "no other node is alive"
+            return "no other node is alive" if len(self.request.nodes) > 1 else "no other node is asked"
         when = f" in {self.wait:.2f} s" if self.wait >= _SHORTEST_LOGGED_WAIT else ""
         same = self.attempts[-1].node == redacted(node)
         return f"the client retries{when}" if same else f"the client asks {redacted(node)}{when}"
@@ -756,9 +756,12 @@ class _RetriedRequest:
             return self._next_wait()
         room = min(self._left(), _LONGEST_RETRY_AFTER if self.deadline == _FOREVER else _FOREVER)
         if asked > room:
+            allowed = f"the {room:.3g} s that are left"
+            if self.deadline == _FOREVER:
+                allowed = f"the {room:g} s that an operation without a deadline waits"
             raise NodeOverloaded(
                 f"{self.request.what}: {self.attempts[-1].node} is overloaded, and asks to wait {asked:g} s, "
-                f"longer than the {room:.3g} s that are left. Try again later, or increase `deadline`.",
+                f"longer than {allowed}. Try again later, or set a longer `deadline`.",
                 attempts=self.attempts,
                 retry_after=asked,
             )
@@ -789,7 +792,8 @@ class _RetriedRequest:
         else:
             requests = "one failed request" if count == 1 else f"{count} failed requests"
             why = why or f"the deadline passed after {requests}; the last one: {self.attempts[-1]}"
-            to_do = "Check the node, or increase `deadline`"
+            setting = "store_timeout" if self.deadline == _FOREVER else "deadline"
+            to_do = f"Check the node, or increase `{setting}`"
         return DeadlineExceeded(f"{self.request.what}: {why}. {to_do}.", attempts=self.attempts)
 
     def _local_error(self, cause: BaseException | None) -> LocalResourceError:
@@ -809,9 +813,9 @@ class _RetriedRequest:
         name = redacted(node)
         if attempt.outcome is Outcome.CERTIFICATE_REJECTED:
             return CertificateRejected(
-                f"{what}: no TLS connection to {name}: {attempt.cause}. Check `verify` (the CA that signed "
-                "the node's certificate), the name in the node's address, the certificate's dates, and "
-                "`cert` if the node requires a client certificate.",
+                f"{what}: no TLS connection to {name}: {attempt.cause}. Check `verify` (`ca_file` of a "
+                "connection: the CA that signed the node's certificate), the name in the node's address, the "
+                "certificate's dates, and `cert` (`cert_file`) if the node requires a client certificate.",
                 attempts=self.attempts,
             )
         if attempt.outcome is Outcome.TOO_LARGE:
@@ -874,9 +878,12 @@ def _hint_at_quotes(body: str) -> str:
 def home_unavailable(request: Request, done: Done) -> HomeNodeUnavailable:
     """The error for a miss, or a delete, by a fallback node while a node before it did not respond."""
     silent = ", ".join(redacted(node) for node in done.unknown)
-    some = "its home node" if done.unknown == (request.nodes[0],) else "earlier in the key's order,"
+    do = "does" if len(done.unknown) == 1 else "do"
+    who = f"its home node {silent} does not respond"
+    if done.unknown != (request.nodes[0],):
+        who = f"{silent}, earlier in the key's order, {do} not respond"
     return HomeNodeUnavailable(
-        f"{request.what}: cannot tell whether the table exists: {some} {silent} does not respond, and "
+        f"{request.what}: cannot tell whether the table exists: {who}, and "
         f"fallback node {redacted(done.node)} does not have it. Retry when the node responds again.",
         attempts=done.attempts,
     )

@@ -14,6 +14,11 @@ _MOST_SECONDS: Final = 1e9
 """Thirty years: a time that every clock and socket supports."""
 
 
+def _check_flag(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise ValueError(f"{name}={value!r} must be True or False")  # noqa: TRY004
+
+
 def check_seconds(name: str, value: Any, *, zero: bool = False) -> None:
     """Raise ValueError unless the value is a number of seconds above 0 (with ``zero``, or 0), up to 1e9."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -51,8 +56,7 @@ class RequestRetry:
             check_count("consecutive_error_count_limit", self.consecutive_error_count_limit)
         check_seconds("wait_initial", self.wait_initial, zero=True)
         check_seconds("wait_max", self.wait_max, zero=True)
-        if not isinstance(self.wait_for_nodes, bool):
-            raise ValueError(f"wait_for_nodes={self.wait_for_nodes!r} must be True or False")  # noqa: TRY004
+        _check_flag("wait_for_nodes", self.wait_for_nodes)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +82,13 @@ class TransportSettings:
             check_count("max_response_bytes", self.max_response_bytes)
         if not isinstance(self.verify, bool | str | os.PathLike):
             raise ValueError(f"verify={self.verify!r} must be True, False or the path of a CA bundle")  # noqa: TRY004
+        pair: tuple[Any, ...] = self.cert if isinstance(self.cert, tuple) else (self.cert, self.cert)
+        if self.cert is not None and (
+            len(pair) != 2 or not all(isinstance(path, str | os.PathLike) for path in pair)
+        ):
+            raise ValueError(f"cert={self.cert!r} must be a path, (certificate, key) or None")
+        for name in ("trust_env", "refused_means_gone"):
+            _check_flag(name, getattr(self, name))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +102,7 @@ class ClientSettings(TransportSettings):
 
     def __post_init__(self) -> None:
         TransportSettings.__post_init__(self)
+        _check_flag("confirm_miss", self.confirm_miss)
         if self.deadline is not None:
             check_seconds("deadline", self.deadline)
         check_count("consecutive_error_count_limit", self.consecutive_error_count_limit)

@@ -135,13 +135,14 @@ class QCacheOperator(BaseOperator):
                 self._read_files(context, self.get_template_env())
                 self.overwrite_rtif_after_execution = True
             arguments = {name: getattr(self, name) for name in self._rules}
-            for name in self.template_fields:
+            for name, rule in self._rules.items():
                 value = arguments[name]
-                if isinstance(value, Nothing) and name in self._optional:
-                    arguments[name] = None
-                    continue
-                value = filled(name, value, objects=name in self._objects)
-                arguments[name] = self._rules[name](name, value)
+                if name in self.template_fields:
+                    if isinstance(value, Nothing) and name in self._optional:
+                        arguments[name] = None
+                        continue
+                    value = filled(name, value, objects=name in self._objects)
+                arguments[name] = rule(name, value)
             self._check_together(arguments)
         return arguments
 

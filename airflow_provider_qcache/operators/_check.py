@@ -170,6 +170,6 @@ class QCacheBranchOperator(_ConditionOperator, BranchMixIn):
         with self._connected(arguments) as hook:
             _, violation = self._evaluate(hook, arguments)
         if violation is None:
-            return self.do_branch(context, _task_ids("", self.follow_task_ids_if_true))
+            return self.do_branch(context, arguments["follow_task_ids_if_true"])
         self.log.info("Not satisfied: %s", violation)
-        return self.do_branch(context, _task_ids("", self.follow_task_ids_if_false))
+        return self.do_branch(context, arguments["follow_task_ids_if_false"])

@@ -29,6 +29,21 @@ class QCacheRetryPolicy(ExceptionRetryPolicy):
     def rules(self) -> list[Any]:
         """The rules, made of the client's error classes."""
         return [
-            RetryRule(**{**rule, "action": RetryAction(rule["action"])})
-            for rule in retry.rules(self.node_wait, self.error_wait)
+            RetryRule(
+                exception=list(retry.PERMANENT_ERRORS),
+                action=RetryAction.FAIL,
+                reason="no retry helps this error",
+            ),
+            RetryRule(
+                exception=list(retry.NODE_ERRORS),
+                action=RetryAction.RETRY,
+                retry_delay=self.node_wait,
+                reason="a node does not answer",
+            ),
+            RetryRule(
+                exception=list(retry.PASSING_ERRORS),
+                action=RetryAction.RETRY,
+                retry_delay=self.error_wait,
+                reason="the nodes answer slowly or wrongly, which passes",
+            ),
         ]

@@ -272,8 +272,9 @@ class ResumeRecord:
             try:
                 store.delete(_NAME)
             except Exception:  # noqa: BLE001
-                self._log.warning(
-                    "Cannot write the task state store: a retry may store every table again", exc_info=True
+                self._log.info(
+                    "All tables are stored, but Airflow did not delete this task's record of them",
+                    exc_info=True,
                 )
 
 

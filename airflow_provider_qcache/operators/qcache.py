@@ -683,7 +683,9 @@ class QCacheStatisticsOperator(QCacheOperator):
                 f"{errors}. Check that the nodes run and that the connection has their addresses",
                 outcomes={},
             )
-        self.log.info("Read the statistics of %s, which resets them", rules.counted(len(found), "node"))
+        read = sum("error" not in statistics for statistics in found.values())
+        of = "" if read == len(found) else f" of {len(found)}"
+        self.log.info("Read the statistics of %s%s, which resets them", rules.counted(read, "node"), of)
         keep_statistics(self, context, arguments["qcache_conn_id"], found)
         return found
 

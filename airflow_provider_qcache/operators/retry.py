@@ -7,13 +7,11 @@ fails, the policy decides whether Airflow starts another try, and how long it wa
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from airflow_provider_qcache.operators.errors import FOR_GOOD
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from airflow.sdk import ExceptionRetryPolicy
 
 __all__ = ["qcache_retry_policy"]
@@ -81,27 +79,6 @@ def qcache_retry_policy(
         ) from error
     waits = [_timedelta("node_wait", node_wait), _timedelta("error_wait", error_wait)]
     return QCacheRetryPolicy(*waits)
-
-
-def rules(node_wait: timedelta | None, error_wait: timedelta | None) -> Iterator[dict[str, Any]]:
-    """The arguments of each RetryRule."""
-    yield {
-        "exception": list(PERMANENT_ERRORS),
-        "action": "fail",
-        "reason": "no retry helps this error",
-    }
-    yield {
-        "exception": list(NODE_ERRORS),
-        "action": "retry",
-        "retry_delay": node_wait,
-        "reason": "a node does not answer",
-    }
-    yield {
-        "exception": list(PASSING_ERRORS),
-        "action": "retry",
-        "retry_delay": error_wait,
-        "reason": "the nodes answer slowly or wrongly, which passes",
-    }
 
 
 def _timedelta(name: str, value: timedelta | float | None) -> timedelta | None:

@@ -25,7 +25,7 @@ def pool_of(*nodes: str, clock: SimulatedClock | None = None) -> NodePool:
 
 def test_a_failing_node_is_not_alive_until_a_probe_reaches_it() -> None:
     pool = pool_of(A, B)
-    assert pool.fail(A, pool.ticket(A), "reset")
+    pool.fail(A, pool.ticket(A), "reset")
     assert pool.failing == {A}
     ticket = pool.begin_probe(A)
     pool.end_probe(A, ticket, None)
@@ -37,7 +37,8 @@ def test_failures_of_requests_that_began_before_the_node_failed_are_one_incident
     clock = SimulatedClock()
     pool = pool_of(A, B, clock=clock)
     tickets = [pool.ticket(A) for _ in range(32)]
-    assert [pool.fail(A, ticket, "reset") for ticket in tickets] == [True] + [False] * 31
+    for ticket in tickets:
+        pool.fail(A, ticket, "reset")
     assert pool.snapshot()[A].failures == 1
 
 
@@ -46,7 +47,7 @@ def test_a_failure_of_a_request_from_before_the_recovery_does_not_fail_the_node_
     early = pool.ticket(A)
     pool.fail(A, pool.ticket(A), "reset")
     pool.end_probe(A, pool.begin_probe(A), None)
-    assert not pool.fail(A, early, "reset")
+    pool.fail(A, early, "reset")
     assert pool.failing == set()
 
 
@@ -207,12 +208,12 @@ def test_a_node_is_gone_since_it_refused_last() -> None:
 
 def test_a_node_fails_only_once_and_only_while_it_is_alive() -> None:
     pool = pool_of(A, B)
-    assert pool.fail(A, pool.ticket(A), "reset")
-    assert not pool.fail(A, pool.ticket(A), "reset")
+    pool.fail(A, pool.ticket(A), "reset")
+    pool.fail(A, pool.ticket(A), "reset")
     pool.begin_probe(A)
-    assert not pool.fail(A, pool.ticket(A), "reset")
+    pool.fail(A, pool.ticket(A), "reset")
     assert pool.snapshot()[A].failures == 1
-    assert pool.fail(B, pool.ticket(B), "reset")
+    pool.fail(B, pool.ticket(B), "reset")
     assert pool.failing == {A, B}
 
 
