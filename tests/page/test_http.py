@@ -167,7 +167,7 @@ class TestRing:
         [
             ("remove=http://nowhere:1", "it is not one of the nodes"),
             ("add=ftp://host", "ftp"),
-            ("add={first}", "twice"),
+            ("add={first}", "the node is there already"),
         ],
     )
     def test_a_change_that_cannot_be_made_is_refused(
