@@ -17,7 +17,7 @@ import logging
 import os
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
 from typing import Any, ClassVar
@@ -25,7 +25,6 @@ from urllib.parse import parse_qs, urlsplit
 
 import pyarrow as pa
 import snowflake.connector
-from airflow.providers.common.sql.hooks.sql import DbApiHook
 from airflow.providers.databricks.hooks.databricks_sql import DatabricksSqlHook
 from airflow.providers.google.cloud.hooks.bigquery import BigQueryHook
 from databricks.sql.thrift_api.TCLIService import TCLIService, ttypes
@@ -38,6 +37,7 @@ from airflow_provider_qcache.client.tables.headers import column_headers
 from airflow_provider_qcache.client.tables.spool import Spool
 from airflow_provider_qcache.transfers._source import ARROW, CURSOR, SqlSource
 from airflow_provider_qcache.transfers._tables import QueryTables
+from tests.harness.sql import Hook
 
 DRIVERS = ("snowflake-connector-python", "databricks-sql-connector", "google-cloud-bigquery")
 
@@ -374,19 +374,6 @@ class BigQuery(Server):
             if page + 1 < len(pages):
                 found["pageToken"] = str(page + 1)
         return found
-
-
-class Hook(DbApiHook):
-    """A database by its driver alone."""
-
-    conn_name_attr = "conn_id"
-
-    def __init__(self, connect: Callable[[], Any]) -> None:
-        super().__init__()
-        self._connect = connect
-
-    def get_conn(self) -> Any:
-        return self._connect()
 
 
 def read(hook: Any, sql: str) -> tuple[str, str, str]:

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -56,6 +57,9 @@ class _WrongUse(Exception):
 
 def run(name: str, arguments: argparse.Namespace) -> int:
     """Run the command of a name, and return its exit code; an error is printed to stderr."""
+    if sys.stdout is None:
+        print_note("error: cannot write the result: stdout is closed")
+        return WRONG
     try:
         with _logged_to_stderr():
             code: int = globals()[name](arguments)
@@ -115,11 +119,7 @@ def settings_of(arguments: argparse.Namespace) -> ConnectionSettings:
             raise _WrongUse(f"--set {text}: expected FIELD=VALUE, such as read_timeout=5")
         fields[name] = value
     if arguments.nodes:
-        password = None
-        if arguments.login is not None:
-            password = os.environ.get("QCACHE_PASSWORD") or getpass.getpass(
-                f"Password of {arguments.login}: "
-            )
+        password = None if arguments.login is None else _password_of(arguments.login)
         return settings_for(arguments.nodes, login=arguments.login, password=password, **fields)
     if fields or arguments.login is not None:
         raise _WrongUse("--set and --login go with --nodes only; a connection has fields of its own")
@@ -137,6 +137,17 @@ def settings_of(arguments: argparse.Namespace) -> ConnectionSettings:
     except AirflowNotFoundException as error:
         raise _WrongUse(
             f"{error}. Pass another connection as --conn-id ID, or the nodes as --nodes URL URL"
+        ) from error
+
+
+def _password_of(login: str) -> str:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", getpass.GetPassWarning)
+            return os.environ.get("QCACHE_PASSWORD") or getpass.getpass(f"Password of {login}: ")
+    except getpass.GetPassWarning as error:
+        raise _WrongUse(
+            f"--login {login}: there is no terminal to ask for the password: set QCACHE_PASSWORD"
         ) from error
 
 
@@ -309,7 +320,7 @@ def query(arguments: argparse.Namespace) -> int:
         rows = json.loads(result.content)
         columns = list(dict.fromkeys(name for row in rows for name in row))
         print_table(columns, [[_cell(row.get(name)) for name in columns] for row in rows])
-        print_note(f"{len(rows):,} of {result.unsliced_result_len:,} rows")
+        print_note(f"{len(rows):,} of {counted(result.unsliced_result_len, 'row')}")
     else:
         print(result.content.decode().removesuffix("\n"))
     return OK
@@ -354,7 +365,8 @@ def get(arguments: argparse.Namespace) -> int:
     if arguments.output == "json":
         print_json(done)
     else:
-        print(f"{done['rows']:,} rows, {done['bytes']:,} bytes from {result.node} in {target}")
+        size = f"{counted(done['rows'], 'row')}, {counted(done['bytes'], 'byte')}"
+        print(f"{size} from {result.node} in {target}")
     return OK
 
 
@@ -383,8 +395,8 @@ def put(arguments: argparse.Namespace) -> int:
     if arguments.output == "json":
         print_json(result.as_dict())
     else:
-        rows = "" if result.rows is None else f"{result.rows:,} rows, "
-        print(f"table {arguments.key!r} is stored on {result.node}: {rows}{result.bytes:,} bytes")
+        rows = "" if result.rows is None else f"{counted(result.rows, 'row')}, "
+        print(f"table {arguments.key!r} is stored on {result.node}: {rows}{counted(result.bytes, 'byte')}")
         if result.failed_over:
             print(f"its home node {result.home_node} was down")
     if result.may_hold_old:

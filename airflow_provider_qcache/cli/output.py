@@ -46,4 +46,5 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, bad: I
 
 def print_note(text: str) -> None:
     """Print to stderr what is not a result."""
-    print(text, file=sys.stderr)
+    if sys.stderr is not None:  # print would write to stdout
+        print(text, file=sys.stderr)

@@ -80,6 +80,30 @@ class TestHelp:
         assert all(url in done.stdout for url in nodes.urls)
         assert "\x1b" not in done.stdout
 
+    @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+    def test_a_closed_stdout_is_an_error_before_anything_is_done(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch, command: Command
+    ) -> None:
+        """As `>&-` closes it: Python then has no sys.stdout."""
+        monkeypatch.setattr("sys.stdout", None)
+        example = next(each for each in command.examples if each or command.examples == ("",))
+        monkeypatch.setattr(
+            "airflow_provider_qcache.cli.commands.settings_of", lambda _: pytest.fail("it went on")
+        )
+        done = run(command.name, *shlex.split(example))
+        assert (done.code, done.err) == (2, "error: cannot write the result: stdout is closed\n")
+
+    def test_a_closed_stdout_ends_without_a_traceback(self, nodes: Nodes) -> None:
+        line = shlex.join([sys.executable, "-m", "airflow_provider_qcache", "nodes", "--nodes", *nodes.urls])
+        done = subprocess.run(
+            ["sh", "-c", f"{line} >&-"], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert (done.returncode, done.stderr) == (2, "error: cannot write the result: stdout is closed\n")
+        done = subprocess.run(
+            ["sh", "-c", f"{line} --set x 2>&-"], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert (done.returncode, done.stdout) == (2, "")
+
     def test_colours_are_for_a_terminal(self, nodes: Nodes) -> None:
         nodes.kill(0)
         ours, theirs = pty.openpty()
@@ -294,6 +318,14 @@ class TestFiles:
             "bytes": got.stat().st_size,
         }
 
+    def test_one_row_is_not_rows(self, run: Run, nodes: Nodes, tmp_path: Path) -> None:
+        (tmp_path / "one.csv").write_text("a\n1\n")
+        assert ": 1 row, 4 bytes\n" in run("put", "one", tmp_path / "one.csv", "--nodes", *nodes.urls).out
+        assert run("query", "one", "--nodes", *nodes.urls).err == "1 of 1 row\n"
+        assert run("get", "one", "-o", tmp_path / "out", "--nodes", *nodes.urls).out.startswith(
+            "1 row, 4 bytes from"
+        )
+
     def test_columns_have_the_types_that_are_named(self, run: Run, nodes: Nodes, tmp_path: Path) -> None:
         (tmp_path / "cities.csv").write_bytes(CSV)
         done = run("put", "cities", tmp_path / "cities.csv", "--types", "zip=string", "--nodes", *nodes.urls,
@@ -355,6 +387,22 @@ class TestFiles:
         done = run("nodes", "--login", "me", "--set", "allow_auth_over_http=true", "--nodes", *nodes.urls)
         assert done.code == 2
         assert "set QCACHE_PASSWORD" in done.err
+
+    def test_a_password_without_a_terminal_is_wrong_use(self, nodes: Nodes) -> None:
+        line = ["nodes", "--login", "me", "--set", "allow_auth_over_http=true", "--nodes", *nodes.urls]
+        done = subprocess.run(
+            [sys.executable, "-m", "airflow_provider_qcache", *line],
+            input="secret\n",
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            start_new_session=True,  # without a terminal, whatever started the tests
+        )
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == (
+            "error: --login me: there is no terminal to ask for the password: set QCACHE_PASSWORD\n"
+        )
 
     def test_no_table_leaves_the_old_file(self, run: Run, nodes: Nodes, tmp_path: Path) -> None:
         (tmp_path / "old.csv").write_text("old")

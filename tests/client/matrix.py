@@ -470,7 +470,7 @@ FAULTS = [
     Fault("415", answering(faults.status_only(415)), refused(415)),
     Fault(
         "429 with Retry-After",
-        lambda tables: FaultyNode(faults.OverloadedOnce(tables)),
+        lambda tables: FaultyNode(faults.Once(tables, faults.overloaded)),
         all_the_same(CellOutcome("home", ("head: overloaded 429",), "unknown_error")),
         sending=True,
     ),
@@ -516,7 +516,7 @@ FAULTS = [
     ),
     Fault(
         "answers after the client gave up",
-        lambda tables: FaultyNode(faults.LateOnce(tables)),
+        lambda tables: FaultyNode(faults.Once(tables, faults.late)),
         silent_for(CellOutcome("home", (NO_ANSWER,), "read_timeout")),
         after=look_for_other_answers,
         store_timeout=0.8,

@@ -410,19 +410,29 @@ def without_the_length(peer: Peer, request: Received) -> None:
     peer.send(head(SUCCESS[request.kind], len(body), Content_Type="application/json") + body)
 
 
-class OverloadedOnce:
-    """429 to the first request, then sound."""
+class Once:
+    """Sound but for the first request, of which ``first`` says whether it has answered."""
 
-    def __init__(self, tables: Tables) -> None:
+    def __init__(self, tables: Tables, first: Callable[[Peer], bool]) -> None:
         self._tables = tables
-        self._first = True
+        self._first: Callable[[Peer], bool] | None = first
 
     def __call__(self, peer: Peer, request: Received) -> None:
-        if self._first:
-            self._first = False
-            peer.send(head(429, 0, Retry_After="1"))
-        else:
+        first, self._first = self._first, None
+        if first is None or not first(peer):
             self._tables.answer(peer, request)
+
+
+def overloaded(peer: Peer) -> bool:
+    """Answers 429."""
+    peer.send(head(429, 0, Retry_After="1"))
+    return True
+
+
+def late(peer: Peer) -> bool:
+    """Waits until nobody waits for the answer any more."""
+    peer.wait_for_more()
+    return False
 
 
 class Busy:
@@ -441,20 +451,6 @@ class Busy:
                 self._came_again.set()
         while not self._came_again.wait(0.01):
             peer.wait(0)
-
-
-class LateOnce:
-    """Answers its first request when nobody waits for that any more, and is sound otherwise."""
-
-    def __init__(self, tables: Tables) -> None:
-        self._tables = tables
-        self._first = True
-
-    def __call__(self, peer: Peer, request: Received) -> None:
-        if self._first:
-            self._first = False
-            peer.wait_for_more()
-        self._tables.answer(peer, request)
 
 
 @dataclass

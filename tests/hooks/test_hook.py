@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -30,7 +31,7 @@ from airflow_provider_qcache.client import (
     QClient,
     RequestRetry,
 )
-from airflow_provider_qcache.compat import AirflowNotFoundException, AirflowTaskTimeout
+from airflow_provider_qcache.compat import AirflowNotFoundException
 from airflow_provider_qcache.connection import InvalidConnection
 from airflow_provider_qcache.hooks.qcache import QCacheHook
 from tests.harness.needs import need_the_real_server

@@ -6,13 +6,12 @@ import contextlib
 import importlib.util
 import json
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
-from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_qcache.client import QClient
 from airflow_provider_qcache.client.tables.headers import column_headers
@@ -23,6 +22,7 @@ from airflow_provider_qcache.transfers._tables import QueryTables
 from airflow_provider_qcache.transfers.sql_to_qcache import SqlToQCacheOperator
 from tests.harness.nodes import Nodes
 from tests.harness.postgres import Postgres
+from tests.harness.sql import Hook
 
 # These run once, on 3.3. Of Airflow they use only the hook class of common.sql, and both Airflows have
 # the same version of it: tests/test_package.py compares the pins.
@@ -38,19 +38,6 @@ DRIVERS = ("psycopg", "psycopg2")
 def client(nodes: Nodes) -> Iterator[QClient]:
     with QClient(nodes.urls, connect_timeout=5, read_timeout=20, deadline=60) as client:
         yield client
-
-
-class Hook(DbApiHook):
-    """A database by its driver alone, as a provider's hook gives it."""
-
-    conn_name_attr = "conn_id"
-
-    def __init__(self, connect: Callable[[], Any]) -> None:
-        super().__init__()
-        self._connect = connect
-
-    def get_conn(self) -> Any:
-        return self._connect()
 
 
 @pytest.fixture(params=DRIVERS)

@@ -1,0 +1,21 @@
+"""A database's hook of Airflow's, where no provider has one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from airflow.providers.common.sql.hooks.sql import DbApiHook
+
+
+class Hook(DbApiHook):
+    """A database by its driver alone, as a provider's hook gives it."""
+
+    conn_name_attr = "conn_id"
+
+    def __init__(self, connect: Callable[[], Any]) -> None:
+        super().__init__()
+        self._connect = connect
+
+    def get_conn(self) -> Any:
+        return self._connect()
