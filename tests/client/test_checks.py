@@ -148,29 +148,113 @@ def test_a_fault_after_many_plain_rows_is_named_by_its_row(odd: bytes, says: str
     assert (raised.value.row, raised.value.column) == (30_005, column)
 
 
-@pytest.mark.parametrize(
-    ("content", "names", "says"),
-    [
-        (b"", {"byte": 0}, "empty"),
-        (b"\n \n", {"byte": 0}, "empty"),
-        (b"a,,c\n1,2,3\n", {"column": ""}, "column 2"),
-        (b"a,b,a\n", {"column": "a"}, "more than once"),
-        (b"a,b\n1,2,3\n", {"row": 1}, "more fields"),
-        (b"a,b\n1,2\n\n3,4\n5,6,7\n8,9\n", {"row": 3}, "more fields"),
-        (b"a,b\n1,2,", {"row": 1}, "more fields"),
-        (b'a,b\n1,"2\n', {"row": 1, "byte": 9}, "quoted"),
-        (b"a,b\n1,\xff\n", {"byte": 6}, "UTF-8"),
-        (b"a,b\n1,\xc3", {"byte": 6}, "UTF-8"),
-        (b'"a,b\n', {"byte": 5}, "quoted name"),
-    ],
+TOO_WIDE = "has more fields than its header, which has {}: put a field that contains a comma in double quotes"
+NO_FLOAT = (
+    "which is typed float: a node would refuse the table, or store another number. Write numbers below "
+    "1.797e308 like 1.5 or 1e-5, inf, -inf, or an empty field for null."
 )
-def test_bad_csv_is_refused_by_row_column_or_byte(
-    content: bytes, names: dict[str, object], says: str
+AFTER_CR = (
+    "of the table begins with a space, a tab or a comma after a line that ends in CR alone, which a node "
+    "misreads: end lines with LF or CR LF"
+)
+NO_HEADER = (
+    "the table has no header that ends within its first 1048576 bytes: a CSV begins with a line of column "
+    "names"
+)
+NO_NAME = (
+    "column 2 of the table has no name: give it one (pandas writes its index without a name: "
+    "to_csv(index=False))"
+)
+OPEN = "the table ends inside a quoted field, in row {}: close the quote, or double a quote within a field"
+
+
+def refusal(check: CsvCheck | JsonCheck, content: bytes, sizes: list[int]) -> tuple[object, ...]:
+    """The message, row, column and byte of a refusal."""
+    with pytest.raises(InvalidTable) as raised:
+        feed(check, content, sizes)
+    return str(raised.value), raised.value.row, raised.value.column, raised.value.byte
+
+
+@pytest.mark.parametrize(
+    ("content", "says", "row", "column", "byte"),
+    [
+        (b"", "the table is empty: a CSV needs at least a header", None, None, 0),
+        (b"\n \n", "the table is empty: a CSV needs at least a header", None, None, 0),
+        (
+            b"a,,c\n1,2,3\n",
+            NO_NAME,
+            None,
+            "",
+            None,
+        ),
+        (
+            b"c,b,a,b\n",
+            "column 'b' is in the table's header more than once: rename one of them",
+            None,
+            "b",
+            None,
+        ),
+        (b"b,f\n1,2,3\n", f"row 1 of the table {TOO_WIDE.format('2 columns')}", 1, None, None),
+        (b"b\n1\n2,3\n", f"row 2 of the table {TOO_WIDE.format('1 column')}", 2, None, None),
+        (
+            b"a,b\n1,2\n\n3,4\n5,6,7\n8,9\n",
+            f"row 3 of the table {TOO_WIDE.format('2 columns')}",
+            3,
+            None,
+            None,
+        ),
+        (b"a,b\n1,2,", f"row 1 of the table {TOO_WIDE.format('2 columns')}", 1, None, None),
+        (b'a,b\n1,"2\n', OPEN.format(1), 1, None, 9),
+        (b'a,b\n1,2\n3,4\n5,"', OPEN.format(3), 3, None, 15),
+        (
+            b"a,b\n1,\xff\n",
+            "byte 6 of the table is not UTF-8 (invalid start byte): encode the table as UTF-8",
+            None,
+            None,
+            6,
+        ),
+        (
+            b"a,b\n1,\xc3",
+            "byte 6 of the table is not UTF-8 (unexpected end of data): encode the table as UTF-8",
+            None,
+            None,
+            6,
+        ),
+        (b'"a,b\n', "the table's header ends inside a quoted name: close the quote", None, None, 5),
+        (b"\r a\n1\n", f"the header {AFTER_CR}", None, None, None),
+        (b"a,b\n1,2\r\r,3\n", f"row 2 {AFTER_CR}", 2, None, None),
+        (b"a,f\n1,2\n3,n/a\n", f"row 2 of the table has 'n/a' in column 'f', {NO_FLOAT}", 2, "f", None),
+        (
+            b'a,f\n1,"x, ""y"\n',
+            f"""row 1 of the table has 'x, "y' in column 'f', {NO_FLOAT}""",
+            1,
+            "f",
+            None,
+        ),
+        (
+            b"f\n" + b"x" * 60 + b"\n",
+            f"row 1 of the table has '{'x' * 60}' in column 'f', {NO_FLOAT}",
+            1,
+            "f",
+            None,
+        ),
+        (
+            b"f\n" + b"x" * 61 + b"\n",
+            f"row 1 of the table has '{'x' * 60}…' in column 'f', {NO_FLOAT}",
+            1,
+            "f",
+            None,
+        ),
+        (b"\n" * (1 << 20) + b"a\n", NO_HEADER, None, None, 0),
+        (b"a" * (1 << 20) + b"\n", NO_HEADER, None, None, 0),
+    ],
+    ids=lambda value: repr(value)[:40] if isinstance(value, bytes) else "",
+)
+def test_bad_csv_is_refused_with_row_column_or_byte_and_what_to_do(
+    content: bytes, says: str, row: int | None, column: str | None, byte: int | None
 ) -> None:
-    for sizes in ([], [1] * len(content)):
-        with pytest.raises(InvalidTable, match=says) as raised:
-            feed(CsvCheck(), content, sizes)
-        assert {name: getattr(raised.value, name) for name in names} == names
+    for sizes in ([], [1] * min(len(content), 100)):
+        assert refusal(CsvCheck({"f"}), content, sizes) == (says, row, column, byte)
 
 
 @pytest.mark.parametrize(
@@ -252,24 +336,145 @@ def test_json_with_a_byte_changed_is_refused_where_python_refuses_it(
         assert good
 
 
-@pytest.mark.parametrize(
-    ("content", "says"),
-    [
-        (b"", "empty"),
-        (b'{"a": 1}', "starts with"),
-        (b'[{"a": 1}', "is cut off"),
-        (b'[{"a": 1}, 2]', "row 2"),
-        (b'[{"a": 1}] []', "after the end of the list"),
-        (b'[{"a": 9223372036854775808}]', "is outside"),
-        (b'[{"a": "\xff"}]', "UTF-8"),
-        (b'[{"a": 1},]', "row 2"),
-        (b'[{"a": tru}]', "row 1"),
-    ],
+BEYOND = (
+    "is outside -9223372036854775808 to 9223372036854775807, the integers that a node returns correctly. "
+    "Write the column's numbers as strings, or store the rows as dicts, CSV or Parquet with column_types "
+    "'string' for the column"
 )
-def test_bad_json_is_refused(content: bytes, says: str) -> None:
-    for sizes in ([], [1] * len(content)):
-        with pytest.raises(InvalidTable, match=says):
-            feed(JsonCheck(), content, sizes)
+ROUNDED = (
+    "Write the column's numbers as strings, or store the rows as dicts, CSV or Parquet with "
+    "column_types={'a': 'string'}"
+)
+BESIDE_NONE = (
+    "of the table has in column 'a' 9007199254740993, beyond 2**53, and {}: a node converts the column to "
+    "floats and rounds. {}"
+)
+BESIDE_FLOATS = (
+    "of the table has in column 'a' 9007199254740993 among floats, which no float can represent: a node "
+    "rounds it. {}"
+)
+TOO_LONG = (
+    "row 1 of the table has more than 2097152 bytes, the longest that is checked: store the rows as dicts, "
+    "CSV or Parquet"
+)
+LIST = "send a JSON list of objects"
+
+
+@pytest.mark.parametrize(
+    ("content", "says", "row", "column", "byte"),
+    [
+        (b"", "the table is empty: send a complete JSON list of objects", None, None, 0),
+        (b" [", "the table is cut off after row 0: send a complete JSON list of objects", None, None, 2),
+        (
+            b'[{"a": 1}',
+            "the table is cut off after row 1: send a complete JSON list of objects",
+            None,
+            None,
+            9,
+        ),
+        (b' {"a": 1}', f"the table starts with '{{', at byte 1: {LIST}", None, None, 1),
+        (b"[2]", f"the table has '2' instead of row 1, an object, at byte 1: {LIST}", 1, None, 1),
+        (b'[{"a": 1}, 2]', f"the table has '2' instead of row 2, an object, at byte 11: {LIST}", 2, None, 11),
+        (b'[{"a": 1},]', f"the table has ']' instead of row 2, an object, at byte 10: {LIST}", 2, None, 10),
+        (
+            b'[{"a": 1} {"a": 2}]',
+            f"the table has '{{' after row 1 instead of ',' or ']', at byte 10: {LIST}",
+            None,
+            None,
+            10,
+        ),
+        (
+            b'[{"a": 1}] []',
+            f"the table has '[' after the end of the list, at byte 11: {LIST}",
+            None,
+            None,
+            11,
+        ),
+        (
+            b'[{"a": 1}, {"a": tru}]',
+            "row 2 of the table is not JSON: Expecting value, at byte 17",
+            2,
+            None,
+            17,
+        ),
+        (
+            b'[{"a": "\xff"}]',
+            "byte 8 of the table is not UTF-8 (invalid start byte): encode the table as UTF-8",
+            None,
+            None,
+            8,
+        ),
+        (
+            b'[{"a": 1}, {"a": 9223372036854775808}]',
+            f"row 2: the integer 9223372036854775808 {BEYOND}",
+            2,
+            None,
+            None,
+        ),
+        (
+            b'[{"a": -9223372036854775809}]',
+            f"row 1: the integer -9223372036854775809 {BEYOND}",
+            1,
+            None,
+            None,
+        ),
+        (b'[{"a": ' + b"1" * 40 + b"}]", f"row 1: the integer {'1' * 40} {BEYOND}", 1, None, None),
+        (b'[{"a": ' + b"1" * 41 + b"}]", f"row 1: the integer {'1' * 40}… {BEYOND}", 1, None, None),
+        (
+            b'[{"a": 1}, {"a": 9007199254740993}, {"a": null}]',
+            f"row 2 {BESIDE_NONE.format('a row has null', ROUNDED)}",
+            2,
+            "a",
+            None,
+        ),
+        (
+            b'[{"a": 9007199254740993}, {"b": 1}, {"b": 1}]',
+            f"row 1 {BESIDE_NONE.format('2 rows have no value', ROUNDED)}",
+            1,
+            "a",
+            None,
+        ),
+        (
+            b'[{"a": 1.5}, {"a": 9007199254740994}, {"a": 9007199254740993}]',
+            f"row 3 {BESIDE_FLOATS.format(ROUNDED)}",
+            3,
+            "a",
+            None,
+        ),
+        (
+            b'[{"a": ' + b"[" * 100_000,
+            "row 1 of the table is nested too deeply: store nested values as text",
+            1,
+            None,
+            None,
+        ),
+        (b'[{"a": "' + b"x" * (2 << 20), TOO_LONG, 1, None, None),
+        (b'[{"a": "' + b"x" * (2 << 20) + b'"}]', TOO_LONG, 1, None, None),
+        (b"[]", "the table has no columns: the list is empty", None, None, None),
+        (b"[{}, {}]", "the table has no columns: all its objects are empty", None, None, None),
+    ],
+    ids=lambda value: repr(value)[:40] if isinstance(value, bytes) else "",
+)
+def test_bad_json_is_refused_with_row_column_or_byte_and_what_to_do(
+    content: bytes, says: str, row: int | None, column: str | None, byte: int | None
+) -> None:
+    for sizes in ([], [1] * min(len(content), 100)):
+        check = table_check(is_csv=False, may_be_empty=False)
+        assert refusal(check, content, sizes) == (says, row, column, byte)
+
+
+def test_a_sign_outside_ascii_in_place_of_a_row_is_named() -> None:
+    says = f"the table has '\u00e9' after row 1 instead of ',' or ']', at byte 9: {LIST}"
+    assert refusal(JsonCheck(), '[{"a": 1}\u00e9'.encode(), []) == (says, None, None, 9)
+
+
+@pytest.mark.parametrize("size", [(2 << 20) - 10, (2 << 20) - 9])
+def test_a_row_of_json_may_have_two_mebibytes(size: int) -> None:
+    content = b'[{"a": "' + b"x" * size + b'"}]'
+    if len(content) - 2 <= 2 << 20:
+        assert feed(JsonCheck(), content).rows == 1
+    else:
+        assert refusal(JsonCheck(), content, []) == (TOO_LONG, 1, None, None)
 
 
 @pytest.mark.parametrize("content", [b"[]", b" [ ]\n", b"[{}]", b"[{}, {}]"])
