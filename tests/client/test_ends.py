@@ -1,0 +1,492 @@
+"""What an operation that fails says: what failed, on which node, why, and what to do."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+import time
+from typing import Any
+
+import pytest
+
+from airflow_provider_qcache.client.errors import (
+    AuthenticationFailed,
+    BodyNotRepeatable,
+    CertificateRejected,
+    ClosedWithoutAnswer,
+    DeadlineExceeded,
+    LocalResourceError,
+    MalformedQueryException,
+    NoCacheAvailable,
+    NodeOverloaded,
+    OperationCancelled,
+    Outcome,
+    Phase,
+    QClientException,
+    ResponseTooLarge,
+    StoreUncertain,
+    TooManyConsecutiveErrors,
+    UnexpectedServerResponse,
+    UnsupportedAcceptType,
+)
+from airflow_provider_qcache.client.operation import Done, home_unavailable
+from airflow_provider_qcache.client.outcome import Answer, Failure, RequestKind
+from airflow_provider_qcache.client.settings import RequestRetry
+from airflow_provider_qcache.client.transport import Headers, Request
+from tests.client.simulated import Meets
+from tests.client.test_retry import FOREVER, Latest, World
+
+QUERY, STORE, DELETE = RequestKind.QUERY, RequestKind.STORE, RequestKind.DELETE
+HOME = "http://host0:9401"
+REFUSED, SILENT = Meets(Outcome.REFUSED), Meets(Outcome.TIMEOUT, seconds=2)
+LOST = "The table that the node had under this key is lost."
+UNCERTAIN = (
+    "The node may have the new table, the old one or none. Store the table again; increase `store_timeout` "
+    "if the node is slow."
+)
+
+
+def ended(world: World, kind: RequestKind, *, seconds: float = FOREVER, **options: Any) -> QClientException:
+    """The error that ends an operation."""
+    with pytest.raises(QClientException) as raised:
+        world.run(kind, seconds, **options)
+    return raised.value
+
+
+def says(error: QClientException) -> str:
+    """Its text, without the list of failed requests."""
+    return str(error).partition("\nFailed requests:")[0]
+
+
+def met(kind: RequestKind, meets: Failure | Answer, **options: Any) -> QClientException:
+    """The error of an operation whose every request meets the same."""
+    world = World([Meets()], **options)
+
+    def send(*args: object, **kwargs: object) -> Answer:
+        if isinstance(meets, Failure):
+            raise meets
+        return meets
+
+    world.wire.send = send  # type: ignore[method-assign]
+    return ended(world, kind)
+
+
+def answer(status: int, content: bytes = b"", *headers: bytes) -> Answer:
+    return Answer(status, Headers(list(headers)), content, None)
+
+
+UNKNOWN_COLUMN = b'{"error": "Unknown column: Oslo"}'
+
+
+@pytest.mark.parametrize(
+    ("kind", "meets", "error", "text"),
+    [
+        (
+            QUERY,
+            Failure(Outcome.CERTIFICATE_REJECTED, Phase.TLS, ValueError("unknown CA")),
+            CertificateRejected,
+            (
+                f"no TLS connection to {HOME}: unknown CA. Check `verify` (`ca_file` of a connection: the CA "
+                "that signed the node's certificate), the name in the node's address, the certificate's "
+                "dates, and `cert` (`cert_file`) if the node requires a client certificate."
+            ),
+        ),
+        (
+            QUERY,
+            Failure(Outcome.TOO_LARGE, Phase.BODY, status=200),
+            ResponseTooLarge,
+            (
+                f"the response of {HOME} is larger than max_response_bytes. Select fewer rows or columns, or "
+                "increase `max_response_bytes`."
+            ),
+        ),
+        (
+            QUERY,
+            Failure(Outcome.UNSUPPORTED_ENCODING, Phase.BODY, status=200, detail="lz4 is not installed"),
+            UnexpectedServerResponse,
+            f"the response of {HOME} cannot be decoded here: lz4 is not installed",
+        ),
+        (
+            QUERY,
+            Failure(Outcome.UNAUTHORIZED, Phase.HEAD, status=407, detail="the proxy refuses the credentials"),
+            AuthenticationFailed,
+            f"{HOME}: the proxy refuses the credentials.",
+        ),
+        (
+            QUERY,
+            answer(401),
+            AuthenticationFailed,
+            (
+                f"{HOME} refuses the credentials, or requires some (401). Check the login and password "
+                "(`auth`), and the netrc file."
+            ),
+        ),
+        (
+            QUERY,
+            answer(400, b'{"error": "no such clause"}'),
+            MalformedQueryException,
+            f'{HOME} cannot process it: {{"error": "no such clause"}}',
+        ),
+        (
+            QUERY,
+            answer(400, UNKNOWN_COLUMN),
+            MalformedQueryException,
+            (
+                f"{HOME} cannot process it: {UNKNOWN_COLUMN.decode()} Write a text value with quotes within "
+                "its quotes: \"'Oslo'\"."
+            ),
+        ),
+        (
+            QUERY,
+            answer(406),
+            UnsupportedAcceptType,
+            (
+                f"{HOME} cannot answer in the requested content type: pass accept='application/json' or "
+                "'text/csv'."
+            ),
+        ),
+        (
+            QUERY,
+            answer(500, b"<html>"),
+            UnexpectedServerResponse,
+            (
+                f"{HOME} answered 500. A node also answers 500 to some mistakes in queries, such as an "
+                "aggregate of a column that does not exist: check the query. Response body: '<html>'"
+            ),
+        ),
+        (
+            QUERY,
+            answer(302, b"", b"Location: /login\r\n"),
+            UnexpectedServerResponse,
+            f"{HOME} answered 302: it redirects to '/login'; redirects are never followed. Response body: ''",
+        ),
+        (STORE, answer(400), UnexpectedServerResponse, f"{HOME} answered 400. Response body: ''"),
+        (
+            STORE,
+            answer(400, b"x"),
+            UnexpectedServerResponse,
+            f"{HOME} answered 400. {LOST} Response body: 'x'",
+        ),
+        (STORE, answer(415), UnexpectedServerResponse, f"{HOME} answered 415. {LOST} Response body: ''"),
+        (STORE, answer(500), UnexpectedServerResponse, f"{HOME} answered 500. {LOST} Response body: ''"),
+        (STORE, answer(404), UnexpectedServerResponse, f"{HOME} answered 404. Response body: ''"),
+        (STORE, answer(406), UnexpectedServerResponse, f"{HOME} answered 406. Response body: ''"),
+        (DELETE, answer(400, b"x"), UnexpectedServerResponse, f"{HOME} answered 400. Response body: 'x'"),
+        (DELETE, answer(500), UnexpectedServerResponse, f"{HOME} answered 500. Response body: ''"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else None,
+)
+def test_a_failure_that_no_retry_helps(
+    kind: RequestKind, meets: Failure | Answer, error: type[QClientException], text: str
+) -> None:
+    found = met(kind, meets)
+    assert (type(found), says(found)) == (error, f"{kind} 'foo': {text}")
+    (attempt,) = found.attempts
+    assert (attempt.node, attempt.status) == (HOME, meets.status)
+    assert getattr(found, "status", None) in (attempt.status, None)
+
+
+def test_a_response_that_is_too_large_or_not_expected_has_its_status() -> None:
+    assert met(QUERY, Failure(Outcome.TOO_LARGE, Phase.BODY, status=200)).status == 200  # type: ignore[attr-defined]
+    encoded = Failure(Outcome.UNSUPPORTED_ENCODING, Phase.BODY, status=203, detail="br")
+    assert met(QUERY, encoded).status == 203  # type: ignore[attr-defined]
+    assert met(STORE, answer(415)).status == 415  # type: ignore[attr-defined]
+
+
+NO_CACHE = "Check that the nodes run, that their addresses are right and that this machine can reach them."
+
+
+@pytest.mark.parametrize(
+    ("requests", "statuses", "kind", "options", "error", "text"),
+    [
+        (
+            [REFUSED],
+            [REFUSED],
+            QUERY,
+            {"nodes": 1},
+            NoCacheAvailable,
+            f"the node cannot be used: no response to a status request. {NO_CACHE}",
+        ),
+        (
+            [REFUSED],
+            [REFUSED],
+            STORE,
+            {"nodes": 2},
+            NoCacheAvailable,
+            f"none of 2 nodes can be used: no response to a status request. {NO_CACHE}",
+        ),
+        (
+            [REFUSED],
+            [Meets(Outcome.TIMEOUT, seconds=9)],
+            QUERY,
+            {"nodes": 2, "seconds": 2.0},
+            NoCacheAvailable,
+            f"none of 2 nodes can be used: no response to a status request before the deadline. {NO_CACHE}",
+        ),
+        (
+            [REFUSED],
+            [REFUSED],
+            QUERY,
+            {"nodes": 1, "seconds": 0.3, "policy": RequestRetry(wait_for_nodes=True, wait_initial=0.1)},
+            NoCacheAvailable,
+            (
+                "the node cannot be used: no response before the deadline, in 2 rounds of status requests. "
+                f"{NO_CACHE}"
+            ),
+        ),
+        (
+            [Meets(Outcome.TRUNCATED)],
+            [Meets()],
+            QUERY,
+            {"nodes": 1, "limit": 2},
+            TooManyConsecutiveErrors,
+            (
+                "2 requests failed, which is the limit; the last one: "
+                f"{HOME}: response truncated after 0.000 s reading the response body. Check these nodes, or "
+                "increase `consecutive_error_count_limit`."
+            ),
+        ),
+        (
+            [Meets()],
+            [],
+            QUERY,
+            {"seconds": 0.0},
+            DeadlineExceeded,
+            "the deadline passed before a request was made. Increase `deadline`.",
+        ),
+        (
+            [Meets(seconds=9)],
+            [],
+            QUERY,
+            {"seconds": 1.0},
+            DeadlineExceeded,
+            (
+                "the deadline passed after one failed request; the last one: "
+                f"{HOME}: deadline passed after 1.000 s waiting for response headers. Check the node, or "
+                "increase `deadline`."
+            ),
+        ),
+        (
+            [SILENT, Meets(seconds=9)],
+            [],
+            DELETE,
+            {"seconds": 3.0},
+            DeadlineExceeded,
+            (
+                "the deadline passed after 2 failed requests; the last one: http://host1:9401: deadline "
+                "passed after 1.000 s waiting for response headers. Check the node, or increase `deadline`."
+            ),
+        ),
+        (
+            [Meets(Outcome.DEADLINE, seconds=20)],
+            [],
+            QUERY,
+            {},
+            DeadlineExceeded,
+            (
+                "the deadline passed after one failed request; the last one: "
+                f"{HOME}: deadline passed after 20.000 s reading the response body. Check the node, or "
+                "increase `store_timeout`."
+            ),
+        ),
+        (
+            [Meets(seconds=9)],
+            [],
+            STORE,
+            {"seconds": 1.0},
+            StoreUncertain,
+            "the table was sent, the node did not acknowledge it, and the deadline passed. " + UNCERTAIN,
+        ),
+        (
+            [SILENT],
+            [Meets()],
+            STORE,
+            {},
+            StoreUncertain,
+            "the table was sent, the node did not acknowledge it, and the store is not retried. " + UNCERTAIN,
+        ),
+        (
+            [SILENT],
+            [SILENT],
+            STORE,
+            {},
+            StoreUncertain,
+            "the table was sent, the node did not acknowledge it, and the node did not respond to a status "
+            "request within one store timeout. " + UNCERTAIN,
+        ),
+        (
+            [SILENT],
+            [SILENT],
+            STORE,
+            {"seconds": 30.0},
+            StoreUncertain,
+            "the table was sent, the node did not acknowledge it, and the node did not respond to a status "
+            "request before the deadline. " + UNCERTAIN,
+        ),
+        (
+            [SILENT, Meets(Outcome.TRUNCATED)],
+            [Meets()],
+            STORE,
+            {},
+            StoreUncertain,
+            "the table was sent, the node did not acknowledge it, and the store is not retried on another "
+            "node. " + UNCERTAIN,
+        ),
+        (
+            [REFUSED],
+            [],
+            STORE,
+            {"repeatable": False},
+            BodyNotRepeatable,
+            (
+                "the request failed, and its body cannot be read again for a retry. Pass a path, a seekable "
+                "file, or a function that returns a fresh iterator."
+            ),
+        ),
+        (
+            [Meets(Outcome.CLOSED)],
+            [Meets()],
+            STORE,
+            {},
+            ClosedWithoutAnswer,
+            (
+                f"{HOME} closes the connection on this request without an answer, and answers status "
+                "requests, so that the request is the cause. Check for a table larger than the node's cache, "
+                "headers over 64 KiB, or an Authorization header that a node cannot parse."
+            ),
+        ),
+        (
+            [Meets(status=429, retry_after="70")],
+            [],
+            QUERY,
+            {"seconds": 69.5},
+            NodeOverloaded,
+            (
+                f"{HOME} is overloaded, and asks to wait 70 s, longer than the 69.5 s that are left. Try "
+                "again later, or set a longer `deadline`."
+            ),
+        ),
+        (
+            [Meets(status=429, retry_after="61")],
+            [],
+            QUERY,
+            {},
+            NodeOverloaded,
+            (
+                f"{HOME} is overloaded, and asks to wait 61 s, longer than the 60 s that an operation "
+                "without a deadline waits. Try again later, or set a longer `deadline`."
+            ),
+        ),
+    ],
+    ids=lambda value: value[:50] if isinstance(value, str) else "",
+)
+def test_an_operation_that_runs_out_of_nodes_requests_or_time(
+    requests: list[Meets],
+    statuses: list[Meets],
+    kind: RequestKind,
+    options: dict[str, Any],
+    error: type[QClientException],
+    text: str,
+) -> None:
+    running = {name: options[name] for name in ("seconds", "repeatable") if name in options}
+    world = World(
+        requests,
+        statuses,
+        rng=Latest(),
+        **{name: value for name, value in options.items() if name not in running},
+    )
+    found = ended(world, kind, **running)
+    assert (type(found), says(found)) == (error, f"{kind} 'foo': {text}")
+
+
+@pytest.mark.parametrize(("limit", "repeatable"), [(2, True), (10, False)])
+def test_a_machine_without_resources(limit: int, repeatable: bool) -> None:
+    failure = Failure(Outcome.LOCAL, Phase.CONNECT, OSError(24, "Too many open files"))
+    world = World([Meets()], limit=limit)
+
+    def send(*args: object, **kwargs: object) -> Answer:
+        raise failure
+
+    world.wire.send = send  # type: ignore[method-assign]
+    found = ended(world, STORE, repeatable=repeatable)
+    assert (type(found), says(found)) == (
+        LocalResourceError,
+        (
+            "store 'foo': this machine cannot make a request: [Errno 24] Too many open files. The nodes are "
+            "not the cause. Increase the limit of open files (ulimit -n), ports or threads, or run fewer "
+            "tasks at once on this machine."
+        ),
+    )
+    assert len(found.attempts) == (limit if repeatable else 1)
+    assert found.__cause__ is failure.cause
+    assert world.pool.failing == set()
+
+
+@pytest.mark.parametrize(
+    ("unknown", "who"),
+    [
+        (["a"], "its home node a does not respond"),
+        (["b"], "b, earlier in the key's order, does not respond"),
+        (["a", "b"], "a, b, earlier in the key's order, do not respond"),
+    ],
+)
+def test_a_miss_while_a_node_before_it_is_silent(unknown: list[str], who: str) -> None:
+    request = Request("GET", "/foo", what="query 'foo'", nodes=["a", "b", "c"])
+    error = home_unavailable(request, Done("c", None, (), tuple(unknown)))
+    assert str(error) == (
+        f"query 'foo': cannot tell whether the table exists: {who}, and fallback node c does not have it. "
+        "Retry when the node responds again."
+    )
+
+
+@pytest.mark.parametrize("meets", [Meets(Outcome.CANCELLED), Meets(status=429)])
+def test_a_cancelled_operation(meets: Meets) -> None:
+    world = World([meets])
+    sleep = world.clock.sleep
+
+    def sleep_and_cancel(seconds: float) -> None:
+        sleep(seconds)
+        world.running.cancel()
+
+    world.clock.sleep = sleep_and_cancel  # type: ignore[method-assign]
+    found = ended(world, QUERY)
+    assert (type(found), says(found)) == (OperationCancelled, "query 'foo': cancelled")
+    assert [attempt.status for attempt in found.attempts] == ([429] if meets.status else [])
+
+
+def test_a_retry_is_logged_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    world = World([SILENT, Meets(status=429), REFUSED, Meets()], limit=5, rng=Latest())
+    world.run(QUERY)
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        (
+            f"query 'foo': failed request 1 of at most 5: {HOME}: timed out after 2.000 s waiting for "
+            "response headers; the client asks http://host1:9401"
+        ),
+        (
+            "query 'foo': failed request 2 of at most 5: http://host1:9401: overloaded (429) after 0.000 s "
+            "waiting for response headers; the client retries in 0.10 s"
+        ),
+        (
+            "query 'foo': failed request 3 of at most 5: http://host1:9401: connection refused after 0.000 s "
+            "connecting; the client asks http://host2:9401"
+        ),
+    ]
+
+
+@pytest.mark.parametrize(("seconds", "left"), [(60.0, "60 s"), (1.0, "1 s"), (0.5, "0.5 s")])
+def test_waiting_for_nodes_is_logged_with_its_end_and_each_nodes_failure(
+    seconds: float, left: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = World([REFUSED], [REFUSED], nodes=2, policy=RequestRetry(wait_for_nodes=True))
+    before = time.time()
+    ended(world, QUERY, seconds=seconds)
+    (message,) = [record.getMessage() for record in caplog.records if "waits" in record.getMessage()]
+    failure = "status request: connection refused"
+    until = re.search(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", message)
+    assert until is not None
+    assert message == (
+        f"query 'foo': no node responds. The client waits until {until[0]} UTC ({left}), as the settings "
+        f"wait_for_nodes and deadline say:\n  {HOME}: {failure}\n  http://host1:9401: {failure}"
+    )
+    then = dt.datetime.fromisoformat(f"{until[0]}+00:00").timestamp()
+    assert before + seconds - 1 < then < time.time() + seconds + 1
