@@ -28,7 +28,7 @@ ON_AIRFLOW = $(filter-out $(WITHOUT_AIRFLOW),$(sort $(patsubst %/,%,$(dir $(wild
 SUITES = $(if $(filter none,$(AIRFLOW)),$(WITHOUT_AIRFLOW),$(ON_AIRFLOW))
 # Much of what runs without Airflow waits for a timeout to pass.
 WORKERS = $(if $(filter none,$(AIRFLOW)),4,2)
-PARALLEL = -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+PARALLEL = -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 # Tests that ARGS name by path run without other workers, each of them in the environment of Airflow.
 PATHS = $(filter tests%,$(ARGS))
 # What is tested on each Python that is supported beside the oldest.

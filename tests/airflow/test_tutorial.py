@@ -14,7 +14,6 @@ from tests.harness.ports import closed_port
 from tests.harness.servers import ROOT
 
 
-@pytest.mark.xdist_group("tutorial")  # it has an Airflow of its own, and takes minutes
 @pytest.mark.timeout(900)
 def test_every_command_does_what_the_page_shows(tmp_path: Path) -> None:
     """In a directory beside the checkout, with an environment of its own.

@@ -59,10 +59,8 @@ ROWS = (
     "is sound, and this machine has no descriptor once (EMFILE)",
 )
 CELLS = [
-    pytest.param(
-        fault, operation, id=f"{fault.name}-{operation}", marks=pytest.mark.xdist_group(f"row {number}")
-    )
-    for number, fault in enumerate(FAULTS)
+    pytest.param(fault, operation, id=f"{fault.name}-{operation}")
+    for fault in FAULTS
     for operation in fault.operations
 ]
 WHAT = {"post bytes": "store", "post file": "store", "delete": "delete"}

@@ -20,24 +20,50 @@ from tests.harness.mariadb import MariaDB
 from tests.harness.needs import need_mariadb, need_postgres, need_the_real_server
 from tests.harness.nodes import Nodes
 from tests.harness.postgres import Postgres
-from tests.harness.servers import ROOT, Server, make_certificates
+from tests.harness.servers import Server, make_certificates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
     from tests.harness.servers import Certificates
 
-ONE_WORKER_EACH = ("airflow", "browser")
+SHARE_AN_AIRFLOW = ("airflow", "browser")
 """Suites whose tests share an Airflow that runs."""
+
+START_THEIR_OWN = ("airflow/test_tutorial", "airflow/test_demo", "browser/test_scale_out")
+"""Files of these suites that start another one."""
+
+SHARE_NOTHING = ("client/test_matrix",)
+"""Files that would keep one worker busy for long, and whose tests may run on any."""
+
+LONGEST = (*START_THEIR_OWN[:1], *SHARE_AN_AIRFLOW, *START_THEIR_OWN[1:])
+"""The groups that run first, since a worker that begins one late would run it while the others are idle."""
+
+
+def group_of(nodeid: str) -> str:
+    """The tests that run on one worker: mostly a file, whose tests share fixtures that take time to start."""
+    file = nodeid.partition("::")[0].removeprefix("tests/").removesuffix(".py")
+    suite = file.partition("/")[0]
+    if file in SHARE_NOTHING:
+        return nodeid
+    return suite if suite in SHARE_AN_AIRFLOW and file not in START_THEIR_OWN else file
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the tests of a file on one worker, since they share fixtures that take time to start."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            suite, _, file = item.path.relative_to(ROOT / "tests").with_suffix("").as_posix().partition("/")
-            group = suite if suite in ONE_WORKER_EACH else f"{suite}/{file}"
-            item.add_marker(pytest.mark.xdist_group(group))
+    """Begin with the groups of tests that take longest."""
+    items.sort(key=lambda item: (*LONGEST, group := group_of(item.nodeid)).index(group))
+
+
+@pytest.hookimpl(optionalhook=True)  # without pytest-xdist there is no such hook
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give whole groups to workers; xdist's own marks of groups have no effect with pytest 9.2."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid)
+
+    return ByGroup(config, log)
 
 
 @pytest.hookimpl(wrapper=True)

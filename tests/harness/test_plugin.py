@@ -1,9 +1,12 @@
-"""In CI the suites' plugin fails whatever is skipped, wherever pytest learns of it."""
+"""The suites' plugin: a skipped test fails in CI, wherever pytest learns of it; a file runs on one worker."""
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
+from tests.harness.plugin import LONGEST, SHARE_AN_AIRFLOW, SHARE_NOTHING, START_THEIR_OWN, group_of
 from tests.harness.servers import ROOT
 
 pytest_plugins = "pytester"
@@ -52,3 +55,35 @@ def test_other_results_are_as_they_were_in_ci(
     result = pytester.runpytest("-p", "no:xdist", "-p", "no:cacheprovider")
     assert result.parseoutcomes() == {"passed": 1, "failed": 1}
     result.stdout.no_fnmatch_line("*in CI no test may be*")
+
+
+def test_the_tests_of_a_file_run_on_one_worker(pytester: pytest.Pytester) -> None:
+    pytester.syspathinsert(ROOT)
+    pytester.makeconftest("from tests.harness.plugin import pytest_xdist_make_scheduler")
+    test = "    @pytest.mark.parametrize('n', range(10))\n    def test_it(self, n): pass"
+    body = f"import pytest\nclass TestOne:\n{test}\nclass TestTwo:\n{test}"
+    pytester.makepyfile(test_a=body, test_b=body)
+    result = pytester.runpytest_subprocess("-v", "-n2", "--dist=loadscope", "-p", "no:cacheprovider")
+    assert result.parseoutcomes() == {"passed": 40}
+    ran = re.findall(r"^\[(gw\d)\].* PASSED (\w+)\.py", "\n".join(result.outlines), re.MULTILINE)
+    assert len(ran) == 40
+    assert len(set(ran)) == 2
+
+
+@pytest.mark.parametrize(
+    ("test", "group"),
+    [
+        ("client/test_ring.py::test_it", "client/test_ring"),
+        ("test_package.py::TestIt::test_it[x::y]", "test_package"),
+        ("client/test_matrix.py::test_cell[400-get]", "tests/client/test_matrix.py::test_cell[400-get]"),
+        ("airflow/test_sql.py::test_it", "airflow"),
+        ("airflow/test_demo.py::test_it", "airflow/test_demo"),
+    ],
+)
+def test_a_group_is_a_file_or_a_suite_that_shares_an_airflow(test: str, group: str) -> None:
+    assert group_of(f"tests/{test}") == group
+
+
+def test_what_groups_name_is_there() -> None:
+    files = {*START_THEIR_OWN, *SHARE_NOTHING, *LONGEST} - {*SHARE_AN_AIRFLOW}
+    assert [name for name in files if not (ROOT / "tests" / f"{name}.py").is_file()] == []
