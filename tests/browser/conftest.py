@@ -17,7 +17,7 @@ from tests.harness.telemetry import Telemetry
 
 # Each Airflow has a form of its own. Scaling out is tried on the newest.
 collect_ignore = (
-    ["test_cluster_page.py", "test_form_of_3.py", "test_scale_out.py", "test_secrets.py"]
+    ["test_cluster_page.py", "test_form_of_3.py", "test_leaks.py", "test_scale_out.py"]
     if OLD
     else ["test_form_of_2.py"]
 )

@@ -95,6 +95,7 @@ if not OLD:  # Airflow before 3.2 sets no tracer provider in a task's process
 
 
 def test_ctrl_c_leaves_nothing(ui: Ui) -> None:
+    """The last test of the session's Airflow, since the next one would start it again."""
     processes = ui.processes()
     assert len(processes) > 8, "three nodes, and the parts of Airflow"
     assert listening_elsewhere_than_on_loopback(processes) == []
