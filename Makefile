@@ -134,8 +134,10 @@ drivers:  ## Read queries by the drivers of Snowflake, Databricks and BigQuery, 
 
 # The releases of Airflow that the suite does not run on; RELEASES="2.11 3.3" tries the wheel on those too.
 RELEASES ?= 3.0 3.1 3.2
+# Those of them on which a triggerer runs too.
+TRIGGERER ?= $(RELEASES)
 wheel: .venv/lint/ready  ## Build the package, and try its wheel on the releases of Airflow that RELEASES names.
-	@scripts/setup.sh wheel $(RELEASES)
+	@TRIGGERER="$(TRIGGERER)" scripts/setup.sh wheel $(RELEASES)
 
 audit: .venv/airflow-3.3/ready .venv/lint/ready  ## Look for known weaknesses of the pinned versions, or list what is newer.
 	@scripts/setup.sh audit .venv/airflow-3.3 .venv/lint

@@ -274,7 +274,8 @@ make_audit() {
 }
 
 # make_wheel RELEASE…: build it as a release would, and try it where nothing of the checkout can be imported; on each
-# of PYTHONS that a release supports, or on the first one found. Each extra by itself is tried on the last release.
+# of PYTHONS that a release supports, or on the first one found. Each extra by itself is tried on the last release, and
+# a triggerer on those that TRIGGERER names.
 make_wheel() {
     make_tools
     rm -rf dist
@@ -283,6 +284,8 @@ make_wheel() {
     wheel="file://$(echo "$PWD"/dist/*.whl)"
     for release in "$@"; do
         pythons=$(pythons_for "$release")
+        triggerer=
+        case " $TRIGGERER " in *" $release "*) triggerer=--triggerer ;; esac
         for python in $pythons; do
             env=.venv/wheel-$release
             # The drivers of the form are an extra of Airflow 3.0; without them it shows no fields of any provider.
@@ -292,7 +295,8 @@ make_wheel() {
             # shellcheck disable=SC2086
             install "$env" "$python" -c "constraints/airflow-$release.txt" apache-airflow apache-airflow-providers-sqlite $fab \
                 "airflow-provider-qcache[arrow,devnode,lz4,pandas,polars,sql] @ $wheel"
-            (cd "$env" && bin/python -P ../../scripts/try_wheel.py) || fail "the wheel does not work on Airflow $release, $python"
+            # shellcheck disable=SC2086
+            (cd "$env" && bin/python -P ../../scripts/try_wheel.py $triggerer) || fail "the wheel does not work on Airflow $release, $python"
         done
         all=$env
     done
