@@ -33,18 +33,18 @@ SHARE_AN_AIRFLOW = ("airflow", "browser")
 START_THEIR_OWN = ("airflow/test_tutorial", "airflow/test_demo", "browser/test_scale_out")
 """Files of these suites that start another one."""
 
-SHARE_NOTHING = ("client/test_matrix",)
-"""Files that would keep one worker busy for long, and whose tests may run on any."""
+SHARE_LITTLE = ("cli", "client", "conformance", "devnode", "fuzz")
+"""Suites whose tests run on any worker, since what they share starts soon; some files take minutes."""
 
 LONGEST = (*START_THEIR_OWN[:1], *SHARE_AN_AIRFLOW, *START_THEIR_OWN[1:])
 """The groups that run first, since a worker that begins one late would run it while the others are idle."""
 
 
 def group_of(nodeid: str) -> str:
-    """The tests that run on one worker: mostly a file, whose tests share fixtures that take time to start."""
+    """The tests that run on one worker: mostly those of a file, which share what takes time to start."""
     file = nodeid.partition("::")[0].removeprefix("tests/").removesuffix(".py")
     suite = file.partition("/")[0]
-    if file in SHARE_NOTHING:
+    if suite in SHARE_LITTLE:
         return nodeid
     return suite if suite in SHARE_AN_AIRFLOW and file not in START_THEIR_OWN else file
 

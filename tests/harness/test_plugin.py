@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.harness.plugin import LONGEST, SHARE_AN_AIRFLOW, SHARE_NOTHING, START_THEIR_OWN, group_of
+from tests.harness.plugin import SHARE_AN_AIRFLOW, SHARE_LITTLE, START_THEIR_OWN, group_of
 from tests.harness.servers import ROOT
 
 pytest_plugins = "pytester"
@@ -73,17 +73,20 @@ def test_the_tests_of_a_file_run_on_one_worker(pytester: pytest.Pytester) -> Non
 @pytest.mark.parametrize(
     ("test", "group"),
     [
-        ("client/test_ring.py::test_it", "client/test_ring"),
+        ("hooks/test_fork.py::test_it", "hooks/test_fork"),
         ("test_package.py::TestIt::test_it[x::y]", "test_package"),
-        ("client/test_matrix.py::test_cell[400-get]", "tests/client/test_matrix.py::test_cell[400-get]"),
+        ("client/test_ring.py::test_it[1]", "tests/client/test_ring.py::test_it[1]"),
         ("airflow/test_sql.py::test_it", "airflow"),
         ("airflow/test_demo.py::test_it", "airflow/test_demo"),
     ],
 )
-def test_a_group_is_a_file_or_a_suite_that_shares_an_airflow(test: str, group: str) -> None:
+def test_a_group_is_a_test_a_file_or_a_suite_that_shares_an_airflow(test: str, group: str) -> None:
     assert group_of(f"tests/{test}") == group
 
 
 def test_what_groups_name_is_there() -> None:
-    files = {*START_THEIR_OWN, *SHARE_NOTHING, *LONGEST} - {*SHARE_AN_AIRFLOW}
-    assert [name for name in files if not (ROOT / "tests" / f"{name}.py").is_file()] == []
+    tests = ROOT / "tests"
+    names = {*START_THEIR_OWN, *SHARE_AN_AIRFLOW, *SHARE_LITTLE}
+    assert [
+        name for name in names if not (tests / name).is_dir() and not (tests / f"{name}.py").is_file()
+    ] == []
