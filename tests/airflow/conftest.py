@@ -64,7 +64,7 @@ def airflow_home() -> Iterator[AirflowHome]:
 @pytest.fixture(scope="session")
 def runner(
     airflow_home: AirflowHome,
-    nodes_of_the_session: Nodes,
+    session_nodes: Nodes,
     guarded: Nodes,
     certificates: Certificates,
     postgres_to_start: Postgres,
@@ -75,7 +75,7 @@ def runner(
     for file in (*EXAMPLES, *DAGS):
         shutil.copy(file, dags)
     (dags / "readme.py").write_text(readme_dag())
-    nodes = nodes_of_the_session.urls
+    nodes = session_nodes.urls
     limits = {"connect_timeout": 1, "read_timeout": 1, "retry_wait_initial": 0.05, "retry_wait_max": 0.2}
     ca = {"ca_file": str(certificates.ca)}
     connections = {

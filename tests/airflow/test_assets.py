@@ -19,8 +19,8 @@ WORD = "asset" if find_spec("airflow.sdk") else "dataset"
 
 
 @pytest.fixture(scope="module")
-def done(runner: Runner, nodes_of_the_session: Nodes) -> Run:
-    nodes_of_the_session.all_up()
+def done(runner: Runner, session_nodes: Nodes) -> Run:
+    session_nodes.all_up()
     run = runner.run("assets")
     assert run.state == "success", {name: task.log[-3000:] for name, task in run.tasks.items()}
     return run
@@ -88,11 +88,11 @@ def test_dags_that_wait_for_the_tables_are_to_start(done: Run) -> None:
 
 
 def test_the_command_where_names_the_task_that_stored_a_table(
-    done: Run, airflow_home: AirflowHome, nodes_of_the_session: Nodes, tmp_path: Path
+    done: Run, airflow_home: AirflowHome, session_nodes: Nodes, tmp_path: Path
 ) -> None:
     """From the event that the task itself emitted."""
     log = tmp_path / "log"
-    environment = {"AIRFLOW_CONN_QCACHE_DEFAULT": connection(nodes_of_the_session.urls)}
+    environment = {"AIRFLOW_CONN_QCACHE_DEFAULT": connection(session_nodes.urls)}
     command = ["-W", "ignore", "-m", "airflow_provider_qcache", "where", "assets_one", "--output", "json"]
     with airflow_home.start(command, log, environment=environment) as process:
         process.wait(120)

@@ -9,8 +9,8 @@ from tests.harness.nodes import Nodes
 
 
 @pytest.fixture(scope="module")
-def run(runner: Runner, nodes_of_the_session: Nodes) -> Run:
-    nodes_of_the_session.all_up()
+def run(runner: Runner, session_nodes: Nodes) -> Run:
+    session_nodes.all_up()
     return runner.run("decorated")
 
 

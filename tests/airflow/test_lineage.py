@@ -27,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def events(
     airflow_home: AirflowHome,
-    nodes_of_the_session: Nodes,
+    session_nodes: Nodes,
     folder: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, dict[str, Any]]:
@@ -36,7 +36,7 @@ def events(
     shutil.copy(Path(__file__).parent / "dags" / "lineage.py", dags)
     file = folder / "events.json"
     environment = {
-        "AIRFLOW_CONN_QCACHE_DEFAULT": connection(nodes_of_the_session.all_up().urls),
+        "AIRFLOW_CONN_QCACHE_DEFAULT": connection(session_nodes.all_up().urls),
         "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(
             {"type": "file", "log_file_path": str(file), "append": True}
         ),

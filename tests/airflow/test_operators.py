@@ -17,9 +17,9 @@ AIRFLOW_2 = airflow.__version__.startswith("2.")
 
 
 @pytest.fixture(scope="module")
-def stored(runner: Runner, nodes_of_the_session: Nodes) -> Run:
+def stored(runner: Runner, session_nodes: Nodes) -> Run:
     """A run of the DAG that stores, on nodes that all answer."""
-    nodes_of_the_session.all_up()
+    session_nodes.all_up()
     return runner.run("operators_store")
 
 

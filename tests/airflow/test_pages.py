@@ -12,7 +12,7 @@ from airflow.models import Connection
 
 from airflow_provider_qcache.connection import parse_connection
 from tests.harness.nodes import Nodes
-from tests.harness.pages import BY_THEIR_OWN_TESTS, DOCS, PAGES, PORTS, module_of
+from tests.harness.pages import DOCS, PAGES, PORTS, TESTED_ELSEWHERE, module_of
 
 
 def name_of(page: Path) -> str:
@@ -23,7 +23,7 @@ def name_of(page: Path) -> str:
 WITH_PYTHON = [
     pytest.param(module, id=name_of(page))
     for page in PAGES
-    if (name_of(page), "python") not in BY_THEIR_OWN_TESTS and (module := module_of(page))
+    if (name_of(page), "python") not in TESTED_ELSEWHERE and (module := module_of(page))
 ]
 
 

@@ -11,8 +11,8 @@ from tests.harness.nodes import Nodes
 
 
 @pytest.fixture(scope="module")
-def done(runner: Runner, nodes_of_the_session: Nodes) -> Run:
-    nodes_of_the_session.all_up()
+def done(runner: Runner, session_nodes: Nodes) -> Run:
+    session_nodes.all_up()
     return runner.run("sql")
 
 

@@ -13,13 +13,13 @@ import pytest
 
 from airflow_provider_qcache.provider_info import get_provider_info
 from tests.harness.pages import (
-    BY_THEIR_OWN_TESTS,
     DOCS,
     ON_NODES,
     PAGES,
+    TESTED_ELSEWHERE,
     Shell,
     blocks_of,
-    is_followed,
+    is_followed_step_by_step,
     ports_like,
 )
 from tests.harness.ports import closed_port
@@ -48,11 +48,11 @@ def test_every_block_of_every_page_is_run() -> None:
     for page in PAGES:
         name = page.relative_to(DOCS if page.is_relative_to(DOCS) else ROOT).as_posix()
         for block in blocks_of(page):
-            if block.is_left_out or (name, block.language) in BY_THEIR_OWN_TESTS:
+            if block.is_excluded or (name, block.language) in TESTED_ELSEWHERE:
                 continue
             where = f"{name}, line {block.line}"
             if block.language == "console":
-                assert is_followed(page), f"{where}: no test follows the page"
+                assert is_followed_step_by_step(page), f"{where}: no test follows the page"
                 words = block.introduction.removesuffix("<!-- another terminal -->\n")
                 assert words == block.introduction or "terminal" in words, f"{where}: name the terminal"
             elif block.language == "json":

@@ -456,7 +456,7 @@ FAULTS = [
     ),
     Fault(
         "no unsliced length",
-        answering(faults.without_the_length),
+        answering(faults.without_unsliced_length),
         lie("body: not a QCache response 200"),
     ),
     Fault("400", answering(faults.status_only(400)), refused(400, "MalformedQueryException")),
@@ -476,7 +476,7 @@ FAULTS = [
     ),
     Fault("500", answering(faults.status_only(500)), refused(500)),
     Fault("500 that echoes the request", answering(echo), refused(500)),
-    Fault("500 whose body never comes", answering(faults.only_the_head_of_500), refused(500)),
+    Fault("500 whose body never comes", answering(faults.head_of_500_without_body), refused(500)),
     *(
         Fault(
             str(status),
@@ -617,7 +617,7 @@ class Attempts(Listener):
 
 @contextlib.contextmanager
 def faulty_home(fault: Fault) -> Iterator[Setting]:
-    sound, next_tables = faults.sound_node()
+    sound, next_tables = faults.healthy_node()
     with contextlib.ExitStack() as stack:
         stack.enter_context(sound)
         home_tables = Tables()

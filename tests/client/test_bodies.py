@@ -20,7 +20,7 @@ from airflow_provider_qcache.client import (
 from airflow_provider_qcache.client.tables.content import Content, body_of
 from tests.client.kinds import a_key_of, a_server
 from tests.harness import faults
-from tests.harness.faults import FaultyNode, Peer, Received, sound_node
+from tests.harness.faults import FaultyNode, Peer, Received, healthy_node
 
 TABLE = b"a\n1\n"
 CAP = 10.0  # generous; what hangs has timeouts of 60 s
@@ -54,7 +54,7 @@ def test_an_attempt_s_content_is_closed_before_the_next_attempt_reads_it() -> No
 
 
 def test_one_string_is_no_list_of_keys() -> None:
-    node, tables = sound_node()
+    node, tables = healthy_node()
     tables.tables.update(a=TABLE, abc=TABLE)
     with node, QClient([node.url], trust_env=False) as client:
         for keys in ("abc", b"abc"):
@@ -68,7 +68,7 @@ def test_gzip_of_very_many_members_is_checked_in_time_and_sent(tmp_path: Path) -
     packed = gzip.compress(TABLE) + gzip.compress(b"") * 400_000
     path = tmp_path / "packed"
     path.write_bytes(packed)
-    node, tables = sound_node()
+    node, tables = healthy_node()
     headers = {"Content-Encoding": "gzip"}
     with node, QClient([node.url], 5, 60, trust_env=False) as client:
         for content in (packed, path):
@@ -84,7 +84,7 @@ def test_json_is_sent_without_a_bom_in_any_form(tmp_path: Path) -> None:
     with_bom = b"\xef\xbb\xbf" + table
     path = tmp_path / "t.json"
     path.write_bytes(with_bom)
-    node, tables = sound_node()
+    node, tables = healthy_node()
     with node, path.open("rb") as file, QClient([node.url], trust_env=False) as client:
         forms: list[Content] = [with_bom, with_bom.decode(), path, file, lambda: iter([with_bom])]
         for content in [*forms, iter([with_bom[:2], with_bom[2:]])]:
@@ -99,7 +99,7 @@ def test_a_json_row_of_more_than_2_mib_is_refused_wherever_pieces_end(size: int,
     room = size - len('{"a":""}')
     some = text.encode()
     row = b'{"a":"%s"}' % (some * (room // len(some)) + b"x" * (room % len(some)))
-    node, _ = sound_node()
+    node, _ = healthy_node()
     forms: list[object] = [b"[%s]" % row, lambda: iter([b"[", row, b"]"])]
     with node, QClient([node.url], 5, 60, trust_env=False) as client:
         for content in forms:
@@ -114,7 +114,7 @@ def test_a_pipe_as_a_path_is_refused_at_once_and_an_open_one_is_read_once(tmp_pa
     """Also where it takes a file's place between two attempts."""
     path = tmp_path / "pipe"
     os.mkfifo(path)
-    first, (second, tables) = FaultyNode(faults.close_in_the_head), sound_node()
+    first, (second, tables) = FaultyNode(faults.close_in_the_head), healthy_node()
     with first, second, QClient([first.url, second.url], 5, 5, trust_env=False, deadline=60) as client:
         started = time.monotonic()
         with pytest.raises(ValueError, match="pipe' is not a regular file"):
@@ -135,7 +135,7 @@ def test_a_pipe_as_a_path_is_refused_at_once_and_an_open_one_is_read_once(tmp_pa
 
 @pytest.mark.parametrize("how", ["unbuffered", "buffered"])
 def test_a_file_that_has_nothing_to_read_yet_is_not_taken_for_one_that_ends(how: str) -> None:
-    node, tables = sound_node()
+    node, tables = healthy_node()
     tables.tables["k"] = b"old"
     out, into = os.pipe()
     os.set_blocking(out, False)
@@ -167,7 +167,7 @@ def test_a_stand_in_that_is_more_than_ascii_is_refused_while_the_old_table_is_th
 ) -> None:
     content_type = "application/json" if isinstance(content, bytes) and content[:1] == b"[" else "text/csv"
     headers = {"X-QCache-stand-in-columns": stand_ins}
-    node, _ = sound_node()
+    node, _ = healthy_node()
     with node, QClient([node.url], trust_env=False) as client:
         with pytest.raises(InvalidTable, match="not ASCII"):
             client.post("k", content, content_type, headers)

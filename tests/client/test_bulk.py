@@ -21,7 +21,7 @@ from airflow_provider_qcache.client.many import run_bulk
 from airflow_provider_qcache.client.operation import Operation
 from airflow_provider_qcache.client.settings import SystemClock
 from tests.harness import faults
-from tests.harness.faults import FaultyNode, Peer, Received, Tables, sound_node
+from tests.harness.faults import FaultyNode, Peer, Received, Tables, healthy_node
 from tests.harness.ports import closed_port
 
 
@@ -69,7 +69,7 @@ def test_a_node_gets_one_store_at_a_time_though_others_fail_over_to_it() -> None
 
 def test_tables_are_asked_for_as_they_are_stored() -> None:
     ahead: list[int] = []
-    node, tables = sound_node()
+    node, tables = healthy_node()
 
     def pairs() -> Iterator[tuple[str, bytes]]:
         for number in range(300):
@@ -94,7 +94,7 @@ def test_a_failure_that_is_transient_makes_the_whole_transient() -> None:
 
 def test_a_node_that_is_gone_is_so_with_a_limit_of_one_too() -> None:
     dead = f"http://127.0.0.1:{closed_port()}"
-    sound, _ = sound_node()
+    sound, _ = healthy_node()
     with sound, QClient([dead, sound.url], trust_env=False, consecutive_error_count_limit=1) as client:
         assert client.delete("a", all_nodes=True).outcomes == {dead: "gone", sound.url: "confirmed"}
 
@@ -138,7 +138,7 @@ def test_a_delete_that_no_node_confirmed_says_why_of_each_node() -> None:
 
 def test_a_delete_warns_of_the_nodes_that_refused(caplog: pytest.LogCaptureFixture) -> None:
     dead = f"http://127.0.0.1:{closed_port()}"
-    sound, _ = sound_node()
+    sound, _ = healthy_node()
     with sound, QClient([dead, sound.url], trust_env=False) as client:
         result = client.delete("a", all_nodes=True)
     assert (result.confirmed, result.gone, result.complete) == ((sound.url,), (dead,), True)
@@ -148,7 +148,7 @@ def test_a_delete_warns_of_the_nodes_that_refused(caplog: pytest.LogCaptureFixtu
 
 
 def test_a_silent_node_is_unreachable_and_may_hold_what_is_old() -> None:
-    (sound, _), silent = sound_node(), FaultyNode(faults.silent, status=faults.silent)
+    (sound, _), silent = healthy_node(), FaultyNode(faults.silent, status=faults.silent)
     with sound, silent, QClient([sound.url, silent.url], 0.5, 0.3, trust_env=False) as client:
         key = next(k for k in (f"k{i}" for i in range(99)) if client.node_for_key(k) == sound.url)
         result = client.delete(key, all_nodes=True)
@@ -182,7 +182,7 @@ def test_of_many_that_fail_no_table_stays_in_memory_with_its_error() -> None:
 
 def test_a_result_that_failed_over_does_not_keep_its_table() -> None:
     dead = f"http://127.0.0.1:{closed_port()}"
-    (node, _) = sound_node()
+    (node, _) = healthy_node()
     with node, QClient([dead, node.url], trust_env=False) as client:
         key = next(k for k in (f"k{i}" for i in range(99)) if client.node_for_key(k) == dead)
         tracemalloc.start()
@@ -201,7 +201,7 @@ def test_what_ends_the_program_in_the_midst_of_many_is_raised_and_hangs_nothing(
         yield b"a\n"
         raise SystemExit(3)
 
-    node, _ = sound_node()
+    node, _ = healthy_node()
     with node, QClient([node.url], trust_env=False) as client, pytest.raises(SystemExit):
         client.post_many((f"key{number}", ends) for number in range(100))
 
@@ -213,7 +213,7 @@ def test_after_an_exception_in_the_caller_nothing_more_is_begun() -> None:
     def end(*_: object) -> None:
         raise Timeout
 
-    node, tables = sound_node()
+    node, tables = healthy_node()
     node._before_reading = lambda peer: peer.wait(0.1)
     before = signal.signal(signal.SIGALRM, end)
     try:

@@ -20,7 +20,7 @@ from airflow_provider_qcache.client.operation import Operation
 from airflow_provider_qcache.client.settings import SystemClock
 from tests.client.kinds import a_key_of
 from tests.harness import faults
-from tests.harness.faults import FaultyNode, Peer, Received, sound_node
+from tests.harness.faults import FaultyNode, Peer, Received, healthy_node
 from tests.harness.ports import closed_port
 
 TABLE = b"a\n1\n"
@@ -79,7 +79,7 @@ def test_an_interrupted_caller_of_many_nodes_is_gone_at_once_with_its_threads(
 def test_an_interrupt_ends_the_operations_of_its_own_call_only(failing: bool) -> None:
     """Other threads' requests go on, and the client serves the next call."""
     answers = threading.Event()
-    sound, tables = sound_node()
+    sound, tables = healthy_node()
     tables.tables["k"] = TABLE
 
     def slow(peer: Peer, request: Received) -> None:
@@ -112,7 +112,7 @@ def test_code_of_the_caller_that_does_not_end_does_not_hold_an_interrupted_one()
         yield b"a\n"
         goes_on.wait(60)
 
-    node, _ = sound_node()
+    node, _ = healthy_node()
     with node, QClient([node.url], trust_env=False) as client:
         started = time.monotonic()
         with interrupted_after(0.3), pytest.raises(Interrupted):
@@ -154,7 +154,7 @@ def test_a_cancel_makes_no_node_fail_and_no_statistics_an_error() -> None:
 def test_a_client_closed_as_an_operation_begins_says_so(
     operation: Callable[[QClient], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    node, _ = sound_node()
+    node, _ = healthy_node()
     with node, QClient([node.url, f"http://127.0.0.1:{closed_port()}"], trust_env=False) as client:
         begin = client._begin_call
 
@@ -174,7 +174,7 @@ def test_a_client_closed_as_an_operation_begins_says_so(
 def test_a_cancel_as_an_operation_begins_ends_it(
     operation: Callable[[QClient], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    node, _ = sound_node()
+    node, _ = healthy_node()
     dead = f"http://127.0.0.1:{closed_port()}"
     with node, QClient([node.url, dead], trust_env=False, deadline=60) as client:
 
@@ -198,7 +198,7 @@ def get_until_it_fails(client: QClient, raised: list[BaseException]) -> None:
 
 
 def test_a_client_closed_in_the_midst_of_32_threads_is_never_said_to_have_no_cache() -> None:
-    node, _ = sound_node()
+    node, _ = healthy_node()
     with node:
         for _ in range(3):
             client = QClient([node.url], trust_env=False)
@@ -229,7 +229,7 @@ def test_a_close_while_a_probe_is_about_to_begin_ends_every_connection(
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", late)
-    node, _ = sound_node()
+    node, _ = healthy_node()
     with node:
         client = QClient([node.url, f"http://127.0.0.1:{closed_port()}"], 5, 5, trust_env=False)
         client.get(a_key_of(client, node.url), {})
@@ -250,7 +250,7 @@ def test_a_close_while_a_probe_is_about_to_begin_ends_every_connection(
 def test_a_caller_interrupted_as_a_probe_begins_leaves_the_node_to_the_next(
     where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    node, _ = sound_node()
+    node, _ = healthy_node()
     with node, QClient([node.url], 5, 5, deadline=CAP, trust_env=False) as client:
         client._pool.fail(node.url, client._pool.ticket(node.url), "silent")
         place = client._pool if where == "begin_probe" else threading.Thread
@@ -270,7 +270,7 @@ def test_a_caller_interrupted_as_a_probe_begins_leaves_the_node_to_the_next(
 
 
 def test_a_second_close_does_what_an_interrupted_one_did_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    node, _ = sound_node()
+    node, _ = healthy_node()
 
     def interrupted(timeout: float) -> None:
         del timeout
@@ -308,7 +308,7 @@ def test_a_delete_everywhere_that_is_cancelled_names_its_key() -> None:
 
 
 def test_many_that_are_cancelled_tell_what_was_done() -> None:
-    node, _ = sound_node()
+    node, _ = healthy_node()
     with node, QClient([node.url], trust_env=False) as client:
 
         def pairs() -> Iterator[tuple[str, bytes]]:

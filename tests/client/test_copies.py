@@ -18,7 +18,7 @@ from airflow_provider_qcache.client import (
 )
 from tests.client.kinds import OF_BOTH, a_key_of, a_server
 from tests.harness import faults
-from tests.harness.faults import FaultyNode, Peer, Received, sound_node
+from tests.harness.faults import FaultyNode, Peer, Received, healthy_node
 from tests.harness.ports import closed_port
 from tests.harness.servers import WireRequest
 
@@ -54,7 +54,7 @@ def test_rows_that_cannot_be_counted_are_refused_before_anything_is_sent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(compression, "lz4_block", None)
-    node, _ = sound_node()
+    node, _ = healthy_node()
     packed = b"\x04\x00\x00\x00\x40a\n1\n"  # one literal run
     headers = {"Content-Encoding": "lz4"}
     with node, QClient([node.url], trust_env=False) as client:
@@ -66,7 +66,7 @@ def test_rows_that_cannot_be_counted_are_refused_before_anything_is_sent(
 
 @pytest.mark.parametrize("status", [400, 415, 500])
 def test_a_table_that_a_standby_refuses_does_not_reach_home(status: int) -> None:
-    home, tables = sound_node()
+    home, tables = healthy_node()
     with (
         home,
         FaultyNode(faults.status_only(status)) as standby,
@@ -106,7 +106,7 @@ def test_home_keeps_its_table_when_a_node_cannot_read_the_copy_that_comes_first(
 
 @pytest.mark.parametrize("status", [401, 404, 503])
 def test_a_standby_that_fails_for_itself_is_reported_and_home_gets_the_table(status: int) -> None:
-    home, tables = sound_node()
+    home, tables = healthy_node()
     with (
         home,
         FaultyNode(faults.status_only(status)) as standby,
@@ -119,7 +119,7 @@ def test_a_standby_that_fails_for_itself_is_reported_and_home_gets_the_table(sta
 
 
 def test_a_delete_that_one_node_does_not_allow_tells_what_became_of_the_others() -> None:
-    sound, tables = sound_node()
+    sound, tables = healthy_node()
     dead = f"http://127.0.0.1:{closed_port()}"
     with (
         sound,
@@ -161,7 +161,7 @@ def test_the_old_table_is_called_gone_only_where_the_node_dropped_it(
 def test_a_key_is_located_whatever_its_nodes_do() -> None:
     """No node's trouble hides what the others say, nor waits for nodes until the deadline."""
     dead = f"http://127.0.0.1:{closed_port()}"
-    sound, tables = sound_node()
+    sound, tables = healthy_node()
     hung = FaultyNode(faults.silent, status=faults.silent)
     guarded = FaultyNode(faults.status_only(401))
     with sound, hung, guarded:

@@ -20,7 +20,7 @@ from airflow_provider_qcache.client import (
     StoreResult,
 )
 from tests.client.soak import Last, Soak
-from tests.harness.faults import FaultyNode, HungUp, Peer, Received, Tables, head, sound_node
+from tests.harness.faults import FaultyNode, HungUp, Peer, Received, Tables, head, healthy_node
 from tests.harness.servers import Server, real_python
 
 
@@ -31,7 +31,7 @@ def test_a_silent_node_is_waited_for_once_while_the_others_go_on() -> None:
         tables.answer(peer, request)
 
     tables = Tables()
-    (one, one_s), (two, two_s) = sound_node(), sound_node()
+    (one, one_s), (two, two_s) = healthy_node(), healthy_node()
     silent = FaultyNode(silent_to_deletes, status=lambda peer, request: peer.wait_for_ever())
     with one, two, silent, QClient([one.url, two.url, silent.url], 1, 1, trust_env=False) as client:
         keys = [key for key in (f"key{n}" for n in range(400)) if client.node_for_key(key) != silent.url]
@@ -209,8 +209,8 @@ def test_while_nodes_are_killed_stopped_and_restarted_many_leave_nothing_older()
 
 def test_a_stand_in_has_no_newer_table_deleted_at_home() -> None:
     """Two writers would delete each other's table, and leave none, if one of them takes home for gone."""
-    home, home_tables = sound_node()
-    other, other_tables = sound_node()
+    home, home_tables = healthy_node()
+    other, other_tables = healthy_node()
     with home, other, QClient([home.url, other.url], 5, 5, trust_env=False) as client:
         keys = map(str, range(100))
         key = next(key for key in keys if client.node_for_key(key) == home.url)

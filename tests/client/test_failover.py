@@ -23,7 +23,7 @@ from tests.client.kinds import OF_BOTH, a_key_of, a_server
 from tests.client.simulated import Meets
 from tests.client.test_retry import World
 from tests.harness import faults
-from tests.harness.faults import FaultyNode, Peer, Received, sound_node
+from tests.harness.faults import FaultyNode, Peer, Received, healthy_node
 from tests.harness.ports import closed_port
 from tests.harness.servers import Certificates
 
@@ -91,7 +91,7 @@ def test_a_result_of_a_stand_in_has_no_node_asked_for_it() -> None:
 
 def test_a_silent_home_that_refused_once_makes_the_miss_uncertain() -> None:
     port = closed_port()
-    sound, _ = sound_node()
+    sound, _ = healthy_node()
     home = f"http://127.0.0.1:{port}"
     with sound, QClient([home, sound.url], 0.5, 0.3, trust_env=False, confirm_miss=True) as client:
         key = a_key_of(client, home)
@@ -107,7 +107,7 @@ def test_a_silent_home_that_refused_once_makes_the_miss_uncertain() -> None:
 @pytest.mark.parametrize("silent", [False, True])
 def test_a_delete_names_the_node_that_answered_and_those_before_it(silent: bool) -> None:
     port = closed_port()
-    sound, tables = sound_node()
+    sound, tables = healthy_node()
     home = f"http://127.0.0.1:{port}"
     with sound, QClient([home, sound.url], 0.5, 0.3, trust_env=False) as client:
         key = a_key_of(client, home)
@@ -135,7 +135,7 @@ def silent_at(port: int) -> Iterator[FaultyNode]:
 def test_a_node_is_gone_to_a_delete_only_if_it_refuses_this_one() -> None:
     port = closed_port()
     node = f"http://127.0.0.1:{port}"
-    sound, _ = faults.sound_node()
+    sound, _ = faults.healthy_node()
     with sound, QClient([node, sound.url], 5, 5, trust_env=False, deadline=0.5) as client:
         assert client.delete("k", all_nodes=True).gone == (node,)
         with silent_at(port):
@@ -198,7 +198,7 @@ def test_a_node_is_alive_again_when_its_status_was_answered_twice() -> None:
 
 @pytest.mark.parametrize("known", [False, True], ids=["unknown", "known to fail"])
 def test_a_silent_node_is_not_called_evicted(known: bool) -> None:
-    home, _ = sound_node()
+    home, _ = healthy_node()
     with (
         home,
         FaultyNode(faults.silent, status=faults.silent) as silent,
@@ -231,7 +231,7 @@ def test_a_store_that_timed_out_goes_to_no_other_node(then: str) -> None:
             raise faults.HungUp  # after the store that came second
         peer.send(faults.head(200, 2) + b"OK")
 
-    other, tables = sound_node()
+    other, tables = healthy_node()
     home = FaultyNode(answer, status=status)
     with home, other, QClient([home.url, other.url], 5, 0.3, trust_env=False, store_timeout=0.3) as client:
         with pytest.raises(StoreUncertain):

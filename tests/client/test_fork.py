@@ -12,7 +12,7 @@ from airflow_provider_qcache.client.nodes import NodeState
 from tests.client.kinds import OF_BOTH, a_server
 from tests.harness import faults
 from tests.harness.faults import FaultyNode, Peer, Received
-from tests.harness.fork import CAP, in_a_child
+from tests.harness.fork import CHILD_TIMEOUT, run_in_forked_child
 from tests.harness.servers import Certificates
 
 pytestmark = [
@@ -37,7 +37,7 @@ def test_parent_and_child_get_their_own_rows(kind: str, tls: bool, certificates:
                 assert result is not None
                 assert result.content == b'[{"a":%d}]' % number
 
-        child = in_a_child(lambda: read(range(10)))
+        child = run_in_forked_child(lambda: read(range(10)))
         read(range(10, 20))
         # The child's end is none of the parent's connection.
         assert [connection.sock for connection in client._transports[node.url]._idle] == [kept]
@@ -59,7 +59,7 @@ def test_a_child_has_neither_its_parents_locks_nor_probes_nor_requests() -> None
         results: list[object] = []
         thread = threading.Thread(target=lambda: results.append(client.get("k", {})))
         thread.start()
-        assert asked.wait(CAP)
+        assert asked.wait(CHILD_TIMEOUT)
 
         def work() -> None:
             assert client.node_status()[node.url].state is NodeState.FAILING
@@ -72,7 +72,7 @@ def test_a_child_has_neither_its_parents_locks_nor_probes_nor_requests() -> None
         with client._pool._lock:  # as another thread may have it
             client._pool._nodes[node.url].state = NodeState.PROBED
             client._pool.failing |= {node.url}
-            child = in_a_child(work)
+            child = run_in_forked_child(work)
         assert child() == 0
-        thread.join(CAP)
+        thread.join(CHILD_TIMEOUT)
         assert results[0] is not None

@@ -358,7 +358,7 @@ def test_a_source_that_is_interrupted_after_its_last_byte_leaves_a_write_that_co
         return stream(), length
 
     monkeypatch.setattr(Upload, "body", body)
-    node, tables = faults.sound_node()
+    node, tables = faults.healthy_node()
     with node, QClient([node.url], 5, 60, trust_env=False) as client:
         assert client.post("k", path).bytes == len(NEW)
     assert tables.tables == {"k": NEW}

@@ -10,7 +10,7 @@ import pytest
 import qclient as original
 
 from airflow_provider_qcache import client as ours
-from tests.harness.faults import FaultyNode, Tables, half_an_answer, head, sound_node
+from tests.harness.faults import FaultyNode, Tables, head, healthy_node, truncated_body
 from tests.harness.ports import closed_port
 
 BOTH = pytest.mark.parametrize("qclient", [original, ours], ids=["qcache-client", "ours"])
@@ -32,7 +32,7 @@ def test_every_error_of_qclient_is_there_and_under_its_base() -> None:
 
 @BOTH
 def test_a_session_with_two_nodes(qclient: ModuleType) -> None:
-    (first, _), (second, _) = sound_node(), sound_node()
+    (first, _), (second, _) = healthy_node(), healthy_node()
     with first, second:
         client = qclient.QClient(
             node_list=(first.url, second.url),
@@ -108,7 +108,7 @@ def _with_timeout(get: object, seconds: float) -> object:
 
 @BOTH
 def test_a_dead_home_fails_over_within_the_call(qclient: ModuleType) -> None:
-    (sound, tables), dead = sound_node(), f"http://127.0.0.1:{closed_port()}"
+    (sound, tables), dead = healthy_node(), f"http://127.0.0.1:{closed_port()}"
     with sound:
         for number in range(20):
             client = qclient.QClient([dead, sound.url], trust_env=False)
@@ -144,7 +144,7 @@ def test_a_truncated_answer_is_an_error_of_ours_where_it_was_one_of_requests() -
 
 
 def half_an_answer_and_close(peer: object, request: object) -> None:
-    half_an_answer(peer, request)  # type: ignore[arg-type]
+    truncated_body(peer, request)  # type: ignore[arg-type]
     raise OSError
 
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import pytest
 
 from airflow_provider_qcache.client import LocalResourceError, Outcome, QClient, RequestRetry, transport
-from tests.harness.faults import black_hole, sound_node
+from tests.harness.faults import black_hole, healthy_node
 from tests.harness.ports import closed_port
 
 TABLE = b"a\n1\n"
@@ -46,8 +46,8 @@ def no_descriptor_left() -> Iterator[None]:
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 def test_without_a_descriptor_nothing_moves_and_no_node_fails(host: str) -> None:
     """A look-up that fails for want of a descriptor is an unknown name to glibc."""
-    home, tables = sound_node()
-    other, others_tables = sound_node()
+    home, tables = healthy_node()
+    other, others_tables = healthy_node()
     socket.getaddrinfo("localhost", 80)  # it imports what it needs the first time
     with home, other:
         nodes = [f"http://{host}:{node.port}" for node in (home, other)]
@@ -75,8 +75,8 @@ def test_without_a_descriptor_nothing_moves_and_no_node_fails(host: str) -> None
 def test_each_of_the_errors_of_this_machine_is_retried_at_home(
     number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    home, _ = sound_node()
-    other, _ = sound_node()
+    home, _ = healthy_node()
+    other, _ = healthy_node()
     failures = [number, number]
 
     class Lacking(transport._DeadlineSocket):
@@ -111,7 +111,7 @@ def test_a_probe_that_no_thread_can_make_says_nothing_of_the_node(monkeypatch: p
 def test_each_address_of_a_name_gets_its_share_of_the_connect_timeout(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    node, tables = sound_node()
+    node, tables = healthy_node()
     shares: list[float] = []
 
     class Noted(transport._DeadlineSocket):
@@ -133,7 +133,7 @@ def test_each_address_of_a_name_gets_its_share_of_the_connect_timeout(
 
 
 def test_an_address_that_refuses_leaves_its_time_to_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    node, _ = sound_node()
+    node, _ = healthy_node()
     with node, black_hole("127.0.0.3", node.port):
         hosts = ["127.0.0.2", "127.0.0.3", "127.0.0.1"]
         found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, node.port)) for host in hosts]

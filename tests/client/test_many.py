@@ -17,7 +17,7 @@ from airflow_provider_qcache.client import (
     QClient,
     StoreResult,
 )
-from tests.harness.faults import sound_node
+from tests.harness.faults import healthy_node
 from tests.harness.nodes import Nodes
 
 KEYS = [f"key{n}" for n in range(30)]
@@ -54,7 +54,7 @@ def test_what_is_raised_where_a_key_is_told_ends_the_call() -> None:
         if len(outcomes) == 3:
             raise KeyError("enough")
 
-    node, tables = sound_node()
+    node, tables = healthy_node()
     with node, QClient([node.url], trust_env=False) as client, pytest.raises(KeyError, match="enough"):
         client.post_many(((f"key{n}", b"a\n1\n") for n in range(1000)), on_done=note)
     assert 3 <= len(tables.tables) < 10

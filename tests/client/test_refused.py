@@ -16,7 +16,7 @@ from airflow_provider_qcache.client import (
     StoreUncertain,
 )
 from tests.client.kinds import a_key_of
-from tests.harness.faults import FaultyNode, Peer, Received, silent, sound_node
+from tests.harness.faults import FaultyNode, Peer, Received, healthy_node, silent
 from tests.harness.forwarder import forwarder
 from tests.harness.nodes import Nodes
 from tests.harness.ports import closed_port
@@ -161,7 +161,7 @@ def test_what_a_look_for_a_table_says(
 @BOTH
 def test_a_store_whose_node_took_it_and_refuses_now(means_gone: bool) -> None:
     """Another node gets the table only where the first one's process is gone; else it may store it yet."""
-    other, tables = sound_node()
+    other, tables = healthy_node()
 
     def stop_listening(peer: Peer, request: Received) -> None:
         home.listener.shutdown(2)

@@ -225,7 +225,7 @@ def test_an_answer_that_claims_success_shows_no_credential(
 
 @pytest.mark.parametrize("password", ["1", "json", "utf", "text"])
 def test_a_short_password_leaves_sound_answers_as_they_are(password: str) -> None:
-    node, _ = faults.sound_node()
+    node, _ = faults.healthy_node()
     with node, QClient([node.url], auth=(LOGIN, password), trust_env=False) as client:
         client.post("k", b"a\n1\n")
         result = client.get("k", {})

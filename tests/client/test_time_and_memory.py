@@ -33,7 +33,7 @@ from airflow_provider_qcache.client import (
 from airflow_provider_qcache.client.transport import STORE_BYTES_PER_SECOND
 from tests.client.matrix import CERTIFICATES, LARGE
 from tests.harness import faults
-from tests.harness.faults import FaultyNode, Peer, Received, sound_node
+from tests.harness.faults import FaultyNode, Peer, Received, healthy_node
 from tests.harness.lateness import Lateness
 from tests.harness.ports import closed_port
 
@@ -173,7 +173,7 @@ def test_cancel_ends_the_waits_between_attempts_within_a_second() -> None:
 
 
 def test_cancel_from_a_signal_handler_and_what_comes_after_it_runs() -> None:
-    node, tables = sound_node()
+    node, tables = healthy_node()
     hung = FaultyNode(faults.silent, status=faults.silent)
     with node, hung, QClient([hung.url], 60, 60, trust_env=False) as client:
         before = signal.signal(signal.SIGALRM, lambda *_: client.cancel())
@@ -219,7 +219,7 @@ def test_a_node_slower_than_the_connect_timeout_to_take_a_body_is_not_dropped() 
     def slow(peer: Peer) -> None:
         peer.wait(0.8)
 
-    node, tables = sound_node()
+    node, tables = healthy_node()
     node._before_reading = slow
     with node, QClient([node.url], 0.3, 2.0, trust_env=False) as client:
         assert client.post("foo", LARGE).attempts == ()
@@ -232,14 +232,14 @@ def test_the_time_a_bodys_own_source_takes_is_not_held_against_the_node() -> Non
         time.sleep(1.0)
         yield b"1\n"
 
-    node, tables = sound_node()
+    node, tables = healthy_node()
     with node, QClient([node.url], trust_env=False, store_timeout=0.7) as client:
         assert client.post("foo", slow).attempts == ()
         assert tables.tables["foo"] == b"a\n1\n"
 
 
 def test_a_miss_of_a_stand_in_is_none_unless_it_is_to_be_confirmed() -> None:
-    (sound, _), silent = sound_node(), FaultyNode(faults.silent, status=faults.silent)
+    (sound, _), silent = healthy_node(), FaultyNode(faults.silent, status=faults.silent)
     with sound, silent:
         for confirm in (False, True):
             with QClient([silent.url, sound.url], 0.5, 0.3, trust_env=False, confirm_miss=confirm) as client:
@@ -255,7 +255,7 @@ def test_a_miss_of_a_stand_in_is_none_unless_it_is_to_be_confirmed() -> None:
 
 
 def test_a_miss_after_a_refused_connection_is_a_miss_even_to_be_confirmed() -> None:
-    sound, _ = sound_node()
+    sound, _ = healthy_node()
     with sound:
         dead = f"http://127.0.0.1:{closed_port()}"
         with QClient([dead, sound.url], trust_env=False, confirm_miss=True) as client:
@@ -263,7 +263,7 @@ def test_a_miss_after_a_refused_connection_is_a_miss_even_to_be_confirmed() -> N
 
 
 def test_a_body_that_cannot_be_read_again_is_named_when_a_node_fails() -> None:
-    sound, _ = sound_node()
+    sound, _ = healthy_node()
     with sound:
         dead = f"http://127.0.0.1:{closed_port()}"
         with QClient([dead, sound.url], trust_env=False) as client:
@@ -442,7 +442,7 @@ THREADS = 32
 
 def test_32_threads_on_one_client_while_nodes_die_hang_and_come_back() -> None:
     """Every result is the right one, and in the end every node is asked again."""
-    made = [sound_node() for _ in range(3)]
+    made = [healthy_node() for _ in range(3)]
     moods = [{"dead": threading.Event(), "hung": threading.Event()} for _ in made]
 
     def moody(number: int) -> faults.Reply:
@@ -528,7 +528,7 @@ def test_32_threads_on_one_client_while_nodes_die_hang_and_come_back() -> None:
 
 def test_one_hung_node_never_delays_a_caller_whose_key_lives_elsewhere() -> None:
     """A node hangs for longer than the test may take; half of the callers are caught there."""
-    (sound, _), hung = sound_node(), FaultyNode(faults.silent, status=faults.silent)
+    (sound, _), hung = healthy_node(), FaultyNode(faults.silent, status=faults.silent)
     with sound, hung, QClient([hung.url, sound.url], LONG, LONG, trust_env=False) as client:
         keys = [f"key{number}" for number in range(999)]
         caught = [key for key in keys if client.node_for_key(key) == hung.url][: THREADS // 2]
@@ -632,7 +632,7 @@ def test_no_lock_is_held_while_anything_is_sent_received_or_waited_for(
             if held.get(threading.get_ident()):
                 met.append(f"{name} in {frame.f_code.co_qualname}")
 
-    (sound, _), (secure, _) = sound_node(), sound_node()
+    (sound, _), (secure, _) = healthy_node(), healthy_node()
     secure = FaultyNode(secure._answer, tls=CERTIFICATES.good)
     cuts = FaultyNode(faults.CutsIdleConnections(faults.Tables(), reset=True))
     dead = f"http://localhost:{closed_port()}"
@@ -710,7 +710,7 @@ def test_listeners_hear_of_nodes_and_attempts_and_their_own_errors_break_nothing
         def attempt_failed(self, attempt: object) -> None:
             heard.append(("attempt", attempt.node))  # type: ignore[attr-defined]
 
-    node, _ = sound_node()
+    node, _ = healthy_node()
     answers = iter([faults.not_http])
     sound = node._answer
 
@@ -735,8 +735,8 @@ def test_the_environment_is_looked_up_once_and_what_is_given_wins(
     netrc.write_text("machine 127.0.0.1 login from password netrc\n")
     monkeypatch.setenv("NETRC", str(netrc))
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "no such bundle"))
-    proxy, _ = sound_node()
-    node, tables = sound_node()
+    proxy, _ = healthy_node()
+    node, tables = healthy_node()
     tls = FaultyNode(tables.answer, tls=CERTIFICATES.good)
     with proxy, node, tls:
         with QClient([node.url]) as client:
@@ -761,7 +761,7 @@ def test_the_environment_is_looked_up_once_and_what_is_given_wins(
 
 
 def test_a_client_certificate_that_is_given_is_shown() -> None:
-    _, tables = sound_node()
+    _, tables = healthy_node()
     tls = FaultyNode(tables.answer, tls=CERTIFICATES.client_wanted)
     with (
         tls,
@@ -807,8 +807,8 @@ BARE = """
     from airflow_provider_qcache import client as qclient
 
     assert not {name.partition(".")[0] for name in sys.modules} & {"airflow", "pandas", "lz4", "tornado"}
-    from tests.harness.faults import sound_node
-    node, tables = sound_node()
+    from tests.harness.faults import healthy_node
+    node, tables = healthy_node()
     with node, qclient.QClient([node.url]) as client:
         client.post("foo", b"a\\n1\\n", compression="gzip", check_row_count=False)
         assert client.get("foo", {}).content == b'[{"a":1}]'
@@ -868,7 +868,7 @@ def test_a_body_for_one_attempt_is_not_risked_on_a_connection_that_is_closed_as_
 
 
 def test_the_longest_get_is_a_line_of_8_kib() -> None:
-    node, tables = sound_node()
+    node, tables = healthy_node()
     tables.tables["k"] = b"a\n1\n"
     with node, QClient([f"{node.url}/behind/a/proxy"], trust_env=False) as client:
         methods = set()

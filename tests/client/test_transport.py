@@ -38,7 +38,7 @@ from airflow_provider_qcache.client.errors import Outcome
 from airflow_provider_qcache.client.transport import Headers, Limit, Request, _DeadlineSocket, _Response
 from tests.client.kinds import OF_BOTH, a_key_of, a_server
 from tests.harness import faults
-from tests.harness.faults import FaultyNode, Peer, Received, sound_node
+from tests.harness.faults import FaultyNode, Peer, Received, healthy_node
 from tests.harness.servers import Certificates
 
 TABLE = b"a\n1\n"
@@ -126,7 +126,7 @@ def test_a_head_without_an_end_acknowledges_nothing(start: bytes, outcome: Outco
 
 
 def test_connections_are_kept_for_the_next_request_and_none_after_close() -> None:
-    node, _ = sound_node()
+    node, _ = healthy_node()
     seen: set[Peer] = set()
     answers = node._answer
 
@@ -150,7 +150,7 @@ def test_connections_are_kept_for_the_next_request_and_none_after_close() -> Non
 
 
 def test_a_socket_times_out_no_later_than_its_request_though_the_timeout_is_not_set_anew() -> None:
-    node, _ = sound_node()
+    node, _ = healthy_node()
     with node:
         sock = _DeadlineSocket()
         sock.limit = limit = Limit(time.monotonic, time.monotonic() + 60)
@@ -363,7 +363,7 @@ def test_what_nobody_asked_for_and_cannot_be_decoded_is_no_failure_of_the_node(
     """The next node would answer that it has no such table, and a None would be a false miss."""
     monkeypatch.setattr(compression, "lz4_block", None)
     headers = None if asked is None else {"Accept-Encoding": asked}
-    other, _ = sound_node()
+    other, _ = healthy_node()
     home = encoded_as("lz4", b"whatever")
     with home, other, QClient([home.url, other.url], 5, 5, trust_env=False) as client:
         key = a_key_of(client, home.url)
@@ -483,7 +483,7 @@ def test_a_number_of_rows_that_is_none_is_no_answer_of_qcache(length: str) -> No
         known = {**faults.RESULT, "X_QCache_unsliced_length": length}
         peer.send(faults.head(200, len(faults.ROWS), **known) + faults.ROWS)
 
-    other, tables = sound_node()
+    other, tables = healthy_node()
     tables.tables.update({f"k{number}": TABLE for number in range(20)})
     with FaultyNode(answer) as node, other, QClient([node.url, other.url], 5, 5, trust_env=False) as client:
         key = next(key for key in tables.tables if client.node_for_key(key) == node.url)
@@ -544,7 +544,7 @@ def test_a_node_that_is_no_url_is_named_without_its_credentials(node: str) -> No
 
 
 def test_no_result_shows_a_nodes_credentials() -> None:
-    node, _ = sound_node()
+    node, _ = healthy_node()
     with node, QClient([node.url.replace("//", "//user:hunter2@")], trust_env=False) as client:
         stored = client.post("k", TABLE)
         result = client.get("k", {})
@@ -568,7 +568,7 @@ def test_a_callers_authorization_and_user_agent_replace_the_clients(
 
     monkeypatch.setattr(transport._DeadlineSocket, "sendall", sendall)
     given = {"authorization": "Bearer theirs", "User-agent": "theirs"}
-    node, _ = sound_node()
+    node, _ = healthy_node()
     with node, QClient([node.url], 5, 5, auth=("user", "ours"), trust_env=False) as client:
         if operation == "post":
             client.post("k", TABLE, post_headers=given)

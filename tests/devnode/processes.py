@@ -1,4 +1,4 @@
-"""What tests of the dev node's processes share: the process table, requests, and nodes that misbehave."""
+"""Shared by the tests of the dev node's processes: the process table, requests, and nodes that misbehave."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     import pytest
 
 PATIENCE = 20.0
-"""Seconds after which a test gives up waiting for what takes a moment."""
+"""Seconds after which a test stops waiting for something that takes a moment."""
 
 
 def alive(pid: int) -> bool:
-    """Whether the process runs or is stopped; a zombie does neither."""
+    """Whether the process runs or is stopped; a zombie counts as ended."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -34,8 +34,8 @@ def alive(pid: int) -> bool:
     return stat.rpartition(")")[2].split()[0] not in {"Z", "X"}
 
 
-def wait_until_gone(pids: Iterable[int]) -> set[int]:
-    """Wait until none of them is alive; those that still are, when patience ends."""
+def still_alive(pids: Iterable[int]) -> set[int]:
+    """Wait until all processes have ended; return those that have not after PATIENCE seconds."""
     remaining = set(pids)
     deadline = time.monotonic() + PATIENCE
     while remaining and time.monotonic() < deadline:
@@ -46,10 +46,10 @@ def wait_until_gone(pids: Iterable[int]) -> set[int]:
 
 @contextlib.contextmanager
 def adopting_orphans() -> Iterator[list[int]]:
-    """Have orphans handed to this process, as in a container to its first one; those in the list are reaped.
+    """Have orphans handed to this process, as a container's first process does; the listed ones are killed.
 
-    Where they are handed to a process of another session, the system continues a stopped process whose group
-    is orphaned, and a node then ends without having been killed.
+    Otherwise orphans may be handed to a process of another session. Then the system continues a stopped
+    process whose process group is orphaned, and a node ends without having been killed.
     """
     pr_set_child_subreaper = 36  # linux/prctl.h
     libc = ctypes.CDLL(None)
@@ -88,10 +88,10 @@ def ask(
     tls: ssl.SSLContext | None = None,
     timeout: float = PATIENCE,
 ) -> tuple[int, bytes]:
-    """Status and body of a request, a POST of CSV where there is a body to send.
+    """Status and body of a request: a POST of CSV if there is a body, else a GET.
 
     Raises:
-        OSError: Where there is no answer.
+        OSError: There is no answer.
     """
     headers = {"Accept": "application/json", "Content-Type": "text/csv"}
     if auth is not None:
@@ -107,7 +107,7 @@ def ask(
 
 
 def answers(url: str) -> bool:
-    """Whether the node says that it is well."""
+    """Whether the node answers its status with OK."""
     try:
         return ask(url) == (200, b"OK")
     except OSError:
@@ -115,17 +115,17 @@ def answers(url: str) -> bool:
 
 
 def interfere(directory: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
-    """Run code at the start of every Python that this process starts from now on."""
+    """Run code at the start of every Python process that this process starts from now on."""
     (directory / "sitecustomize.py").write_text(code)
     monkeypatch.syspath_prepend(directory)
 
 
 WITHOUT_PANDAS = 'import sys; sys.modules["pandas"] = None'
-"""Code for `interfere`: importing pandas fails as where it is not installed."""
+"""Code for `interfere`: importing pandas fails as if it were not installed."""
 
 
 def start_python(code: str, *arguments: object) -> subprocess.Popen[str]:
-    """Start a program in a Python of its own, which finds what this one finds; its stdout is a pipe."""
+    """Start a program in a new Python process with this one's sys.path; its stdout is a pipe."""
     preamble = f"import sys; sys.path[:] = {sys.path!r}\n"
     command = [sys.executable, "-c", preamble + code, *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

@@ -1,4 +1,4 @@
-"""LocalCluster: nodes that a test or a demo starts, hurts and leaves nothing of."""
+"""LocalCluster: starts nodes for a test or a demo, makes them fail, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.devnode.processes import (
     ask,
     interfere,
     start_python,
-    wait_until_gone,
+    still_alive,
 )
 from tests.harness.lateness import Lateness
 from tests.harness.ports import closed_port, closed_ports
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the process table is read from /proc")
 
-_ALL = "/qcache/dataset/{}?q=%7B%7D"
+_QUERY_ALL = "/qcache/dataset/{}?q=%7B%7D"
 
 
 def _store(url: str, key: str, content: bytes = b"a\n1\n") -> int:
@@ -49,15 +49,15 @@ def _store(url: str, key: str, content: bytes = b"a\n1\n") -> int:
 
 
 def _has(url: str, key: str) -> bool:
-    return ask(url, _ALL.format(key))[0] == 200
+    return ask(url, _QUERY_ALL.format(key))[0] == 200
 
 
 @contextlib.contextmanager
 def _nothing_left(collected: Literal["error", "ignore"] = "error") -> Iterator[None]:
-    """Fail where the block leaves a process, a thread, a socket or another descriptor of ours.
+    """Fail if the block leaves behind a process, a thread, a socket or another descriptor of this process.
 
     Args:
-        collected: What a descriptor is that the garbage collector had to close.
+            collected: What to do about a descriptor that only the garbage collector closed.
     """
 
     def ours() -> tuple[set[str], set[threading.Thread], set[str]]:
@@ -70,7 +70,7 @@ def _nothing_left(collected: Literal["error", "ignore"] = "error") -> Iterator[N
         descriptors = {
             f"{entry.name}: {entry.readlink()}"
             for entry in list(Path("/proc/self/fd").iterdir())
-            if entry.is_symlink()  # the one that listed the directory is closed by now
+            if entry.is_symlink()  # the descriptor that listed the directory is closed by now
         }
         return children, set(threading.enumerate()), descriptors
 
@@ -78,25 +78,26 @@ def _nothing_left(collected: Literal["error", "ignore"] = "error") -> Iterator[N
     with warnings.catch_warnings():
         warnings.simplefilter(collected, ResourceWarning)
         yield
-        assert [after - then for after, then in zip(ours(), before, strict=True)] == [set(), set(), set()]
+        left = [after - then for after, then in zip(ours(), before, strict=True)]
+        assert left == [set(), set(), set()], "left behind: processes, threads, descriptors"
 
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[LocalCluster]:
-    """A cluster for the tests that leave it as they found it."""
+    """A cluster that the tests of this module share."""
     with LocalCluster(start_timeout=START_TIMEOUT) as cluster:
         yield cluster
 
 
 @pytest.fixture
 def cluster(shared: LocalCluster) -> Iterator[LocalCluster]:
-    """The shared cluster, mended after the test."""
+    """The shared cluster, reset after the test."""
     yield shared
     shared.reset()
 
 
 class TestNodes:
-    def test_three_nodes_by_default_answer_each_at_its_url_from_a_process_of_its_own(self) -> None:
+    def test_the_default_is_three_nodes_each_in_its_own_process(self) -> None:
         started = time.monotonic()
         with Lateness() as late, LocalCluster() as cluster:
             assert time.monotonic() - started < 15 + late.seconds  # four on an idle machine
@@ -107,7 +108,7 @@ class TestNodes:
             assert os.getpid() not in cluster.pids
             assert cluster.exit_codes == [None, None, None]
 
-    def test_a_killed_node_refuses_and_the_others_go_on(self, cluster: LocalCluster) -> None:
+    def test_a_killed_node_refuses_connections_and_others_answer(self, cluster: LocalCluster) -> None:
         cluster.kill(1)
         cluster.kill(1)
         assert not alive(cluster.pids[1])
@@ -133,9 +134,7 @@ class TestNodes:
         assert cluster.pids[1:] == pids[1:]
         assert not alive(pids[0])
 
-    def test_a_paused_node_takes_connections_and_answers_when_it_is_resumed(
-        self, cluster: LocalCluster
-    ) -> None:
+    def test_a_paused_node_accepts_connections_and_answers_once_resumed(self, cluster: LocalCluster) -> None:
         cluster.pause(2)
         cluster.pause(2)
         port = int(cluster.node_list[2].rpartition(":")[2])
@@ -150,32 +149,30 @@ class TestNodes:
         cluster.resume(2)
 
     @pytest.mark.parametrize("method", ["pause", "resume"])
-    def test_a_node_that_has_ended_cannot_be_paused(self, cluster: LocalCluster, method: str) -> None:
+    def test_an_ended_node_cannot_be_paused_or_resumed(self, cluster: LocalCluster, method: str) -> None:
         cluster.kill(0)
         with pytest.raises(RuntimeError, match=r"node 0 is not running; restart\(0\) starts it"):
             getattr(cluster, method)(0)
 
     @pytest.mark.parametrize("method", ["kill", "restart", "pause", "resume"])
     @pytest.mark.parametrize("i", [3, -1, "0"])
-    def test_a_node_that_is_not_there_is_an_index_error(
-        self, cluster: LocalCluster, method: str, i: int
-    ) -> None:
+    def test_an_unknown_node_is_an_index_error(self, cluster: LocalCluster, method: str, i: int) -> None:
         with pytest.raises(IndexError, match=f"no node {i!r}: expected an integer from 0 to 2, or one of"):
             getattr(cluster, method)(i)
 
-    def test_other_threads_may_kill_and_restart(self, cluster: LocalCluster) -> None:
+    def test_several_threads_may_kill_and_restart_nodes(self, cluster: LocalCluster) -> None:
         with ThreadPoolExecutor() as threads:
             list(threads.map(cluster.kill, [0, 0]))
             list(threads.map(cluster.restart, [0, 1]))
         assert all(map(answers, cluster.node_list))
 
-    def test_ctrl_c_in_a_terminal_is_not_for_the_nodes(self, cluster: LocalCluster) -> None:
-        """A terminal signals a process group."""
+    def test_ctrl_c_in_a_terminal_does_not_reach_the_nodes(self, cluster: LocalCluster) -> None:
+        """A terminal signals its whole process group; the nodes are in groups of their own."""
         assert os.getpgrp() not in {os.getpgid(pid) for pid in cluster.pids}
 
 
 class TestPorts:
-    def test_given_ports_are_used_in_order(self) -> None:
+    def test_explicit_ports_are_used(self) -> None:
         port = closed_port()
         with LocalCluster(1, ports=[port]) as cluster:
             assert cluster.node_list == [f"http://127.0.0.1:{port}"]
@@ -190,7 +187,7 @@ class TestPorts:
             assert len(set(urls)) == 4
             assert all(map(answers, urls))
 
-    def test_the_port_of_a_node_that_is_down_is_given_to_no_one_else(self, cluster: LocalCluster) -> None:
+    def test_the_port_of_a_killed_node_stays_reserved(self, cluster: LocalCluster) -> None:
         cluster.kill(0)
         port = int(cluster.node_list[0].rpartition(":")[2])
         with socket.socket() as other, pytest.raises(OSError, match="in use"):
@@ -198,7 +195,7 @@ class TestPorts:
         cluster.restart(0)
         assert answers(cluster.node_list[0])
 
-    def test_a_port_in_use_is_named_and_nothing_is_left(self) -> None:
+    def test_the_error_names_a_port_in_use_and_nothing_is_left_behind(self) -> None:
         with socket.socket() as mine:
             mine.bind(("127.0.0.1", 0))
             mine.listen()
@@ -220,9 +217,9 @@ class TestOptions:
             assert _store(url, "t") == 201
             deadline = time.monotonic() + PATIENCE
             while _has(url, "t"):
-                assert time.monotonic() < deadline
+                assert time.monotonic() < deadline, "the table did not expire"
                 time.sleep(0.05)
-            with contextlib.suppress(OSError):  # as the real server it may close while we still send
+            with contextlib.suppress(OSError):  # it may close the connection early, like the real server
                 assert _store(url, "big", b"a\n" + b"1\n" * 1000) == 400
 
     def test_tls_and_basic_auth_without_the_password_in_a_command_line_or_environment(
@@ -237,7 +234,7 @@ class TestOptions:
             assert b"s3cret" not in Path(f"/proc/{pid}/environ").read_bytes()
             assert "s3cret" not in repr(cluster)
 
-    def test_with_a_ca_file_clients_need_a_certificate(self, certificates: Certificates) -> None:
+    def test_ca_file_requires_client_certificates(self, certificates: Certificates) -> None:
         with LocalCluster(1, cert_file=certificates.server, ca_file=str(certificates.ca)) as cluster:
             url = cluster.node_list[0]
             assert ask(url, tls=certificates.context(certificates.client))[0] == 200
@@ -256,7 +253,7 @@ class TestOptions:
             ({"basic_auth": "user:pw"}, "basic_auth: it requires TLS"),
         ],
     )
-    def test_a_wrong_option_is_an_error_when_the_cluster_is_made(
+    def test_an_invalid_option_is_an_error_when_the_cluster_is_made(
         self, options: dict[str, object], message: str
     ) -> None:
         with pytest.raises(ValueError, match=message):
@@ -270,7 +267,7 @@ class TestOptions:
             pass
         assert (tmp_path / "log").read_text() == "a word\n"
 
-    def test_modules_in_the_working_directory_are_not_taken_for_the_nodes(
+    def test_nodes_do_not_import_modules_from_the_working_directory(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         (tmp_path / "tornado.py").write_text("raise SystemExit('not this one')")
@@ -280,28 +277,28 @@ class TestOptions:
 
 
 class TestChanges:
-    """What is changed while a node runs, by its pipe."""
+    """Settings that are changed while a node runs."""
 
-    def test_a_table_that_is_older_than_the_new_age_is_gone(self, cluster: LocalCluster) -> None:
+    def test_a_table_older_than_a_new_age_limit_expires(self, cluster: LocalCluster) -> None:
         url, other = cluster.node_list[:2]
         assert [_store(node, "t") for node in (url, other)] == [201, 201]
         cluster.configure(0, age=1)
         deadline = time.monotonic() + PATIENCE
         while _has(url, "t"):
-            assert time.monotonic() < deadline
+            assert time.monotonic() < deadline, "the table did not expire"
             time.sleep(0.05)
         assert _has(other, "t")
 
-    def test_a_store_that_does_not_fit_the_new_size_evicts(self, cluster: LocalCluster) -> None:
+    def test_a_store_evicts_what_does_not_fit_into_the_new_size(self, cluster: LocalCluster) -> None:
         url = cluster.node_list[1]
         assert _store(url, "old", b"a\n" + b"1\n" * 100) == 201
         cluster.configure(url, size=1000)
         assert _store(url, "new", b"a\n" + b"1\n" * 100) == 201
         assert not _has(url, "old")
-        with contextlib.suppress(OSError):  # as the real server it may close while we still send
+        with contextlib.suppress(OSError):  # it may close the connection early, like the real server
             assert _store(url, "big", b"a\n" + b"1\n" * 1000) == 400
 
-    def test_a_restart_keeps_the_options_and_reset_does_not(self, cluster: LocalCluster) -> None:
+    def test_restart_keeps_changed_settings_and_reset_does_not(self, cluster: LocalCluster) -> None:
         url = cluster.node_list[2]
         cluster.configure(2, size=1000)
         cluster.restart(2)
@@ -315,14 +312,14 @@ class TestChanges:
         ("change", "message"),
         [({"size": 0}, "size: 0 is not allowed"), ({"age": -1}, "age: -1 is not allowed")],
     )
-    def test_a_value_that_is_not_allowed_changes_nothing(
+    def test_an_invalid_value_changes_nothing(
         self, cluster: LocalCluster, change: dict[str, int], message: str
     ) -> None:
         with pytest.raises(ValueError, match=message):
             cluster.configure(0, **change)
         assert _store(cluster.node_list[0], "t") == 201
 
-    def test_a_slow_node_answers_after_its_delay_and_the_others_at_once(self, cluster: LocalCluster) -> None:
+    def test_a_slow_node_answers_after_its_delay_and_others_at_once(self, cluster: LocalCluster) -> None:
         cluster.slow(0, 0.3)
         started = time.monotonic()
         assert answers(cluster.node_list[0])
@@ -332,7 +329,7 @@ class TestChanges:
             ask(cluster.node_list[0], timeout=0.2)
         assert answers(cluster.node_list[1])
 
-    def test_a_node_that_is_slow_no_longer_answers_what_waits(self, cluster: LocalCluster) -> None:
+    def test_requests_that_wait_are_answered_when_the_delay_is_removed(self, cluster: LocalCluster) -> None:
         cluster.slow(1, 60)
         with ThreadPoolExecutor() as threads:
             waiting = [threads.submit(answers, cluster.node_list[1]) for _ in range(3)]
@@ -340,15 +337,15 @@ class TestChanges:
             assert all(answer.result() for answer in waiting)
 
     @pytest.mark.parametrize("seconds", [-1, float("nan")])
-    def test_a_delay_is_a_number_of_seconds(self, cluster: LocalCluster, seconds: float) -> None:
+    def test_an_invalid_delay_is_refused(self, cluster: LocalCluster, seconds: float) -> None:
         with pytest.raises(ValueError, match=r"seconds: .* is not allowed"):
             cluster.slow(0, seconds)
 
-    def test_a_node_that_refuses_credentials_answers_401_to_all(self, cluster: LocalCluster) -> None:
+    def test_a_node_that_refuses_credentials_answers_401_to_all_requests(self, cluster: LocalCluster) -> None:
         url = cluster.node_list[0]
         assert _store(url, "t") == 201
         cluster.refuse_auth(0)
-        assert ask(url)[0] == ask(url, _ALL.format("t"))[0] == ask(url, auth="user:right")[0] == 401
+        assert ask(url)[0] == ask(url, _QUERY_ALL.format("t"))[0] == ask(url, auth="user:right")[0] == 401
         cluster.refuse_auth(0, refuse=False)
         assert _has(url, "t")
 
@@ -365,10 +362,10 @@ class TestChanges:
                 cluster.configure(0, age=5)
             cluster.resume(0)
             cluster._start_timeout = START_TIMEOUT
-            cluster.configure(0, age=0)  # its own confirmation is told from the late one
+            cluster.configure(0, age=0)  # the late confirmation is not taken for this change's own
             assert answers(cluster.node_list[0])
 
-    def test_reset_makes_every_node_as_new(self, cluster: LocalCluster) -> None:
+    def test_reset_restores_every_node_and_empties_it(self, cluster: LocalCluster) -> None:
         assert [_store(url, "t") for url in cluster.node_list] == [201] * 3
         pids = cluster.pids
         cluster.kill(0)
@@ -379,9 +376,7 @@ class TestChanges:
         assert not any(_has(url, "t") for url in cluster.node_list)
         assert cluster.pids[2] == pids[2]
 
-    def test_what_a_paused_or_slow_node_was_sent_is_not_served_after_a_reset(
-        self, cluster: LocalCluster
-    ) -> None:
+    def test_requests_sent_to_a_paused_or_slow_node_are_lost_in_a_reset(self, cluster: LocalCluster) -> None:
         cluster.pause(0)
         cluster.slow(1, 60)
         for url in cluster.node_list[:2]:
@@ -399,12 +394,12 @@ if any(argument.startswith("--port=") for argument in sys.orig_argv) and os.envi
     "all", *(argument.partition("=")[2] for argument in sys.orig_argv)
 ):
     for i in range(30):
-        print(f"line {i} of its story", file=sys.stderr)
+        print(f"line {i} of the log", file=sys.stderr)
     sys.stderr.flush()
     os._exit(3)
 """
 
-    def test_a_node_that_does_not_come_up_is_an_error_with_its_last_words(
+    def test_the_error_of_a_node_that_does_not_start_has_the_end_of_its_output(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         interfere(tmp_path, monkeypatch, self._CRASH)
@@ -413,10 +408,10 @@ if any(argument.startswith("--port=") for argument in sys.orig_argv) and os.envi
             LocalCluster(1).start()
         message = str(caught.value)
         assert re.match(r"http://127\.0\.0\.1:\d+ did not start: the process ended with exit code 3", message)
-        assert message.endswith("line 28 of its story\nline 29 of its story")
+        assert message.endswith("line 28 of the log\nline 29 of the log")
         assert "line 1 of" not in message
 
-    def test_a_start_that_fails_half_way_leaves_nothing(
+    def test_a_start_that_fails_at_the_second_node_leaves_nothing_behind(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         interfere(tmp_path, monkeypatch, self._CRASH)
@@ -429,7 +424,7 @@ if any(argument.startswith("--port=") for argument in sys.orig_argv) and os.envi
             with pytest.raises(RuntimeError, match="not running"):
                 _ = cluster.pids
 
-    def test_a_restart_that_fails_leaves_the_others_running_and_may_be_tried_again(
+    def test_a_failed_restart_leaves_the_other_nodes_running_and_can_be_repeated(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         interfere(tmp_path, monkeypatch, self._CRASH)
@@ -443,7 +438,7 @@ if any(argument.startswith("--port=") for argument in sys.orig_argv) and os.envi
             cluster.restart(0)
             assert all(map(answers, cluster.node_list))
 
-    def test_a_node_that_never_answers_is_given_up_at_the_timeout(
+    def test_a_node_that_never_answers_fails_the_start_after_the_timeout(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         interfere(
@@ -454,7 +449,7 @@ if any(argument.startswith("--port=") for argument in sys.orig_argv) and os.envi
         with _nothing_left(), pytest.raises(NodeStartError, match=r"\d did not answer within 0\.5 s"):
             LocalCluster(1, start_timeout=0.5).start()
 
-    def test_missing_libraries_are_named_with_the_extra_that_brings_them(
+    def test_the_error_of_a_missing_library_names_the_extra_to_install(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         interfere(tmp_path, monkeypatch, WITHOUT_PANDAS)
@@ -463,7 +458,7 @@ if any(argument.startswith("--port=") for argument in sys.orig_argv) and os.envi
         ):
             LocalCluster(1).start()
 
-    def test_importing_it_loads_no_heavy_library(self) -> None:
+    def test_importing_local_cluster_loads_no_heavy_library(self) -> None:
         heavy = {"pandas", "numpy", "tornado", "requests", "airflow", "lz4"}
         code = "import sys; from airflow_provider_qcache.devnode import LocalCluster; print(*sys.modules)"
         with start_python(code) as python:
@@ -473,7 +468,7 @@ if any(argument.startswith("--port=") for argument in sys.orig_argv) and os.envi
 
 
 class TestEnd:
-    def test_start_and_close_may_be_repeated_and_a_closed_cluster_started_again(self) -> None:
+    def test_start_and_close_may_be_repeated(self) -> None:
         cluster = LocalCluster(1)
         cluster.close()
         cluster.start()
@@ -488,11 +483,11 @@ class TestEnd:
             assert answers(cluster.node_list[0])
 
     @pytest.mark.parametrize("use", ["node_list", "pids", "exit_codes", "kill", "restart", "pause", "resume"])
-    def test_a_cluster_that_is_not_running_says_so(self, use: str) -> None:
+    def test_using_a_cluster_that_is_not_running_is_an_error(self, use: str) -> None:
         with pytest.raises(RuntimeError, match=r"not running; start\(\) it"):
             getattr(LocalCluster(), use)(0)
 
-    def test_nothing_is_left_after_an_error_and_nodes_killed_paused_and_restarted(self) -> None:
+    def test_an_error_in_the_with_block_leaves_nothing_behind(self) -> None:
         def use_and_fail() -> None:
             with LocalCluster() as cluster:
                 cluster.kill(0)
@@ -510,19 +505,19 @@ class TestEnd:
         thread.start()
         thread.join()
         with cluster:
-            time.sleep(0.3)  # a node that ends with the thread has ended by then
+            time.sleep(0.3)  # a node that ended with the thread would have ended by now
             assert answers(cluster.node_list[0])
 
     @pytest.mark.filterwarnings("ignore::ResourceWarning")
-    def test_the_nodes_of_a_forgotten_cluster_end(self) -> None:
+    def test_the_nodes_of_a_garbage_collected_cluster_end(self) -> None:
         cluster = LocalCluster(1)
         cluster.start()
         pids = cluster.pids
         del cluster
         gc.collect()
-        assert not wait_until_gone(pids)
+        assert not still_alive(pids)
 
-    _USER = """
+    _PARENT = """
 from airflow_provider_qcache.devnode import LocalCluster
 cluster = LocalCluster(2)
 cluster.start()
@@ -530,40 +525,40 @@ cluster.pause(1)
 print(*cluster.pids, flush=True)
 """
 
-    def test_nodes_die_with_their_user_also_by_sigkill_and_while_paused(self) -> None:
+    def test_nodes_end_with_a_killed_parent_process_even_while_paused(self) -> None:
         with (
             adopting_orphans() as pids,
-            start_python(self._USER + "import time; time.sleep(600)") as user,
+            start_python(self._PARENT + "import time; time.sleep(600)") as parent,
         ):
-            pids.extend(map(int, user.stdout.readline().split()))
+            pids.extend(map(int, parent.stdout.readline().split()))
             assert len(pids) == 2
             assert all(map(alive, pids))
-            user.kill()
-            assert not wait_until_gone(pids)
+            parent.kill()
+            assert not still_alive(pids)
 
-    def test_a_user_that_forgets_to_close_ends_and_its_nodes_with_it(self) -> None:
-        with start_python(self._USER) as user:
-            pids = list(map(int, user.communicate(timeout=PATIENCE)[0].split()))
-        assert user.returncode == 0
+    def test_a_parent_process_that_does_not_close_its_cluster_ends_with_its_nodes(self) -> None:
+        with start_python(self._PARENT) as parent:
+            pids = list(map(int, parent.communicate(timeout=PATIENCE)[0].split()))
+        assert parent.returncode == 0
         assert len(pids) == 2
-        assert not wait_until_gone(pids)
+        assert not still_alive(pids)
 
     @pytest.mark.parametrize("seconds", [0.02, 0.1])
-    def test_an_error_raised_into_the_start_leaves_nothing(self, seconds: float) -> None:
-        # Popen that is interrupted while it starts leaves the pipes that it has opened to the collector.
+    def test_an_interrupted_start_leaves_nothing_behind(self, seconds: float) -> None:
+        # An interrupted Popen leaves the pipes that it has opened to the garbage collector.
         with _nothing_left(collected="ignore"), pytest.raises(KeyboardInterrupt):
-            _interrupted(seconds, LocalCluster().start)
+            _interrupt_after(seconds, LocalCluster().start)
 
-    def test_an_error_raised_into_a_restart_leaves_the_node_down(self, cluster: LocalCluster) -> None:
+    def test_an_interrupted_restart_leaves_the_node_stopped(self, cluster: LocalCluster) -> None:
         with pytest.raises(KeyboardInterrupt):
-            _interrupted(0.1, lambda: cluster.restart(0))
+            _interrupt_after(0.1, lambda: cluster.restart(0))
         assert not alive(cluster.pids[0])
         cluster.restart(0)
         assert all(map(answers, cluster.node_list))
 
 
-def _interrupted(seconds: float, call: Callable[[], None]) -> None:
-    """Raise KeyboardInterrupt into the call, as Ctrl-C, and pytest-timeout and Airflow in their ways, do."""
+def _interrupt_after(seconds: float, call: Callable[[], None]) -> None:
+    """Raise KeyboardInterrupt inside the call, as Ctrl-C does (and similarly Airflow and pytest-timeout)."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt

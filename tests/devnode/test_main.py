@@ -1,4 +1,4 @@
-"""``python -m airflow_provider_qcache.devnode``: what it prints, and that nothing of it outlives its time."""
+"""``python -m airflow_provider_qcache.devnode``: what it prints, and that its processes end with it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.devnode.processes import (
     interfere,
     processes_with,
     start_python,
-    wait_until_gone,
+    still_alive,
 )
 from tests.harness.ports import closed_port, closed_ports
 from tests.harness.servers import ROOT
@@ -39,14 +39,14 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the process tab
 
 
 class _Line(NamedTuple):
-    """What is printed for a node that answers."""
+    """The line that is printed for a node that answers."""
 
     url: str
     pid: int
 
 
 class _Command:
-    """The command, running."""
+    """The command as a running process."""
 
     def __init__(self, *arguments: object, stdin: str = "") -> None:
         self.process = subprocess.Popen(
@@ -63,11 +63,11 @@ class _Command:
         self.process.stdin = None
 
     def lines(self, count: int) -> list[_Line]:
-        """Wait for the lines of that many nodes."""
+        """Wait for the lines of this many nodes."""
         return [_read(self.process.stdout.readline()) for _ in range(count)]
 
     def end(self) -> tuple[int, str, str]:
-        """Wait for its end: exit code, the rest of stdout, stderr."""
+        """Wait until the command ends; return its exit code, the rest of stdout, and stderr."""
         stdout, stderr = self.process.communicate(timeout=PATIENCE)
         return self.process.returncode, stdout, stderr
 
@@ -89,13 +89,13 @@ def _command(*arguments: object, stdin: str = "") -> Iterator[_Command]:
 
 
 class TestNodes:
-    def test_one_node_serves_in_the_command_s_own_process(self) -> None:
+    def test_a_single_node_runs_in_the_command_s_own_process(self) -> None:
         port = closed_port()
         with _command("--port", port) as command:
             assert command.lines(1) == [(f"http://127.0.0.1:{port}", command.process.pid)]
             assert answers(f"http://127.0.0.1:{port}")
 
-    def test_several_nodes_answer_on_consecutive_ports_from_processes_of_their_own(self) -> None:
+    def test_several_nodes_run_in_their_own_processes_on_consecutive_ports(self) -> None:
         ports = closed_ports(3)
         with _command("--port", ports[0], "--nodes", 3) as command:
             lines = command.lines(3)
@@ -103,7 +103,7 @@ class TestNodes:
             assert len({line.pid for line in lines} | {command.process.pid}) == 4
             assert all(answers(line.url) for line in lines)
             os.kill(lines[1].pid, signal.SIGKILL)
-            assert not wait_until_gone([lines[1].pid])
+            assert not still_alive([lines[1].pid])
             assert answers(lines[0].url)
             assert answers(lines[2].url)
 
@@ -111,7 +111,7 @@ class TestNodes:
         with _command("--port", 0, "--nodes", 2) as command:
             assert all(answers(line.url) for line in command.lines(2))
 
-    def test_it_listens_on_loopback_unless_it_is_told_otherwise(self) -> None:
+    def test_it_listens_on_loopback_unless_host_is_set(self) -> None:
         with _command("--port", 0) as command:
             assert command.lines(1)[0].url.startswith("http://127.0.0.1:")
         with _command("--port", 0, "--host", "127.0.0.2") as command:
@@ -120,7 +120,7 @@ class TestNodes:
             assert answers(line.url)
             assert not answers(line.url.replace("127.0.0.2", "127.0.0.1"))
 
-    def test_the_real_server_s_short_options(self, certificates: Certificates) -> None:
+    def test_it_accepts_the_real_server_s_short_options(self, certificates: Certificates) -> None:
         port = closed_port()
         arguments = ["-p", port, "-s", 1000, "-a", 60, "-b", 7, "-c", certificates.server]
         with _command(*arguments) as command:
@@ -141,7 +141,7 @@ class TestNodes:
                     ask(url, tls=certificates.context(), auth="user:s3cret")
                 assert b"s3cret" not in Path(f"/proc/{pid}/cmdline").read_bytes()
 
-    def test_a_password_on_the_command_line_is_not_passed_on_to_the_nodes(
+    def test_a_password_on_the_command_line_is_not_on_the_nodes_command_lines(
         self, certificates: Certificates
     ) -> None:
         options = [f"--cert-file={certificates.server}", "--basic-auth=user:s3cret"]
@@ -155,7 +155,9 @@ class TestNodes:
 
 class TestErrors:
     @pytest.mark.parametrize(("nodes", "busy"), [(1, 0), (3, 1)])
-    def test_a_port_in_use_is_one_line_and_exit_1_and_no_node_is_left(self, nodes: int, busy: int) -> None:
+    def test_a_port_in_use_prints_one_line_and_exits_1_and_no_node_is_left(
+        self, nodes: int, busy: int
+    ) -> None:
         ports = closed_ports(nodes)
         with socket.socket() as mine:
             mine.bind(("127.0.0.1", ports[busy]))
@@ -167,7 +169,7 @@ class TestErrors:
             assert not [pid for port in ports for pid in processes_with(f"--port={port}")]
 
     @pytest.mark.parametrize("nodes", [1, 3])
-    def test_missing_libraries_are_one_line_that_says_what_to_install(
+    def test_missing_libraries_print_one_line_with_what_to_install(
         self, nodes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         interfere(tmp_path, monkeypatch, WITHOUT_PANDAS)
@@ -177,7 +179,7 @@ class TestErrors:
         assert re.fullmatch(r"[^\n]*the extra 'devnode': pip install '\.\[devnode\]'[^\n]*\n", stderr)
 
     @pytest.mark.parametrize("nodes", [1, 3])
-    def test_a_certificate_that_is_none_is_one_line(self, nodes: int, tmp_path: Path) -> None:
+    def test_an_invalid_certificate_file_prints_one_line(self, nodes: int, tmp_path: Path) -> None:
         (tmp_path / "cert.pem").write_text("nothing\n")
         with _command("--port", 0, "--nodes", nodes, "--cert-file", tmp_path / "cert.pem") as command:
             code, stdout, stderr = command.end()
@@ -198,14 +200,14 @@ class TestErrors:
             (["--basic-auth", "user:s3cret"], "basic_auth: it requires TLS"),
         ],
     )
-    def test_a_wrong_option_is_told_with_what_is_allowed(self, arguments: list[str], message: str) -> None:
+    def test_an_invalid_option_prints_what_is_allowed(self, arguments: list[str], message: str) -> None:
         with _command(*arguments) as command:
             code, _, stderr = command.end()
         assert code == 2
         assert message in stderr
         assert "s3cret" not in stderr
 
-    def test_a_node_that_dies_is_one_line_and_the_end_of_the_last_one_is_exit_1(self) -> None:
+    def test_each_node_that_ends_prints_one_line_and_without_nodes_it_exits_1(self) -> None:
         with _command("--port", 0, "--nodes", 2) as command:
             first, second = command.lines(2)
             os.kill(first.pid, signal.SIGKILL)
@@ -219,14 +221,14 @@ class TestErrors:
 
 
 @pytest.fixture
-def hang_up_ends_processes() -> Iterator[None]:
-    """Let SIGHUP end a test's processes also under nohup, which has it ignored in all that is started."""
+def restored_sighup() -> Iterator[None]:
+    """Make SIGHUP end processes again: nohup makes everything that is started under it ignore SIGHUP."""
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGHUP, before)
 
 
-@pytest.mark.usefixtures("hang_up_ends_processes")
+@pytest.mark.usefixtures("restored_sighup")
 class TestEnd:
     @pytest.mark.parametrize("nodes", [1, 2])
     @pytest.mark.parametrize(
@@ -234,7 +236,7 @@ class TestEnd:
         [
             (signal.SIGTERM, "it received SIGTERM"),
             (signal.SIGHUP, "its terminal closed (SIGHUP); start it with nohup to keep it"),
-            (signal.SIGINT, None),  # the person who pressed Ctrl-C knows
+            (signal.SIGINT, None),  # whoever pressed Ctrl-C knows the reason
         ],
     )
     def test_a_signal_ends_all_nodes_and_the_reason_is_logged(
@@ -244,21 +246,21 @@ class TestEnd:
             lines = command.lines(nodes)
             if nodes > 1:
                 os.kill(lines[0].pid, signal.SIGSTOP)
-            os.killpg(command.process.pid, number)  # as a terminal does: the whole process group
+            os.killpg(command.process.pid, number)  # a terminal signals the whole process group too
             code, stdout, stderr = command.end()
             process = f"python -m airflow_provider_qcache.devnode: process {command.process.pid}"
             assert (code, stdout) == (0, "")
             assert stderr == (f"{process} ends because {reason}\n" if reason else "")
-            assert not wait_until_gone(line.pid for line in lines)
+            assert not still_alive(line.pid for line in lines)
 
     @pytest.mark.parametrize("nodes", [1, 2])
-    def test_a_signal_before_the_nodes_answer_ends_it_too(
+    def test_a_signal_ends_it_also_before_the_nodes_answer(
         self, nodes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        # A cluster takes a line of its node for an error, and ends.
+        # With several nodes, a cluster would take the printed line for a node's error and end.
         starting = "print('starting', flush=True); " if nodes == 1 else ""
         interfere(tmp_path, monkeypatch, _app(f"{starting}time.sleep(600)"))
-        size = 10_000_000 + os.getpid()  # no other run on this machine has it
+        size = 10_000_000 + os.getpid()  # identifies the processes of this run
         with _command("--port", closed_ports(nodes)[0], "--nodes", nodes, "--size", size) as command:
             if nodes == 1:
                 assert command.process.stdout.readline() == "starting\n"
@@ -267,15 +269,15 @@ class TestEnd:
                     assert command.process.poll() is None
             command.process.terminate()
             assert command.process.wait(PATIENCE) == 0
-            assert not wait_until_gone(processes_with(f"--size={size}"))
+            assert not still_alive(processes_with(f"--size={size}"))
 
-    def test_no_node_outlives_a_killed_supervisor_not_even_a_stopped_one(self) -> None:
+    def test_nodes_end_with_a_killed_supervisor_even_while_stopped(self) -> None:
         with adopting_orphans() as pids, _command("--port", 0, "--nodes", 2) as command:
             pids.extend(line.pid for line in command.lines(2))
             os.kill(pids[1], signal.SIGSTOP)
             command.process.kill()
             command.end()
-            assert not wait_until_gone(pids)
+            assert not still_alive(pids)
 
     @pytest.mark.parametrize("command_line", ["{command} &", "nohup {command} &"])
     def test_nodes_in_the_background_outlive_the_shell_that_started_them(self, command_line: str) -> None:
@@ -293,25 +295,25 @@ class TestEnd:
             pids.append(supervisor)
             lines = [_read(shell.stdout.readline()) for _ in range(2)]
             if command_line.startswith("nohup"):
-                os.killpg(shell.pid, signal.SIGHUP)  # as a terminal does when it closes
+                os.killpg(shell.pid, signal.SIGHUP)  # a terminal that closes does the same
             else:
                 shell.kill()
             shell.wait(PATIENCE)
             shell.stdout.close()
-            for _ in range(3):  # longer than the nodes take to look whether their parent lives
+            for _ in range(3):  # longer than the interval at which nodes check that their parent lives
                 time.sleep(0.2)
                 assert all(answers(line.url) for line in lines)
             os.kill(supervisor, signal.SIGTERM)
-            assert not wait_until_gone(line.pid for line in lines)
+            assert not still_alive(line.pid for line in lines)
 
-    def test_a_node_too_busy_for_its_event_loop_ends_with_its_cluster(
+    def test_a_node_with_a_blocked_event_loop_ends_with_its_parent(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         interfere(tmp_path, monkeypatch, _app("on_ready(1)\n    while True: pass"))
         with adopting_orphans() as pids, start_python(self._PARENT) as parent:
             pids.append(_read(parent.stdout.readline()).pid)
             parent.kill()
-            assert not wait_until_gone(pids)
+            assert not still_alive(pids)
 
     _PARENT = """
 import subprocess, sys, os
@@ -323,7 +325,7 @@ subprocess.run(
 
 
 def _app(serve: str) -> str:
-    """Code for `interfere`: the node's application does this instead of serving."""
+    """Code for `interfere`: the node's application runs this instead of serving."""
     return f"""
 import sys, time, types
 app = types.ModuleType("airflow_provider_qcache.devnode.app")

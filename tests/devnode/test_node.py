@@ -1,4 +1,4 @@
-"""A node alone, as a user of it would try it; the conformance tests hold it against the real server."""
+"""One dev node, tried as a user would; tests/conformance compares the dev node with the real server."""
 
 import gzip
 import json
@@ -14,13 +14,13 @@ LARGE = {"where": [">", "population", 20_000_000], "order_by": ["-population"], 
 
 @pytest.fixture
 def node(qcache_cluster):
-    """The host and port of a node."""
+    """Host and port of a node."""
     return qcache_cluster.node_list[0].removeprefix("http://")
 
 
 @pytest.fixture
 def ask(node):
-    """Sends a request over one kept connection."""
+    """A function that sends a request over one persistent connection."""
     connection = HTTPConnection(node, timeout=30)
 
     def ask(method, path, body=None, **headers):
@@ -36,22 +36,22 @@ def ask(node):
 
 @pytest.fixture
 def cities(ask):
-    """The path of a stored table."""
+    """Stores a table; returns its path."""
     status, _, body = ask("POST", "/dataset/cities", CSV, Content_Type="text/csv")
     assert (status, body) == (201, b"")
     return "/dataset/cities"
 
 
 def test_a_query_in_the_body(ask, cities):
-    """The unsliced length is the rows before the limit."""
+    """The unsliced length counts the rows before the limit."""
     status, headers, body = ask("POST", cities + "/q", json.dumps(LARGE))
     assert status == 200
     assert headers["X-QCache-unsliced-length"] == "2"
     assert json.loads(body) == [{"city": "Tokyo", "country": "JP", "population": 37036200}]
 
 
-def test_a_query_in_the_url_answered_as_csv(ask, cities):
-    """Grouped and summed."""
+def test_a_query_in_the_url_with_an_answer_as_csv(ask, cities):
+    """The rows are grouped and summed."""
     q = '{"group_by":["country"],"select":["country",["sum","population"]]}'
     status, headers, body = ask("GET", f"{cities}?q={q}", Accept="text/csv")
     assert status == 200
@@ -60,8 +60,8 @@ def test_a_query_in_the_url_answered_as_csv(ask, cities):
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "lz4"])
-def test_compressed_both_ways(ask, encoding):
-    """An upload and its answer; lz4 is its length in four bytes and a raw block."""
+def test_compressed_upload_and_answer(ask, encoding):
+    """lz4 is the length in four bytes followed by a raw block."""
     compress = {
         "gzip": gzip.compress,
         "lz4": lambda data: struct.pack("<i", len(data)) + lz4.block.compress(data, store_size=False),
@@ -74,8 +74,8 @@ def test_compressed_both_ways(ask, encoding):
     assert decompress[encoding](body) == CSV
 
 
-def test_a_mistake_is_explained(ask, cities):
-    """The answer names the place, the value and what is allowed, where the real server only says 500 too."""
+def test_an_error_explains_what_is_wrong(ask, cities):
+    """It names the place, the value and what is allowed; the status is that of the real server."""
     status, _, body = ask("POST", cities + "/q", '{"where": ["==", "county", 1]}')
     assert status == 400
     assert "'county'" in json.loads(body)["error"]
@@ -88,15 +88,14 @@ def test_a_mistake_is_explained(ask, cities):
     assert "Expected 2 fields in line 3, saw 3" in body.decode()
 
 
-def test_deleted_is_a_miss(ask, cities):
-    """200 whether the key was there or not, 404 for the query."""
+def test_a_deleted_key_is_a_miss(ask, cities):
+    """A delete answers 200 whether the key exists or not; the query answers 404."""
     for _ in range(2):
         assert ask("DELETE", cities)[0] == 200
     assert ask("POST", cities + "/q", "{}")[0] == 404
 
 
-def test_status_and_statistics(ask, cities):
-    """Reading the statistics resets them."""
+def test_reading_statistics_resets_them(ask, cities):
     assert ask("GET", "/status")[2] == b"OK"
     ask("GET", "/statistics")
     ask("POST", cities + "/q", "{}")

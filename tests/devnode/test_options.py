@@ -1,4 +1,4 @@
-"""NodeOptions: what is not allowed is refused when they are made."""
+"""NodeOptions refuses invalid values when it is made."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from airflow_provider_qcache.devnode import NodeOptions
 
 PEM = Path(__file__)
-"""A file that exists: what is in it is the node's to judge."""
+"""A file that exists. The options do not read it; the node does."""
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_an_error_names_the_field_the_value_and_what_is_allowed(
 
 
 @pytest.mark.parametrize("secret", ["s3cret", "", "user:s3:cret"])
-def test_a_malformed_basic_auth_is_refused_without_showing_it(secret: str) -> None:
+def test_the_error_of_a_malformed_basic_auth_does_not_show_it(secret: str) -> None:
     with pytest.raises(
         ValueError, match=r"^basic_auth: the value is not allowed: expected user:password"
     ) as caught:
@@ -53,7 +53,7 @@ def test_a_malformed_basic_auth_is_refused_without_showing_it(secret: str) -> No
     assert "s3" not in str(caught.value)
 
 
-def test_the_password_is_in_no_repr_and_no_command_line() -> None:
+def test_the_password_is_not_in_the_repr_or_the_command_line() -> None:
     options = NodeOptions(cert_file=PEM, basic_auth="user:s3cret")
     assert "s3cret" not in repr(options)
     assert "s3cret" not in " ".join(options.arguments())
@@ -70,5 +70,5 @@ def test_the_password_is_in_no_repr_and_no_command_line() -> None:
         (NodeOptions(host="::"), "http://[::1]:8888"),
     ],
 )
-def test_url_is_where_a_client_on_this_machine_reaches_the_node(options: NodeOptions, url: str) -> None:
+def test_the_url_reaches_the_node_from_this_machine(options: NodeOptions, url: str) -> None:
     assert options.url == url

@@ -1,4 +1,4 @@
-"""What a node holds, on a clock that the tests turn."""
+"""A dev node's store: eviction, expiry, sizes and statistics, on a clock that the tests set."""
 
 import sys
 from types import FrameType
@@ -14,7 +14,7 @@ from airflow_provider_qcache.devnode.store import Statistics, Store, estimated_s
 
 
 class Clock:
-    """Seconds that pass when told to."""
+    """A clock that moves only when a test sets `now`."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -28,8 +28,8 @@ def table(rows: int = 1) -> pd.DataFrame:
     return pd.DataFrame({"a": range(rows)})
 
 
-def test_the_least_recently_used_go_first():
-    """A query counts as a use, and as many tables go as the bytes need."""
+def test_the_least_recently_used_table_is_evicted_first():
+    """A query counts as a use. Only as many tables are evicted as the needed bytes require."""
     clock = Clock()
     store = Store(10_000, 0, clock)
     for key in "abc":
@@ -45,8 +45,8 @@ def test_the_least_recently_used_go_first():
     assert ["a" in store, "c" in store] == [True, False]
 
 
-def test_a_store_takes_as_many_steps_in_a_full_cache_as_in_an_empty_one():
-    """What the store calls is counted, with room for the table and without."""
+def test_a_store_takes_as_many_steps_in_a_full_cache_as_in_a_small_one():
+    """Counts the calls that the store makes, with enough room for the table and without."""
 
     def calls(tables: int, max_size: int) -> int:
         store = Store(max_size, 0, Clock())
@@ -73,8 +73,8 @@ def test_a_store_takes_as_many_steps_in_a_full_cache_as_in_an_empty_one():
     assert calls(1000, 1000 * size) == calls(10, 10 * size)
 
 
-def test_more_than_the_whole_cache_is_refused_and_costs_nothing():
-    """The message names both numbers."""
+def test_a_body_larger_than_the_cache_is_refused_without_evicting():
+    """The error names both sizes."""
     store = Store(1000, 0, Clock())
     store.put("a", table())
     with pytest.raises(RequestError, match="1001 bytes do not fit a cache of 1000 bytes"):
@@ -83,7 +83,7 @@ def test_more_than_the_whole_cache_is_refused_and_costs_nothing():
 
 
 def test_a_table_may_outgrow_the_cache():
-    """Room is made for the body's length; the table that comes of it is held whatever its size."""
+    """Room is made for the length of the body; the table that is made from it is stored whatever its size."""
     store = Store(1000, 0, Clock())
     store.make_room(100)
     store.put("a", table(1000))
@@ -91,8 +91,8 @@ def test_a_table_may_outgrow_the_cache():
 
 
 @pytest.mark.parametrize(("age", "expired"), [(0, False), (9, False), (10, False), (10.1, True)])
-def test_age_is_counted_from_the_store(age, expired):
-    """A use does not make a table younger; without a greatest age it never expires."""
+def test_a_table_expires_by_the_time_since_it_was_stored(age, expired):
+    """Reading a table does not make it younger. With a maximum age of 0 no table expires."""
     clock = Clock()
     for max_age in (10, 0):
         store = Store(10_000, max_age, clock)
@@ -110,8 +110,8 @@ def test_age_is_counted_from_the_store(age, expired):
         )
     )
 )
-def test_the_size_is_the_sum_of_what_is_held(steps):
-    """Whatever is stored, replaced, deleted and evicted, and room is made where it was asked for."""
+def test_the_size_is_the_sum_of_the_stored_tables_sizes(steps):
+    """After any sequence of stores, replacements, deletes and evictions. `make_room` makes enough room."""
     clock = Clock()
     store = Store(4000, 0, clock)
     sizes = {}
@@ -126,13 +126,12 @@ def test_the_size_is_the_sum_of_what_is_held(steps):
             assert store.size + number <= 4000
         elif key in store:
             store.get(key) if step == "get" else store.delete(key)
-        sizes = {held: size for held, size in sizes.items() if held in store}
+        sizes = {stored: size for stored, size in sizes.items() if stored in store}
         assert store.size == sum(sizes.values())
         assert len(store) == len(sizes)
 
 
-def test_reading_statistics_starts_them_anew():
-    """What happened is counted once; the time is since the last reading."""
+def test_reading_statistics_resets_counts_and_duration():
     clock = Clock()
     statistics = Statistics(2, clock)
     statistics.count("hit_count")
@@ -151,10 +150,10 @@ def test_reading_statistics_starts_them_anew():
 
 
 @pytest.mark.parametrize("rows", [0, 1, 1000, 30_000])
-def test_the_estimate_of_a_size_is_near(rows):
-    """Of pandas' own deep measure, where texts differ in length."""
+def test_the_estimated_size_is_close_to_pandas_exact_one(rows):
+    """The texts differ in length."""
     texts = [("x" * (number % 50)) for number in range(rows)]
-    held = pd.DataFrame({"a": range(rows), "b": pd.Series(texts, dtype=object), "c": 0.5})
-    held["d"] = held["b"].astype("category")
-    exact = held.memory_usage(index=False, deep=True).sum()
-    assert estimated_size(held) == pytest.approx(exact, rel=0.15, abs=5000)
+    frame = pd.DataFrame({"a": range(rows), "b": pd.Series(texts, dtype=object), "c": 0.5})
+    frame["d"] = frame["b"].astype("category")
+    exact = frame.memory_usage(index=False, deep=True).sum()
+    assert estimated_size(frame) == pytest.approx(exact, rel=0.15, abs=5000)

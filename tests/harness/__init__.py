@@ -1,9 +1,9 @@
-"""Nodes, databases and fixtures that the suites share; each layer wraps the one below.
+"""Servers, databases and fixtures that several suites share. Each module uses only those named before it.
 
 - ``ports``: ports that no other process of a test run takes.
 - ``servers``: one server process, the real QCache or the dev node, and requests to it as bytes.
-- ``nodes``: several of them, which can be killed, paused and started again.
-- ``faults``: nodes that are a thread and a socket of the test, and fail in each way there is.
-- ``database``: a PostgreSQL or MariaDB; ``sql`` has the hook of one that is known by its driver alone.
-- ``plugin``: the fixtures, what CI does not allow, and which tests share a worker.
+- ``nodes``: several servers, which a test can kill, pause and start again.
+- ``faults``: nodes made of a socket and threads of the test process, one for each kind of failure.
+- ``database``: a PostgreSQL or MariaDB; ``sql``: Airflow's hook for a database that has only a driver.
+- ``plugin``: the fixtures, the rule that CI skips no test, and which tests share a worker.
 """

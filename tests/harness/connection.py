@@ -9,7 +9,7 @@ import pytest
 
 
 def connect(monkeypatch: pytest.MonkeyPatch, urls: list[str], **extra: Any) -> None:
-    """Make the connection ``qcache_default`` one to these nodes."""
+    """Set the connection ``qcache_default`` to these nodes, with short timeouts."""
     limits = {
         "connect_timeout": 1,
         "read_timeout": 1.5,

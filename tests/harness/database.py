@@ -22,7 +22,7 @@ class Database(ABC):
 
     name: ClassVar[str]
     ready: ClassVar[bytes]
-    """What its log says when it takes connections; the port is open before that."""
+    """What the server logs when it accepts queries; it opens its port before that."""
     stop_by: ClassVar[signal.Signals]
 
     def __init__(self, *options: str) -> None:
@@ -33,20 +33,20 @@ class Database(ABC):
 
     @abstractmethod
     def _make_command(self) -> list[object]:
-        """The command that makes the database in `data`."""
+        """The command that creates the database files in `data`."""
 
     @abstractmethod
     def _server_command(self) -> list[object]:
-        """The command of the server process."""
+        """The command that runs the server."""
 
     @property
     def _data(self) -> Path:
         return self._directory / "data"
 
     def start(self) -> Self:
-        """Make the database, start the server and wait until it answers."""
+        """Create the database, start the server and wait until it answers."""
         self._directory = Path(tempfile.mkdtemp(prefix="qcache-database-"))
-        if os.geteuid() == 0:  # these servers refuse root
+        if os.geteuid() == 0:  # these servers refuse to run as root
             nobody = pwd.getpwnam("nobody")
             os.chown(self._directory, nobody.pw_uid, nobody.pw_gid)
         log = self._directory / "log"
@@ -81,7 +81,7 @@ class Database(ABC):
         raise ServerFailedError(f"{self.name} did not start:\n{printed}")
 
     def stop(self) -> None:
-        """End the server and remove what it stored."""
+        """End the server and delete its files."""
         if self._process is not None:
             end(self._process, self.stop_by)
         self._process = None

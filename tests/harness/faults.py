@@ -1,7 +1,7 @@
-"""Nodes of raw sockets on loopback: one without a fault, and one for each fault.
+"""Nodes that are raw sockets on loopback: a healthy one, and one for each kind of failure.
 
-A node answers ``/qcache/status`` and other requests as its fault says. It uses no HTTP library: faults are
-written byte for byte.
+A node answers ``/qcache/status`` and other requests as its test says. It uses no HTTP library, because faults
+must be written byte for byte.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class HungUp(Exception):
 
 @dataclass
 class Received:
-    """One request, as it was read."""
+    """One request as the node read it."""
 
     method: str
     target: str
@@ -115,26 +115,26 @@ class Peer:
         raise HungUp
 
     def wait_for_more(self) -> None:
-        """Wait until the client sends more or closes the connection."""
+        """Wait until the client sends more data or closes the connection."""
         with contextlib.suppress(HungUp):
             self._more()
 
     def drip(self, data: bytes, times: int = 10_000) -> None:
-        """Send the same bytes repeatedly, with pauses."""
+        """Send the same bytes again and again, with pauses."""
         for _ in range(times):
             self.send(data)
             self.wait(0.03)
 
     def reset(self) -> None:
-        """End the connection with a RST."""
-        self.wait(0.03)  # the client reads what was sent before the reset discards it
+        """End the connection with an RST."""
+        self.wait(0.03)  # otherwise the reset discards what the client has not read yet
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.sock.close()
         raise HungUp
 
 
 def head(status: int, length: int | None = None, **headers: str) -> bytes:
-    """A response's head; underscores in header names become dashes."""
+    """The head of a response; underscores in header names become dashes."""
     fields = {name.replace("_", "-"): value for name, value in headers.items()}
     if length is not None:
         fields["Content-Length"] = str(length)
@@ -147,7 +147,7 @@ SUCCESS = {"query": 200, "store": 201, "delete": 200, "status": 200}
 
 
 def success_head(request: Received, length: int | None = None, **headers: str) -> bytes:
-    """The head of a node without a fault for a request."""
+    """The head of a healthy node's response."""
     known = RESULT if request.kind == "query" else {}
     return head(SUCCESS[request.kind], length, **{**known, **headers})
 
@@ -156,7 +156,7 @@ Reply = Callable[[Peer, Received], None]
 
 
 class FaultyNode:
-    """A node that reads requests and answers each by ``answer``, from a thread for each connection."""
+    """A node that reads requests and answers each one with ``answer``, in one thread per connection."""
 
     def __init__(
         self,
@@ -182,7 +182,7 @@ class FaultyNode:
         self._threads: list[threading.Thread] = []
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         if not accepts:
-            # Small buffers, so that a large body stalls whatever the machine's are.
+            # Small buffers, so that a large body stalls whatever the machine's buffer sizes are.
             self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         self.port = self.listener.getsockname()[1]
 
@@ -217,7 +217,7 @@ class FaultyNode:
             try:
                 sock, _ = self.listener.accept()
             except OSError as error:
-                if error.errno == errno.EMFILE:  # a test leaves this process no descriptors for a while
+                if error.errno == errno.EMFILE:  # some tests use up this process's descriptors for a while
                     time.sleep(0.01)
                     continue
                 return
@@ -251,7 +251,7 @@ class FaultyNode:
 
 
 class Tables:
-    """The tables of a node without a fault."""
+    """A healthy node's tables, and its answers."""
 
     def __init__(self) -> None:
         self.tables: dict[str, bytes] = {}
@@ -271,7 +271,7 @@ class Tables:
             peer.send(head(404, 0))
 
 
-def sound_node() -> tuple[FaultyNode, Tables]:
+def healthy_node() -> tuple[FaultyNode, Tables]:
     """A node without a fault, and its tables."""
     tables = Tables()
     return FaultyNode(tables.answer), tables
@@ -286,12 +286,12 @@ def status_only(status: int, **headers: str) -> Reply:
     return lambda peer, request: peer.send(head(status, len(body), **headers) + body)
 
 
-def only_the_head_of_500(peer: Peer, request: Received) -> None:
+def head_of_500_without_body(peer: Peer, request: Received) -> None:
     peer.send(head(500, 100))
     peer.wait_for_ever()
 
 
-def half_an_answer(peer: Peer, request: Received) -> None:
+def truncated_body(peer: Peer, request: Received) -> None:
     peer.send(success_head(request, 100) + b'[{"a"')
 
 
@@ -311,12 +311,12 @@ def close_in_the_head(peer: Peer, request: Received) -> None:
 
 
 def reset_in_the_body(peer: Peer, request: Received) -> None:
-    half_an_answer(peer, request)
+    truncated_body(peer, request)
     peer.reset()
 
 
 def close_in_the_body(peer: Peer, request: Received) -> None:
-    half_an_answer(peer, request)
+    truncated_body(peer, request)
     raise HungUp
 
 
@@ -368,7 +368,7 @@ def bad_chunk(peer: Peer, request: Received) -> None:
 
 
 def endless_chunks(peer: Peer, request: Received, status: int) -> None:
-    """Chunks without an end where the status says that there is no body."""
+    """Endless chunks after a status that allows no body."""
     peer.send(head(status, Transfer_Encoding="chunked"))
     while True:
         peer.send(b"10000\r\n" + b" " * 65536 + b"\r\n")
@@ -376,7 +376,7 @@ def endless_chunks(peer: Peer, request: Received, status: int) -> None:
 
 
 def endless_chunk(peer: Peer, request: Received, size: bytes) -> None:
-    """A chunk that claims to be of this size and does not end."""
+    """A chunk that claims this size and does not end."""
     peer.send(success_head(request, Transfer_Encoding="chunked") + size + b"\r\n")
     while True:
         peer.send(b" " * 65536)
@@ -405,13 +405,13 @@ def html(peer: Peer, request: Received) -> None:
     peer.send(head(SUCCESS[request.kind], len(page), Content_Type="text/html") + page)
 
 
-def without_the_length(peer: Peer, request: Received) -> None:
+def without_unsliced_length(peer: Peer, request: Received) -> None:
     body = ROWS if request.kind == "query" else b""
     peer.send(head(SUCCESS[request.kind], len(body), Content_Type="application/json") + body)
 
 
 class Once:
-    """Sound but for the first request, of which ``first`` says whether it has answered."""
+    """Healthy, except that ``first`` handles the first request; it returns whether it has answered."""
 
     def __init__(self, tables: Tables, first: Callable[[Peer], bool]) -> None:
         self._tables = tables
@@ -424,23 +424,23 @@ class Once:
 
 
 def overloaded(peer: Peer) -> bool:
-    """Answers 429."""
+    """Answers 429 with Retry-After."""
     peer.send(head(429, 0, Retry_After="1"))
     return True
 
 
 def late(peer: Peer) -> bool:
-    """Waits until nobody waits for the answer any more."""
+    """Waits until the client has stopped waiting for the answer."""
     peer.wait_for_more()
     return False
 
 
 class Busy:
-    """One thread, which is busy with something until the client has given up and connects again."""
+    """A node with one thread, which is busy until the client times out and connects again."""
 
     def __init__(self) -> None:
         self._connections: list[Peer] = []
-        self._came_again = threading.Event()
+        self._reconnected = threading.Event()
         self._lock = threading.Lock()
 
     def before_reading(self, peer: Peer) -> None:
@@ -448,14 +448,14 @@ class Busy:
             if not any(peer is other for other in self._connections):
                 self._connections.append(peer)
             if len(self._connections) > 1:
-                self._came_again.set()
-        while not self._came_again.wait(0.01):
+                self._reconnected.set()
+        while not self._reconnected.wait(0.01):
             peer.wait(0)
 
 
 @dataclass
 class CutsIdleConnections:
-    """Sound, but the second request of a connection finds it closed, without a byte of an answer."""
+    """Healthy, but closes each connection when its second request arrives, before any byte of an answer."""
 
     tables: Tables
     reset: bool
@@ -472,7 +472,7 @@ class CutsIdleConnections:
 
 @contextlib.contextmanager
 def black_hole(host: str, port: int) -> Iterator[None]:
-    """An address at which connections are neither taken nor refused: its backlog is full."""
+    """An address where connections are neither accepted nor refused, because its backlog is full."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.socket())
         listener.bind((host, port))

@@ -1,4 +1,4 @@
-"""Work in a forked child, for tests of what a fork leaves in use."""
+"""Run code in a forked child process, for tests of locks and sockets that are in use during a fork."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import time
 import traceback
 from collections.abc import Callable
 
-CAP = 30.0
+CHILD_TIMEOUT = 30.0
 """Seconds after which a child is killed."""
 
 
-def in_a_child(work: Callable[[], object]) -> Callable[[], int]:
-    """Fork a process that does the work; gives what waits for it and returns its exit code."""
+def run_in_forked_child(work: Callable[[], object]) -> Callable[[], int]:
+    """Call `work` in a forked child; return a function that waits for the child and returns its exit code."""
     child = os.fork()
     if child == 0:
         code = 1
@@ -25,7 +25,7 @@ def in_a_child(work: Callable[[], object]) -> Callable[[], int]:
             os._exit(code)
 
     def wait() -> int:
-        end = time.monotonic() + CAP
+        end = time.monotonic() + CHILD_TIMEOUT
         while time.monotonic() < end:
             ended, status = os.waitpid(child, os.WNOHANG)
             if ended:

@@ -1,4 +1,4 @@
-"""A TCP forwarder on loopback: what a Kubernetes service or a port mapping is between a client and a node."""
+"""A TCP forwarder on loopback: stands for a Kubernetes service or a port mapping between client and node."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def forwarder(at: tuple[str, int], to: tuple[str, int]) -> Iterator[None]:
-    """Pass connections on from one address to another; afterwards the first one refuses them."""
+    """Forward connections from one address to another. At the end the first address refuses connections."""
     listener = socket.create_server(at)
     sockets = [listener]
 

@@ -1,4 +1,4 @@
-"""How late the machine is: what a limit measured on the wall may be passed by without the client's doing."""
+"""How late the machine runs threads: tests add it to limits of wall-clock time."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import time
 from typing import Self
 
 TICK = 0.01
-NOTHING = 0.005
+NEGLIGIBLE = 0.005
 
 
 class Lateness:
-    """Sums, while it is open, by how much a thread that only sleeps was woken late.
+    """Sums, while it is open, how much later than asked a sleeping thread was woken.
 
-    On a quiet machine that is near nothing, so that a bound with it added is as tight as without.
+    On an idle machine the sum is nearly 0, so that adding it to a limit does not loosen the limit.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class Lateness:
         while not self._over.wait(TICK):
             now = time.monotonic()
             late = now - before - TICK
-            if late > NOTHING:
+            if late > NEGLIGIBLE:
                 self.seconds += late
             before = now
 

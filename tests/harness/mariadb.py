@@ -1,4 +1,4 @@
-"""A real MariaDB to test against: Debian's package, on a loopback port and in a directory of its own."""
+"""A real MariaDB to test against: Debian's package, on a loopback port and in its own directory."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ HOW_TO_GET_MARIADB = (
 _PATH = f"{os.defpath}:/usr/sbin:/sbin"
 
 
-def mariadb_is_here() -> bool:
+def mariadb_is_installed() -> bool:
     """Whether there is a server, and Airflow's provider with its drivers."""
     found = shutil.which("mariadbd", path=_PATH) and shutil.which("mariadb-install-db", path=_PATH)
     return bool(found) and all(map(importlib.util.find_spec, ("MySQLdb", "mysql", "pymysql")))
 
 
 class MariaDB(Database):
-    """A server process with an empty database, its sessions in a zone that is not UTC."""
+    """A server process with an empty database, whose sessions are in a time zone other than UTC."""
 
     name = "MariaDB"
     ready = b"ready for connections"
-    stop_by = signal.SIGKILL  # what it holds is thrown away
+    stop_by = signal.SIGKILL  # its data is thrown away
     user = "root"
     database = "test"
 
     @property
     def uri(self) -> str:
-        """Its URI, as Airflow reads one of a connection."""
+        """The URI, in the form that Airflow reads for a connection."""
         return f"mysql://{self.user}@127.0.0.1:{self.port}/{self.database}"
 
     def _program(self, name: str) -> str:
@@ -51,7 +51,7 @@ class MariaDB(Database):
         ]
 
     def _make_command(self) -> list[object]:
-        # With its database `test`, in which everybody may do everything.
+        # This also creates the database `test`, in which everybody may do everything.
         program = self._program("mariadb-install-db")
         return [program, *self._common, "--auth-root-authentication-method=normal"]
 

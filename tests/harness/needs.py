@@ -1,4 +1,4 @@
-"""What a test needs of the machine: without it the test is skipped, and fails in CI."""
+"""What a test needs installed. If it is missing, the test is skipped; in CI it fails."""
 
 from __future__ import annotations
 
@@ -7,37 +7,37 @@ import shutil
 
 import pytest
 
-from tests.harness.mariadb import HOW_TO_GET_MARIADB, mariadb_is_here
+from tests.harness.mariadb import HOW_TO_GET_MARIADB, mariadb_is_installed
 from tests.harness.postgres import HOW_TO_GET_POSTGRES, postgres_programs
 from tests.harness.servers import HOW_TO_GET_THE_REAL_SERVER, real_python
 
 
 def need_the_real_server() -> None:
-    """Skip where there is no real server, fail where CI should have one."""
+    """Skip without the real QCache server; fail in CI."""
     if real_python() is None:
         skip_or_fail(HOW_TO_GET_THE_REAL_SERVER)
 
 
 def need_postgres() -> None:
-    """Skip where there is no PostgreSQL, fail where CI should have one."""
+    """Skip without PostgreSQL; fail in CI."""
     if postgres_programs() is None:
         skip_or_fail(HOW_TO_GET_POSTGRES)
 
 
 def need_mariadb() -> None:
-    """Skip where there is no MariaDB, fail where CI should have one."""
-    if not mariadb_is_here():
+    """Skip without MariaDB; fail in CI."""
+    if not mariadb_is_installed():
         skip_or_fail(HOW_TO_GET_MARIADB)
 
 
 def need_redis() -> None:
-    """Skip where there is no Redis, fail where CI should have one."""
+    """Skip without Redis; fail in CI."""
     if shutil.which("redis-server") is None:
         skip_or_fail("no Redis server: `apt-get install redis-server` brings it")
 
 
 def skip_or_fail(missing: str) -> None:
-    """Skip, but for CI, where nothing may be missing."""
+    """Skip the test, or fail it in CI, where everything must be installed."""
     if os.environ.get("CI"):
         pytest.fail(missing, pytrace=False)
     pytest.skip(missing)

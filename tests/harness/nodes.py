@@ -1,4 +1,4 @@
-"""QCache nodes that can be killed, silenced and started again: real ones, dev nodes where there are none."""
+"""QCache nodes that can be killed, paused and started again: real servers if installed, else dev nodes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.harness.servers import Server, WireAnswer, WireRequest, real_python
 
 
 class Nodes:
-    """Several nodes, each a process: `with Nodes() as nodes`."""
+    """Several nodes, each its own process: `with Nodes() as nodes`."""
 
     def __init__(
         self, count: int = 3, *options: str, tls: ssl.SSLContext | None = None, kind: str | None = None
@@ -26,11 +26,11 @@ class Nodes:
 
     @property
     def urls(self) -> list[str]:
-        """The nodes as a connection names them."""
+        """The nodes' URLs."""
         return [f"{self._scheme}://{self._host}:{server.port}" for server in self.servers]
 
     def keys(self, count: int) -> list[str]:
-        """Keys whose homes are the nodes in turn: with other ports at each run, chance may leave one out."""
+        """Keys whose home nodes are the nodes in turn: ports change, so that fixed keys might miss a node."""
         ring = Ring(self.urls)
         homes = itertools.islice(itertools.cycle(self.urls), count)
         names = (f"many_{number}" for number in itertools.count())
@@ -38,7 +38,7 @@ class Nodes:
 
     @property
     def pids(self) -> dict[str, int]:
-        """The process of each node that runs."""
+        """The process id of each node that runs."""
         running = zip(self.urls, self.servers, strict=True)
         return {url: server.pid for url, server in running if server.pid is not None}
 
@@ -48,14 +48,14 @@ class Nodes:
 
     def pause(self, i: int) -> None:
         """Let a node accept connections and answer nothing."""
-        self.servers[i].pause()
+        """Pause a node: it accepts connections and answers nothing."""
 
     def resume(self, i: int) -> None:
-        """Let it go on."""
+        """Resume a node after `pause`."""
         self.servers[i].resume()
 
     def wait_until_connected(self, i: int, pid: int) -> None:
-        """Wait until a process has a connection to the node, which a paused node has too."""
+        """Wait until a process has a TCP connection to the node; a paused node accepts connections too."""
         process = psutil.Process(pid)
         deadline = time.monotonic() + 60
         while not any(
@@ -63,11 +63,11 @@ class Nodes:
             for connection in process.net_connections("tcp4")
             if connection.status == psutil.CONN_ESTABLISHED
         ):
-            assert time.monotonic() < deadline
+            assert time.monotonic() < deadline, f"process {pid} did not connect to node {i} within 60 s"
             time.sleep(0.02)
 
     def all_up(self) -> Self:
-        """Every node as new, whatever a test did to it: empty where it was killed, else as it was."""
+        """Start killed nodes again, empty, and resume paused ones; other nodes are left as they are."""
         dead = [server for server in self.servers if server.pid is None]
         for server in self.servers:
             if server in dead:
@@ -79,7 +79,7 @@ class Nodes:
         return self
 
     def ask(self, i: int, method: str, key: str, body: bytes | None = None) -> WireAnswer:
-        """One request about a key, past every client of ours."""
+        """Send one request about a key, without the client under test."""
         headers = [("Accept", "application/json")]
         if body is not None:
             headers.append(("Content-Type", "text/csv"))

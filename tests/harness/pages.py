@@ -1,17 +1,18 @@
-"""Pages of the docs, done as their reader does them: files written, commands run, outputs compared.
+"""Follows pages of the docs as a reader does: writes their files, runs their commands, compares the output.
 
-The form of such a page:
+What such a page contains:
 
-- a `console` block has commands and what they print. A command follows ``$ `` and may go on in lines that
-  begin with ``> ``. ``...`` stands for any text within a line, and alone in a line for any lines. A command
-  must end with 0 unless the page shows what it prints.
+- a `console` block has commands and their output. A command follows ``$ `` and may continue on lines that
+  begin with ``> ``. ``...`` stands for any text within a line, and on a line of its own for any lines. A
+  command must exit with 0 unless the page shows its output.
 - a Python block is written to the file that the line before it names, as in "Write this to
-  `dags/orders.py`:". The others of a page are one module, which tests/airflow has Airflow import.
-- a block of `text` is no code, and one of `json` is a value.
-- a console block after the comment ``<!-- another terminal -->`` is one command that goes on in the
-  background. The page goes on once that has printed what the block shows. A ``pid 11941`` in it stands for
+  `dags/orders.py`:". The other Python blocks of a page form one module, which Airflow imports
+  in tests/airflow.
+- a `text` block is not run, and a `json` block is a value.
+- a console block after the comment ``<!-- another terminal -->`` is one command that runs in the background.
+  The next block starts once the command has printed what the block shows. A ``pid 11941`` in it stands for
   the process id of this run, in the rest of the page too.
-- ``<!-- not run: reason -->`` leaves the next block out.
+- ``<!-- not run: reason -->`` excludes the next block.
 """
 
 from __future__ import annotations
@@ -32,15 +33,15 @@ from airflow_provider_qcache.client import Ring
 from tests.harness.ports import closed_port, closed_ports
 from tests.harness.servers import ROOT
 
-_PATIENCE = 120.0
-"""A command that hangs; on a busy machine an `airflow` takes ten seconds."""
+_COMMAND_TIMEOUT = 120.0
+"""Seconds. Only a command that hangs takes so long: on a busy machine an `airflow` command takes ten."""
 
 _FENCE = re.compile(r"^```(\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block of a page, with the last line before it that is not empty."""
+    """A fenced block of a page, with the last non-empty line before it."""
 
     language: str
     text: str
@@ -50,19 +51,19 @@ class Block:
     """The text between the block and the one before it."""
 
     @property
-    def is_left_out(self) -> bool:
-        """Whether the page says that, and why, no test runs the block."""
+    def is_excluded(self) -> bool:
+        """Whether the page excludes the block from tests, which it does with a reason."""
         return self.before.startswith("<!-- not run: ")
 
     @property
     def file(self) -> str | None:
-        """The file to which the page has its reader write the block."""
+        """The file to which the page tells its reader to write the block."""
         named = re.search(r"`([^`]+)`:$", self.before)
         return named[1] if named else None
 
     @property
     def commands(self) -> Iterator[tuple[str, str]]:
-        """Each command of a console block, with the output that the page shows."""
+        """Each command of a console block, with the output that the page shows for it."""
         for part in re.split(r"^\$ ", self.text, flags=re.MULTILINE)[1:]:
             first, *rest = part.split("\n")
             while rest and (rest[0] == ">" or rest[0].startswith("> ")):
@@ -73,9 +74,9 @@ class Block:
 def blocks_of(page: Path) -> list[Block]:
     """The fenced blocks of a page."""
     text = page.read_text("utf-8")
-    assert not re.search(r"^ +```", text, re.MULTILINE), f"{page.name}: a block that is indented is not run"
+    assert not re.search(r"^ +```", text, re.MULTILINE), f"{page.name}: an indented block is not tested"
     indented = re.search(r"\n\n    (?![-*\d ]).*", _FENCE.sub("", text))
-    assert indented is None, f"{page.name}: a block without fences is not run:{indented and indented[0]}"
+    assert indented is None, f"{page.name}: a block without fences is not tested:{indented and indented[0]}"
     found = []
     end = 0
     for match in _FENCE.finditer(text):
@@ -87,26 +88,26 @@ def blocks_of(page: Path) -> list[Block]:
     return found
 
 
-def is_followed(page: Path) -> bool:
-    """Whether a test does what the page says, command by command."""
+def is_followed_step_by_step(page: Path) -> bool:
+    """Whether a test follows the page, command by command."""
     return page.is_relative_to(DOCS) and page.relative_to(DOCS).as_posix() in {*ON_NODES, *ON_AIRFLOW}
 
 
 def module_of(page: Path) -> str:
-    """The Python of a page that its reader writes to no file, as a module with the page's line numbers."""
+    """A page's Python that belongs to no file, as one module with the page's line numbers."""
     lines: list[str] = []
     for block in blocks_of(page):
-        if block.language == "python" and not (is_followed(page) and block.file):
+        if block.language == "python" and not (is_followed_step_by_step(page) and block.file):
             lines += [""] * (block.line - len(lines))
             lines += block.text.splitlines()
     return "\n".join([*lines, ""]) if lines else ""
 
 
-def shows(shown: str, printed: str) -> bool:
-    """Whether a page's output, with its ``...``, is what was printed, however wide its columns are."""
-    shown, printed = (re.sub(" {2,}", "  ", text) for text in (shown, printed))
+def output_matches(expected: str, printed: str) -> bool:
+    """Whether the output is what a page shows: ``...`` is any text, and column widths do not count."""
+    expected, printed = (re.sub(" {2,}", "  ", text) for text in (expected, printed))
     pattern = ""
-    for line in shown.split("\n"):
+    for line in expected.split("\n"):
         if line.strip() == "...":
             pattern += r"(?:.*\n)*?"
         else:
@@ -115,9 +116,9 @@ def shows(shown: str, printed: str) -> bool:
 
 
 DOCS = ROOT / "docs"
-BESIDE_DOCS = "README.md", "CONTRIBUTING.md", "SECURITY.md"
-PAGES = (*sorted(DOCS.rglob("*.md")), *(ROOT / name for name in BESIDE_DOCS))
-"""All that has code to copy; the changelog has none."""
+PAGES_BESIDE_DOCS = "README.md", "CONTRIBUTING.md", "SECURITY.md"
+PAGES = (*sorted(DOCS.rglob("*.md")), *(ROOT / name for name in PAGES_BESIDE_DOCS))
+"""All pages with code to copy; the changelog has none."""
 
 ON_NODES = (
     "howto/find-a-missing-table.md",
@@ -127,7 +128,7 @@ ON_NODES = (
     "reference/commands.md",
     "reference/devnode.md",
 )
-"""Pages that need nodes alone, each followed by itself in tests/cli."""
+"""Pages that need only nodes; tests/cli follows each one by itself."""
 ON_AIRFLOW = (
     "tutorial.md",
     "howto/warm-from-sql.md",
@@ -138,29 +139,29 @@ ON_AIRFLOW = (
     "howto/invalidate-on-a-schedule.md",
     "howto/upgrade.md",
 )
-"""Pages that are followed one after the other on an Airflow of their own, in tests/airflow."""
+"""Pages that tests/airflow follows one after the other on one Airflow."""
 
-BY_THEIR_OWN_TESTS = {
+TESTED_ELSEWHERE = {
     ("howto/examples.md", "sql"): "tests/airflow/test_examples.py",
     ("howto/test-a-dag.md", "python"): "tests/airflow/test_testing.py",
     ("reference/query-language.md", "http"): "tests/conformance/test_query_language.py",
     ("reference/query-language.md", "json"): "tests/conformance/test_query_language.py",
     ("reference/query-language.md", "python"): "tests/conformance/test_query_language.py",
 }
-"""Blocks of a page and a language that another test than those of the pages runs."""
+"""Blocks, by page and language, that a test of their own runs."""
 
 PORTS = 8888, 8889, 8890
-"""Those of the three nodes on every page."""
+"""The ports of the three nodes on every page."""
 
 
 def ports_like(key: str) -> dict[str, str]:
-    """A free port for each of the pages', with the nodes in the same order for a key as on the pages."""
+    """Free ports in place of the pages' ports, with which the key has the same order of nodes as on pages."""
     for _ in range(200):
         ports = closed_ports(len(PORTS))
         if _order(key, ports) == _order(key, PORTS):
             return {str(page): str(here) for page, here in zip(PORTS, ports, strict=True)}
-        closed_port()  # the next three begin elsewhere than a multiple of three
-    raise AssertionError("no such ports")
+        closed_port()  # moves on, so that the next three are not the same multiple of three
+    raise AssertionError("no free ports give the key the order of nodes that the pages show")
 
 
 def _order(key: str, ports: Iterable[int]) -> list[int]:
@@ -169,12 +170,12 @@ def _order(key: str, ports: Iterable[int]) -> list[int]:
 
 
 class Shell:
-    """A bash in a directory, in which the commands of a page run one after the other.
+    """A bash process in a directory, which runs the commands of a page one after the other.
 
     Args:
-        directory: where it begins.
-        environment: its variables.
-        replaced: texts of the page and what stands for them in this run, such as ports.
+            directory: the directory in which it starts.
+            environment: its environment variables.
+            replaced: texts of the page, such as ports, and what replaces them in this run.
     """
 
     def __init__(
@@ -215,38 +216,39 @@ class Shell:
         )
 
     def follow(self, page: Path) -> None:
-        """Do what a page says, from its first block to its last."""
+        """Follow a page from its first block to its last."""
         for block in blocks_of(page):
             where = f"{page.name}, line {block.line}"
-            if block.is_left_out:
+            if block.is_excluded:
                 continue
             if block.language != "console":
                 if block.file:
                     self.write(block.file, block.text)
             elif block.before == "<!-- another terminal -->":
-                for command, shown in block.commands:
-                    self.run_beside(command, shown, where)
+                for command, expected in block.commands:
+                    self.run_in_background(command, expected, where)
             else:
-                for command, shown in block.commands:
-                    self.run(command, shown, where)
+                for command, expected in block.commands:
+                    self.run(command, expected, where)
 
-    def _here(self, text: str) -> str:
-        # All at once: the port of this run may be a process id of the page.
+    def _replace(self, text: str) -> str:
+        # In one pass: a port of this run may equal a process id of the page.
         pattern = "|".join(map(re.escape, self._replaced))
         return re.sub(pattern, lambda match: self._replaced[match[0]], text) if pattern else text
 
     def write(self, name: str, text: str) -> None:
-        """Write a file, below the directory in which the shell is now."""
+        """Write a file, relative to the shell's working directory."""
         path = Path(self._ask("pwd")[1].strip()) / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self._here(text), "utf-8")
+        path.write_text(self._replace(text), "utf-8")
 
-    def run(self, command: str, shown: str, where: str) -> None:
+    def run(self, command: str, expected: str, where: str) -> None:
         """Run a command and compare what it prints."""
-        code, printed = self._ask(self._here(command))
+        code, printed = self._ask(self._replace(command))
         message = f"{where}: {command}\nended with {code} and printed\n{printed}"
-        if shown:
-            assert shows(self._here(shown), printed), f"{message}\ninstead of\n{self._here(shown)}"
+        if expected:
+            expected = self._replace(expected)
+            assert output_matches(expected, printed), f"{message}\ninstead of\n{expected}"
         else:
             assert code == 0, message
 
@@ -254,10 +256,10 @@ class Shell:
         assert self._bash.stdin is not None
         assert self._bash.stdout is not None
         end = f"--- end of command {time.monotonic_ns()} ---"
-        # Not in a subshell, since `cd` and `export` are to last, and not with the next commands as its input.
+        # Not in a subshell, because `cd` and `export` must last. The next commands must not become its input.
         self._bash.stdin.write(f"{{ {command}\n}} </dev/null; printf '\\n%s %s\\n' '{end}' $?\n".encode())
         self._bash.stdin.flush()
-        with _at_most(_PATIENCE, self._bash):
+        with _killed_after(_COMMAND_TIMEOUT, self._bash):
             lines = []
             for line in self._bash.stdout:
                 text = line.decode("utf-8", "replace")
@@ -265,31 +267,31 @@ class Shell:
                     return int(text.split(" ")[-1]), "".join(lines).removesuffix("\n")
                 lines.append(text)
         message = "".join(lines)
-        raise AssertionError(f"the shell ended, or took more than {_PATIENCE:g} s: {command}\n{message}")
+        raise AssertionError(f"the shell ended, or took {_COMMAND_TIMEOUT:g} s: {command}\n{message}")
 
-    def run_beside(self, command: str, shown: str, where: str) -> None:
-        """Start a command in a terminal of its own, and wait until it has printed what the page shows."""
+    def run_in_background(self, command: str, expected: str, where: str) -> None:
+        """Start a command in a terminal of its own and wait until it has printed what the page shows."""
         self._logs += 1
         log = self._directory / f"terminal-{self._logs}.log"
         exported = self._ask("export -p; pwd")[1]
         *variables, directory = exported.rstrip("\n").split("\n")
-        script = "\n".join([*variables, f"cd '{directory}'", self._here(command)])
+        script = "\n".join([*variables, f"cd '{directory}'", self._replace(command)])
         with log.open("wb") as out:
             process = self._start(["-c", script], stdin=subprocess.DEVNULL, stdout=out)
         self._background.append(process)
-        deadline = time.monotonic() + _PATIENCE
-        expected = re.sub(r"\bpid \d+", "pid ...", self._here(shown))
-        while not shows(expected, printed := log.read_text("utf-8")):
+        deadline = time.monotonic() + _COMMAND_TIMEOUT
+        pattern = re.sub(r"\bpid \d+", "pid ...", self._replace(expected))
+        while not output_matches(pattern, printed := log.read_text("utf-8")):
             assert process.poll() is None, f"{where}: {command}\nended and had printed\n{printed}"
             assert time.monotonic() < deadline, f"{where}: {command}\nhas printed\n{printed}"
             time.sleep(0.05)
-        process_ids = (re.findall(r"\bpid (\d+)", text) for text in (shown, printed))
+        process_ids = (re.findall(r"\bpid (\d+)", text) for text in (expected, printed))
         self._replaced |= dict(zip(*process_ids, strict=True))
 
 
 @contextlib.contextmanager
-def _at_most(seconds: float, process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Kill a process group that takes longer, so that what is read of it ends."""
+def _killed_after(seconds: float, process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Kill the process group if the block takes longer, so that reading its output ends."""
 
     def kill() -> None:
         with contextlib.suppress(ProcessLookupError):

@@ -1,6 +1,6 @@
-"""The pytest plugin of the suites: fixtures, what CI does not allow, and which tests share a worker.
+"""The suites' pytest plugin: fixtures, the rule that CI skips no test, and which tests share a worker.
 
-Only ``operator_log`` requires Airflow.
+Only the fixture ``operator_log`` requires Airflow.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ if TYPE_CHECKING:
     from tests.harness.servers import Certificates
 
 SHARE_AN_AIRFLOW = ("airflow", "browser")
-"""Suites whose tests share an Airflow that runs."""
+"""Suites whose tests share one running Airflow."""
 
 START_THEIR_OWN = ("airflow/test_tutorial", "airflow/test_demo", "browser/test_scale_out")
-"""Files of these suites that start another one."""
+"""Files of these suites that start an Airflow of their own."""
 
 SHARE_LITTLE = ("cli", "client", "conformance", "devnode", "fuzz")
-"""Suites whose tests run on any worker, since what they share starts soon; some files take minutes."""
+"""Suites whose tests may run on any worker: their fixtures start quickly, and some files take minutes."""
 
 LONGEST = (*START_THEIR_OWN[:1], *SHARE_AN_AIRFLOW, *START_THEIR_OWN[1:])
-"""The groups that run first, since a worker that begins one late would run it while the others are idle."""
+"""The groups to run first: a worker that began one of them late would run it while the others are idle."""
 
 
 def group_of(nodeid: str) -> str:
-    """The tests that run on one worker: mostly those of a file, which share what takes time to start."""
+    """The group of a test. A group runs on one worker; mostly it is a file, whose fixtures take time to start."""
     file = nodeid.partition("::")[0].removeprefix("tests/").removesuffix(".py")
     suite = file.partition("/")[0]
     if suite in SHARE_LITTLE:
@@ -50,13 +50,13 @@ def group_of(nodeid: str) -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the groups of tests that take longest."""
+    """Run the longest groups first."""
     items.sort(key=lambda item: (*LONGEST, group := group_of(item.nodeid)).index(group))
 
 
 @pytest.hookimpl(optionalhook=True)  # without pytest-xdist there is no such hook
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Give whole groups to workers; xdist's own marks of groups have no effect with pytest 9.2."""
+    """Give whole groups to workers. xdist's own group marks have no effect with pytest 9.2."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByGroup(LoadScopeScheduling):
@@ -79,6 +79,7 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 
 
 def failed_if_skipped(report: Any) -> Any:
+    """The report, made a failure if it is a skip and this is CI."""
     if report.skipped and os.environ.get("CI"):
         report.outcome = "failed"
         report.longrepr = f"Skipped, and in CI no test may be: {report.longreprtext or report.longrepr}"
@@ -102,20 +103,20 @@ def dev() -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    """A server's certificate with its key, a client's, and the CA of both."""
+    """Key and certificate of a server and of a client, and the CA that signed both."""
     return make_certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture
 def late() -> Iterator[Lateness]:
-    """How late this machine runs threads in this test: added to limits of measured time."""
+    """How late this machine ran threads during this test; added to limits of wall-clock time."""
     with Lateness() as late:
         yield late
 
 
 @pytest.fixture(scope="session")
-def nodes_of_the_session() -> Iterator[Nodes]:
-    """Three nodes; in CI they are real ones."""
+def session_nodes() -> Iterator[Nodes]:
+    """Three nodes for the whole session; in CI they are real servers."""
     with contextlib.suppress(pytest.skip.Exception):
         need_the_real_server()
     with Nodes() as nodes:
@@ -123,16 +124,16 @@ def nodes_of_the_session() -> Iterator[Nodes]:
 
 
 @pytest.fixture
-def nodes(nodes_of_the_session: Nodes, monkeypatch: pytest.MonkeyPatch) -> Nodes:
-    """Three nodes that answer, and the connection ``qcache_default`` to them."""
-    nodes = nodes_of_the_session.all_up()
+def nodes(session_nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> Nodes:
+    """Three nodes that all answer, with the connection ``qcache_default`` to them."""
+    nodes = session_nodes.all_up()
     connect(monkeypatch, nodes.urls)
     return nodes
 
 
 @pytest.fixture
 def reader(nodes: Nodes) -> Callable[[str], Any]:
-    """The rows that qcache-client finds under a key; None for a miss."""
+    """A function: the rows that qcache-client reads for a key; None for a miss."""
 
     def rows(key: str) -> Any:
         answer = Reader(nodes.urls).get(key, {})
@@ -143,7 +144,7 @@ def reader(nodes: Nodes) -> Callable[[str], Any]:
 
 @pytest.fixture
 def operator_log(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Callable[[], Any]:
-    """The operator's log, as (level, message); tests/airflow reads the logs of real tasks."""
+    """A function: the operator's log so far, as (level, message). tests/airflow reads real task logs."""
     from airflow_provider_qcache.operators._base import QCacheOperator
 
     monkeypatch.setattr(QCacheOperator, "log", logging.getLogger("tests.operators"))
@@ -157,7 +158,7 @@ def operator_log(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixtu
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    """A real PostgreSQL; without one, tests are skipped, and fail in CI."""
+    """A real PostgreSQL; without one, tests are skipped, or fail in CI."""
     need_postgres()
     with Postgres() as postgres:
         yield postgres
@@ -165,7 +166,7 @@ def postgres() -> Iterator[Postgres]:
 
 @pytest.fixture(scope="session")
 def mariadb() -> Iterator[MariaDB]:
-    """A real MariaDB; without one, tests are skipped, and fail in CI."""
+    """A real MariaDB; without one, tests are skipped, or fail in CI."""
     need_mariadb()
     with MariaDB() as mariadb:
         yield mariadb

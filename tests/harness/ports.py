@@ -1,9 +1,9 @@
-"""Ports on loopback that no other process of a test run takes.
+"""Ports on loopback that no other process of the test run takes.
 
-The system gives port 0, and the client's side of every connection, a port of its ephemeral range (from 32768
-on Linux), where another process may take at once what was closed here. So ports that are to be free, or
-closed, for a while come from below that range, and each process takes them from a block of its own. It holds
-the block by the last port of it.
+For port 0 and for the client's side of every connection, the system chooses a port of its ephemeral range
+(from 32768 on Linux), where another process may take at once what was closed here. So ports that must stay
+free or closed come from below that range. Each process takes them from its own block, and reserves the block
+by binding the last port of it.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ def closed_port() -> int:
 
 
 def closed_ports(count: int) -> range:
-    """Ports in a row on which nobody listens."""
+    """Consecutive ports on which nobody listens."""
     block, _ = _own_block()
-    # The next ones each time: what was closed for a test stays closed while others are asked for.
+    # Go on after the ports given last: a port that a test wants closed is not given again soon.
     for offset in itertools.islice(_offsets, _PORTS):
         ports = range(block + offset, block + offset + count)
         if offset + count <= _PORTS and all(map(_is_free, ports)):
@@ -39,7 +39,7 @@ def closed_ports(count: int) -> range:
 
 @cache
 def _own_block() -> tuple[int, socket.socket]:
-    """The first port of a block, and the socket that keeps other processes out of it."""
+    """The first port of this process's block, and the socket that reserves the block."""
     for number in range(_BLOCKS):
         block = _FIRST + (os.getpid() + number) % _BLOCKS * _BLOCK
         held = socket.socket()

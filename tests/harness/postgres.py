@@ -1,4 +1,4 @@
-"""A real PostgreSQL to test against: Debian's packages, on a loopback port and in a directory of its own."""
+"""A real PostgreSQL to test against: Debian's packages, on a loopback port and in its own directory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HOW_TO_GET_POSTGRES = "no PostgreSQL server: `apt-get install postgresql` brings
 
 
 def postgres_programs() -> Path | None:
-    """The directory of initdb and postgres, the newest where Debian's packages put several; None without."""
+    """The directory of initdb and postgres, the newest if Debian has several; None if there is none."""
     versions = Path("/usr/lib/postgresql")
     found = [path.parent for path in versions.glob("*/bin/postgres") if (path.parent / "initdb").exists()]
     if found:
@@ -27,14 +27,14 @@ class Postgres(Database):
 
     name = "PostgreSQL"
     ready = b"ready to accept connections"
-    stop_by = signal.SIGQUIT  # at once, its clients cut off
+    stop_by = signal.SIGQUIT  # ends it at once, with its clients' connections
     user = "postgres"
     database = "postgres"
 
     @property
     def uri(self) -> str:
         """Its URI, as libpq reads it."""
-        return f"postgresql://{self.user}@127.0.0.1:{self.port}/{self.database}"
+        """The URI, in the form that libpq reads."""
 
     def _program(self, name: str) -> Path:
         programs = postgres_programs()
@@ -49,7 +49,7 @@ class Postgres(Database):
         ]
 
     def _server_command(self) -> list[object]:
-        # -F: no fsync; what it holds is thrown away.
+        # -F: no fsync, because the data is thrown away.
         return [
             *(self._program("postgres"), "-D", self._data, "-k", "", "-p", str(self.port), "-F"),
             *("-c", "listen_addresses=127.0.0.1", *self._options),

@@ -1,7 +1,7 @@
-"""Servers to test against, a real QCache 0.9.3 and the dev node, and a client that can say anything to them.
+"""Servers to test against, a real QCache 0.9.3 and the dev node, and a client that can send them any bytes.
 
-Both run as processes of their own on free loopback ports and are ended by process id. Requests are bytes on
-a socket: a library would add an Accept, join duplicate headers or refuse to send what a test wants to send.
+Both run as processes on free loopback ports and are ended by process id. Requests are bytes on a socket: a
+library would add an Accept header, join duplicate headers or refuse to send what a test wants to send.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from tests.harness.ports import closed_port
 ROOT = Path(__file__).resolve().parents[2]
 
 START_TIMEOUT = 120.0
-"""A server that fails is seen at once, for it ends: this is for one that hangs, on a busy machine too."""
+"""Only for a server that hangs, on a busy machine too: one that fails ends, which is noticed at once."""
 ANSWER_TIMEOUT = 30.0
 
 HOW_TO_GET_THE_REAL_SERVER = "no Python 2.7 with QCache 0.9.3: `make real-server` installs it"
 
-# The real server has no --host and binds every interface; this makes it bind loopback only, and lets it end
-# itself when the process that started it is gone.
+# The real server has no --host option and binds every interface. This makes it bind loopback only, and makes
+# it end when the process that started it is gone.
 _REAL_MAIN = """
 import os, sys
 import tornado.netutil, tornado.tcpserver
@@ -57,12 +57,12 @@ qcache.main()
 
 
 class ServerFailedError(Exception):
-    """A server that did not start, with the end of what it printed."""
+    """A server did not start; the message has the end of its output."""
 
 
 @cache
 def real_python() -> str | None:
-    """The interpreter that can import QCache, or None where there is none."""
+    """An interpreter that can import QCache; None if there is none."""
     named = os.environ.get("QCACHE_PYTHON")
     cache_home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     installed = cache_home / "airflow-provider-qcache" / "qcache-0.9.3" / "bin" / "python"
@@ -75,7 +75,7 @@ def real_python() -> str | None:
 
 
 def listens(port: int) -> bool:
-    """Whether a server takes connections there."""
+    """Whether a server accepts connections on the port."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=1):
             return True
@@ -84,7 +84,7 @@ def listens(port: int) -> bool:
 
 
 def end(process: subprocess.Popen[bytes], by: signal.Signals) -> None:
-    """End a process by a signal, or by SIGKILL if that takes more than 10 s."""
+    """End a process with a signal; with SIGKILL if it has not ended after 10 s."""
     if process.poll() is None:
         process.send_signal(by)
         try:
@@ -103,7 +103,7 @@ class Server:
     port: int
     tls: ssl.SSLContext | None = None
     clock: Clock | None = None
-    """What the server takes for the system's clock."""
+    """The server's clock, in place of the system's."""
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     log: Path | None = field(default=None, repr=False)
 
@@ -118,18 +118,18 @@ class Server:
 
     @classmethod
     def dev(cls, *options: str, tls: ssl.SSLContext | None = None) -> Server:
-        """The dev node with these options; with QCACHE_REAL_VS_REAL a second real server in its place."""
+        """The dev node with these options. With QCACHE_REAL_VS_REAL it is a second real server instead."""
         if os.environ.get("QCACHE_REAL_VS_REAL"):
             return cls.real(*options, tls=tls)
         return DevServer("dev", list(options), closed_port(), tls)
 
     @property
     def pid(self) -> int | None:
-        """The process id; None if no process runs."""
+        """The process id; None if no process is running."""
         return self.process.pid if self.process is not None and self.process.poll() is None else None
 
     def kill(self) -> None:
-        """End the process as a crash does."""
+        """End the process as a crash would."""
         assert self.process is not None
         self.process.kill()
         self.process.wait()
@@ -150,11 +150,11 @@ class Server:
         return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
 
     def start(self) -> Self:
-        """Start the process and wait until it answers."""
+        """Start the process and wait until the server answers."""
         return self.launch().wait_until_up()
 
     def launch(self) -> Self:
-        """Start the process."""
+        """Start the process without waiting."""
         descriptor, name = tempfile.mkstemp(prefix=f"qcache-{self.name}-", suffix=".log")
         self.log = Path(name)
         environment = {**os.environ, "PYTHONPATH": str(self.clock.directory)} if self.clock else None
@@ -185,15 +185,15 @@ class Server:
             self.log.unlink(missing_ok=True)
 
     def printed(self) -> str:
-        """What the server printed so far."""
+        """The server's output so far."""
         return self.log.read_text(errors="replace") if self.log else ""
 
     def connect(self, timeout: float = ANSWER_TIMEOUT) -> Connection:
-        """A fresh connection, after the TLS handshake where there is one."""
+        """A new connection, after the TLS handshake if the server uses TLS."""
         return Connection(self, timeout)
 
     def ask(self, request: WireRequest) -> WireAnswer:
-        """One request on a connection of its own."""
+        """Send one request on a new connection."""
         with self.connect() as connection:
             return connection.ask(request)
 
@@ -205,18 +205,18 @@ class Server:
 
 
 class DevServer(Server):
-    """A dev node: a `LocalCluster` of one, which ends when this process does. ``command`` is its options."""
+    """A dev node: a `LocalCluster` of one node, which ends with this process. ``command`` is its options."""
 
     _cluster: LocalCluster | None = None
     _output: IO[bytes] | None = None
 
     @property
     def pid(self) -> int | None:
-        """The process id; None if no process runs."""
+        """The process id; None if no process is running."""
         return self._cluster.pids[0] if self._cluster and self._cluster.exit_codes == [None] else None
 
     def kill(self) -> None:
-        """End the process as a crash does."""
+        """End the process as a crash would."""
         self._running().kill(0)
 
     def pause(self) -> None:
@@ -232,12 +232,12 @@ class DevServer(Server):
         return self._cluster
 
     def launch(self) -> Self:
-        """Start the node, which answers then."""
+        """Start the node and wait until it answers."""
         options = vars(devnode_parser().parse_args(self.command))
         descriptor, name = tempfile.mkstemp(prefix=f"qcache-{self.name}-", suffix=".log")
         self.log, self._output = Path(name), os.fdopen(descriptor, "wb")
         own = ("size", "age", "statistics_buffer_size", "cert_file", "ca_file", "basic_auth")
-        # What a LocalCluster starts imports from where this process does.
+        # The process that a LocalCluster starts uses this process's sys.path.
         clock = [str(self.clock.directory)] if self.clock else []
         sys.path[:0] = clock
         try:
@@ -259,7 +259,7 @@ class DevServer(Server):
         return self
 
     def wait_until_up(self) -> Self:
-        """Do nothing: a dev node answers once it was started."""
+        """Do nothing: `launch` has waited."""
         return self
 
     def stop(self, *, keep_log: bool = False) -> None:
@@ -275,7 +275,7 @@ class DevServer(Server):
 
 @dataclass(frozen=True)
 class WireRequest:
-    """A request as it is sent. Only Host and Content-Length are added, unless it has them."""
+    """A request to send as it is. Only missing Host and Content-Length headers are added."""
 
     method: str
     target: str
@@ -291,7 +291,7 @@ class WireRequest:
         return replace(self, headers=(*self.headers, *headers))
 
     def encode(self) -> bytes:
-        """The bytes on the wire."""
+        """The request as bytes."""
         lines = [f"{self.method} {self.target} HTTP/1.1"]
         if not self.has_header("Host"):
             lines.append("Host: qcache.test")
@@ -314,7 +314,7 @@ class WireAnswer:
     raw_body: bytes = b""
 
     def header(self, name: str) -> str | None:
-        """The header's value; several are joined by a comma."""
+        """The header's value; duplicates are joined with commas; None if absent."""
         values = [value for other, value in self.headers if other.lower() == name.lower()]
         return ", ".join(values) if values else None
 
@@ -340,7 +340,7 @@ NO_ANSWER = WireAnswer(0)
 
 @dataclass(frozen=True)
 class Certificates:
-    """Files in PEM, made for a test."""
+    """PEM files, made for a test."""
 
     server: Path
     """The server's key and certificate in one file."""
@@ -348,10 +348,10 @@ class Certificates:
     client: Path
     """A client's key and certificate in one file."""
     stranger: Path
-    """The same, signed by another CA."""
+    """Key and certificate of a client that another CA signed."""
 
     def context(self, client: Path | None = None) -> ssl.SSLContext:
-        """A client's context that trusts the server."""
+        """A client's TLS context that trusts the server."""
         context = ssl.create_default_context(cafile=self.ca)
         if client is not None:
             context.load_cert_chain(client)
@@ -359,7 +359,7 @@ class Certificates:
 
 
 def make_certificates(directory: Path) -> Certificates:
-    """Certificates for localhost and a client."""
+    """Make certificates for localhost and for clients."""
     ca, other_ca = trustme.CA(), trustme.CA()
     made = Certificates(*(directory / f"{name}.pem" for name in ("server", "ca", "client", "stranger")))
     ca.cert_pem.write_to_path(str(made.ca))
@@ -371,7 +371,7 @@ def make_certificates(directory: Path) -> Certificates:
 
 
 class Connection:
-    """A connection that reads answers one by one, also those of pipelined requests."""
+    """A connection on which answers are read one by one, also those to pipelined requests."""
 
     def __init__(self, server: Server, timeout: float = ANSWER_TIMEOUT) -> None:
         self.server = server
@@ -394,7 +394,7 @@ class Connection:
         self._socket.shutdown(socket.SHUT_WR)
 
     def receive(self, method: str = "GET") -> WireAnswer:
-        """The next answer, also an interim one; NO_ANSWER if the connection ended."""
+        """The next answer, which may be an interim one; NO_ANSWER if the connection ended."""
         try:
             return self._receive(method)
         except (ConnectionError, ssl.SSLError):
@@ -432,7 +432,7 @@ class Connection:
         return b"".join(chunks)
 
     def ask(self, request: WireRequest) -> WireAnswer:
-        """Send a request and read its answer, which may come before the whole request was received."""
+        """Send a request and read its answer, which may come before the server has read all of it."""
         self.send(request.encode())
         return self.receive(request.method)
 

@@ -1,4 +1,4 @@
-"""A database's hook of Airflow's, where no provider has one."""
+"""An Airflow hook for a database that has no provider."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 
 class Hook(DbApiHook):
-    """A database by its driver alone, as a provider's hook gives it."""
+    """Opens connections with the database's driver, as a provider's hook would."""
 
     conn_name_attr = "conn_id"
 

@@ -1,4 +1,4 @@
-"""Where Airflow's metrics and spans go in tests: a StatsD socket, and a receiver of OpenTelemetry's spans."""
+"""Receives Airflow's metrics and spans in tests: a StatsD socket and a receiver of OpenTelemetry spans."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TICK = 0.2
 
 
 class Span(NamedTuple):
-    """A span that arrived, as OTLP tells it."""
+    """A span that arrived over OTLP."""
 
     name: str
     trace_id: str
@@ -27,11 +27,11 @@ class Span(NamedTuple):
 
 
 class Telemetry:
-    """A StatsD socket and an OTLP receiver on loopback, by HTTP and protobuf: `with Telemetry() as told`."""
+    """A StatsD socket and an OTLP receiver (HTTP, protobuf) on loopback: `with Telemetry() as telemetry`."""
 
     def __init__(self) -> None:
         self.metrics: list[str] = []
-        """Lines of this package's metrics; Airflow's own are left out."""
+        """Lines of this package's metrics; Airflow's own are dropped."""
         self.spans: list[Span] = []
         self._statsd = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._statsd.bind(("127.0.0.1", 0))
@@ -58,7 +58,7 @@ class Telemetry:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The settings of an Airflow that sends its metrics and spans here."""
+        """Settings that make an Airflow send its metrics and spans here."""
         return {
             "AIRFLOW__METRICS__STATSD_ON": "True",
             "AIRFLOW__METRICS__STATSD_HOST": "127.0.0.1",
@@ -77,21 +77,21 @@ class Telemetry:
     def __exit__(self, *error: object) -> None:
         self._otlp.shutdown()
         self._otlp.server_close()
-        self._statsd.sendto(b"", self._statsd.getsockname())  # the end, for the thread that receives
+        self._statsd.sendto(b"", self._statsd.getsockname())  # ends the thread that receives
         for thread in self._threads:
             thread.join()
         self._statsd.close()
 
     def _receive_metrics(self) -> None:
-        while told := self._statsd.recv(65535):
+        while packet := self._statsd.recv(65535):
             self.metrics += [
-                line for line in told.decode().splitlines() if line.startswith("airflow.qcache.")
+                line for line in packet.decode().splitlines() if line.startswith("airflow.qcache.")
             ]
 
-    def wait_until(self, what: str, holds: Callable[[Self], bool]) -> None:
-        """Wait until that holds: what was sent arrives a moment later. Raises AssertionError."""
+    def wait_until(self, what: str, arrived: Callable[[Self], bool]) -> None:
+        """Wait until `arrived(self)` is true. Raises AssertionError after a minute."""
         deadline = time.monotonic() + _TIMEOUT
-        while not holds(self):
+        while not arrived(self):
             assert time.monotonic() < deadline, (
                 f"{what}: not within {_TIMEOUT:g} s; {self.metrics} {self.spans}"
             )

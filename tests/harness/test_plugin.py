@@ -1,4 +1,4 @@
-"""The suites' plugin: a skipped test fails in CI, wherever pytest learns of it; a file runs on one worker."""
+"""The suites' plugin: CI fails every skip, at whatever stage pytest reports it; groups run on one worker."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from tests.harness.servers import ROOT
 
 pytest_plugins = "pytester"
 
-WAYS = {
+SKIPS = {
     "in a test": "def test_it(): pytest.skip('no server')",
     "by a mark": "@pytest.mark.skip('no server')\ndef test_it(): pass",
     "in a fixture": "@pytest.fixture\ndef it(): pytest.skip('no server')\ndef test_it(it): pass",
     "a module": "pytest.skip('no server', allow_module_level=True)",
-    "what cannot be imported": "pytest.importorskip('no_server')",
+    "a failed import": "pytest.importorskip('no_server')",
 }
 
 
-@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+@pytest.mark.parametrize("skip", SKIPS.values(), ids=SKIPS)
 @pytest.mark.parametrize("ci", [True, False], ids=["CI", "elsewhere"])
-def test_a_skip_fails_in_ci_alone(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, way: str, ci: bool
+def test_a_skip_fails_only_in_ci(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, skip: str, ci: bool
 ) -> None:
     if ci:
         monkeypatch.setenv("CI", "true")
@@ -33,7 +33,7 @@ def test_a_skip_fails_in_ci_alone(
     pytester.makeconftest(
         "from tests.harness.plugin import pytest_make_collect_report, pytest_runtest_makereport"
     )
-    pytester.makepyfile(f"import pytest\n{way}")
+    pytester.makepyfile(f"import pytest\n{skip}")
     result = pytester.runpytest("-p", "no:xdist", "-p", "no:cacheprovider")
     if ci:
         assert result.ret != pytest.ExitCode.OK
@@ -43,7 +43,7 @@ def test_a_skip_fails_in_ci_alone(
         assert result.parseoutcomes() == {"skipped": 1}
 
 
-def test_other_results_are_as_they_were_in_ci(
+def test_passes_and_failures_are_unchanged_in_ci(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CI", "true")

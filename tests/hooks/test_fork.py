@@ -9,7 +9,7 @@ import pytest
 
 from airflow_provider_qcache.client import QClient
 from airflow_provider_qcache.hooks.qcache import QCacheHook
-from tests.harness.fork import CAP, in_a_child
+from tests.harness.fork import CHILD_TIMEOUT, run_in_forked_child
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here"),
@@ -27,15 +27,15 @@ def test_a_child_makes_its_own_client_while_a_thread_of_the_parent_makes_one(
     def arguments() -> dict[str, object]:
         if os.getpid() == parent:
             making.set()
-            let_go.wait(CAP)
+            let_go.wait(CHILD_TIMEOUT)
         return {"node_list": ["http://127.0.0.1:1"], "trust_env": False}
 
     monkeypatch.setattr(hook, "_client_arguments", arguments)
     thread = threading.Thread(target=hook.get_conn)
     thread.start()
     try:
-        assert making.wait(CAP)
-        wait = in_a_child(hook.get_conn)
+        assert making.wait(CHILD_TIMEOUT)
+        wait = run_in_forked_child(hook.get_conn)
         assert wait() == 0
     finally:
         let_go.set()
@@ -48,7 +48,7 @@ def test_a_hook_has_one_client_however_many_threads_make_it(monkeypatch: pytest.
     together = threading.Barrier(4)
 
     def arguments() -> dict[str, object]:
-        together.wait(CAP)
+        together.wait(CHILD_TIMEOUT)
         return {"node_list": ["http://127.0.0.1:1"], "trust_env": False}
 
     monkeypatch.setattr(hook, "_client_arguments", arguments)
