@@ -1,4 +1,4 @@
-"""Three nodes to test the client against: real ones, and the same tests over dev nodes."""
+"""Three nodes to test the client against: each test runs on real servers and on dev nodes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.harness.nodes import Nodes
 
 
 @pytest.fixture(scope="session", params=["real", "dev"])
-def nodes_of_a_kind(request: pytest.FixtureRequest) -> Iterator[Nodes]:
+def nodes_of_one_kind(request: pytest.FixtureRequest) -> Iterator[Nodes]:
     if request.param == "real":
         need_the_real_server()
     with Nodes(kind=request.param) as nodes:
@@ -20,9 +20,9 @@ def nodes_of_a_kind(request: pytest.FixtureRequest) -> Iterator[Nodes]:
 
 
 @pytest.fixture
-def nodes(nodes_of_a_kind: Nodes) -> Nodes:
-    """Three nodes that answer."""
-    return nodes_of_a_kind.all_up()
+def nodes(nodes_of_one_kind: Nodes) -> Nodes:
+    """Three nodes that all answer."""
+    return nodes_of_one_kind.all_up()
 
 
 @pytest.fixture

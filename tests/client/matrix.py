@@ -1,9 +1,9 @@
-"""Every fault a node can have against every operation: ``python -m tests.client.matrix`` prints it.
+"""Every kind of node failure against every operation: ``python -m tests.client.matrix`` prints the table.
 
-The faulty node is the key's home, a sound one is the next. A cell is what one operation came to: ``home`` and
-``next`` are successes there, ``miss`` is None, anything else is the error's class; after it stands what the
-client thinks of the home node then. The key's table is on both nodes before, but for a query with load, which
-finds none and stores one.
+The faulty node is the key's home, a healthy node comes next. A cell has the result of one operation and the
+state of the home node afterwards. ``home`` and ``next`` are successes at that node, ``miss`` is None, and
+anything else is the class of the error. Both nodes have the key's table before, except for a query with
+load, which finds no table and stores one.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from tests.harness.ports import closed_port
 OPERATIONS = ("get", "POST query", "post bytes", "post file", "query with load", "delete")
 DEADLINE = 3.0
 SECRET = "hunter2-secret"
-"""The password that every node is sent, and that no error shows."""
+"""The password that every node is sent and that no error may show."""
 READ_TIMEOUT = 0.4
 SMALL = b"a\n1\n"
 LARGE = b"a,b\n" + b"1,some text to make it long\n" * 400_000
@@ -49,13 +49,14 @@ LARGE = b"a,b\n" + b"1,some text to make it long\n" * 400_000
 
 @dataclass(frozen=True)
 class CellOutcome:
-    """The result of an operation, the failures of its requests at the home node, and its statistics."""
+    """The result of an operation, the failures of its requests, and what they change."""
 
     result: str
     failures: tuple[str, ...] = ()
     counted: str | None = None
-    """The counter of qclient that each failure increments, or None."""
+    """The counter of qclient that each failure increments; None for no counter."""
     failing: bool = False
+    """Whether the home node is marked as failing."""
 
     @property
     def counters(self) -> dict[str, int]:
@@ -67,14 +68,14 @@ HOME = CellOutcome("home")
 
 @dataclass(frozen=True)
 class Expected:
-    """The same for a query, a store and a delete. A query with load is what the query is, if not given."""
+    """The expected outcomes of a query, a store and a delete; ``load`` defaults to ``query``."""
 
     query: CellOutcome
     store: CellOutcome
     delete: CellOutcome
     load: CellOutcome | None = None
 
-    def of(self, operation: str) -> CellOutcome:
+    def outcome_of(self, operation: str) -> CellOutcome:
         if operation == "query with load":
             return self.load or self.query
         return self.store if operation.startswith("post ") else getattr(self, operation, self.query)
@@ -93,15 +94,15 @@ def next_for_all(failures: str, counted: str = "connection_error") -> Expected:
 
 
 def only_for_queries(outcome: CellOutcome) -> Expected:
-    """Of a store and a delete the status is all that is needed."""
+    """Stores and deletes succeed, because they need nothing but the status."""
     return Expected(outcome, HOME, HOME)
 
 
-def lie(failures: str) -> Expected:
+def wrong_result(failures: str) -> Expected:
     return only_for_queries(next_after(failures, "unknown_error"))
 
 
-def cut(failures: str) -> Expected:
+def truncated_result(failures: str) -> Expected:
     return only_for_queries(next_after(failures, "connection_error"))
 
 
@@ -128,30 +129,30 @@ def uncertain(*failures: str) -> CellOutcome:
 
 @dataclass(frozen=True)
 class Fault:
-    """One row: how to make the node, and what is to come of it."""
+    """One row of the matrix: how to make the node, and the expected outcomes."""
 
     name: str
     make: Callable[[Tables], FaultyNode | str]
     expected: Expected
     sending: bool = False
-    """It is about sending a body and sending it again, which is other code for a query's and for a file's."""
+    """The failure concerns the sending of a body, where POST queries and files have code of their own."""
     large: bool = False
-    """Stores send a body that fills every buffer."""
+    """Stores send a body that is larger than all buffers."""
     before: Callable[[QClient, str], None] | None = None
     after: Callable[[QClient, str, str], None] | None = None
     verify: bool | str = True
     store_timeout: float = 1.5
     around: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext
-    """What holds while the operation runs."""
+    """A context that is active while the operation runs."""
 
     @property
     def operations(self) -> list[str]:
-        """What is tested of it: where nothing is sent, a file is as any store, a POST query as any query."""
+        """The tested operations. Without a body, a file is like any store and a POST query like any query."""
         return [name for name in OPERATIONS if self.sending or name not in ("POST query", "post file")]
 
 
-class PlainWhereTlsShouldBe(FaultyNode):
-    """It answers the handshake in plain HTTP."""
+class PlainHttpNode(FaultyNode):
+    """A node with an https URL that answers the TLS handshake in plain HTTP."""
 
     @property
     def url(self) -> str:
@@ -159,7 +160,7 @@ class PlainWhereTlsShouldBe(FaultyNode):
 
 
 class Certificates:
-    """Certificates of a node that is trusted, of one that is not, and of one whose time is over."""
+    """Server certificates: trusted, unknown, expired and for another name; and a client's certificate."""
 
     def __init__(self) -> None:
         self.ca, stranger = trustme.CA(), trustme.CA()
@@ -171,9 +172,9 @@ class Certificates:
         yesterday = dt.datetime.now(dt.UTC) - dt.timedelta(days=1)
         self.expired = self._context(self.ca.issue_cert("127.0.0.1", not_after=yesterday))
         self.wrong_name = self._context(self.ca.issue_cert("elsewhere.example"))
-        self.client_wanted = self._context(self.ca.issue_cert("127.0.0.1"))
-        self.ca.configure_trust(self.client_wanted)
-        self.client_wanted.verify_mode = ssl.CERT_REQUIRED
+        self.client_required = self._context(self.ca.issue_cert("127.0.0.1"))
+        self.ca.configure_trust(self.client_required)
+        self.client_required.verify_mode = ssl.CERT_REQUIRED
         self.client = str(Path(self.directory.name) / "client.pem")
         self.ca.issue_cert("client.example").private_key_and_cert_chain_pem.write_to_path(self.client)
 
@@ -191,8 +192,8 @@ def answering(answer: faults.Reply) -> Callable[[Tables], FaultyNode]:
     return lambda tables: FaultyNode(answer)
 
 
-def sick(answer: faults.Reply) -> Callable[[Tables], FaultyNode]:
-    """The same for the node's status."""
+def answering_status_too(answer: faults.Reply) -> Callable[[Tables], FaultyNode]:
+    """The same, but the node also answers its status so."""
     return lambda tables: FaultyNode(answer, status=answer)
 
 
@@ -221,12 +222,12 @@ def no_tls(tables: Tables) -> FaultyNode:
         peer.send(faults.head(400, 0))
         raise faults.HungUp
 
-    return PlainWhereTlsShouldBe(tables.answer, before_reading=refuse)
+    return PlainHttpNode(tables.answer, before_reading=refuse)
 
 
 def keep_a_connection(client: QClient, key: str) -> None:
     client.post(key, SMALL)
-    time.sleep(0.1)  # the node's FIN is to arrive, where it sends one
+    time.sleep(0.1)  # for the node's FIN to arrive, if it sends one
 
 
 def cut_after_each_answer(tables: Tables) -> FaultyNode:
@@ -237,13 +238,13 @@ def cut_after_each_answer(tables: Tables) -> FaultyNode:
     return FaultyNode(answer)
 
 
-ELSEWHERE = socket.create_server(("127.0.0.1", 0))
-"""Where a redirect leads. Nobody is to come here."""
-ELSEWHERE.setblocking(False)
+REDIRECT_TARGET = socket.create_server(("127.0.0.1", 0))
+"""Where a redirect leads; nobody may connect."""
+REDIRECT_TARGET.setblocking(False)
 
 
 def redirect(tables: Tables) -> FaultyNode:
-    place = f"http://localhost:{ELSEWHERE.getsockname()[1]}/qcache/dataset/foo"
+    place = f"http://localhost:{REDIRECT_TARGET.getsockname()[1]}/qcache/dataset/foo"
 
     def answer(peer: faults.Peer, request: faults.Received) -> None:
         peer.send(faults.head(307, 0, Location=place))
@@ -263,8 +264,8 @@ def reset_after_the_body(tables: Tables) -> FaultyNode:
     return FaultyNode(answer)
 
 
-def look_for_other_answers(client: QClient, key: str, home: str) -> None:
-    """The answer that came when nobody waited is none to what is asked next."""
+def check_that_answers_are_not_mixed_up(client: QClient, key: str, home: str) -> None:
+    """The answer that came too late must not be taken for the answer to a later request."""
     assert client.node_status(probe=True)[home].alive
     other = next(key for key in (f"other{i}" for i in range(1000)) if client.node_for_key(key) == home)
     assert client.get(other, {}) is None
@@ -273,7 +274,7 @@ def look_for_other_answers(client: QClient, key: str, home: str) -> None:
 
 
 class BehindABlackHole(FaultyNode):
-    """It has a name of two addresses; at the first one nobody answers."""
+    """A node whose name has two addresses; nobody answers at the first one."""
 
     def __enter__(self) -> Self:
         super().__enter__()
@@ -292,7 +293,7 @@ class BehindABlackHole(FaultyNode):
 
 @contextlib.contextmanager
 def two_addresses() -> Iterator[None]:
-    """Have every name resolve to 127.0.0.2 and then 127.0.0.1."""
+    """Make every name under .invalid resolve to 127.0.0.2 and then 127.0.0.1."""
     found = socket.getaddrinfo
 
     def both(host: str, port: int, *args: object, **kwargs: object) -> list[object]:
@@ -305,8 +306,8 @@ def two_addresses() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def no_descriptor_once() -> Iterator[None]:
-    """Have the client's first socket fail as one does in a process without a descriptor left."""
+def out_of_descriptors_once() -> Iterator[None]:
+    """Make the client's first socket fail as in a process that has no file descriptor left."""
 
     class Exhausted(transport._DeadlineSocket):
         failed = False
@@ -327,9 +328,9 @@ def echo(peer: faults.Peer, request: faults.Received) -> None:
 
 
 CLOSED = "head: connection closed without a response"
-CUT = "head: response truncated"
-CUT_IN_BODY = "body: response truncated"
-GARBAGE = "head: not a QCache response"
+TRUNCATED = "head: response truncated"
+TRUNCATED_BODY = "body: response truncated"
+NOT_QCACHE = "head: not a QCache response"
 NOT_DECODABLE = "body: response cannot be decoded 200"
 TOO_LARGE = only_for_queries(
     CellOutcome("ResponseTooLarge", ("body: response too large 200",), "unknown_error")
@@ -337,7 +338,7 @@ TOO_LARGE = only_for_queries(
 REJECTED = all_the_same(
     CellOutcome("CertificateRejected", ("TLS: certificate rejected",), "connection_error")
 )
-# TLS 1.3 says what is wrong with a client's certificate only after the handshake.
+# TLS 1.3 reports a bad client certificate only after the handshake.
 REJECTED_LATER = all_the_same(
     CellOutcome("CertificateRejected", ("head: certificate rejected",), "connection_error")
 )
@@ -348,7 +349,7 @@ FAULTS = [
         lambda tables: f"http://127.0.0.1:{closed_port()}",
         next_for_all("connect: connection refused"),
     ),
-    Fault("accepts and never answers", sick(faults.silent), silent_for(uncertain(NO_ANSWER))),
+    Fault("accepts and never answers", answering_status_too(faults.silent), silent_for(uncertain(NO_ANSWER))),
     Fault(
         "accepts and does not read",
         lambda tables: FaultyNode(faults.silent, accepts=False),
@@ -374,18 +375,24 @@ FAULTS = [
     Fault(
         "acknowledges before it has the body",
         acknowledge_early,
-        Expected(HOME, next_after(GARBAGE, "unknown_error"), HOME, next_after(GARBAGE, "unknown_error")),
+        Expected(
+            HOME, next_after(NOT_QCACHE, "unknown_error"), HOME, next_after(NOT_QCACHE, "unknown_error")
+        ),
         large=True,
         sending=True,
     ),
-    Fault("resets during the head", answering(faults.reset_in_the_head), next_for_all(CUT), sending=True),
-    Fault("resets after the head", answering(faults.reset_after_the_head), cut(CUT_IN_BODY)),
-    Fault("resets during the body", answering(faults.reset_in_the_body), cut(CUT_IN_BODY)),
+    Fault(
+        "resets during the head", answering(faults.reset_in_the_head), next_for_all(TRUNCATED), sending=True
+    ),
+    Fault("resets after the head", answering(faults.reset_after_the_head), truncated_result(TRUNCATED_BODY)),
+    Fault("resets during the body", answering(faults.reset_in_the_body), truncated_result(TRUNCATED_BODY)),
     Fault("resets after the body", reset_after_the_body, all_the_same(HOME)),
     Fault(
-        "closes during the head", answering(faults.close_in_the_head), next_for_all(GARBAGE, "unknown_error")
+        "closes during the head",
+        answering(faults.close_in_the_head),
+        next_for_all(NOT_QCACHE, "unknown_error"),
     ),
-    Fault("answers half and closes", answering(faults.close_in_the_body), cut(CUT_IN_BODY)),
+    Fault("answers half and closes", answering(faults.close_in_the_body), truncated_result(TRUNCATED_BODY)),
     Fault(
         "drips its body",
         answering(faults.drip_the_body),
@@ -415,13 +422,19 @@ FAULTS = [
     Fault(
         "Content-Length too short",
         answering(faults.length_too_short),
-        lie("body: response cannot be decoded 200"),
+        wrong_result("body: response cannot be decoded 200"),
     ),
-    Fault("bad chunk", answering(faults.bad_chunk), cut(CUT_IN_BODY)),
-    Fault("chunk of -1 bytes", answering(partial(faults.endless_chunk, size=b"-1")), cut(CUT_IN_BODY)),
+    Fault("bad chunk", answering(faults.bad_chunk), truncated_result(TRUNCATED_BODY)),
+    Fault(
+        "chunk of -1 bytes",
+        answering(partial(faults.endless_chunk, size=b"-1")),
+        truncated_result(TRUNCATED_BODY),
+    ),
     Fault("chunk of 2^64-1 bytes", answering(partial(faults.endless_chunk, size=b"f" * 16)), TOO_LARGE),
     Fault(
-        "chunk size of 20 digits", answering(partial(faults.endless_chunk, size=b"f" * 20)), cut(CUT_IN_BODY)
+        "chunk size of 20 digits",
+        answering(partial(faults.endless_chunk, size=b"f" * 20)),
+        truncated_result(TRUNCATED_BODY),
     ),
     *(
         Fault(
@@ -442,9 +455,9 @@ FAULTS = [
             )
         ),
     ),
-    Fault("bad gzip", answering(faults.encoded("gzip", b"\x1f\x8b" + ROWS)), lie(NOT_DECODABLE)),
+    Fault("bad gzip", answering(faults.encoded("gzip", b"\x1f\x8b" + ROWS)), wrong_result(NOT_DECODABLE)),
     Fault("gzip bomb", answering(faults.encoded("gzip", faults.gzip_bomb())), TOO_LARGE),
-    Fault("not HTTP", answering(faults.not_http), next_for_all(GARBAGE, "unknown_error")),
+    Fault("not HTTP", answering(faults.not_http), next_for_all(NOT_QCACHE, "unknown_error")),
     Fault(
         "HTML where JSON should be",
         answering(faults.html),
@@ -457,7 +470,7 @@ FAULTS = [
     Fault(
         "no unsliced length",
         answering(faults.without_unsliced_length),
-        lie("body: not a QCache response 200"),
+        wrong_result("body: not a QCache response 200"),
     ),
     Fault("400", answering(faults.status_only(400)), refused(400, "MalformedQueryException")),
     Fault(
@@ -518,7 +531,7 @@ FAULTS = [
         "answers after the client gave up",
         lambda tables: FaultyNode(faults.Once(tables, faults.late)),
         silent_for(CellOutcome("home", (NO_ANSWER,), "read_timeout")),
-        after=look_for_other_answers,
+        after=check_that_answers_are_not_mixed_up,
         store_timeout=0.8,
         sending=True,
     ),
@@ -530,10 +543,10 @@ FAULTS = [
         around=two_addresses,
     ),
     Fault(
-        "is sound, and this machine has no descriptor once (EMFILE)",
+        "is healthy, and this machine is out of descriptors once (EMFILE)",
         lambda tables: FaultyNode(tables.answer),
         all_the_same(CellOutcome("home", ("connect: this machine lacks a resource",))),
-        around=no_descriptor_once,
+        around=out_of_descriptors_once,
     ),
     Fault(
         "TLS handshake never answered",
@@ -551,23 +564,25 @@ FAULTS = [
     ),
     Fault(
         "client certificate demanded",
-        over_tls(CERTIFICATES.client_wanted),
+        over_tls(CERTIFICATES.client_required),
         REJECTED_LATER,
         verify=CERTIFICATES.ca_file,
     ),
 ]
 if lz4_block is not None:
-    LYING = b"\xff\xff\xff\x7f" + compress_lz4(ROWS)[4:]
+    WRONG_SIZE = b"\xff\xff\xff\x7f" + compress_lz4(ROWS)[4:]
     BOMB = next(number for number, fault in enumerate(FAULTS) if fault.name == "gzip bomb")
     FAULTS.insert(
         BOMB + 1,
-        Fault("lz4 with a lying size", answering(faults.encoded("lz4", LYING)), lie(NOT_DECODABLE)),
+        Fault(
+            "lz4 with a lying size", answering(faults.encoded("lz4", WRONG_SIZE)), wrong_result(NOT_DECODABLE)
+        ),
     )
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What one operation came to."""
+    """The result of one operation at one faulty node."""
 
     result: str
     key: str
@@ -593,8 +608,8 @@ class Cell:
 
 
 @dataclass
-class Setting:
-    """A client whose key lives on the faulty node first and on a sound one second."""
+class FaultyHome:
+    """A client and a key whose home is the faulty node; a healthy node comes next."""
 
     client: QClient
     key: str
@@ -606,20 +621,20 @@ class Setting:
 
 
 @dataclass
-class Attempts(Listener):
-    """Hears of each failed request, of operations that succeed, too."""
+class AttemptRecorder(Listener):
+    """Records each failed request, also those of operations that succeed."""
 
-    heard: list[Attempt] = field(default_factory=list)
+    attempts: list[Attempt] = field(default_factory=list)
 
     def attempt_failed(self, attempt: Attempt) -> None:
-        self.heard.append(attempt)
+        self.attempts.append(attempt)
 
 
 @contextlib.contextmanager
-def faulty_home(fault: Fault) -> Iterator[Setting]:
-    sound, next_tables = faults.healthy_node()
+def faulty_home(fault: Fault) -> Iterator[FaultyHome]:
+    healthy, next_tables = faults.healthy_node()
     with contextlib.ExitStack() as stack:
-        stack.enter_context(sound)
+        stack.enter_context(healthy)
         home_tables = Tables()
         made = fault.make(home_tables)
         node = made if isinstance(made, FaultyNode) else None
@@ -627,7 +642,7 @@ def faulty_home(fault: Fault) -> Iterator[Setting]:
             stack.enter_context(node)
         home = made if isinstance(made, str) else made.url
         client = QClient(
-            [home, sound.url],
+            [home, healthy.url],
             connect_timeout=0.5,
             read_timeout=READ_TIMEOUT,
             verify=fault.verify,
@@ -640,35 +655,35 @@ def faulty_home(fault: Fault) -> Iterator[Setting]:
         )
         stack.enter_context(client)
         key = next(key for key in (f"key{i}" for i in range(1000)) if client.node_for_key(key) == home)
-        yield Setting(client, key, home, sound.url, node, home_tables, next_tables)
+        yield FaultyHome(client, key, home, healthy.url, node, home_tables, next_tables)
 
 
 def run_cell(fault: Fault, operation: str) -> Cell:
-    """Do one operation against a fresh pair of nodes."""
+    """Run one operation against a new pair of nodes."""
     content = LARGE if fault.large else SMALL
-    with faulty_home(fault) as setting, tempfile.NamedTemporaryFile(suffix=".csv") as file:
-        client, key, home = setting.client, setting.key, setting.home
+    with faulty_home(fault) as faulty, tempfile.NamedTemporaryFile(suffix=".csv") as file:
+        client, key, home = faulty.client, faulty.key, faulty.home
         file.write(content)
         file.flush()
         if fault.before is not None:
             fault.before(client, key)
             client.get_statistics()
-        for tables in (setting.home_tables, setting.next_tables):
+        for tables in (faulty.home_tables, faulty.next_tables):
             tables.tables = {} if operation == "query with load" else {key: b"old\n1\n"}
-        listener = Attempts()
+        listener = AttemptRecorder()
         client.add_listener(listener)
         error = None
         started = time.monotonic()
         try:
             with fault.around():
-                result = _do(setting, operation, content, Path(file.name))
+                result = _do(faulty, operation, content, Path(file.name))
         except QClientException as raised:
             error = raised
             result = type(raised).__name__
         seconds = time.monotonic() - started
-        attempts = listener.heard[:]
+        attempts = listener.attempts[:]
         state = client.node_status()
-        assert state[setting.next].alive
+        assert state[faulty.next].alive
         counters = {
             node: {name: count for name, count in counted.items() if count}
             for node, counted in client.get_statistics().items()
@@ -676,25 +691,25 @@ def run_cell(fault: Fault, operation: str) -> Cell:
         if fault.after is not None:
             fault.after(client, key, home)
         try:
-            ELSEWHERE.accept()[0].close()
+            REDIRECT_TARGET.accept()[0].close()
             result = "followed a redirect"
         except BlockingIOError:
             pass
         return Cell(result, key, home, state[home].state, counters, attempts, seconds, error)
 
 
-def _do(setting: Setting, operation: str, content: bytes, path: Path) -> str:
-    client, key = setting.client, setting.key
+def _do(faulty: FaultyHome, operation: str, content: bytes, path: Path) -> str:
+    client, key = faulty.client, faulty.key
 
     def where(node: str) -> str:
-        return {setting.home: "home", setting.next: "next"}[node]
+        return {faulty.home: "home", faulty.next: "next"}[node]
 
-    def stored(node: str) -> None:
-        if node == setting.next:
-            held = setting.next_tables.tables.get(key)
+    def check_stored(node: str) -> None:
+        if node == faulty.next:
+            held = faulty.next_tables.tables.get(key)
         else:
-            assert setting.node is not None
-            held = next(x.body for x in reversed(setting.node.requests) if x.kind == "store")
+            assert faulty.node is not None
+            held = next(x.body for x in reversed(faulty.node.requests) if x.kind == "store")
         assert held == content, "the node did not get the whole body"
 
     if operation in ("get", "POST query"):
@@ -705,7 +720,7 @@ def _do(setting: Setting, operation: str, content: bytes, path: Path) -> str:
         return where(result.node)
     if operation.startswith("post "):
         result = client.post(key, content if operation == "post bytes" else path)
-        stored(result.node)
+        check_stored(result.node)
         return where(result.node)
     if operation == "query with load":
         loads = []
@@ -717,20 +732,20 @@ def _do(setting: Setting, operation: str, content: bytes, path: Path) -> str:
         result = client.query(key, {}, load)
         assert loads == [key]
         assert result.content == ROWS
-        stored(result.node)
+        check_stored(result.node)
         return where(result.node)
     client.delete(key)
-    if key not in setting.next_tables.tables:
+    if key not in faulty.next_tables.tables:
         return "next"
-    assert setting.node is not None
-    assert any(request.kind == "delete" for request in setting.node.requests)
+    assert faulty.node is not None
+    assert any(request.kind == "delete" for request in faulty.node.requests)
     return "home"
 
 
 def table() -> str:
-    """The matrix as docs/explanation/guarantees.md has it: faults with the same outcomes share a row.
+    """The matrix as it stands in docs/explanation/guarantees.md: faults with the same outcomes share a row.
 
-    The tests of this suite hold every cell to what is expected here.
+    tests/client/test_matrix.py checks every cell.
     """
     columns = {
         "query": "get",
@@ -740,7 +755,7 @@ def table() -> str:
     }
     rows: dict[tuple[str, ...], list[str]] = {}
     for fault in FAULTS:
-        expected = [fault.expected.of(operation) for operation in columns.values()]
+        expected = [fault.expected.outcome_of(operation) for operation in columns.values()]
         cells = tuple(f"{one.result}, {'failing' if one.failing else 'alive'}" for one in expected)
         rows.setdefault(cells, []).append(fault.name)
     lines = [("the home node …", *columns), *(("; ".join(names), *cells) for cells, names in rows.items())]

@@ -1,9 +1,10 @@
-"""A clock that is turned by hand, nodes that meet what a list says, and operations that take turns."""
+"""A clock that tests advance, nodes whose behaviour a list gives, and operations that take turns."""
 
 from __future__ import annotations
 
 import heapq
 import itertools
+import random
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,15 +12,16 @@ from typing import Any
 
 from airflow_provider_qcache.client.errors import Outcome, Phase
 from airflow_provider_qcache.client.nodes import NodePool
-from airflow_provider_qcache.client.operation import Operation
+from airflow_provider_qcache.client.operation import Done, Engine, Operation
 from airflow_provider_qcache.client.outcome import Answer, Failure, RequestKind
+from airflow_provider_qcache.client.settings import RequestRetry
 from airflow_provider_qcache.client.transport import Headers, Request
 
 STORE_TIMEOUT = 20.0
 
 
 class SimulatedClock:
-    """Time passes when someone sleeps."""
+    """Time passes only when somebody sleeps."""
 
     def __init__(self) -> None:
         self.time = 1000.0
@@ -34,14 +36,14 @@ class SimulatedClock:
         self.spend(seconds)
 
     def spend(self, seconds: float) -> None:
-        """Let time pass without sleeping: a request takes it."""
+        """Let time pass without a sleep, as a request does."""
         self.time += seconds
 
 
-class Turns(SimulatedClock):
-    """A clock for tasks that take turns: each runs until it lets time pass, then the one whose time is first.
+class TurnsClock(SimulatedClock):
+    """A clock for tasks that take turns: a task runs until it lets time pass, then the task due next runs.
 
-    Exactly one thread runs at a time, so that what happens depends on the tasks alone.
+    Exactly one thread runs at a time, so that the result depends on the tasks alone.
     """
 
     def __init__(self) -> None:
@@ -52,7 +54,7 @@ class Turns(SimulatedClock):
         self._over = threading.Event()
 
     def begin(self, task: Callable[[], object], after: float = 0.0) -> None:
-        """Add a task, to begin so many seconds from now."""
+        """Add a task, which starts after that many seconds."""
         turn = self._queue(after)
 
         def run() -> None:
@@ -69,7 +71,7 @@ class Turns(SimulatedClock):
     def run(self) -> None:
         """Run until no task is left."""
         self._next()
-        assert self._over.wait(60)
+        assert self._over.wait(60), "the tasks did not end within 60 s"
         for thread in self._threads:
             thread.join(60)
 
@@ -92,11 +94,11 @@ class Turns(SimulatedClock):
 
 
 @dataclass(frozen=True)
-class Meets:
-    """What a request meets, and after how many seconds. `status` is an answer's, else there is none.
+class Scripted:
+    """What happens to one request, and after how many seconds. `status` is for an answer; 0 is success.
 
-    `reused` is said of CLOSED: the connection was one that had been used before, unless the request asked
-    for a fresh one.
+    `reused` is for CLOSED: the connection had been used before, unless the request asked for a fresh
+    connection.
     """
 
     outcome: Outcome = Outcome.ANSWERED
@@ -107,7 +109,7 @@ class Meets:
     reused: bool = False
 
     def is_success(self, kind: RequestKind) -> bool:
-        """Whether it is a result, or a miss."""
+        """Whether a request of this kind succeeds, which includes a miss."""
         if self.outcome is not Outcome.ANSWERED:
             return False
         if kind is RequestKind.QUERY:
@@ -117,54 +119,54 @@ class Meets:
         return self.status in (0, SUCCESS[kind])
 
     def is_permanent(self, kind: RequestKind) -> bool:
-        """Whether asking again would change nothing."""
+        """Whether a retry would change nothing."""
         if self.outcome is not Outcome.ANSWERED:
             return self.outcome in (Outcome.CERTIFICATE_REJECTED, Outcome.TOO_LARGE)
         if self.status in (0, 200) and kind is RequestKind.QUERY:
-            return False  # without its length it is a lie, and another node is asked
+            return False  # without the unsliced length it is no result, and the client asks another node
         return not self.is_success(kind) and self.status not in (429, 502, 503, 504)
 
 
 SUCCESS = {RequestKind.QUERY: 200, RequestKind.STORE: 201, RequestKind.DELETE: 200, RequestKind.PRESENCE: 400}
 
 
-def answer(meets: Meets, kind: RequestKind) -> Answer:
+def answer(scripted: Scripted, kind: RequestKind) -> Answer:
     lines = [b"Content-Type: application/json; charset=utf-8\r\n"]
-    if meets.retry_after is not None:
-        lines.append(f"Retry-After: {meets.retry_after}\r\n".encode("latin-1"))
-    if meets.unsliced:
+    if scripted.retry_after is not None:
+        lines.append(f"Retry-After: {scripted.retry_after}\r\n".encode("latin-1"))
+    if scripted.unsliced:
         lines.append(b"X-QCache-unsliced-length: 0\r\n")
     content = b'{"error": "no such clause"}' if kind is RequestKind.PRESENCE else b"[]"
-    return Answer(meets.status or SUCCESS[kind], Headers(lines), content, None)
+    return Answer(scripted.status or SUCCESS[kind], Headers(lines), content, None)
 
 
 @dataclass
 class Exchange:
-    """One request, status or probe, as the simulated nodes saw it."""
+    """One request, status request or probe, as the simulated nodes saw it."""
 
     what: str
     node: str
-    meets: Meets
+    scripted: Scripted
     began: float
     fresh: bool = False
     ended: float = 0.0
     outcome: Outcome | None = None
-    """The outcome that the operation got."""
+    """The outcome that the operation saw."""
     cut: bool = False
     """Whether a reused connection ended before any byte of an answer."""
 
 
 @dataclass
 class SimulatedWire:
-    """Nodes without a network: `requests` and `statuses` say what each next request or probe meets.
+    """Nodes without a network: `requests` and `statuses` give what happens to each request and probe in turn.
 
-    A request whose body is an iterator has its own. `exchanges` is all that was asked, in order.
+    A request whose body is an iterator takes from that instead. `exchanges` lists all exchanges in order.
     """
 
     clock: SimulatedClock
     pool: NodePool
-    requests: Iterator[Meets]
-    statuses: Iterator[Meets]
+    requests: Iterator[Scripted]
+    statuses: Iterator[Scripted]
     connect_timeout: float = 1.0
     read_timeout: float = 2.0
     exchanges: list[Exchange] = field(default_factory=list)
@@ -174,16 +176,16 @@ class SimulatedWire:
         return [exchange for exchange in self.exchanges if exchange.what == "send"]
 
     @property
-    def sent(self) -> list[tuple[str, Meets]]:
-        return [(exchange.node, exchange.meets) for exchange in self.sends]
+    def sent(self) -> list[tuple[str, Scripted]]:
+        return [(exchange.node, exchange.scripted) for exchange in self.sends]
 
     def send(self, node: str, request: Request, operation: Operation, *, fresh: bool) -> Answer:
         own: Any = request.body
-        meets = next(own or self.requests)
-        exchange = self._begin("send", node, meets, fresh=fresh)
+        scripted = next(own or self.requests)
+        exchange = self._begin("send", node, scripted, fresh=fresh)
         if own is not None:
             own.last = exchange
-        return self._end(exchange, request.kind, meets.seconds, operation)
+        return self._end(exchange, request.kind, scripted.seconds, operation)
 
     def status(self, node: str, operation: Operation) -> None:
         self._ask("status", node, operation)
@@ -193,27 +195,29 @@ class SimulatedWire:
 
     def _ask(self, what: str, node: str, operation: Operation) -> None:
         exchange = self._begin(what, node, next(self.statuses))
-        seconds = min(exchange.meets.seconds, self.connect_timeout + self.read_timeout)
+        seconds = min(exchange.scripted.seconds, self.connect_timeout + self.read_timeout)
         self._end(exchange, RequestKind.DELETE, seconds, operation)
 
-    def _begin(self, what: str, node: str, meets: Meets, *, fresh: bool = False) -> Exchange:
-        exchange = Exchange(what, node, meets, self.clock.now(), fresh)
+    def _begin(self, what: str, node: str, scripted: Scripted, *, fresh: bool = False) -> Exchange:
+        exchange = Exchange(what, node, scripted, self.clock.now(), fresh)
         self.exchanges.append(exchange)
         return exchange
 
     def _end(self, exchange: Exchange, kind: RequestKind, seconds: float, operation: Operation) -> Answer:
-        meets = exchange.meets
+        scripted = exchange.scripted
         left = operation.deadline - self.clock.now()
         late = seconds >= left
         self.clock.spend(max(0.0, left) if late else seconds)
         exchange.ended = self.clock.now()
-        exchange.outcome = Outcome.DEADLINE if late else meets.outcome
+        exchange.outcome = Outcome.DEADLINE if late else scripted.outcome
         if late:
             raise Failure(Outcome.DEADLINE, Phase.HEAD)
-        if meets.outcome is not Outcome.ANSWERED:
-            exchange.cut = meets.outcome is Outcome.CLOSED and meets.reused and not exchange.fresh
-            raise Failure(meets.outcome, PHASES.get(meets.outcome, Phase.BODY), before_answer=exchange.cut)
-        return answer(meets, kind)
+        if scripted.outcome is not Outcome.ANSWERED:
+            exchange.cut = scripted.outcome is Outcome.CLOSED and scripted.reused and not exchange.fresh
+            raise Failure(
+                scripted.outcome, PHASES.get(scripted.outcome, Phase.BODY), before_answer=exchange.cut
+            )
+        return answer(scripted, kind)
 
     def start(self, nodes: Iterable[str]) -> None:
         self._probed = [
@@ -234,9 +238,9 @@ class SimulatedWire:
 
 
 class WireInTurns(SimulatedWire):
-    """The same for operations that take turns: probes are tasks of their own."""
+    """The same for operations that take turns: each probe is a task of its own."""
 
-    clock: Turns
+    clock: TurnsClock
 
     def start(self, nodes: Iterable[str]) -> None:
         for node in nodes:
@@ -266,3 +270,70 @@ PHASES = {
     Outcome.CLOSED: Phase.HEAD,
     Outcome.TIMEOUT: Phase.HEAD,
 }
+
+
+class SimulatedCluster:
+    """An engine whose nodes and clock are simulated."""
+
+    def __init__(
+        self,
+        requests: list[Scripted],
+        statuses: list[Scripted] | None = None,
+        *,
+        nodes: int = 3,
+        limit: int = 10,
+        policy: RequestRetry | None = None,
+        seed: int = 0,
+        rng: random.Random | None = None,
+        in_turns: bool = False,
+    ) -> None:
+        self.clock = TurnsClock() if in_turns else SimulatedClock()
+        self.nodes = [f"http://host{number}:9401" for number in range(nodes)]
+        rng = rng or random.Random(seed)
+        self.pool = NodePool(self.nodes, clock=self.clock, rng=rng, on_change=self.changed)
+        self.wire = (WireInTurns if in_turns else SimulatedWire)(
+            self.clock,  # type: ignore[arg-type]
+            self.pool,
+            itertools.chain(requests, itertools.repeat(requests[-1])),
+            itertools.cycle(statuses or [Scripted()]),
+        )
+        self.changes: list[tuple[str, bool, float]] = []
+        self.policy = policy or RequestRetry()
+        self.engine = Engine(
+            pool=self.pool,
+            sender=self.wire,  # type: ignore[arg-type]
+            prober=self.wire,  # type: ignore[arg-type]
+            clock=self.clock,
+            rng=rng,
+            policy=self.policy,
+            limit=limit,
+            read_timeout=2.0,
+        )
+        self.limit = min(limit, self.policy.consecutive_error_count_limit or limit)
+
+    def changed(self, node: str, alive: bool, error: str | None) -> None:
+        self.changes.append((node, alive, self.clock.now()))
+
+    def run(
+        self,
+        kind: RequestKind = RequestKind.QUERY,
+        seconds: float = float("inf"),
+        *,
+        repeatable: bool = True,
+        nodes: int | None = None,
+        own: Any = None,
+        part: bool = False,
+    ) -> Done:
+        request = Request(
+            "GET",
+            "/foo",
+            body=own,
+            kind=kind,
+            what=f"{kind} 'foo'",
+            nodes=self.nodes[:nodes],
+            repeatable=repeatable,
+        )
+        self.running = Operation(self.clock.now() + seconds)
+        if part:
+            self.running = self.running.until(self.running.deadline)
+        return self.engine.run(request, self.running)

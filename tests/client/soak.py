@@ -1,13 +1,15 @@
-"""Operations from many threads while nodes die, stop and return: ``python -m tests.client.soak``.
+"""Operations from many threads while nodes are killed, stopped and restarted.
 
-Each of the threads owns its keys, so that what was acknowledged last under a key is known, and numbers the
-tables it stores. Two threads at a time share a client, which knows of nodes only what it met itself; half of
-the reads are of any thread's key, by any client. Afterwards every node is asked what it holds.
+``python -m tests.client.soak`` runs it.
 
-Every second client is hasty: its deadline and its timeouts are shorter than most stops, and it is cancelled
-now and then, so that it gives up stores and deletes that a node may do later. A key is written by one client,
-which may not so undo what it acknowledged: a table that was given up may be there until the next store or
-delete is acknowledged.
+Each thread owns its keys and numbers the tables that it stores, so that the last acknowledged table of a key
+is known. Two threads share a client, which knows only the node failures that it saw itself. Half of the reads
+are of any thread's key, by any client. At the end every node is asked for its tables.
+
+Every second client is hasty: its deadline and timeouts are shorter than most stops of a node, and it is
+cancelled now and then, so that it abandons stores and deletes that a node may apply later. Such a late write
+must not undo what the same client has acknowledged since: an abandoned table may appear only until the next
+store or delete of its key is acknowledged.
 """
 
 from __future__ import annotations
@@ -42,33 +44,33 @@ THREADS_PER_CLIENT = 2
 DEADLINE = 20.0
 HASTY = {"connect_timeout": 0.3, "read_timeout": 0.3, "deadline": 0.8, "store_timeout": 0.4}
 CANCELLED_IN = 12
-"""One of so many operations of a hasty client has a cancel() at some moment."""
+"""A hasty client's operation is cancelled at some moment with a chance of one in this number."""
 LARGE_IN, LARGE_ROWS = 8, 16_000
-"""One of so many versions of a table has so many rows, of more than 100 kB."""
-GIVEN_UP = ("StoreUncertain", "DeadlineExceeded", "OperationCancelled")
+"""Every 8th version of a table has 16,000 rows, more than 100 kB."""
+ABANDONED = ("StoreUncertain", "DeadlineExceeded", "OperationCancelled")
 OPERATIONS_PER_EVENT = 150
 
 
 @dataclass(frozen=True)
 class Last:
-    """What is known of a key. Replaced by the thread that owns the key, and read by all."""
+    """What is known of a key. The thread that owns the key replaces it; all threads read it."""
 
     version: int = 0
-    """Of the last store that was acknowledged; 0 for none, or a delete since."""
+    """The last acknowledged store; 0 if there is none, or a delete came after it."""
     node: str | None = None
     at_home: bool = False
     stored_in_life: int = 0
-    """How often the node's process had ended when the store was acknowledged."""
+    """How often the node's process had ended when it acknowledged the store."""
     may_hold_old: frozenset[str] = frozenset()
     latest: int = 0
-    """Of the last store that was begun: one that failed may be there all the same."""
+    """The last store that was begun; a store that failed may still be on a node."""
     floor: int = 0
-    """No node but those in may_hold_old holds a version below this."""
+    """The oldest version that a node outside may_hold_old may hold."""
 
 
 @dataclass
 class Soak:
-    """One run. ``problems`` is what must be empty."""
+    """One run; ``problems`` must be empty at its end."""
 
     servers: list[Server]
     operations: int = 10_000
@@ -81,7 +83,7 @@ class Soak:
     events: Counter[str] = field(default_factory=Counter)
     repaired: int = 0
     some_hasty: bool = True
-    """Whether every second client gives up early, and is cancelled."""
+    """Whether every second client has short timeouts and is cancelled now and then."""
 
     def __post_init__(self) -> None:
         self.nodes = [f"http://127.0.0.1:{server.port}" for server in self.servers]
@@ -120,13 +122,13 @@ class Soak:
             threads = [
                 threading.Thread(target=self._work, args=(clients, number)) for number in range(self.threads)
             ]
-            havoc = threading.Thread(target=self._wreak_havoc)
-            for thread in [*threads, havoc]:
+            disturber = threading.Thread(target=self._disturb_nodes)
+            for thread in [*threads, disturber]:
                 thread.start()
             for thread in threads:
                 thread.join()
             self._done.set()
-            havoc.join()
+            disturber.join()
         if (done := self.counts.total()) != self.operations:
             self.problems.append(f"{done} operations ended of {self.operations}")
         self._check_nodes()
@@ -137,10 +139,10 @@ class Soak:
         return self.some_hasty and bool(client % 2)
 
     def _take(self) -> bool:
-        # A node takes its time to start: what is to happen to nodes is not to be outrun.
-        misfortunes = self.events["SIGKILL"] + self.events["SIGSTOP"]
-        while self.operations - self._left > (misfortunes + 2) * OPERATIONS_PER_EVENT:
-            misfortunes = self.events["SIGKILL"] + self.events["SIGSTOP"]
+        # A node takes time to start: the operations must not run ahead of the kills and stops.
+        disturbances = self.events["SIGKILL"] + self.events["SIGSTOP"]
+        while self.operations - self._left > (disturbances + 2) * OPERATIONS_PER_EVENT:
+            disturbances = self.events["SIGKILL"] + self.events["SIGSTOP"]
             time.sleep(0.01)
         with self._lock:
             self._left -= 1
@@ -150,7 +152,7 @@ class Soak:
         rng = random.Random(self.seed * 100 + number)
         own = clients[number // THREADS_PER_CLIENT]
         hasty = self._is_hasty(number // THREADS_PER_CLIENT)
-        first = list(self.keys[number])  # every key has its table before the first misfortune
+        first = list(self.keys[number])  # every key has a table before the first node is disturbed
         again: str | None = None
         while self._take():
             operation = rng.choices(("get", "read", "post", "query", "delete"), (25, 25, 35, 10, 5))[0]
@@ -161,7 +163,7 @@ class Soak:
             if first:
                 operation, client, key = "post", own, first.pop()
             elif again is not None:
-                # What was given up is followed at once by what may not be undone.
+                # After an abandoned write, at once a write that it must not undo.
                 operation, client, key = rng.choice(("post", "post", "delete")), own, again
             again = None
             if hasty and not first and rng.randrange(CANCELLED_IN) == 0:
@@ -175,19 +177,21 @@ class Soak:
                 outcome = "done"
             except QClientException as error:
                 outcome = type(error).__name__
-                if operation in ("post", "delete") and outcome in GIVEN_UP:
+                if operation in ("post", "delete") and outcome in ABANDONED:
                     again = key
-                # It says what was asked, and what it met: a miss that is none meets nothing itself.
+                # The error must name the key and its attempts. An unconfirmed miss may have no attempts, nor
+                # may an operation with a short deadline, which can end while it waits for failing nodes.
                 says = error.attempts or isinstance(error, HomeNodeUnavailable | OperationCancelled)
-                # Where time is short, it may be over in the wait for nodes that others found failing.
                 says = says or (
                     client._deadline != DEADLINE and isinstance(error, NoCacheAvailable | DeadlineExceeded)
                 )
                 if key not in str(error) or not says:
-                    self.problems.append(f"{operation} {key}: an error that says little: {error!r}")
+                    self.problems.append(
+                        f"{operation} {key}: the error names no key or no attempts: {error!r}"
+                    )
             except Exception as error:  # noqa: BLE001
                 outcome = type(error).__name__
-                self.problems.append(f"{operation} {key}: {error!r}, which is no error of the client")
+                self.problems.append(f"{operation} {key}: {error!r}, which is not one of the client's errors")
             seconds = time.monotonic() - started
             if seconds > deadline + 0.5 + self._late.seconds - late:
                 self.problems.append(f"{operation} {key}: took {seconds:.2f} s, over its deadline")
@@ -201,7 +205,7 @@ class Soak:
         if result is not None:
             self._check_version(key, last, version_of(result.content), result.node, "was read")
             return
-        # Nobody else writes this key: with its node's process alive a miss would be a failure in disguise.
+        # Nobody else writes this key: if its node's process still runs, a miss would be a hidden failure.
         lived = last.node is not None and last.stored_in_life == lives[last.node] == self.lives[last.node]
         if last.at_home and lived and self.last[key] is last:
             self.problems.append(f"{key}: version {last.version} is on {last.node}, and was a miss")
@@ -211,13 +215,14 @@ class Soak:
     def _check_version(self, key: str, last: Last, version: int, node: str, what: str) -> None:
         if version < last.floor and node not in last.may_hold_old:
             self.problems.append(
-                f"{key}: version {version} {what} on {node}, which is older than {last.floor} and not named"
+                f"{key}: version {version} {what} on {node}, older than {last.floor}, which may_hold_old "
+                f"does not name"
             )
         if version > self.last[key].latest:
             self.problems.append(f"{key}: version {version} {what} on {node}, which was never stored")
 
     def _begin_store(self, key: str) -> tuple[int, str]:
-        # While it is under way nothing is sure but what was: another thread may read either version.
+        # While the store is under way, another thread may read the old version or the new one.
         last = self.last[key] = replace(self.last[key], latest=self.last[key].latest + 1, at_home=False)
         rows = LARGE_ROWS if last.latest % LARGE_IN == 0 else 40
         return last.latest, "version,i\n" + "".join(f"{last.latest},{i}\n" for i in range(rows))
@@ -228,14 +233,14 @@ class Soak:
         try:
             result = client.post(key, table, evict_stale=True)
         except QClientException:
-            # It may have been stored elsewhere, and the one that was there be evicted.
+            # The table may have been stored on another node, and the old one evicted.
             self.last[key] = replace(self.last[key], node=None)
             raise
         self.last[key] = Last(
             version=version,
             node=result.node,
             at_home=not result.failed_over,
-            # As it was before: a process that ended since may have been the one that acknowledged.
+            # The count from before: the process that acknowledged may have ended since.
             stored_in_life=lives[result.node],
             may_hold_old=frozenset(result.may_hold_old),
             latest=version,
@@ -248,7 +253,7 @@ class Soak:
         self._check_version(key, last, version_of(result.content), result.node, "was read")
 
     def _delete(self, client: QClient, key: str) -> None:
-        # A delete that fails may have reached it.
+        # A delete that fails may have reached the node.
         last = self.last[key] = replace(self.last[key], node=None, at_home=False)
         result = client.delete(key, all_nodes=True)
         self.last[key] = Last(
@@ -259,7 +264,7 @@ class Soak:
             ),
         )
 
-    def _wreak_havoc(self) -> None:
+    def _disturb_nodes(self) -> None:
         rng = random.Random(self.seed)
         due = self.operations
         while not self._done.wait(0.02):
@@ -271,7 +276,7 @@ class Soak:
             stops = self.events["SIGSTOP"]
             if self.events["SIGKILL"] < stops:
                 self.events["SIGKILL"] += 1
-                # Before: a store that is acknowledged meanwhile counts as one of the process that is ending.
+                # Counted before the kill too: a store acknowledged meanwhile belongs to the dying process.
                 self.lives[node] += 1
                 server.kill()
                 self.lives[node] += 1
@@ -282,22 +287,22 @@ class Soak:
             else:
                 self.events["SIGSTOP"] += 1
                 server.pause()
-                # Longer than a read timeout, and shorter, in turn.
+                # Alternately longer and shorter than a read timeout.
                 self._done.wait(rng.uniform(0.1, 0.9) if stops % 2 else rng.uniform(1.5, 3.0))
                 server.resume()
                 self.events["SIGCONT"] += 1
 
     @property
-    def given_up(self) -> int:
-        """Stores and deletes that were given up."""
+    def abandoned(self) -> int:
+        """The number of stores and deletes that the client abandoned."""
         return sum(
             count
             for name, count in self.counts.items()
-            if name.partition(":")[0] in ("post", "delete") and name.endswith(GIVEN_UP)
+            if name.partition(":")[0] in ("post", "delete") and name.endswith(ABANDONED)
         )
 
-    def held(self, key: str) -> dict[str, int]:
-        """The version each node holds."""
+    def versions(self, key: str) -> dict[str, int]:
+        """The version that each node holds."""
         found = {}
         for node in self.nodes:
             with QClient([node], 5, 30, trust_env=False) as single:
@@ -308,7 +313,7 @@ class Soak:
 
     def _check_nodes(self) -> None:
         for key, last in self.last.items():
-            held = self.held(key)
+            held = self.versions(key)
             for node, version in held.items():
                 self._check_version(key, last, version, node, "is held")
             if last.node is not None and last.stored_in_life == self.lives[last.node]:

@@ -18,7 +18,7 @@ from airflow_provider_qcache.client import (
     QClient,
 )
 from airflow_provider_qcache.client.tables.content import Content, body_of
-from tests.client.kinds import a_key_of, a_server
+from tests.client.kinds import key_with_home, make_server
 from tests.harness import faults
 from tests.harness.faults import FaultyNode, Peer, Received, healthy_node
 
@@ -128,7 +128,7 @@ def test_a_pipe_as_a_path_is_refused_at_once_and_an_open_one_is_read_once(tmp_pa
         writer = threading.Thread(target=path.write_bytes, args=(TABLE,))
         writer.start()
         with path.open("rb") as file:
-            client.post(a_key_of(client, second.url), file)
+            client.post(key_with_home(client, second.url), file)
         writer.join(CAP)
         assert list(tables.tables.values()) == [TABLE]
 
@@ -177,7 +177,7 @@ def test_a_stand_in_that_is_more_than_ascii_is_refused_while_the_old_table_is_th
 
 
 def test_a_stand_in_may_be_a_column_whose_name_is_more_than_ascii() -> None:
-    with a_server("real") as node, QClient([node.url], trust_env=False) as client:
+    with make_server("real") as node, QClient([node.url], trust_env=False) as client:
         client.post("k", "a,Zürich\n1,2\n", post_headers={"X-QCache-stand-in-columns": "x=Zürich"})
         assert json.loads(client.get("k", {}).content) == [{"a": 1, "Zürich": 2, "x": 2}]
         # As the node has it: a name that is UTF-8 in the header is another one, and the type not applied.

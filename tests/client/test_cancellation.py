@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,31 +16,14 @@ from airflow_provider_qcache.client import (
 from airflow_provider_qcache.client.many import ask_all
 from airflow_provider_qcache.client.operation import Operation
 from airflow_provider_qcache.client.settings import SystemClock
-from tests.client.kinds import a_key_of
+from tests.client.interrupts import Interrupted, interrupted_after
+from tests.client.kinds import key_with_home
 from tests.harness import faults
 from tests.harness.faults import FaultyNode, Peer, Received, healthy_node
 from tests.harness.ports import closed_port
 
 TABLE = b"a\n1\n"
-CAP = 10.0  # generous; what is interrupted has timeouts of 60 s
-
-
-class Interrupted(BaseException):
-    """As Airflow's timeout is."""
-
-
-@contextlib.contextmanager
-def interrupted_after(seconds: float) -> Iterator[None]:
-    def interrupt(*_: object) -> None:
-        raise Interrupted
-
-    before = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+TIMEOUT = 10.0  # seconds; the timeouts of what is interrupted are 60 s
 
 
 def threads_left() -> list[str]:
@@ -62,7 +43,7 @@ MANY = {
 
 
 @pytest.mark.parametrize("operation", MANY.values(), ids=MANY)
-def test_an_interrupted_caller_of_many_nodes_is_gone_at_once_with_its_threads(
+def test_an_interrupted_operation_on_many_nodes_ends_at_once_with_its_threads(
     operation: Callable[[QClient], object],
 ) -> None:
     first, second = (FaultyNode(faults.silent, status=faults.silent) for _ in range(2))
@@ -70,13 +51,13 @@ def test_an_interrupted_caller_of_many_nodes_is_gone_at_once_with_its_threads(
         started = time.monotonic()
         with interrupted_after(0.3), pytest.raises(Interrupted):
             operation(client)
-        assert time.monotonic() - started < CAP
+        assert time.monotonic() - started < TIMEOUT
         assert threads_left() == []
         assert not client._active
 
 
 @pytest.mark.parametrize("failing", [False, True])
-def test_an_interrupt_ends_the_operations_of_its_own_call_only(failing: bool) -> None:
+def test_an_interrupt_ends_only_the_operation_of_its_caller(failing: bool) -> None:
     """Other threads' requests go on, and the client serves the next call."""
     answers = threading.Event()
     sound, tables = healthy_node()
@@ -100,12 +81,12 @@ def test_an_interrupt_ends_the_operations_of_its_own_call_only(failing: bool) ->
         with interrupted_after(0.3), pytest.raises(Interrupted):
             client.delete("k", all_nodes=True)
         answers.set()
-        thread.join(CAP)
+        thread.join(TIMEOUT)
         assert results[0] is not None
         assert client.delete("k", all_nodes=True).complete
 
 
-def test_code_of_the_caller_that_does_not_end_does_not_hold_an_interrupted_one() -> None:
+def test_a_source_that_blocks_does_not_delay_an_interrupt() -> None:
     goes_on = threading.Event()
 
     def endless() -> Iterator[bytes]:
@@ -117,11 +98,11 @@ def test_code_of_the_caller_that_does_not_end_does_not_hold_an_interrupted_one()
         started = time.monotonic()
         with interrupted_after(0.3), pytest.raises(Interrupted):
             client.post_many({"k": endless})
-        assert time.monotonic() - started < CAP
+        assert time.monotonic() - started < TIMEOUT
         goes_on.set()
 
 
-def test_what_is_asked_of_all_comes_in_their_order_and_the_first_error_is_raised_at_the_end() -> None:
+def test_ask_all_keeps_the_order_and_raises_the_first_error_at_the_end() -> None:
     items = list(range(80))
     ended: list[int] = []
 
@@ -138,7 +119,7 @@ def test_what_is_asked_of_all_comes_in_their_order_and_the_first_error_is_raised
     assert ask_all(items[:7], ask, Operation(60.0)) == [-item for item in items[:7]]
 
 
-def test_a_cancel_makes_no_node_fail_and_no_statistics_an_error() -> None:
+def test_cancel_marks_no_node_as_failing() -> None:
     nodes = [FaultyNode(faults.silent, status=faults.silent) for _ in range(2)]
     with nodes[0], nodes[1], QClient([node.url for node in nodes], 60, 60, trust_env=False) as client:
         for operation in (MANY["statistics"], MANY["status"]):
@@ -151,7 +132,7 @@ def test_a_cancel_makes_no_node_fail_and_no_statistics_an_error() -> None:
 @pytest.mark.parametrize(
     "operation", [*MANY.values(), lambda client: client.get("k", {})], ids=[*MANY, "get"]
 )
-def test_a_client_closed_as_an_operation_begins_says_so(
+def test_an_operation_that_begins_while_the_client_closes_raises_client_closed(
     operation: Callable[[QClient], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node, _ = healthy_node()
@@ -159,7 +140,7 @@ def test_a_client_closed_as_an_operation_begins_says_so(
         begin = client._begin_call
 
         def close_first(*args: object) -> object:
-            # Between the start of the call and the moment it becomes one that a close would cancel.
+            # Between the start of the call and its registration, after which a close cancels it.
             client.close()
             return begin(*args)
 
@@ -171,7 +152,7 @@ def test_a_client_closed_as_an_operation_begins_says_so(
 @pytest.mark.parametrize(
     "operation", [*MANY.values(), lambda client: client.get("k", {})], ids=[*MANY, "get"]
 )
-def test_a_cancel_as_an_operation_begins_ends_it(
+def test_a_cancel_while_an_operation_begins_ends_it(
     operation: Callable[[QClient], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node, _ = healthy_node()
@@ -184,7 +165,7 @@ def test_a_cancel_as_an_operation_begins_ends_it(
                 client.cancel()
                 return time.monotonic()
 
-        monkeypatch.setattr(client, "_clock", Clock())  # asked first for the deadline
+        monkeypatch.setattr(client, "_clock", Clock())  # the operation first reads the time for its deadline
         with pytest.raises(OperationCancelled):
             operation(client)
 
@@ -197,7 +178,7 @@ def get_until_it_fails(client: QClient, raised: list[BaseException]) -> None:
         raised.append(error)
 
 
-def test_a_client_closed_in_the_midst_of_32_threads_is_never_said_to_have_no_cache() -> None:
+def test_closing_a_client_used_by_32_threads_never_raises_no_cache_available() -> None:
     node, _ = healthy_node()
     with node:
         for _ in range(3):
@@ -210,51 +191,51 @@ def test_a_client_closed_in_the_midst_of_32_threads_is_never_said_to_have_no_cac
             time.sleep(0.1)
             client.close()
             for thread in threads:
-                thread.join(CAP)
+                thread.join(TIMEOUT)
             assert len(raised) == 32
             assert {type(error) for error in raised} <= {ClientClosed, OperationCancelled}
 
 
-def test_a_close_while_a_probe_is_about_to_begin_ends_every_connection(
+def test_closing_while_a_probe_is_about_to_start_closes_every_connection(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The probe's thread is known and not started, as between two steps of the one who starts it."""
+    """The probe's thread is registered but not started, between two steps of the thread that starts it."""
     start = threading.Thread.start
-    about_to, may = threading.Event(), threading.Event()
+    about_to_start, may_start = threading.Event(), threading.Event()
 
-    def late(thread: threading.Thread) -> None:
+    def start_late(thread: threading.Thread) -> None:
         if thread.name == "qcache-probe":
-            about_to.set()
-            assert may.wait(CAP)
+            about_to_start.set()
+            assert may_start.wait(TIMEOUT)
         start(thread)
 
-    monkeypatch.setattr(threading.Thread, "start", late)
+    monkeypatch.setattr(threading.Thread, "start", start_late)
     node, _ = healthy_node()
     with node:
         client = QClient([node.url, f"http://127.0.0.1:{closed_port()}"], 5, 5, trust_env=False)
-        client.get(a_key_of(client, node.url), {})
+        client.get(key_with_home(client, node.url), {})
         dead = client._ring.nodes[1]
         client._pool.fail(dead, client._pool.ticket(dead), "silent")
         other = threading.Thread(target=client._prober.start, args=([dead],))
         other.start()
-        assert about_to.wait(CAP)
+        assert about_to_start.wait(TIMEOUT)
         try:
             client.close()
             assert not client._transports[node.url]._idle
         finally:
-            may.set()
-            other.join(CAP)
+            may_start.set()
+            other.join(TIMEOUT)
 
 
 @pytest.mark.parametrize("where", ["begin_probe", "__init__", "start"])
-def test_a_caller_interrupted_as_a_probe_begins_leaves_the_node_to_the_next(
+def test_a_caller_interrupted_while_a_probe_starts_leaves_the_node_to_the_next_probe(
     where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node, _ = healthy_node()
-    with node, QClient([node.url], 5, 5, deadline=CAP, trust_env=False) as client:
+    with node, QClient([node.url], 5, 5, deadline=TIMEOUT, trust_env=False) as client:
         client._pool.fail(node.url, client._pool.ticket(node.url), "silent")
-        place = client._pool if where == "begin_probe" else threading.Thread
-        done = getattr(place, where)
+        owner = client._pool if where == "begin_probe" else threading.Thread
+        done = getattr(owner, where)
 
         def interrupted(*args: object, **options: object) -> None:
             if where != "start":
@@ -262,14 +243,14 @@ def test_a_caller_interrupted_as_a_probe_begins_leaves_the_node_to_the_next(
             raise Interrupted
 
         with monkeypatch.context() as patch:
-            patch.setattr(place, where, interrupted)
+            patch.setattr(owner, where, interrupted)
             with pytest.raises(Interrupted):
                 client._prober.start([node.url])
         assert client.node_status()[node.url].state == "failing"
         assert client.get("k", {}) is None
 
 
-def test_a_second_close_does_what_an_interrupted_one_did_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_close_completes_an_interrupted_one(monkeypatch: pytest.MonkeyPatch) -> None:
     node, _ = healthy_node()
 
     def interrupted(timeout: float) -> None:
@@ -289,7 +270,7 @@ def test_a_second_close_does_what_an_interrupted_one_did_not(monkeypatch: pytest
         assert client._prober._closed
 
 
-def test_a_caller_that_waits_for_nodes_when_the_client_is_closed_is_not_told_there_is_no_cache() -> None:
+def test_closing_while_a_caller_waits_for_nodes_raises_operation_cancelled() -> None:
     node = FaultyNode(faults.silent, status=faults.silent)
     with node, QClient([node.url], 60, 60, trust_env=False) as client:
         client._pool.fail(node.url, client._pool.ticket(node.url), "silent")
@@ -298,7 +279,7 @@ def test_a_caller_that_waits_for_nodes_when_the_client_is_closed_is_not_told_the
             client.get("k", {})
 
 
-def test_a_delete_everywhere_that_is_cancelled_names_its_key() -> None:
+def test_the_error_of_a_cancelled_delete_on_all_nodes_names_its_key() -> None:
     with FaultyNode(faults.silent) as node, QClient([node.url], 60, 60, trust_env=False) as client:
         cancel = threading.Timer(0.2, client.cancel)
         cancel.start()
@@ -307,7 +288,7 @@ def test_a_delete_everywhere_that_is_cancelled_names_its_key() -> None:
         cancel.join()
 
 
-def test_many_that_are_cancelled_tell_what_was_done() -> None:
+def test_a_cancelled_post_many_reports_what_was_done() -> None:
     node, _ = healthy_node()
     with node, QClient([node.url], trust_env=False) as client:
 

@@ -16,7 +16,7 @@ from airflow_provider_qcache.client import (
     UnexpectedServerResponse,
     compression,
 )
-from tests.client.kinds import OF_BOTH, a_key_of, a_server
+from tests.client.kinds import ON_EACH_SERVER, key_with_home, make_server
 from tests.harness import faults
 from tests.harness.faults import FaultyNode, Peer, Received, healthy_node
 from tests.harness.ports import closed_port
@@ -43,7 +43,7 @@ def test_stale_tables_are_evicted_though_the_count_is_wrong() -> None:
         FaultyNode(others.answer) as other,
         QClient([home.url, other.url], trust_env=False) as client,
     ):
-        key = a_key_of(client, home.url)
+        key = key_with_home(client, home.url)
         others.tables[key] = b"a\n0\n"
         with pytest.raises(RowCountMismatch):
             client.post(key, TABLE, evict_stale=True, check_row_count=True)
@@ -72,7 +72,7 @@ def test_a_table_that_a_standby_refuses_does_not_reach_home(status: int) -> None
         FaultyNode(faults.status_only(status)) as standby,
         QClient([home.url, standby.url], trust_env=False) as client,
     ):
-        key = a_key_of(client, home.url)
+        key = key_with_home(client, home.url)
         tables.tables[key] = b"old\n1\n"
         with pytest.raises(UnexpectedServerResponse) as raised:
             client.post(key, TABLE, copies=2)
@@ -80,7 +80,7 @@ def test_a_table_that_a_standby_refuses_does_not_reach_home(status: int) -> None
         assert tables.tables[key] == b"old\n1\n"
 
 
-@OF_BOTH
+@ON_EACH_SERVER
 def test_home_keeps_its_table_when_a_node_cannot_read_the_copy_that_comes_first(kind: str) -> None:
     """Checks refuse all content that is known to be bad, so this one is damaged on its way to the standby."""
 
@@ -90,13 +90,13 @@ def test_home_keeps_its_table_when_a_node_cannot_read_the_copy_that_comes_first(
         peer.send(faults.head(answer.status, len(answer.body)) + answer.body)
 
     with (
-        a_server(kind) as home,
-        a_server(kind) as node,
+        make_server(kind) as home,
+        make_server(kind) as node,
         FaultyNode(damage) as standby,
         QClient([home.url, standby.url], trust_env=False) as client,
         QClient([home.url], trust_env=False) as at_home,
     ):
-        key = a_key_of(client, home.url)
+        key = key_with_home(client, home.url)
         at_home.post(key, b"a\n7\n")
         with pytest.raises(UnexpectedServerResponse, match=f"a copy of table {key!r}") as raised:
             client.post(key, b"a\n8\n", copies=2)
@@ -112,7 +112,7 @@ def test_a_standby_that_fails_for_itself_is_reported_and_home_gets_the_table(sta
         FaultyNode(faults.status_only(status)) as standby,
         QClient([home.url, standby.url], trust_env=False, consecutive_error_count_limit=2) as client,
     ):
-        key = a_key_of(client, home.url)
+        key = key_with_home(client, home.url)
         result = client.post(key, TABLE, copies=2)
         assert list(result.failed_copies) == [standby.url]
         assert tables.tables[key] == TABLE

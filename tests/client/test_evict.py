@@ -1,4 +1,4 @@
-"""Older tables deleted on other nodes after a store, one of many as well."""
+"""evict_stale: after a store, the client deletes older tables of the key on other nodes."""
 
 from __future__ import annotations
 
@@ -19,26 +19,27 @@ from airflow_provider_qcache.client import (
     RequestRetry,
     StoreResult,
 )
+from tests.client.kinds import key_with_home
 from tests.client.soak import Last, Soak
 from tests.harness.faults import FaultyNode, HungUp, Peer, Received, Tables, head, healthy_node
 from tests.harness.servers import Server, real_python
 
 
-def test_a_silent_node_is_waited_for_once_while_the_others_go_on() -> None:
+def test_a_silent_node_delays_many_evictions_only_once() -> None:
     def silent_to_deletes(peer: Peer, request: Received) -> None:
         if request.kind == "delete":
             peer.wait_for_ever()
         tables.answer(peer, request)
 
     tables = Tables()
-    (one, one_s), (two, two_s) = healthy_node(), healthy_node()
+    (one, one_tables), (two, two_tables) = healthy_node(), healthy_node()
     silent = FaultyNode(silent_to_deletes, status=lambda peer, request: peer.wait_for_ever())
     with one, two, silent, QClient([one.url, two.url, silent.url], 1, 1, trust_env=False) as client:
         keys = [key for key in (f"key{n}" for n in range(400)) if client.node_for_key(key) != silent.url]
         started = time.monotonic()
         report = client.post_many(dict.fromkeys(keys, b"a\n1\n"), evict_stale=True)
         seconds = time.monotonic() - started
-    assert len(report.succeeded) == len(keys) == len(one_s.tables) + len(two_s.tables)
+    assert len(report.succeeded) == len(keys) == len(one_tables.tables) + len(two_tables.tables)
     for key, result in report.succeeded.items():
         assert isinstance(result, StoreResult)
         assert result.may_hold_old == (silent.url,)
@@ -46,7 +47,7 @@ def test_a_silent_node_is_waited_for_once_while_the_others_go_on() -> None:
     assert seconds < 1.0 * len(keys) / 4
 
 
-def test_cancel_ends_what_waits_to_be_deleted() -> None:
+def test_cancel_ends_evictions_that_wait() -> None:
     def slow(peer: Peer, request: Received) -> None:
         if request.kind == "delete":
             deleting.set()
@@ -73,8 +74,8 @@ def test_cancel_ends_what_waits_to_be_deleted() -> None:
         cancels.join()
 
 
-class Whimsical(Tables):
-    """A node with one thread, as QCache's are, which is late now and then, or answers nothing of use."""
+class Unreliable(Tables):
+    """A node with one thread, as QCache's nodes have, which sometimes is late or fails to answer."""
 
     def __init__(self, rng: random.Random) -> None:
         super().__init__()
@@ -101,33 +102,33 @@ class Whimsical(Tables):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_no_node_is_left_with_an_older_table_but_those_that_are_named(seed: int) -> None:
+def test_only_nodes_in_may_hold_old_hold_an_older_table(seed: int) -> None:
     rng = random.Random(seed)
-    whims = [Whimsical(random.Random(rng.random())) for _ in range(3)]
-    nodes = [FaultyNode(tables.answer, status=tables.status) for tables in whims]
-    deletes: defaultdict[str, deque[int]] = defaultdict(deque)
-    named: set[str] = set()
+    unreliable = [Unreliable(random.Random(rng.random())) for _ in range(3)]
+    nodes = [FaultyNode(tables.answer, status=tables.status) for tables in unreliable]
+    pending: defaultdict[str, deque[int]] = defaultdict(deque)
+    nodes_in_may_hold_old: set[str] = set()
     stored: set[str] = set()
     wrong: list[object] = []
 
     def pairs() -> Iterator[tuple[str, bytes]]:
         for number in range(1, 400):
             key = f"key{rng.randrange(8)}"
-            deletes[key].append(number)
+            pending[key].append(number)
             yield key, b"a\n%d\n" % number
 
     def note(key: str, outcome: Any) -> None:
-        # Nothing else is done with the key until this returns.
-        number = deletes[key].popleft()
+        # The client does nothing else with the key until this function returns.
+        number = pending[key].popleft()
         if isinstance(outcome, QClientException):
             return
         held = {
             node.url: int(tables.tables[key].split()[1])
-            for node, tables in zip(nodes, whims, strict=True)
+            for node, tables in zip(nodes, unreliable, strict=True)
             if key in tables.tables
         }
         stored.add(key)
-        named.update(outcome.may_hold_old)
+        nodes_in_may_hold_old.update(outcome.may_hold_old)
         if held.get(outcome.node) != number or not held.keys() <= {outcome.node, *outcome.may_hold_old}:
             wrong.append((number, outcome, held))
 
@@ -144,13 +145,13 @@ def test_no_node_is_left_with_an_older_table_but_those_that_are_named(seed: int)
         ) as client:
             client.post_many(pairs(), evict_stale=True, on_done=note)
     assert wrong == []
-    assert not any(deletes.values())
+    assert not any(pending.values())
     assert len(stored) == 8
-    assert named
+    assert nodes_in_may_hold_old
 
 
 class SoakOfMany(Soak):
-    """The soak with every store one of several, of which some are on the same key."""
+    """The soak with post_many for every store; some of the tables of a call have the same key."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -192,7 +193,7 @@ class SoakOfMany(Soak):
                 raise error
 
 
-def test_while_nodes_are_killed_stopped_and_restarted_many_leave_nothing_older() -> None:
+def test_post_many_leaves_no_older_table_while_nodes_are_killed_stopped_and_restarted() -> None:
     servers = [Server.real() if real_python() else Server.dev() for _ in range(3)]
     try:
         for server in servers:
@@ -207,13 +208,12 @@ def test_while_nodes_are_killed_stopped_and_restarted_many_leave_nothing_older()
     assert soak.events["SIGSTOP"]
 
 
-def test_a_stand_in_has_no_newer_table_deleted_at_home() -> None:
-    """Two writers would delete each other's table, and leave none, if one of them takes home for gone."""
+def test_a_store_that_failed_over_does_not_evict_the_home_node_s_newer_table() -> None:
+    """Else two writers, one of which takes the home node for gone, would delete each other's table."""
     home, home_tables = healthy_node()
     other, other_tables = healthy_node()
     with home, other, QClient([home.url, other.url], 5, 5, trust_env=False) as client:
-        keys = map(str, range(100))
-        key = next(key for key in keys if client.node_for_key(key) == home.url)
+        key = key_with_home(client, home.url)
         home_tables.tables[key] = b"a\nnewer\n"
         client._pool.fail(home.url, client._pool.ticket(home.url), "refused", gone=True)
         stored = client.post(key, b"a\n1\n", evict_stale=True)

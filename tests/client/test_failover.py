@@ -19,9 +19,8 @@ from airflow_provider_qcache.client.errors import Outcome
 from airflow_provider_qcache.client.nodes import NodeState
 from airflow_provider_qcache.client.operation import Operation
 from airflow_provider_qcache.client.outcome import RequestKind
-from tests.client.kinds import OF_BOTH, a_key_of, a_server
-from tests.client.simulated import Meets
-from tests.client.test_retry import World
+from tests.client.kinds import ON_EACH_SERVER, key_with_home, make_server
+from tests.client.simulated import Scripted, SimulatedCluster
 from tests.harness import faults
 from tests.harness.faults import FaultyNode, Peer, Received, healthy_node
 from tests.harness.ports import closed_port
@@ -33,10 +32,10 @@ TABLE = b"a\n1\n"
 # A node that was gone and is back, unseen.
 
 
-@OF_BOTH
+@ON_EACH_SERVER
 def test_a_table_on_a_home_that_is_back_is_neither_missed_nor_left_there_by_a_delete(kind: str) -> None:
-    home = a_server(kind)
-    with a_server(kind) as other:
+    home = make_server(kind)
+    with make_server(kind) as other:
         nodes = [home.url, other.url]
         with QClient(nodes, trust_env=False, confirm_miss=True) as client, QClient(nodes) as elsewhere:
             keys = (f"k{number}" for number in range(99))
@@ -53,7 +52,7 @@ def test_a_table_on_a_home_that_is_back_is_neither_missed_nor_left_there_by_a_de
 
 
 def test_a_home_that_is_gone_still_is_asked_once_for_each_miss_and_costs_no_failure() -> None:
-    world = World([Meets(Outcome.REFUSED), Meets(status=404)], [Meets(Outcome.REFUSED)])
+    world = SimulatedCluster([Scripted(Outcome.REFUSED), Scripted(status=404)], [Scripted(Outcome.REFUSED)])
     for _ in range(3):
         done = world.run()
         assert (done.answer, done.unknown) == (None, ())
@@ -64,9 +63,13 @@ def test_a_home_that_is_gone_still_is_asked_once_for_each_miss_and_costs_no_fail
 
 @pytest.mark.parametrize("kind", [RequestKind.QUERY, RequestKind.DELETE])
 def test_a_home_that_was_gone_and_is_silent_now_is_not_known(kind: RequestKind) -> None:
-    world = World(
-        [Meets(Outcome.REFUSED), Meets(status=404), Meets(status=404 if kind is RequestKind.QUERY else 200)],
-        [Meets(Outcome.TIMEOUT)],
+    world = SimulatedCluster(
+        [
+            Scripted(Outcome.REFUSED),
+            Scripted(status=404),
+            Scripted(status=404 if kind is RequestKind.QUERY else 200),
+        ],
+        [Scripted(Outcome.TIMEOUT)],
     )
     assert world.run().unknown == ()
     assert world.run(kind).unknown == (world.nodes[0],)
@@ -74,7 +77,9 @@ def test_a_home_that_was_gone_and_is_silent_now_is_not_known(kind: RequestKind) 
 
 
 def test_a_home_that_answers_again_is_asked_though_a_stand_in_answered_first() -> None:
-    world = World([Meets(Outcome.REFUSED), Meets(status=404), Meets(status=404), Meets()])
+    world = SimulatedCluster(
+        [Scripted(Outcome.REFUSED), Scripted(status=404), Scripted(status=404), Scripted()]
+    )
     assert world.run().answer is None
     done = world.run()
     assert done.answer is not None
@@ -83,7 +88,7 @@ def test_a_home_that_answers_again_is_asked_though_a_stand_in_answered_first() -
 
 
 def test_a_result_of_a_stand_in_has_no_node_asked_for_it() -> None:
-    world = World([Meets(Outcome.REFUSED), Meets()], [Meets(Outcome.TIMEOUT)])
+    world = SimulatedCluster([Scripted(Outcome.REFUSED), Scripted()], [Scripted(Outcome.TIMEOUT)])
     for _ in range(3):
         assert world.run().answer is not None
     assert world.pool.is_gone(world.nodes[0])
@@ -94,7 +99,7 @@ def test_a_silent_home_that_refused_once_makes_the_miss_uncertain() -> None:
     sound, _ = healthy_node()
     home = f"http://127.0.0.1:{port}"
     with sound, QClient([home, sound.url], 0.5, 0.3, trust_env=False, confirm_miss=True) as client:
-        key = a_key_of(client, home)
+        key = key_with_home(client, home)
         assert client.get(key, {}) is None
         with silent_at(port):
             with pytest.raises(HomeNodeUnavailable):
@@ -110,7 +115,7 @@ def test_a_delete_names_the_node_that_answered_and_those_before_it(silent: bool)
     sound, tables = healthy_node()
     home = f"http://127.0.0.1:{port}"
     with sound, QClient([home, sound.url], 0.5, 0.3, trust_env=False) as client:
-        key = a_key_of(client, home)
+        key = key_with_home(client, home)
         tables.tables[key] = TABLE
         with silent_at(port) if silent else nullcontext():
             result = client.delete(key)
@@ -144,7 +149,7 @@ def test_a_node_is_gone_to_a_delete_only_if_it_refuses_this_one() -> None:
 
 
 def test_what_a_busy_node_refused_before_it_came_back_does_not_fail_it() -> None:
-    world = World([Meets(Outcome.TIMEOUT), Meets()], [Meets(Outcome.REFUSED), Meets()])
+    world = SimulatedCluster([Scripted(Outcome.TIMEOUT), Scripted()], [Scripted(Outcome.REFUSED), Scripted()])
     ask = world.wire.status
 
     def while_another_operation_sees_it_fail_and_recover(node: str, operation: Operation) -> None:
@@ -168,7 +173,7 @@ def test_what_a_busy_node_refused_before_it_came_back_does_not_fail_it() -> None
 def test_a_policy_without_waits_does_not_ask_for_statuses_without_end(kind: RequestKind) -> None:
     policy = RequestRetry(wait_initial=0, wait_max=0, wait_for_nodes=True)
     met = Outcome.REFUSED if kind is RequestKind.QUERY else Outcome.TIMEOUT
-    world = World([Meets(met)], [Meets(Outcome.CLOSED)], policy=policy)
+    world = SimulatedCluster([Scripted(met)], [Scripted(Outcome.CLOSED)], policy=policy)
     with pytest.raises(NoCacheAvailable if kind is RequestKind.QUERY else StoreUncertain):
         world.run(kind, 5.0)
     assert 50 < len(world.clock.slept) <= 101
@@ -206,7 +211,7 @@ def test_a_silent_node_is_not_called_evicted(known: bool) -> None:
             [home.url, silent.url, f"http://127.0.0.1:{closed_port()}"], 0.3, 0.3, trust_env=False
         ) as client,
     ):
-        key = a_key_of(client, home.url)
+        key = key_with_home(client, home.url)
         if known:
             client._pool.fail(silent.url, client._pool.ticket(silent.url), "silent")
         result = client.post(key, TABLE, evict_stale=True)
@@ -235,7 +240,7 @@ def test_a_store_that_timed_out_goes_to_no_other_node(then: str) -> None:
     home = FaultyNode(answer, status=status)
     with home, other, QClient([home.url, other.url], 5, 0.3, trust_env=False, store_timeout=0.3) as client:
         with pytest.raises(StoreUncertain):
-            client.post(a_key_of(client, home.url), TABLE)
+            client.post(key_with_home(client, home.url), TABLE)
         assert tables.tables == {}
         assert other.requests == []
 
@@ -255,7 +260,7 @@ def test_a_node_that_refuses_credentials_is_alive_when_it_is_asked() -> None:
 def test_a_node_whose_certificate_is_rejected_is_alive_when_it_is_asked(certificates: Certificates) -> None:
     options = f"--cert-file={certificates.server}"
     with (
-        a_server("dev", options, tls=certificates.context()) as node,
+        make_server("dev", options, tls=certificates.context()) as node,
         QClient([node.url], 5, 5, trust_env=False) as client,
     ):
         assert client.node_status(probe=True)[node.url].alive

@@ -9,7 +9,7 @@ import pytest
 
 from airflow_provider_qcache.client import QClient
 from airflow_provider_qcache.client.nodes import NodeState
-from tests.client.kinds import OF_BOTH, a_server
+from tests.client.kinds import ON_EACH_SERVER, make_server
 from tests.harness import faults
 from tests.harness.faults import FaultyNode, Peer, Received
 from tests.harness.fork import CHILD_TIMEOUT, run_in_forked_child
@@ -22,10 +22,10 @@ pytestmark = [
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
-@OF_BOTH
+@ON_EACH_SERVER
 def test_parent_and_child_get_their_own_rows(kind: str, tls: bool, certificates: Certificates) -> None:
     options = (f"--cert-file={certificates.server}",) if tls else ()
-    with a_server(kind, *options, tls=certificates.context() if tls else None) as node:
+    with make_server(kind, *options, tls=certificates.context() if tls else None) as node:
         client = QClient([node.url], 5, 5, verify=str(certificates.ca), trust_env=False)
         for number in range(20):
             client.post(f"k{number}", f"a\n{number}\n")

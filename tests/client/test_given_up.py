@@ -28,10 +28,9 @@ from airflow_provider_qcache.client.operation import _STATUSES_AFTER_WRITE
 from airflow_provider_qcache.client.outcome import RequestKind
 from airflow_provider_qcache.client.tables.upload import Upload
 from airflow_provider_qcache.client.transport import Limit
-from tests.client.kinds import a_key_of, a_server
-from tests.client.simulated import Meets
-from tests.client.test_cancellation import Interrupted, interrupted_after
-from tests.client.test_retry import World
+from tests.client.interrupts import Interrupted, interrupted_after
+from tests.client.kinds import key_with_home, make_server
+from tests.client.simulated import Scripted, SimulatedCluster
 from tests.harness import faults
 from tests.harness.faults import FaultyNode, Peer, Received
 from tests.harness.servers import Server, WireRequest
@@ -47,7 +46,7 @@ COUNT = WireRequest(
 
 @pytest.fixture(scope="module", params=["real", "dev"])
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    with a_server(request.param) as started:
+    with make_server(request.param) as started:
         yield started
 
 
@@ -173,10 +172,10 @@ def test_a_delete_that_was_given_up_loses_nothing(server: Server, ended: str, al
 
 
 def test_a_delete_of_a_stale_table_that_met_the_deadline_loses_nothing(server: Server) -> None:
-    with a_server(server.name) as home:
+    with make_server(server.name) as home:
         nodes = [home.url, server.url]
         with QClient(nodes, 5, 5, deadline=30, trust_env=False) as client:
-            key, other = a_key_of(client, nodes[0]), a_key_of(client, nodes[1])
+            key, other = key_with_home(client, nodes[0]), key_with_home(client, nodes[1])
             client.post(other, OLD)
             with stopped(server):
                 client._deadline = 0.5
@@ -408,7 +407,7 @@ def test_a_store_to_a_node_that_stays_silent_says_that_nothing_was_sent() -> Non
 def test_a_node_that_is_down_when_it_is_to_be_settled_is_left_for_the_next(
     kind: RequestKind, status: Outcome
 ) -> None:
-    world = World([Meets()], [Meets(status)])
+    world = SimulatedCluster([Scripted()], [Scripted(status)])
     world.pool.abandoned_writes[world.nodes[0]].add(Limit(world.clock.now, 0))
     done = world.run(kind)
     assert done.node == world.nodes[1]
@@ -417,10 +416,10 @@ def test_a_node_that_is_down_when_it_is_to_be_settled_is_left_for_the_next(
 
 
 def test_what_a_living_node_answers_to_its_status_is_the_requests_to_meet() -> None:
-    world = World([Meets(status=429), Meets()], [Meets(Outcome.UNAUTHORIZED)])
+    world = SimulatedCluster([Scripted(status=429), Scripted()], [Scripted(Outcome.UNAUTHORIZED)])
     world.pool.abandoned_writes[world.nodes[0]].add(Limit(world.clock.now, 0))
     assert world.run(RequestKind.STORE).node == world.nodes[0]
-    world = World([Meets()], [Meets(Outcome.CERTIFICATE_REJECTED)])
+    world = SimulatedCluster([Scripted()], [Scripted(Outcome.CERTIFICATE_REJECTED)])
     world.pool.abandoned_writes[world.nodes[0]].add(Limit(world.clock.now, 0))
     with pytest.raises(CertificateRejected):
         world.run(RequestKind.STORE)

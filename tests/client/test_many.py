@@ -1,4 +1,4 @@
-"""Many tables: each key told as it is done, those that are there left alone, and asked for afterwards."""
+"""post_many, delete_many and find_absent: results per key, kept tables, and where tables are."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ KEYS = [f"key{n}" for n in range(30)]
 
 
 @pytest.fixture(scope="module")
-def three() -> Iterator[Nodes]:
-    """Real nodes, dev nodes where there are none."""
+def shared_nodes() -> Iterator[Nodes]:
+    """Three real servers, or dev nodes if no real server is installed."""
     with Nodes() as nodes:
         yield nodes
 
 
 @pytest.fixture
-def client(three: Nodes) -> Iterator[QClient]:
-    with QClient(three.all_up().urls, 5, 30, trust_env=False) as client:
+def client(shared_nodes: Nodes) -> Iterator[QClient]:
+    with QClient(shared_nodes.all_up().urls, 5, 30, trust_env=False) as client:
         client.delete_many(KEYS, all_nodes=True)
         yield client
 
 
-def test_each_key_is_told_and_the_report_stays_empty(client: QClient) -> None:
+def test_on_done_gets_each_outcome_and_the_report_stays_empty(client: QClient) -> None:
     outcomes: dict[str, Any] = {}
     tables = dict.fromkeys(KEYS, b"a\n1\n") | {"bad": b""}
     report = client.post_many(tables, on_done=outcomes.__setitem__)
@@ -46,7 +46,7 @@ def test_each_key_is_told_and_the_report_stays_empty(client: QClient) -> None:
     assert {key: type(outcome) for key, outcome in outcomes.items()} == dict.fromkeys(KEYS, StoreResult)
 
 
-def test_what_is_raised_where_a_key_is_told_ends_the_call() -> None:
+def test_an_exception_of_on_done_ends_the_call() -> None:
     outcomes = []
 
     def note(key: str, outcome: object) -> None:
@@ -61,7 +61,7 @@ def test_what_is_raised_where_a_key_is_told_ends_the_call() -> None:
     assert {type(outcome) for outcome in outcomes} <= {StoreResult, OperationCancelled}
 
 
-def test_tables_that_are_told_of_are_not_kept(client: QClient) -> None:
+def test_outcomes_passed_to_on_done_are_not_kept_in_memory(client: QClient) -> None:
     gc.collect()
     before = sum(isinstance(one, StoreResult) for one in gc.get_objects())
     most = 0
@@ -74,7 +74,7 @@ def test_tables_that_are_told_of_are_not_kept(client: QClient) -> None:
     assert most - before < 10
 
 
-def test_a_table_that_is_there_is_kept_and_one_that_is_not_is_stored(client: QClient) -> None:
+def test_keep_keeps_existing_tables_and_stores_missing_ones(client: QClient) -> None:
     client.post_many(dict.fromkeys(KEYS[:10], b"a\n1\n"))
     kept = client.post_many(dict.fromkeys(KEYS[:20], b"a\n2\n"), keep=KEYS[:5] + KEYS[15:]).succeeded
     assert {key for key, result in kept.items() if isinstance(result, KeptTable)} == set(KEYS[:5])
@@ -87,7 +87,7 @@ def test_a_table_that_is_there_is_kept_and_one_that_is_not_is_stored(client: QCl
         assert result.node == client.node_for_key(key)
 
 
-def test_what_is_stored_is_prepared_key_by_key(client: QClient) -> None:
+def test_prepare_makes_the_content_of_each_key(client: QClient) -> None:
     def prepare(key: str, number: int) -> pa.Table:
         if number == 7:
             raise LookupError("no such number")
@@ -102,42 +102,42 @@ def test_what_is_stored_is_prepared_key_by_key(client: QClient) -> None:
     assert found.content == b'[{"a":8}]'
 
 
-def test_tables_are_asked_for_where_they_were_stored(client: QClient, three: Nodes) -> None:
-    keys = three.keys(12)
+def test_find_absent_asks_the_nodes_that_stored_the_tables(client: QClient, shared_nodes: Nodes) -> None:
+    keys = shared_nodes.keys(12)
     stored = client.post_many(dict.fromkeys(keys, b"a\n1\n")).succeeded
     places = [(key, result.node) for key, result in stored.items() if isinstance(result, StoreResult)]
     assert client.find_absent(places) == {}
     client.delete(keys[1])
-    three.kill(0)
+    shared_nodes.kill(0)
     absent = client.find_absent(places)
     assert absent == {
-        (key, node): Absence.GONE if node == three.urls[0] else Absence.MISSING
+        (key, node): Absence.GONE if node == shared_nodes.urls[0] else Absence.MISSING
         for key, node in places
-        if node == three.urls[0] or key == keys[1]
+        if node == shared_nodes.urls[0] or key == keys[1]
     }
     assert len(absent) == 5
 
 
-def test_a_silent_node_s_tables_are_unknown(three: Nodes) -> None:
-    urls, keys = three.all_up().urls, three.keys(12)
+def test_find_absent_reports_a_silent_node_s_tables_as_unknown(shared_nodes: Nodes) -> None:
+    urls, keys = shared_nodes.all_up().urls, shared_nodes.keys(12)
     with QClient(urls, 1, 0.5, trust_env=False) as client:
         client.post_many(dict.fromkeys(keys, b"a\n1\n"))
-        three.pause(1)
+        shared_nodes.pause(1)
         absent = client.find_absent((key, client.node_for_key(key)) for key in keys)
     assert absent == {(key, urls[1]): Absence.UNKNOWN for key in keys[1::3]}
 
 
-def test_a_node_that_is_none_of_the_client_s_is_refused(client: QClient) -> None:
+def test_find_absent_refuses_a_node_that_the_client_does_not_have(client: QClient) -> None:
     with pytest.raises(ValueError, match="http://elsewhere"):
         client.find_absent([("a", "http://elsewhere")])
 
 
-def test_a_delete_everywhere_has_an_outcome_for_each_node(client: QClient, three: Nodes) -> None:
-    three.kill(2)
+def test_delete_many_on_all_nodes_has_an_outcome_for_each_node(client: QClient, shared_nodes: Nodes) -> None:
+    shared_nodes.kill(2)
     results = client.delete_many(KEYS, all_nodes=True).succeeded
     for key in KEYS:
         result = results[key]
         assert result is not None
         assert getattr(result, "outcomes", None) == dict(
-            zip(three.urls, ("confirmed", "confirmed", "gone"), strict=True)
+            zip(shared_nodes.urls, ("confirmed", "confirmed", "gone"), strict=True)
         )

@@ -1,4 +1,4 @@
-"""Every fault against every operation: the right result or error, in time, and nothing leaked."""
+"""Every fault against every operation: the right result or error, in time, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from tests.harness.lateness import Lateness
 from tests.harness.ports import closed_port
 from tests.harness.servers import ROOT
 
-ROWS = (
+REQUIRED_FAULTS = (
     "refuses",
     "accepts and never answers",
     "accepts and does not read",
     *(f"resets {when} the {part}" for part in ("head", "body") for when in ("during", "after")),
-    "resets before the head",  # before the body is after the head
+    "resets before the head",  # "before the body" is "after the head"
     "resets while it reads",
     "answers half and closes",
     "drips its body",
@@ -56,14 +56,14 @@ ROWS = (
     "client certificate demanded",
     "500 that echoes the request",
     "has two addresses, the first a black hole",
-    "is sound, and this machine has no descriptor once (EMFILE)",
+    "is healthy, and this machine is out of descriptors once (EMFILE)",
 )
 CELLS = [
     pytest.param(fault, operation, id=f"{fault.name}-{operation}")
     for fault in FAULTS
     for operation in fault.operations
 ]
-WHAT = {"post bytes": "store", "post file": "store", "delete": "delete"}
+KIND_IN_ERRORS = {"post bytes": "store", "post file": "store", "delete": "delete"}
 
 
 def open_sockets() -> int:
@@ -76,25 +76,25 @@ def open_sockets() -> int:
     return count
 
 
-def test_every_way_to_fail_has_its_row() -> None:
+def test_every_required_fault_is_in_the_matrix() -> None:
     names = [fault.name for fault in FAULTS]
-    assert set(ROWS) <= set(names)
+    assert set(REQUIRED_FAULTS) <= set(names)
     assert len(set(names)) == len(names)
 
 
-def test_the_page_has_the_matrix() -> None:
-    """Which the next test holds to what happens."""
+def test_the_page_on_guarantees_has_the_matrix() -> None:
+    """The next test checks that the matrix is true."""
     assert table() in (ROOT / "docs" / "explanation" / "guarantees.md").read_text()
 
 
 @pytest.mark.parametrize(("fault", "operation"), CELLS)
-def test_cell(fault: Fault, operation: str) -> None:
+def test_the_outcome_of_an_operation_at_a_faulty_node(fault: Fault, operation: str) -> None:
     gc.collect()
-    closed_port()  # its first use in a process opens a socket, which holds the process's block of ports
+    closed_port()  # the first call opens a socket that stays open, which would count as left behind
     sockets, threads = open_sockets(), threading.active_count()
     with Lateness() as late:
         cell = run_cell(fault, operation)
-    expected = fault.expected.of(operation)
+    expected = fault.expected.outcome_of(operation)
     assert cell.result == expected.result, cell.error
     assert cell.failures == expected.failures, cell.error
     assert cell.state == ("failing" if expected.failing else "alive")
@@ -110,15 +110,15 @@ def test_cell(fault: Fault, operation: str) -> None:
         message = str(error)
         assert SECRET not in message
         assert base64.b64encode(f"someone:{SECRET}".encode()).decode() not in message
-        what = WHAT.get(operation, "store" if fault.name == "404" else "query")
+        what = KIND_IN_ERRORS.get(operation, "store" if fault.name == "404" else "query")
         assert message.startswith(f"{what} table {cell.key!r}")
-        # A query with load meets nothing at its home before it fails for good.
+        # A query with load makes no failed request at the home node before its last one.
         assert list(error.attempts) == cell.attempts != []
         for number, attempt in enumerate(error.attempts, 1):
             assert f"\n  {number}. {cell.home}: {attempt.outcome}" in message
             assert f"after {attempt.seconds:.3f} s" in message
     gc.collect()
-    # A probe that was cut off by close() may need a moment to see that.
+    # A probe that close() ended may need a moment to stop.
     end = time.monotonic() + 5
     while (threading.active_count() > threads or open_sockets() > sockets) and time.monotonic() < end:
         time.sleep(0.02)
@@ -127,21 +127,21 @@ def test_cell(fault: Fault, operation: str) -> None:
 
 
 @pytest.mark.parametrize("operation", ["get", "post bytes", "delete"])
-def test_a_node_that_resets_before_the_client_looks_whom_it_reached(
+def test_a_reset_before_the_client_reads_the_peer_s_address(
     operation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A node that wants a certificate says so after the handshake, and resets: there is no peer any more."""
+    """A node that requires a certificate reports that after the handshake and resets the connection."""
     (fault,) = (fault for fault in FAULTS if fault.name == "client certificate demanded")
     connect = urllib3.connection.HTTPSConnection.connect
 
-    def connect_and_await_the_reset(connection: urllib3.connection.HTTPSConnection) -> None:
+    def connect_and_wait_for_the_reset(connection: urllib3.connection.HTTPSConnection) -> None:
         connect(connection)
         assert connection.sock is not None
         poll = select.poll()
-        poll.register(connection.sock, 0)  # POLLERR and POLLHUP alone
-        assert poll.poll(10_000)
+        poll.register(connection.sock, 0)  # only POLLERR and POLLHUP
+        assert poll.poll(10_000), "the node did not reset the connection"
 
-    monkeypatch.setattr(urllib3.connection.HTTPSConnection, "connect", connect_and_await_the_reset)
+    monkeypatch.setattr(urllib3.connection.HTTPSConnection, "connect", connect_and_wait_for_the_reset)
     cell = run_cell(fault, operation)
-    expected = fault.expected.of(operation)
+    expected = fault.expected.outcome_of(operation)
     assert (cell.result, cell.failures) == (expected.result, expected.failures), cell.error

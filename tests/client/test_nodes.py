@@ -1,4 +1,4 @@
-"""The states of nodes, on a simulated clock."""
+"""The states of nodes and their backoff, on a simulated clock."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_failing_node_is_not_alive_until_a_probe_reaches_it() -> None:
     assert pool.snapshot()[A].state is NodeState.ALIVE
 
 
-def test_failures_of_requests_that_began_before_the_node_failed_are_one_incident() -> None:
+def test_failures_of_requests_begun_before_the_node_failed_count_once() -> None:
     clock = SimulatedClock()
     pool = pool_of(A, B, clock=clock)
     tickets = [pool.ticket(A) for _ in range(32)]
@@ -42,7 +42,7 @@ def test_failures_of_requests_that_began_before_the_node_failed_are_one_incident
     assert pool.snapshot()[A].failures == 1
 
 
-def test_a_failure_of_a_request_from_before_the_recovery_does_not_fail_the_node_again() -> None:
+def test_a_failure_of_a_request_begun_before_the_recovery_changes_nothing() -> None:
     pool = pool_of(A, B)
     early = pool.ticket(A)
     pool.fail(A, pool.ticket(A), "reset")
@@ -51,7 +51,7 @@ def test_a_failure_of_a_request_from_before_the_recovery_does_not_fail_the_node_
     assert pool.failing == set()
 
 
-def test_one_prober_at_a_time() -> None:
+def test_a_failing_node_has_one_probe_at_a_time() -> None:
     pool = pool_of(A, B)
     pool.fail(A, pool.ticket(A), "reset")
     assert pool.begin_probe(A) is not None
@@ -60,7 +60,7 @@ def test_one_prober_at_a_time() -> None:
 
 
 @given(failures=st.integers(1, 40), seed=st.integers(0, 1000))
-def test_the_backoff_grows_to_its_bound_and_keeps_its_jitter(failures: int, seed: int) -> None:
+def test_the_backoff_grows_to_its_limit_with_jitter(failures: int, seed: int) -> None:
     clock = SimulatedClock()
     pool = NodePool([A, B], clock=clock, rng=random.Random(seed))
     pool.fail(A, pool.ticket(A), "reset")
@@ -86,7 +86,7 @@ def test_every_tenth_operation_makes_failing_nodes_due() -> None:
     assert [number for number, nodes in enumerate(due, 1) if nodes] == [10, 20]
 
 
-def test_a_refused_probe_says_that_the_process_is_gone_and_a_silent_one_that_it_is_not_known() -> None:
+def test_a_node_counts_as_gone_if_its_last_probe_was_refused_not_if_it_timed_out() -> None:
     pool = pool_of(A, B)
     pool.fail(A, pool.ticket(A), "timed out")
     assert not pool.is_gone(A)
@@ -96,7 +96,7 @@ def test_a_refused_probe_says_that_the_process_is_gone_and_a_silent_one_that_it_
     assert not pool.is_gone(A)
 
 
-def test_statistics_have_qclients_names_and_start_again_when_they_are_taken() -> None:
+def test_statistics_have_qclients_names_and_taking_them_resets_them() -> None:
     pool = pool_of(A, B)
     pool.count(A, "read_timeout")
     for _ in range(2):
@@ -116,8 +116,8 @@ def test_statistics_have_qclients_names_and_start_again_when_they_are_taken() ->
     assert pool.take_statistics() == {}
 
 
-class Told:
-    """Stands for random.Random, and remembers between what it was asked to choose."""
+class FixedRandom:
+    """Stands for random.Random: always chooses 0.75 and records the ranges it is asked to choose from."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[float, float]] = []
@@ -127,19 +127,19 @@ class Told:
         return 0.75
 
 
-def test_the_backoff_doubles_from_half_a_second_to_thirty_and_is_varied_by_a_half() -> None:
-    clock, told = SimulatedClock(), Told()
-    pool = NodePool([A], clock=clock, rng=told)  # type: ignore[arg-type]
+def test_the_backoff_doubles_from_half_a_second_to_thirty_with_a_jitter_of_half() -> None:
+    clock, rng = SimulatedClock(), FixedRandom()
+    pool = NodePool([A], clock=clock, rng=rng)  # type: ignore[arg-type]
     pool.fail(A, pool.ticket(A), "reset")
     waits = [pool.snapshot()[A].probe_in]
     for _ in range(7):
         pool.end_probe(A, pool.begin_probe(A), SILENT)
         waits.append(pool.snapshot()[A].probe_in)
     assert waits == [0.75 * most for most in (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0)]
-    assert set(told.asked) == {(0.5, 1.0)}
+    assert set(rng.asked) == {(0.5, 1.0)}
 
 
-def test_a_recovery_begins_the_backoff_anew() -> None:
+def test_a_recovery_resets_the_backoff() -> None:
     pool = pool_of(A)
     for _ in range(5):
         pool.fail(A, pool.ticket(A), "reset")
@@ -149,7 +149,7 @@ def test_a_recovery_begins_the_backoff_anew() -> None:
     assert pool.snapshot()[A].probe_in <= 0.5
 
 
-def test_a_node_that_fails_for_years_has_a_bound_too() -> None:
+def test_the_backoff_stays_limited_after_thousands_of_failures() -> None:
     pool = pool_of(A)
     pool.fail(A, pool.ticket(A), "reset")
     for _ in range(2000):  # 2.0 ** 1024 is an OverflowError
@@ -157,7 +157,7 @@ def test_a_node_that_fails_for_years_has_a_bound_too() -> None:
     assert pool.snapshot()[A].probe_in <= 30
 
 
-def test_a_change_is_told_once_and_a_failed_probe_is_none() -> None:
+def test_on_change_is_called_once_per_change_and_not_for_a_failed_probe() -> None:
     changes: list[tuple[str, bool, str | None]] = []
     pool = NodePool(
         [A, B], clock=SimulatedClock(), rng=random.Random(1), on_change=lambda *change: changes.append(change)
@@ -168,7 +168,7 @@ def test_a_change_is_told_once_and_a_failed_probe_is_none() -> None:
     assert changes == [(A, False, "reset"), (A, True, None)]
 
 
-def test_what_is_known_of_a_node_is_what_it_met_last() -> None:
+def test_the_status_of_a_node_shows_its_state_and_last_error() -> None:
     clock = SimulatedClock()
     pool = pool_of(A, B, clock=clock)
     assert pool.snapshot()[A] == NodeStatus(A, NodeState.ALIVE, False, 0, None, None)
@@ -194,7 +194,7 @@ def test_what_is_known_of_a_node_is_what_it_met_last() -> None:
     assert list(pool.snapshot()) == [A, B]
 
 
-def test_a_node_is_gone_since_it_refused_last() -> None:
+def test_a_node_is_gone_as_of_its_last_refusal() -> None:
     clock = SimulatedClock()
     pool = pool_of(A, clock=clock)
     pool.fail(A, pool.ticket(A), "refused", gone=True)
@@ -206,7 +206,7 @@ def test_a_node_is_gone_since_it_refused_last() -> None:
     assert pool.is_gone(A, clock.now())
 
 
-def test_a_node_fails_only_once_and_only_while_it_is_alive() -> None:
+def test_only_a_living_node_can_fail() -> None:
     pool = pool_of(A, B)
     pool.fail(A, pool.ticket(A), "reset")
     pool.fail(A, pool.ticket(A), "reset")
@@ -217,13 +217,13 @@ def test_a_node_fails_only_once_and_only_while_it_is_alive() -> None:
     assert pool.failing == {A, B}
 
 
-def test_the_end_of_a_probe_of_before_counts_for_nothing() -> None:
+def test_the_end_of_an_outdated_probe_changes_nothing() -> None:
     pool = pool_of(A)
     pool.fail(A, pool.ticket(A), "reset")
     early = pool.begin_probe(A)
     pool.end_probe(A, early, None)
     pool.fail(A, pool.ticket(A), "reset")
-    pool.end_probe(A, early, None)  # nobody probes it
+    pool.end_probe(A, early, None)  # no probe is under way
     assert pool.failing == {A}
     now = pool.begin_probe(A)
     pool.end_probe(A, early, None)
@@ -236,7 +236,7 @@ def test_the_end_of_a_probe_of_before_counts_for_nothing() -> None:
     assert pool.snapshot()[A].alive
 
 
-def test_only_nodes_that_fail_become_due_and_none_later_than_it_was() -> None:
+def test_the_tenth_operation_makes_only_failing_nodes_due_and_postpones_no_probe() -> None:
     clock = SimulatedClock()
     pool = pool_of(A, B, clock=clock)
     for _ in range(9):
@@ -248,11 +248,11 @@ def test_only_nodes_that_fail_become_due_and_none_later_than_it_was() -> None:
     assert pool.due() == [A]
     for _ in range(10):
         pool.operation()
-    clock.time -= 1  # that it was due a second ago is not forgotten
+    clock.time -= 1  # the probe, due a second ago, was not postponed
     assert pool.due() == [A]
 
 
-def test_waits_that_end_within_a_second_of_each_other_are_announced_once() -> None:
+def test_waits_that_end_within_a_second_of_each_other_are_logged_once() -> None:
     pool = pool_of(A)
     assert pool.begin_wait(-1e9)
     assert pool.begin_wait(100.0)
@@ -264,17 +264,17 @@ def test_waits_that_end_within_a_second_of_each_other_are_announced_once() -> No
     assert not pool.begin_wait(float("inf"))
 
 
-def test_a_forked_child_has_a_lock_of_its_own_and_no_probes() -> None:
+def test_a_forked_child_gets_a_new_lock_and_no_probes() -> None:
     pool = pool_of(A, B)
     pool.fail(A, pool.ticket(A), "reset")
     pool.begin_probe(A)
-    with pool._lock:  # another thread of the parent's had it, and never gives it back
+    with pool._lock:  # stands for a lock that another thread of the parent held during the fork
         pool.reset_after_fork()
         assert pool.snapshot()[A].state is NodeState.FAILING
     assert pool.snapshot()[B].alive
 
 
-def test_a_counter_counts() -> None:
+def test_counters_are_kept_per_node() -> None:
     pool = pool_of(A, B)
     for _ in range(3):
         pool.count(A, "read_timeout")

@@ -1,4 +1,4 @@
-"""The time of one call, and how its requests are sent: in time, in turn, and ended by cancel()."""
+"""One operation: its time, and how its requests are sent, wait for their turn and are cancelled."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def answer(status: int = 200, from_proxy: str = "") -> Answer:
 
 @dataclass
 class Transport:
-    """Stands for the connections to a node: notes what is sent, and answers by a function."""
+    """Stands for the connections to a node: records what is sent, and answers with a function."""
 
     answers: Callable[[Request, Limit], Answer] = lambda request, limit: answer()
     sent: list[tuple[Request, Limit, bool]] = field(default_factory=list)
@@ -42,7 +42,9 @@ class Transport:
         return 7.0 if length is None else 10.0 + length
 
 
-class World:
+class SenderWithNodes:
+    """A sender with two nodes, each a `Transport`, and an operation of 60 s."""
+
     def __init__(self, answers: Callable[[Request, Limit], Answer] = lambda request, limit: answer()) -> None:
         self.clock = SimulatedClock()
         self.pool: NodePool = pool_of(A, B, clock=self.clock)
@@ -85,8 +87,8 @@ def test_a_part_of_an_operation_is_cancelled_with_it() -> None:
     assert str(raised.value) == "query 'k': cancelled"
 
 
-def test_a_request_in_flight_ends_with_its_operation_and_no_longer_belongs_to_it_afterwards() -> None:
-    world = World()
+def test_a_request_in_flight_is_cancelled_with_its_operation_and_forgotten_when_it_ends() -> None:
+    world = SenderWithNodes()
     seen: list[set[Limit]] = []
 
     def cancelled_meanwhile(request: Request, limit: Limit) -> Answer:
@@ -111,26 +113,26 @@ def test_a_request_in_flight_ends_with_its_operation_and_no_longer_belongs_to_it
 
 
 @pytest.mark.parametrize("abandoned", [True, False])
-def test_a_write_that_is_abandoned_is_known_of_its_node_however_it_ends(abandoned: bool) -> None:
+def test_an_abandoned_write_is_recorded_for_its_node(abandoned: bool) -> None:
     def ends(request: Request, limit: Limit) -> Answer:
         limit.abandoned = abandoned
         raise KeyboardInterrupt
 
-    world = World(ends)
+    world = SenderWithNodes(ends)
     with pytest.raises(KeyboardInterrupt):
         world.sender.send(A, Request("POST", "/k"), world.operation, fresh=False)
     assert world.operation.limits == set()
     assert world.pool.abandoned_writes == {A: {world.sent[0][1]} if abandoned else set(), B: set()}
 
 
-def test_where_a_node_was_reached_is_noted() -> None:
+def test_the_address_at_which_a_node_was_reached_is_recorded() -> None:
     peer: Any = object()
 
     def reached(request: Request, limit: Limit) -> Answer:
         limit.peer = peer
         return answer()
 
-    world = World(reached)
+    world = SenderWithNodes(reached)
     peers: dict[str, Peer] = {}
     world.sender.send(A, Request("GET", "/k", peers=peers), world.operation, fresh=False)
     world.sender.send(B, Request("GET", "/k", peers=peers), world.operation, fresh=False)
@@ -138,7 +140,7 @@ def test_where_a_node_was_reached_is_noted() -> None:
     assert peers == {A: peer}
 
 
-def test_a_request_waits_for_its_turn_at_its_node_and_gives_it_back() -> None:
+def test_a_request_holds_its_node_s_turn_only_while_it_is_sent() -> None:
     turns = {A: threading.Lock(), B: threading.Lock()}
 
     def holds_its_turn(request: Request, limit: Limit) -> Answer:
@@ -146,7 +148,7 @@ def test_a_request_waits_for_its_turn_at_its_node_and_gives_it_back() -> None:
         assert not turns[B].locked()
         raise KeyboardInterrupt
 
-    world = World(holds_its_turn)
+    world = SenderWithNodes(holds_its_turn)
     request = Request("POST", "/k", turns=turns)
     with pytest.raises(KeyboardInterrupt):
         world.sender.send(A, request, world.operation, fresh=True)
@@ -157,9 +159,9 @@ def test_a_request_waits_for_its_turn_at_its_node_and_gives_it_back() -> None:
     assert not turns[A].locked()
 
 
-def test_a_request_that_waits_for_its_turn_ends_with_its_operation() -> None:
+def test_waiting_for_a_turn_ends_with_the_operation() -> None:
     turns = {A: threading.Lock()}
-    world = World()
+    world = SenderWithNodes()
     world.operation.cancel()
     with turns[A]:
         with pytest.raises(Failure) as raised:
@@ -173,16 +175,16 @@ def test_a_request_that_waits_for_its_turn_ends_with_its_operation() -> None:
     assert (world.operation.limits, late.limits) == (set(), set())
 
 
-def asked(world: World) -> list[tuple[str, str, bytes]]:
+def asked(world: SenderWithNodes) -> list[tuple[str, str, bytes]]:
     return [(request.method, request.target, request.headers) for request, _, _ in world.sent]
 
 
 STATUS = ("GET", "/status", b"Accept-Encoding: identity\r\n")
 
 
-def test_a_status_is_asked_for_twice_and_once_where_no_write_follows() -> None:
+def test_the_status_is_requested_twice_or_once_if_no_write_follows() -> None:
     """A node that was stopped answers the first before it applies what it had received."""
-    world = World()
+    world = SenderWithNodes()
     world.sender.status(A, world.operation)
     assert asked(world) == [STATUS] * 2
     world.sender.status(A, world.operation, after_writes=False)
@@ -190,8 +192,8 @@ def test_a_status_is_asked_for_twice_and_once_where_no_write_follows() -> None:
     assert world.transports[B].sent == []
 
 
-def test_a_status_has_a_connect_and_a_read_timeout_and_no_more_than_its_operation() -> None:
-    world = World()
+def test_a_status_request_has_its_own_timeouts_within_the_operation_s_deadline() -> None:
+    world = SenderWithNodes()
     world.sender.status(A, world.operation, after_writes=False)
     world.sender.status(A, Operation(FOREVER), after_writes=False)
     soon = Operation(world.clock.now() + 0.5)
@@ -200,8 +202,8 @@ def test_a_status_has_a_connect_and_a_read_timeout_and_no_more_than_its_operatio
     assert ends == [CONNECT + READ, CONNECT + READ, 0.5]
 
 
-def test_statuses_after_an_abandoned_write_settle_it_and_none_that_came_meanwhile() -> None:
-    world = World()
+def test_status_requests_clear_abandoned_writes_but_not_those_added_meanwhile() -> None:
+    world = SenderWithNodes()
     early, late = Limit(world.clock.now, 0), Limit(world.clock.now, 0)
     world.pool.abandoned_writes[A].add(early)
     world.pool.abandoned_writes[B].add(early)
@@ -218,8 +220,8 @@ def test_statuses_after_an_abandoned_write_settle_it_and_none_that_came_meanwhil
     assert world.pool.abandoned_writes == {A: {late}, B: {early}}
 
 
-def test_a_write_that_another_thread_still_closes_is_waited_for_but_not_for_ever() -> None:
-    world = World()
+def test_a_status_waits_a_limited_time_for_another_thread_to_close_an_abandoned_write() -> None:
+    world = SenderWithNodes()
     write = Limit(world.clock.now, 0)
     world.pool.abandoned_writes[A].add(write)
     socket: Any = object()
@@ -236,7 +238,7 @@ def test_a_write_that_another_thread_still_closes_is_waited_for_but_not_for_ever
 
 
 @pytest.mark.parametrize(
-    ("told", "outcome", "detail"),
+    ("response", "outcome", "detail"),
     [
         (answer(401), Outcome.UNAUTHORIZED, ""),
         (answer(201), Outcome.UNAVAILABLE, "the node answered 201"),
@@ -244,8 +246,8 @@ def test_a_write_that_another_thread_still_closes_is_waited_for_but_not_for_ever
         (answer(503, "the proxy p says so"), Outcome.UNAVAILABLE, "the proxy p says so"),
     ],
 )
-def test_a_status_that_is_not_well_is_a_failure(told: Answer, outcome: Outcome, detail: str) -> None:
-    world = World(lambda request, limit: told)
+def test_a_status_other_than_200_is_a_failure(response: Answer, outcome: Outcome, detail: str) -> None:
+    world = SenderWithNodes(lambda request, limit: response)
     write = Limit(world.clock.now, 0)
     world.pool.abandoned_writes[A].add(write)
     with pytest.raises(Failure) as raised:
@@ -254,20 +256,20 @@ def test_a_status_that_is_not_well_is_a_failure(told: Answer, outcome: Outcome, 
     assert (failure.outcome, failure.phase, failure.status, failure.detail) == (
         outcome,
         Phase.HEAD,
-        told.status,
+        response.status,
         detail,
     )
     assert len(world.sent) == 1
     assert world.pool.abandoned_writes[A] == {write}
 
 
-def test_a_status_goes_once_more_over_a_fresh_connection_where_the_reused_one_had_ended() -> None:
+def test_a_status_is_repeated_on_a_fresh_connection_if_the_reused_one_had_ended() -> None:
     def cut(request: Request, limit: Limit) -> Answer:
         if len(world.sent) == 1:
             raise Failure(Outcome.CLOSED, Phase.HEAD, before_answer=True)
         return answer()
 
-    world = World(cut)
+    world = SenderWithNodes(cut)
     world.sender.status(A, world.operation, after_writes=False)
     assert [fresh for _, _, fresh in world.sent] == [False, True]
 
@@ -275,7 +277,7 @@ def test_a_status_goes_once_more_over_a_fresh_connection_where_the_reused_one_ha
 @pytest.mark.parametrize("outcome", [Outcome.CLOSED, Outcome.TRUNCATED])
 @pytest.mark.parametrize("before_answer", [True, False])
 @pytest.mark.parametrize("fresh", [True, False])
-def test_only_what_ended_before_any_answer_is_sent_once_more(
+def test_only_a_request_that_ended_before_any_answer_is_repeated(
     outcome: Outcome, before_answer: bool, fresh: bool
 ) -> None:
     exchanges: list[bool] = []
@@ -290,8 +292,8 @@ def test_only_what_ended_before_any_answer_is_sent_once_more(
     assert exchanges == ([fresh, True] if again else [fresh])
 
 
-def test_the_time_of_a_store_is_its_home_node_s_for_the_length_of_its_table() -> None:
-    world = World()
+def test_the_time_for_a_store_is_the_home_node_s_for_the_table_s_length() -> None:
+    world = SenderWithNodes()
     upload: Any = SimpleNamespace(length=5)
     assert world.sender.store_time(Request("POST", "/k", nodes=[B, A], upload=upload)) == 15.0
     assert world.sender.store_time(Request("POST", "/k", nodes=[A])) == 7.0

@@ -28,7 +28,7 @@ REFUSAL = b'{"error": "Unknown clause"}'
 def answer(
     status: int, content: bytes = b"[]", *, is_result: bool = True, more: str = "", **message: object
 ) -> Answer:
-    """An answer with QCache's headers of a result, and further ones, ``Name: value`` in each line."""
+    """An answer with the headers of a QCache result and the lines of `more` as further headers."""
     lines = (
         ["Content-Type: application/json; charset=utf-8", "X-QCache-unsliced-length: 0"] if is_result else []
     )
@@ -36,27 +36,27 @@ def answer(
     return Answer(status, headers, content, None, **message)  # type: ignore[arg-type]
 
 
-def failure_of(kind: RequestKind, told: Answer) -> Failure:
+def failure_of(kind: RequestKind, received: Answer) -> Failure:
     with pytest.raises(Failure) as raised:
-        judge(kind, told)
+        judge(kind, received)
     failure = raised.value
-    assert failure.answer is told
-    assert failure.status == told.status
+    assert failure.answer is received
+    assert failure.status == received.status
     return failure
 
 
 @pytest.mark.parametrize("kind", RequestKind)
-def test_the_status_of_success_is_the_one_that_this_kind_of_request_has(kind: RequestKind) -> None:
+def test_each_kind_of_request_has_one_status_of_success(kind: RequestKind) -> None:
     for status in (200, 201, 202, 204, 400):
-        told = answer(status, REFUSAL if kind is RequestKind.PRESENCE else b"[]")
+        received = answer(status, REFUSAL if kind is RequestKind.PRESENCE else b"[]")
         if status == SUCCESS[kind]:
-            assert judge(kind, told) is told
+            assert judge(kind, received) is received
         else:
-            assert failure_of(kind, told).outcome is Outcome.REFUSED_REQUEST
+            assert failure_of(kind, received).outcome is Outcome.REFUSED_REQUEST
 
 
 @pytest.mark.parametrize("kind", RequestKind)
-def test_only_a_question_can_miss(kind: RequestKind) -> None:
+def test_404_is_a_miss_only_for_a_query_and_a_presence_request(kind: RequestKind) -> None:
     if kind in (RequestKind.QUERY, RequestKind.PRESENCE):
         assert judge(kind, answer(404)) is None
     else:
@@ -79,7 +79,7 @@ def test_only_a_question_can_miss(kind: RequestKind) -> None:
         (505, Outcome.REFUSED_REQUEST),
     ],
 )
-def test_a_status_says_who_is_to_blame(kind: RequestKind, status: int, outcome: Outcome) -> None:
+def test_the_status_decides_the_outcome(kind: RequestKind, status: int, outcome: Outcome) -> None:
     failure = failure_of(kind, answer(status))
     assert (failure.outcome, failure.phase) == (outcome, Phase.HEAD)
     assert failure.retry_after is None
@@ -88,7 +88,7 @@ def test_a_status_says_who_is_to_blame(kind: RequestKind, status: int, outcome: 
     )
 
 
-def test_a_configured_proxy_is_named_where_it_answers_for_the_node() -> None:
+def test_a_configured_proxy_that_answers_for_the_node_is_named() -> None:
     assert (
         failure_of(RequestKind.QUERY, answer(503, from_proxy="the proxy p says so")).detail
         == "the proxy p says so"
@@ -105,9 +105,7 @@ def test_a_configured_proxy_is_named_where_it_answers_for_the_node() -> None:
         (301, None, ""),
     ],
 )
-def test_a_redirect_is_refused_and_says_where_it_leads(
-    status: int, location: str | None, detail: str
-) -> None:
+def test_the_failure_of_a_redirect_names_its_target(status: int, location: str | None, detail: str) -> None:
     failure = failure_of(
         RequestKind.STORE, answer(status, more="" if location is None else f"Location: {location}")
     )
@@ -115,7 +113,7 @@ def test_a_redirect_is_refused_and_says_where_it_leads(
 
 
 @pytest.mark.parametrize(
-    ("told", "outcome", "detail"),
+    ("received", "outcome", "detail"),
     [
         (
             answer(200, more="Content-Type: text/html", is_result=False),
@@ -157,16 +155,16 @@ def test_a_redirect_is_refused_and_says_where_it_leads(
         ),
     ],
 )
-def test_an_answer_that_cannot_be_a_result_is_none_of_qcache_s(
-    told: Answer, outcome: Outcome, detail: str
+def test_a_success_without_the_properties_of_a_result_is_a_failure(
+    received: Answer, outcome: Outcome, detail: str
 ) -> None:
-    failure = failure_of(RequestKind.QUERY, told)
+    failure = failure_of(RequestKind.QUERY, received)
     assert (failure.outcome, failure.phase, failure.detail) == (outcome, Phase.BODY, detail)
     assert str(failure) == detail
 
 
 @pytest.mark.parametrize(
-    "told",
+    "received",
     [
         answer(200, b"[] \n"),
         answer(200, b'[{"a":1},{"a":2}]'),
@@ -182,28 +180,28 @@ def test_an_answer_that_cannot_be_a_result_is_none_of_qcache_s(
         answer(200, b"\x1f\x8b", still_encoded=True, complete=False),
     ],
 )
-def test_what_a_node_sends_for_a_query_is_a_result(told: Answer) -> None:
-    assert judge(RequestKind.QUERY, told) is told
+def test_what_a_node_answers_to_a_query_is_a_result(received: Answer) -> None:
+    assert judge(RequestKind.QUERY, received) is received
 
 
-def test_the_media_type_of_a_result_is_compared_without_regard_to_its_case() -> None:
-    told = answer(
+def test_the_content_type_of_a_result_is_compared_without_case() -> None:
+    received = answer(
         200, b"{}", is_result=False, more="Content-Type: APPLICATION/JSON ;x\nX-QCache-unsliced-length: 0"
     )
-    assert failure_of(RequestKind.QUERY, told).outcome is Outcome.UNDECODABLE
+    assert failure_of(RequestKind.QUERY, received).outcome is Outcome.UNDECODABLE
 
 
 @pytest.mark.parametrize("kind", [RequestKind.STORE, RequestKind.DELETE])
-def test_a_page_is_no_acknowledgement(kind: RequestKind) -> None:
+def test_an_html_page_does_not_acknowledge_a_store_or_delete(kind: RequestKind) -> None:
     failure = failure_of(kind, answer(SUCCESS[kind], b"\n " + HTML))
     assert (failure.outcome, failure.detail) == (Outcome.NOT_QCACHE, "it is HTML")
-    told = answer(SUCCESS[kind], b"stored <b>")
-    assert judge(kind, told) is told
+    received = answer(SUCCESS[kind], b"stored <b>")
+    assert judge(kind, received) is received
 
 
-def test_a_refusal_that_is_not_qcache_s_does_not_say_that_the_table_is_there() -> None:
-    told = answer(400, b"\n " + REFUSAL)
-    assert judge(RequestKind.PRESENCE, told) is told
+def test_only_qcache_s_own_400_shows_that_a_table_exists() -> None:
+    received = answer(400, b"\n " + REFUSAL)
+    assert judge(RequestKind.PRESENCE, received) is received
     for content in (b"", HTML, b'x{"error"', b'{"Error": 1}'):
         failure = failure_of(RequestKind.PRESENCE, answer(400, content))
         assert (failure.outcome, failure.phase) == (Outcome.REFUSED_REQUEST, Phase.HEAD)
@@ -219,7 +217,7 @@ def test_a_refusal_that_is_not_qcache_s_does_not_say_that_the_table_is_there() -
         ("1.5", None),
         ("soon", None),
         ("Mon, 01 Jan 2001 00:00:00 GMT", 0.0),
-        ("Mon, 01 Jan 2001 00:00:00 -0000", 0.0),  # read as UTC, which Python gives no zone
+        ("Mon, 01 Jan 2001 00:00:00 -0000", 0.0),  # UTC, for which Python returns a naive datetime
         ("Mon, 99 Jan 2001 00:00:00 GMT", None),
         ("Mon, 01 Jan 99999999999999999999 00:00:00 GMT", None),
     ],
@@ -229,7 +227,7 @@ def test_retry_after_is_seconds_or_a_date(value: str, seconds: float | None) -> 
 
 
 @pytest.mark.parametrize("zone", [dt.UTC, dt.timezone(dt.timedelta(hours=5)), None])
-def test_retry_after_as_a_date_is_the_time_until_then(zone: dt.tzinfo | None) -> None:
+def test_retry_after_as_a_date_becomes_seconds_from_now(zone: dt.tzinfo | None) -> None:
     then = dt.datetime.now(dt.UTC) + dt.timedelta(days=400)
     at = then.replace(tzinfo=None) if zone is None else then.astimezone(zone)
     waits = failure_of(
@@ -238,19 +236,19 @@ def test_retry_after_as_a_date_is_the_time_until_then(zone: dt.tzinfo | None) ->
     assert waits == pytest.approx(400 * 86400, abs=600)
 
 
-def test_retry_after_counts_only_where_a_node_is_overloaded() -> None:
+def test_retry_after_is_read_only_from_a_429() -> None:
     assert failure_of(RequestKind.QUERY, answer(503, more="Retry-After: 5")).retry_after is None
 
 
 @pytest.mark.parametrize("kind", RequestKind)
-def test_a_store_alone_waits_for_the_node_that_is_busy_with_it(kind: RequestKind) -> None:
+def test_only_a_store_waits_for_a_node_that_timed_out(kind: RequestKind) -> None:
     for outcome in (Outcome.TIMEOUT, Outcome.NOT_TAKEN):
         assert action_for(kind, outcome) is (
             Action.WHEN_READY if kind is RequestKind.STORE else Action.NEXT_NODE
         )
 
 
-def test_each_way_to_fail_has_its_action_and_its_counter() -> None:
+def test_every_outcome_has_its_action_and_its_counter() -> None:
     expected = {
         "RAISE": "CERTIFICATE_REJECTED UNSUPPORTED_ENCODING UNAUTHORIZED REFUSED_REQUEST TOO_LARGE",
         "ASK_STATUS": "CLOSED",
@@ -277,7 +275,7 @@ def test_each_way_to_fail_has_its_action_and_its_counter() -> None:
     ]
 
 
-def test_an_error_quotes_the_begin_of_an_answer_and_no_secret_of_the_request() -> None:
+def test_an_error_quotes_the_start_of_an_answer_without_the_request_s_secrets() -> None:
     assert answer(500, b"\xffx" * 400).text_for_error() == "\ufffdx" * 250
 
     class Redactor:
@@ -288,11 +286,11 @@ def test_an_error_quotes_the_begin_of_an_answer_and_no_secret_of_the_request() -
     lines: list[bytes] = []
     headers = Headers(lines)
     headers.redactor = Redactor  # type: ignore[assignment]
-    told = Answer(500, headers, b"secret" + b"x" * MAX_ERROR_BODY, None)
-    assert told.text_for_error() == "***" + "x" * 497
+    received = Answer(500, headers, b"secret" + b"x" * MAX_ERROR_BODY, None)
+    assert received.text_for_error() == "***" + "x" * 497
 
 
-def test_a_failure_says_its_detail_else_its_cause_else_its_outcome() -> None:
+def test_the_text_of_a_failure_is_its_detail_or_its_cause_or_its_outcome() -> None:
     cause = OSError("no route")
     assert str(Failure(Outcome.CLOSED, Phase.HEAD)) == "connection closed without a response"
     assert str(Failure(Outcome.CLOSED, Phase.HEAD, cause)) == "no route"
@@ -303,5 +301,5 @@ def test_a_failure_says_its_detail_else_its_cause_else_its_outcome() -> None:
     assert (plain.outcome, plain.phase, plain.cause) == (Outcome.CLOSED, Phase.HEAD, cause)
     assert (plain.status, plain.detail, plain.answer, plain.retry_after) == (None, "", None, None)
     assert (plain.before_answer, plain.by_proxy) == (False, False)
-    told = Failure(Outcome.CLOSED, Phase.HEAD, before_answer=True, by_proxy=True)
-    assert (told.before_answer, told.by_proxy) == (True, True)
+    received = Failure(Outcome.CLOSED, Phase.HEAD, before_answer=True, by_proxy=True)
+    assert (received.before_answer, received.by_proxy) == (True, True)

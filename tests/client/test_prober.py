@@ -1,4 +1,4 @@
-"""Failing nodes are probed in the background, each by one thread at a time, whatever its probe comes to."""
+"""Failing nodes are probed in the background, by one thread per node at a time."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ A, B = "http://a:1", "http://b:1"
 LONG = 60.0
 
 
-class Probed:
-    """A pool of two nodes that fail, and its prober, which asks a node by the function that is given."""
+class ProberWithNodes:
+    """A pool of two failing nodes and a prober that probes a node with the function `ask`."""
 
     def __init__(self, ask: Callable[[str], None]) -> None:
         self.asked: list[str] = []
@@ -39,7 +39,7 @@ class Probed:
         return self.pool.snapshot()[node].state
 
     def probe(self, *nodes: str) -> BaseException | None:
-        """Probe nodes to their ends; gives what a caller who waits for them is told."""
+        """Probe nodes and wait for the end; return the error that a caller who waits for them gets."""
         self.prober.start(nodes)
         for thread in list(self.prober._threads):
             thread.join(LONG)
@@ -53,8 +53,8 @@ def fails(outcome: Outcome, cause: BaseException | None = None) -> Callable[[str
     return ask
 
 
-def gate() -> tuple[Callable[[str], None], Callable[[], None]]:
-    """How to ask a node that answers when it is let, and how to let it."""
+def blocked_ask() -> tuple[Callable[[str], None], Callable[[], None]]:
+    """A probe that blocks, and the function that lets it succeed."""
     opened = threading.Event()
 
     def ask(node: str) -> None:
@@ -63,9 +63,9 @@ def gate() -> tuple[Callable[[str], None], Callable[[], None]]:
     return ask, opened.set
 
 
-def test_a_node_that_answers_is_alive_and_its_thread_is_gone() -> None:
+def test_a_node_that_answers_is_alive_and_the_thread_of_its_probe_ends() -> None:
     threads: list[threading.Thread] = []
-    probed = Probed(lambda node: threads.append(threading.current_thread()))
+    probed = ProberWithNodes(lambda node: threads.append(threading.current_thread()))
     assert probed.probe(A) is None
     assert (probed.state(A), probed.state(B)) == (NodeState.ALIVE, NodeState.FAILING)
     assert probed.asked == [A]
@@ -74,7 +74,7 @@ def test_a_node_that_answers_is_alive_and_its_thread_is_gone() -> None:
 
 
 def test_only_nodes_that_fail_are_probed() -> None:
-    probed = Probed(lambda node: None)
+    probed = ProberWithNodes(lambda node: None)
     probed.probe(A)
     probed.probe(A, B)
     assert probed.asked == [A, B]
@@ -83,34 +83,34 @@ def test_only_nodes_that_fail_are_probed() -> None:
 @pytest.mark.parametrize(
     "outcome", [Outcome.UNAUTHORIZED, Outcome.CERTIFICATE_REJECTED, Outcome.UNSUPPORTED_ENCODING]
 )
-def test_a_node_that_says_no_is_up(outcome: Outcome) -> None:
-    probed = Probed(fails(outcome))
+def test_a_node_that_refuses_the_request_is_alive(outcome: Outcome) -> None:
+    probed = ProberWithNodes(fails(outcome))
     assert probed.probe(A) is None
     assert probed.state() is NodeState.ALIVE
 
 
 @pytest.mark.parametrize("outcome", [Outcome.REFUSED, Outcome.TIMEOUT, Outcome.UNAVAILABLE])
-def test_a_probe_that_fails_is_one_more_failure_and_its_reason_is_kept(outcome: Outcome) -> None:
-    probed = Probed(fails(outcome, OSError("as it said")))
+def test_a_failed_probe_is_counted_and_its_error_kept(outcome: Outcome) -> None:
+    probed = ProberWithNodes(fails(outcome, OSError("the cause")))
     assert probed.probe(A) is None
     status = probed.pool.snapshot()[A]
     assert (status.state, status.failures) == (NodeState.FAILING, 2)
-    assert status.last_error == f"status request: {outcome}: as it said"
+    assert status.last_error == f"status request: {outcome}: the cause"
     assert status.gone is (outcome is Outcome.REFUSED)
     assert probed.pool.statistics[A]["retry_error"] == 1
 
 
 @pytest.mark.parametrize("outcome", [Outcome.CANCELLED, Outcome.LOCAL])
-def test_a_probe_that_says_nothing_of_the_node_counts_for_nothing(outcome: Outcome) -> None:
-    probed = Probed(fails(outcome))
+def test_a_probe_that_fails_for_a_local_reason_changes_nothing(outcome: Outcome) -> None:
+    probed = ProberWithNodes(fails(outcome))
     before = probed.pool.snapshot()[A]
-    told = probed.probe(A)
+    error = probed.probe(A)
     assert probed.pool.snapshot()[A] == before
     assert A not in probed.pool.statistics
-    assert isinstance(told, Failure) is (outcome is Outcome.LOCAL)
+    assert isinstance(error, Failure) is (outcome is Outcome.LOCAL)
 
 
-def test_a_local_error_is_told_until_the_next_probe_and_only_of_nodes_that_were_asked_for() -> None:
+def test_a_local_error_is_returned_until_the_next_probe_of_that_node() -> None:
     error = OSError("too many open files")
     probes = 0
 
@@ -120,24 +120,24 @@ def test_a_local_error_is_told_until_the_next_probe_and_only_of_nodes_that_were_
         if probes == 1:
             raise Failure(Outcome.LOCAL, Phase.CONNECT, error)
 
-    probed = Probed(ask)
+    probed = ProberWithNodes(ask)
     assert probed.probe(A) is error
     assert probed.prober.wait([B], probed.clock.now() + LONG, lambda: None) is None
     probed.pool.end_probe(B, probed.pool.begin_probe(B), None)
-    assert probed.prober.wait([A, B], probed.clock.now() + LONG, lambda: None) is None  # B can be asked
+    assert probed.prober.wait([A, B], probed.clock.now() + LONG, lambda: None) is None  # B could be probed
     assert probed.probe(A) is None
     probed.pool.fail(A, probed.pool.ticket(A), "reset")
     assert probed.prober.wait([A], probed.clock.now() + LONG, lambda: None) is None
 
 
-def test_a_probe_that_breaks_leaves_the_node_to_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_probe_that_raises_leaves_the_node_to_the_next_probe(monkeypatch: pytest.MonkeyPatch) -> None:
     raised: list[object] = []
     monkeypatch.setattr(threading, "excepthook", lambda thread: raised.append(thread.exc_type))
 
     def breaks(node: str) -> None:
         raise KeyError(node)
 
-    probed = Probed(breaks)
+    probed = ProberWithNodes(breaks)
     assert probed.probe(A) is None
     assert probed.state() is NodeState.FAILING
     assert probed.prober._threads == set()
@@ -146,48 +146,48 @@ def test_a_probe_that_breaks_leaves_the_node_to_the_next_one(monkeypatch: pytest
 
 
 def test_a_node_is_probed_by_one_thread_at_a_time() -> None:
-    ask, let = gate()
-    probed = Probed(ask)
+    ask, release = blocked_ask()
+    probed = ProberWithNodes(ask)
     probed.prober.start([A])
     probed.prober.start([A, B])
-    let()
+    release()
     probed.probe()
     assert sorted(probed.asked) == [A, B]
 
 
-def test_a_wait_ends_with_the_first_node_that_is_alive() -> None:
-    ask, let = gate()
-    probed = Probed(lambda node: ask(node) if node == B else None)
+def test_a_wait_ends_when_the_first_node_is_alive() -> None:
+    ask, release = blocked_ask()
+    probed = ProberWithNodes(lambda node: ask(node) if node == B else None)
     probed.prober.start([A, B])
     assert probed.prober.wait([A, B], probed.clock.now() + LONG, lambda: None) is None
     assert (probed.state(A), probed.state(B)) == (NodeState.ALIVE, NodeState.PROBED)
-    let()
+    release()
     assert probed.prober.wait([B], probed.clock.now() + LONG, lambda: None) is None
     assert probed.state(B) is NodeState.ALIVE
 
 
-def test_a_wait_ends_in_time_though_a_node_is_silent() -> None:
-    ask, let = gate()
-    probed = Probed(ask)
+def test_a_wait_ends_in_time_if_a_node_stays_silent() -> None:
+    ask, release = blocked_ask()
+    probed = ProberWithNodes(ask)
     probed.prober.start([A])
-    looks = 0
+    checks = 0
 
-    def look() -> None:
-        nonlocal looks
-        looks += 1
+    def check() -> None:
+        nonlocal checks
+        checks += 1
         probed.clock.spend(1.0)
 
-    assert probed.prober.wait([A], probed.clock.now() + 3, look) is None
-    assert looks == 3
-    assert probed.prober.wait([A], probed.clock.now(), look) is None
-    assert looks == 3
+    assert probed.prober.wait([A], probed.clock.now() + 3, check) is None
+    assert checks == 3
+    assert probed.prober.wait([A], probed.clock.now(), check) is None
+    assert checks == 3
     assert probed.state() is NodeState.PROBED
-    let()
+    release()
 
 
-def test_a_wait_ends_by_what_its_caller_raises() -> None:
-    ask, let = gate()
-    probed = Probed(ask)
+def test_a_wait_ends_with_the_exception_of_its_check() -> None:
+    ask, release = blocked_ask()
+    probed = ProberWithNodes(ask)
     probed.prober.start([A])
 
     def cancelled() -> None:
@@ -195,19 +195,19 @@ def test_a_wait_ends_by_what_its_caller_raises() -> None:
 
     with pytest.raises(InterruptedError):
         probed.prober.wait([A], probed.clock.now() + LONG, cancelled)
-    let()
+    release()
 
 
 def test_a_wait_for_nodes_that_nobody_probes_ends_at_once() -> None:
-    probed = Probed(lambda node: None)
+    probed = ProberWithNodes(lambda node: None)
     assert probed.prober.wait([A, B], float("inf"), lambda: pytest.fail("it waited")) is None
 
 
 @pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), KeyboardInterrupt()])
-def test_a_thread_that_cannot_be_started_leaves_the_node_to_the_next_one(
+def test_a_thread_that_cannot_be_started_leaves_the_node_to_the_next_probe(
     error: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    probed = Probed(lambda node: None)
+    probed = ProberWithNodes(lambda node: None)
 
     def start(thread: threading.Thread) -> None:
         raise error
@@ -224,11 +224,11 @@ def test_a_thread_that_cannot_be_started_leaves_the_node_to_the_next_one(
     assert probed.state() is NodeState.ALIVE
 
 
-def test_what_a_thread_finds_after_its_start_was_interrupted_counts_for_nothing(
+def test_a_probe_whose_start_was_interrupted_changes_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    ask, let = gate()
-    probed = Probed(ask)
+    ask, release = blocked_ask()
+    probed = ProberWithNodes(ask)
     start = threading.Thread.start
 
     def interrupted(thread: threading.Thread) -> None:
@@ -241,21 +241,21 @@ def test_what_a_thread_finds_after_its_start_was_interrupted_counts_for_nothing(
             probed.prober.start([A])
     (thread,) = probed.prober._threads
     assert probed.state() is NodeState.FAILING
-    let()
+    release()
     thread.join(LONG)
     assert (probed.state(), probed.prober._threads) == (NodeState.FAILING, set())
     assert probed.probe(A) is None
     assert probed.state() is NodeState.ALIVE
 
 
-def test_close_waits_for_the_probes_that_run_no_longer_than_it_is_told() -> None:
-    ask, let = gate()
-    probed = Probed(ask)
+def test_close_waits_for_running_probes_no_longer_than_its_timeout() -> None:
+    ask, release = blocked_ask()
+    probed = ProberWithNodes(ask)
     probed.prober.start([A])
     (thread,) = probed.prober._threads
     probed.prober.close(0.0)
     assert thread.is_alive()
-    let()
+    release()
     probed.prober.close(LONG)
     assert not thread.is_alive()
     probed.prober.start([B])
@@ -263,8 +263,8 @@ def test_close_waits_for_the_probes_that_run_no_longer_than_it_is_told() -> None
     assert probed.state(B) is NodeState.FAILING
 
 
-def test_the_time_that_close_has_is_for_all_probes_together() -> None:
-    probed = Probed(lambda node: None)
+def test_the_timeout_of_close_is_for_all_probes_together() -> None:
+    probed = ProberWithNodes(lambda node: None)
     waited: list[float] = []
 
     class Slow:
@@ -281,25 +281,25 @@ def test_the_time_that_close_has_is_for_all_probes_together() -> None:
 
 
 def test_a_probe_may_close_the_client_that_made_it() -> None:
-    """As a callback that is told of the node's recovery may do: a thread cannot wait for itself."""
-    probed = Probed(lambda node: probed.prober.close(LONG))
+    """A listener may close the client when the node recovers; the thread must not wait for itself."""
+    probed = ProberWithNodes(lambda node: probed.prober.close(LONG))
     assert probed.probe(A) is None
     assert probed.state() is NodeState.ALIVE
 
 
 def test_close_does_not_wait_for_threads_that_never_ran() -> None:
-    probed = Probed(lambda node: None)
+    probed = ProberWithNodes(lambda node: None)
     probed.prober._threads.add(threading.Thread())
     probed.prober.close(LONG)
 
 
-def test_a_forked_child_knows_nothing_of_its_parent_s_probes() -> None:
-    """It has none of the threads; tests/client/test_fork.py forks."""
-    probed = Probed(fails(Outcome.LOCAL, OSError("too many open files")))
+def test_a_forked_child_forgets_its_parent_s_probes() -> None:
+    """The child has none of the threads; tests/client/test_fork.py forks."""
+    probed = ProberWithNodes(fails(Outcome.LOCAL, OSError("too many open files")))
     assert probed.probe(A) is not None
-    ask, let = gate()
+    ask, release = blocked_ask()
     with contextlib.ExitStack() as stack:
-        stack.callback(let)
+        stack.callback(release)
         probed.prober._ask = ask
         probed.prober.start([B])
         finished: Any = probed.prober._finished

@@ -16,7 +16,7 @@ import pytest
 from airflow_provider_qcache.client import AuthenticationFailed, DeadlineExceeded, NoCacheAvailable, QClient
 from airflow_provider_qcache.client.errors import Outcome, QClientException
 from airflow_provider_qcache.hooks.node_check import check_nodes
-from tests.client.kinds import OF_BOTH, a_server
+from tests.client.kinds import ON_EACH_SERVER, make_server
 from tests.harness import faults
 from tests.harness.faults import FaultyNode
 from tests.harness.ports import closed_port
@@ -113,14 +113,14 @@ def through_a_proxy(mode: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Conn
         yield proxy
 
 
-@OF_BOTH
+@ON_EACH_SERVER
 def test_https_goes_through_a_tunnel_whose_proxy_sees_no_request(
     kind: str, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = (f"--cert-file={certificates.server}", "--basic-auth=user:s3cret")
     with (
         through_a_proxy("works", monkeypatch) as proxy,
-        a_server(kind, *options, tls=certificates.context()) as node,
+        make_server(kind, *options, tls=certificates.context()) as node,
         QClient([node.url], 5, 5, verify=str(certificates.ca), auth=("user", "s3cret")) as client,
     ):
         assert client.post("k", TABLE).attempts == ()

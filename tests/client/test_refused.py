@@ -15,7 +15,7 @@ from airflow_provider_qcache.client import (
     QClient,
     StoreUncertain,
 )
-from tests.client.kinds import a_key_of
+from tests.client.kinds import key_with_home
 from tests.harness.faults import FaultyNode, Peer, Received, healthy_node, silent
 from tests.harness.forwarder import forwarder
 from tests.harness.nodes import Nodes
@@ -49,7 +49,7 @@ def test_a_table_behind_a_forwarder_that_is_down_is_no_miss(nodes: Nodes) -> Non
         QClient([home, nodes.urls[1]], 5, 20, confirm_miss=True) as plain,
         QClient([home, nodes.urls[1]], 5, 20, confirm_miss=True, refused_means_gone=False) as wary,
     ):
-        key = a_key_of(wary, home)
+        key = key_with_home(wary, home)
         with forwarder(("127.0.0.1", port), to):
             assert wary.post(key, TABLE).node == home
         # The node runs on, and has the table; its address refuses.
@@ -69,7 +69,7 @@ def test_a_miss_and_a_delete_on_a_stand_in(
     clients: dict[bool, QClient], nodes: Nodes, refusing: str, means_gone: bool
 ) -> None:
     client = clients[means_gone]
-    key = a_key_of(client, refusing)
+    key = key_with_home(client, refusing)
     for _ in range(2):  # the second time the node is known to refuse
         if means_gone:
             assert client.get(key, {}) is None
@@ -115,7 +115,7 @@ def test_what_may_hold_an_older_table_after_a_store(
     clients: dict[bool, QClient], nodes: Nodes, refusing: str, means_gone: bool, home_refuses: bool
 ) -> None:
     client = clients[means_gone]
-    key = a_key_of(client, refusing if home_refuses else nodes.urls[1])
+    key = key_with_home(client, refusing if home_refuses else nodes.urls[1])
     may_hold = () if means_gone else (refusing,)
     for _ in range(2):
         stored = client.post(key, TABLE, evict_stale=True)
@@ -131,7 +131,7 @@ def test_a_standby_that_refused_is_asked_for_each_copy_only_where_that_means_gon
 ) -> None:
     """A node that may be slow to reach is left to its probes, as one that is silent."""
     client = clients[means_gone]
-    key = a_key_of(client, nodes.urls[1])
+    key = key_with_home(client, nodes.urls[1])
     first, second = (client.post(key, TABLE, copies=2).failed_copies for _ in range(2))
     assert list(first) == list(second) == [refusing]
     assert "connection refused" in second[refusing].lower()
@@ -145,7 +145,7 @@ def test_what_a_look_for_a_table_says(
     clients: dict[bool, QClient], nodes: Nodes, refusing: str, means_gone: bool
 ) -> None:
     client = clients[means_gone]
-    key = a_key_of(client, refusing)
+    key = key_with_home(client, refusing)
     absence = Absence.GONE if means_gone else Absence.UNKNOWN
     for _ in range(2):
         home, other = client.locate(key)
@@ -175,7 +175,7 @@ def test_a_store_whose_node_took_it_and_refuses_now(means_gone: bool) -> None:
             [home.url, other.url], 0.5, 0.3, store_timeout=0.3, deadline=1.5, refused_means_gone=means_gone
         ) as client,
     ):
-        key = a_key_of(client, home.url)
+        key = key_with_home(client, home.url)
         if means_gone:
             assert client.post(key, TABLE).node == other.url
         else:

@@ -1,4 +1,4 @@
-"""A part of the soak that fits CI; the whole one is ``python -m tests.client.soak``."""
+"""A short soak for CI; the whole one is ``python -m tests.client.soak``."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from tests.client.soak import Soak
 from tests.harness.needs import need_the_real_server
 from tests.harness.servers import Server
 
-MOST_SECONDS = 240.0
+MAX_SECONDS = 240.0
 
 
 @pytest.mark.parametrize("kind", ["real", "dev"])
-def test_what_was_acknowledged_is_there_while_nodes_are_killed_stopped_and_restarted(kind: str) -> None:
+def test_acknowledged_tables_are_found_while_nodes_are_killed_stopped_and_restarted(kind: str) -> None:
     if kind == "real":
         need_the_real_server()
     servers = [Server.real() if kind == "real" else Server.dev() for _ in range(3)]
@@ -27,13 +27,13 @@ def test_what_was_acknowledged_is_there_while_nodes_are_killed_stopped_and_resta
         for server in servers:
             server.stop()
     assert soak.problems == []
-    assert soak.given_up
+    assert soak.abandoned
     assert soak.repaired == len(soak.last)
     assert soak.counts.total() == soak.operations
     assert soak.events["SIGKILL"] == soak.events["restart"]
     assert soak.events["SIGSTOP"] == soak.events["SIGCONT"]
-    # One misfortune for each 150 operations.
+    # A node is killed or stopped for each 150 operations.
     assert soak.events["SIGKILL"] + soak.events["SIGSTOP"] >= 4
     assert soak.events["SIGKILL"]
     assert soak.events["SIGSTOP"]
-    assert soak.seconds < MOST_SECONDS
+    assert soak.seconds < MAX_SECONDS

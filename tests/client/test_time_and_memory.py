@@ -762,7 +762,7 @@ def test_the_environment_is_looked_up_once_and_what_is_given_wins(
 
 def test_a_client_certificate_that_is_given_is_shown() -> None:
     _, tables = healthy_node()
-    tls = FaultyNode(tables.answer, tls=CERTIFICATES.client_wanted)
+    tls = FaultyNode(tables.answer, tls=CERTIFICATES.client_required)
     with (
         tls,
         QClient([tls.url], verify=CERTIFICATES.ca_file, cert=CERTIFICATES.client, trust_env=False) as client,

@@ -36,7 +36,7 @@ from airflow_provider_qcache.client import (
 from airflow_provider_qcache.client.compression import decode
 from airflow_provider_qcache.client.errors import Outcome
 from airflow_provider_qcache.client.transport import Headers, Limit, Request, _DeadlineSocket, _Response
-from tests.client.kinds import OF_BOTH, a_key_of, a_server
+from tests.client.kinds import ON_EACH_SERVER, key_with_home, make_server
 from tests.harness import faults
 from tests.harness.faults import FaultyNode, Peer, Received, healthy_node
 from tests.harness.servers import Certificates
@@ -174,10 +174,10 @@ def test_a_socket_times_out_no_later_than_its_request_though_the_timeout_is_not_
 # TLS to a node that has none.
 
 
-@OF_BOTH
+@ON_EACH_SERVER
 def test_a_node_that_serves_plain_http_is_named_as_such(kind: str) -> None:
     """It waits for the rest of a request, or answers 400 where the random bytes of TLS have two newlines."""
-    with a_server(kind) as node:
+    with make_server(kind) as node:
         address = f"https://127.0.0.1:{node.port}"
         with QClient([address], 0.3, 0.3, trust_env=False) as client:
             with pytest.raises(NoCacheAvailable, match="may serve plain HTTP") as raised:
@@ -366,7 +366,7 @@ def test_what_nobody_asked_for_and_cannot_be_decoded_is_no_failure_of_the_node(
     other, _ = healthy_node()
     home = encoded_as("lz4", b"whatever")
     with home, other, QClient([home.url, other.url], 5, 5, trust_env=False) as client:
-        key = a_key_of(client, home.url)
+        key = key_with_home(client, home.url)
         with pytest.raises(UnexpectedServerResponse, match="install the extra 'lz4'") as raised:
             client.get(key, {}, query_headers=headers)
         assert raised.value.attempts[0].outcome is Outcome.UNSUPPORTED_ENCODING
@@ -463,10 +463,10 @@ def test_an_authorization_that_a_node_cannot_parse_is_refused_and_not_shown(
     assert "hunter2" not in str(raised.value)
 
 
-@OF_BOTH
+@ON_EACH_SERVER
 def test_a_node_with_basic_auth_refuses_other_credentials(kind: str, certificates: Certificates) -> None:
     options = [f"--cert-file={certificates.server}", "--basic-auth=user:s3cret"]
-    node = a_server(kind, *options, tls=certificates.context())
+    node = make_server(kind, *options, tls=certificates.context())
     with node, QClient([node.url], 5, 5, verify=str(certificates.ca), auth=("user", "s3cret")) as client:
         client.post("k", TABLE)
         assert client.get("k", {}) is not None
