@@ -1,4 +1,4 @@
-"""Bodies of stores: packed, piped, not yet written, and described by headers."""
+"""Bodies of stores: compressed, from pipes, from sources that are not ready, and with headers."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from tests.harness import faults
 from tests.harness.faults import FaultyNode, Peer, Received, healthy_node
 
 TABLE = b"a\n1\n"
-CAP = 10.0  # generous; what hangs has timeouts of 60 s
+TIMEOUT = 10.0  # seconds; the timeouts of what may hang are 60 s
 
 
-def test_an_attempt_s_content_is_closed_before_the_next_attempt_reads_it() -> None:
-    """Its open files, and a batch of a Parquet file, are in memory once, however many attempts there are."""
+def test_a_source_is_closed_before_the_next_attempt_opens_it() -> None:
+    """So its open files, or a batch of a Parquet file, are in memory only once."""
     events = []
 
     def content() -> Iterator[bytes]:
@@ -53,7 +53,7 @@ def test_an_attempt_s_content_is_closed_before_the_next_attempt_reads_it() -> No
     assert events == ["opened", "closed"] * 2
 
 
-def test_one_string_is_no_list_of_keys() -> None:
+def test_a_string_is_refused_as_a_list_of_keys() -> None:
     node, tables = healthy_node()
     tables.tables.update(a=TABLE, abc=TABLE)
     with node, QClient([node.url], trust_env=False) as client:
@@ -64,7 +64,7 @@ def test_one_string_is_no_list_of_keys() -> None:
     assert set(tables.tables) == {"a", "abc"}
 
 
-def test_gzip_of_very_many_members_is_checked_in_time_and_sent(tmp_path: Path) -> None:
+def test_gzip_with_very_many_members_is_checked_in_linear_time(tmp_path: Path) -> None:
     packed = gzip.compress(TABLE) + gzip.compress(b"") * 400_000
     path = tmp_path / "packed"
     path.write_bytes(packed)
@@ -74,12 +74,12 @@ def test_gzip_of_very_many_members_is_checked_in_time_and_sent(tmp_path: Path) -
         for content in (packed, path):
             started = time.process_time()
             assert client.post("k", content, post_headers=headers).rows == 1
-            assert time.process_time() - started < CAP
+            assert time.process_time() - started < TIMEOUT
             assert tables.tables["k"] == packed
 
 
 def test_json_is_sent_without_a_bom_in_any_form(tmp_path: Path) -> None:
-    """A node would not read it; before CSV a node skips it."""
+    """A node cannot read JSON after a BOM; it skips a BOM before CSV."""
     table = b'[{"a": 1}]'
     with_bom = b"\xef\xbb\xbf" + table
     path = tmp_path / "t.json"
@@ -95,7 +95,7 @@ def test_json_is_sent_without_a_bom_in_any_form(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [2 << 20, (2 << 20) + 1, 6 << 20])
 @pytest.mark.parametrize("text", ["x", "é", "\U0001f600"])
-def test_a_json_row_of_more_than_2_mib_is_refused_wherever_pieces_end(size: int, text: str) -> None:
+def test_a_json_row_above_2_mib_is_refused_wherever_pieces_end(size: int, text: str) -> None:
     room = size - len('{"a":""}')
     some = text.encode()
     row = b'{"a":"%s"}' % (some * (room // len(some)) + b"x" * (room % len(some)))
@@ -110,8 +110,8 @@ def test_a_json_row_of_more_than_2_mib_is_refused_wherever_pieces_end(size: int,
                     client.post("k", content, "application/json")
 
 
-def test_a_pipe_as_a_path_is_refused_at_once_and_an_open_one_is_read_once(tmp_path: Path) -> None:
-    """Also where it takes a file's place between two attempts."""
+def test_a_path_to_a_pipe_is_refused_at_once_and_an_open_pipe_is_read_once(tmp_path: Path) -> None:
+    """The path is also checked at each attempt, in case a pipe has replaced the file."""
     path = tmp_path / "pipe"
     os.mkfifo(path)
     first, (second, tables) = FaultyNode(faults.close_in_the_head), healthy_node()
@@ -124,17 +124,17 @@ def test_a_pipe_as_a_path_is_refused_at_once_and_an_open_one_is_read_once(tmp_pa
         body = body_of(path)
         with pytest.raises(ValueError, match="not a regular file"):
             next(body.pieces())
-        assert time.monotonic() - started < CAP
+        assert time.monotonic() - started < TIMEOUT
         writer = threading.Thread(target=path.write_bytes, args=(TABLE,))
         writer.start()
         with path.open("rb") as file:
             client.post(key_with_home(client, second.url), file)
-        writer.join(CAP)
+        writer.join(TIMEOUT)
         assert list(tables.tables.values()) == [TABLE]
 
 
 @pytest.mark.parametrize("how", ["unbuffered", "buffered"])
-def test_a_file_that_has_nothing_to_read_yet_is_not_taken_for_one_that_ends(how: str) -> None:
+def test_a_non_blocking_file_without_data_is_an_error_and_not_the_end_of_the_file(how: str) -> None:
     node, tables = healthy_node()
     tables.tables["k"] = b"old"
     out, into = os.pipe()
@@ -162,7 +162,7 @@ def test_a_file_that_has_nothing_to_read_yet_is_not_taken_for_one_that_ends(how:
     ],
     ids=["text", "bytes", "beyond latin-1", "no column", "JSON", "stream"],
 )
-def test_a_stand_in_that_is_more_than_ascii_is_refused_while_the_old_table_is_there(
+def test_a_stand_in_outside_ascii_is_refused_before_anything_is_sent(
     content: Content, stand_ins: str
 ) -> None:
     content_type = "application/json" if isinstance(content, bytes) and content[:1] == b"[" else "text/csv"
@@ -176,11 +176,11 @@ def test_a_stand_in_that_is_more_than_ascii_is_refused_while_the_old_table_is_th
         assert node.requests == []
 
 
-def test_a_stand_in_may_be_a_column_whose_name_is_more_than_ascii() -> None:
+def test_a_stand_in_may_name_a_column_outside_ascii() -> None:
     with make_server("real") as node, QClient([node.url], trust_env=False) as client:
         client.post("k", "a,Zürich\n1,2\n", post_headers={"X-QCache-stand-in-columns": "x=Zürich"})
         assert json.loads(client.get("k", {}).content) == [{"a": 1, "Zürich": 2, "x": 2}]
-        # As the node has it: a name that is UTF-8 in the header is another one, and the type not applied.
+        # The node compares names as latin-1: a name in UTF-8 is another name, whose type it does not apply.
         for name in (b"Z\xc3\xbcrich", "Zürch"):
             with pytest.raises(InvalidTable, match="does not have"):
                 client.post("k", "Zürich\n1\n", post_headers={"X-QCache-types": _typed(name)})

@@ -1,4 +1,4 @@
-"""Copies, stale tables, deletes and look-ups on several nodes, where a part of the operation fails."""
+"""Copies, eviction, deletes and look-ups on several nodes when a part of the operation fails."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.harness.servers import WireRequest
 TABLE = b"a\n1\n"
 
 
-def counts(rows: int, tables: faults.Tables) -> faults.Reply:
+def answer_with_count(rows: int, tables: faults.Tables) -> faults.Reply:
     def answer(peer: Peer, request: Received) -> None:
         if request.kind == "query":
             body = b'[{"count":%d}]' % rows
@@ -36,10 +36,10 @@ def counts(rows: int, tables: faults.Tables) -> faults.Reply:
     return answer
 
 
-def test_stale_tables_are_evicted_though_the_count_is_wrong() -> None:
+def test_stale_tables_are_evicted_even_if_the_row_count_is_wrong() -> None:
     tables, others = faults.Tables(), faults.Tables()
     with (
-        FaultyNode(counts(2, tables)) as home,
+        FaultyNode(answer_with_count(2, tables)) as home,
         FaultyNode(others.answer) as other,
         QClient([home.url, other.url], trust_env=False) as client,
     ):
@@ -50,7 +50,7 @@ def test_stale_tables_are_evicted_though_the_count_is_wrong() -> None:
     assert (others.tables, tables.tables) == ({}, {key: TABLE})
 
 
-def test_rows_that_cannot_be_counted_are_refused_before_anything_is_sent(
+def test_check_row_count_refuses_uncountable_content_before_sending_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(compression, "lz4_block", None)
@@ -65,7 +65,7 @@ def test_rows_that_cannot_be_counted_are_refused_before_anything_is_sent(
 
 
 @pytest.mark.parametrize("status", [400, 415, 500])
-def test_a_table_that_a_standby_refuses_does_not_reach_home(status: int) -> None:
+def test_a_table_that_a_standby_refuses_is_not_sent_to_the_home_node(status: int) -> None:
     home, tables = healthy_node()
     with (
         home,
@@ -81,8 +81,8 @@ def test_a_table_that_a_standby_refuses_does_not_reach_home(status: int) -> None
 
 
 @ON_EACH_SERVER
-def test_home_keeps_its_table_when_a_node_cannot_read_the_copy_that_comes_first(kind: str) -> None:
-    """Checks refuse all content that is known to be bad, so this one is damaged on its way to the standby."""
+def test_the_home_node_keeps_its_table_if_the_standby_cannot_read_the_copy(kind: str) -> None:
+    """The checks refuse bad content, so the test damages the table on its way to the standby."""
 
     def damage(peer: Peer, request: Received) -> None:
         headers = (("Content-Type", "text/csv"), ("X-QCache-types", "a=float"))
@@ -105,7 +105,7 @@ def test_home_keeps_its_table_when_a_node_cannot_read_the_copy_that_comes_first(
 
 
 @pytest.mark.parametrize("status", [401, 404, 503])
-def test_a_standby_that_fails_for_itself_is_reported_and_home_gets_the_table(status: int) -> None:
+def test_a_failure_of_the_standby_is_reported_and_the_home_node_gets_the_table(status: int) -> None:
     home, tables = healthy_node()
     with (
         home,
@@ -118,27 +118,27 @@ def test_a_standby_that_fails_for_itself_is_reported_and_home_gets_the_table(sta
         assert tables.tables[key] == TABLE
 
 
-def test_a_delete_that_one_node_does_not_allow_tells_what_became_of_the_others() -> None:
-    sound, tables = healthy_node()
+def test_the_error_of_a_delete_that_one_node_refuses_has_all_outcomes() -> None:
+    healthy, tables = healthy_node()
     dead = f"http://127.0.0.1:{closed_port()}"
     with (
-        sound,
+        healthy,
         FaultyNode(faults.status_only(401)) as strict,
-        QClient([sound.url, strict.url, dead], trust_env=False) as client,
+        QClient([healthy.url, strict.url, dead], trust_env=False) as client,
     ):
         tables.tables["k"] = TABLE
         with pytest.raises(AuthenticationFailed) as raised:
             client.delete("k", all_nodes=True)
         assert raised.value.result is not None
         assert raised.value.result.outcomes == {
-            sound.url: "confirmed",
+            healthy.url: "confirmed",
             strict.url: "unreachable",
             dead: "gone",
         }
         assert list(raised.value.result.errors) == [strict.url]
         with pytest.raises(BulkError) as of_many:
             client.delete_many(["k"], all_nodes=True)
-        assert of_many.value.report.failed["k"].result.outcomes[sound.url] == "confirmed"
+        assert of_many.value.report.failed["k"].result.outcomes[healthy.url] == "confirmed"
     assert tables.tables == {}
 
 
@@ -146,7 +146,7 @@ def test_a_delete_that_one_node_does_not_allow_tells_what_became_of_the_others()
     (400, 73, True), (400, 0, False), (415, 0, True), (500, 0, True),
     (200, 0, False), (202, 0, False), (302, 0, False), (404, 73, False), (405, 0, False), (413, 0, False),
 ])  # fmt: skip
-def test_the_old_table_is_called_gone_only_where_the_node_dropped_it(
+def test_the_error_says_that_the_old_table_is_lost_only_if_the_node_dropped_it(
     status: int, length: int, gone: bool
 ) -> None:
     def answer(peer: Peer, request: Received) -> None:
@@ -158,22 +158,22 @@ def test_the_old_table_is_called_gone_only_where_the_node_dropped_it(
         assert ("is lost" in str(raised.value)) is gone
 
 
-def test_a_key_is_located_whatever_its_nodes_do() -> None:
-    """No node's trouble hides what the others say, nor waits for nodes until the deadline."""
+def test_locate_reports_every_node_whatever_the_others_do() -> None:
+    """A failing node does not hide what the others answer, nor is it waited for until the deadline."""
     dead = f"http://127.0.0.1:{closed_port()}"
-    sound, tables = healthy_node()
+    healthy, tables = healthy_node()
     hung = FaultyNode(faults.silent, status=faults.silent)
     guarded = FaultyNode(faults.status_only(401))
-    with sound, hung, guarded:
-        nodes = [dead, sound.url, hung.url, guarded.url]
+    with healthy, hung, guarded:
+        nodes = [dead, healthy.url, hung.url, guarded.url]
         policy = RequestRetry(wait_for_nodes=True)
         with QClient(nodes, 5, 0.3, trust_env=False, deadline=600, request_retry=policy) as client:
             tables.tables["k"] = TABLE
-            for _ in range(2):  # the second time the nodes are known to fail
+            for _ in range(2):  # at the second call the nodes are known to fail
                 places = {place.node: place for place in client.locate("k")}
                 assert list(places) == list(client.successors("k"))
                 assert places[dead].absence is Absence.GONE
-                assert (places[sound.url].absence, places[sound.url].rows) == (None, 1)
+                assert (places[healthy.url].absence, places[healthy.url].rows) == (None, 1)
                 assert places[hung.url].absence is places[guarded.url].absence is Absence.UNKNOWN
                 assert "timed out" in str(places[hung.url])
                 assert "AuthenticationFailed" in str(places[guarded.url])

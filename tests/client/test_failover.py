@@ -1,4 +1,4 @@
-"""Which node an operation goes to: nodes that come back unseen, refuse, stay silent, or are alive in part."""
+"""Which node an operation uses when nodes refuse, stay silent, recover, or work only in part."""
 
 from __future__ import annotations
 
@@ -29,29 +29,29 @@ from tests.harness.servers import Certificates
 TABLE = b"a\n1\n"
 
 
-# A node that was gone and is back, unseen.
+# Nodes that were gone and have recovered, which the client does not know yet.
 
 
 @ON_EACH_SERVER
-def test_a_table_on_a_home_that_is_back_is_neither_missed_nor_left_there_by_a_delete(kind: str) -> None:
+def test_a_get_and_a_delete_find_the_table_on_a_restarted_home_node(kind: str) -> None:
     home = make_server(kind)
     with make_server(kind) as other:
         nodes = [home.url, other.url]
         with QClient(nodes, trust_env=False, confirm_miss=True) as client, QClient(nodes) as elsewhere:
             keys = (f"k{number}" for number in range(99))
             first, second = [key for key in keys if client.node_for_key(key) == home.url][:2]
-            assert client.get(first, {}) is None  # it refuses: its memory is gone
+            assert client.get(first, {}) is None  # the home node refuses connections: its tables are gone
             with home:
                 for key in (first, second):
                     assert elsewhere.post(key, TABLE).node == home.url
                 assert client.get(first, {}) is not None
-                # Again as it was, for the delete.
+                # For the delete, mark the home node as gone again.
                 client._pool.fail(home.url, client._pool.ticket(home.url), "refused", gone=True)
                 assert client.delete(second).outcomes == {home.url: "confirmed"}
                 assert elsewhere.get(second, {}) is None
 
 
-def test_a_home_that_is_gone_still_is_asked_once_for_each_miss_and_costs_no_failure() -> None:
+def test_a_home_node_that_stays_gone_is_probed_once_per_miss_and_not_counted_as_failed() -> None:
     world = SimulatedCluster([Scripted(Outcome.REFUSED), Scripted(status=404)], [Scripted(Outcome.REFUSED)])
     for _ in range(3):
         done = world.run()
@@ -62,7 +62,7 @@ def test_a_home_that_is_gone_still_is_asked_once_for_each_miss_and_costs_no_fail
 
 
 @pytest.mark.parametrize("kind", [RequestKind.QUERY, RequestKind.DELETE])
-def test_a_home_that_was_gone_and_is_silent_now_is_not_known(kind: RequestKind) -> None:
+def test_a_home_node_that_was_gone_and_is_now_silent_makes_the_result_unknown(kind: RequestKind) -> None:
     world = SimulatedCluster(
         [
             Scripted(Outcome.REFUSED),
@@ -76,7 +76,7 @@ def test_a_home_that_was_gone_and_is_silent_now_is_not_known(kind: RequestKind) 
     assert not world.pool.is_gone(world.nodes[0])
 
 
-def test_a_home_that_answers_again_is_asked_though_a_stand_in_answered_first() -> None:
+def test_a_recovered_home_node_is_asked_after_a_miss_on_a_fallback_node() -> None:
     world = SimulatedCluster(
         [Scripted(Outcome.REFUSED), Scripted(status=404), Scripted(status=404), Scripted()]
     )
@@ -87,18 +87,18 @@ def test_a_home_that_answers_again_is_asked_though_a_stand_in_answered_first() -
     assert [node for node, _ in world.wire.sent] == [*world.nodes[:2], world.nodes[1], world.nodes[0]]
 
 
-def test_a_result_of_a_stand_in_has_no_node_asked_for_it() -> None:
+def test_no_other_node_is_asked_after_a_result_of_a_fallback_node() -> None:
     world = SimulatedCluster([Scripted(Outcome.REFUSED), Scripted()], [Scripted(Outcome.TIMEOUT)])
     for _ in range(3):
         assert world.run().answer is not None
     assert world.pool.is_gone(world.nodes[0])
 
 
-def test_a_silent_home_that_refused_once_makes_the_miss_uncertain() -> None:
+def test_a_silent_home_node_that_refused_before_makes_a_miss_an_error() -> None:
     port = closed_port()
-    sound, _ = healthy_node()
+    healthy, _ = healthy_node()
     home = f"http://127.0.0.1:{port}"
-    with sound, QClient([home, sound.url], 0.5, 0.3, trust_env=False, confirm_miss=True) as client:
+    with healthy, QClient([home, healthy.url], 0.5, 0.3, trust_env=False, confirm_miss=True) as client:
         key = key_with_home(client, home)
         assert client.get(key, {}) is None
         with silent_at(port):
@@ -112,16 +112,16 @@ def test_a_silent_home_that_refused_once_makes_the_miss_uncertain() -> None:
 @pytest.mark.parametrize("silent", [False, True])
 def test_a_delete_names_the_node_that_answered_and_those_before_it(silent: bool) -> None:
     port = closed_port()
-    sound, tables = healthy_node()
+    healthy, tables = healthy_node()
     home = f"http://127.0.0.1:{port}"
-    with sound, QClient([home, sound.url], 0.5, 0.3, trust_env=False) as client:
+    with healthy, QClient([home, healthy.url], 0.5, 0.3, trust_env=False) as client:
         key = key_with_home(client, home)
         tables.tables[key] = TABLE
         with silent_at(port) if silent else nullcontext():
             result = client.delete(key)
             report = client.delete_many([key])
-        assert result.outcomes == {home: "unreachable" if silent else "gone", sound.url: "confirmed"}
-        assert list(result.outcomes) == [home, sound.url]
+        assert result.outcomes == {home: "unreachable" if silent else "gone", healthy.url: "confirmed"}
+        assert list(result.outcomes) == [home, healthy.url]
         assert (list(result.errors), result.complete) == ([home] if silent else [], not silent)
         assert report.succeeded[key].outcomes == result.outcomes
         assert tables.tables == {}
@@ -137,22 +137,22 @@ def silent_at(port: int) -> Iterator[FaultyNode]:
         yield node
 
 
-def test_a_node_is_gone_to_a_delete_only_if_it_refuses_this_one() -> None:
+def test_a_delete_reports_a_node_as_gone_only_if_it_refuses_this_delete() -> None:
     port = closed_port()
     node = f"http://127.0.0.1:{port}"
-    sound, _ = faults.healthy_node()
-    with sound, QClient([node, sound.url], 5, 5, trust_env=False, deadline=0.5) as client:
+    healthy, _ = faults.healthy_node()
+    with healthy, QClient([node, healthy.url], 5, 5, trust_env=False, deadline=0.5) as client:
         assert client.delete("k", all_nodes=True).gone == (node,)
         with silent_at(port):
-            # The deadline ends the probe; what the node did before says nothing of now.
+            # The deadline ends the probe, and the earlier refusal does not count.
             assert client.delete("k", all_nodes=True).unreachable == (node,)
 
 
-def test_what_a_busy_node_refused_before_it_came_back_does_not_fail_it() -> None:
+def test_a_refusal_from_before_the_node_s_recovery_does_not_fail_it() -> None:
     world = SimulatedCluster([Scripted(Outcome.TIMEOUT), Scripted()], [Scripted(Outcome.REFUSED), Scripted()])
     ask = world.wire.status
 
-    def while_another_operation_sees_it_fail_and_recover(node: str, operation: Operation) -> None:
+    def status_while_the_node_fails_and_recovers(node: str, operation: Operation) -> None:
         pool = world.pool
         if node not in pool.failing and not world.changes:
             pool.fail(node, pool.ticket(node), "refused", gone=True)
@@ -161,28 +161,28 @@ def test_what_a_busy_node_refused_before_it_came_back_does_not_fail_it() -> None
             pool.end_probe(node, probe, None)
         ask(node, operation)
 
-    world.wire.status = while_another_operation_sees_it_fail_and_recover  # type: ignore[method-assign]
+    world.wire.status = status_while_the_node_fails_and_recovers  # type: ignore[method-assign]
     assert world.run(RequestKind.STORE).node == world.nodes[0]
     assert [alive for _, alive, _ in world.changes] == [False, True]
 
 
-# Waits of nothing.
+# Policies without waits.
 
 
 @pytest.mark.parametrize("kind", [RequestKind.QUERY, RequestKind.STORE])
-def test_a_policy_without_waits_does_not_ask_for_statuses_without_end(kind: RequestKind) -> None:
+def test_a_policy_without_waits_limits_its_status_requests(kind: RequestKind) -> None:
     policy = RequestRetry(wait_initial=0, wait_max=0, wait_for_nodes=True)
-    met = Outcome.REFUSED if kind is RequestKind.QUERY else Outcome.TIMEOUT
-    world = SimulatedCluster([Scripted(met)], [Scripted(Outcome.CLOSED)], policy=policy)
+    outcome = Outcome.REFUSED if kind is RequestKind.QUERY else Outcome.TIMEOUT
+    world = SimulatedCluster([Scripted(outcome)], [Scripted(Outcome.CLOSED)], policy=policy)
     with pytest.raises(NoCacheAvailable if kind is RequestKind.QUERY else StoreUncertain):
         world.run(kind, 5.0)
     assert 50 < len(world.clock.slept) <= 101
 
 
-# Nodes that are alive only in part.
+# Nodes that work only in part.
 
 
-def test_a_node_is_alive_again_when_its_status_was_answered_twice() -> None:
+def test_a_node_recovers_when_it_has_answered_its_status_twice() -> None:
     answers = iter([True, False, True, True])
 
     def status(peer: Peer, request: Received) -> None:
@@ -202,7 +202,7 @@ def test_a_node_is_alive_again_when_its_status_was_answered_twice() -> None:
 
 
 @pytest.mark.parametrize("known", [False, True], ids=["unknown", "known to fail"])
-def test_a_silent_node_is_not_called_evicted(known: bool) -> None:
+def test_a_silent_node_is_not_reported_as_evicted(known: bool) -> None:
     home, _ = healthy_node()
     with (
         home,
@@ -216,7 +216,7 @@ def test_a_silent_node_is_not_called_evicted(known: bool) -> None:
             client._pool.fail(silent.url, client._pool.ticket(silent.url), "silent")
         result = client.post(key, TABLE, evict_stale=True)
         assert result.may_hold_old == (silent.url,)
-        assert len(result.evicted) == 1  # what refuses connections holds nothing
+        assert len(result.evicted) == 1  # a node that refuses connections holds no table
         assert silent.url not in result.evicted
 
 
@@ -232,8 +232,8 @@ def test_a_store_that_timed_out_goes_to_no_other_node(then: str) -> None:
         raise faults.HungUp
 
     def status(peer: Peer, request: Received) -> None:
-        if then == "hangs up" and sum(met.kind == "store" for met in home.requests) > 1:
-            raise faults.HungUp  # after the store that came second
+        if then == "hangs up" and sum(earlier.kind == "store" for earlier in home.requests) > 1:
+            raise faults.HungUp  # after the second store
         peer.send(faults.head(200, 2) + b"OK")
 
     other, tables = healthy_node()
@@ -245,7 +245,7 @@ def test_a_store_that_timed_out_goes_to_no_other_node(then: str) -> None:
         assert other.requests == []
 
 
-def test_a_node_that_refuses_credentials_is_alive_when_it_is_asked() -> None:
+def test_a_probe_answered_with_401_counts_as_alive() -> None:
     def answer(peer: Peer, request: Received) -> None:
         peer.send(faults.head(401, 0))
 
@@ -257,7 +257,7 @@ def test_a_node_that_refuses_credentials_is_alive_when_it_is_asked() -> None:
         assert not client.get_statistics()
 
 
-def test_a_node_whose_certificate_is_rejected_is_alive_when_it_is_asked(certificates: Certificates) -> None:
+def test_a_probe_whose_certificate_is_rejected_counts_as_alive(certificates: Certificates) -> None:
     options = f"--cert-file={certificates.server}"
     with (
         make_server("dev", options, tls=certificates.context()) as node,
@@ -267,7 +267,7 @@ def test_a_node_whose_certificate_is_rejected_is_alive_when_it_is_asked(certific
 
 
 @pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
-def test_an_idle_connection_that_ends_as_it_is_used_makes_no_node_fail(reset: bool) -> None:
+def test_an_idle_connection_that_ends_when_it_is_used_fails_no_node(reset: bool) -> None:
     tables = faults.Tables()
     cuts = faults.CutsIdleConnections(tables, reset)
 
@@ -290,7 +290,7 @@ def test_an_idle_connection_that_ends_as_it_is_used_makes_no_node_fail(reset: bo
             assert client.node_statistics()[node.url] == {}
             client.post("k", TABLE)
             client._pool.fail(node.url, client._pool.ticket(node.url), "silent")
-            assert client.node_status(probe=True)[node.url].alive  # which probes it
+            assert client.node_status(probe=True)[node.url].alive  # probe=True probes the failing node
 
 
 @pytest.mark.parametrize(
@@ -301,14 +301,14 @@ def test_an_idle_connection_that_ends_as_it_is_used_makes_no_node_fail(reset: bo
         (["255.255.255.255", "127.0.0.1"], False),
     ],
 )
-def test_a_name_is_gone_only_where_all_its_addresses_refuse(
+def test_a_name_is_gone_only_if_all_its_addresses_refuse(
     hosts: list[str], gone: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     port = closed_port()
     found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port)) for host in hosts]
     node = f"http://qcache.invalid:{port}"
     with QClient([node], 5, 5, trust_env=False) as client:
-        # connect() to a broadcast address fails here, and nothing leaves the machine.
+        # connect() to a broadcast address fails on this machine; nothing is sent.
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
         with pytest.raises(NoCacheAvailable) as raised:
             client.delete("k", all_nodes=True)
@@ -316,7 +316,7 @@ def test_a_name_is_gone_only_where_all_its_addresses_refuse(
         assert raised.value.result.outcomes == {node: "gone" if gone else "unreachable"}
 
 
-def test_nodes_that_differ_in_credentials_only_are_one_process() -> None:
+def test_nodes_that_differ_only_in_credentials_are_refused_as_one_node() -> None:
     nodes = ["http://host1:9401", "http://a:hunter2@host2:9401", "http://b:hunter3@host2:9401"]
     with pytest.raises(ValueError, match="host2:9401") as raised:
         QClient(nodes)

@@ -1,4 +1,4 @@
-"""What was given up does not come after, and so undo, what the same client does next on that node."""
+"""An abandoned store or delete is never applied after the same client's next write to that node."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from tests.harness.faults import FaultyNode, Peer, Received
 from tests.harness.servers import Server, WireRequest
 
 OLD, NEW = b"a\n0\n", b"a\n2\n"
-CAP = 20.0
+TIMEOUT = 20.0
 COUNT = WireRequest(
     "GET",
     "/qcache/dataset/turns?q=%7B%22select%22:%5B%5B%22count%22%5D%5D%7D",
@@ -52,20 +52,20 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
 
 @contextlib.contextmanager
 def stopped(server: Server) -> Iterator[None]:
-    """The node does nothing inside, and goes on 0.1 s after."""
+    """The node is stopped in the block, and continues 0.1 s after it."""
     server.pause()
     try:
         yield
     except BaseException:
         server.resume()
         raise
-    goes_on = threading.Timer(0.1, server.resume)
-    goes_on.start()
+    resume = threading.Timer(0.1, server.resume)
+    resume.start()
 
 
 def by_deadline(client: QClient, act: Callable[[], object]) -> None:
     client._deadline = 0.5
-    # A delete on all nodes that none confirmed is NoCacheAvailable, whatever kept each from it.
+    # A delete on all nodes that no node confirmed raises NoCacheAvailable for any reason.
     with pytest.raises((StoreUncertain, DeadlineExceeded, NoCacheAvailable)):
         act()
     client._deadline = 30.0
@@ -84,8 +84,8 @@ def by_interrupt(client: QClient, act: Callable[[], object]) -> None:
         act()
 
 
-GIVEN_UP = {"deadline": by_deadline, "cancel": by_cancel, "interrupt": by_interrupt}
-NEXT = {
+ABANDON = {"deadline": by_deadline, "cancel": by_cancel, "interrupt": by_interrupt}
+NEXT_OPERATIONS = {
     "post": lambda client, key: client.post(key, NEW),
     "delete": lambda client, key: client.delete(key),
     "delete everywhere": lambda client, key: client.delete(key, all_nodes=True),
@@ -94,8 +94,8 @@ NEXT = {
 }
 
 
-def holds(client: QClient, key: str) -> bytes | None:
-    """What is there when the node has had the time for anything it was sent."""
+def stored_rows(client: QClient, key: str) -> bytes | None:
+    """The table's first row, once the node has had time for everything it was sent."""
     time.sleep(0.2)
     client.node_status(probe=True)
     result = client.get(key, {"limit": 1})
@@ -105,53 +105,53 @@ def holds(client: QClient, key: str) -> bytes | None:
 @pytest.mark.parametrize(
     ("ended", "rows", "following"),
     [
-        *(("deadline", 20_000, following) for following in NEXT),
+        *(("deadline", 20_000, following) for following in NEXT_OPERATIONS),
         ("deadline", 1_000_000, "post"),
         ("cancel", 1, "post"),
         ("cancel", 20_000, "delete everywhere"),
         ("interrupt", 20_000, "post"),
     ],
 )
-def test_a_store_that_was_given_up_undoes_nothing(
+def test_an_abandoned_store_undoes_no_later_write(
     server: Server, ended: str, rows: int, following: str
 ) -> None:
     with QClient([server.url], 5, 5, deadline=30, trust_env=False) as client:
         client.post("k", OLD)
         with stopped(server):
-            GIVEN_UP[ended](client, lambda: client.post("k", b"a\n" + b"1111111\n" * rows))
-        NEXT[following](client, "k")
-        assert holds(client, "k") == (b'[{"a":2}]' if "post" in following else None)
+            ABANDON[ended](client, lambda: client.post("k", b"a\n" + b"1111111\n" * rows))
+        NEXT_OPERATIONS[following](client, "k")
+        assert stored_rows(client, "k") == (b'[{"a":2}]' if "post" in following else None)
         assert not any(client._pool.abandoned_writes.values())
 
 
-def sleeps(server: Server) -> bool:
-    """Whether the server's process waits, as in epoll."""
+def is_idle(server: Server) -> bool:
+    """Whether the server's process sleeps, as in epoll."""
     return Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
 
 
-def test_a_store_is_applied_before_the_last_status_that_settles_it(server: Server) -> None:
-    """The node has read a part, then finds the rest, the reset, and a status for each turn of its loop."""
+def test_an_abandoned_store_is_applied_before_the_last_status_reply(server: Server) -> None:
+    """The node has read a part; then it finds the rest, a reset, and the status requests, all at once."""
     status = WireRequest("GET", "/qcache/status")
-    with contextlib.ExitStack() as held:
-        # In which order the loop looks at its connections depends on their number, and on which came last.
+    with contextlib.ExitStack() as stack:
+        # The order in which the node's event loop serves its connections depends on their number and age.
         for rows in range(3, 9):
             table = b"a\n" + b"1\n" * rows
             chunks = (("Content-Type", "text/csv"), ("Transfer-Encoding", "chunked"))
             sent = WireRequest("POST", "/qcache/dataset/turns", chunks).encode()
             sent += b"%x\r\n%b\r\n" % (len(table), table)
-            store = held.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+            store = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
             store.sendall(sent)
-            other = held.enter_context(server.connect())
+            other = stack.enter_context(server.connect())
             for _ in range(2):
                 assert other.ask(status).status == 200
-                while not sleeps(server):  # it has read what was sent before, and waits for more
+                while not is_idle(server):  # wait until it has read everything so far
                     time.sleep(0.001)
             server.pause()
             try:
                 store.sendall(b"0\r\n\r\n")
                 store.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 store.close()
-                after = held.enter_context(server.connect())
+                after = stack.enter_context(server.connect())
                 after.send(status.encode() * _STATUSES_AFTER_WRITE + COUNT.encode())
             finally:
                 server.resume()
@@ -161,17 +161,17 @@ def test_a_store_is_applied_before_the_last_status_that_settles_it(server: Serve
 
 
 @pytest.mark.parametrize(("ended", "all_nodes"), [("deadline", False), ("deadline", True), ("cancel", False)])
-def test_a_delete_that_was_given_up_loses_nothing(server: Server, ended: str, all_nodes: bool) -> None:
+def test_an_abandoned_delete_deletes_no_later_table(server: Server, ended: str, all_nodes: bool) -> None:
     with QClient([server.url], 5, 5, deadline=30, trust_env=False) as client:
-        for _ in range(3):  # the order is the loop's, which is not always the wrong one
+        for _ in range(3):  # the node's event loop does not always choose the dangerous order
             client.post("k", OLD)
             with stopped(server):
-                GIVEN_UP[ended](client, lambda: client.delete("k", all_nodes=all_nodes))
+                ABANDON[ended](client, lambda: client.delete("k", all_nodes=all_nodes))
             client.post("k", NEW)
-            assert holds(client, "k") == b'[{"a":2}]'
+            assert stored_rows(client, "k") == b'[{"a":2}]'
 
 
-def test_a_delete_of_a_stale_table_that_met_the_deadline_loses_nothing(server: Server) -> None:
+def test_an_eviction_that_the_deadline_ended_deletes_no_later_table(server: Server) -> None:
     with make_server(server.name) as home:
         nodes = [home.url, server.url]
         with QClient(nodes, 5, 5, deadline=30, trust_env=False) as client:
@@ -186,14 +186,14 @@ def test_a_delete_of_a_stale_table_that_met_the_deadline_loses_nothing(server: S
             assert not any(client._pool.abandoned_writes.values())
 
 
-def silent_once(wanted: str) -> tuple[FaultyNode, faults.Tables]:
-    """A node that never answers the first request of a kind."""
+def silent_once(kind: str) -> tuple[FaultyNode, faults.Tables]:
+    """A node that never answers the first request of the kind."""
     tables = faults.Tables()
-    met: list[Received] = []
+    unanswered: list[Received] = []
 
     def answer(peer: Peer, request: Received) -> None:
-        if request.kind == wanted and not met:
-            met.append(request)
+        if request.kind == kind and not unanswered:
+            unanswered.append(request)
             peer.wait_for_ever()
         tables.answer(peer, request)
 
@@ -202,7 +202,9 @@ def silent_once(wanted: str) -> tuple[FaultyNode, faults.Tables]:
 
 @pytest.mark.parametrize("following", ["get", "delete", "post"])
 @pytest.mark.parametrize("kind", ["store", "delete"])
-def test_the_status_is_asked_for_before_whatever_comes_next_and_only_once(kind: str, following: str) -> None:
+def test_the_statuses_are_requested_only_before_the_first_operation_after_an_abandoned_write(
+    kind: str, following: str
+) -> None:
     node, _ = silent_once(kind)
     with node, QClient([node.url], 5, 5, deadline=0.3, trust_env=False) as client:
         with pytest.raises(QClientException):
@@ -224,19 +226,19 @@ def test_the_status_is_asked_for_before_whatever_comes_next_and_only_once(kind: 
     ]
 
 
-def test_what_follows_a_cancel_of_another_thread_at_once_waits_for_its_write(
+def test_a_store_right_after_a_cancel_waits_until_the_cancelled_one_is_closed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The thread that was cancelled is slow to close its connection."""
+    """The cancelled thread is slow to close its connection."""
     order: list[str] = []
     close = transport._close_at_once
 
-    def slowly(connection: Any, *, reset: bool) -> None:
+    def close_slowly(connection: Any, *, reset: bool) -> None:
         time.sleep(0.1)
         close(connection, reset=reset)
         order.append("closed")
 
-    monkeypatch.setattr(transport, "_close_at_once", slowly)
+    monkeypatch.setattr(transport, "_close_at_once", close_slowly)
     sent = threading.Event()
 
     def status(peer: Peer, request: Received) -> None:
@@ -262,17 +264,17 @@ def test_what_follows_a_cancel_of_another_thread_at_once_waits_for_its_write(
     with node, QClient([node.url], 5, 60, trust_env=False) as client:
         thread = threading.Thread(target=store)
         thread.start()
-        assert sent.wait(CAP)
+        assert sent.wait(TIMEOUT)
         client.cancel()
         client.post("k", NEW)
-        thread.join(CAP)
+        thread.join(TIMEOUT)
     assert ended
     assert order == ["closed", *["status"] * _STATUSES_AFTER_WRITE]
     assert [request.kind for request in node.requests] == ["store", *order[1:], "store"]
 
 
-def test_each_of_the_statuses_has_the_timeouts_for_itself() -> None:
-    """A node far away, or busy, needs longer for all of them."""
+def test_each_status_request_has_the_full_timeouts() -> None:
+    """All of them together may take longer, at a distant or busy node."""
 
     def status(peer: Peer, request: Received) -> None:
         del request
@@ -280,13 +282,13 @@ def test_each_of_the_statuses_has_the_timeouts_for_itself() -> None:
         peer.send(faults.head(200, 2) + b"OK")
 
     node = FaultyNode(lambda peer, _: peer.send(faults.head(201, 0)), status=status)
-    with node, QClient([node.url], 0.5, 0.5, deadline=CAP, trust_env=False) as client:
+    with node, QClient([node.url], 0.5, 0.5, deadline=TIMEOUT, trust_env=False) as client:
         client._pool.abandoned_writes[node.url].add(Limit(time.monotonic, 0))
         client.post("k", NEW)
     assert [request.kind for request in node.requests].count("status") == _STATUSES_AFTER_WRITE
 
 
-def test_a_write_that_is_abandoned_while_statuses_are_asked_for_is_not_settled_by_them() -> None:
+def test_status_requests_do_not_settle_a_write_abandoned_after_they_began() -> None:
     late = Limit(time.monotonic, 0)
 
     def status(peer: Peer, request: Received) -> None:
@@ -304,10 +306,10 @@ def test_a_write_that_is_abandoned_while_statuses_are_asked_for_is_not_settled_b
 
 
 @pytest.mark.parametrize("where", ["begin", "__init__"])
-def test_the_connection_of_a_write_is_reset_however_far_its_answer_was(
+def test_an_interrupt_resets_a_write_s_connection_at_any_stage_of_its_answer(
     where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where the interrupt leaves a response that nobody closes, and somebody keeps."""
+    """Even if something keeps a reference to the response, which nobody closes."""
     kept: list[object] = []
     reset = threading.Event()
     done = getattr(transport._Response, where)
@@ -332,14 +334,14 @@ def test_the_connection_of_a_write_is_reset_however_far_its_answer_was(
             patch.setattr(transport._Response, where, interrupted)
             with pytest.raises(Interrupted):
                 client.post("k", OLD)
-        assert reset.wait(CAP)
+        assert reset.wait(TIMEOUT)
     assert kept
 
 
-def test_a_source_that_is_interrupted_after_its_last_byte_leaves_a_write_that_counts(
+def test_an_exception_after_the_last_byte_was_sent_does_not_fail_the_store(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """By an Exception of a signal handler: the node has the table, though no answer came."""
+    """A signal handler raises it in the source; the node has the whole table by then."""
     path = tmp_path / "table.csv"
     path.write_bytes(NEW)
     body_of = Upload.body
@@ -352,7 +354,7 @@ def test_a_source_that_is_interrupted_after_its_last_byte_leaves_a_write_that_co
 
         def stream() -> Generator[bytes, None, None]:
             yield whole
-            raise LookupError("of a signal handler")
+            raise LookupError("raised by a signal handler")
 
         return stream(), length
 
@@ -363,7 +365,7 @@ def test_a_source_that_is_interrupted_after_its_last_byte_leaves_a_write_that_co
     assert tables.tables == {"k": NEW}
 
 
-def test_nothing_is_asked_after_a_query_that_was_given_up_or_a_body_whose_source_failed() -> None:
+def test_no_status_is_requested_after_an_abandoned_query_or_a_failed_source() -> None:
     node, _ = silent_once("query")
 
     def failing() -> Iterator[bytes]:
@@ -380,7 +382,7 @@ def test_nothing_is_asked_after_a_query_that_was_given_up_or_a_body_whose_source
     assert [request.kind for request in node.requests] == ["query", "store"]
 
 
-def test_a_store_to_a_node_that_stays_silent_says_that_nothing_was_sent() -> None:
+def test_a_store_after_an_abandoned_one_is_not_sent_while_the_node_is_silent() -> None:
     for deadline in (1.0, None):
         with (
             FaultyNode(faults.silent, status=faults.silent) as node,
@@ -390,13 +392,13 @@ def test_a_store_to_a_node_that_stays_silent_says_that_nothing_was_sent() -> Non
                 client.post("k", OLD)
             with pytest.raises(
                 DeadlineExceeded, match="may still apply an earlier store or delete, which was abandoned"
-            ) as met:
+            ) as raised:
                 client.post("k", NEW)
-            assert met.value.attempts
+            assert raised.value.attempts
             assert [request.kind for request in node.requests].count("store") == 1
-            with pytest.raises(QClientException) as met:
+            with pytest.raises(QClientException) as raised:
                 client.get("k", {})
-            assert met.value.attempts
+            assert raised.value.attempts
 
 
 @pytest.mark.parametrize("kind", RequestKind)
@@ -404,7 +406,7 @@ def test_a_store_to_a_node_that_stays_silent_says_that_nothing_was_sent() -> Non
     "status",
     [Outcome.REFUSED, Outcome.CONNECT_TIMEOUT, Outcome.CLOSED, Outcome.UNAVAILABLE, Outcome.NOT_QCACHE],
 )
-def test_a_node_that_is_down_when_it_is_to_be_settled_is_left_for_the_next(
+def test_a_node_that_fails_the_status_after_an_abandoned_write_fails_over(
     kind: RequestKind, status: Outcome
 ) -> None:
     world = SimulatedCluster([Scripted()], [Scripted(status)])
@@ -415,7 +417,7 @@ def test_a_node_that_is_down_when_it_is_to_be_settled_is_left_for_the_next(
     assert world.pool.failing == {world.nodes[0]}
 
 
-def test_what_a_living_node_answers_to_its_status_is_the_requests_to_meet() -> None:
+def test_a_refused_status_after_an_abandoned_write_does_not_stop_the_request() -> None:
     world = SimulatedCluster([Scripted(status=429), Scripted()], [Scripted(Outcome.UNAUTHORIZED)])
     world.pool.abandoned_writes[world.nodes[0]].add(Limit(world.clock.now, 0))
     assert world.run(RequestKind.STORE).node == world.nodes[0]

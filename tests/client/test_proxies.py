@@ -1,4 +1,4 @@
-"""Nodes behind a proxy: its tunnel, its deadline, and what its refusal says."""
+"""Nodes behind a proxy: tunnels, deadlines, and errors that name the proxy."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from tests.harness.ports import closed_port
 from tests.harness.servers import Certificates
 
 TABLE = b"a\n1\n"
-CAP = 20.0
+TIMEOUT = 20.0
 
 
 class ConnectProxy:
-    """A proxy that makes tunnels, or does what ``mode`` says to whatever it is asked."""
+    """A proxy that opens tunnels, or fails at every request in the way that ``mode`` names."""
 
     def __init__(self, mode: str = "works") -> None:
         self.mode = mode
@@ -74,7 +74,7 @@ class ConnectProxy:
             if self.mode == "forbids":
                 sock.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
                 return
-            if self.mode == "wants credentials":
+            if self.mode == "requires credentials":
                 echo = b"HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic\r\n"
                 sock.sendall(echo + b"Connection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(head), head))
                 return
@@ -114,7 +114,7 @@ def through_a_proxy(mode: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Conn
 
 
 @ON_EACH_SERVER
-def test_https_goes_through_a_tunnel_whose_proxy_sees_no_request(
+def test_https_goes_through_a_tunnel_and_the_proxy_sees_no_request(
     kind: str, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = (f"--cert-file={certificates.server}", "--basic-auth=user:s3cret")
@@ -128,7 +128,7 @@ def test_https_goes_through_a_tunnel_whose_proxy_sees_no_request(
         assert result is not None
         assert client.delete("k").complete
         assert client.get("k", {}) is None
-        assert len(proxy.heads) == 1  # one tunnel, kept
+        assert len(proxy.heads) == 1  # one tunnel for all requests
         assert proxy.heads[0].startswith(f"CONNECT 127.0.0.1:{node.port} ".encode())
         assert b"\r\nProxy-Authorization: Basic dXNlcjpodW50ZXIy\r\n" in proxy.heads[0]
         assert b"\r\nAuthorization:" not in proxy.heads[0]
@@ -136,9 +136,7 @@ def test_https_goes_through_a_tunnel_whose_proxy_sees_no_request(
 
 @pytest.mark.parametrize("proxy", ["https://user:hunter2@127.0.0.1:1", "HTTPS://127.0.0.1:1"])
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_proxy_that_would_keep_no_deadline_is_refused(
-    proxy: str, scheme: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_https_proxy_is_refused(proxy: str, scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("no_proxy", "NO_PROXY", "all_proxy", "ALL_PROXY", f"{scheme}_proxy"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(f"{scheme}_proxy", proxy)
@@ -148,7 +146,7 @@ def test_a_proxy_that_would_keep_no_deadline_is_refused(
 
 
 @pytest.mark.parametrize("mode", ["hangs", "hangs after", "drips"])
-def test_a_proxy_that_hangs_does_not_hold_an_operation_beyond_its_deadline(
+def test_a_proxy_that_hangs_does_not_delay_an_operation_beyond_its_deadline(
     mode: str, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node = FaultyNode(faults.silent)
@@ -158,17 +156,17 @@ def test_a_proxy_that_hangs_does_not_hold_an_operation_beyond_its_deadline(
             started = time.monotonic()
             with pytest.raises(DeadlineExceeded):
                 client.get("k", {})
-            assert time.monotonic() - started < CAP
+            assert time.monotonic() - started < TIMEOUT
         with QClient([address], 0.3, 60, verify=str(certificates.ca)) as client:
             started = time.monotonic()
             with pytest.raises(NoCacheAvailable, match="connect timeout"):
                 client.post("k", TABLE)
-            assert time.monotonic() - started < CAP
+            assert time.monotonic() - started < TIMEOUT
             assert not client.node_status()[address].gone
 
 
 @pytest.mark.parametrize("mode", ["forbids", "refuses"])
-def test_what_a_proxy_refuses_says_nothing_of_the_node(
+def test_a_refusal_by_a_proxy_does_not_mark_the_node_as_gone(
     mode: str, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with through_a_proxy(mode, monkeypatch) as proxy:
@@ -196,7 +194,7 @@ VARIABLES = {
 }
 
 
-def every_text_of(error: BaseException) -> str:
+def all_texts_of(error: BaseException) -> str:
     return "".join(traceback.format_exception(error)) + repr(error) + repr(getattr(error, "attempts", ""))
 
 
@@ -206,8 +204,8 @@ def use_proxy(monkeypatch: pytest.MonkeyPatch, variable: str, url: str) -> None:
     monkeypatch.setenv(variable, url)
 
 
-def troubles(address: str) -> str:
-    """What Test says of a node."""
+def check_of(address: str) -> str:
+    """What the connection's Test button says about a node."""
     settings = {"connect_timeout": 1, "read_timeout": 1, "verify": True, "cert": None, "auth": None}
     (check,) = check_nodes({"node_list": [address], **settings, "trust_env": True}, longest=5)
     return str(check)
@@ -228,36 +226,36 @@ def test_a_proxy_that_refuses_connections_is_named_with_its_setting(
             with pytest.raises(NoCacheAvailable) as raised:
                 operation(client)
             assert message in str(raised.value)
-            assert "hunter2" not in every_text_of(raised.value)
+            assert "hunter2" not in all_texts_of(raised.value)
             assert not client.node_status()[address].gone
-    assert message in troubles(address)
-    assert "hunter2" not in troubles(address)
+    assert message in check_of(address)
+    assert "hunter2" not in check_of(address)
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize("login", ["", "user:hunter2@"])
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_a_proxy_that_answers_407_is_named_and_asked_once(
+def test_a_proxy_that_answers_407_is_named_and_not_retried(
     operation: str, login: str, scheme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with ConnectProxy("wants credentials") as proxy:
+    with ConnectProxy("requires credentials") as proxy:
         use_proxy(monkeypatch, "ALL_PROXY", f"http://{login}{proxy.address}")
         address = f"{scheme}://10.0.0.1:9401"
-        shown = f"http://{'***@' if login else ''}{proxy.address}"
-        wants = "refuses the login and password of its URL" if login else "asks for a login and password"
-        message = f"the proxy {shown}, set by ALL_PROXY, {wants} (407)"
+        proxy_in_message = f"http://{'***@' if login else ''}{proxy.address}"
+        refusal = "refuses the login and password of its URL" if login else "asks for a login and password"
+        message = f"the proxy {proxy_in_message}, set by ALL_PROXY, {refusal} (407)"
         with QClient([address], 5, 5) as client:
             with pytest.raises(AuthenticationFailed) as raised:
                 OPERATIONS[operation](client)
             assert message in str(raised.value)
-            assert "hunter2" not in every_text_of(raised.value)
+            assert "hunter2" not in all_texts_of(raised.value)
             assert client.node_status()[address].state == "alive"
-            # What the proxy refused never came to the node: the next request does not wait for its status.
+            # The first request never reached the node, so the second does not ask for its status first.
             with pytest.raises(AuthenticationFailed):
                 OPERATIONS[operation](client)
         assert len(proxy.heads) == 2
-        assert message in troubles(address)
-        assert "hunter2" not in troubles(address)
+        assert message in check_of(address)
+        assert "hunter2" not in check_of(address)
 
 
 @pytest.mark.parametrize(
@@ -276,9 +274,9 @@ def test_a_proxy_that_opens_no_tunnel_is_named(
         address = "https://10.0.0.1:9401"
         with QClient([address], 0.3, 5) as client, pytest.raises(QClientException) as raised:
             client.get("k", {})
-        for text in (str(raised.value), troubles(address)):
+        for text in (str(raised.value), check_of(address)):
             assert f"the proxy http://***@{proxy.address}, set by HTTPS_PROXY, {message}" in text
-        assert "hunter2" not in every_text_of(raised.value) + troubles(address)
+        assert "hunter2" not in all_texts_of(raised.value) + check_of(address)
 
 
 @pytest.mark.parametrize(
@@ -289,7 +287,7 @@ def test_a_proxy_that_opens_no_tunnel_is_named(
     ],
 )
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_a_proxy_that_passes_nothing_on_is_named(
+def test_a_proxy_that_answers_for_the_node_is_named(
     operation: str, mode: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with ConnectProxy(mode) as proxy:
@@ -302,14 +300,14 @@ def test_a_proxy_that_passes_nothing_on_is_named(
             assert message in str(raised.value.attempts[0])
             assert all(message in error for error in raised.value.nodes.values())
             assert not client.node_status()[address].gone
-        assert message in troubles(address)
-        assert "hunter2" not in every_text_of(raised.value) + troubles(address)
+        assert message in check_of(address)
+        assert "hunter2" not in all_texts_of(raised.value) + check_of(address)
 
 
-def test_what_a_tunnel_ends_with_is_the_nodes(
+def test_a_502_through_a_tunnel_is_not_blamed_on_the_proxy(
     certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Behind a tunnel a 502 is from what is before the node at the node's own address."""
+    """It comes from a proxy in front of the node, at the node's own address."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificates.server)
 
@@ -334,11 +332,11 @@ def test_a_proxy_whose_name_is_unknown_is_named(monkeypatch: pytest.MonkeyPatch)
         "the proxy http://***@proxy.invalid:3128, set by http_proxy, has a name that cannot be looked up"
     )
     assert message in str(raised.value)
-    assert message in troubles("http://10.0.0.1:9401")
-    assert "hunter2" not in every_text_of(raised.value)
+    assert message in check_of("http://10.0.0.1:9401")
+    assert "hunter2" not in all_texts_of(raised.value)
 
 
-def test_a_proxy_that_cannot_be_used_is_named_with_its_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_socks_proxy_is_refused_with_its_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     use_proxy(monkeypatch, "ALL_PROXY", "socks5://user:hunter2@127.0.0.1:1080")
     message = r"the proxy socks5://\*\*\*@127\.0\.0\.1:1080, set by ALL_PROXY, is a SOCKS proxy"
     with pytest.raises(ValueError, match=message):

@@ -1,4 +1,4 @@
-"""What a refused connection says of a node's tables: they are gone, or with the setting false nothing."""
+"""A refused connection means that the node's tables are gone, unless refused_means_gone is false."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ BOTH = pytest.mark.parametrize("means_gone", [True, False])
 
 @pytest.fixture
 def refusing() -> str:
-    """A node whose port refuses."""
+    """The URL of a node that refuses connections."""
     return f"http://127.0.0.1:{closed_port()}"
 
 
 @pytest.fixture
 def clients(nodes: Nodes, refusing: str) -> Iterator[dict[bool, QClient]]:
-    """Clients of a node that refuses and one that answers, by what a refusal means to them."""
+    """Clients of a refusing and an answering node, by the value of refused_means_gone."""
     with (
         QClient([refusing, nodes.urls[1]], 5, 20, confirm_miss=True) as plain,
         QClient([refusing, nodes.urls[1]], 5, 20, confirm_miss=True, refused_means_gone=False) as wary,
@@ -41,7 +41,7 @@ def clients(nodes: Nodes, refusing: str) -> Iterator[dict[bool, QClient]]:
         yield {True: plain, False: wary}
 
 
-def test_a_table_behind_a_forwarder_that_is_down_is_no_miss(nodes: Nodes) -> None:
+def test_a_stopped_forwarder_does_not_turn_a_table_into_a_miss(nodes: Nodes) -> None:
     port = closed_port()
     to = ("127.0.0.1", urlsplit(nodes.urls[0]).port or 0)
     home = f"http://127.0.0.1:{port}"
@@ -52,7 +52,7 @@ def test_a_table_behind_a_forwarder_that_is_down_is_no_miss(nodes: Nodes) -> Non
         key = key_with_home(wary, home)
         with forwarder(("127.0.0.1", port), to):
             assert wary.post(key, TABLE).node == home
-        # The node runs on, and has the table; its address refuses.
+        # The node still runs and has the table, but its address refuses connections.
         assert plain.get(key, {}) is None
         with pytest.raises(
             HomeNodeUnavailable, match=rf"its home node {home} does not respond, and fallback node"
@@ -65,12 +65,12 @@ def test_a_table_behind_a_forwarder_that_is_down_is_no_miss(nodes: Nodes) -> Non
 
 
 @BOTH
-def test_a_miss_and_a_delete_on_a_stand_in(
+def test_a_miss_and_a_delete_on_a_fallback_node(
     clients: dict[bool, QClient], nodes: Nodes, refusing: str, means_gone: bool
 ) -> None:
     client = clients[means_gone]
     key = key_with_home(client, refusing)
-    for _ in range(2):  # the second time the node is known to refuse
+    for _ in range(2):  # at the second call the node is known to refuse
         if means_gone:
             assert client.get(key, {}) is None
             assert client.delete(key).outcomes == {refusing: "gone", nodes.urls[1]: "confirmed"}
@@ -111,7 +111,7 @@ def test_a_delete_on_all_nodes(
 
 @pytest.mark.parametrize("home_refuses", [True, False])
 @BOTH
-def test_what_may_hold_an_older_table_after_a_store(
+def test_may_hold_old_after_a_store(
     clients: dict[bool, QClient], nodes: Nodes, refusing: str, means_gone: bool, home_refuses: bool
 ) -> None:
     client = clients[means_gone]
@@ -126,10 +126,10 @@ def test_what_may_hold_an_older_table_after_a_store(
 
 
 @BOTH
-def test_a_standby_that_refused_is_asked_for_each_copy_only_where_that_means_gone(
+def test_a_standby_that_refused_is_tried_for_each_copy_only_if_refused_means_gone(
     clients: dict[bool, QClient], nodes: Nodes, refusing: str, means_gone: bool
 ) -> None:
-    """A node that may be slow to reach is left to its probes, as one that is silent."""
+    """Otherwise it may be slow to reach, and is left to its probes like a silent node."""
     client = clients[means_gone]
     key = key_with_home(client, nodes.urls[1])
     first, second = (client.post(key, TABLE, copies=2).failed_copies for _ in range(2))
@@ -141,7 +141,7 @@ def test_a_standby_that_refused_is_asked_for_each_copy_only_where_that_means_gon
 
 
 @BOTH
-def test_what_a_look_for_a_table_says(
+def test_what_locate_and_find_absent_report(
     clients: dict[bool, QClient], nodes: Nodes, refusing: str, means_gone: bool
 ) -> None:
     client = clients[means_gone]
@@ -159,8 +159,8 @@ def test_what_a_look_for_a_table_says(
 
 
 @BOTH
-def test_a_store_whose_node_took_it_and_refuses_now(means_gone: bool) -> None:
-    """Another node gets the table only where the first one's process is gone; else it may store it yet."""
+def test_a_store_whose_node_received_it_and_then_refuses_connections(means_gone: bool) -> None:
+    """It fails over only if the first node's process is gone; otherwise that node may still apply it."""
     other, tables = healthy_node()
 
     def stop_listening(peer: Peer, request: Received) -> None:

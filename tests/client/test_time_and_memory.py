@@ -1,4 +1,4 @@
-"""No operation outlives its deadline or a cancel by much, and no body that streams is held in memory."""
+"""Operations end at their deadline or by cancel(), and bodies that are streamed take constant memory."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ from airflow_provider_qcache.client import (
     StoreUncertain,
 )
 from airflow_provider_qcache.client.transport import STORE_BYTES_PER_SECOND
+from tests.client.interrupts import Interrupted, interrupted_after
+from tests.client.kinds import key_with_home
 from tests.client.matrix import CERTIFICATES, LARGE
 from tests.harness import faults
 from tests.harness.faults import FaultyNode, Peer, Received, healthy_node
@@ -38,12 +40,12 @@ from tests.harness.lateness import Lateness
 from tests.harness.ports import closed_port
 
 DEADLINE = 1.0
-OVER = 0.5  # what a deadline may be passed by; what the machine was late, as measured meanwhile, comes on top
+OVER = 0.5  # how much an operation may exceed its deadline, plus the measured lateness of the machine
 CANCEL = 1.0
-LONG = 60.0  # no timeout of these is what ends anything here
+LONG = 60.0  # timeouts so long that they end nothing here
 
 
-def takes_a_body_slowly(peer: Peer) -> None:
+def read_the_body_slowly(peer: Peer) -> None:
     request = peer.read_head()
     if request.kind == "status":
         peer.send(faults.head(200, 2) + b"OK")
@@ -65,7 +67,7 @@ def post_large(client: QClient) -> object:
     return client.post("foo", LARGE)
 
 
-def closes_and_its_status(answer: faults.Reply) -> dict[str, object]:
+def reset_with_status(answer: faults.Reply) -> dict[str, object]:
     return {"answer": faults.reset_before_the_head, "status": answer}
 
 
@@ -76,10 +78,10 @@ NEVER_ENDS: dict[str, tuple[dict[str, object], Callable[[QClient], object]]] = {
     "interim responses drip": ({"answer": faults.drip_interim_responses}, get),
     "store unanswered": ({"answer": faults.silent}, post),
     "store's head drips": ({"answer": faults.drip_the_head}, post),
-    "body taken slowly": ({"answer": faults.silent, "before_reading": takes_a_body_slowly}, post_large),
+    "body taken slowly": ({"answer": faults.silent, "before_reading": read_the_body_slowly}, post_large),
     "body not taken": ({"answer": faults.silent, "accepts": False}, post_large),
-    "status silent": (closes_and_its_status(faults.silent), get),
-    "status's head drips": (closes_and_its_status(faults.drip_the_head), get),
+    "status silent": (reset_with_status(faults.silent), get),
+    "status's head drips": (reset_with_status(faults.drip_the_head), get),
     "query of load_fn's table": ({"answer": faults.silent}, lambda client: client.query("foo", {}, bytes)),
     "delete": ({"answer": faults.silent}, lambda client: client.delete("foo")),
     "delete everywhere": ({"answer": faults.silent}, lambda client: client.delete("foo", all_nodes=True)),
@@ -132,7 +134,7 @@ def test_the_deadline_ends_the_wait_for_nodes() -> None:
     ],
     ids=["get", "post", "post_many", "delete everywhere", "dripping", "status", "TLS", "handshake"],
 )
-def test_cancel_and_close_end_what_is_in_flight_within_a_second(
+def test_cancel_and_close_end_operations_within_a_second(
     options: dict[str, object], operation: Callable[[QClient], object], how: str
 ) -> None:
     node = FaultyNode(**{"answer": faults.silent, "status": faults.silent, "read_bodies": False, **options})  # type: ignore[arg-type]
@@ -172,7 +174,7 @@ def test_cancel_ends_the_waits_between_attempts_within_a_second() -> None:
         assert time.monotonic() - started < 0.5 + CANCEL + late.seconds
 
 
-def test_cancel_from_a_signal_handler_and_what_comes_after_it_runs() -> None:
+def test_cancel_may_be_called_in_a_signal_handler_and_the_client_remains_usable() -> None:
     node, tables = healthy_node()
     hung = FaultyNode(faults.silent, status=faults.silent)
     with node, hung, QClient([hung.url], 60, 60, trust_env=False) as client:
@@ -187,25 +189,14 @@ def test_cancel_from_a_signal_handler_and_what_comes_after_it_runs() -> None:
         assert client.get("foo", {}) is None
 
 
-def test_an_exception_that_is_no_error_passes_through_from_the_middle_of_a_request() -> None:
-    class TaskTimeout(BaseException):
-        """As Airflow's is."""
-
-    def interrupt(*_: object) -> None:
-        raise TaskTimeout
-
+def test_a_base_exception_passes_through_a_request() -> None:
     with FaultyNode(faults.silent) as node, QClient([node.url], 60, 60, trust_env=False) as client:
-        before = signal.signal(signal.SIGALRM, interrupt)
-        try:
-            signal.setitimer(signal.ITIMER_REAL, 0.3)
-            with pytest.raises(TaskTimeout):
-                client.get("foo", {})
-        finally:
-            signal.signal(signal.SIGALRM, before)
+        with interrupted_after(0.3), pytest.raises(Interrupted):
+            client.get("foo", {})
         assert not client._active
 
 
-def test_a_store_has_ten_read_timeouts_or_the_time_its_bytes_need() -> None:
+def test_the_default_store_timeout_is_ten_read_timeouts_or_the_time_its_bytes_need() -> None:
     with QClient(["http://127.0.0.1:1"], read_timeout=2.0) as client:
         transport = client._transports["http://127.0.0.1:1"]
         assert transport.store_time(1000) == 20.0
@@ -215,7 +206,7 @@ def test_a_store_has_ten_read_timeouts_or_the_time_its_bytes_need() -> None:
         assert client._transports["http://127.0.0.1:1"].store_time(10**12) == 3.0
 
 
-def test_a_node_slower_than_the_connect_timeout_to_take_a_body_is_not_dropped() -> None:
+def test_sending_a_body_may_take_longer_than_the_connect_timeout() -> None:
     def slow(peer: Peer) -> None:
         peer.wait(0.8)
 
@@ -226,7 +217,7 @@ def test_a_node_slower_than_the_connect_timeout_to_take_a_body_is_not_dropped() 
         assert tables.tables["foo"] == LARGE
 
 
-def test_the_time_a_bodys_own_source_takes_is_not_held_against_the_node() -> None:
+def test_the_time_that_a_body_s_source_takes_does_not_count_as_store_timeout() -> None:
     def slow() -> Iterator[bytes]:
         yield b"a\n"
         time.sleep(1.0)
@@ -238,12 +229,14 @@ def test_the_time_a_bodys_own_source_takes_is_not_held_against_the_node() -> Non
         assert tables.tables["foo"] == b"a\n1\n"
 
 
-def test_a_miss_of_a_stand_in_is_none_unless_it_is_to_be_confirmed() -> None:
-    (sound, _), silent = healthy_node(), FaultyNode(faults.silent, status=faults.silent)
-    with sound, silent:
+def test_a_miss_on_a_fallback_node_is_an_error_with_confirm_miss() -> None:
+    (healthy, _), silent = healthy_node(), FaultyNode(faults.silent, status=faults.silent)
+    with healthy, silent:
         for confirm in (False, True):
-            with QClient([silent.url, sound.url], 0.5, 0.3, trust_env=False, confirm_miss=confirm) as client:
-                key = next(k for k in (f"k{i}" for i in range(99)) if client.node_for_key(k) == silent.url)
+            with QClient(
+                [silent.url, healthy.url], 0.5, 0.3, trust_env=False, confirm_miss=confirm
+            ) as client:
+                key = key_with_home(client, silent.url)
                 if not confirm:
                     assert client.get(key, {}) is None
                     continue
@@ -254,20 +247,20 @@ def test_a_miss_of_a_stand_in_is_none_unless_it_is_to_be_confirmed() -> None:
                     client.delete(key)
 
 
-def test_a_miss_after_a_refused_connection_is_a_miss_even_to_be_confirmed() -> None:
-    sound, _ = healthy_node()
-    with sound:
+def test_a_miss_after_a_refused_connection_is_none_even_with_confirm_miss() -> None:
+    healthy, _ = healthy_node()
+    with healthy:
         dead = f"http://127.0.0.1:{closed_port()}"
-        with QClient([dead, sound.url], trust_env=False, confirm_miss=True) as client:
+        with QClient([dead, healthy.url], trust_env=False, confirm_miss=True) as client:
             assert [client.get(f"k{number}", {}) for number in range(9)] == [None] * 9
 
 
-def test_a_body_that_cannot_be_read_again_is_named_when_a_node_fails() -> None:
-    sound, _ = healthy_node()
-    with sound:
+def test_a_body_that_cannot_be_repeated_is_an_error_when_a_node_fails() -> None:
+    healthy, _ = healthy_node()
+    with healthy:
         dead = f"http://127.0.0.1:{closed_port()}"
-        with QClient([dead, sound.url], trust_env=False) as client:
-            key = next(k for k in (f"k{i}" for i in range(99)) if client.node_for_key(k) == dead)
+        with QClient([dead, healthy.url], trust_env=False) as client:
+            key = key_with_home(client, dead)
             with pytest.raises(BodyNotRepeatable):
                 client.post(key, iter([b"a\n", b"1\n"]))
             assert client.post(key, iter([b"a\n", b"1\n"])).failed_over
@@ -286,14 +279,14 @@ MEMORY = """
     def resident(name):
         return int(next(l for l in open("/proc/self/status") if l.startswith(name)).split()[1]) * 1024
 
-    def forget_the_peak():
-        Path("/proc/self/clear_refs").write_text("5")  # else what was there before would hide what is added
+    def reset_peak():
+        Path("/proc/self/clear_refs").write_text("5")  # or memory freed before hides growth
         return resident("VmRSS")
 
     def growth(before):
         return resident("VmHWM") - before
 
-    class Counts:
+    class CountingNode:
         def __init__(self, stop_after=None):
             self.stop_after = stop_after
             self.total = None
@@ -325,10 +318,10 @@ MEMORY = """
             while piece := file.read(65536):
                 yield piece
 
-    breaks, takes = Counts(SIZE // 2), Counts()
+    fails, stores = CountingNode(SIZE // 2), CountingNode()
     silent = lambda peer, request: peer.reset()
-    first = FaultyNode(breaks.answer, read_bodies=False, status=silent)
-    second = FaultyNode(takes.answer, read_bodies=False)
+    first = FaultyNode(fails.answer, read_bodies=False, status=silent)
+    second = FaultyNode(stores.answer, read_bodies=False)
     with first, second:
         client = QClient([first.url, second.url], 5, 30, trust_env=False)
         key = next(k for k in (f"k{i}" for i in range(99)) if client.node_for_key(k) == first.url)
@@ -337,19 +330,19 @@ MEMORY = """
         with path.open("rb") as file:
             for name, content in (("path", path), ("file", file), ("function", pieces)):
                 file.seek(0)
-                before = forget_the_peak()
+                before = reset_peak()
                 client.post(other, content)
                 print(name, growth(before), sep=chr(9))
                 file.seek(0)
                 ticket = client._pool.begin_probe(first.url)
                 if ticket is not None:
                     client._pool.end_probe(first.url, ticket, None)
-                takes.total = None
-                before = forget_the_peak()
+                stores.total = None
+                before = reset_peak()
                 result = client.post(key, content)
                 print(name + ",failover", growth(before), sep=chr(9))
                 assert result.failed_over and result.bytes == size, result
-                assert takes.total >= size, takes.total
+                assert stores.total >= size, stores.total
         client.close()
 """
 
@@ -386,19 +379,19 @@ PIECES = r"""
         "escaped": (long_row("escaped", b"\\n", 1_040_000), JSON, {}),
         "escaped wide": (long_row("escaped wide", b"\\ud83d\\ude00", 170_000), JSON, {}),
     }
-    node = FaultyNode(Counts().answer, read_bodies=False)
+    node = FaultyNode(CountingNode().answer, read_bodies=False)
     with node, QClient([node.url], 5, 30, trust_env=False) as client:
         client.post("k", b"a\n1\n")
         client.post("k", lambda: iter([b'[{"a":"', b"x" * PIECE, b'"}]']), JSON)
         for name, (content, content_type, headers) in contents.items():
-            before = forget_the_peak()
+            before = reset_peak()
             client.post("k", content, content_type, headers)
             print(name, growth(before), sep=chr(9))
 """
 
 
 def _memory_of(script: str, *arguments: str) -> dict[str, int]:
-    """What a script that begins as MEMORY does prints: bytes by which the process grew, by name."""
+    """Run a script that begins like MEMORY; return by how many bytes the process grew in each case."""
     ran = subprocess.run(
         [sys.executable, "-c", script, *arguments],
         capture_output=True,
@@ -412,7 +405,7 @@ def _memory_of(script: str, *arguments: str) -> dict[str, int]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is read from /proc")
-def test_pieces_of_megabytes_and_long_rows_add_less_than_8_mib(tmp_path: Path) -> None:
+def test_large_pieces_and_long_rows_add_less_than_8_mib(tmp_path: Path) -> None:
     helpers = textwrap.dedent(MEMORY).partition("path = Path(sys.argv[1])")[0]
     added = _memory_of(helpers + textwrap.dedent(PIECES), str(tmp_path))
     assert len(added) == 7
@@ -420,7 +413,7 @@ def test_pieces_of_megabytes_and_long_rows_add_less_than_8_mib(tmp_path: Path) -
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is read from /proc")
-def test_a_streamed_body_and_a_failover_in_its_middle_add_less_than_8_mib(tmp_path: Path) -> None:
+def test_a_streamed_body_and_a_failover_during_it_add_less_than_8_mib(tmp_path: Path) -> None:
     added = _memory_of(textwrap.dedent(MEMORY), str(tmp_path / "large.csv"))
     assert set(added) == {
         f"{name}{how}" for name in ("path", "file", "function") for how in ("", ",failover")
@@ -428,7 +421,7 @@ def test_a_streamed_body_and_a_failover_in_its_middle_add_less_than_8_mib(tmp_pa
     assert all(grew < 8 * 1024 * 1024 for grew in added.values()), added
 
 
-def test_an_answer_of_any_size_is_refused_before_it_fills_the_memory() -> None:
+def test_an_endless_answer_is_refused_before_it_fills_the_memory() -> None:
     with (
         FaultyNode(faults.never_stop) as node,
         QClient([node.url], trust_env=False, max_response_bytes=10**6) as client,
@@ -440,18 +433,18 @@ def test_an_answer_of_any_size_is_refused_before_it_fills_the_memory() -> None:
 THREADS = 32
 
 
-def test_32_threads_on_one_client_while_nodes_die_hang_and_come_back() -> None:
-    """Every result is the right one, and in the end every node is asked again."""
+def test_32_threads_on_one_client_while_nodes_die_hang_and_recover() -> None:
+    """Every result is right, and in the end every node is used again."""
     made = [healthy_node() for _ in range(3)]
-    moods = [{"dead": threading.Event(), "hung": threading.Event()} for _ in made]
+    states = [{"dead": threading.Event(), "hung": threading.Event()} for _ in made]
 
-    def moody(number: int) -> faults.Reply:
-        tables, mood = made[number][1], moods[number]
+    def answer_by_state(number: int) -> faults.Reply:
+        tables, state = made[number][1], states[number]
 
         def answer(peer: Peer, request: Received) -> None:
-            if mood["dead"].is_set():
+            if state["dead"].is_set():
                 peer.reset()
-            if mood["hung"].is_set():
+            if state["hung"].is_set():
                 peer.wait_for_ever()
             if request.kind == "status":
                 peer.send(faults.head(200, 2) + b"OK")
@@ -461,7 +454,7 @@ def test_32_threads_on_one_client_while_nodes_die_hang_and_come_back() -> None:
         return answer
 
     for number, (node, _) in enumerate(made):
-        node._answer = node._status = moody(number)
+        node._answer = node._status = answer_by_state(number)
     urls = [node.url for node, _ in made]
     errors: list[BaseException] = []
     done = [0] * THREADS
@@ -504,10 +497,10 @@ def test_32_threads_on_one_client_while_nodes_die_hang_and_come_back() -> None:
         for thread in threads:
             thread.start()
         for number in range(6):
-            mood = moods[number % 3]["dead" if number % 2 else "hung"]
-            mood.set()
+            state = states[number % 3]["dead" if number % 2 else "hung"]
+            state.set()
             time.sleep(0.4)
-            mood.clear()
+            state.clear()
             time.sleep(0.1)
         before = list(done)
         deadline = time.monotonic() + LONG
@@ -521,21 +514,21 @@ def test_32_threads_on_one_client_while_nodes_die_hang_and_come_back() -> None:
         assert errors == []
         assert not client._active
         counted = client.get_statistics()
-        assert all(sum(counted[url].values()) for url in urls)  # each was met as it failed
+        assert all(sum(counted[url].values()) for url in urls)  # each node failed at least once
         assert all(known.alive for known in client.node_status(probe=True).values())
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("qcache-")]
 
 
-def test_one_hung_node_never_delays_a_caller_whose_key_lives_elsewhere() -> None:
-    """A node hangs for longer than the test may take; half of the callers are caught there."""
-    (sound, _), hung = healthy_node(), FaultyNode(faults.silent, status=faults.silent)
-    with sound, hung, QClient([hung.url, sound.url], LONG, LONG, trust_env=False) as client:
+def test_a_hung_node_does_not_delay_operations_at_other_nodes() -> None:
+    """A node hangs for longer than the test may take; half of the callers wait for it."""
+    (healthy, _), hung = healthy_node(), FaultyNode(faults.silent, status=faults.silent)
+    with healthy, hung, QClient([hung.url, healthy.url], LONG, LONG, trust_env=False) as client:
         keys = [f"key{number}" for number in range(999)]
-        caught = [key for key in keys if client.node_for_key(key) == hung.url][: THREADS // 2]
-        elsewhere = [key for key in keys if client.node_for_key(key) == sound.url][: THREADS // 2]
+        stuck_keys = [key for key in keys if client.node_for_key(key) == hung.url][: THREADS // 2]
+        other_keys = [key for key in keys if client.node_for_key(key) == healthy.url][: THREADS // 2]
         ended: list[object] = []
 
-        def be_caught(key: str) -> None:
+        def get_stuck(key: str) -> None:
             try:
                 ended.append(client.get(key, {}))
             except OperationCancelled as error:
@@ -551,28 +544,28 @@ def test_one_hung_node_never_delays_a_caller_whose_key_lives_elsewhere() -> None
                 client.delete(key)
                 slowest.append(time.monotonic() - started)
 
-        waiting = [threading.Thread(target=be_caught, args=(key,)) for key in caught]
+        waiting = [threading.Thread(target=get_stuck, args=(key,)) for key in stuck_keys]
         for thread in waiting:
             thread.start()
-        while len(hung.requests) < len(caught):
+        while len(hung.requests) < len(stuck_keys):
             time.sleep(0.01)
-        working = [threading.Thread(target=work, args=(key,)) for key in elsewhere]
+        working = [threading.Thread(target=work, args=(key,)) for key in other_keys]
         with Lateness() as late:
             for thread in working:
                 thread.start()
             for thread in working:
                 thread.join(LONG / 2)
-        assert len(slowest) == 20 * len(elsewhere)
+        assert len(slowest) == 20 * len(other_keys)
         assert max(slowest) < LONG / 10 + late.seconds
         assert ended == []
         client.cancel()
         for thread in waiting:
             thread.join(LONG / 2)
-        assert [type(error) for error in ended] == [OperationCancelled] * len(caught)
-        assert {request.key for request in hung.requests if request.kind != "status"} == set(caught)
+        assert [type(error) for error in ended] == [OperationCancelled] * len(stuck_keys)
+        assert {request.key for request in hung.requests if request.kind != "status"} == set(stuck_keys)
 
 
-IO = {
+IO_CALLS = {
     "connect",
     "recv",
     "recv_into",
@@ -586,10 +579,10 @@ IO = {
 }
 
 
-class Watched:
-    """A lock that knows who holds it."""
+class WatchedLock:
+    """A lock that records which thread holds it."""
 
-    def __init__(self, make: Callable[[], threading.Lock], held: dict[int, list[Watched]]) -> None:
+    def __init__(self, make: Callable[[], threading.Lock], held: dict[int, list[WatchedLock]]) -> None:
         self._lock = make()
         self._held = held
 
@@ -616,30 +609,30 @@ class Watched:
         self.release()
 
 
-def test_no_lock_is_held_while_anything_is_sent_received_or_waited_for(
+def test_no_lock_is_held_during_io_or_a_sleep(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    held: dict[int, list[Watched]] = {}
-    met: list[str] = []
+    held: dict[int, list[WatchedLock]] = {}
+    io_with_lock: list[str] = []
     seen: set[str] = set()
 
-    def look(frame: FrameType, event: str, function: object) -> None:
-        if event == "c_call" and (name := getattr(function, "__name__", "")) in IO:
+    def profile(frame: FrameType, event: str, function: object) -> None:
+        if event == "c_call" and (name := getattr(function, "__name__", "")) in IO_CALLS:
             owner = type(getattr(function, "__self__", None)).__module__ or ""
             if name in ("read", "write") and "ssl" not in owner:
                 return
             seen.add(name)
             if held.get(threading.get_ident()):
-                met.append(f"{name} in {frame.f_code.co_qualname}")
+                io_with_lock.append(f"{name} in {frame.f_code.co_qualname}")
 
-    (sound, _), (secure, _) = healthy_node(), healthy_node()
+    (healthy, _), (secure, _) = healthy_node(), healthy_node()
     secure = FaultyNode(secure._answer, tls=CERTIFICATES.good)
     cuts = FaultyNode(faults.CutsIdleConnections(faults.Tables(), reset=True))
     dead = f"http://localhost:{closed_port()}"
     drips = FaultyNode(faults.drip_the_head, status=faults.drip_the_head)
     locks: list[str] = []
 
-    class Hears(Listener):
+    class LockRecorder(Listener):
         def attempt_failed(self, attempt: object) -> None:
             locks.append("held" if held.get(threading.get_ident()) else "free")
 
@@ -650,16 +643,16 @@ def test_no_lock_is_held_while_anything_is_sent_received_or_waited_for(
             self.attempt_failed(None)
 
     make = threading.Lock
-    with sound, secure, cuts, drips:
-        # Every lock that is made from here on, the client's and those of what is beneath it, is watched.
-        monkeypatch.setattr(threading, "Lock", lambda: Watched(make, held))
-        nodes = [sound.url, secure.url, cuts.url, dead, drips.url]
+    with healthy, secure, cuts, drips:
+        # From here on all locks are watched, the client's and those of the libraries beneath it.
+        monkeypatch.setattr(threading, "Lock", lambda: WatchedLock(make, held))
+        nodes = [healthy.url, secure.url, cuts.url, dead, drips.url]
         client = QClient(nodes, 0.5, 0.3, verify=CERTIFICATES.ca_file, trust_env=False, store_timeout=0.3)
         monkeypatch.setattr(threading, "Lock", make)
-        assert isinstance(client._pool._lock, Watched)
-        client.add_listener(Hears())
-        threading.setprofile(look)
-        sys.setprofile(look)
+        assert isinstance(client._pool._lock, WatchedLock)
+        client.add_listener(LockRecorder())
+        threading.setprofile(profile)
+        sys.setprofile(profile)
         try:
             for number in range(12):
                 for operation in (client.post, client.get):
@@ -672,63 +665,63 @@ def test_no_lock_is_held_while_anything_is_sent_received_or_waited_for(
             sys.setprofile(None)
             threading.setprofile(None)
             client.close()
-    assert met == []
+    assert io_with_lock == []
     assert seen >= {"connect", "getaddrinfo", "recv_into", "sendall", "do_handshake"}
     assert "free" in locks
     assert "held" not in locks
 
 
-def test_nothing_is_printed_and_no_secret_is_shown(
+def test_an_error_prints_nothing_and_shows_no_secret(
     caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    # Airflow's own handler, where another test has loaded it, prints.
+    # Without Airflow's own handler, which another test may have installed, and which prints.
     monkeypatch.setattr(logging.getLogger(), "handlers", [caplog.handler])
     secret = "hunter2"
     node = f"http://login:{secret}@127.0.0.1:{closed_port()}"
     with QClient([node], auth=("other", secret), trust_env=False) as client:
         with pytest.raises(QClientException) as raised:
             client.get("foo", {})
-        shown = [repr(client), str(raised.value), repr(raised.value), caplog.text, str(client.node_status())]
-        shown += [repr(client._settings), *(repr(attempt) for attempt in raised.value.attempts)]
+        texts = [repr(client), str(raised.value), repr(raised.value), caplog.text, str(client.node_status())]
+        texts += [repr(client._settings), *(repr(attempt) for attempt in raised.value.attempts)]
     assert caplog.text
-    assert not any(secret in text for text in shown)
+    assert not any(secret in text for text in texts)
     assert capfd.readouterr() == ("", "")
 
 
-def test_listeners_hear_of_nodes_and_attempts_and_their_own_errors_break_nothing() -> None:
-    heard: list[tuple[str, str]] = []
+def test_listeners_are_called_and_their_errors_are_ignored() -> None:
+    events: list[tuple[str, str]] = []
 
-    class Hears(Listener):
+    class EventRecorder(Listener):
         def node_failed(self, node: str, error: str) -> None:
-            heard.append(("failed", node))
+            events.append(("failed", node))
             raise RuntimeError("of the listener")
 
         def node_recovered(self, node: str) -> None:
-            heard.append(("recovered", node))
+            events.append(("recovered", node))
 
         def attempt_failed(self, attempt: object) -> None:
-            heard.append(("attempt", attempt.node))  # type: ignore[attr-defined]
+            events.append(("attempt", attempt.node))  # type: ignore[attr-defined]
 
     node, _ = healthy_node()
     answers = iter([faults.not_http])
-    sound = node._answer
+    healthy = node._answer
 
-    def first_nonsense(peer: Peer, request: Received) -> None:
-        next(answers, sound)(peer, request)
+    def not_http_first(peer: Peer, request: Received) -> None:
+        next(answers, healthy)(peer, request)
 
-    node._answer = first_nonsense
+    node._answer = not_http_first
     with node, QClient([node.url], trust_env=False) as client:
-        listener = Hears()
+        listener = EventRecorder()
         client.add_listener(listener)
         assert client.get("foo", {}) is None
-        assert heard == [("attempt", node.url), ("failed", node.url), ("recovered", node.url)]
+        assert events == [("attempt", node.url), ("failed", node.url), ("recovered", node.url)]
         client.remove_listener(listener)
         client.get("foo", {})
-        assert len(heard) == 3
+        assert len(events) == 3
 
 
-def test_the_environment_is_looked_up_once_and_what_is_given_wins(
+def test_environment_settings_are_read_once_and_arguments_override_them(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     netrc = tmp_path / "netrc"
@@ -760,7 +753,7 @@ def test_the_environment_is_looked_up_once_and_what_is_given_wins(
         assert proxy.requests[0].target.startswith("http://qcache.invalid:9401/qcache/dataset/foo?q=")
 
 
-def test_a_client_certificate_that_is_given_is_shown() -> None:
+def test_the_client_certificate_is_presented_to_the_node() -> None:
     _, tables = healthy_node()
     tls = FaultyNode(tables.answer, tls=CERTIFICATES.client_required)
     with (
@@ -795,14 +788,12 @@ def test_a_client_certificate_that_is_given_is_shown() -> None:
         ({"node_list": ["https://host1"], "cert": "/nowhere.pem"}, "cert"),
     ],
 )
-def test_an_argument_that_makes_no_sense_is_refused_by_its_name(
-    options: dict[str, object], name: str
-) -> None:
+def test_the_error_of_an_invalid_argument_names_it(options: dict[str, object], name: str) -> None:
     with pytest.raises(ValueError, match=name):
         QClient(**{"node_list": ["http://host1:9401"], **options})  # type: ignore[arg-type]
 
 
-BARE = """
+WITHOUT_EXTRAS = """
     import builtins, sys
     from airflow_provider_qcache import client as qclient
 
@@ -817,7 +808,7 @@ BARE = """
 """
 
 
-def test_it_runs_where_only_requests_and_tenacity_are_installed(tmp_path: Path) -> None:
+def test_the_client_runs_with_only_requests_and_tenacity_installed(tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
     import requests
 
@@ -827,8 +818,8 @@ def test_it_runs_where_only_requests_and_tenacity_are_installed(tmp_path: Path) 
     import tenacity
     import urllib3
 
-    # An environment of nothing but requests, what it needs itself, and tenacity: links, so that no index is
-    # asked.
+    # An environment with nothing but requests, its dependencies and tenacity, as links, so that no package
+    # index is needed.
     packages = tmp_path / "packages"
     packages.mkdir()
     for module in (requests, urllib3, idna, certifi, charset_normalizer, tenacity):
@@ -840,7 +831,7 @@ def test_it_runs_where_only_requests_and_tenacity_are_installed(tmp_path: Path) 
     (tests / "harness" / "faults.py").symlink_to(root / "tests" / "harness" / "faults.py")
     environment = {"PYTHONPATH": str(packages), "PATH": os.environ.get("PATH", "")}
     ran = subprocess.run(
-        [sys.executable, "-S", "-c", textwrap.dedent(BARE)],
+        [sys.executable, "-S", "-c", textwrap.dedent(WITHOUT_EXTRAS)],
         capture_output=True,
         text=True,
         check=False,
@@ -851,7 +842,7 @@ def test_it_runs_where_only_requests_and_tenacity_are_installed(tmp_path: Path) 
     assert ran.stdout == "ran\n", ran.stderr
 
 
-def test_the_package_has_one_sorted_list_of_public_names() -> None:
+def test_all_lists_the_public_names_sorted_and_each_has_a_docstring() -> None:
     from airflow_provider_qcache import client
 
     assert client.__all__ == sorted(client.__all__)
@@ -859,7 +850,7 @@ def test_the_package_has_one_sorted_list_of_public_names() -> None:
         assert getattr(client, name).__doc__
 
 
-def test_a_body_for_one_attempt_is_not_risked_on_a_connection_that_is_closed_as_it_is_used() -> None:
+def test_a_body_that_cannot_be_repeated_is_sent_on_a_fresh_connection() -> None:
     tables = faults.Tables()
     node = FaultyNode(faults.CutsIdleConnections(tables, reset=True))
     with node, QClient([node.url], trust_env=False) as client:
@@ -867,7 +858,7 @@ def test_a_body_for_one_attempt_is_not_risked_on_a_connection_that_is_closed_as_
             assert client.post("foo", iter([b"a\n", b"1\n"])).attempts == ()
 
 
-def test_the_longest_get_is_a_line_of_8_kib() -> None:
+def test_a_query_whose_get_line_exceeds_8_kib_is_sent_as_post() -> None:
     node, tables = healthy_node()
     tables.tables["k"] = b"a\n1\n"
     with node, QClient([f"{node.url}/behind/a/proxy"], trust_env=False) as client:

@@ -1,4 +1,4 @@
-"""Two names of one node are refused where they can be seen, and never end a table just stored."""
+"""Two names of one node are refused if that is visible, and never lead to the loss of a stored table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OLD, NEW = b"a\n1\n", b"a\n2\n"
 
 
 def resolve(monkeypatch: pytest.MonkeyPatch, names: dict[str, str]) -> None:
-    """Have these names resolve to these addresses; others stay."""
+    """Make these names resolve to these addresses; other names resolve as before."""
     known = socket.getaddrinfo
 
     def found(host: str, port: Any, *args: Any, **kwargs: Any) -> Any:
@@ -60,7 +60,9 @@ def test_two_spellings_of_one_node_are_refused(
         ("http://10.9.8.7:9401", "http://unknown.invalid:9401"),
     ],
 )
-def test_what_may_be_two_nodes_is_taken(nodes: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_that_may_be_two_nodes_are_accepted(
+    nodes: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     resolve(monkeypatch, {"qcache-0.example": "10.9.8.7", "qcache-1.example": "10.9.8.7"})
     QClient(nodes).close()
 
@@ -74,7 +76,7 @@ def post_many(client: QClient, key: str, content: Any) -> tuple[str, ...]:
 
 
 def post_once(client: QClient, key: str, content: Any) -> tuple[str, ...]:
-    """A body that cannot be read again cannot be stored again."""
+    """Stores a body that cannot be repeated."""
 
     class Once:
         def __init__(self) -> None:
@@ -97,7 +99,7 @@ def second_address(nodes: Nodes) -> Iterator[str]:
 
 @pytest.mark.parametrize("store", [post, post_many, post_once])
 @pytest.mark.parametrize("second", ["moved.invalid", "127.0.0.2"])
-def test_a_node_with_two_names_keeps_what_it_has_just_stored(
+def test_evict_stale_does_not_delete_a_table_under_the_node_s_second_name(
     nodes: Nodes,
     second: str,
     store: Callable[..., tuple[str, ...]],
@@ -106,9 +108,9 @@ def test_a_node_with_two_names_keeps_what_it_has_just_stored(
 ) -> None:
     port = urlsplit(nodes.urls[0]).port
     with QClient([nodes.urls[0], f"http://{second}:{port}"], 5, 20, trust_env=False) as client:
-        # The name was another node's when the client was made.
+        # When the client was made, the name was another node's.
         resolve(monkeypatch, {"moved.invalid": "127.0.0.1"})
-        for number in range(4):  # either name is the home of one of them
+        for number in range(4):  # so that each name is the home of at least one
             key = f"two-names-{number}"
             may_hold_old = store(client, key, OLD)
             result = client.get(key, {})
@@ -117,7 +119,7 @@ def test_a_node_with_two_names_keeps_what_it_has_just_stored(
             client.delete(key)
 
 
-def test_evictions_at_other_nodes_go_on(nodes: Nodes) -> None:
+def test_evict_stale_still_evicts_at_other_nodes(nodes: Nodes) -> None:
     with QClient(nodes.urls, 5, 20, trust_env=False) as client:
         stored = client.post("three-nodes", NEW, evict_stale=True)
         assert len(stored.evicted) == 2
@@ -125,7 +127,7 @@ def test_evictions_at_other_nodes_go_on(nodes: Nodes) -> None:
         client.delete("three-nodes")
 
 
-def test_locate_says_that_two_nodes_are_one(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_locate_reports_that_two_names_are_one_node(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
     port = urlsplit(nodes.urls[0]).port
     moved = f"http://moved.invalid:{port}"
     with QClient([*nodes.urls, moved], 5, 20, trust_env=False) as client:
