@@ -1,6 +1,6 @@
-"""Runs tests on modules in which one expression is another: each must fail. ``make mutation`` runs many more.
+"""Runs tests on modules with one changed expression: the tests must fail. ``make mutation`` tries many more.
 
-``python -m tests.client.mutants`` prints a line for each, and fails where the tests of one pass.
+``python -m tests.client.mutants`` prints a line for each change, and fails if the tests of one pass.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import hypothesis  # noqa: F401  # imported once, for all that are forked
+import hypothesis  # noqa: F401  # imported once, for all forked processes
 import pytest
 
 CLIENT = Path(__file__).resolve().parents[2] / "airflow_provider_qcache" / "client"
@@ -31,14 +31,14 @@ MUTANTS = (
     ("outcome", "Outcome.REFUSED: Action.NEXT_NODE", "Outcome.REFUSED: Action.RAISE"),
     ("outcome", "elif 300 <= status < 400", "elif 300 < status < 400"),
 )
-"""Module, what it has once, and what is put there; once nothing, and then the tests pass."""
+"""Module, an expression that occurs once in it, and its replacement. The one without a change must pass."""
 
-TESTS = {"ring": ("test_ring.py", "-k", "written_down or beyond"), "outcome": ("test_outcome.py",)}
-"""Those of a module that take no time. Hypothesis looks for the smallest example of what is wrong."""
+TESTS = {"ring": ("test_ring.py", "-k", "recorded_points or beyond"), "outcome": ("test_outcome.py",)}
+"""Fast tests of each module; hypothesis would search for the smallest failing example."""
 
 
 class _Mutated(importlib.abc.SourceLoader, importlib.abc.MetaPathFinder):
-    """Imports one module from its source with a change."""
+    """Imports one module with a change in its source."""
 
     def __init__(self, module: str, old: str, new: str) -> None:
         self.name = f"airflow_provider_qcache.client.{module}"
@@ -58,7 +58,7 @@ class _Mutated(importlib.abc.SourceLoader, importlib.abc.MetaPathFinder):
 
 
 def run(module: str, old: str, new: str) -> int:
-    """What pytest says of the module's tests, in a process of its own."""
+    """The exit code of pytest for the module's tests, run in a forked process."""
     child = os.fork()
     if child:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -84,7 +84,7 @@ def run(module: str, old: str, new: str) -> int:
 
 
 def main() -> int:
-    """Run them all."""
+    """Run the tests on every mutant."""
     wrong = 0
     for module, old, new in MUTANTS:
         sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""One table in the forms of five libraries, and what a node should answer for each of its values."""
+"""One table in the forms of several libraries, and what a node should answer for each of its values."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FORMS = ("pandas", "pandas of Arrow", "polars", "pyarrow", "RecordBatchReader", 
 
 
 def in_form(form: str, table: pa.Table) -> Any:
-    """The table as a library has it."""
+    """The table as an object of a library."""
     match form:
         case "pandas":
             return table.to_pandas()
@@ -41,7 +41,7 @@ def in_form(form: str, table: pa.Table) -> Any:
 
 
 def goes_as_json(table: pa.Table) -> bool:
-    """Whether a name is one that CSV or a header cannot carry."""
+    """Whether the table has a column name that CSV or headers cannot carry."""
     return any(
         not name.isascii()
         or not name.isprintable()
@@ -52,7 +52,7 @@ def goes_as_json(table: pa.Table) -> bool:
 
 
 def stored_as(value: Any, *, as_json: bool) -> Any:
-    """The rules of docs/reference/tables.md, for one value that is kept or converted."""
+    """How a node answers a value that was stored, by the rules of docs/reference/tables.md."""
     match value:
         case None:
             return None
@@ -73,8 +73,8 @@ def stored_as(value: Any, *, as_json: bool) -> Any:
     raise AssertionError(value)
 
 
-def is_as_stored(got: Any, value: Any, *, digits: int, as_json: bool) -> bool:
-    """Whether an answer is what the rules say; a float to so many digits, or ten places."""
+def matches_stored(got: Any, value: Any, *, digits: int, as_json: bool) -> bool:
+    """Whether an answer is what the rules say; floats to that many digits, or to ten decimal places."""
     want = stored_as(value, as_json=as_json)
     if isinstance(want, float) and not isinstance(got, str) and got is not None:
         return math.isclose(got, want, rel_tol=10.0 ** (1 - digits), abs_tol=1e-10)
@@ -84,12 +84,12 @@ def is_as_stored(got: Any, value: Any, *, digits: int, as_json: bool) -> bool:
 
 
 def without_zeros(time: str) -> str:
-    """A time whose fraction has as many digits as it needs; one of whole seconds has none, and no point."""
+    """A time without the trailing zeros of its fraction."""
     return re.sub(r"(\.[0-9]*[1-9])0+(?=$|\+)", r"\1", time)
 
 
-def answered(client: QClient, key: str, q: Any = None) -> list[dict[str, Any]]:
-    """The rows of a table as a node answers them in JSON."""
+def rows_of_table(client: QClient, key: str, q: Any = None) -> list[dict[str, Any]]:
+    """The rows of a table, as a node answers them in JSON."""
     result = client.get(key, q or {})
     assert result is not None
     rows: list[dict[str, Any]] = json.loads(result.content)

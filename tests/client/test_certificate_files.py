@@ -1,4 +1,4 @@
-"""A file of certificates is opened once for all nodes: what was checked is what is used."""
+"""A certificate file is opened once for all nodes, so that the checked content is the used content."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.harness.servers import Certificates
 
 @pytest.mark.parametrize("name", ["verify", "cert"])
 @pytest.mark.parametrize("memory", [True, False], ids=["in memory", "in a temporary file"])
-def test_a_file_that_is_replaced_after_its_check_is_used_as_it_was(
+def test_a_file_that_is_replaced_after_its_check_is_used_as_checked(
     name: str, memory: bool, certificates: Certificates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "file.pem"
@@ -37,7 +37,7 @@ def test_a_file_that_is_replaced_after_its_check_is_used_as_it_was(
             path.write_bytes(b"no certificate")
         return found
 
-    def note(file: Any, *arguments: Any, **keywords: Any) -> int:
+    def record(file: Any, *arguments: Any, **keywords: Any) -> int:
         if str(file) == str(path):
             opened.append(path)
         return open_file(file, *arguments, **keywords)
@@ -45,12 +45,14 @@ def test_a_file_that_is_replaced_after_its_check_is_used_as_it_was(
     if not memory:
         monkeypatch.delattr(certificate_files.os, "memfd_create", raising=False)
     monkeypatch.setattr(os, "fstat", replace)
-    monkeypatch.setattr(os, "open", note)
+    monkeypatch.setattr(os, "open", record)
     with QClient([f"https://127.0.0.1:{port}" for port in (1, 2, 3)], trust_env=False, **{name: str(path)}):
         assert opened == [path]
 
 
-def test_a_key_with_a_passphrase_asks_nobody_for_it(certificates: Certificates, tmp_path: Path) -> None:
+def test_a_key_with_a_passphrase_is_refused_without_a_prompt(
+    certificates: Certificates, tmp_path: Path
+) -> None:
     key = load_pem_private_key(certificates.client.read_bytes(), None)
     locked = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
     (tmp_path / "key.pem").write_bytes(locked)

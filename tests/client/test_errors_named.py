@@ -1,4 +1,4 @@
-"""Errors that leave the public functions are the client's own, or say what is wrong with an argument."""
+"""Errors of public functions are the client's own, or say what is wrong with an argument."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def deep(count: int) -> Any:
 
 
 @pytest.mark.parametrize("query", [{"where": deep(100_000)}, {"a": {1}}, {"a": b"x"}, {(1, 2): 3}])
-def test_a_query_that_json_cannot_carry(query: Any) -> None:
+def test_a_query_that_cannot_be_written_as_json_is_malformed(query: Any) -> None:
     with (
         QClient([NODE], trust_env=False) as client,
         pytest.raises(MalformedQueryException, match="the query cannot be written as JSON"),
@@ -29,13 +29,13 @@ def test_a_query_that_json_cannot_carry(query: Any) -> None:
         client.get("key", query)
 
 
-def test_a_text_with_a_lone_surrogate_is_named_by_its_place() -> None:
+def test_the_error_of_a_lone_surrogate_names_its_position() -> None:
     with QClient([NODE], trust_env=False) as client, pytest.raises(InvalidTable, match="character 3"):
         client.post("key", "a\n\ud800\n")
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "(" * 100_000, '{"a":' * 100_000])
-def test_a_list_field_that_is_nested_too_deeply(text: str) -> None:
+def test_a_list_field_that_is_nested_too_deeply_is_a_value_error(text: str) -> None:
     with pytest.raises(ValueError, match="neither JSON nor a Python literal"):
         literal(text)
 
@@ -53,7 +53,7 @@ def test_a_list_field_that_is_nested_too_deeply(text: str) -> None:
         (b"a\n\xff\n", "text/csv", "not CSV"),
     ],
 )
-def test_an_answer_that_is_no_table(content: bytes, content_type: str, message: str) -> None:
+def test_an_answer_that_is_no_table_is_a_value_error(content: bytes, content_type: str, message: str) -> None:
     result = QueryResult(content, 1, content_type=content_type)
     for read in (result.to_arrow, result.to_pandas, result.to_polars):
         with pytest.raises(ValueError, match=message) as caught:
@@ -64,7 +64,9 @@ def test_an_answer_that_is_no_table(content: bytes, content_type: str, message: 
 @pytest.mark.parametrize(
     "proxy", ["http://", "http://:3128", "http://user:S3CRET@:3128", "http://[::1", "http:///x"]
 )
-def test_a_proxy_without_a_host(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_without_a_host_is_a_value_error_without_its_password(
+    proxy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("http_proxy", proxy)
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)

@@ -1,4 +1,4 @@
-"""Processes that are forked while a client is in use: none gets another's answers."""
+"""A client that is in use during a fork: parent and child each get their own answers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = [
 
 @pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
 @ON_EACH_SERVER
-def test_parent_and_child_get_their_own_rows(kind: str, tls: bool, certificates: Certificates) -> None:
+def test_parent_and_child_each_read_their_own_rows(kind: str, tls: bool, certificates: Certificates) -> None:
     options = (f"--cert-file={certificates.server}",) if tls else ()
     with make_server(kind, *options, tls=certificates.context() if tls else None) as node:
         client = QClient([node.url], 5, 5, verify=str(certificates.ca), trust_env=False)
@@ -39,7 +39,7 @@ def test_parent_and_child_get_their_own_rows(kind: str, tls: bool, certificates:
 
         child = run_in_forked_child(lambda: read(range(10)))
         read(range(10, 20))
-        # The child's end is none of the parent's connection.
+        # The child's exit must not close the parent's connection.
         assert [connection.sock for connection in client._transports[node.url]._idle] == [kept]
         assert child() == 0
         read(range(10, 20))
@@ -47,7 +47,7 @@ def test_parent_and_child_get_their_own_rows(kind: str, tls: bool, certificates:
         client.close()
 
 
-def test_a_child_has_neither_its_parents_locks_nor_probes_nor_requests() -> None:
+def test_a_child_inherits_no_locks_probes_or_requests() -> None:
     asked = threading.Event()
 
     def slow(peer: Peer, request: Received) -> None:
@@ -69,7 +69,7 @@ def test_a_child_has_neither_its_parents_locks_nor_probes_nor_requests() -> None
             assert client.node_status()[node.url].alive
             client.close()
 
-        with client._pool._lock:  # as another thread may have it
+        with client._pool._lock:  # another thread may hold it during the fork
             client._pool._nodes[node.url].state = NodeState.PROBED
             client._pool.failing |= {node.url}
             child = run_in_forked_child(work)

@@ -1,4 +1,4 @@
-"""Integers of JSON that a node would round, or could not answer, are refused by column and row."""
+"""Integers in JSON that a node would round or could not answer are refused, with their column and row."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def refusal(content: bytes, size: int) -> InvalidTable | None:
 
 
 def answered(real: Server, content: bytes) -> list[Any] | None:
-    """The column as a real node answers it after a store; None where it cannot."""
+    """The column as a real server answers it after a store; None if it cannot answer."""
     store = WireRequest("POST", "/qcache/dataset/ints", (("Content-Type", "application/json"),), content)
     assert real.ask(store).status == 201
     query = WireRequest("POST", "/qcache/dataset/ints/q", (("Accept", "application/json"),), b"{}")
@@ -55,7 +55,7 @@ VALUES = INTEGERS | NESTED | st.sampled_from([MISSING, None, 1.5, "x", True])
 
 
 def integers_in(value: Any) -> list[int]:
-    """The integers of a value, and of what it holds."""
+    """All integers in a value, also nested ones."""
     if isinstance(value, list | dict):
         inner = value.values() if isinstance(value, dict) else value
         return [number for one in inner for number in integers_in(one)]
@@ -64,12 +64,14 @@ def integers_in(value: Any) -> list[int]:
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(values=st.lists(VALUES, min_size=1, max_size=5), size=st.sampled_from([1, 7, 1000]))
-def test_what_is_accepted_a_real_node_answers_unchanged(real: Server, values: list[Any], size: int) -> None:
+def test_accepted_integers_are_answered_unchanged_by_a_real_server(
+    real: Server, values: list[Any], size: int
+) -> None:
     content = json.dumps(rows_of(values)).encode()
     if refusal(content, size) is None:
         found = answered(real, content)
         assert found is not None
-        # Texts are compared as they are; a node answers floats with ten digits above 1e16.
+        # Only integers are compared: a node answers floats above 1e16 with ten digits.
         for value, other in zip(values, found, strict=True):
             if type(value) is int:
                 assert other == value or (abs(value) > 2**53 and float(value) == value)
@@ -89,7 +91,7 @@ def test_what_is_accepted_a_real_node_answers_unchanged(real: Server, values: li
     ],
 )
 @pytest.mark.parametrize("size", [1, 5, 10_000])
-def test_the_refusal_names_column_and_row(values: list[Any], row: int, why: str, size: int) -> None:
+def test_the_error_names_column_and_row(values: list[Any], row: int, why: str, size: int) -> None:
     error = refusal(json.dumps(rows_of(values)).encode(), size)
     assert error is not None
     assert (error.row, error.column) == (row, "a")
@@ -105,7 +107,7 @@ def test_integers_that_a_node_keeps_are_accepted(values: list[Any]) -> None:
 
 @pytest.mark.parametrize("number", BEYOND)
 @pytest.mark.parametrize("before", [0, -1, "x", [1], None, MISSING])
-def test_integers_that_no_node_answers_truly_are_refused(number: int, before: Any) -> None:
+def test_integers_outside_64_bits_are_refused(number: int, before: Any) -> None:
     for value, size in itertools.product([number, [number], {"b": number}], (1, 5, 10_000)):
         error = refusal(json.dumps(rows_of([before, value])).encode(), size)
         assert error is not None
@@ -114,7 +116,7 @@ def test_integers_that_no_node_answers_truly_are_refused(number: int, before: An
         assert "column_types" in str(error)
 
 
-def test_a_name_outside_ascii_is_named_as_it_is() -> None:
+def test_the_error_names_a_column_outside_ascii_unescaped() -> None:
     content = json.dumps([{"\u00e9\u20ac": LARGE}, {"\u00e9\u20ac": None}], ensure_ascii=False).encode()
     error = refusal(content, 3)
     assert error is not None
@@ -122,8 +124,8 @@ def test_a_name_outside_ascii_is_named_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("suffix", ["json", "jsonl"])
-def test_files_are_looked_at_together(client: QClient, tmp_path: Path, suffix: str) -> None:
-    """The error names the file that holds the integer, and the row there."""
+def test_several_files_are_checked_as_one_table(client: QClient, tmp_path: Path, suffix: str) -> None:
+    """The error names the file that has the integer, and its row there."""
     for number, row in enumerate([{"a": None}, {"a": LARGE}]):
         text = json.dumps(row)
         (tmp_path / f"{number}.{suffix}").write_text(
@@ -137,7 +139,7 @@ def test_files_are_looked_at_together(client: QClient, tmp_path: Path, suffix: s
     assert answer.content == b'[{"old":1}]'
 
 
-def test_many_shapes_of_rows_take_bounded_memory_and_nothing_is_forgotten() -> None:
+def test_an_integer_is_refused_after_thousands_of_different_sets_of_columns() -> None:
     rows = [{f"c{number % 5000}": 1, "a": 1} for number in range(10_000)]
     assert refusal(json.dumps(rows).encode(), 10_000) is None
     rows[3]["a"] = LARGE

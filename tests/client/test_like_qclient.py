@@ -1,4 +1,4 @@
-"""Code written for qclient 0.5.1 runs on the client: the same calls, results and errors."""
+"""Code written for qclient 0.5.1 runs with this client: the same calls, results and errors."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_every_error_of_qclient_is_there_and_under_its_base() -> None:
 
 
 @BOTH
-def test_a_session_with_two_nodes(qclient: ModuleType) -> None:
+def test_the_calls_of_a_session_with_two_nodes(qclient: ModuleType) -> None:
     (first, _), (second, _) = healthy_node(), healthy_node()
     with first, second:
         client = qclient.QClient(
@@ -57,7 +57,7 @@ def test_a_session_with_two_nodes(qclient: ModuleType) -> None:
 
 
 @BOTH
-def test_two_dead_nodes_are_no_cache(qclient: ModuleType) -> None:
+def test_two_dead_nodes_raise_no_cache_available(qclient: ModuleType) -> None:
     nodes = [f"http://127.0.0.1:{closed_port()}" for _ in range(2)]
     client = qclient.QClient(nodes, consecutive_error_count_limit=3, trust_env=False)
     with pytest.raises(qclient.NoCacheAvailable):
@@ -68,8 +68,8 @@ def test_two_dead_nodes_are_no_cache(qclient: ModuleType) -> None:
 
 
 @BOTH
-def test_nodes_that_stay_down_are_probed_once_by_each_operation(qclient: ModuleType) -> None:
-    """At every tenth operation, too, at which failing nodes are due for a probe."""
+def test_dead_nodes_are_probed_once_per_operation(qclient: ModuleType) -> None:
+    """Also by every tenth operation, which makes failing nodes due for a probe."""
     nodes = [f"http://127.0.0.1:{closed_port()}" for _ in range(2)]
     client = qclient.QClient(nodes, trust_env=False)
     for number in range(1, 11):
@@ -79,7 +79,7 @@ def test_nodes_that_stay_down_are_probed_once_by_each_operation(qclient: ModuleT
 
 
 @BOTH
-def test_two_dead_nodes_are_too_many_errors_with_a_limit_of_two(qclient: ModuleType) -> None:
+def test_two_dead_nodes_and_a_limit_of_two_raise_too_many_consecutive_errors(qclient: ModuleType) -> None:
     nodes = [f"http://127.0.0.1:{closed_port()}" for _ in range(2)]
     client = qclient.QClient(nodes, consecutive_error_count_limit=2, trust_env=False)
     with pytest.raises(qclient.TooManyConsecutiveErrors):
@@ -87,14 +87,14 @@ def test_two_dead_nodes_are_too_many_errors_with_a_limit_of_two(qclient: ModuleT
 
 
 @BOTH
-def test_a_node_whose_status_answers_and_nothing_else_is_too_many_errors(qclient: ModuleType) -> None:
-    def reset_late(peer: object, request: object) -> None:
+def test_a_node_that_answers_only_its_status_raises_too_many_consecutive_errors(qclient: ModuleType) -> None:
+    def answer_late(peer: object, request: object) -> None:
         peer.wait(0.6)  # type: ignore[attr-defined]
 
-    with FaultyNode(reset_late) as node:
+    with FaultyNode(answer_late) as node:
         client = qclient.QClient([node.url], consecutive_error_count_limit=3, trust_env=False)
         if qclient is original:
-            client.session.get = _with_timeout(client.session.get, 0.3)  # it sets none
+            client.session.get = _with_timeout(client.session.get, 0.3)  # qclient sets no timeout here
         else:
             client = ours.QClient([node.url], 1.0, 0.3, consecutive_error_count_limit=3, trust_env=False)
         with pytest.raises(qclient.TooManyConsecutiveErrors):
@@ -107,11 +107,11 @@ def _with_timeout(get: object, seconds: float) -> object:
 
 
 @BOTH
-def test_a_dead_home_fails_over_within_the_call(qclient: ModuleType) -> None:
-    (sound, tables), dead = healthy_node(), f"http://127.0.0.1:{closed_port()}"
-    with sound:
+def test_a_dead_home_node_fails_over_within_the_call(qclient: ModuleType) -> None:
+    (healthy, tables), dead = healthy_node(), f"http://127.0.0.1:{closed_port()}"
+    with healthy:
         for number in range(20):
-            client = qclient.QClient([dead, sound.url], trust_env=False)
+            client = qclient.QClient([dead, healthy.url], trust_env=False)
             client.post(f"key{number}", b"a\n1\n")
             assert client.get(f"key{number}", {}).content == b'[{"a":1}]'
         assert len(tables.tables) == 20
@@ -130,7 +130,7 @@ def test_a_refused_query_is_an_error(qclient: ModuleType, status: int, error: st
 
 
 @BOTH
-def test_a_refused_store_is_unexpected_and_counted(qclient: ModuleType) -> None:
+def test_a_refused_store_is_an_unexpected_response_and_counted(qclient: ModuleType) -> None:
     with FaultyNode(lambda peer, request: peer.send(head(500, 0))) as node:
         client = qclient.QClient([node.url], trust_env=False)
         with pytest.raises(qclient.UnexpectedServerResponse):
@@ -138,17 +138,17 @@ def test_a_refused_store_is_unexpected_and_counted(qclient: ModuleType) -> None:
         assert client.get_statistics()[node.url]["unknown_error"] == 1
 
 
-def test_a_truncated_answer_is_an_error_of_ours_where_it_was_one_of_requests() -> None:
-    with FaultyNode(half_an_answer_and_close) as node, pytest.raises(ours.TooManyConsecutiveErrors):
+def test_a_truncated_answer_is_an_error_of_this_client_and_not_of_requests() -> None:
+    with FaultyNode(truncate_and_close) as node, pytest.raises(ours.TooManyConsecutiveErrors):
         ours.QClient([node.url], consecutive_error_count_limit=2, trust_env=False).get("foo", {})
 
 
-def half_an_answer_and_close(peer: object, request: object) -> None:
+def truncate_and_close(peer: object, request: object) -> None:
     truncated_body(peer, request)  # type: ignore[arg-type]
     raise OSError
 
 
-def test_the_name_of_a_table_is_never_part_of_a_path() -> None:
+def test_an_invalid_key_is_never_sent() -> None:
     with FaultyNode(Tables().answer) as node:
         for key in ("../status", "a?b"):
             with pytest.raises(ours.InvalidKey):
@@ -157,7 +157,7 @@ def test_the_name_of_a_table_is_never_part_of_a_path() -> None:
 
 
 @BOTH
-def test_statistics_are_there_while_they_are_counted(qclient: ModuleType) -> None:
+def test_the_statistics_attribute_counts_until_get_statistics_takes_them(qclient: ModuleType) -> None:
     dead = f"http://127.0.0.1:{closed_port()}"
     client = qclient.QClient([dead], trust_env=False)
     assert client.statistics == {}

@@ -1,4 +1,4 @@
-"""A list of dicts becomes the same bytes, or the same error, with pyarrow and without it."""
+"""A list of dicts gives the same bytes, or the same error, with and without pyarrow."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ COLUMNS = [
     st.just("\0") | st.just("\ud800") | TEXTS,
     st.uuids(),
 ]
-"""Values of a column: some are always stored, some sometimes, and some never."""
+"""Values of a column: always valid, sometimes valid, or never valid."""
 
 
 @st.composite
 def tables(draw: st.DrawFn) -> tuple[list[dict[str, Any]], dict[str, str] | None]:
-    """Rows, of which some lack keys and some have ones that those before them lack, and column_types."""
+    """Rows, some with missing keys and some with new ones, and column_types."""
     names = draw(st.lists(st.sampled_from("abcd"), min_size=1, max_size=4, unique=True))
     columns = {name: draw(st.sampled_from(COLUMNS)) for name in names}
     may_lack = {name: draw(st.booleans()) for name in names}
@@ -66,13 +66,13 @@ def tables(draw: st.DrawFn) -> tuple[list[dict[str, Any]], dict[str, str] | None
     return rows, types
 
 
-def became(
+def encode(
     rows: list[dict[str, Any]],
     types: Mapping[str, str] | None,
     write: Callable[..., bytes],
     content_type: str = "text/csv",
 ) -> Any:
-    """The kinds and bytes, or the error, of a list of dicts."""
+    """The columns and bytes of a list of dicts, or its error."""
     try:
         source = RowsSource(rows, types)
         with mock.patch.object(values, "_csv_writer", return_value=write):
@@ -85,44 +85,44 @@ def became(
 @given(tables())
 @example(([{"a": 1.0}, {"a": None}, {"b": "x"}], None))
 @example(([{"a": 2**63}], {"a": "string"}))
-def test_bytes_and_errors_are_those_without_pyarrow(
+def test_bytes_and_errors_are_the_same_with_and_without_pyarrow(
     table: tuple[list[dict[str, Any]], dict[str, str] | None],
 ) -> None:
     rows, types = table
-    by_arrow = became(rows, types, arrow.csv_of_values)
-    assert by_arrow == became(rows, types, values.csv_of_values_by_python)
+    by_arrow = encode(rows, types, arrow.csv_of_values)
+    assert by_arrow == encode(rows, types, values.csv_of_values_by_python)
 
 
 @settings(max_examples=300)
 @given(st.lists(st.floats(allow_nan=False), min_size=1))
 def test_floats_are_written_as_pyarrow_writes_them(floats: list[float]) -> None:
     rows = [{"a": value, "b": "x"} for value in floats if abs(value) < 1.797e308] or [{"a": 1.0, "b": "x"}]
-    assert became(rows, None, arrow.csv_of_values) == became(rows, None, values.csv_of_values_by_python)
+    assert encode(rows, None, arrow.csv_of_values) == encode(rows, None, values.csv_of_values_by_python)
 
 
-def test_a_column_of_nan_alone_is_one_of_floats() -> None:
+def test_a_column_with_only_nan_has_type_float() -> None:
     for rows in ([{"a": float("nan")}], [{"a": None}, {"a": float("nan")}]):
         assert [column.type for column in RowsSource(rows, None).columns] == ["float"]
 
 
 @pytest.mark.parametrize("names", ["a", "ab"])
-def test_a_key_that_comes_late_or_is_lacking_is_a_null_before_and_after(names: str) -> None:
+def test_a_key_is_null_in_the_rows_that_lack_it(names: str) -> None:
     rows: list[dict[str, Any]] = [{}, {"a": 1}, dict.fromkeys(names, 2), {}]
     for write in (arrow.csv_of_values, values.csv_of_values_by_python):
-        _, pieces = became(rows, None, write)
+        _, pieces = encode(rows, None, write)
         text = b"".join(piece for piece, _ in pieces)
         assert text == (b'a\n""\n"1"\n"2"\n""\n' if names == "a" else b"a,b\n,\n1,\n2,2\n,\n")
 
 
-def test_pyarrow_writes_what_is_large_enough_once_it_is_loaded() -> None:
+def test_pyarrow_writes_large_tables_once_it_is_loaded() -> None:
     few, many = [{"a": 1, "b": 2}], [{"a": 1, "b": 2}] * 1000
     assert pa.__name__ in sys.modules
     assert values._csv_writer(len(few) * 2) is values.csv_of_values_by_python
     assert values._csv_writer(len(many) * 2) is arrow.csv_of_values
 
 
-def test_without_pyarrow_a_large_list_is_the_same_bytes() -> None:
-    """In a process that has none: 200,000 rows are enough to load it where it is."""
+def test_a_large_list_gives_the_same_bytes_without_pyarrow() -> None:
+    """In two processes; 200,000 rows are enough for the client to load pyarrow if it is installed."""
     code = """
 import hashlib, sys
 if {missing}: sys.modules["pyarrow"] = None

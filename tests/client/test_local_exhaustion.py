@@ -1,4 +1,4 @@
-"""What this machine lacks is never held against a node, and never moves a table to another one."""
+"""A shortage on this machine is never blamed on a node and never moves a table to another node."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ QUICK = RequestRetry(wait_initial=0.001, wait_max=0.002)
 
 @contextmanager
 def no_descriptor_left() -> Iterator[None]:
-    """Let this process open nothing more: the kernel itself says EMFILE.
+    """Leave this process no file descriptor, so that the kernel itself answers EMFILE.
 
-    The limit is that of stdin, stdout and stderr, so that what another thread or the garbage collector closes
-    meanwhile makes no room.
+    The limit is set to stdin, stdout and stderr. So a descriptor that another thread or the garbage collector
+    closes meanwhile does not become free.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     held = []
@@ -44,11 +44,11 @@ def no_descriptor_left() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_without_a_descriptor_nothing_moves_and_no_node_fails(host: str) -> None:
-    """A look-up that fails for want of a descriptor is an unknown name to glibc."""
+def test_without_descriptors_no_node_fails_and_no_table_moves(host: str) -> None:
+    """Glibc reports a look-up that lacks a descriptor as an unknown name."""
     home, tables = healthy_node()
     other, others_tables = healthy_node()
-    socket.getaddrinfo("localhost", 80)  # it imports what it needs the first time
+    socket.getaddrinfo("localhost", 80)  # the first call imports modules
     with home, other:
         nodes = [f"http://{host}:{node.port}" for node in (home, other)]
         with QClient(nodes, 5, 5, trust_env=False, request_retry=QUICK, deadline=30) as client:
@@ -72,9 +72,7 @@ def test_without_a_descriptor_nothing_moves_and_no_node_fails(host: str) -> None
 @pytest.mark.parametrize(
     "number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL]
 )
-def test_each_of_the_errors_of_this_machine_is_retried_at_home(
-    number: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_local_error_is_retried_at_the_home_node(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     home, _ = healthy_node()
     other, _ = healthy_node()
     failures = [number, number]
@@ -92,7 +90,7 @@ def test_each_of_the_errors_of_this_machine_is_retried_at_home(
         assert [attempt.outcome for attempt in stored.attempts] == [Outcome.LOCAL] * 2
 
 
-def test_a_probe_that_no_thread_can_make_says_nothing_of_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_probe_without_a_thread_does_not_change_the_node_s_state(monkeypatch: pytest.MonkeyPatch) -> None:
     node = f"http://127.0.0.1:{closed_port()}"
 
     def refuse(self: threading.Thread) -> None:
@@ -108,13 +106,13 @@ def test_a_probe_that_no_thread_can_make_says_nothing_of_the_node(monkeypatch: p
         assert all(status.alive for status in client.node_status().values())
 
 
-def test_each_address_of_a_name_gets_its_share_of_the_connect_timeout(
+def test_the_addresses_of_a_name_share_the_connect_timeout(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    node, tables = healthy_node()
+    node, _ = healthy_node()
     shares: list[float] = []
 
-    class Noted(transport._DeadlineSocket):
+    class RecordsTimeout(transport._DeadlineSocket):
         def connect(self, address: object) -> None:
             shares.append(self.gettimeout() or 0.0)
             raise TimeoutError("timed out")
@@ -123,16 +121,15 @@ def test_each_address_of_a_name_gets_its_share_of_the_connect_timeout(
     with node, QClient([f"http://three.invalid:{node.port}"], 0.15, 5, trust_env=False) as client:
         found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, node.port)) for host in hosts]
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
-        monkeypatch.setattr(transport, "_DeadlineSocket", Noted)
+        monkeypatch.setattr(transport, "_DeadlineSocket", RecordsTimeout)
         with pytest.raises(Exception, match="connect timeout"):
             client.get("k", {})
     assert len(shares) % 3 == 0
     assert all(share > 0.09 for share in shares)
     assert max(shares) <= 0.15
-    del tables
 
 
-def test_an_address_that_refuses_leaves_its_time_to_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_that_refuses_leaves_its_share_to_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     node, _ = healthy_node()
     with node, black_hole("127.0.0.3", node.port):
         hosts = ["127.0.0.2", "127.0.0.3", "127.0.0.1"]

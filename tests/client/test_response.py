@@ -1,4 +1,4 @@
-"""The body of a response is whole, or it is an error, whatever it says of its own length."""
+"""The body of a response is complete, or an error is raised."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from airflow_provider_qcache.client.transport import _read_all, _Response
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
-class Received:
-    """A socket that has received this, and of which nothing more comes."""
+class ReceivedBytes:
+    """Stands for a socket that has received these bytes and receives no more."""
 
     def __init__(self, content: bytes) -> None:
         self.content = content
@@ -24,7 +24,7 @@ class Received:
 
 
 def response(content: bytes) -> _Response:
-    begun = _Response(Received(content))  # type: ignore[arg-type]
+    begun = _Response(ReceivedBytes(content))  # type: ignore[arg-type]
     begun.begin()
     return begun
 
@@ -58,12 +58,12 @@ def test_chunks_are_read_to_their_end(chunks: bytes, body: bytes) -> None:
         b"2\r\nab\r\n0\r\nTrailer: x",
     ],
 )
-def test_chunks_that_are_cut_off_or_malformed_are_no_body(chunks: bytes) -> None:
+def test_truncated_or_malformed_chunks_are_an_error(chunks: bytes) -> None:
     with pytest.raises(http.client.IncompleteRead):
         _read_all(response(CHUNKED + chunks), None)
 
 
-def test_a_body_that_is_longer_than_allowed_is_not_read() -> None:
+def test_a_body_above_the_limit_is_not_read() -> None:
     chunked = CHUNKED + b"3\r\nabc\r\n3\r\ndef\r\n0\r\n\r\n"
     assert _read_all(response(chunked), 6) == b"abcdef"
     assert _read_all(response(chunked), 5) is None
@@ -76,7 +76,7 @@ def test_a_body_that_is_longer_than_allowed_is_not_read() -> None:
 
 
 @pytest.mark.parametrize("length", [7, 10_000_000])
-def test_a_body_that_is_shorter_than_its_length_is_cut_off(length: int) -> None:
+def test_a_body_shorter_than_its_content_length_is_an_error(length: int) -> None:
     content = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\nabcdef" % length
     with pytest.raises(http.client.IncompleteRead):
         _read_all(response(content), None)

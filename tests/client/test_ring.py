@@ -1,4 +1,4 @@
-"""A key lives where qcache-client 0.5.1, which every other reader uses, looks for it."""
+"""A key's home node is the node at which qcache-client 0.5.1, which other readers use, looks for it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ THREE = ["http://host1:9401", "http://host2:9401", "http://host3:9401"]
 
 
 @given(nodes=NODES, keys=st.lists(KEYS, min_size=1, max_size=20))
-def test_every_key_has_the_home_that_qclient_gives_it(nodes: list[str], keys: list[str]) -> None:
+def test_every_key_has_the_same_home_node_as_in_qclient(nodes: list[str], keys: list[str]) -> None:
     theirs, ours = NodeRing(nodes), Ring(nodes)
     assert [ours.node_for_key(key) for key in keys] == [theirs.get_node(key) for key in keys]
     assert len(ours) == len(theirs.ring)
@@ -33,14 +33,14 @@ def test_every_key_has_the_home_that_qclient_gives_it(nodes: list[str], keys: li
 
 @settings(deadline=None)
 @given(nodes=NODES, key=KEYS, data=st.data())
-def test_the_first_living_successor_is_where_qclient_looks_when_nodes_are_down(
+def test_the_first_living_successor_is_the_node_that_qclient_uses_when_nodes_are_down(
     nodes: list[str], key: str, data: st.DataObject
 ) -> None:
     nodes = list(dict.fromkeys(nodes))
     dead = set(data.draw(st.lists(st.sampled_from(nodes), max_size=len(nodes) - 1)))
     assume(len(dead) < len(nodes))
     theirs = NodeRing(nodes)
-    # Where points collide qclient breaks once a node is dropped.
+    # qclient fails when it removes a node of which a point collides with another node's.
     assume(len(theirs.ring) == len(theirs.sorted_keys))
     for node in dead:
         theirs.remove_node(node)
@@ -57,11 +57,11 @@ def test_successors_are_every_node_once_with_the_home_first(nodes: list[str], ke
 
 
 @given(text=st.text())
-def test_the_hash_is_qclients(text: str) -> None:
+def test_the_hash_is_the_same_as_in_qclient(text: str) -> None:
     assert ring_hash(text) == generate_key(text)
 
 
-def test_the_ring_of_three_nodes_is_the_one_that_is_written_down() -> None:
+def test_a_ring_of_three_nodes_has_the_recorded_points_and_homes() -> None:
     ring = Ring(THREE)
     assert len(ring) == 1002
     assert repr(ring) == "Ring(3 nodes, 1002 points)"
@@ -73,8 +73,8 @@ def test_the_ring_of_three_nodes_is_the_one_that_is_written_down() -> None:
     assert {key: ring.node_for_key(key) for key in homes} == homes
 
 
-def test_where_points_collide_the_node_listed_last_owns_them() -> None:
-    # That two strings have a point in common needs luck, which is found here.
+def test_a_colliding_point_belongs_to_the_node_listed_last() -> None:
+    # Colliding points are rare: generate names until two nodes share one.
     nodes: list[str] = []
     points: dict[int, str] = {}
     number = 0
@@ -102,11 +102,11 @@ def test_where_points_collide_the_node_listed_last_owns_them() -> None:
 
 
 @given(nodes=NODES)
-def test_the_points_are_qclients_with_their_owners(nodes: list[str]) -> None:
+def test_the_points_and_their_owners_are_the_same_as_in_qclient(nodes: list[str]) -> None:
     assert Ring(nodes).points() == sorted(NodeRing(nodes).ring.items())
 
 
-def test_a_key_beyond_the_last_point_lives_on_the_owner_of_the_first() -> None:
+def test_a_key_beyond_the_last_point_belongs_to_the_owner_of_the_first() -> None:
     ring = Ring(THREE)
     (_, first), (_, second), *_, (last, _) = ring.points()
     assert first != second
@@ -116,22 +116,22 @@ def test_a_key_beyond_the_last_point_lives_on_the_owner_of_the_first() -> None:
     )
 
 
-def test_an_order_is_worked_out_once_for_all_keys_before_a_point() -> None:
-    """Thousands of tables ask for theirs, which for some nodes is a walk over the whole ring."""
+def test_the_successors_of_a_key_are_computed_once() -> None:
+    """For some nodes that is a walk over the whole ring, and thousands of tables ask for it."""
     ring = Ring(THREE)
     assert ring.successors("foo") is ring.successors("foo")
 
 
-def test_keys_have_homes_on_a_machine_that_forbids_md5_for_security(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As one in FIPS mode does."""
+def test_the_ring_works_where_md5_is_forbidden_for_security(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FIPS mode forbids it."""
     md5 = hashlib.md5
 
-    def of_fips(data: bytes, *, usedforsecurity: bool = True) -> object:
+    def md5_in_fips_mode(data: bytes, *, usedforsecurity: bool = True) -> object:
         if usedforsecurity is not False:
             raise ValueError("[digital envelope routines] unsupported")
         return md5(data)
 
-    monkeypatch.setattr(hashlib, "md5", of_fips)
+    monkeypatch.setattr(hashlib, "md5", md5_in_fips_mode)
     assert Ring(THREE).node_for_key("foo") == THREE[2]
 
 
@@ -144,7 +144,7 @@ def test_keys_have_homes_on_a_machine_that_forbids_md5_for_security(monkeypatch:
         ([*THREE, 1], "node_list has a int: every node must be a string"),
     ],
 )
-def test_what_is_no_list_of_nodes_is_refused(nodes: object, message: str) -> None:
+def test_a_node_list_that_is_invalid_is_refused(nodes: object, message: str) -> None:
     with pytest.raises(ValueError) as raised:  # noqa: PT011
         Ring(nodes)  # type: ignore[arg-type]
     assert str(raised.value) == message
@@ -158,7 +158,7 @@ def test_what_is_no_list_of_nodes_is_refused(nodes: object, message: str) -> Non
         ("a*", "QCache has no patterns: pass the whole key of each table."),
     ],
 )
-def test_the_refusal_of_a_key_says_which_are_taken_and_what_others_would_do(key: object, more: str) -> None:
+def test_the_error_of_an_invalid_key_says_what_is_allowed_and_why(key: object, more: str) -> None:
     with pytest.raises(InvalidKey) as raised:
         check_key(key)
     assert str(raised.value) == (
@@ -166,7 +166,7 @@ def test_the_refusal_of_a_key_says_which_are_taken_and_what_others_would_do(key:
     )
 
 
-def test_a_list_that_is_a_string_is_refused_without_its_credentials() -> None:
+def test_the_error_of_a_string_as_node_list_hides_its_credentials() -> None:
     with pytest.raises(ValueError, match="node_list") as raised:
         Ring("http://login:secret@host1:9401")
     assert "secret" not in str(raised.value)

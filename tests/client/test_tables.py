@@ -20,7 +20,7 @@ import pytest
 from airflow_provider_qcache.client import BodyNotRepeatable, InvalidTable, NoCacheAvailable, QClient
 from airflow_provider_qcache.client.tables.checks import CsvCheck, JsonCheck
 from airflow_provider_qcache.client.tables.upload import is_table, source_of, table_upload
-from tests.client.tabular import FORMS, answered, in_form
+from tests.client.tabular import FORMS, in_form, rows_of_table
 from tests.harness import faults
 from tests.harness.nodes import Nodes
 from tests.harness.ports import closed_port
@@ -426,8 +426,8 @@ ROWS = [
 def test_every_library_s_table_is_stored(client: QClient, form: str, compression: str | None) -> None:
     stored = client.post_table("table", in_form(form, TABLE), compression=compression, check_row_count=True)
     assert stored.rows == 3
-    assert answered(client, "table") == ROWS
-    assert answered(client, "table", {"where": ["==", "zip", "'007'"]}) == ROWS[:1]
+    assert rows_of_table(client, "table") == ROWS
+    assert rows_of_table(client, "table", {"where": ["==", "zip", "'007'"]}) == ROWS[:1]
 
 
 @pytest.mark.parametrize("form", REPEATABLE)
@@ -444,7 +444,7 @@ def test_a_table_is_stored_on_several_nodes_and_nowhere_else(
     assert (stored.node, stored.copies, stored.evicted) == (order[0], (order[1],), (order[2],))
     for node in order[:2]:
         with QClient([node], read_timeout=20) as one:
-            assert answered(one, "copied") == ROWS
+            assert rows_of_table(one, "copied") == ROWS
     with QClient([order[2]]) as one:
         assert one.get("copied", {}) is None
 
@@ -481,7 +481,7 @@ def test_a_table_fails_over(nodes: Nodes, form: str) -> None:
     client, key = unreachable_home(nodes.urls)
     with client:
         assert client.post_table(key, in_form(form, TABLE)).failed_over
-        assert answered(client, key) == ROWS
+        assert rows_of_table(client, key) == ROWS
 
 
 def reset_in_the_middle(peer: faults.Peer) -> None:
@@ -499,7 +499,7 @@ def test_a_node_that_dies_within_a_table_gets_none_of_the_next_one_s(nodes: Node
             stored = client.post_table(key, in_form(form, table), check_row_count=True)
             assert (stored.failed_over, stored.rows) == (True, 100_000)
             assert [attempt.node for attempt in stored.attempts] == [dying.url]
-            assert answered(client, key, {"select": [["sum", "n"]]}) == [{"n": sum(range(100_000))}]
+            assert rows_of_table(client, key, {"select": [["sum", "n"]]}) == [{"n": sum(range(100_000))}]
 
 
 def test_a_stream_that_can_be_read_once_gets_one_attempt(nodes: Nodes) -> None:
@@ -544,7 +544,7 @@ def test_a_bad_value_at_the_end_leaves_the_old_table(
     with pytest.raises(InvalidTable) as refused:
         client.post_table("kept", make(["text of some length"] * 200_000 + ["a\0b"]))
     assert refused.value.row == 200_001
-    assert answered(client, "kept") == [{"x": 1}]
+    assert rows_of_table(client, "kept") == [{"x": 1}]
     assert all(status.state == "alive" for status in client.node_status().values())
 
 
@@ -557,7 +557,7 @@ def test_an_error_of_the_source_leaves_the_old_table(client: QClient) -> None:
 
     with pytest.raises(OSError, match="the disk is gone"):
         client.post_table("kept", pa.RecordBatchReader.from_batches(TABLE.schema, batches()))
-    assert answered(client, "kept") == [{"x": 1}]
+    assert rows_of_table(client, "kept") == [{"x": 1}]
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -565,7 +565,7 @@ def test_a_lone_column_has_no_blank_lines(client: QClient, form: str) -> None:
     """A node would skip them."""
     for values in ([" ", None, "x", ""], [None, None, "\t"], [None, 1.5], [None, True], ["\n", "\r\n", " "]):
         client.post_table("lone", in_form(form, pa.table({"x": values})), check_row_count=True)
-        assert [row["x"] for row in answered(client, "lone")] == [value or None for value in values]
+        assert [row["x"] for row in rows_of_table(client, "lone")] == [value or None for value in values]
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -577,14 +577,14 @@ def test_no_rows_are_a_table_with_its_columns(client: QClient, form: str) -> Non
     result = client.get("empty", {}, accept="text/csv")
     assert result is not None
     assert result.to_arrow().column_names == TABLE.column_names
-    assert answered(client, "empty", {"where": ["==", "zip", "'x'"]}) == []
+    assert rows_of_table(client, "empty", {"where": ["==", "zip", "'x'"]}) == []
 
 
 def test_no_rows_and_names_only_json_can_carry_are_refused(client: QClient) -> None:
     client.post("kept", "x\n1\n")
     with pytest.raises(InvalidTable, match="no rows"):
         client.post_table("kept", pl.DataFrame({"é": []}))
-    assert answered(client, "kept") == [{"x": 1}]
+    assert rows_of_table(client, "kept") == [{"x": 1}]
 
 
 AWKWARD_NAMES = ["é", "a;b", "a=b", " a", "a ", 'a"b', "a\nb", "a\rb", "\ufeffa", "日本", "a\tb"]
@@ -595,7 +595,7 @@ AWKWARD_NAMES = ["é", "a;b", "a=b", " a", "a ", 'a"b', "a\nb", "a\rb", "\ufeffa
 def test_names_that_csv_or_headers_cannot_carry_go_as_json(client: QClient, name: str, form: str) -> None:
     table = pa.table({name: ["007", "", None], "b": [1.0, 2.0, 3.0], "c": [1, 2, 3]})
     client.post_table("named", in_form(form, table), check_row_count=True)
-    assert answered(client, "named", {"where": [">", "c", 1]}) == [
+    assert rows_of_table(client, "named", {"where": [">", "c", 1]}) == [
         {name: "", "b": 2.0, "c": 2},
         {name: None, "b": 3.0, "c": 3},
     ]
@@ -610,7 +610,7 @@ def test_names_with_commas_and_spaces_go_as_csv(client: QClient, form: str) -> N
     upload = table_upload(in_form(form, table))
     assert b"Content-Type: text/csv" in upload.headers
     client.post_table("named", in_form(form, table))
-    assert answered(client, "named") == [{"a, b": "007", "c'd": "1", "1": "2"}]
+    assert rows_of_table(client, "named") == [{"a, b": "007", "c'd": "1", "1": "2"}]
 
 
 WIDE = 4000
@@ -638,7 +638,7 @@ def test_a_head_that_would_be_too_long_names_what_a_node_would_misread(client: Q
     """Other columns are left to the node's inference; what can be read once only goes as JSON."""
     client.post_table("wide", wide(form), check_row_count=True)
     misread = ["digits", "yes", "whole", "half", "int"]
-    first, second = answered(client, "wide", {"select": [*misread, "a_long_name_of_a_column_00000"]})
+    first, second = rows_of_table(client, "wide", {"select": [*misread, "a_long_name_of_a_column_00000"]})
     assert first == dict(zip(misread, ["007", "a", 1.0, 1.0, 1], strict=True)) | {
         "a_long_name_of_a_column_00000": "plain"
     }
@@ -670,7 +670,7 @@ def test_too_many_types_for_a_head_go_as_json_unless_csv_is_asked_for() -> None:
 def test_stand_in_columns_are_added(client: QClient, form: str) -> None:
     table = in_form(form, TABLE)
     client.post_table("stand-in", table, stand_in_columns={"one": 1, "copy": "n", "none": "'a b'", "n": 9})
-    assert answered(client, "stand-in", {"select": ["n", "one", "copy", "none"], "limit": 1}) == [
+    assert rows_of_table(client, "stand-in", {"select": ["n", "one", "copy", "none"], "limit": 1}) == [
         {"n": 1, "one": 1, "copy": 1, "none": "a b"}
     ]
     for bad, words in (
@@ -747,12 +747,12 @@ def test_long_columns_are_read_alike_in_all_their_chunks(client: QClient) -> Non
         }
     )
     client.post_table("long", table, check_row_count=True)
-    assert answered(client, "long", {"offset": half - 1, "limit": 2}) == [
+    assert rows_of_table(client, "long", {"offset": half - 1, "limit": 2}) == [
         {"yes": None, "text": None, "enum": None, "int": None, "mixed": "1"},
         {"yes": True, "text": "007", "enum": "a", "int": 7.0, "mixed": "x"},
     ]
     for where in (["==", "yes", True], ["==", "text", "'007'"], ["==", "mixed", "'1'"]):
-        assert answered(client, "long", {"select": [["count"]], "where": where}) == [{"count": half}]
+        assert rows_of_table(client, "long", {"select": [["count"]], "where": where}) == [{"count": half}]
 
 
 def python(code: str) -> str:

@@ -1,4 +1,4 @@
-"""Answers as frames: what they hold, whichever way they were asked for."""
+"""Query results as pyarrow, polars and pandas tables."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def result(request: pytest.FixtureRequest, client: QClient) -> QueryResult:
     return result
 
 
-def test_arrow_holds_what_was_stored(result: QueryResult) -> None:
+def test_to_arrow_gives_what_was_stored(result: QueryResult) -> None:
     table = result.to_arrow()
     assert table.to_pydict() == COLUMNS
     assert table.schema.types == [
@@ -57,13 +57,13 @@ def test_arrow_holds_what_was_stored(result: QueryResult) -> None:
     ]  # fmt: skip
 
 
-def test_polars_holds_what_was_stored(result: QueryResult) -> None:
+def test_to_polars_gives_what_was_stored(result: QueryResult) -> None:
     frame = result.to_polars()
     assert frame.to_dict(as_series=False) == COLUMNS
     assert {name: kind for name, kind in frame.schema.items() if name != "none"} == KINDS
 
 
-def test_pandas_holds_what_was_stored(result: QueryResult) -> None:
+def test_to_pandas_gives_what_was_stored(result: QueryResult) -> None:
     frame = result.to_pandas()
     assert list(frame.columns) == list(COLUMNS)
     for name, values in COLUMNS.items():
@@ -74,7 +74,7 @@ def test_pandas_holds_what_was_stored(result: QueryResult) -> None:
 
 
 @pytest.mark.parametrize("accept", ["application/json", "text/csv"])
-def test_what_is_answered_can_be_stored_again(client: QClient, result: QueryResult, accept: str) -> None:
+def test_a_result_can_be_stored_again(client: QClient, result: QueryResult, accept: str) -> None:
     for frame in (result.to_arrow(), result.to_pandas(), result.to_polars()):
         client.post_table("again", frame)
         again = client.get("again", {}, accept=accept)
@@ -94,10 +94,8 @@ TEXTS = st.text(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(texts=st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=5), lone=st.booleans())
-def test_texts_in_csv_are_read_as_a_node_writes_them(
-    client: QClient, texts: list[tuple[str, str]], lone: bool
-) -> None:
-    """A CR alone is not quoted by a node, and ends no line."""
+def test_texts_survive_an_answer_in_csv(client: QClient, texts: list[tuple[str, str]], lone: bool) -> None:
+    """A node does not quote a lone CR, and it ends no line."""
     columns = {
         "a": [None, *(f"x{text}" for text, _ in texts)],
         "b": ["x", *(f"{text}x" for _, text in texts)],
@@ -110,7 +108,7 @@ def test_texts_in_csv_are_read_as_a_node_writes_them(
     assert result.to_arrow().to_pydict() == columns
 
 
-def test_no_rows_keep_their_columns_in_csv_alone(client: QClient) -> None:
+def test_a_result_without_rows_keeps_its_columns_only_in_csv(client: QClient) -> None:
     client.post_table("answer", pa.table(COLUMNS).slice(0, 0))
     as_csv = client.get("answer", {}, accept="text/csv")
     as_json = client.get("answer", {})
@@ -123,7 +121,7 @@ def test_no_rows_keep_their_columns_in_csv_alone(client: QClient) -> None:
     assert as_json.to_polars().is_empty()
 
 
-def test_a_table_without_columns_is_empty(client: QClient) -> None:
+def test_the_result_of_a_table_without_columns_is_empty(client: QClient) -> None:
     stored = requests.post(
         f"{client.node_for_key('answer')}/qcache/dataset/answer",
         b"[]",
@@ -137,8 +135,8 @@ def test_a_table_without_columns_is_empty(client: QClient) -> None:
         assert result.to_arrow().num_columns == 0
 
 
-def test_a_column_of_several_types_is_named(client: QClient) -> None:
-    """As of a node's own inference of an untyped column, chunk by chunk, or of JSON."""
+def test_the_error_of_a_column_with_several_types_names_it(client: QClient) -> None:
+    """Such a column comes from JSON, or from a node's inference of an untyped column chunk by chunk."""
     client.post("answer", '[{"a":1,"b":"x"},{"a":"y","b":"z"}]', content_type="application/json")
     result = client.get("answer", {})
     assert result is not None
@@ -154,6 +152,6 @@ def test_integers_beside_floats_are_floats() -> None:
     assert result.to_polars().to_dict(as_series=False) == {"a": [1.0, None, 0.5]}
 
 
-def test_what_is_no_csv_is_refused() -> None:
+def test_malformed_csv_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"the answer is not CSV.*no field begins at character 2"):
         QueryResult(b'a\n"b', 1, content_type="text/csv").to_arrow()

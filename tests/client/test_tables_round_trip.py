@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_qcache.client import InvalidTable
-from tests.client.tabular import FORMS, answered, goes_as_json, in_form, is_as_stored
+from tests.client.tabular import FORMS, goes_as_json, in_form, matches_stored, rows_of_table
 
 if TYPE_CHECKING:
     from airflow_provider_qcache.client import QClient
@@ -121,7 +121,7 @@ def test_what_comes_back_is_what_went_in(client: QClient, form: str, table: pa.T
     assume(not differs_by_library(form, table))
     stored = client.post_table("round-trip", in_form(form, table), check_row_count=True)
     assert stored.rows == table.num_rows
-    rows = answered(client, "round-trip")
+    rows = rows_of_table(client, "round-trip")
     assert len(rows) == table.num_rows
     for column in table.column_names:
         kind = table.schema.field(column).type
@@ -129,7 +129,7 @@ def test_what_comes_back_is_what_went_in(client: QClient, form: str, table: pa.T
         got = [row[column] for row in rows]
         for value, answer in zip(values, got, strict=True):
             digits = DIGITS.get(kind, 9)
-            right = is_as_stored(answer, value, digits=digits, as_json=goes_as_json(table))
+            right = matches_stored(answer, value, digits=digits, as_json=goes_as_json(table))
             assert right, (column, kind, value, answer)
         if pa.types.is_integer(kind):
             number = float if None in values else int
@@ -165,7 +165,7 @@ def test_floats_keep_twelve_digits(client: QClient, values: list[float]) -> None
 def test_as_json_the_empty_string_is_none_of_the_nulls(client: QClient, values: list[str]) -> None:
     table = pa.table({"x": [*values, None, ""]})
     client.post_table("as-json", table, content_type="application/json")
-    assert [row["x"] for row in answered(client, "as-json")] == [*values, None, ""]
+    assert [row["x"] for row in rows_of_table(client, "as-json")] == [*values, None, ""]
 
 
 @settings(max_examples=CASES or 100, deadline=None, derandomize=not CASES)

@@ -1,4 +1,4 @@
-"""numpy's scalars and Decimals follow one rule, whether a table is a list of dicts or a frame."""
+"""numpy's scalars and Decimals follow the same rules in a list of dicts and in a frame."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SCALARS: tuple[list[Any], ...] = (
 
 
 def written(table: Any, column_types: dict[str, str] | None) -> tuple[Any, list[Any]]:
-    """The column's kind, and its values as they are in CSV: numbers as what they are."""
+    """The column's type, and its values in CSV; floats as numbers."""
     source = source_of(table, column_types)
     text = (
         b"".join(data for data, _ in source.pieces("text/csv"))
@@ -50,14 +50,14 @@ def written(table: Any, column_types: dict[str, str] | None) -> tuple[Any, list[
 
 @pytest.mark.parametrize("wanted", [None, "string", "enum"])
 @pytest.mark.parametrize("values", SCALARS, ids=str)
-def test_scalars_in_dicts_are_what_they_are_in_a_frame(values: list[Any], wanted: str | None) -> None:
+def test_scalars_are_written_alike_in_dicts_and_frames(values: list[Any], wanted: str | None) -> None:
     types = {"a": wanted} if wanted else None
     in_dicts = written([{"a": value} for value in values], types)
     assert in_dicts == written(pa.table({"a": pa.array(values)}), types)
 
 
 @given(st.lists(st.floats(allow_nan=False, max_value=1.7e308, min_value=-1.7e308), min_size=1))
-def test_floats_as_text(values: list[float]) -> None:
+def test_floats_as_text_are_written_alike_in_dicts_and_frames(values: list[float]) -> None:
     types = {"a": "string"}
     assert written([{"a": value} for value in values], types) == written(pa.table({"a": values}), types)
 
@@ -67,19 +67,19 @@ def test_floats_as_text(values: list[float]) -> None:
         st.decimals(allow_nan=False, allow_infinity=False, places=4, max_value=10**9, min_value=-(10**9))
     )
 )
-def test_decimals(values: list[decimal.Decimal]) -> None:
+def test_decimals_are_written_alike_in_dicts_and_frames(values: list[decimal.Decimal]) -> None:
     values = [*values, Decimal("1.5")]
     for types in (None, {"a": "string"}):
         assert written([{"a": value} for value in values], types) == written(pa.table({"a": values}), types)
 
 
 @pytest.mark.parametrize("value", [np.timedelta64(3, "M"), np.datetime64("12345-01-01"), np.bytes_(b"x")])
-def test_scalars_that_no_frame_has(value: Any) -> None:
+def test_scalars_that_no_frame_can_have_are_refused(value: Any) -> None:
     with pytest.raises(InvalidTable, match="column 'a', row 1"):
         source_of([{"a": value}], None)
 
 
 @pytest.mark.parametrize("value", [Decimal("1E+999999"), Decimal("1E-999999")])
-def test_a_decimal_of_a_million_digits_is_not_written_as_text(value: Decimal) -> None:
+def test_a_decimal_of_a_million_digits_is_refused_as_text(value: Decimal) -> None:
     with pytest.raises(InvalidTable, match="more than 76 digits"):
         source_of([{"a": value}], {"a": "string"})

@@ -1,4 +1,4 @@
-"""Whether a JSON result that ends where its connection does is whole is decided in constant memory."""
+"""Whether a result without a length is complete, decided in constant memory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CELLS = st.none() | st.integers() | st.text(st.sampled_from('ab"\\[]{}, \n\u00e9
     ),
     size=st.integers(1, 9),
 )
-def test_only_the_whole_result_is_complete(rows: list[dict[str, Any]], size: int) -> None:
+def test_no_proper_prefix_of_a_json_result_is_complete(rows: list[dict[str, Any]], size: int) -> None:
     content = json.dumps(rows, separators=(",", ":")).encode()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(outcome, "_PIECE", size)
@@ -31,15 +31,15 @@ def test_only_the_whole_result_is_complete(rows: list[dict[str, Any]], size: int
         assert not any(is_complete(content[:end], JSON) for end in range(1, len(content)))
 
 
-def test_memory_is_constant_and_the_time_is_looked_at() -> None:
+def test_memory_is_constant_and_the_time_is_checked() -> None:
     content = b"[" + b",".join([b'{"a":"x\\\\","b":[1,2]}'] * 1_000_000) + b"]"
-    looks: list[None] = []
+    checks: list[None] = []
     tracemalloc.start()
-    assert is_complete(content, JSON, lambda: looks.append(None))
+    assert is_complete(content, JSON, lambda: checks.append(None))
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < 24 << 20
-    assert len(looks) >= len(content) >> 20
+    assert len(checks) >= len(content) >> 20
 
 
 @pytest.mark.parametrize(
@@ -56,5 +56,5 @@ def test_memory_is_constant_and_the_time_is_looked_at() -> None:
         (b'a\n"x"', False),
     ],
 )
-def test_csv_is_complete_where_it_ends_with_a_line_and_outside_of_a_text(content: bytes, whole: bool) -> None:
+def test_csv_is_complete_if_it_ends_with_a_line_end_outside_quotes(content: bytes, whole: bool) -> None:
     assert is_complete(content, "text/csv") is whole

@@ -47,8 +47,8 @@ class Nodes:
         self.servers[i].kill()
 
     def pause(self, i: int) -> None:
-        """Let a node accept connections and answer nothing."""
         """Pause a node: it accepts connections and answers nothing."""
+        self.servers[i].pause()
 
     def resume(self, i: int) -> None:
         """Resume a node after `pause`."""

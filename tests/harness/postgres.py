@@ -33,8 +33,8 @@ class Postgres(Database):
 
     @property
     def uri(self) -> str:
-        """Its URI, as libpq reads it."""
         """The URI, in the form that libpq reads."""
+        return f"postgresql://{self.user}@127.0.0.1:{self.port}/{self.database}"
 
     def _program(self, name: str) -> Path:
         programs = postgres_programs()
