@@ -1,4 +1,4 @@
-"""The client's benchmarks run, every part of them, in a size that says nothing about speed."""
+"""All parts of the client's benchmarks run, in a size that says nothing about speed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TABLES = 60
 
 
 def rows_of(table: str) -> dict[str, list[float]]:
-    """The numbers of a Markdown table by the names of its rows."""
+    """The numbers of a Markdown table, by row name."""
     rows = (line.strip("|").split("|") for line in table.splitlines()[2:])
     return {name.strip(): [float(cell) for cell in cells] for name, *cells in rows}
 

@@ -1,4 +1,4 @@
-"""Content is refused before a node can act on it, in whatever pieces it comes, and named."""
+"""Bad content is refused before a node can act on it, in whatever pieces it comes, with its place."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CELLS = st.text(st.sampled_from('ab,"\n\r é'), max_size=6)
 
 @settings(max_examples=200)
 @given(rows=st.lists(st.lists(CELLS, min_size=3, max_size=3), max_size=6), sizes=SIZES)
-def test_what_pythons_csv_writes_is_accepted_in_any_pieces_and_its_rows_are_counted(
+def test_csv_written_by_python_is_accepted_in_any_pieces_and_its_rows_are_counted(
     rows: list[list[str]], sizes: list[int]
 ) -> None:
     written = io.StringIO()
@@ -47,7 +47,7 @@ def test_what_pythons_csv_writes_is_accepted_in_any_pieces_and_its_rows_are_coun
 
 @settings(max_examples=200)
 @given(text=st.text(st.sampled_from('a,"\n\r '), max_size=24), sizes=SIZES)
-def test_a_row_is_too_wide_exactly_where_pythons_csv_reads_more_fields(text: str, sizes: list[int]) -> None:
+def test_a_row_is_too_wide_exactly_if_python_reads_more_fields(text: str, sizes: list[int]) -> None:
     text = "one,two\n" + text
     read = list(csv.reader(io.StringIO(text, newline="")))
     check = CsvCheck()
@@ -63,14 +63,14 @@ def test_a_row_is_too_wide_exactly_where_pythons_csv_reads_more_fields(text: str
 
 
 @given(text=st.text(st.sampled_from('a,"\n\r é'), max_size=30), sizes=SIZES)
-def test_the_pieces_a_table_comes_in_make_no_difference(text: str, sizes: list[int]) -> None:
-    def seen(sizes: list[int]) -> object:
+def test_the_sizes_of_the_pieces_make_no_difference(text: str, sizes: list[int]) -> None:
+    def result(sizes: list[int]) -> object:
         try:
             return feed(CsvCheck(), text.encode(), sizes).rows
         except InvalidTable as error:
             return str(error)
 
-    assert seen(sizes) == seen([])
+    assert result(sizes) == result([])
 
 
 FIELDS = st.sampled_from(
@@ -92,25 +92,25 @@ FIELDS = st.sampled_from(
     filled=st.booleans(),
     sizes=SIZES,
 )
-def test_rows_read_by_a_pattern_are_as_rows_read_closely(
+def test_reading_rows_by_a_pattern_gives_the_same_result_as_field_by_field(
     rows: list[tuple[list[str], str]], columns: str, floats: str, filled: bool, sizes: list[int]
 ) -> None:
-    """Whatever its rows are, a table's count of rows, or its refusal, is the same."""
-    wanted = columns.count(",") + 1
+    """The same number of rows, or a refusal in both cases."""
+    width = columns.count(",") + 1
     if filled:
-        rows = [((fields * wanted)[:wanted], line_end) for fields, line_end in rows]
+        rows = [((fields * width)[:width], line_end) for fields, line_end in rows]
     content = "".join([columns, "\n", *(",".join(fields) + line_end for fields, line_end in rows)]).encode()
 
-    def seen(worth: int) -> object:
+    def result(worth: int) -> object:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(checks, "_WORTH_A_PATTERN", worth)
             patch.setattr(checks, "_FEW_BYTES", 5)
             try:
                 return feed(CsvCheck(floats), content, sizes).rows
-            except InvalidTable:  # which of several faults is named depends on the pieces
+            except InvalidTable:  # which of several faults is reported depends on the pieces
                 return None
 
-    assert seen(0) == seen(1 << 30)
+    assert result(0) == result(1 << 30)
 
 
 @pytest.mark.parametrize(
@@ -124,10 +124,8 @@ def test_rows_read_by_a_pattern_are_as_rows_read_closely(
         ("a,b", b'1,"2"x"3"\n', 1),
     ],
 )
-def test_rows_whose_separators_add_up_are_looked_at_one_by_one(
-    columns: str, row: bytes, rows: int | None
-) -> None:
-    """A row that is too wide and one that is too short have as many commas as two that are right."""
+def test_rows_are_not_counted_by_their_separators_alone(columns: str, row: bytes, rows: int | None) -> None:
+    """A row that is too wide and one that is too short have as many commas as two correct rows."""
     content = columns.encode() + b"\n" + row * 4000
     if rows is None:
         with pytest.raises(InvalidTable, match="more fields"):
@@ -137,13 +135,15 @@ def test_rows_whose_separators_add_up_are_looked_at_one_by_one(
 
 
 @pytest.mark.parametrize(
-    ("odd", "says", "column"),
+    ("odd", "message", "column"),
     [(b"x,y,n/a", "'n/a'", "f"), (b"x,y,1,2", "more fields", None), (b'x,"y', "quoted", None)],
 )
-def test_a_fault_after_many_plain_rows_is_named_by_its_row(odd: bytes, says: str, column: str | None) -> None:
+def test_a_fault_after_many_plain_rows_is_reported_with_its_row(
+    odd: bytes, message: str, column: str | None
+) -> None:
     content = b"t,u,f\n" + b'x,"y",1.5\r\n' * 30_000 + b"\n" + b"x,y,\n" * 4 + odd
     pieces = [128 * 1024] * (len(content) // (128 * 1024))
-    with pytest.raises(InvalidTable, match=says) as raised:
+    with pytest.raises(InvalidTable, match=message) as raised:
         feed(CsvCheck({"f"}), content, pieces)
     assert (raised.value.row, raised.value.column) == (30_005, column)
 
@@ -176,7 +176,7 @@ def refusal(check: CsvCheck | JsonCheck, content: bytes, sizes: list[int]) -> tu
 
 
 @pytest.mark.parametrize(
-    ("content", "says", "row", "column", "byte"),
+    ("content", "message", "row", "column", "byte"),
     [
         (b"", "the table is empty: a CSV needs at least a header", None, None, 0),
         (b"\n \n", "the table is empty: a CSV needs at least a header", None, None, 0),
@@ -251,10 +251,10 @@ def refusal(check: CsvCheck | JsonCheck, content: bytes, sizes: list[int]) -> tu
     ids=lambda value: repr(value)[:40] if isinstance(value, bytes) else "",
 )
 def test_bad_csv_is_refused_with_row_column_or_byte_and_what_to_do(
-    content: bytes, says: str, row: int | None, column: str | None, byte: int | None
+    content: bytes, message: str, row: int | None, column: str | None, byte: int | None
 ) -> None:
     for sizes in ([], [1] * min(len(content), 100)):
-        assert refusal(CsvCheck({"f"}), content, sizes) == (says, row, column, byte)
+        assert refusal(CsvCheck({"f"}), content, sizes) == (message, row, column, byte)
 
 
 @pytest.mark.parametrize(
@@ -271,7 +271,7 @@ def test_bad_csv_is_refused_with_row_column_or_byte_and_what_to_do(
         (b"a\n" + b'"' + b"x" * 300_000 + b'"\n', 1),
     ],
 )
-def test_what_a_node_reads_is_accepted(content: bytes, rows: int) -> None:
+def test_csv_that_a_node_can_read_is_accepted(content: bytes, rows: int) -> None:
     assert feed(CsvCheck(), content).rows == rows
 
 
@@ -287,7 +287,7 @@ def test_what_a_node_reads_is_accepted(content: bytes, rows: int) -> None:
         b"a,b\n \r,1\n",
     ],
 )
-def test_a_row_that_a_node_misreads_after_a_lone_cr_is_refused_in_any_pieces(content: bytes) -> None:
+def test_a_row_that_a_node_reads_wrongly_after_a_lone_cr_is_refused_in_any_pieces(content: bytes) -> None:
     for size in range(1, len(content) + 1):
         with pytest.raises(InvalidTable, match="CR alone"):
             feed(CsvCheck(), content, [size] * len(content))
@@ -316,7 +316,7 @@ def test_a_json_list_of_objects_is_accepted_in_any_pieces(
 
 @settings(max_examples=200)
 @given(rows=ROWS, data=st.data(), sizes=SIZES)
-def test_json_with_a_byte_changed_is_refused_where_python_refuses_it(
+def test_json_with_a_changed_byte_is_refused_if_python_refuses_it(
     rows: list[object], data: st.DataObject, sizes: list[int]
 ) -> None:
     content = bytearray(json.dumps(rows).encode())
@@ -361,7 +361,7 @@ LIST = "send a JSON list of objects"
 
 
 @pytest.mark.parametrize(
-    ("content", "says", "row", "column", "byte"),
+    ("content", "message", "row", "column", "byte"),
     [
         (b"", "the table is empty: send a complete JSON list of objects", None, None, 0),
         (b" [", "the table is cut off after row 0: send a complete JSON list of objects", None, None, 2),
@@ -456,16 +456,16 @@ LIST = "send a JSON list of objects"
     ids=lambda value: repr(value)[:40] if isinstance(value, bytes) else "",
 )
 def test_bad_json_is_refused_with_row_column_or_byte_and_what_to_do(
-    content: bytes, says: str, row: int | None, column: str | None, byte: int | None
+    content: bytes, message: str, row: int | None, column: str | None, byte: int | None
 ) -> None:
     for sizes in ([], [1] * min(len(content), 100)):
         check = table_check(is_csv=False, may_be_empty=False)
-        assert refusal(check, content, sizes) == (says, row, column, byte)
+        assert refusal(check, content, sizes) == (message, row, column, byte)
 
 
 def test_a_sign_outside_ascii_in_place_of_a_row_is_named() -> None:
-    says = f"the table has '\u00e9' after row 1 instead of ',' or ']', at byte 9: {LIST}"
-    assert refusal(JsonCheck(), '[{"a": 1}\u00e9'.encode(), []) == (says, None, None, 9)
+    message = f"the table has '\u00e9' after row 1 instead of ',' or ']', at byte 9: {LIST}"
+    assert refusal(JsonCheck(), '[{"a": 1}\u00e9'.encode(), []) == (message, None, None, 9)
 
 
 @pytest.mark.parametrize("size", [(2 << 20) - 10, (2 << 20) - 9])
@@ -478,8 +478,8 @@ def test_a_row_of_json_may_have_two_mebibytes(size: int) -> None:
 
 
 @pytest.mark.parametrize("content", [b"[]", b" [ ]\n", b"[{}]", b"[{}, {}]"])
-def test_a_json_list_without_columns_is_no_table(content: bytes) -> None:
-    """A node takes it, in the place of the table that is there: tests/conformance/test_csv_json.py."""
+def test_a_json_list_without_columns_is_refused(content: bytes) -> None:
+    """A node accepts it and drops the old table: see tests/conformance/test_csv_json.py."""
     for sizes in ([], [1] * len(content)):
         with pytest.raises(InvalidTable, match="the table has no columns"):
             feed(table_check(is_csv=False, may_be_empty=False), content, sizes)
@@ -494,7 +494,7 @@ def test_a_json_list_without_columns_is_no_table(content: bytes) -> None:
 @pytest.mark.parametrize(
     "content_type", ["text/plain", "text/csv; charset=latin-1", "Text/CSV", "application/json;charset=UTF-8"]
 )
-def test_a_content_type_a_node_answers_with_415_is_refused(content_type: str) -> None:
+def test_a_content_type_that_a_node_answers_with_415_is_refused(content_type: str) -> None:
     with pytest.raises(InvalidTable, match="Content-Type"):
         is_csv(content_type)
 
@@ -504,24 +504,24 @@ def check_columns(header: str, value: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["a", "a=string;", "a=b=c", "=string", "a=", "a=int", "nope=string"])
-def test_a_types_header_that_is_malformed_or_names_what_is_not_there_is_refused(value: str) -> None:
+def test_a_types_header_that_is_malformed_or_names_an_unknown_column_is_refused(value: str) -> None:
     with pytest.raises(InvalidTable, match="X-QCache-types"):
         check_columns("x-qcache-types", value)
 
 
 @pytest.mark.parametrize("value", ["c", "c=1;", "c=d", "c=1=2"])
-def test_a_stand_in_header_that_is_malformed_or_names_what_is_not_there_is_refused(value: str) -> None:
+def test_a_stand_in_header_that_is_malformed_or_names_an_unknown_column_is_refused(value: str) -> None:
     with pytest.raises(InvalidTable, match="X-QCache-stand-in-columns"):
         check_columns("x-qcache-stand-in-columns", value)
 
 
-def test_headers_that_name_what_is_there_are_accepted() -> None:
+def test_headers_that_name_existing_columns_are_accepted() -> None:
     check_columns("x-qcache-types", "a=string; b=enum")
     check_columns("x-qcache-stand-in-columns", "c=1;d='x';e=a;f=e;a=2")
 
 
 @given(key=st.from_regex(r"[A-Za-z0-9_-]+", fullmatch=True))
-def test_keys_a_url_takes_are_accepted(key: str) -> None:
+def test_valid_keys_are_accepted(key: str) -> None:
     check_key(key)
 
 
@@ -532,7 +532,7 @@ def test_any_other_key_is_refused(key: object) -> None:
 
 
 @pytest.mark.parametrize("key", ["sales_*", "sales_202?", "sales_[ab]", "sales_%"])
-def test_a_pattern_as_a_key_says_that_there_are_none(key: str) -> None:
+def test_the_error_of_a_pattern_as_key_says_that_qcache_has_no_patterns(key: str) -> None:
     with pytest.raises(InvalidKey, match="has no patterns: pass the whole key of each table"):
         check_key(key)
     with pytest.raises(InvalidKey) as caught:
@@ -553,7 +553,7 @@ def test_an_integer_of_any_length_that_a_node_cannot_hold_is_refused(number: str
 
 
 @pytest.mark.parametrize("number", ["123456789012345678901234.5", "123456789012345678901234e+5"])
-def test_a_float_may_come_in_two_pieces(number: str) -> None:
+def test_a_long_float_may_be_split_between_pieces(number: str) -> None:
     for cut in range(1, len(number)):
         check = JsonCheck()
         check.feed(f'[{{"a": {number[:cut]}'.encode())
@@ -566,7 +566,7 @@ LONG = b"x" * 100_000
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         (b'[{"a": 1}, {"a": 2}]', "not CSV but a JSON list of objects: pass content_type='application/json'"),
         (b'\xef\xbb\xbf\n[\n  {"a": 1}\n]\n', "a JSON list of objects"),
@@ -591,9 +591,9 @@ LONG = b"x" * 100_000
         (b"x" * 70_000 + b";name\n1;x\n", "separator seems to be ';'"),
     ],
 )
-def test_what_cannot_be_meant_as_csv_is_refused_in_any_pieces(content: bytes, says: str) -> None:
+def test_content_that_is_no_csv_is_refused_in_any_pieces(content: bytes, message: str) -> None:
     for sizes in ([], [1] * min(len(content), 200), [1 << 15] * 4):
-        with pytest.raises(InvalidTable, match=says):
+        with pytest.raises(InvalidTable, match=message):
             feed(table_check(is_csv=True), content, sizes)
 
 
@@ -616,6 +616,6 @@ def test_what_cannot_be_meant_as_csv_is_refused_in_any_pieces(content: bytes, sa
         b"id\rfoo;bar\r",
     ],
 )
-def test_what_may_be_meant_as_csv_is_accepted(content: bytes) -> None:
+def test_unusual_content_that_may_be_csv_is_accepted(content: bytes) -> None:
     for sizes in ([], [1] * min(len(content), 200), [1 << 15] * 4):
         feed(table_check(is_csv=True), content, sizes)

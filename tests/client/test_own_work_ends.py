@@ -1,4 +1,4 @@
-"""Reading, checking, decoding and compressing a table end by cancel() and at the deadline, between pieces."""
+"""The client's own work on a table ends with cancel() and at the deadline, between two pieces."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ JSON_TABLE = json.dumps([{"a": number} for number in range(300_000)]).encode()
 PIECE = 128 * 1024
 
 
-class Over(Exception):
-    """Raised when an upload has looked often enough."""
+class TimeIsUp(Exception):
+    """Raised by a test's check_time."""
 
 
 def upload(content: object, compression: str | None = None, **headers: str) -> Upload:
@@ -42,14 +42,14 @@ UPLOADS = {
 
 
 @pytest.mark.parametrize("name", UPLOADS)
-def test_the_time_is_looked_at_for_every_piece_of_the_work(name: str) -> None:
-    looks = 0
+def test_the_time_is_checked_for_every_piece(name: str) -> None:
+    checks = 0
 
     def check_time() -> None:
-        nonlocal looks
-        looks += 1
-        if looks == most:
-            raise Over
+        nonlocal checks
+        checks += 1
+        if checks == limit:
+            raise TimeIsUp
 
     def run() -> None:
         one = UPLOADS[name]()
@@ -57,15 +57,15 @@ def test_the_time_is_looked_at_for_every_piece_of_the_work(name: str) -> None:
         for _ in one.body(check_time)[0]:
             pass
 
-    most = -1
+    limit = -1
     run()
-    assert looks >= min(len(CSV_TABLE), len(JSON_TABLE)) // PIECE
-    # Any look can end the work: the first, one in the middle, and the last.
-    for most in (1, looks // 2, looks):
-        looks = 0
-        with pytest.raises(Over):
+    assert checks >= min(len(CSV_TABLE), len(JSON_TABLE)) // PIECE
+    # Every check can end the work: the first, one in the middle, and the last.
+    for limit in (1, checks // 2, checks):
+        checks = 0
+        with pytest.raises(TimeIsUp):
             run()
-        assert looks == most
+        assert checks == limit
 
 
 @pytest.mark.parametrize("name", UPLOADS)
@@ -79,12 +79,12 @@ def test_a_store_ends_at_its_deadline_while_its_content_is_checked(name: str) ->
 
 
 def nothing_yet(start: bytes = b"") -> Iterator[bytes | bytearray]:
-    """A source that has nothing to give, and says so."""
+    """A source that yields only empty pieces after its start."""
     yield start
     for _ in range(1000):
         yield b""
         yield bytearray()
-    raise AssertionError("it was read without end")
+    raise AssertionError("the source was read without an end")
 
 
 EMPTY = {
@@ -99,26 +99,26 @@ EMPTY = {
 
 
 @pytest.mark.parametrize("name", EMPTY)
-def test_the_time_is_looked_at_for_every_empty_piece(name: str) -> None:
-    looks = 0
+def test_the_time_is_checked_for_every_empty_piece(name: str) -> None:
+    checks = 0
 
     def check_time() -> None:
-        nonlocal looks
-        looks += 1
-        if looks == 500:
-            raise Over
+        nonlocal checks
+        checks += 1
+        if checks == 500:
+            raise TimeIsUp
 
-    with pytest.raises(Over):
+    with pytest.raises(TimeIsUp):
         for _ in EMPTY[name]().body(check_time)[0]:
             pass
 
 
 COLUMNS = [f"a_long_name_of_a_column_{number:04}" for number in range(2000)]
-"""So many that X-QCache-types has no room for all."""
+"""Too many for X-QCache-types to name all."""
 
 
 class Batches:
-    """A wide table that is read in batches, again and again; ``meanwhile`` is called in the third batch."""
+    """A wide table in batches, which can be read again; ``meanwhile`` is called in the third batch."""
 
     def __init__(self, count: int, meanwhile: Callable[[], object] = lambda: None) -> None:
         self.read = 0
@@ -160,7 +160,7 @@ def store_batches(client: QClient, meanwhile: Callable[[], object], _: pytest.Mo
     try:
         client.post_table("foo", table)
     finally:
-        assert table.read <= 4  # the one after may be read ahead
+        assert table.read <= 4  # one batch more may be read ahead
 
 
 def store_rows(client: QClient, meanwhile: Callable[[], object], _: pytest.MonkeyPatch) -> None:
@@ -193,7 +193,7 @@ WORK = {"a wide table": store_batches, "rows": store_rows, "bytes": store_bytes}
 
 
 class Clock:
-    """A clock that is set by hand."""
+    """A clock that a test sets."""
 
     time = 1000.0
 
@@ -202,9 +202,7 @@ class Clock:
 
 
 @pytest.mark.parametrize("name", WORK)
-def test_work_ends_by_cancel_and_at_the_deadline_in_its_middle(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cancel_and_the_deadline_end_work_in_its_middle(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with QClient([f"http://127.0.0.1:{closed_port()}"], 5, 5, deadline=60) as client:
         with monkeypatch.context() as patch, pytest.raises(OperationCancelled) as cancelled:
             WORK[name](client, client.cancel, patch)
@@ -218,10 +216,10 @@ def test_work_ends_by_cancel_and_at_the_deadline_in_its_middle(
 
 
 @pytest.mark.parametrize("form", ["Arrow", "dicts"])
-def test_a_wide_table_looks_at_the_time_for_every_column(form: str) -> None:
-    looks: list[None] = []
+def test_the_time_is_checked_for_every_column_of_a_wide_table(form: str) -> None:
+    checks: list[None] = []
     table = Batches(3) if form == "Arrow" else [dict.fromkeys(COLUMNS, "x")]
-    upload = table_upload(table, check_time=lambda: looks.append(None))
-    upload.check_before_sending(lambda: looks.append(None))
-    assert len(looks) >= len(COLUMNS) * (3 if form == "Arrow" else 2)
+    upload = table_upload(table, check_time=lambda: checks.append(None))
+    upload.check_before_sending(lambda: checks.append(None))
+    assert len(checks) >= len(COLUMNS) * (3 if form == "Arrow" else 2)
     assert b"Content-Type: text/csv" in upload.headers

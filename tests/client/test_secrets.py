@@ -1,4 +1,4 @@
-"""No credential that a request carried comes back in an error, whatever a node or a proxy echoes."""
+"""No error shows a credential of a request, whatever a node or a proxy echoes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PASSWORD = "s3/cr&t+p=w <d>"
 TOKEN = "tok3n-of/the-user"
 LOGIN = "someone"
 BASIC = base64.b64encode(f"{LOGIN}:{PASSWORD}".encode()).decode()
-WAYS: dict[str, Callable[[str], str]] = {
+SPELLINGS: dict[str, Callable[[str], str]] = {
     "as it is": str,
     "URL": lambda text: quote(text, safe=""),
     "form": quote_plus,
@@ -38,10 +38,10 @@ WAYS: dict[str, Callable[[str], str]] = {
 HIDDEN = (PASSWORD, TOKEN, BASIC, f"{LOGIN}:{PASSWORD}")
 
 
-def echo(status: int, say: Callable[[str], str], *, as_location: bool = False) -> faults.Answer:
+def echo(status: int, spell: Callable[[str], str], *, as_location: bool = False) -> faults.Answer:
     def answer(peer: Peer, request: Received) -> None:
-        sent = " ".join(f"{name}: {say(value)}" for name, value in request.headers.items())
-        text = f"{sent} {say(PASSWORD)}"
+        sent = " ".join(f"{name}: {spell(value)}" for name, value in request.headers.items())
+        text = f"{sent} {spell(PASSWORD)}"
         if as_location:
             peer.send(faults.head(status, 0, Location=text))
         else:
@@ -55,7 +55,7 @@ def echo_as_garbage(peer: Peer, request: Received) -> None:
     raise faults.HungUp
 
 
-def check_nothing_is_shown(answer: faults.Answer, caplog: pytest.LogCaptureFixture) -> None:
+def check_no_secret_is_shown(answer: faults.Answer, caplog: pytest.LogCaptureFixture) -> None:
     headers = {"X-Api-Key": TOKEN, "X-Trace": "4711"}
     caplog.set_level(logging.DEBUG)
     with FaultyNode(answer) as node:
@@ -69,28 +69,30 @@ def check_nothing_is_shown(answer: faults.Answer, caplog: pytest.LogCaptureFixtu
             for operation in operations:
                 with pytest.raises(QClientException) as raised:
                     operation()
-                shown = "".join(traceback.format_exception(raised.value)) + caplog.text
-                for way, say in WAYS.items():
+                text = "".join(traceback.format_exception(raised.value)) + caplog.text
+                for name, spell in SPELLINGS.items():
                     for secret in HIDDEN:
-                        assert say(secret).strip('"') not in shown, way
+                        assert spell(secret).strip('"') not in text, name
                 for status in client.node_status().values():
                     assert BASIC not in str(status)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("spelling", SPELLINGS)
 @pytest.mark.parametrize("status", [400, 500])
-def test_a_node_that_echoes_the_request_shows_no_credential(
-    status: int, way: str, caplog: pytest.LogCaptureFixture
+def test_no_secret_is_shown_if_a_node_echoes_the_request(
+    status: int, spelling: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    check_nothing_is_shown(echo(status, WAYS[way]), caplog)
+    check_no_secret_is_shown(echo(status, SPELLINGS[spelling]), caplog)
 
 
-def test_a_redirect_or_what_is_no_http_shows_none(caplog: pytest.LogCaptureFixture) -> None:
-    check_nothing_is_shown(echo(302, str, as_location=True), caplog)
-    check_nothing_is_shown(echo_as_garbage, caplog)
+def test_no_secret_is_shown_in_a_redirect_or_an_answer_that_is_no_http(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    check_no_secret_is_shown(echo(302, str, as_location=True), caplog)
+    check_no_secret_is_shown(echo_as_garbage, caplog)
 
 
-def test_what_is_no_secret_is_shown() -> None:
+def test_a_header_that_is_no_secret_is_shown() -> None:
     with (
         FaultyNode(echo(500, str)) as node,
         QClient([node.url], auth=(LOGIN, PASSWORD), trust_env=False) as client,
@@ -99,10 +101,10 @@ def test_what_is_no_secret_is_shown() -> None:
         client.get("k", {}, query_headers={"X-Trace": "4711"})
 
 
-@given(st.text(min_size=4), st.text(alphabet="xyz ", max_size=5), st.sampled_from(sorted(WAYS)))
-def test_every_spelling_of_every_secret_is_found(secret: str, around: str, way: str) -> None:
+@given(st.text(min_size=4), st.text(alphabet="xyz ", max_size=5), st.sampled_from(sorted(SPELLINGS)))
+def test_every_spelling_of_a_secret_is_redacted(secret: str, around: str, spelling: str) -> None:
     try:
-        message = WAYS[way](secret)
+        message = SPELLINGS[spelling](secret)
     except UnicodeEncodeError:  # half a surrogate pair
         return
     cleaned = Redactor({secret}).clean(f"{around} {message} {around}")
@@ -110,7 +112,7 @@ def test_every_spelling_of_every_secret_is_found(secret: str, around: str, way: 
     assert "***" in cleaned
 
 
-def test_a_client_tells_every_spelling_for_masking() -> None:
+def test_secrets_lists_every_spelling_for_masking() -> None:
     with QClient(["http://host1:9401"], auth=(LOGIN, PASSWORD), trust_env=False) as client:
         assert {PASSWORD, BASIC, f"Basic {BASIC}", quote(PASSWORD, safe="")} <= client.secrets()
 
@@ -118,7 +120,9 @@ def test_a_client_tells_every_spelling_for_masking() -> None:
 @pytest.mark.parametrize(
     "proxy", ["http://u:pw/S3CRET@127.0.0.1:9", "http://u:S3CRET@", "http://u:S3CRET@h:99999"]
 )
-def test_a_bad_proxy_shows_no_part_of_its_password(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_of_an_invalid_proxy_shows_no_part_of_its_password(
+    proxy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("no_proxy", "NO_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("http_proxy", proxy)
@@ -175,7 +179,7 @@ def as_the_wrong_success(peer: Peer, request: Received) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reply", "fails"),
+    ("reply", "message"),
     [
         (as_length, "X-QCache-unsliced-length is"),
         (as_long_length, "X-QCache-unsliced-length is"),
@@ -188,8 +192,8 @@ def as_the_wrong_success(peer: Peer, request: Received) -> None:
         (as_the_wrong_success, "answered 20[01]"),
     ],
 )
-def test_an_answer_that_claims_success_shows_no_credential(
-    reply: faults.Reply, fails: str, caplog: pytest.LogCaptureFixture
+def test_no_secret_is_shown_if_an_invalid_success_echoes_it(
+    reply: faults.Reply, message: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     parts = [BASIC[start : start + 12] for start in range(len(BASIC) - 11)]
@@ -210,21 +214,21 @@ def test_an_answer_that_claims_success_shows_no_credential(
             lambda: client.post("k", b"a\n1\n"),
             lambda: client.delete("k", all_nodes=True),
         ]
-        shown = ""
+        texts = ""
         for operation in operations:
             try:
                 operation()
             except QClientException as error:
-                shown += "".join(traceback.format_exception(error))
-        shown += caplog.text + str(client.node_status())
-    assert re.search(fails, shown)
+                texts += "".join(traceback.format_exception(error))
+        texts += caplog.text + str(client.node_status())
+    assert re.search(message, texts)
     for part in (PASSWORD, *parts):
-        assert part not in shown
-        assert part.lower() not in shown
+        assert part not in texts
+        assert part.lower() not in texts
 
 
 @pytest.mark.parametrize("password", ["1", "json", "utf", "text"])
-def test_a_short_password_leaves_sound_answers_as_they_are(password: str) -> None:
+def test_a_short_password_does_not_change_valid_answers(password: str) -> None:
     node, _ = faults.healthy_node()
     with node, QClient([node.url], auth=(LOGIN, password), trust_env=False) as client:
         client.post("k", b"a\n1\n")
@@ -233,7 +237,7 @@ def test_a_short_password_leaves_sound_answers_as_they_are(password: str) -> Non
     assert (result.unsliced_result_len, result.content_type) == (1, "application/json")
 
 
-def test_what_names_like_secrets_hold() -> None:
+def test_headers_with_names_of_secrets_are_secrets() -> None:
     def secrets(line: str) -> set[str]:
         return secrets_of(line.encode())
 

@@ -1,4 +1,4 @@
-"""What comes back from a node is what went in, by the rule for its type: any table, of any library."""
+"""A stored table comes back with its values, by the rule for each type, from every library."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from airflow_provider_qcache.client import QClient
 
 CASES = int(os.environ.get("QCACHE_ROUND_TRIPS", "0"))
-"""Examples of each test, other ones in every run; 0 for a few, always the same."""
+"""Examples per test, random ones; 0 means a few examples that are always the same."""
 
 LIKE_SOMETHING_ELSE = (
     "007", "1.50", "1e5", "nan", "NaN", "NA", "null", "None", "inf", "true", "False", "2024-01-01", "",
@@ -59,14 +59,14 @@ VALUES: dict[pa.DataType, st.SearchStrategy[Any]] = {
     pa.duration("us"): st.timedeltas(dt.timedelta(days=-(10**4)), dt.timedelta(days=10**4)),
     pa.null(): st.none(),
 }
-DIGITS = {pa.float32(): 6}  # its shortest digits are stored, and read as a float64
+DIGITS = {pa.float32(): 6}  # stored with its shortest digits, and read as a float64
 PLAIN_NAMES = st.from_regex(r"[A-Za-z][A-Za-z0-9_, .'-]{0,5}[A-Za-z0-9]", fullmatch=True)
 ANY_NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=5)
 
 
 @st.composite
 def tables(draw: st.DrawFn) -> pa.Table:
-    """Up to five columns of any of the types, and up to eight rows; nulls in most columns."""
+    """Up to five columns of any type and up to eight rows; half of the columns may have nulls."""
     names = draw(
         st.lists(
             draw(st.sampled_from([PLAIN_NAMES, PLAIN_NAMES, ANY_NAMES])), min_size=1, max_size=5, unique=True
@@ -84,10 +84,10 @@ def tables(draw: st.DrawFn) -> pa.Table:
     return pa.table(arrays, names)
 
 
-def differs_by_library(form: str, table: pa.Table) -> bool:
-    """What a library changes, or cannot have, on its own."""
+def is_changed_by_library(form: str, table: pa.Table) -> bool:
+    """Whether the library itself changes such a table or cannot have it."""
     kinds = {field.type for field in table.schema}
-    if form == "duckdb":  # it takes names that differ in case for the same, and has no such types
+    if form == "duckdb":  # its names are case-insensitive, and it lacks some types
         folded = [name.casefold() for name in table.column_names]
         early = any(
             value is not None and value.year < 2
@@ -100,7 +100,7 @@ def differs_by_library(form: str, table: pa.Table) -> bool:
             or bool(kinds & {pa.dictionary(pa.int8(), pa.int64()), pa.null(), pa.duration("us")})
             or early
         )
-    if form == "pandas":  # NaT and NaN are its nulls: integers become floats, nanoseconds end in 2262
+    if form == "pandas":  # integers with nulls become floats there
         return any(
             pa.types.is_integer(kind) and table.column(at).null_count
             for at, kind in enumerate(table.schema.types)
@@ -116,9 +116,9 @@ def differs_by_library(form: str, table: pa.Table) -> bool:
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(table=tables())
-def test_what_comes_back_is_what_went_in(client: QClient, form: str, table: pa.Table) -> None:
-    """Over real nodes and dev nodes; the rule for each value is stated in tabular.stored_as."""
-    assume(not differs_by_library(form, table))
+def test_stored_values_come_back(client: QClient, form: str, table: pa.Table) -> None:
+    """tabular.stored_as states the rule for each value."""
+    assume(not is_changed_by_library(form, table))
     stored = client.post_table("round-trip", in_form(form, table), check_row_count=True)
     assert stored.rows == table.num_rows
     rows = rows_of_table(client, "round-trip")
@@ -129,8 +129,8 @@ def test_what_comes_back_is_what_went_in(client: QClient, form: str, table: pa.T
         got = [row[column] for row in rows]
         for value, answer in zip(values, got, strict=True):
             digits = DIGITS.get(kind, 9)
-            right = matches_stored(answer, value, digits=digits, as_json=goes_as_json(table))
-            assert right, (column, kind, value, answer)
+            matches = matches_stored(answer, value, digits=digits, as_json=goes_as_json(table))
+            assert matches, (column, kind, value, answer)
         if pa.types.is_integer(kind):
             number = float if None in values else int
             assert {type(answer) for answer in got} - {type(None)} <= {number}
@@ -146,7 +146,7 @@ def test_what_comes_back_is_what_went_in(client: QClient, form: str, table: pa.T
 )
 @given(values=st.lists(st.floats(-LARGE, LARGE, exclude_min=True, exclude_max=True), min_size=1, max_size=50))
 def test_floats_keep_twelve_digits(client: QClient, values: list[float]) -> None:
-    """All that a node's CSV shows of them; subnormals and infinities included."""
+    """A node's CSV shows no more digits. Subnormals and infinities are included."""
     client.post_table("floats", pa.table({"x": [*values, float("inf"), float("-inf")]}))
     result = client.get("floats", {}, accept="text/csv")
     assert result is not None
@@ -162,7 +162,7 @@ def test_floats_keep_twelve_digits(client: QClient, values: list[float]) -> None
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(values=st.lists(TEXTS, min_size=1, max_size=8))
-def test_as_json_the_empty_string_is_none_of_the_nulls(client: QClient, values: list[str]) -> None:
+def test_an_empty_string_is_not_null_in_json(client: QClient, values: list[str]) -> None:
     table = pa.table({"x": [*values, None, ""]})
     client.post_table("as-json", table, content_type="application/json")
     assert [row["x"] for row in rows_of_table(client, "as-json")] == [*values, None, ""]
@@ -172,11 +172,11 @@ def test_as_json_the_empty_string_is_none_of_the_nulls(client: QClient, values: 
 @given(
     value=st.decimals(allow_nan=False, allow_infinity=False, places=6, min_value=-(10**12), max_value=10**12)
 )
-def test_decimals_of_both_ways_are_refused_alike(value: decimal.Decimal) -> None:
-    """A list of dicts and Arrow agree on which decimals a float holds."""
+def test_the_same_decimals_are_refused_in_dicts_and_arrow(value: decimal.Decimal) -> None:
+    """They agree on which decimals fit into a float."""
     from airflow_provider_qcache.client.tables.upload import source_of
 
-    def taken(table: Any) -> bool:
+    def is_accepted(table: Any) -> bool:
         try:
             list(source_of(table, None).pieces("text/csv"))
         except InvalidTable as error:
@@ -186,5 +186,5 @@ def test_decimals_of_both_ways_are_refused_alike(value: decimal.Decimal) -> None
 
     digits = str(abs(int(value.scaleb(6)))).rstrip("0")
     fits = len(digits) <= 15
-    assert taken([{"x": value}]) is fits
-    assert taken(pa.table({"x": pa.array([value], pa.decimal128(30, 6))})) is fits
+    assert is_accepted([{"x": value}]) is fits
+    assert is_accepted(pa.table({"x": pa.array([value], pa.decimal128(30, 6))})) is fits

@@ -1,4 +1,4 @@
-"""What is sent and read on a connection: heads, bodies, encodings, credentials, and when it is kept."""
+"""Requests and responses on a connection: heads, bodies, encodings, credentials and connection reuse."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ MANY_MEMBERS = gzip.compress(faults.ROWS) + gzip.compress(b"") * 300_000
 
 
 class Bytes:
-    """What an answer is read from, in the place of a socket."""
+    """Stands for a socket from which a response is read."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -82,7 +82,7 @@ def test_a_head_is_read_as_http_client_reads_it(
     ours.begin()
     names = ["status", "version", "length", "chunked", "will_close"]
     if status in (204, 304) and theirs.chunked:
-        # There is no body, whose chunks http.client would read, and the connection cannot be used again.
+        # These allow no body: the client reads no chunks, as http.client would, and closes the connection.
         assert (ours.length, ours.chunked, ours.will_close) == (0, False, True)
         names = names[:2]
     for name in names:
@@ -92,7 +92,7 @@ def test_a_head_is_read_as_http_client_reads_it(
     assert ours.head.get("absent") is None
 
 
-def test_a_header_that_goes_on_in_the_next_line_is_one() -> None:
+def test_a_folded_header_is_joined() -> None:
     head = Headers(
         [b"A: one\r\n", b"  two\r\n", b"no colon\r\n", b" three\r\n", b"B: four\r\n", b"a: five\r\n"]
     )
@@ -111,7 +111,7 @@ def test_a_header_that_goes_on_in_the_next_line_is_one() -> None:
     ],
     ids=["no blank line", "within a line", "long line", "many lines", "version"],
 )
-def test_a_head_without_an_end_acknowledges_nothing(start: bytes, outcome: Outcome) -> None:
+def test_an_incomplete_or_invalid_head_does_not_acknowledge_a_store(start: bytes, outcome: Outcome) -> None:
     def answer(peer: Peer, request: Received) -> None:
         peer.send(start)
         raise faults.HungUp
@@ -125,7 +125,7 @@ def test_a_head_without_an_end_acknowledges_nothing(start: bytes, outcome: Outco
         assert raised.value.attempts[0].outcome is outcome
 
 
-def test_connections_are_kept_for_the_next_request_and_none_after_close() -> None:
+def test_connections_are_reused_and_none_is_kept_after_close() -> None:
     node, _ = healthy_node()
     seen: set[Peer] = set()
     answers = node._answer
@@ -145,11 +145,13 @@ def test_connections_are_kept_for_the_next_request_and_none_after_close() -> Non
         client.close()
         assert (kept.sock, len(transport._idle)) == (None, 0)
         limit = Limit(time.monotonic, float("inf"))
-        transport.exchange(Request("GET", "/status"), limit)  # as one that was under way when it closed
+        transport.exchange(
+            Request("GET", "/status"), limit
+        )  # like a request that was under way during close()
         assert len(transport._idle) == 0
 
 
-def test_a_socket_times_out_no_later_than_its_request_though_the_timeout_is_not_set_anew() -> None:
+def test_a_socket_s_timeout_follows_the_deadline_but_is_not_set_for_every_call() -> None:
     node, _ = healthy_node()
     with node:
         sock = _DeadlineSocket()
@@ -158,7 +160,7 @@ def test_a_socket_times_out_no_later_than_its_request_though_the_timeout_is_not_
             sock.keep_limit()
             first = sock.gettimeout()
             sock.keep_limit()
-            assert sock.gettimeout() == first is not None  # a moment has passed, no more
+            assert sock.gettimeout() == first is not None  # only a moment has passed
             for left in (30.0, 0.5, 90.0):
                 limit.deadline = time.monotonic() + left
                 sock.keep_limit()
@@ -171,12 +173,12 @@ def test_a_socket_times_out_no_later_than_its_request_though_the_timeout_is_not_
                 sock.keep_limit()
 
 
-# TLS to a node that has none.
+# TLS to a node that serves plain HTTP.
 
 
 @ON_EACH_SERVER
-def test_a_node_that_serves_plain_http_is_named_as_such(kind: str) -> None:
-    """It waits for the rest of a request, or answers 400 where the random bytes of TLS have two newlines."""
+def test_the_error_of_tls_to_a_plain_http_node_says_so(kind: str) -> None:
+    """The node waits for the rest of a request, or answers 400 if TLS's random bytes have two newlines."""
     with make_server(kind) as node:
         address = f"https://127.0.0.1:{node.port}"
         with QClient([address], 0.3, 0.3, trust_env=False) as client:
@@ -187,7 +189,7 @@ def test_a_node_that_serves_plain_http_is_named_as_such(kind: str) -> None:
         assert "may serve plain HTTP" in raised.value.nodes[address]
 
 
-def test_a_handshake_without_an_answer_is_named_as_such() -> None:
+def test_the_error_of_an_unanswered_handshake_suggests_plain_http() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"https://127.0.0.1:{server.getsockname()[1]}"
         with QClient([address], 0.3, 0.3, trust_env=False) as client:
@@ -201,7 +203,7 @@ def test_a_handshake_without_an_answer_is_named_as_such() -> None:
             client.get("k", {})
 
 
-def test_a_plain_answer_to_a_handshake_is_named_as_such() -> None:
+def test_the_error_of_a_plain_answer_to_a_handshake_suggests_plain_http() -> None:
     def refuse(peer: Peer) -> None:
         peer.sock.recv(1000)
         peer.send(faults.head(400, 0))
@@ -219,7 +221,7 @@ def test_a_plain_answer_to_a_handshake_is_named_as_such() -> None:
 # The bodies of errors.
 
 
-def test_an_error_is_said_by_its_status_and_its_body_waited_for_one_read_timeout() -> None:
+def test_the_body_of_an_error_is_waited_for_only_one_read_timeout() -> None:
     def drip(peer: Peer, request: Received) -> None:
         peer.send(faults.head(500, 60_000))
         peer.drip(b"x")
@@ -228,10 +230,10 @@ def test_an_error_is_said_by_its_status_and_its_body_waited_for_one_read_timeout
         started = time.monotonic()
         with pytest.raises(UnexpectedServerResponse, match="answered 500"):
             client.get("k", {})
-        assert time.monotonic() - started < 20  # half an hour, if each byte were waited for anew
+        assert time.monotonic() - started < 20  # half an hour, if the timeout began anew with each byte
 
 
-def test_the_body_of_an_error_that_comes_a_moment_later_is_told() -> None:
+def test_the_body_of_an_error_may_arrive_after_its_head() -> None:
     message = b'{"error": "as the test wants it"}'
 
     def answer(peer: Peer, request: Received) -> None:
@@ -246,10 +248,10 @@ def test_the_body_of_an_error_that_comes_a_moment_later_is_told() -> None:
 
 
 @pytest.mark.parametrize("status", [101, 201, 404, 500])
-def test_an_answer_whose_body_is_broken_is_the_last_of_its_connection(status: int) -> None:
-    """What comes after it on that connection is none of the next request's."""
-    sound = faults.Tables()
-    sound.tables["k"] = TABLE
+def test_a_connection_with_a_broken_body_is_not_reused(status: int) -> None:
+    """What still arrives on it must not become the next request's answer."""
+    healthy = faults.Tables()
+    healthy.tables["k"] = TABLE
 
     def answer(peer: Peer, request: Received) -> None:
         if request.key == "broken":
@@ -260,7 +262,7 @@ def test_an_answer_whose_body_is_broken_is_the_last_of_its_connection(status: in
             peer.send(faults.head(200, len(body), **faults.RESULT) + body)
         else:
             peer.wait(0.3)
-            sound.answer(peer, request)
+            healthy.answer(peer, request)
 
     with FaultyNode(answer) as node, QClient([node.url], 5, 5, trust_env=False) as client:
         with contextlib.suppress(QClientException):
@@ -271,7 +273,7 @@ def test_an_answer_whose_body_is_broken_is_the_last_of_its_connection(status: in
         assert result.content == faults.ROWS
 
 
-# Answers that end where the connection does.
+# Answers without a length, which end with the connection.
 
 
 @pytest.mark.parametrize(
@@ -284,7 +286,7 @@ def test_an_answer_whose_body_is_broken_is_the_last_of_its_connection(status: in
     ids=["CSV", "quoted", "JSON"],
 )
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_result_without_a_length_is_one_only_where_it_may_be_whole(
+def test_a_result_without_a_length_is_accepted_only_if_it_may_be_complete(
     accept: str, whole: bytes, cut: int, packed: bool
 ) -> None:
     sent = gzip.compress(whole) if packed else whole
@@ -311,7 +313,7 @@ def test_a_result_without_a_length_is_one_only_where_it_may_be_whole(
 
 
 @pytest.mark.parametrize("named", ["gzip", "GZIP", " Gzip "])
-def test_a_content_encoding_is_read_in_any_case(named: str) -> None:
+def test_content_encoding_is_case_insensitive(named: str) -> None:
     body = gzip.compress(faults.ROWS)
 
     def answer(peer: Peer, request: Received) -> None:
@@ -323,7 +325,7 @@ def test_a_content_encoding_is_read_in_any_case(named: str) -> None:
         assert result.content == faults.ROWS
 
 
-def test_what_has_not_changed_is_no_redirect() -> None:
+def test_304_is_not_called_a_redirect() -> None:
     with FaultyNode(faults.status_only(304)) as node, QClient([node.url], 5, 5, trust_env=False) as client:
         with pytest.raises(UnexpectedServerResponse) as raised:
             client.get("k", {}, query_headers={"If-None-Match": "x"})
@@ -336,7 +338,7 @@ def encoded_as(encoding: str, body: bytes) -> FaultyNode:
 
 
 @pytest.mark.parametrize("asked", ["lz4", "lz4, gzip", "LZ4;q=0.5", "*"])
-def test_what_the_caller_asked_for_comes_as_it_is_without_a_package(
+def test_an_encoding_that_the_caller_requested_is_returned_encoded_without_its_package(
     monkeypatch: pytest.MonkeyPatch, asked: str
 ) -> None:
     monkeypatch.setattr(compression, "lz4_block", None)
@@ -349,7 +351,7 @@ def test_what_the_caller_asked_for_comes_as_it_is_without_a_package(
         assert client.node_status()[node.url].alive
 
 
-def test_an_encoding_that_only_the_caller_knows_comes_as_it_is() -> None:
+def test_an_unknown_encoding_that_the_caller_requested_is_returned_encoded() -> None:
     with encoded_as("lz4-frame", b"whatever") as node, QClient([node.url], trust_env=False) as client:
         result = client.get("k", {}, query_headers={"accept-encoding": b"lz4-frame"})  # type: ignore[dict-item]
         assert result is not None
@@ -357,10 +359,10 @@ def test_an_encoding_that_only_the_caller_knows_comes_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("asked", [None, "identity", "lz4;q=0", "lz4-frame"])
-def test_what_nobody_asked_for_and_cannot_be_decoded_is_no_failure_of_the_node(
+def test_an_encoding_that_nobody_requested_is_an_error_and_does_not_fail_the_node(
     monkeypatch: pytest.MonkeyPatch, asked: str | None
 ) -> None:
-    """The next node would answer that it has no such table, and a None would be a false miss."""
+    """A failover would end in a false miss, because the next node does not have the table."""
     monkeypatch.setattr(compression, "lz4_block", None)
     headers = None if asked is None else {"Accept-Encoding": asked}
     other, _ = healthy_node()
@@ -374,7 +376,7 @@ def test_what_nobody_asked_for_and_cannot_be_decoded_is_no_failure_of_the_node(
         assert other.requests == []
 
 
-def test_what_came_as_it_is_counts_towards_the_longest_answer() -> None:
+def test_max_response_bytes_also_limits_answers_returned_encoded() -> None:
     with (
         encoded_as("lz4", b"x" * 1001) as node,
         QClient([node.url], trust_env=False, max_response_bytes=1000) as client,
@@ -383,7 +385,7 @@ def test_what_came_as_it_is_counts_towards_the_longest_answer() -> None:
         client.get("k", {}, query_headers={"Accept-Encoding": "lz4"})
 
 
-def test_chunks_are_read_whatever_their_sizes_and_the_connection_is_kept() -> None:
+def test_a_chunked_answer_is_read_and_its_connection_reused() -> None:
     def answer(peer: Peer, request: Received) -> None:
         chunks = b"".join(b"%X ;x=y\r\n%b\r\n" % (len(part), part) for part in (b"[", b'{"a":1}', b"]"))
         peer.send(faults.success_head(request, Transfer_Encoding="chunked"))
@@ -402,20 +404,20 @@ def test_chunks_are_read_whatever_their_sizes_and_the_connection_is_kept() -> No
 
 
 @pytest.mark.parametrize("content", [b"[1]", b'[{"a":1},{"b":2}]', b"[" * 100_000, b'{"a":1}'])
-def test_an_answer_that_is_no_table_is_no_frame(content: bytes) -> None:
+def test_an_answer_that_is_no_table_cannot_become_columns(content: bytes) -> None:
     with pytest.raises(ValueError, match="not a list of rows"):
         QueryResult(content, 1)._columns()
 
 
 @pytest.mark.parametrize("status", [101, 204, 304])
 @pytest.mark.parametrize("asked", ["table", "status"])
-def test_of_an_answer_that_has_no_body_none_is_read(status: int, asked: str) -> None:
-    """http.client reads the chunks of a 304 as long as they come, all of them in memory."""
+def test_no_body_is_read_from_a_status_that_allows_none(status: int, asked: str) -> None:
+    """http.client would read a 304's chunks, however many, into memory."""
     sent = []
 
     def answer(peer: Peer, request: Received) -> None:
         peer.send(faults.head(status, Transfer_Encoding="chunked"))
-        for _ in range(1000):  # 64 MB, and what the sockets' buffers hold is less
+        for _ in range(1000):  # 64 MB, which is more than the sockets' buffers take
             peer.send(b"10000\r\n" + b" " * 65536 + b"\r\n")
             sent.append(1)
         raise faults.HungUp
@@ -433,38 +435,38 @@ def basic_auth(request: PreparedRequest) -> PreparedRequest:
     return HTTPBasicAuth("user", SECRET)(request)
 
 
-def half_of_basic_auth(request: PreparedRequest) -> PreparedRequest:
+def basic_auth_without_a_colon(request: PreparedRequest) -> PreparedRequest:
     request.headers["Authorization"] = b"Basic " + base64.b64encode(b"hunter2")
     return request
 
 
 @pytest.mark.parametrize(
-    "given",
+    "options",
     [
         {"auth": ("login", SECRET)},
         {"auth": [SECRET, "password"]},
         {"auth": HTTPBasicAuth("login", SECRET)},
         {"auth": basic_auth},
-        {"auth": half_of_basic_auth},
+        {"auth": basic_auth_without_a_colon},
         {"node_list": [f"http://login:{SECRET}@host1:9401"]},
         {"node_list": [f"http://login:{SECRET.replace(':', '%3A')}@host1:9401"]},
         {"node_list": ["http://host-of-netrc:9401"]},
     ],
     ids=["password", "login", "HTTPBasicAuth", "callable", "no colon", "node", "node, quoted", "netrc"],
 )
-def test_an_authorization_that_a_node_cannot_parse_is_refused_and_not_shown(
-    given: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_credentials_that_a_node_cannot_parse_are_refused_and_not_shown(
+    options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     netrc = tmp_path / "netrc"
     netrc.write_text(f"machine host-of-netrc login user password {SECRET}\n")
     monkeypatch.setenv("NETRC", str(netrc))
     with pytest.raises(ValueError, match=r"auth: (the|its)|node 'http://") as raised:
-        QClient(**{"node_list": ["http://host1:9401"], **given})
+        QClient(**{"node_list": ["http://host1:9401"], **options})
     assert "hunter2" not in str(raised.value)
 
 
 @ON_EACH_SERVER
-def test_a_node_with_basic_auth_refuses_other_credentials(kind: str, certificates: Certificates) -> None:
+def test_basic_auth_and_its_refusal(kind: str, certificates: Certificates) -> None:
     options = [f"--cert-file={certificates.server}", "--basic-auth=user:s3cret"]
     node = make_server(kind, *options, tls=certificates.context())
     with node, QClient([node.url], 5, 5, verify=str(certificates.ca), auth=("user", "s3cret")) as client:
@@ -478,7 +480,7 @@ def test_a_node_with_basic_auth_refuses_other_credentials(kind: str, certificate
 
 
 @pytest.mark.parametrize("length", ["9" * 5000, "-1", "1.5", "²", ""])
-def test_a_number_of_rows_that_is_none_is_no_answer_of_qcache(length: str) -> None:
+def test_an_invalid_unsliced_length_fails_over(length: str) -> None:
     def answer(peer: Peer, request: Received) -> None:
         known = {**faults.RESULT, "X_QCache_unsliced_length": length}
         peer.send(faults.head(200, len(faults.ROWS), **known) + faults.ROWS)
@@ -492,33 +494,33 @@ def test_a_number_of_rows_that_is_none_is_no_answer_of_qcache(length: str) -> No
         assert (result.node, result.unsliced_result_len) == (other.url, 1)
 
 
-def test_an_answer_of_very_many_members_is_read_in_time() -> None:
+def test_gzip_with_very_many_members_is_decoded_in_linear_time() -> None:
     def answer(peer: Peer, request: Received) -> None:
         peer.send(faults.success_head(request, len(MANY_MEMBERS), Content_Encoding="gzip") + MANY_MEMBERS)
 
     with FaultyNode(answer) as node, QClient([node.url], 5, 60, trust_env=False) as client:
         started = time.thread_time()
         result = client.get("k", {})
-        assert time.thread_time() - started < 5  # it grew with the square of their number
+        assert time.thread_time() - started < 5  # minutes, if the time grew with the square of the members
         assert result is not None
         assert result.content == faults.ROWS
 
 
-def test_the_time_is_looked_at_while_gzip_is_decoded() -> None:
-    looked = 0
+def test_the_time_is_checked_while_gzip_is_decoded() -> None:
+    checks = 0
 
     def check() -> None:
-        nonlocal looked
-        looked += 1
-        if looked == 3:
+        nonlocal checks
+        checks += 1
+        if checks == 3:
             raise TimeoutError
 
     with pytest.raises(TimeoutError):
         decode(MANY_MEMBERS, "gzip", None, check)
-    assert looked == 3
+    assert checks == 3
 
 
-# What an error says.
+# Credentials of nodes in errors and results.
 
 
 @pytest.mark.parametrize(
@@ -535,7 +537,7 @@ def test_the_time_is_looked_at_while_gzip_is_decoded() -> None:
         b"http://user:hunter2@host:1",
     ],
 )
-def test_a_node_that_is_no_url_is_named_without_its_credentials(node: str) -> None:
+def test_the_error_of_an_invalid_node_url_hides_its_credentials(node: str) -> None:
     for nodes in ([node], node):
         with pytest.raises(ValueError, match="node") as raised:
             QClient(nodes)
@@ -543,7 +545,7 @@ def test_a_node_that_is_no_url_is_named_without_its_credentials(node: str) -> No
         assert not {"hun", "ter2", "user"} & set(re.findall("hun|ter2|user", text))
 
 
-def test_no_result_shows_a_nodes_credentials() -> None:
+def test_results_hide_a_node_s_credentials() -> None:
     node, _ = healthy_node()
     with node, QClient([node.url.replace("//", "//user:hunter2@")], trust_env=False) as client:
         stored = client.post("k", TABLE)
@@ -552,11 +554,11 @@ def test_no_result_shows_a_nodes_credentials() -> None:
         assert result.node == stored.node == node.url.replace("//", "//***@")
 
 
-# What a request says of its caller.
+# Headers of the caller.
 
 
 @pytest.mark.parametrize("operation", ["get", "post query", "post"])
-def test_a_callers_authorization_and_user_agent_replace_the_clients(
+def test_a_caller_s_authorization_and_user_agent_replace_the_client_s(
     operation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heads: list[bytes] = []
@@ -567,13 +569,13 @@ def test_a_callers_authorization_and_user_agent_replace_the_clients(
         send(sock, data)
 
     monkeypatch.setattr(transport._DeadlineSocket, "sendall", sendall)
-    given = {"authorization": "Bearer theirs", "User-agent": "theirs"}
+    headers = {"authorization": "Bearer theirs", "User-agent": "theirs"}
     node, _ = healthy_node()
     with node, QClient([node.url], 5, 5, auth=("user", "ours"), trust_env=False) as client:
         if operation == "post":
-            client.post("k", TABLE, post_headers=given)
+            client.post("k", TABLE, post_headers=headers)
         else:
-            client.get("k", {}, post_query=operation == "post query", query_headers=given)
+            client.get("k", {}, post_query=operation == "post query", query_headers=headers)
         client.delete("k")
     lines = [line.lower() for line in heads[0].splitlines()]
     assert [line for line in lines if line.startswith((b"authorization", b"user-agent"))] == [
@@ -581,4 +583,4 @@ def test_a_callers_authorization_and_user_agent_replace_the_clients(
         b"user-agent: theirs",
     ]
     assert any(line.startswith(b"host: ") for line in lines)
-    assert b"Basic " in heads[-1]  # those of another request are left alone
+    assert b"Basic " in heads[-1]  # the next request has the client's own again

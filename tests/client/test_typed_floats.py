@@ -1,4 +1,4 @@
-"""A field that a node cannot read as the float its column is typed as is refused; the old table stays."""
+"""A field that a node cannot read in a column typed float is refused, and the old table remains."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def is_stored(real: Server, content: bytes) -> bool:
     line_end=st.sampled_from(["\n", "\r\n"]),
     size=st.sampled_from([1, 2, 3, 1000]),
 )
-def test_what_a_real_node_refuses_is_refused_and_nothing_else(
+def test_the_check_refuses_exactly_what_a_real_server_refuses(
     real: Server, rows: list[tuple[str, str, str]], other: tuple[str, str, str], line_end: str, size: int
 ) -> None:
     content = csv_of([*rows, other], line_end)
@@ -86,7 +86,9 @@ def test_what_a_real_node_refuses_is_refused_and_nothing_else(
         *(("1e308", True), ("1e309", False), ("0.001e311", True), ("0e1025", False), ("1e-0999", True)),
     ],
 )
-def test_the_exponents_that_a_real_node_reads_are_read(real: Server, value: str, stored: bool) -> None:
+def test_the_check_accepts_the_exponents_that_a_real_server_reads(
+    real: Server, value: str, stored: bool
+) -> None:
     content = csv_of([(value, "x", "1")], "\n")
     assert is_stored(real, content) is stored
     for size in (1, 1000):
@@ -94,8 +96,8 @@ def test_the_exponents_that_a_real_node_reads_are_read(real: Server, value: str,
 
 
 @pytest.mark.parametrize("value", ["-1e400", "true", "FALSE", "0e999"])
-def test_what_a_real_node_takes_for_another_number_is_refused_too(real: Server, value: str) -> None:
-    """-1e400 becomes -inf, 0e999 NaN, and beside true a null becomes 1.0, and a number a 500."""
+def test_a_value_that_a_real_server_changes_is_refused_too(real: Server, value: str) -> None:
+    """-1e400 becomes -inf and 0e999 NaN. With true in the column, a null becomes 1.0 and a number a 500."""
     content = csv_of([(value, "x", "1")], "\n")
     assert is_stored(real, content)
     assert is_refused(content, 1000)
@@ -105,12 +107,12 @@ BAD = b"id,a\n1,1.5\n2,\n3,n/a\n4,5\n"
 TYPES = "a=string; a=float"
 
 
-def test_the_old_table_stays_whichever_way_the_content_comes(client: QClient, tmp_path: Path) -> None:
+def test_the_old_table_remains_in_whatever_form_the_content_comes(client: QClient, tmp_path: Path) -> None:
     path = tmp_path / "bad.csv"
     path.write_bytes(BAD)
     headers = {"X-QCache-types": TYPES}
     floats = {"a": "float"}
-    ways = {
+    stores = {
         "bytes": lambda: client.post("foo", BAD, post_headers=headers),
         "copies": lambda: client.post("foo", BAD, post_headers=headers, copies=2),
         "stream": lambda: client.post("foo", lambda: [BAD[:7], BAD[7:]], post_headers=headers),
@@ -121,10 +123,10 @@ def test_the_old_table_stays_whichever_way_the_content_comes(client: QClient, tm
     for standby in client.successors("foo")[:2]:
         with QClient([standby], 5, 20, deadline=60) as one:
             one.post("foo", b"old\n1\n")
-    for way, store in ways.items():
+    for form, store in stores.items():
         with pytest.raises(InvalidTable, match=r"row 3.*n/a|n/a.*row 3") as raised:
             store()
-        assert (raised.value.row, raised.value.column) == (3, "a"), way
+        assert (raised.value.row, raised.value.column) == (3, "a"), form
     for node in client.successors("foo")[:2]:
         with QClient([node], 5, 20, deadline=60) as one:
             answer = one.get("foo", {"select": ["old"]})
@@ -132,11 +134,11 @@ def test_the_old_table_stays_whichever_way_the_content_comes(client: QClient, tm
             assert answer.content == b'[{"old":1}]'
 
 
-def test_a_column_that_is_typed_otherwise_is_not_looked_at(client: QClient) -> None:
+def test_only_the_last_type_of_a_column_counts(client: QClient) -> None:
     client.post("foo", BAD, post_headers={"X-QCache-types": "a=float;a=string"})
 
 
-def test_a_long_field_of_another_column_is_no_number_and_is_not_kept() -> None:
+def test_a_long_field_of_another_column_is_not_kept_in_memory() -> None:
     check = CsvCheck({"b"})
     for piece in (b"a,b\nx", *[b"y" * 1000] * 100):
         check.feed(piece)
@@ -146,7 +148,7 @@ def test_a_long_field_of_another_column_is_no_number_and_is_not_kept() -> None:
     assert check.rows == 1
 
 
-def test_a_long_number_is_none() -> None:
+def test_a_very_long_number_is_refused() -> None:
     check = CsvCheck({"b"})
     check.feed(b"a,b\nx,")
     for _ in range(4):
@@ -157,8 +159,8 @@ def test_a_long_number_is_none() -> None:
 
 @pytest.mark.parametrize("rows", [b"1,x\n2,y\n", b"x,1\ny,2\n"])
 @pytest.mark.parametrize("name", ["a", "b"])
-def test_each_field_is_looked_at_by_itself_where_rows_come_in_pieces(name: str, rows: bytes) -> None:
-    """A field that is begun in one piece is over at its row's end."""
+def test_each_field_is_checked_by_itself_if_rows_come_in_pieces(name: str, rows: bytes) -> None:
+    """A field that was begun in one piece ends with its row."""
     is_float = (name == "a") == rows.startswith(b"1")
     for end in ("", "\n"):
         check = CsvCheck({name})
@@ -182,7 +184,7 @@ def test_each_field_is_looked_at_by_itself_where_rows_come_in_pieces(name: str, 
         *("5e-324", "-inf", "INF"),
     ],
 )
-def test_the_pattern_for_plain_rows_reads_what_python_writes_of_floats(value: str) -> None:
+def test_the_pattern_for_plain_rows_matches_floats_as_python_writes_them(value: str) -> None:
     match = checks._plain_rows([True, False])
     assert match is not None
     for row in (f"{value},x\n", f'"{value}",x\n'):
@@ -198,7 +200,7 @@ def test_the_pattern_for_plain_rows_reads_what_python_writes_of_floats(value: st
         *('"1,5"', ".", '"1'),
     ],
 )
-def test_the_pattern_for_plain_rows_reads_no_number_that_needs_a_closer_look(value: str) -> None:
+def test_the_pattern_for_plain_rows_does_not_match_numbers_to_check_closely(value: str) -> None:
     match = checks._plain_rows([True, False])
     assert match is not None
     found = match(f"{value},x\n".encode(), 0)

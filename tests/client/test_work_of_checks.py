@@ -1,4 +1,4 @@
-"""The work of checking text is linear in its bytes and its memory is bounded, whatever the bytes are."""
+"""The checks take linear time and limited memory, whatever the content is."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ HOSTILE_JSON: dict[str, Callable[[int], bytes]] = {
 
 
 class Counted:
-    """A compiled pattern, or its method, that counts the bytes it is given to look at."""
+    """A compiled pattern, or a method of one, that counts the bytes it reads."""
 
     def __init__(self, inner: Any, work: list[int]) -> None:
         self._inner = inner
@@ -86,7 +86,7 @@ class Counted:
 
 
 class CountedBytes(bytes):
-    """A piece of a file that counts the bytes it is joined with, or searched for blanks."""
+    """A piece of a file that counts the bytes that are joined, stripped or sliced."""
 
     work: list[int]
 
@@ -118,7 +118,7 @@ def _counted_bytes(piece: bytes, work: list[int]) -> CountedBytes:
 
 @pytest.fixture
 def work(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """One number: the bytes that the checks had patterns and the JSON parser look at, and those joined."""
+    """A list of one number: the bytes that the checks' patterns and JSON parser read, and those copied."""
     count = [0]
     for module in (checks, text):
         for name, value in list(vars(module).items()):
@@ -131,7 +131,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
         def counted(text: bytes, start: int) -> Any:
             found = match(text, start)  # type: ignore[misc]
-            # A row that does not match has been looked at too, to its end at most.
+            # A row that does not match was read too, to its end at most.
             count[0] += (text.find(b"\n", found.end()) + 1 or len(text)) - start  # type: ignore[union-attr]
             return found
 
@@ -199,25 +199,25 @@ KINDS = [("csv", kind) for kind in HOSTILE] + [("json", kind) for kind in HOSTIL
 
 
 @pytest.mark.parametrize(("suffix", "kind"), KINDS, ids=[f"{suffix}, {kind}" for suffix, kind in KINDS])
-def test_twice_the_bytes_are_twice_the_work(
+def test_the_work_grows_linearly_with_the_bytes(
     suffix: str, kind: str, work: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / f"hostile.{suffix}"
-    make, look = (HOSTILE[kind], check) if suffix == "csv" else (HOSTILE_JSON[kind], check_json)
+    make, run_check = (HOSTILE[kind], check) if suffix == "csv" else (HOSTILE_JSON[kind], check_json)
     monkeypatch.setattr(reading, "PIECE", 1000)
 
     def stored(content: bytes) -> None:
         path.write_bytes(content)
         store(path)
 
-    for how in (lambda content: look(content, 100), lambda content: look(content, 20_000), stored):
+    for how in (lambda content: run_check(content, 100), lambda content: run_check(content, 20_000), stored):
         done = []
         for size in (MANY, 2 * MANY, 4 * MANY):
             content = make(size)
             work[0] = 0
             how(content)
             done.append(work[0])
-        # A header is looked at again when it has doubled, which some doublings meet and others do not.
+        # A header is read again each time it has doubled; how often that happens depends on the sizes.
         assert done[2] <= 3 * done[1] + 1000, done
         assert done[1] <= 3 * done[0] + 1000, done
         assert done[2] <= 16 * 4 * MANY, done
@@ -230,29 +230,29 @@ KEPT = (
     "lists that stay open",
     "objects of many columns",
 )
-"""One object of JSON, which is kept until it is whole, or too long."""
+"""JSON with one long object, which is kept until it is complete or too long."""
 NOT_KEPT = [one for one in KINDS if one[1] not in KEPT]
 
 
 @pytest.mark.parametrize(("suffix", "kind"), NOT_KEPT, ids=[f"{suffix}, {kind}" for suffix, kind in NOT_KEPT])
-def test_memory_is_bounded(suffix: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However long a table is, no more of it is kept; a header is kept up to its limit of 1 MiB."""
+def test_memory_is_limited(suffix: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long a table is, the memory stays the same; a header is kept up to its limit of 1 MiB."""
     monkeypatch.setattr(reading, "PIECE", 16 * 1024)
     path = tmp_path / f"hostile.{suffix}"
-    make, look = (HOSTILE[kind], check) if suffix == "csv" else (HOSTILE_JSON[kind], check_json)
+    make, run_check = (HOSTILE[kind], check) if suffix == "csv" else (HOSTILE_JSON[kind], check_json)
 
     def peak(size: int) -> int:
         content = make(size)
         path.write_bytes(content)
         tracemalloc.start()
-        look(content, 16 * 1024)
-        if suffix == "json":  # of CSV files the same check is all that keeps anything
+        run_check(content, 16 * 1024)
+        if suffix == "json":  # for a CSV file, nothing but this check keeps content
             store(path)
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         return most
 
-    # What is read of a header doubles until it passes the limit.
+    # The kept part of a header doubles until it exceeds the limit.
     least = 5 << 19 if "header" in kind else 1 << 18
     assert peak(least + (1 << 20)) < peak(least) + (1 << 19)
 
@@ -261,7 +261,7 @@ def test_memory_is_bounded(suffix: str, kind: str, tmp_path: Path, monkeypatch: 
     "start", [b"\n", b" ", b"a", b'"a'], ids=["blank lines", "blanks", "no line end", "no closing quote"]
 )
 def test_a_header_is_read_no_further_than_its_limit(start: bytes) -> None:
-    """The limit holds while the header is read, so that what follows is never read."""
+    """Otherwise a header without an end would be kept in memory."""
     checker = checks.CsvCheck()
     fed = 0
     message = ""
@@ -275,8 +275,8 @@ def test_a_header_is_read_no_further_than_its_limit(start: bytes) -> None:
     assert fed <= 2 << 20
 
 
-def test_a_name_of_any_length_is_read_in_quotes() -> None:
-    """Python's csv module gives up on a field over 131,072 bytes."""
+def test_a_quoted_name_may_be_longer_than_python_s_csv_module_allows() -> None:
+    """That module refuses a field above 131,072 bytes."""
     checker = checks.CsvCheck()
     checker.feed(b'"' + b"a" * 200_000 + b'""","b"c\n1,2\n')
     checker.finish()
@@ -284,10 +284,10 @@ def test_a_name_of_any_length_is_read_in_quotes() -> None:
 
 
 @pytest.mark.parametrize("floats", ["", "c", "ace"])
-def test_nearly_all_of_a_common_table_is_read_by_one_pattern(
+def test_nearly_all_rows_of_common_tables_are_read_by_one_pattern(
     monkeypatch: pytest.MonkeyPatch, floats: str
 ) -> None:
-    """That is what keeps the check ahead of a node, typed columns or not; see ``benchmarks checks``."""
+    """That makes the check faster than a node, with and without typed columns; see ``benchmarks checks``."""
     closely = 0
     read_rows = checks.CsvCheck._read_rows
 
@@ -305,7 +305,7 @@ def test_nearly_all_of_a_common_table_is_read_by_one_pattern(
         assert closely < len(content) / 100, name
 
 
-def test_a_table_of_odd_rows_is_read_by_the_pattern_again_where_its_rows_are_plain() -> None:
+def test_the_pattern_is_used_again_when_plain_rows_follow_unusual_ones() -> None:
     check = checks.CsvCheck()
     matched = []
     for piece in (b"a,b\n", b'x,"y\nz"\n' * 20_000, b"x,y\n" * 40_000):
