@@ -236,7 +236,7 @@ CONVERTED: dict[str, tuple[Any, str, list[str]]] = {
     "decimals of 32 bits without places": (small_decimals(["5", None], 32, 0), "", ["5", ""]),
     "decimals of 64 bits": (small_decimals(["-1.50", "1234567.25"], 64, 2), "float", ["-1.5", "1234567.25"]),
     "a dictionary of decimals": (small_decimals(["1.5", None], 32, 1, dictionary=True), "float", ["1.5", ""]),
-    "trailing zeros are no digits": (array([D("123.5" + 20 * "0")], pa.decimal256(40, 21)), "float", ["123.5"]),
+    "trailing zeros": (array([D("123.5" + 20 * "0")], pa.decimal256(40, 21)), "float", ["123.5"]),
     "float32 in its own digits": (array([0.1], pa.float32()), "float", ["0.1"]),
     "float16": (array([np.float16(0.5)], pa.float16()), "float", ["0.5"]),
     "NaN is null": (array([float("nan"), 1.5, None], pa.float64()), "float", ["", "1.5", ""]),

@@ -1,1 +1,1 @@
-"""The dev node against a real QCache 0.9.3: the same requests, the same answers."""
+"""Compares the dev node with a real QCache 0.9.3: the same requests must get the same answers."""

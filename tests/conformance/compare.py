@@ -1,4 +1,4 @@
-"""The strict comparison of two answers: everything that a client can tell apart, as a list of findings."""
+"""Compares two answers strictly: returns everything in which a client could tell them apart."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ COMPARED_HEADERS = (
     "Transfer-Encoding",
 )
 PRESENT_HEADERS = ("Etag", "Content-Length", "Date")
-"""Compared only as to whether they are there: their values follow from the body or the clock."""
+"""Only compared for presence: their values follow from the body or the clock."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing in which the answers differ."""
+    """One difference between the answers."""
 
     kind: str
     real: Any
@@ -41,14 +41,14 @@ class Finding:
 
 @dataclass(frozen=True)
 class Rows:
-    """A body as a table: the names of its columns and its rows of cells."""
+    """A body as a table: column names and rows of cells."""
 
     names: tuple[str, ...]
     cells: tuple[tuple[Any, ...], ...]
 
     @classmethod
     def of(cls, answer: WireAnswer) -> Rows | None:
-        """The rows of a 200, None where the body is no table."""
+        """The rows of an answer with status 200; None if the body is no table."""
         content_type = answer.header("Content-Type") or ""
         try:
             text = answer.body.decode()
@@ -73,16 +73,16 @@ class Rows:
 
 
 class Record(list):
-    """The members of a JSON object in their order."""
+    """The members of a JSON object, in order."""
 
 
 def same_value(real: Any, dev: Any) -> bool:
-    """Equality of JSON values: of one type, numbers to the last digit, the sign of zero included."""
+    """Whether JSON values are equal in type and in every digit, including the sign of zero."""
     return type(real) is type(dev) and repr(real) == repr(dev)
 
 
 def compare(real: WireAnswer, dev: WireAnswer) -> list[Finding]:
-    """All findings; empty where a client could not tell the two apart."""
+    """All differences; empty if a client could not tell the answers apart."""
     if real.status != dev.status:
         return [Finding("status", real.status, dev.status)]
     findings = [
@@ -97,22 +97,22 @@ def compare(real: WireAnswer, dev: WireAnswer) -> list[Finding]:
 
 
 def compare_bodies(real: WireAnswer, dev: WireAnswer) -> list[Finding]:
-    """Findings in the bodies of two successes."""
+    """The differences between the bodies of two successful answers."""
     if real.body == dev.body:
         if real.header("Etag") != dev.header("Etag"):
             return [Finding("header Etag", real.header("Etag"), dev.header("Etag"))]
         return []
-    ours, theirs = Rows.of(dev), Rows.of(real)
-    if ours is None or theirs is None:
+    dev_rows, real_rows = Rows.of(dev), Rows.of(real)
+    if dev_rows is None or real_rows is None:
         return [Finding("body", real.body[:500], dev.body[:500])]
-    findings = compare_rows(theirs, ours)
+    findings = compare_rows(real_rows, dev_rows)
     if not findings and "csv" in (real.header("Content-Type") or ""):
         findings.append(Finding("csv spelling", real.body[:500], dev.body[:500]))
     return findings
 
 
 def compare_rows(real: Rows, dev: Rows) -> list[Finding]:
-    """Findings in two tables."""
+    """The differences between two tables."""
     if len(real.cells) != len(dev.cells):
         return [Finding("rows", len(real.cells), len(dev.cells))]
     if real.names != dev.names:

@@ -1,7 +1,7 @@
-"""Generated tables and queries over the whole query language, derived from the table's own columns.
+"""Generates tables and, from their columns, queries that cover the whole query language.
 
-Most cases are meant to be answered 200 with rows; wrong types, unknown columns and malformed clauses are a
-minority. Cells are drawn from a small pool per column, so that groups, ties and matches are common.
+Most queries should be answered with 200 and rows; wrong types, unknown columns and malformed clauses are a
+minority. A column's cells come from a small pool, so that groups, ties and matches are frequent.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MISSING = _Missing()
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its name as a query must write it, what it holds, and values that are likely in it."""
+    """A column: its name as a query must write it, its kind, and values that it is likely to have."""
 
     name: str
     kind: str
@@ -38,7 +38,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table to store and how it is written."""
+    """A table to store and its spelling in CSV or JSON."""
 
     form: str
     """`csv` or `json`."""
@@ -46,7 +46,7 @@ class Table:
     rows: tuple[tuple[Any, ...], ...]
     """Cells: text for CSV, JSON values for JSON. CSV rows may be shorter or longer than the header."""
     columns: tuple[Column, ...]
-    """The columns that a query can name."""
+    """The columns that a query can use."""
     types: tuple[tuple[str, str], ...] = ()
     stand_ins: tuple[tuple[str, str], ...] = ()
     newline: str = "\n"
@@ -66,7 +66,7 @@ class Table:
         return tuple(headers)
 
     def body(self) -> bytes:
-        """The table as it is uploaded."""
+        """The body of the upload."""
         if self.form == "json":
             rows = [
                 {name: cell for name, cell in zip(self.names, row, strict=True) if cell is not MISSING}
@@ -86,13 +86,13 @@ class Table:
 
 
 def pairs(items: tuple[tuple[str, str], ...]) -> str:
-    """A types or stand-in header's value."""
+    """The value of a types or stand-in header."""
     return ";".join(f"{name}={value}" for name, value in items)
 
 
 @dataclass(frozen=True)
 class Query:
-    """A query and how it is asked."""
+    """A query and how it is sent."""
 
     q: Any
     accept: str | None = "application/json"
@@ -114,7 +114,7 @@ class Query:
 
 @dataclass(frozen=True)
 class Example:
-    """A table and the queries to ask of it."""
+    """A table and queries of it."""
 
     table: Table
     queries: tuple[Query, ...] = field(default=())
@@ -128,13 +128,13 @@ class Example:
 
 
 def chance(draw: Any, percent: int) -> bool:
-    """True in about this share of cases."""
-    # Hypothesis likes the ends of a range better than its middle.
+    """True in about this percentage of cases."""
+    # Hypothesis prefers the ends of a range to its middle.
     return (draw(st.sampled_from(range(100))) - 37) % 100 < percent
 
 
 def pick(draw: Any, weighted: dict[Any, int]) -> Any:
-    """A key of `weighted`, as often as its weight says; shrinks to the first."""
+    """A key of `weighted`, in proportion to its weight; shrinks to the first key."""
     return draw(st.sampled_from([key for key, weight in weighted.items() for _ in range(weight)]))
 
 
@@ -161,7 +161,7 @@ UNICODE = [
     "e\u0301",
     "ﬁ",
 ]
-NASTY = [
+AWKWARD = [
     "NA", "null", "NaN", "nan", "None", "N/A", "inf", "True", "true", "", " ", " padded ", "a,b", 'say "hi"', "it's",
     "'q'", '"q"', "line\nbreak", "line\r\nbreak", "tab\there", "a/b", "back\\slash", "100%", "%", "[x]", "(x", "a*", "$",
     "=1+1", "#c", "\x7f", "\x01", "<b>", "-", "0x10", "1e5x", "1_000", "--1", "1,5", "2020-01-01", "12:30",
@@ -208,16 +208,16 @@ ODD_NAMES = [
 FOREIGN_NAMES = ["é", "日本", "åäö", "😀", "naïve"]
 
 KINDS = {
-    "int": 22, "float": 16, "string": 22, "bool": 6, "unicode": 6, "nasty": 8, "edge_int": 5, "uint": 1,
+    "int": 22, "float": 16, "string": 22, "bool": 6, "unicode": 6, "awkward": 8, "edge_int": 5, "uint": 1,
     "edge_float": 6, "special_float": 1, "long_float": 1, "zip": 3, "mixed": 3, "null": 2,
 }  # fmt: skip
 NUMERIC = {"int", "float", "edge_int", "uint", "edge_float", "special_float", "long_float"}
-TEXTUAL = {"string", "unicode", "nasty", "mixed"}
+TEXTUAL = {"string", "unicode", "awkward", "mixed"}
 
 
 @st.composite
 def pools(draw: Any, kind: str) -> list[Any]:
-    """A few values of a kind: CSV-like text for the kinds whose spelling matters, else Python values."""
+    """A few values of a kind: text if the spelling matters, otherwise Python values."""
 
     def some(*sources: Any) -> list[Any]:
         return draw(st.lists(st.one_of(*sources), min_size=1, max_size=6))
@@ -249,8 +249,8 @@ def pools(draw: Any, kind: str) -> list[Any]:
             st.characters(codec="utf-8", exclude_characters="\x00", exclude_categories=["Cs"]), max_size=6
         )
         return some(of(UNICODE), of(WORDS), text)
-    if kind == "nasty":
-        return some(of(NASTY), of(WORDS))
+    if kind == "awkward":
+        return some(of(AWKWARD), of(WORDS))
     if kind == "zip":
         return some(of(ZIPS))
     if kind == "mixed":
@@ -264,7 +264,7 @@ def csv_text(value: Any) -> str:
 
 
 def literal_values(kind: str, pool: list[Any]) -> tuple[Any, ...]:
-    """Values of the pool as a query would write them."""
+    """The pool's values as a query would write them."""
     values = [value for value in pool if value is not None]
     if kind in ("edge_float", "special_float", "long_float", "zip"):
         values = [number for value in values if (number := as_number(value)) is not None]
@@ -272,7 +272,7 @@ def literal_values(kind: str, pool: list[Any]) -> tuple[Any, ...]:
 
 
 def as_number(text: str) -> int | float | None:
-    """The finite number that a text spells."""
+    """The finite number that a text spells; None if there is none."""
     try:
         number = float(text)
     except ValueError:
@@ -298,7 +298,7 @@ def column_names(draw: Any) -> list[str]:
 
 
 def readable_names(names: list[str]) -> list[str]:
-    """The names that a CSV header's columns get: a repeated one is numbered, an empty one is called Unnamed."""
+    """The names of a CSV's columns: duplicates are numbered, and an empty name becomes Unnamed."""
     seen: dict[str, int] = {}
     result = []
     for position, name in enumerate(names):
@@ -322,7 +322,7 @@ STAND_INS = [
 
 @st.composite
 def stand_in_columns(draw: Any, names: list[str]) -> tuple[tuple[str, str], ...]:
-    """Stand-in columns: new ones, copies of a column, and ones that exist already."""
+    """Stand-in columns: new ones, copies of a column, and existing ones."""
     usable = [name for name in names if name.isascii() and not re.search(r"[;=\s]", name) and name]
     sources = [("copy", name) for name in usable] + [(name, "5") for name in usable]
     return tuple(
@@ -453,7 +453,7 @@ def quoted(text: str, mark: str = "'") -> str:
 
 
 class QueryMaker:
-    """Draws the clauses of one query over the columns of a table."""
+    """Draws the clauses of one query of a table."""
 
     def __init__(self, draw: Any, columns: tuple[Column, ...]) -> None:
         self.draw = draw
@@ -472,15 +472,15 @@ class QueryMaker:
         return one_of(self.draw, items)
 
     def column(self, *, numeric: bool | None = None) -> Column:
-        """A column, of numbers or of text if asked for and there is one; rarely one that does not exist."""
+        """A column, numeric or textual if requested and available; rarely one that does not exist."""
         if not self.columns or self.chance(1):
             return Column("nosuch", "int", (1,))
         columns = self.columns
         if numeric is not None and not self.chance(3):
-            wanted = [c for c in columns if (c.kind in NUMERIC) == numeric]
+            matching = [c for c in columns if (c.kind in NUMERIC) == numeric]
             if numeric is False:
-                wanted = [c for c in columns if c.kind not in NUMERIC | {"bool", "null", "zip"}]
-            columns = wanted or columns
+                matching = [c for c in columns if c.kind not in NUMERIC | {"bool", "null", "zip"}]
+            columns = matching or columns
         return self.one_of(columns)
 
     def literal(self, column: Column) -> Any:
@@ -496,7 +496,7 @@ class QueryMaker:
         return quoted(value, self.one_of("''\"")) if isinstance(value, str) else value
 
     def odd_literal(self, column: Column) -> Any:
-        """Something to compare with that may not fit."""
+        """A literal that may not fit the column."""
         return self.one_of(
             [
                 quoted("abc"), quoted(""), 1, 1.5, True, None, [], [1], {}, column.name, "nosuch", "'open", "''",
@@ -592,7 +592,7 @@ class QueryMaker:
         return [self.pick({"any_bits": 1, "all_bits": 1}), column.name, argument]
 
     def malformed_filter(self) -> Any:
-        """A filter that is wrong."""
+        """A malformed filter."""
         name = self.column().name
         return self.one_of(
             [
@@ -606,7 +606,7 @@ class QueryMaker:
     # select
 
     def expression(self, depth: int = 2) -> Any:
-        """An alias expression of ordinary arithmetic."""
+        """An alias expression in prefix form, of ordinary arithmetic."""
         if depth == 0 or self.chance(25):
             if self.chance(10):
                 return self.arithmetic(1)
@@ -622,7 +622,7 @@ class QueryMaker:
         ]
 
     def arithmetic(self, depth: int = 2) -> str:
-        """An alias expression as text: numbers."""
+        """An alias expression as text, with a number as its value."""
         if depth == 0 or self.chance(20):
             if self.chance(70):
                 return self.column(numeric=True).name
@@ -640,7 +640,7 @@ class QueryMaker:
         return form.format(self.arithmetic(depth - 1), sign, self.arithmetic(depth - 1))
 
     def condition(self, depth: int = 2) -> str:
-        """An alias expression as text: true or false."""
+        """An alias expression as text, with a truth value."""
         kind = self.pick(
             {"compare": 8, "text": 4, "in": 4, "chain": 2, "column": 2, "join": 8, "not": 3, "()": 2}
         )
@@ -649,10 +649,10 @@ class QueryMaker:
         if kind == "compare":
             return f"{self.arithmetic(1)} {self.pick(COMPARISONS)} {self.arithmetic(1)}"
         if kind == "text":
-            return f"{self.column(numeric=False).name} {self.pick(COMPARISONS)} {self.written(self.column(numeric=False))}"
+            return f"{self.column(numeric=False).name} {self.pick(COMPARISONS)} {self.literal_text(self.column(numeric=False))}"
         if kind == "in":
             column = self.column()
-            values = ", ".join(self.written(column) for _ in range(self.pick({2: 3, 1: 2, 3: 1})))
+            values = ", ".join(self.literal_text(column) for _ in range(self.pick({2: 3, 1: 2, 3: 1})))
             return f"{column.name} {self.pick({'in': 3, 'not in': 1, '==': 1})} [{values}]"
         if kind == "chain":
             middle, ends = (
@@ -669,8 +669,8 @@ class QueryMaker:
             return self.pick({"~({})": 3, "not {}": 3, "~{}": 1}).format(self.condition(depth - 1))
         return f"({self.condition(depth - 1)})"
 
-    def written(self, column: Column) -> str:
-        """A literal for an expression as text."""
+    def literal_text(self, column: Column) -> str:
+        """A literal inside an expression as text."""
         value = self.literal(column)
         return str(value) if isinstance(value, str) or value is not None else "0"
 
@@ -708,7 +708,7 @@ class QueryMaker:
         return chosen, chosen
 
     def some_columns(self) -> list[str]:
-        """One or more columns, in any order."""
+        """One or more columns in any order."""
         names = list(dict.fromkeys(c.name for c in self.columns)) or ["nosuch"]
         chosen = self.draw(
             st.lists(st.sampled_from(names), min_size=1, max_size=4, unique=not self.chance(2))
@@ -723,12 +723,12 @@ class QueryMaker:
         return [function, self.column(numeric=None if text_too else True).name]
 
     def aggregates(self) -> list[list[str]]:
-        """Some aggregates, rarely two of one column."""
+        """Some aggregates, rarely two of the same column."""
         chosen = [self.aggregate() for _ in range(self.pick({1: 4, 2: 3, 3: 1}))]
         return chosen if self.chance(3) else list({column: [fn, column] for fn, column in chosen}.values())
 
     def malformed_select(self) -> Any:
-        """A projection that is wrong."""
+        """A malformed projection."""
         name = self.column().name
         return self.one_of(
             [
@@ -742,19 +742,19 @@ class QueryMaker:
     # the other clauses
 
     def grouping(self) -> tuple[list[str], Any, list[str]]:
-        """group_by, the select that goes with it, and the names of the result's columns."""
+        """A group_by, a select that fits it, and the columns of the result."""
         names = list(dict.fromkeys(c.name for c in self.columns)) or ["nosuch"]
         number = self.pick({1: 5, 2: 3, 3: 1})
         keys = self.draw(st.lists(st.sampled_from(names), min_size=1, max_size=number, unique=True))
         rest = [c for c in self.columns if c.name not in keys]
-        shown = [key for key in keys if not self.chance(15)]
+        selected = [key for key in keys if not self.chance(15)]
         maker = QueryMaker(self.draw, tuple(rest or self.columns))
         aggregates = maker.aggregates()
-        select: Any = [*shown, *aggregates]
-        result = [*shown, *(column for _, column in aggregates)]
+        select: Any = [*selected, *aggregates]
+        result = [*selected, *(column for _, column in aggregates)]
         if self.chance(4):
             select = self.one_of(
-                [shown, None, [], [["count"]], [*shown, ["sum", keys[0]]], [*select, "nosuch"], names]
+                [selected, None, [], [["count"]], [*selected, ["sum", keys[0]]], [*select, "nosuch"], names]
             )
         return keys, select, result
 
@@ -815,7 +815,7 @@ class QueryMaker:
 
 @st.composite
 def queries(draw: Any, table: Table) -> Query:
-    """A query of the table, and how it is asked."""
+    """A query of the table and how it is sent."""
     columns = table.columns
     stand_ins: tuple[tuple[str, str], ...] = ()
     if chance(draw, 5):

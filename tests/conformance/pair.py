@@ -1,4 +1,4 @@
-"""A real server and a dev node asked the same."""
+"""A real server and a dev node that are sent the same requests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from tests.conformance.compare import Finding, compare
-from tests.conformance.differences import Met, explain
+from tests.conformance.differences import Context, explain
 from tests.conformance.generate import Example, Query, Table
 from tests.harness.clock import Clock
 from tests.harness.servers import Connection, Server, WireAnswer, WireRequest
@@ -20,19 +20,19 @@ MAX_GET = 16_000
 
 @dataclass(frozen=True)
 class Case:
-    """One query (or, where `query` is None, the store itself) and both answers."""
+    """One query and both answers; if `query` is None, the store of the table."""
 
     table: Table
     query: Query | None
     real: WireAnswer
     dev: WireAnswer
     findings: list[Finding]
-    """What no listed difference explains."""
-    met: frozenset[str]
-    """The listed differences that were met."""
+    """The findings that no listed difference explains."""
+    differences: frozenset[str]
+    """The names of the listed differences that explain the other findings."""
 
     def __str__(self) -> str:
-        """Everything that is needed to see and to repeat the case."""
+        """Everything that is needed to understand and to repeat the case."""
         lines = ["", "table:", f"  headers {self.table.headers()!r}", f"  body    {self.table.body()!r}"]
         if self.query is not None:
             lines += [
@@ -45,18 +45,18 @@ class Case:
 
 
 def printable(answer: WireAnswer, limit: int = 600) -> str:
-    """The start of a body."""
+    """The start of the body as text."""
     text = answer.body.decode("utf-8", "backslashreplace")
     return text if len(text) <= limit else text[:limit] + "..."
 
 
 def store_request(table: Table, key: str) -> WireRequest:
-    """The store of a table."""
+    """The request that stores a table."""
     return WireRequest("POST", f"/qcache/dataset/{key}", table.headers(), table.body())
 
 
 def query_request(query: Query, key: str) -> WireRequest:
-    """The query of a key."""
+    """The request that queries a key."""
     text = json.dumps(query.q)
     if query.by_get and len(target := f"/qcache/dataset/{key}?q={quote(text)}") < MAX_GET:
         return WireRequest("GET", target, query.headers())
@@ -64,14 +64,14 @@ def query_request(query: Query, key: str) -> WireRequest:
 
 
 def assert_same(what: Any, real: WireAnswer, dev: WireAnswer) -> None:
-    """Fail where two answers differ in a way that no listed difference explains."""
-    findings, _ = explain(Met(real, dev), compare(real, dev))
-    shown = f"{what!r}\nreal {real.status} {printable(real)}\ndev  {dev.status} {printable(dev)}"
-    assert not findings, "\n".join([shown, *map(str, findings)])
+    """Fail if two answers differ in a way that no listed difference explains."""
+    findings, _ = explain(Context(real, dev), compare(real, dev))
+    message = f"{what!r}\nreal {real.status} {printable(real)}\ndev  {dev.status} {printable(dev)}"
+    assert not findings, "\n".join([message, *map(str, findings)])
 
 
 class Pair:
-    """Two servers; `ask` sends one request to both over kept connections."""
+    """Two servers; `ask` sends a request to both over persistent connections."""
 
     def __init__(self, real: Server, dev: Server, clock: Clock | None = None) -> None:
         self.real, self.dev = self.servers = (real, dev)
@@ -79,13 +79,13 @@ class Pair:
         self._stored = {"t"}
         self._clock = clock
 
-    def later(self, seconds: float) -> None:
-        """Set the clock of both forward; only those that were started with options of their own have one."""
-        assert self._clock is not None
+    def advance_clock(self, seconds: float) -> None:
+        """Set both servers' clock forward; only servers started with their own options have one."""
+        assert self._clock is not None, "these servers run on the system's clock"
         self._clock.advance(seconds)
 
     def ask(self, request: WireRequest) -> tuple[WireAnswer, WireAnswer]:
-        """The answers of both, the real server's first."""
+        """Both answers, the real server's first."""
         if request.method == "POST" and (
             stored := re.fullmatch(r"/qcache/dataset/([\w-]+)/?", request.target)
         ):
@@ -103,13 +103,13 @@ class Pair:
         return answer
 
     def _findings_with(self, table: Table, query: Query) -> list[Finding]:
-        self.ask(store_request(table, "generated-else"))
-        return self._case(table, query, query_request(query, "generated-else"), "generated-else").findings
+        self.ask(store_request(table, "generated-other"))
+        return self._case(table, query, query_request(query, "generated-other"), "generated-other").findings
 
     def same(
         self, method: str, target: str, headers: dict[str, str] | None = None, body: bytes | None = None
     ) -> WireAnswer:
-        """The answer that both give, as the real server gave it; fails where they differ."""
+        """The real server's answer. Fails if the dev node's answer differs."""
         request = WireRequest(method, target, tuple((headers or {}).items()), body)
         real, dev = self.ask(request)
         assert_same(request.encode()[:2000], real, dev)
@@ -118,54 +118,54 @@ class Pair:
     def ask_raw(
         self, method: str, target: str, headers: dict[str, str] | None = None, body: bytes | None = None
     ) -> tuple[WireAnswer, WireAnswer]:
-        """The answers of both, not compared."""
+        """Both answers, not compared."""
         return self.ask(WireRequest(method, target, tuple((headers or {}).items()), body))
 
     def status(self, *args: Any, **kwargs: Any) -> int:
-        """The status of the answer that both give; 0 where both close the connection without one."""
+        """The status of both answers; 0 if both servers close the connection without an answer."""
         return self.same(*args, **kwargs).status
 
     def csv(self, body: str | bytes, headers: dict[str, str] | None = None, *, key: str = "t") -> WireAnswer:
-        """Store CSV."""
+        """Store CSV on both servers."""
         data = body.encode() if isinstance(body, str) else body
         return self.same(
             "POST", f"/qcache/dataset/{key}", {"Content-Type": "text/csv", **(headers or {})}, data
         )
 
     def json(self, body: Any, headers: dict[str, str] | None = None, *, key: str = "t") -> WireAnswer:
-        """Store JSON, given as objects or as it is written."""
+        """Store JSON on both servers; the body is bytes or objects to encode."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         headers = {"Content-Type": "application/json", **(headers or {})}
         return self.same("POST", f"/qcache/dataset/{key}", headers, data)
 
     def query(self, q: Any = None, headers: dict[str, str] | None = None, *, key: str = "t") -> WireAnswer:
-        """The answer to a query in a POST, as JSON unless the headers say otherwise."""
+        """The answer to a POST query, as JSON unless the headers ask for something else."""
         body = q if isinstance(q, bytes) else json.dumps({} if q is None else q).encode()
         headers = {"Accept": "application/json", **(headers or {})}
         return self.same("POST", f"/qcache/dataset/{key}/q", headers, body)
 
     def rows(self, q: Any = None, headers: dict[str, str] | None = None, *, key: str = "t") -> list[Any]:
-        """The rows of a query that must succeed."""
+        """The rows of a query, which must succeed."""
         answer = self.query(q, headers, key=key)
         assert answer.status == 200, printable(answer)
         return json.loads(answer.body)
 
     def column(self, name: str, q: Any = None, *, key: str = "t") -> list[Any]:
-        """One column of a query that must succeed."""
+        """One column of a query, which must succeed."""
         return [row[name] for row in self.rows(q, key=key)]
 
     def as_csv(self, q: Any = None, headers: dict[str, str] | None = None, *, key: str = "t") -> str:
-        """The CSV of a query that must succeed."""
+        """The CSV of a query, which must succeed."""
         answer = self.query(q, {**(headers or {}), "Accept": "text/csv"}, key=key)
         assert answer.status == 200, printable(answer)
         return answer.body.decode()
 
     def has(self, key: str = "t") -> bool:
-        """Whether both have the key."""
+        """Whether both servers have the key."""
         return self.query(key=key).status == 200
 
-    def forget(self) -> None:
-        """Delete what was stored."""
+    def delete_all(self) -> None:
+        """Delete all keys that were stored."""
         for key in self._stored:
             self.ask(WireRequest("DELETE", f"/qcache/dataset/{key}"))
         self._stored = {"t"}
@@ -178,7 +178,7 @@ class Pair:
         self._connections = [None, None]
 
     def run(self, example: Example) -> Iterator[Case]:
-        """Store the table, then each query: a case each. A query of a table that was not stored is none."""
+        """Store the table and send each query; each is a case. Queries are left out if the store failed."""
         stored = self._case(example.table, None, store_request(example.table, "generated"))
         yield stored
         if stored.real.status != 201 or stored.dev.status != 201:
@@ -186,22 +186,22 @@ class Pair:
         for query in example.queries:
             key = "generated"
             if query.stand_ins:
-                # A query's stand-in columns stay in the real server's table.
+                # The real server keeps a query's stand-in columns in the stored table.
                 key = "generated-once"
                 self.ask(store_request(example.table, key))
             yield self._case(example.table, query, query_request(query, key), key)
 
     def _case(self, table: Table, query: Query | None, request: WireRequest, key: str = "") -> Case:
         real, dev = self.ask(request)
-        met = Met(
+        context = Context(
             real, dev, table, query, lambda other: self.ask(query_request(other, key)), self._findings_with
         )
-        findings, names = explain(met, compare(real, dev))
+        findings, names = explain(context, compare(real, dev))
         return Case(table, query, real, dev, findings, frozenset(names))
 
 
-def kind(case: Case) -> tuple[Any, ...]:
-    """What differs, coarsely: what a smaller case must keep."""
+def kind_of_difference(case: Case) -> tuple[Any, ...]:
+    """What differs, roughly. A smaller case must differ in the same way."""
     first = case.findings[0]
     if first.kind == "status":
         return ("status", first.real, first.dev)
@@ -211,7 +211,7 @@ def kind(case: Case) -> tuple[Any, ...]:
 
 
 def cell_kind(value: Any) -> str:
-    """The sort of a cell: its type, and for text whether it looks like a number."""
+    """The type of a cell, and for text whether it looks like a number."""
     if not isinstance(value, str):
         return type(value).__name__
     try:
@@ -221,14 +221,18 @@ def cell_kind(value: Any) -> str:
     return "float text" if "." in value or "e" in value else "int text"
 
 
-def smaller(pair: Pair, case: Case, budget: int = 150) -> Case:
+def minimized(pair: Pair, case: Case, budget: int = 150) -> Case:
     """A smaller case that differs in the same way: fewer rows, columns and clauses."""
-    wanted = kind(case)
+    difference = kind_of_difference(case)
     while budget > 0:
         for example in _reductions(case):
             budget -= 1
             tried = list(pair.run(example))[-1]
-            if (tried.query is None) == (case.query is None) and tried.findings and kind(tried) == wanted:
+            if (
+                (tried.query is None) == (case.query is None)
+                and tried.findings
+                and kind_of_difference(tried) == difference
+            ):
                 case = tried
                 break
             if budget <= 0:
@@ -272,7 +276,7 @@ def _reductions(case: Case) -> Iterator[Example]:
 
 
 def _smaller_queries(q: Any) -> Iterator[Any]:
-    """The query without one of its parts, the largest parts first."""
+    """The query without one of its parts, larger parts first."""
     if isinstance(q, dict):
         for name in q:
             yield {other: value for other, value in q.items() if other != name}

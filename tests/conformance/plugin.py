@@ -1,4 +1,4 @@
-"""The pair of servers that conformance tests ask, and a summary of the generated cases."""
+"""Fixtures for the pair of servers that conformance tests use, and a summary of the generated cases."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ TALLY = pytest.StashKey[Tally]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Count generated cases for the summary."""
+    """Create the tally of generated cases."""
     config.stash[TALLY] = Tally()
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Add what a worker of pytest-xdist counted."""
+    """Add the tally of a pytest-xdist worker."""
     node.config.stash[TALLY].add(node.workeroutput["tally"])
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Hand over what was counted, where this is a worker."""
+    """Hand over the tally if this is a worker."""
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["tally"] = session.config.stash[TALLY].counts()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say what the generated cases were."""
+    """Print the tally of the generated cases."""
     tally = config.stash[TALLY]
     if tally.stores:
         terminalreporter.section("conformance with QCache 0.9.3")
@@ -49,21 +49,21 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 @pytest.fixture(scope="session")
 def tally(pytestconfig: pytest.Config) -> Tally:
-    """Counts what is generated."""
+    """Counts the generated cases."""
     return pytestconfig.stash[TALLY]
 
 
 @pytest.fixture
 def pair(started_pairs: Callable[..., Pair]) -> Pair:
-    """Both servers, of which no other suite knows, with nothing stored that a test used before."""
+    """Both servers, used by this suite only, with everything deleted that earlier tests stored."""
     pair = started_pairs()
-    pair.forget()
+    pair.delete_all()
     return pair
 
 
 @pytest.fixture(scope="session")
 def started_pairs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Pair]]:
-    """Start both servers with options, once for each set of options."""
+    """A function that starts both servers, once for each set of options."""
     need_the_real_server()
     pairs: dict[tuple[str, ...], Pair] = {}
     with ExitStack() as stack:
@@ -86,11 +86,11 @@ def started_pairs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable
 
 @pytest.fixture
 def pair_with(started_pairs: Callable[..., Pair]) -> Callable[..., Pair]:
-    """Both servers with other options and nothing stored or counted: `pair_with("--size", "1000")`."""
+    """A function: both servers with other options, empty and with fresh statistics: `pair_with("--size", "1000")`."""
 
     def start(*options: str, tls: SSLContext | None = None) -> Pair:
         pair = started_pairs(*options, tls=tls)
-        pair.forget()
+        pair.delete_all()
         pair.ask_raw("GET", "/qcache/statistics")
         return pair
 

@@ -1,9 +1,9 @@
-"""All differences of many generated cases, grouped, with a small example of each.
+"""Groups the differences of many generated cases and shows a small example of each group.
 
     python -m tests.conformance.survey --cases 3000 [--seed 1] [--real-vs-real] [--json out.json]
     python -m tests.conformance.survey --replay case.json
 
-Ends with 0 where no difference was found.
+Exits with 0 if there is no difference.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from tests.conformance.generate import QUERIES_PER_TABLE, Example, examples
-from tests.conformance.pair import Case, Pair, kind, smaller
+from tests.conformance.pair import Case, Pair, kind_of_difference, minimized
 from tests.conformance.tally import Tally
 from tests.harness.servers import Server
 
 
 def shape(q: Any) -> Any:
-    """A query without its names and literals."""
+    """A query without names and literals."""
     if isinstance(q, dict):
         return tuple(sorted((name, shape(value)) for name, value in q.items()))
     if isinstance(q, list):
@@ -55,16 +55,16 @@ def shape(q: Any) -> Any:
 
 
 def signature(case: Case) -> str:
-    """Cases with one signature are counted as one difference."""
+    """Names the group of a case: cases with the same signature count as one difference."""
     query = case.query
     if query is None:
-        return f"store | {kind(case)} | {case.table.form}"
+        return f"store | {kind_of_difference(case)} | {case.table.form}"
     accept = (query.accept or "json").split("/")[-1]
-    return f"query | {kind(case)} | {accept} | {shape(query.q)}"
+    return f"query | {kind_of_difference(case)} | {accept} | {shape(query.q)}"
 
 
 class Survey:
-    """Collects what is met; minimises the first example of each coarse group."""
+    """Collects differences in groups, and minimizes the first examples of each coarse group."""
 
     def __init__(self, pair: Pair, *, per_group: int) -> None:
         self.pair = pair
@@ -74,39 +74,39 @@ class Survey:
         self.groups: dict[str, tuple[int, Case]] = {}
 
     def run(self, example: Example) -> None:
-        """One generated example."""
+        """Run one generated example."""
         for case in self.pair.run(example):
             self.tally.count(case)
             if case.findings:
                 self.differs(case)
 
     def differs(self, case: Case) -> None:
-        """Count a difference; minimise while its coarse group is new."""
+        """Count a difference; minimize the case while its coarse group is new."""
         coarse = signature(case)
         self.coarse[coarse] += 1
         if self.coarse[coarse] > self.per_group:
             return
-        case = smaller(self.pair, case)
+        case = minimized(self.pair, case)
         fine = signature(case)
         count, best = self.groups.get(fine, (0, case))
         self.groups[fine] = (count + 1, min(case, best, key=lambda c: len(str(c))))
 
 
-def frozen(case: Case) -> str:
-    """A case as text for --replay."""
+def serialized(case: Case) -> str:
+    """A case as text, for --replay."""
     example = Example(case.table, () if case.query is None else (case.query,))
     return base64.b64encode(pickle.dumps(example)).decode()
 
 
 def main() -> int:
-    """Run the survey or one case of it."""
+    """Run the survey, or replay its cases."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--cases", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--real-vs-real", action="store_true")
-    parser.add_argument("--per-group", type=int, default=2, help="cases to minimise of each coarse group")
+    parser.add_argument("--per-group", type=int, default=2, help="cases to minimize in each coarse group")
     parser.add_argument("--json", help="write the differences here")
     parser.add_argument("--replay", help="run the cases of a file that --json wrote")
     parser.add_argument("--limit", type=int, default=60, help="groups to print")
@@ -137,18 +137,19 @@ def main() -> int:
         if args.json:
             with open(args.json, "w") as file:  # noqa: PTH123
                 json.dump(
-                    [[name, count, str(case), frozen(case)] for name, (count, case) in ranked(survey)], file
+                    [[name, count, str(case), serialized(case)] for name, (count, case) in ranked(survey)],
+                    file,
                 )
     return 1 if survey.groups else 0
 
 
 def ranked(survey: Survey) -> list[tuple[str, tuple[int, Case]]]:
-    """The groups, the most frequent first."""
+    """The groups, most frequent first."""
     return sorted(survey.groups.items(), key=lambda item: -item[1][0])
 
 
 def report(survey: Survey, limit: int) -> None:
-    """Print the groups, the rarest first, so that the most frequent are in view."""
+    """Print the groups, most frequent last, so that those stay visible."""
     groups = ranked(survey)
     for name, (count, case) in reversed(groups[:limit]):
         print("=" * 100)
@@ -159,7 +160,7 @@ def report(survey: Survey, limit: int) -> None:
 
 
 def replay(pair: Pair, path: str) -> int:
-    """Run the stored cases again and print those that still differ."""
+    """Run the saved cases again and print those that still differ."""
     with open(path) as file:  # noqa: PTH123
         stored = json.load(file)
     failed = 0

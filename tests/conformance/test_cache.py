@@ -1,4 +1,4 @@
-"""Part 7: what is kept, for how long, and what the statistics say of it."""
+"""Part 7 of the protocol: the cache's size and age limits, and the statistics."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tests.harness.servers import WireRequest
 
 SIZE = "90000"
 
-ALWAYS = {"dataset_count", "cache_size", "statistics_duration", "statistics_buffer_size"}
+ALWAYS_PRESENT = {"dataset_count", "cache_size", "statistics_duration", "statistics_buffer_size"}
 
 
 def statistics(pair) -> list[dict]:
-    """The statistics of both, which reading resets."""
+    """The statistics of both servers; reading them resets them."""
     return [json.loads(answer.body) for answer in pair.ask_raw("GET", "/qcache/statistics")]
 
 
@@ -26,34 +26,34 @@ def table(cells: int, cell: str = "12345678") -> str:
 
 
 THIRD = table(3000)
-"""About 27 kB to free, about 24 kB in the cache: three of them are all that SIZE holds."""
+"""A store of it frees about 27 kB and takes about 24 kB in the cache: SIZE has room for three."""
 
 
 # Statistics
 
 
-def test_statistics_of_a_quiet_node_are_four(pair):
-    """dataset_count, cache_size, statistics_duration and statistics_buffer_size are always there."""
+def test_an_idle_node_reports_four_statistics(pair):
+    """dataset_count, cache_size, statistics_duration and statistics_buffer_size are always present."""
     statistics(pair)
     for counted in statistics(pair):
-        assert set(counted) == ALWAYS
+        assert set(counted) == ALWAYS_PRESENT
         assert counted["statistics_buffer_size"] == 1000
         assert isinstance(counted["statistics_duration"], float)
 
 
 def test_reading_resets_the_statistics(pair):
-    """All but the state of the cache."""
+    """Except for the size of the cache and the number of its tables."""
     pair.csv("a\n1\n")
     pair.query()
     statistics(pair)
     for counted in statistics(pair):
-        assert set(counted) == ALWAYS
+        assert set(counted) == ALWAYS_PRESENT
         assert counted["dataset_count"] == 1
         assert counted["cache_size"] > 0
 
 
-def test_statistics_count_what_happened(pair):
-    """Each key appears once its event has happened."""
+def test_statistics_count_events(pair):
+    """A statistic appears once its event has occurred."""
     statistics(pair)
     pair.csv("a\n1\n2\n")
     pair.csv("a\n1\n2\n3\n")
@@ -78,13 +78,13 @@ def test_statistics_count_what_happened(pair):
             assert len(counted[name]) == length, name
             assert all(isinstance(seconds, float) and seconds >= 0 for seconds in counted[name])
         assert set(counted) == {
-            *ALWAYS, *lengths, "hit_count", "miss_count", "store_count", "replace_count", "size_evict_count",
+            *ALWAYS_PRESENT, *lengths, "hit_count", "miss_count", "store_count", "replace_count", "size_evict_count",
             "store_row_counts", "durations_until_eviction",
         }  # fmt: skip
 
 
 def test_failed_queries_and_stores_are_counted_as_requests_only(pair):
-    """No hit and no store; the requests have their durations, save a query that was no JSON."""
+    """They are no hits or stores. The requests' durations are recorded, except for a query that is not JSON."""
     pair.csv("a\n1\n")
     statistics(pair)
     pair.query({"nosuch": 1})
@@ -93,13 +93,13 @@ def test_failed_queries_and_stores_are_counted_as_requests_only(pair):
     pair.csv("", key="other")
     pair.same("DELETE", "/qcache/dataset/other")
     for counted in statistics(pair):
-        assert set(counted) == {*ALWAYS, "query_request_durations", "store_request_durations"}
+        assert set(counted) == {*ALWAYS_PRESENT, "query_request_durations", "store_request_durations"}
         assert len(counted["query_request_durations"]) == 2
         assert len(counted["store_request_durations"]) == 1
 
 
 def test_a_failed_store_over_a_table_counts_as_a_replacement(pair):
-    """The old table is gone."""
+    """Because the node has dropped the old table."""
     pair.csv("a\n1\n")
     statistics(pair)
     pair.csv("", {})
@@ -110,7 +110,7 @@ def test_a_failed_store_over_a_table_counts_as_a_replacement(pair):
 
 
 def test_the_cache_size_follows_stores_and_deletes(pair_with):
-    """0 at first and when everything is deleted; a larger table counts for more."""
+    """It is 0 at first and when everything is deleted; a larger table counts for more."""
     pair = pair_with("--size", SIZE)
     sizes = []
     for step in (lambda: None, lambda: pair.csv(table(10)), lambda: pair.csv(table(1000)), pair.forget):
@@ -121,8 +121,8 @@ def test_the_cache_size_follows_stores_and_deletes(pair_with):
         assert 0 < small < large
 
 
-def test_lists_keep_the_last_of_the_buffer_size(pair_with):
-    """`--statistics-buffer-size 3`: three entries, the latest; counts go on."""
+def test_lists_keep_their_latest_entries_up_to_the_buffer_size(pair_with):
+    """With `--statistics-buffer-size 3` a list keeps three entries; counts are not limited."""
     pair = pair_with("--statistics-buffer-size", "3")
     for rows in range(1, 6):
         pair.csv(table(rows))
@@ -134,11 +134,11 @@ def test_lists_keep_the_last_of_the_buffer_size(pair_with):
         assert len(counted["query_durations"]) == 3
 
 
-def test_statistics_of_an_aged_table(pair_with):
-    """A miss and an eviction for age; the table is no longer counted once it was asked for."""
+def test_statistics_of_an_expired_table(pair_with):
+    """A query counts as a miss and an eviction by age; until then the table still counts as stored."""
     pair = pair_with("--age", "1000")
     pair.csv("a\n1\n")
-    pair.later(1001)
+    pair.advance_clock(1001)
     for counted in statistics(pair):
         assert counted["dataset_count"] == 1
     pair.query()
@@ -150,24 +150,23 @@ def test_statistics_of_an_aged_table(pair_with):
 # Age
 
 
-def test_age_counts_from_the_store_and_is_checked_at_a_query(pair_with):
-    """Being asked for does not keep a table; being stored again does."""
+def test_age_counts_from_the_store_and_is_checked_by_queries(pair_with):
+    """A query does not make a table younger; a store of the same key does."""
     pair = pair_with("--age", "1000")
     pair.csv("a\n1\n", key="old")
     pair.csv("a\n1\n", key="renewed")
-    pair.later(700)
+    pair.advance_clock(700)
     assert pair.has("old")
     pair.csv("a\n2\n", key="renewed")
-    pair.later(500)
+    pair.advance_clock(500)
     assert not pair.has("old")
     assert pair.column("a", key="renewed") == [2]
 
 
-def test_an_aged_table_is_found_again_once_stored(pair_with):
-    """It is a miss, not a grave."""
+def test_an_expired_key_can_be_stored_again(pair_with):
     pair = pair_with("--age", "1000")
     pair.csv("a\n1\n")
-    pair.later(1001)
+    pair.advance_clock(1001)
     assert not pair.has()
     pair.csv("a\n2\n")
     assert pair.column("a") == [2]
@@ -176,8 +175,8 @@ def test_an_aged_table_is_found_again_once_stored(pair_with):
 # Size
 
 
-def test_the_least_recently_used_goes_first(pair_with):
-    """A query is a use; a store that replaces is one."""
+def test_the_least_recently_used_table_is_evicted_first(pair_with):
+    """A query counts as a use, and so does a store that replaces."""
     pair = pair_with("--size", SIZE)
     for key in ("one", "two", "three"):
         pair.csv(THIRD, key=key)
@@ -190,7 +189,7 @@ def test_the_least_recently_used_goes_first(pair_with):
 
 
 def test_an_eviction_is_counted(pair_with):
-    """With the seconds that the table was there."""
+    """With the seconds for which the table was stored."""
     pair = pair_with("--size", SIZE)
     for key in ("one", "two", "three", "four"):
         pair.csv(THIRD, key=key)
@@ -201,7 +200,7 @@ def test_an_eviction_is_counted(pair_with):
 
 
 def test_replacing_frees_the_old_table_first(pair_with):
-    """A table of a full cache can be stored again without evicting another."""
+    """In a full cache, a table can be replaced without an eviction."""
     pair = pair_with("--size", SIZE)
     for key in ("one", "two", "three", "three"):
         pair.csv(THIRD, key=key)
@@ -210,7 +209,7 @@ def test_replacing_frees_the_old_table_first(pair_with):
 
 
 def test_space_is_freed_by_the_length_of_the_body(pair_with):
-    """So a table may end up larger than `--size`, and stays until the next store."""
+    """So a table may be larger than `--size`, and remains until the next store."""
     pair = pair_with("--size", "3000")
     body = "a,b,c\n" + "x,y,z\n" * 400
     assert len(body) < 3000
@@ -225,7 +224,7 @@ def test_space_is_freed_by_the_length_of_the_body(pair_with):
 
 @pytest.mark.parametrize("encoding", ["gzip", "lz4"])
 def test_a_compressed_body_counts_uncompressed(pair_with, encoding):
-    """One that cannot fit is 500, and the old table is gone."""
+    """A body that cannot fit is 500, and the old table is dropped."""
     pair = pair_with("--size", "3000")
     pair.csv("a\n1\n")
     compress = gzip.compress if encoding == "gzip" else lz4.block.compress
@@ -247,7 +246,7 @@ def test_half_the_length_counts_for_json(pair_with):
 
 
 def test_a_body_larger_than_the_cache_is_refused_at_its_head(pair_with):
-    """A bare 400, before a byte of the body is read, and the connection is closed; the old table stays."""
+    """A bare 400 before the body is read, after which the connection is closed; the old table remains."""
     pair = pair_with("--size", "3000")
     pair.csv("a\n1\n")
     for server in pair.servers:
@@ -259,21 +258,20 @@ def test_a_body_larger_than_the_cache_is_refused_at_its_head(pair_with):
     assert pair.has()
 
 
-def test_a_body_as_large_as_the_cache_is_taken(pair_with):
+def test_a_body_as_large_as_the_cache_is_accepted(pair_with):
     """The limit is inclusive."""
     pair = pair_with("--size", "3000")
     body = b"a\n" + b"1\n" * 1499
     head = WireRequest("POST", "/qcache/dataset/t", (("Content-Length", "3000"), ("Expect", "100-continue")))
     for server in pair.servers:
         with server.connect() as connection:
-            # A head that waits in the same buffer would count too.
+            # Without the wait for 100, the head would be in the same buffer and count too.
             assert connection.ask(head).status == 100
             connection.send(body)
             assert connection.receive().status == 201
 
 
-def test_deleting_forgets(pair):
-    """The key is a miss, others are untouched."""
+def test_a_delete_removes_only_its_key(pair):
     pair.csv("a\n1\n")
     pair.csv("a\n2\n", key="other")
     pair.same("DELETE", "/qcache/dataset/t")
@@ -281,8 +279,8 @@ def test_deleting_forgets(pair):
     assert pair.has("other")
 
 
-def test_storing_replaces(pair):
-    """Columns, types and rows are those of the new table alone."""
+def test_a_store_replaces_the_whole_table(pair):
+    """Columns, types and rows are those of the new table only."""
     pair.csv("a,b\n1,x\n", {"X-QCache-types": "a=string"})
     pair.csv("b,c\n2,3\n")
     assert pair.rows() == [{"b": 2, "c": 3}]

@@ -1,4 +1,4 @@
-"""Parts 3, 4, 7 and 8 as the wire sees them: connections, TLS, credentials, the limits of a head, one thread."""
+"""Parts 3, 4, 7 and 8 of the protocol, on the connection: keep-alive, head limits, TLS, credentials."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def basic(credentials: str) -> dict[str, str]:
 # Keep-alive and pipelining
 
 
-def test_connections_are_kept(pair):
-    """Any number of requests, of any kind, on one."""
+def test_connections_are_persistent(pair):
+    """For any number and kind of requests."""
     for server in pair.servers:
         with server.connect() as connection:
             for request, status in ((STATUS, 200), (STORE, 201), (QUERY, 200), (STATUS, 200)) * 3:
@@ -49,8 +49,8 @@ def test_connections_are_kept(pair):
         pytest.param(WireRequest("POST", "/nosuch", (), b"body"), 404, id="404 with a body"),
     ],
 )
-def test_connections_are_kept_after_errors(pair, request_, status):
-    """The next request on it is answered."""
+def test_connections_are_persistent_after_errors(pair, request_, status):
+    """The node answers the next request on it."""
     for server in pair.servers:
         with server.connect() as connection:
             answer = connection.ask(request_)
@@ -58,8 +58,8 @@ def test_connections_are_kept_after_errors(pair, request_, status):
             assert connection.is_open()
 
 
-def test_connection_close_is_heard(pair):
-    """Answered with the same header, and the connection ends."""
+def test_connection_close_is_obeyed(pair):
+    """The answer has the same header, and the node closes the connection."""
     for server in pair.servers:
         with server.connect() as connection:
             answer = connection.ask(STATUS.with_headers(("Connection", "close")))
@@ -67,8 +67,8 @@ def test_connection_close_is_heard(pair):
             assert not connection.is_open()
 
 
-def test_http_1_0_closes(pair):
-    """Unless it asks to be kept."""
+def test_http_1_0_closes_the_connection(pair):
+    """Unless the request has `Connection: Keep-Alive`."""
     for server in pair.servers:
         for header, kept in ((b"", False), (b"Connection: Keep-Alive\r\n", True)):
             with server.connect() as connection:
@@ -78,7 +78,7 @@ def test_http_1_0_closes(pair):
 
 
 def test_pipelined_requests_are_answered_in_order(pair):
-    """Errors among them too."""
+    """Including errors."""
     requests = [STATUS, STORE, QUERY, MISS, WireRequest("PUT", "/qcache/status", (), b""), QUERY, STATUS]
     for server in pair.servers:
         with server.connect() as connection:
@@ -88,7 +88,7 @@ def test_pipelined_requests_are_answered_in_order(pair):
 
 
 def test_a_pipelined_query_sees_the_store_before_it(pair):
-    """One after the other, never at once."""
+    """The node handles them one after the other."""
     stores = [WireRequest("POST", "/qcache/dataset/t", (), b"a\n%d\n" % number) for number in range(5)]
     for server in pair.servers:
         with server.connect() as connection:
@@ -102,13 +102,13 @@ def test_a_pipelined_query_sees_the_store_before_it(pair):
 
 
 def head_of(size: int, target: str = "/qcache/status") -> bytes:
-    """A GET whose head has `size` bytes, the empty line at its end included."""
+    """A GET whose head has `size` bytes, including the final empty line."""
     start = f"GET {target} HTTP/1.1\r\nHost: t\r\nX-Long: ".encode()
     return start + b"x" * (size - len(start) - 4) + b"\r\n\r\n"
 
 
 def test_a_head_of_64_kib_is_answered(pair):
-    """Request line, headers and the empty line: 65,536 bytes."""
+    """65,536 bytes for the request line, headers and the empty line."""
     for server in pair.servers:
         with server.connect() as connection:
             connection.send(head_of(HEAD_LIMIT))
@@ -117,15 +117,15 @@ def test_a_head_of_64_kib_is_answered(pair):
 
 @pytest.mark.parametrize("size", [HEAD_LIMIT + 1, HEAD_LIMIT + 5000])
 def test_a_longer_head_closes_the_connection_without_an_answer(pair, size):
-    """To a client a healthy node looks dead."""
+    """So to a client a healthy node looks dead."""
     for server in pair.servers:
         with server.connect() as connection:
             connection.send(head_of(size))
             assert connection.receive().status == 0
 
 
-def test_a_long_query_in_a_get_meets_the_same_limit(pair):
-    """Which is what POST queries are for."""
+def test_a_long_query_in_a_get_exceeds_the_same_limit(pair):
+    """A POST query has no such limit."""
     target = "/qcache/dataset/t?q=" + "x" * HEAD_LIMIT
     for server in pair.servers:
         with server.connect() as connection:
@@ -147,8 +147,8 @@ def test_a_long_query_in_a_get_meets_the_same_limit(pair):
         b"POST /qcache/dataset/t HTTP/1.1\r\nHost: t\r\nContent-Length: x\r\n\r\n",
     ],
 )  # fmt: skip
-def test_what_is_no_http(pair, data):
-    """Whatever the answer is, a node still answers others afterwards."""
+def test_the_node_survives_data_that_is_no_http(pair, data):
+    """Whatever it answers, it still answers other requests afterwards."""
     for server in pair.servers:
         with server.connect(timeout=5) as connection:
             connection.send(data)
@@ -161,7 +161,7 @@ def test_what_is_no_http(pair, data):
 
 
 def test_a_store_whose_client_went_away_after_sending_all_is_stored(pair):
-    """Nobody heard the 201."""
+    """Although nobody read the 201."""
     for server in pair.servers:
         server.ask(STORE)
         with server.connect() as connection:
@@ -182,7 +182,6 @@ def test_a_store_whose_client_went_away_after_sending_all_is_stored(pair):
     ],
 )
 def test_a_store_cut_off_before_its_end_leaves_the_old_table(pair, start):
-    """It never happened."""
     for server in pair.servers:
         server.ask(STORE)
         with server.connect() as connection:
@@ -192,8 +191,8 @@ def test_a_store_cut_off_before_its_end_leaves_the_old_table(pair, start):
             assert server.ask(QUERY).body == b'[{"a":1},{"a":2}]'
 
 
-def test_one_thing_at_a_time(pair):
-    """While a node works on a query it does not even answer its status, though it takes the connection."""
+def test_a_node_handles_one_request_at_a_time(pair):
+    """During a query it does not even answer its status, but it accepts connections."""
     body = "a\n" + "".join(f"text{number * 7919 % 200_003}\n" for number in range(200_000))
     slow = WireRequest("POST", "/qcache/dataset/t/q", (), b'{"order_by": ["a"], "limit": 1}')
     pair.csv(body)
@@ -205,7 +204,7 @@ def test_one_thing_at_a_time(pair):
             readable, _, _ = select.select([first._socket], [], [], 0.05)
             second.send(STATUS.encode())
             assert second.receive().status == 200
-            # The earlier request was answered before: its answer is here already.
+            # The query was answered before the status: its answer is here already.
             readable, _, _ = select.select([first._socket], [], [], 0)
             assert readable
             assert first.receive().unsliced_length == 200_000
@@ -228,7 +227,7 @@ def handshake(server, context: ssl.SSLContext) -> bool:
 
 
 def test_tls(pair_with, certificates):
-    """`--cert-file`: everything works over TLS; the certificate is the given one."""
+    """`--cert-file`: everything works over TLS, with the given certificate."""
     pair = pair_with("--cert-file", str(certificates.server), tls=certificates.context())
     assert pair.csv("a,b\n1,x\n").status == 201
     assert pair.rows() == [{"a": 1, "b": "x"}]
@@ -237,7 +236,7 @@ def test_tls(pair_with, certificates):
 
 
 def test_plain_http_to_a_tls_port_gets_no_answer(pair_with, certificates):
-    """The connection is closed."""
+    """The node closes the connection."""
     pair = pair_with("--cert-file", str(certificates.server), tls=certificates.context())
     for server in pair.servers:
         with socket.create_connection(("127.0.0.1", server.port), timeout=10) as plain:
@@ -250,8 +249,8 @@ def test_plain_http_to_a_tls_port_gets_no_answer(pair_with, certificates):
         assert server.ask(STATUS).status == 200
 
 
-def test_ca_file_makes_clients_present_a_certificate(pair_with, certificates):
-    """None or one of another CA is refused in the handshake."""
+def test_ca_file_requires_client_certificates(pair_with, certificates):
+    """A client without one, or with one of another CA, fails in the handshake."""
     options = ("--cert-file", str(certificates.server), "--ca-file", str(certificates.ca))
     pair = pair_with(*options, tls=certificates.context(certificates.client))
     assert pair.csv("a\n1\n").status == 201
@@ -272,14 +271,14 @@ def guarded(pair_with, certificates):
     return pair_with(*options, tls=certificates.context())
 
 
-def test_right_credentials_are_let_in(guarded):
-    """Storing, querying, deleting, the status and the statistics."""
-    right = basic("user:secret")
-    assert guarded.csv("a\n1\n", right).status == 201
-    assert guarded.rows({}, right) == [{"a": 1}]
-    assert guarded.status("GET", "/qcache/status", right) == 200
-    assert guarded.status("DELETE", "/qcache/dataset/t", right) == 200
-    for answer in guarded.ask_raw("GET", "/qcache/statistics", right):
+def test_correct_credentials_are_accepted(guarded):
+    """For stores, queries, deletes, the status and the statistics."""
+    correct = basic("user:secret")
+    assert guarded.csv("a\n1\n", correct).status == 201
+    assert guarded.rows({}, correct) == [{"a": 1}]
+    assert guarded.status("GET", "/qcache/status", correct) == 200
+    assert guarded.status("DELETE", "/qcache/dataset/t", correct) == 200
+    for answer in guarded.ask_raw("GET", "/qcache/statistics", correct):
         assert answer.status == 200
 
 
@@ -290,7 +289,7 @@ def test_right_credentials_are_let_in(guarded):
         pytest.param(basic("user:wrong"), id="wrong password"),
         pytest.param(basic("other:secret"), id="wrong user"),
         pytest.param(basic("User:secret"), id="user in another case"),
-        pytest.param(basic(":"), id="empty ones"),
+        pytest.param(basic(":"), id="both empty"),
         pytest.param({"Authorization": "Bearer x"}, id="another scheme"),
         pytest.param(
             {"Authorization": "basic " + base64.b64encode(b"user:secret").decode()}, id="scheme in lower case"
@@ -304,14 +303,14 @@ def test_right_credentials_are_let_in(guarded):
      ("DELETE", "/dataset/t"), ("PUT", "/status")],
 )  # fmt: skip
 def test_wrong_or_missing_credentials_are_401(guarded, method, path, headers):
-    """An empty body and `WWW-Authenticate: Basic realm=Restricted`, on every route and method."""
+    """With an empty body and `WWW-Authenticate: Basic realm=Restricted`, on every route and method."""
     answer = guarded.same(method, "/qcache" + path, headers, b"{}" if method in ("POST", "PUT") else None)
     assert (answer.status, answer.body) == (401, b"")
     assert answer.header("WWW-Authenticate") == "Basic realm=Restricted"
 
 
 def test_a_401_is_never_compressed_and_keeps_the_connection(guarded):
-    """The next request on it can bring credentials."""
+    """The next request on it may have credentials."""
     for server in guarded.servers:
         with server.connect() as connection:
             answer = connection.ask(STATUS.with_headers(("Accept-Encoding", "gzip")))
@@ -319,8 +318,8 @@ def test_a_401_is_never_compressed_and_keeps_the_connection(guarded):
             assert connection.ask(STATUS.with_headers(*basic("user:secret").items())).status == 200
 
 
-def test_a_path_that_is_none_needs_no_credentials(guarded):
-    """404, with or without."""
+def test_an_unknown_path_is_404_without_credentials(guarded):
+    """And also with wrong ones."""
     assert guarded.status("GET", "/nosuch") == 404
     assert guarded.status("GET", "/qcache/dataset/a.b?q={}", basic("user:wrong")) == 404
 
@@ -340,20 +339,19 @@ def test_a_path_that_is_none_needs_no_credentials(guarded):
     ],
 )
 def test_a_malformed_authorization(guarded, authorization):
-    """Where it cannot be taken apart the connection is closed without an answer."""
+    """If the node cannot parse it, it closes the connection without an answer."""
     answer = guarded.same("GET", "/qcache/status", {"Authorization": authorization})
     assert answer.status in (0, 200, 401)
 
 
-def test_a_password_with_a_colon_closes_the_connection(guarded):
-    """Without an answer."""
+def test_credentials_without_exactly_one_colon_close_the_connection(guarded):
     assert guarded.status("GET", "/qcache/status", basic("user:se:cret")) == 0
     assert guarded.status("GET", "/qcache/status", basic("user")) == 0
     assert guarded.status("GET", "/qcache/status", basic("user:secret")) == 200
 
 
-def test_credentials_without_tls_are_refused_at_start(real):
-    """Neither server runs with `--basic-auth` over plain HTTP."""
+def test_basic_auth_without_tls_is_refused_at_the_start(real):
+    """By both servers."""
     for make in (Server.real, Server.dev):
         with pytest.raises(ServerFailedError, match="TLS"), make("--basic-auth", "user:secret"):
             pass

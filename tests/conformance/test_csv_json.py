@@ -1,4 +1,4 @@
-"""Part 5: tables in and out."""
+"""Part 5 of the protocol: tables in CSV and JSON, stored and answered."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CSV_OUT = {"Accept": "text/csv"}
 
 
 def typed(pair, name: str) -> str:
-    """The type a column has, told by what the answers look like."""
+    """The type of a column, judged by its first value in an answer."""
     value = json.loads(pair.query({"select": [name], "limit": 1}).body)[0][name]
     return {int: "int", float: "float", bool: "bool", str: "string", type(None): "null"}[type(value)]
 
@@ -52,7 +52,7 @@ def test_csv_is_comma_and_double_quote_with_any_line_end(pair, body, out):
 
 
 def test_a_header_alone_is_a_valid_empty_table(pair):
-    """No rows; the columns are there."""
+    """It has its columns and no rows."""
     assert pair.csv("a,b\n").status == 201
     assert pair.query().body == b"[]"
     assert pair.as_csv() == "a,b\n"
@@ -64,13 +64,12 @@ def test_a_header_alone_is_a_valid_empty_table(pair):
     "text", ["NA", "null", "NULL", "NaN", "nan", "None", "N/A", "#N/A", "n/a", "-nan", "-NaN", "1.#IND"]
 )
 def test_only_the_empty_field_is_null(pair, text):
-    """Any other spelling is a string, and turns a numeric column into strings."""
+    """Any other spelling is a string and turns a numeric column into strings."""
     pair.csv(f"a,b\n1,x\n{text},\n")
     assert pair.rows() == [{"a": "1", "b": "x"}, {"a": text, "b": None}]
 
 
 def test_a_quoted_empty_field_is_null_too(pair):
-    """Quoting makes no difference."""
     pair.csv('a,b\n"",""\n1,x\n')
     assert pair.rows() == [{"a": None, "b": None}, {"a": 1.0, "b": "x"}]
 
@@ -123,48 +122,48 @@ def test_types_of_columns_are_inferred(pair, cells, values):
 
 
 def test_unsigned_ints_are_kept(pair):
-    """2^63 to 2^64-1 can be compared, and are written in full as CSV."""
+    """Numbers from 2^63 to 2^64-1 can be compared, and CSV has them in full."""
     pair.csv("a\n18446744073709551615\n5\n")
     assert pair.as_csv() == "a\n18446744073709551615\n5\n"
     assert pair.as_csv({"where": [">", "a", 5]}) == "a\n18446744073709551615\n"
 
 
 def test_negative_and_unsigned_ints_in_one_column(pair):
-    """No 64-bit type holds both."""
+    """Although no 64-bit type has both."""
     pair.csv("a\n18446744073709551615\n-1\n")
     assert pair.as_csv() == "a\n18446744073709551615\n-1\n"
 
 
 def test_string_keeps_the_text(pair):
-    """A ZIP code keeps its zeros, a number its spelling."""
+    """A ZIP code keeps its zeros, and a number its spelling."""
     pair.csv("zip,n\n007,1.50\n10001,+1\n", {"X-QCache-types": "zip=string;n=string"})
     assert pair.rows() == [{"zip": "007", "n": "1.50"}, {"zip": "10001", "n": "+1"}]
 
 
-def test_an_enum_answers_as_a_string_does(pair):
-    """Also of what looks like numbers, and with nulls."""
+def test_an_enum_is_answered_like_a_string(pair):
+    """Also texts that look like numbers, and nulls."""
     pair.csv("e,n\nb,1\na,2\nb,3\n,4\n007,5\n", {"X-QCache-types": "e=enum"})
     assert pair.column("e") == ["b", "a", "b", None, "007"]
     assert pair.as_csv({"where": ["==", "e", "'b'"]}) == "e,n\nb,1\nb,3\n"
 
 
 def test_float_reads_ints_as_floats(pair):
-    """And text in such a column makes the store fail."""
+    """A text in such a column makes the store fail."""
     pair.csv("a\n1\n2\n", {"X-QCache-types": "a=float"})
     assert pair.query().body == b'[{"a":1.0},{"a":2.0}]'
     assert pair.csv("a\n1\nx\n", {"X-QCache-types": "a=float"}).status == 500
 
 
 def test_a_first_row_with_more_fields_than_the_header_drops_leading_columns(pair):
-    """They silently become an index, which no answer shows; names move to the right."""
+    """They become an index, which no answer has; the names move to the right."""
     assert pair.csv("a,b\n1,2,3\n4,5,6\n").status == 201
     assert pair.rows() == [{"a": 2, "b": 3}, {"a": 5, "b": 6}]
     assert pair.csv("a,b\n1,2,3,4\n5,6,7,8\n").status == 201
     assert pair.rows() == [{"a": 3, "b": 4}, {"a": 7, "b": 8}]
 
 
-def test_a_trailing_comma_in_the_first_row_moves_names(pair):
-    """One field too many is one field too many, empty or not."""
+def test_a_trailing_comma_in_the_first_row_moves_names_to_the_right(pair):
+    """An empty field at the end is one field too many, too."""
     pair.csv("a,b\n1,2,\n3,4,\n")
     assert pair.rows() == [{"a": 2, "b": None}, {"a": 4, "b": None}]
 
@@ -190,14 +189,14 @@ def test_too_few_fields_become_nulls(pair):
         (" a,b ", [" a", "b "]),
     ],
 )
-def test_names_of_columns(pair, header, names):
-    """A repeated name is numbered, an empty one called Unnamed; all others are kept as they are."""
+def test_names_of_columns_in_csv(pair, header, names):
+    """Duplicates are numbered and an empty name becomes Unnamed; all others are unchanged."""
     pair.csv(f"{header}\n" + ",".join(str(n) for n in range(len(names))) + "\n")
     assert list(pair.rows()[0].items()) == list(zip(names, range(len(names)), strict=True))
 
 
 def test_names_outside_ascii_cannot_be_queried_after_a_csv_upload(pair):
-    """They are shown, but every clause that names one is refused; after a JSON upload they work."""
+    """Answers have them, but clauses with such a name are refused. After a JSON upload they work."""
     queries = {
         "select": {"select": ["é"]},
         "where": {"where": ["==", "é", 1]},
@@ -215,13 +214,13 @@ def test_names_outside_ascii_cannot_be_queried_after_a_csv_upload(pair):
 
 
 def test_values_outside_ascii_can_be_queried(pair):
-    """Only names are the trouble."""
+    """Unlike such names."""
     pair.csv("a,b\nå,1\n😀,2\n")
     assert pair.column("b", {"where": ["==", "a", "'😀'"]}) == [2]
 
 
 def test_like_sees_utf_8_bytes_and_no_pattern_outside_ascii(pair):
-    """A letter outside ASCII is several characters to it, and in a pattern matches nothing."""
+    """To `like`, a letter outside ASCII is several characters, and in a pattern it matches nothing."""
     pair.csv("a,b\nå,1\nxå,2\n")
     for pattern, found in (
         ("..", [1]),
@@ -236,7 +235,7 @@ def test_like_sees_utf_8_bytes_and_no_pattern_outside_ascii(pair):
 
 
 def test_in_finds_no_values_outside_ascii(pair):
-    """A list of `in` matches only what is ASCII; a sub-query matches all."""
+    """A list in `in` matches only ASCII values; a sub-query matches all."""
     pair.csv("a,b\nå,1\nx,2\n")
     assert pair.column("b", {"where": ["in", "a", ["å"]]}) == []
     assert pair.column("b", {"where": ["in", "a", ["å", "x"]]}) == [2]
@@ -247,20 +246,20 @@ def test_in_finds_no_values_outside_ascii(pair):
 
 
 def test_json_columns_come_out_sorted(pair):
-    """Alphabetically, whatever their order in the objects."""
+    """In alphabetical order, whatever their order in the objects."""
     pair.json(b'[{"c": 1, "a": 2, "B": 3}, {"b": 4}]')
     assert pair.as_csv().splitlines()[0] == "B,a,b,c"
 
 
 def test_keys_missing_in_json_are_null(pair):
-    """As an explicit null is."""
+    """Like an explicit null."""
     pair.json(b'[{"a": 1, "b": "x"}, {"a": 2}, {"b": null}]')
     assert pair.rows() == [{"a": 1.0, "b": "x"}, {"a": 2.0, "b": None}, {"a": None, "b": None}]
 
 
 @pytest.mark.parametrize("body", [b"[]", b" [ ]\n", b"[{}]", b"[{},{}]"])
 def test_an_empty_json_list_stores_an_empty_table(pair, body):
-    """Without columns; objects without members are no rows."""
+    """It has no columns; objects without members are no rows."""
     assert pair.json(body).status == 201
     assert pair.query().body == b"[]"
     assert pair.query().unsliced_length == 0
@@ -288,7 +287,7 @@ def test_an_empty_json_list_stores_an_empty_table(pair, body):
     ],
 )
 def test_json_values_keep_their_types(pair, values, out):
-    """An empty string stays one."""
+    """An empty string stays an empty string."""
     pair.json([{"a": value} for value in values])
     assert pair.column("a") == out
     pair.as_csv()
@@ -307,13 +306,13 @@ def test_json_values_keep_their_types(pair, values, out):
     ],
 )  # fmt: skip
 def test_floats_in_json_are_fixed_with_ten_decimals(pair, value, text):
-    """At least `.0`, at most 10 decimals; `%.10g` above 1e16 or below 1e-15."""
+    """At least one decimal and at most ten; `%.10g` above 1e16 or below 1e-15."""
     pair.json([{"a": value}])
     assert pair.query().body.decode() == f'[{{"a":{text}}}]'
 
 
 def test_json_is_compact_and_ascii(pair):
-    r"""No blanks, `/` as `\/`, what is not ASCII as `\u` and four lower-case hex digits, surrogate pairs too."""
+    r"""Without blanks; `/` is `\/`, and non-ASCII characters are `\u` escapes in lower case."""
     pair.json([{"a": 'x/y "q" \\ é 日 😀 \n\t\x01\x7f', "b": True, "c": None}])
     assert pair.query().body == (
         rb'[{"a":"x\/y \"q\" \\ \u00e9 \u65e5 \ud83d\ude00 \n\t\u0001' + b"\x7f" + rb'","b":true,"c":null}]'
@@ -321,13 +320,13 @@ def test_json_is_compact_and_ascii(pair):
 
 
 def test_names_in_json_are_escaped_too(pair):
-    """The same way as values."""
+    """In the same way as values."""
     pair.json([{"é/x": 1}])
     assert pair.query().body == rb'[{"\u00e9\/x":1}]'
 
 
 def test_nan_and_infinities_are_null_in_json(pair):
-    """JSON has no word for them."""
+    """Because JSON cannot express them."""
     pair.csv("a\ninf\n-inf\n\n1.5\n")
     assert pair.query().body == b'[{"a":null},{"a":null},{"a":1.5}]'
 
@@ -345,33 +344,32 @@ def test_nan_and_infinities_are_null_in_json(pair):
     ],
 )  # fmt: skip
 def test_floats_in_csv_have_twelve_significant_digits(pair, value, text):
-    """As Python 2 prints a float."""
+    """As Python 2 prints floats."""
     pair.json([{"a": value}, {"a": 0.5}])
     assert pair.as_csv().splitlines()[1] == text
 
 
 def test_csv_has_a_header_line_feeds_and_minimal_quoting(pair):
-    """Quoted is what holds a comma, a quote or a line end."""
+    """Only fields with a comma, a quote or a line end are quoted."""
     pair.json([{"a": "x,y", "b": 'q"', "c": "l\nf", "d": " s ", "e": "c\rr", "f": "plain", "g": "'s'"}])
     assert pair.as_csv().startswith("a,b,c,d,e,f,g\n")
     pair.json([{"a": "x,y", "b": 'q"', "c": "l\nf", "d": " s "}])
     assert pair.as_csv() == 'a,b,c,d\n"x,y","q""","l\nf", s \n'
 
 
-def test_bools_in_csv_are_python_s(pair):
-    """`True` and `False`."""
+def test_bools_in_csv_are_spelled_as_in_python(pair):
     pair.json([{"a": True}, {"a": False}])
     assert pair.as_csv() == "a\nTrue\nFalse\n"
 
 
-def test_nulls_in_csv_are_empty_and_infinities_inf(pair):
-    """A lone null is a quoted empty field, lest the line be blank."""
+def test_nulls_in_csv_are_empty_and_infinities_are_inf(pair):
+    """The null of a single column is a quoted empty field, because the line would be blank otherwise."""
     pair.csv("a,b\n,\ninf,x\n-inf,\n")
     assert pair.as_csv() == "a,b\n,\ninf,x\n-inf,\n"
     assert pair.as_csv({"select": ["a"]}) == 'a\n""\ninf\n-inf\n'
 
 
-def test_csv_out_is_utf_8(pair):
+def test_csv_answers_are_utf_8(pair):
     """Names and values."""
     pair.csv("é\n日😀\n")
     assert pair.query({}, CSV_OUT).body == "é\n日😀\n".encode()
@@ -380,14 +378,13 @@ def test_csv_out_is_utf_8(pair):
 
 
 def test_a_json_upload_with_names_outside_ascii_cannot_be_answered_as_csv(pair):
-    """It is 500; without those columns it works."""
+    """The answer is 500; without those columns it works."""
     pair.json([{"é": 1, "b": 2}])
     assert pair.query({}, CSV_OUT).status == 500
     assert pair.as_csv({"select": ["b"]}) == "b\n2\n"
 
 
-def test_what_csv_gives_can_be_stored_again(pair):
-    """The answer of one node is a table for another."""
+def test_a_csv_answer_can_be_stored_again(pair):
     pair.json(
         [
             {"a": 1, "b": "x,y", "c": 1.5, "d": None, "e": True},

@@ -1,7 +1,7 @@
-"""Tables and queries that hypothesis generates over the whole query language.
+"""Tables and queries that hypothesis generates, which cover the whole query language.
 
-QCACHE_CONFORMANCE_CASES is how many queries are asked (400), QCACHE_CONFORMANCE_SEED draws others than the
-default ones (a number, or `random`), QCACHE_CONFORMANCE_REPORT names a file for the figures.
+QCACHE_CONFORMANCE_CASES is the number of queries (400). QCACHE_CONFORMANCE_SEED, a number or `random`, selects
+other cases than the default ones. QCACHE_CONFORMANCE_REPORT names a file for the counts.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from tests.conformance.generate import QUERIES_PER_TABLE, examples
-from tests.conformance.pair import smaller
+from tests.conformance.pair import minimized
 
 CASES = int(os.environ.get("QCACHE_CONFORMANCE_CASES", "400"))
 SEED = os.environ.get("QCACHE_CONFORMANCE_SEED", "")
 
-FEWEST_QUERIES_PER_TABLE = QUERIES_PER_TABLE * 3 // 4
-"""Some that are drawn are equal and asked once."""
+MIN_QUERIES_PER_TABLE = QUERIES_PER_TABLE * 3 // 4
+"""Some drawn queries are equal, and duplicates are left out."""
 
-# Hypothesis would take minutes to shrink what survey.py makes small in seconds.
+# Hypothesis would take minutes to shrink a case that pair.minimized makes small in seconds.
 PHASES = [Phase.explicit, Phase.generate]
 
 
-def seeded(test):
-    """The cases that SEED stands for."""
+def with_seed(test):
+    """Make the test use SEED."""
     if not SEED:
         return test
     number = random.randrange(2**32) if SEED == "random" else int(SEED)
@@ -35,12 +35,12 @@ def seeded(test):
 
 
 @pytest.mark.timeout(60 + CASES)
-def test_generated_queries_of_generated_tables(pair, tally):
-    """Every case is answered alike: status, headers, unsliced length and every value."""
+def test_both_servers_answer_generated_queries_alike(pair, tally):
+    """In status, headers, unsliced length and every value."""
 
-    @seeded
+    @with_seed
     @settings(
-        max_examples=-(-CASES // FEWEST_QUERIES_PER_TABLE),
+        max_examples=-(-CASES // MIN_QUERIES_PER_TABLE),
         derandomize=not SEED,
         database=None,
         deadline=None,
@@ -52,6 +52,6 @@ def test_generated_queries_of_generated_tables(pair, tally):
         for case in pair.run(example):
             tally.count(case)
             if case.findings:
-                pytest.fail(str(smaller(pair, case)), pytrace=False)
+                pytest.fail(str(minimized(pair, case)), pytrace=False)
 
     run()

@@ -1,4 +1,4 @@
-"""Part 4: what headers ask for and what they say."""
+"""Part 4 of the protocol: what request headers ask for and what response headers say."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ ALL = GET + "{}"
     "q", [{"offset": 1}, {"limit": 1}, {"offset": 2, "limit": 5}, {"limit": -1}, {"offset": 100}]
 )
 def test_the_unsliced_length_counts_rows_before_offset_and_limit(pair, q):
-    """3, whatever the slice leaves."""
+    """It is 3, whatever the slice contains."""
     pair.csv(CSV)
     assert pair.query(q).unsliced_length == 3
     assert pair.query(q, {"Accept": "text/csv"}).unsliced_length == 3
 
 
-def test_the_unsliced_length_counts_what_where_and_the_other_clauses_leave(pair):
-    """It is the length of the result, not of the table."""
+def test_the_unsliced_length_counts_the_rows_of_the_result(pair):
+    """And not those of the table."""
     pair.csv(CSV)
     assert pair.query({"where": ["==", "b", "'x'"], "limit": 1}).unsliced_length == 2
     assert pair.query({"distinct": ["b"], "limit": 1}).unsliced_length == 2
@@ -40,14 +40,13 @@ def test_the_unsliced_length_counts_what_where_and_the_other_clauses_leave(pair)
 
 
 def test_the_content_type_names_utf_8(pair):
-    """`application/json; charset=utf-8` or `text/csv; charset=utf-8`."""
+    """It is `application/json; charset=utf-8` or `text/csv; charset=utf-8`."""
     pair.csv(CSV)
     assert pair.query().header("Content-Type") == "application/json; charset=utf-8"
     assert pair.query({}, {"Accept": "text/csv"}).header("Content-Type") == "text/csv; charset=utf-8"
 
 
-def test_a_failure_carries_no_unsliced_length(pair):
-    """Only a 200 with rows does."""
+def test_only_a_200_with_rows_has_an_unsliced_length(pair):
     pair.csv(CSV)
     for q in ({"nosuch": 1}, {"where": ["like", "b", "'('"]}):
         assert pair.query(q).unsliced_length is None
@@ -55,8 +54,8 @@ def test_a_failure_carries_no_unsliced_length(pair):
     assert pair.csv(CSV).unsliced_length is None
 
 
-def test_a_get_carries_an_etag_of_the_uncompressed_body(pair):
-    """The sha1 of the body, quoted, the same with and without compression."""
+def test_a_get_has_an_etag_of_the_uncompressed_body(pair):
+    """The quoted SHA-1 of the body, the same with and without compression."""
     pair.csv(CSV)
     for encoding in ("identity", "gzip", "lz4"):
         for accept in ("application/json", "text/csv"):
@@ -64,8 +63,8 @@ def test_a_get_carries_an_etag_of_the_uncompressed_body(pair):
             assert answer.header("Etag") == f'"{hashlib.sha1(answer.body).hexdigest()}"'
 
 
-def test_a_post_carries_no_etag(pair):
-    """Neither a query nor a store does."""
+def test_a_post_has_no_etag(pair):
+    """Neither a query nor a store has one."""
     pair.csv(CSV)
     assert pair.query().header("Etag") is None
     assert pair.csv(CSV).header("Etag") is None
@@ -73,7 +72,7 @@ def test_a_post_carries_no_etag(pair):
 
 @pytest.mark.parametrize("template", ["{}", "W/{}", '"other", {}', '{}, W/"x"', "*"])
 def test_if_none_match_with_the_etag_is_304(pair, template):
-    """Without a body; weak tags, lists and the star match too."""
+    """Without a body. Weak tags, lists and the star match too."""
     pair.csv(CSV)
     etag = pair.same("GET", ALL).header("Etag")
     answer = pair.same("GET", ALL, {"If-None-Match": template.format(etag)})
@@ -83,7 +82,7 @@ def test_if_none_match_with_the_etag_is_304(pair, template):
 
 
 def test_if_none_match_with_another_etag_is_200(pair):
-    """And after the table has changed the old tag no longer matches."""
+    """Also with the old tag of a table that has changed."""
     pair.csv(CSV)
     etag = pair.same("GET", ALL).header("Etag")
     assert pair.status("GET", ALL, {"If-None-Match": '"other"'}) == 200
@@ -92,7 +91,7 @@ def test_if_none_match_with_another_etag_is_200(pair):
 
 
 def test_a_304_is_never_compressed(pair):
-    """Only a 200 is."""
+    """Only a 200 is compressed."""
     pair.csv(CSV)
     etag = pair.same("GET", ALL).header("Etag")
     answer = pair.same("GET", ALL, {"If-None-Match": etag, "Accept-Encoding": "gzip"})
@@ -106,7 +105,7 @@ def test_if_none_match_works_for_the_status_too(pair):
 
 
 def test_qcache_stats_are_never_sent(pair):
-    """`X-QCache-stats` is not of 0.9.3."""
+    """QCache 0.9.3 does not have `X-QCache-stats`."""
     pair.csv(CSV)
     for answer in pair.ask_raw("GET", ALL):
         assert answer.header("X-QCache-stats") is None
@@ -124,14 +123,14 @@ def test_qcache_stats_are_never_sent(pair):
         (",,text/csv", "text/csv"),
     ],
 )
-def test_of_several_accepted_types_the_first_supported_wins(pair, accept, content_type):
-    """Split at commas, matched exactly, blanks around a type ignored."""
+def test_the_first_supported_type_of_accept_is_used(pair, accept, content_type):
+    """Accept is split at commas, and types are matched exactly, without blanks around them."""
     pair.csv(CSV)
     assert pair.query({}, {"Accept": accept}).header("Content-Type") == f"{content_type}; charset=utf-8"
 
 
 def test_two_accept_headers_are_one_list(pair):
-    """Joined by a comma, in their order."""
+    """They are joined by a comma, in their order."""
     pair.csv(CSV)
     request = WireRequest("GET", ALL, (("Accept", "text/csv"), ("Accept", "application/json")))
     for answer in pair.ask(request):
@@ -147,7 +146,7 @@ def test_two_accept_headers_are_one_list(pair):
     ],
 )  # fmt: skip
 def test_accept_encoding_is_a_substring_test(pair, accepted, used):
-    """Contains `lz4`, then lz4; else contains `gzip`, then gzip; weights are not read."""
+    """lz4 if the header contains `lz4`, else gzip if it contains `gzip`; weights are ignored."""
     pair.csv(CSV)
     answer = pair.query({}, {"Accept-Encoding": accepted})
     assert answer.header("Content-Encoding") == used
@@ -155,7 +154,7 @@ def test_accept_encoding_is_a_substring_test(pair, accepted, used):
 
 
 def test_without_accept_encoding_nothing_is_compressed(pair):
-    """Nor is a Vary header sent."""
+    """And no Vary header is sent."""
     pair.csv(CSV)
     answer = pair.query()
     assert answer.header("Content-Encoding") is None
@@ -164,7 +163,7 @@ def test_without_accept_encoding_nothing_is_compressed(pair):
 
 @pytest.mark.parametrize("encoding", ["gzip", "lz4"])
 def test_every_200_is_compressed(pair, encoding):
-    """Queries, empty answers, the status, the statistics and deletes, however small."""
+    """Queries, empty answers, the status, the statistics and deletes, however small they are."""
     pair.csv(CSV)
     accept = {"Accept-Encoding": encoding}
     for answer in (
@@ -182,7 +181,7 @@ def test_every_200_is_compressed(pair, encoding):
 
 @pytest.mark.parametrize("encoding", ["gzip", "lz4"])
 def test_no_other_status_is_compressed(pair, encoding):
-    """201, 400, 404, 406 and 500 are plain."""
+    """201, 400, 404, 405, 406, 415 and 500 are not compressed."""
     accept = {"Accept-Encoding": encoding}
     answers = {
         201: pair.csv(CSV, accept),
@@ -198,7 +197,7 @@ def test_no_other_status_is_compressed(pair, encoding):
 
 
 def test_lz4_answers_are_a_size_and_a_raw_block(pair):
-    """4 bytes little-endian uncompressed size, then the block; no frame."""
+    """Four bytes of uncompressed size, little-endian, then the block; no frame."""
     pair.csv(CSV)
     for answer in pair.ask_raw("GET", ALL, {"Accept-Encoding": "lz4"}):
         (size,) = struct.unpack("<I", answer.raw_body[:4])
@@ -206,7 +205,7 @@ def test_lz4_answers_are_a_size_and_a_raw_block(pair):
 
 
 def test_lz4_uploads_are_a_size_and_a_raw_block(pair):
-    """The same the other way, for stores and for queries."""
+    """For stores and for queries."""
     block = lz4.block.compress(CSV.encode(), store_size=False)
     assert pair.csv(struct.pack("<I", len(CSV)) + block, {"Content-Encoding": "lz4"}).status == 201
     assert pair.column("a") == [1, 2, 3]
@@ -225,26 +224,26 @@ def test_gzip_uploads_may_have_several_members(pair):
 
 
 def test_trailing_zeros_after_gzip_are_padding(pair):
-    """As the gzip program allows."""
+    """As with the gzip program."""
     assert pair.csv(gzip.compress(b"a\n1\n") + b"\0" * 20, {"Content-Encoding": "gzip"}).status == 201
 
 
 def test_types_make_strings_enums_and_floats(pair):
-    """`X-QCache-types: a=string;b=enum;c=float`, blanks around names and types ignored."""
+    """`X-QCache-types: a=string;b=enum;c=float`; blanks around names and types are ignored."""
     pair.csv("a,b,c\n007,x,1\n", {"X-QCache-types": " a = string ; b=enum; c =float "})
     assert pair.rows() == [{"a": "007", "b": "x", "c": 1.0}]
     assert b'"c":1.0' in pair.query().body
 
 
 def test_json_uploads_ignore_types(pair):
-    """Even an unknown or malformed header is not read."""
+    """An unknown or malformed type is ignored too."""
     for types in ("a=string", "a=nosuch", "a", "a=enum"):
         assert pair.json([{"a": 7}], {"X-QCache-types": types}).status == 201
         assert pair.rows() == [{"a": 7}]
 
 
-def test_an_empty_types_header_is_none(pair):
-    """And an empty stand-in header too."""
+def test_an_empty_types_header_is_ignored(pair):
+    """And so is an empty stand-in header."""
     assert pair.csv("a\n007\n", {"X-QCache-types": "", "X-QCache-stand-in-columns": ""}).status == 201
     assert pair.rows({}, {"X-QCache-stand-in-columns": ""}) == [{"a": 7}]
 
@@ -255,14 +254,14 @@ def test_an_empty_types_header_is_none(pair):
      ("a", 1), ("b", "x"), ("inf", None), ("nan", None), ("+5", 5), ("true", "true"), ("'a'", "a"), ("x y", "x y")],
 )  # fmt: skip
 def test_stand_in_columns_of_a_store(pair, value, stored):
-    """A number, a text (quoted or not) or the name of a column to copy, in a column that was not there."""
+    """A number, a text (quoted or not) or the name of a column to copy becomes a column that was missing."""
     assert pair.csv("a,b\n1,x\n", {"X-QCache-stand-in-columns": f"new={value}"}).status == 201
     assert pair.rows() == [{"a": 1, "b": "x", "new": stored}]
 
 
 @pytest.mark.parametrize("value", ["10", "1.5", "text", "'10'", "a", "b"])
 def test_stand_in_columns_of_a_query(pair, value):
-    """The same for one query, usable in every clause."""
+    """The same for one query, where every clause can use it."""
     pair.csv("a,b\n1,x\n")
     header = {"X-QCache-stand-in-columns": f"new={value}"}
     stored = {"10": 10, "1.5": 1.5, "text": "text", "'10'": "10", "a": 1, "b": "x"}[value]
@@ -270,27 +269,26 @@ def test_stand_in_columns_of_a_query(pair, value):
     assert pair.rows({"where": ["==", "new", literal], "select": ["new"]}, header) == [{"new": stored}]
 
 
-def test_a_stand_in_leaves_a_column_that_is_there(pair):
-    """Only what is missing is stood in for."""
+def test_a_stand_in_does_not_replace_an_existing_column(pair):
     pair.csv("a,b\n1,x\n", {"X-QCache-stand-in-columns": "a=99;c=98"})
     assert pair.rows() == [{"a": 1, "b": "x", "c": 98}]
     assert pair.rows({}, {"X-QCache-stand-in-columns": "b=99;c=97"}) == [{"a": 1, "b": "x", "c": 98}]
 
 
 def test_a_stand_in_can_copy_an_earlier_stand_in(pair):
-    """They are added in their order."""
+    """Stand-ins are added in their order."""
     pair.csv("a\n1\n", {"X-QCache-stand-in-columns": "b=a;c=b;d=zzz"})
     assert pair.rows() == [{"a": 1, "b": 1, "c": 1, "d": "zzz"}]
 
 
-def test_json_uploads_take_stand_in_columns(pair):
-    """At the end, unsorted."""
+def test_json_uploads_accept_stand_in_columns(pair):
+    """They come last, unsorted."""
     assert pair.json([{"b": 1, "z": 2}], {"X-QCache-stand-in-columns": "a=b;c=5"}).status == 201
     assert pair.as_csv() == "b,z,a,c\n1,2,1,5\n"
 
 
 def test_header_values_are_latin_1(pair):
-    """A name within latin-1 can be given in latin-1, never in UTF-8; any other cannot be given at all."""
+    """A column's name within latin-1 must be sent in latin-1, not in UTF-8; other names cannot be sent."""
     pair.csv("é,b\n007,1\n", {"X-QCache-types": "é=string"})
     assert pair.as_csv() == "é,b\n007,1\n"
     for name in ("é", "日"):
@@ -313,7 +311,7 @@ def test_chunked_uploads_work(pair):
 
 
 def test_expect_100_continue_is_answered_at_once(pair):
-    """Before any byte of the body was sent."""
+    """Before a byte of the body is sent."""
     head = WireRequest(
         "POST",
         "/qcache/dataset/t",
@@ -328,12 +326,12 @@ def test_expect_100_continue_is_answered_at_once(pair):
 
 
 def test_expect_anything_else_is_ignored(pair):
-    """The body is read and the table stored."""
+    """The node reads the body and stores the table."""
     assert pair.csv("a\n1\n", {"Expect": "something"}).status == 201
 
 
 @pytest.mark.parametrize("q", [{"where": ["==", "b", "'x'"]}, {"select": ["b"]}, {"limit": 1}])
 def test_get_and_post_queries_answer_alike(pair, q):
-    """Only the Etag tells them apart."""
+    """They differ only in the Etag."""
     pair.csv(CSV)
     assert pair.same("GET", GET + quote(json.dumps(q))).body == pair.query(q).body

@@ -1,4 +1,4 @@
-"""Part 2: in which order a request is checked, and what a failed store costs."""
+"""Part 2 of the protocol: the order in which a request is checked, and the effect of a failed store."""
 
 from __future__ import annotations
 
@@ -17,75 +17,76 @@ UNKNOWN_TYPE_OF_CONTENT = {"Content-Type": "text/plain"}
 BROKEN_CSV = "a,b\n1,2\n1,2,3\n"
 
 
-def stored_before(pair) -> None:
+def store_table(pair) -> None:
+    """Store a small table, which must succeed."""
     assert pair.csv("a\n1\n").status == 201
 
 
-def test_a_query_is_read_before_accept_is(pair):
-    """Bad JSON and an unsupported Accept: 400."""
-    stored_before(pair)
+def test_a_query_is_parsed_before_accept_is_checked(pair):
+    """Invalid JSON with an unsupported Accept is 400."""
+    store_table(pair)
     assert pair.query(BAD_JSON, BAD_ACCEPT).status == 400
 
 
-def test_a_query_is_read_before_the_key_is_looked_up(pair):
-    """Bad JSON for a key that is not there: 400."""
+def test_a_query_is_parsed_before_the_key_is_looked_up(pair):
+    """Invalid JSON for a missing key is 400."""
     assert pair.query(BAD_JSON, key="missing").status == 400
 
 
 def test_accept_is_checked_before_the_key_is_looked_up(pair):
-    """An unsupported Accept for a key that is not there: 406."""
+    """An unsupported Accept for a missing key is 406."""
     assert pair.query({}, BAD_ACCEPT, key="missing").status == 406
 
 
-def test_a_miss_comes_before_the_stand_in_header(pair):
-    """A malformed stand-in header for a key that is not there: 404."""
+def test_the_key_is_looked_up_before_the_stand_in_header_is_parsed(pair):
+    """A malformed stand-in header for a missing key is 404."""
     assert pair.query({}, BAD_STAND_INS, key="missing").status == 404
 
 
-def test_a_miss_comes_before_the_query_itself(pair):
-    """A query that no table could answer, for a key that is not there: 404."""
+def test_the_key_is_looked_up_before_the_query_is_run(pair):
+    """An invalid query for a missing key is 404."""
     assert pair.query({"nosuch": 1}, key="missing").status == 404
 
 
-def test_the_stand_in_header_is_read_before_the_query_is_run(pair):
-    """A malformed header and a malformed query: 500, not 400."""
-    stored_before(pair)
+def test_the_stand_in_header_is_parsed_before_the_query_is_run(pair):
+    """A malformed header with an invalid query is 500 and not 400."""
+    store_table(pair)
     assert pair.query({"nosuch": 1}).status == 400
     assert pair.query({"nosuch": 1}, BAD_STAND_INS).status == 500
 
 
-def test_null_as_a_query_stops_before_everything_else(pair):
-    """`null` is 200 with an empty body even where Accept is unsupported and the key is missing."""
+def test_null_as_a_query_is_answered_before_anything_else_is_checked(pair):
+    """It is 200 with an empty body, even with an unsupported Accept and a missing key."""
     answer = pair.query(b"null", BAD_ACCEPT, key="missing")
     assert (answer.status, answer.body) == (200, b"")
 
 
-def test_the_encoding_of_a_posted_query_comes_first(pair):
-    """An unknown Content-Encoding is 400, corrupt gzip 500, before anything else is looked at."""
+def test_the_encoding_of_a_posted_query_is_checked_first(pair):
+    """An unknown Content-Encoding is 400 and corrupt gzip 500, before anything else is checked."""
     assert pair.query(b"{}", {**BAD_ACCEPT, **UNKNOWN_ENCODING}, key="missing").status == 400
     assert pair.query(b"not gzip", {**BAD_ACCEPT, **NOT_GZIP}, key="missing").status == 500
 
 
-def test_credentials_come_before_everything(pair_with, certificates):
-    """Without them a bad query, a bad store and a miss are 401, and a store has not touched the table."""
+def test_credentials_are_checked_first(pair_with, certificates):
+    """Without them everything is 401, and a store does not change the table."""
     options = ("--cert-file", str(certificates.server), "--basic-auth", "user:secret")
     pair = pair_with(*options, tls=certificates.context())
-    right = {"Authorization": "Basic " + base64.b64encode(b"user:secret").decode()}
-    assert pair.csv("a\n1\n", right).status == 201
+    correct = {"Authorization": "Basic " + base64.b64encode(b"user:secret").decode()}
+    assert pair.csv("a\n1\n", correct).status == 201
     assert pair.query(BAD_JSON).status == 401
     assert pair.query({}, key="missing").status == 401
     assert pair.csv("a\n2\n", UNKNOWN_TYPE_OF_CONTENT).status == 401
     assert pair.csv("a\n2\n").status == 401
     assert pair.status("DELETE", "/qcache/dataset/t") == 401
-    assert pair.rows({}, right) == [{"a": 1}]
+    assert pair.rows({}, correct) == [{"a": 1}]
 
 
-def test_an_aged_table_is_a_miss_before_the_stand_in_header(pair_with):
-    """404, not the 500 of the malformed header."""
+def test_the_age_is_checked_before_the_stand_in_header_is_parsed(pair_with):
+    """An expired table is 404 and not the 500 of a malformed header."""
     pair = pair_with("--age", "1000")
-    stored_before(pair)
+    store_table(pair)
     assert pair.query({}, BAD_STAND_INS).status == 500
-    pair.later(1001)
+    pair.advance_clock(1001)
     assert pair.query({}, BAD_STAND_INS).status == 404
 
 
@@ -107,9 +108,9 @@ FAILED_STORES = [
 
 
 @pytest.mark.parametrize(("headers", "body", "status"), FAILED_STORES)
-def test_a_store_that_fails_has_already_destroyed_the_old_table(pair, headers, body, status):
-    """The old table is deleted before anything of the new one is looked at."""
-    stored_before(pair)
+def test_a_failed_store_has_already_dropped_the_old_table(pair, headers, body, status):
+    """The node drops it before it checks anything of the new table."""
+    store_table(pair)
     assert pair.csv(body, headers).status == status
     assert pair.query().status == 404
 
@@ -128,13 +129,13 @@ FIRST_OF_TWO = [
 
 
 @pytest.mark.parametrize(("headers", "body", "status"), FIRST_OF_TWO)
-def test_of_two_mistakes_in_a_store_the_first_decides(pair, headers, body, status):
-    """Content-Type, Content-Encoding, types header, stand-in header, parsing."""
+def test_the_order_of_checks_in_a_store(pair, headers, body, status):
+    """Content-Type, Content-Encoding, types header, stand-in header, then the content."""
     assert pair.csv(body, headers).status == status
 
 
-def test_tables_are_evicted_before_a_types_header_is_read(pair_with):
-    """A store that fails for its types header has evicted other tables already; one of a bad type has not."""
+def test_tables_are_evicted_before_a_types_header_is_parsed(pair_with):
+    """A store that fails for its types header has evicted tables; one that fails for its Content-Type has not."""
     pair = pair_with("--size", "90000")
     assert pair.csv("a\n" + "1\n" * 5000, key="old").status == 201
     large = "a\n" + "12345678\n" * 7000

@@ -1,7 +1,7 @@
-"""docs/reference/query-language.md: each example of the page, asked of both servers.
+"""docs/reference/query-language.md: each example of the page is sent to both servers.
 
-A comment at the top of the page describes the form of its examples. Every example is asked on tables stored anew, since
-the real server keeps what a query's stand-in columns and `update` change.
+A comment at the top of the page describes the form of its examples. The tables are stored again for every
+example, because the real server keeps what a query's stand-in columns and `update` change.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from tests.harness.servers import ROOT, WireAnswer, WireRequest
 
 PAGE = ROOT / "docs" / "reference" / "query-language.md"
 KINDS = "where", "expression", "aggregate", "update", "mistake"
-"""The first headings of tables that have a query in each row."""
+"""The first headings of tables with a query in each row."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """A block or a table's row of the page, with the answer that the page shows."""
+    """A block, or a row of a table, with the answer that the page shows."""
 
     kind: str
     line: int
-    asked: str
-    shown: tuple[str, ...]
+    query: str
+    expected: tuple[str, ...]
     stores: tuple[WireRequest, ...]
-    """What the page has stored before it."""
+    """The stores that the page shows before it."""
 
     @property
     def key(self) -> str:
-        """The key of the table that was stored last."""
+        """The key that was stored last."""
         return self.stores[-1].target.rsplit("/", 1)[-1]
 
 
@@ -56,7 +56,7 @@ def _cells(row: str) -> list[str]:
 
 
 def examples() -> list[Example]:
-    """The examples of the page, in its order."""
+    """The page's examples in order."""
     lines = re.sub(
         r"<!--.*?-->", lambda match: "\n" * match[0].count("\n"), PAGE.read_text("utf-8"), flags=re.DOTALL
     )
@@ -80,7 +80,9 @@ def examples() -> list[Example]:
                 assert kind != "text", f"line {number}: a text block belongs after a query"
                 pending = (kind, number, body)
                 continue
-            assert kind == ("http" if pending[0] == "http" else "text"), f"line {number}: no answer"
+            assert kind == ("http" if pending[0] == "http" else "text"), (
+                f"line {number}: the block has no answer"
+            )
             found.append(Example(*pending, (body,), tuple(stores.values())))
             if pending[0] == "http" and _is_store(request := _request(pending[2])):
                 stores.pop(request.target, None)
@@ -103,7 +105,7 @@ EXAMPLES = examples()
 
 @pytest.fixture(params=EXAMPLES, ids=[f"line-{example.line}" for example in EXAMPLES])
 def example(request, pair) -> Example:
-    """An example, with what the page has stored before it stored on both servers."""
+    """An example, after the page's earlier stores were sent to both servers."""
     for store in request.param.stores:
         assert {answer.status for answer in pair.ask(store)} == {201}
     return request.param
@@ -115,7 +117,7 @@ def _ask(pair, key: str, text: str) -> tuple[WireAnswer, WireAnswer]:
 
 
 def _values(answer: WireAnswer) -> str:
-    """The last column of an answer as the page shows it: the values, or the status of an error."""
+    """The last column of an answer, in the form of the page: its values, or the status of an error."""
     if answer.status != 200:
         return str(answer.status)
     rows = [row.rsplit(",", 1)[-1] for row in answer.body.decode().splitlines()[1:]]
@@ -128,24 +130,23 @@ def _error(answer: WireAnswer) -> str:
     return f"{answer.status} {json.loads(answer.body)['error']}"
 
 
-def _check_error(real: WireAnswer, dev: WireAnswer, shown: str) -> None:
-    message, _, of_the_dev_node = shown.partition("\ndev node: ")
+def _check_error(real: WireAnswer, dev: WireAnswer, expected: str) -> None:
+    message, _, dev_node_message = expected.partition("\ndev node: ")
     assert _error(real) == message
-    if of_the_dev_node:
-        assert _error(dev) == of_the_dev_node
+    if dev_node_message:
+        assert _error(dev) == dev_node_message
     assert dev.status == real.status
-    assert len(dev.body) > len("500: Internal Server Error"), "the dev node says what was wrong"
+    assert len(dev.body) > len("500: Internal Server Error"), "the dev node does not say what is wrong"
 
 
-def test_both_servers_answer_what_the_page_shows(example, pair):
-    """Each example of the page."""
+def test_both_servers_answer_as_the_page_shows(example, pair):
     CHECKS[example.kind](example, pair)
 
 
 def _check_http(example: Example, pair) -> None:
-    head, _, body = example.shown[0].partition("\n\n")
+    head, _, body = example.expected[0].partition("\n\n")
     status, *headers = head.split("\n")
-    request = _request(example.asked)
+    request = _request(example.query)
     for answer in pair.ask(request):
         assert answer.status == int(status.split(" ")[1])
         for header in headers:
@@ -155,13 +156,13 @@ def _check_http(example: Example, pair) -> None:
 
 
 def _check_json(example: Example, pair) -> None:
-    real, dev = _ask(pair, example.key, example.asked)
-    shown = example.shown[0]
-    if re.match(r"[45]00", shown):
-        _check_error(real, dev, shown)
+    real, dev = _ask(pair, example.key, example.query)
+    expected = example.expected[0]
+    if re.match(r"[45]00", expected):
+        _check_error(real, dev, expected)
         return
-    length = re.match(r"unsliced length: (\d+)\n", shown)
-    csv = shown[length.end() :] if length else shown
+    length = re.match(r"unsliced length: (\d+)\n", expected)
+    csv = expected[length.end() :] if length else expected
     for answer in (real, dev):
         assert answer.status == 200
         assert answer.body.decode() == csv + "\n"
@@ -170,43 +171,43 @@ def _check_json(example: Example, pair) -> None:
 
 def _check_python(example: Example, pair) -> None:
     for server in pair.servers:
-        code = example.asked.replace("http://127.0.0.1:8888", server.url)
+        code = example.query.replace("http://127.0.0.1:8888", server.url)
         done = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT
         )
-        assert done.stdout.rstrip("\n") == example.shown[0], done.stderr
+        assert done.stdout.rstrip("\n") == example.expected[0], done.stderr
 
 
 def _check_where(example: Example, pair) -> None:
-    for answer in _ask(pair, example.key, f'{{"select": ["id"], "where": {example.asked}}}'):
-        assert (_values(answer) or "none") == example.shown[0]
+    for answer in _ask(pair, example.key, f'{{"select": ["id"], "where": {example.query}}}'):
+        assert (_values(answer) or "none") == example.expected[0]
 
 
 def _check_expression(example: Example, pair) -> None:
-    for answer in _ask(pair, example.key, f'{{"select": [["=", "r", {example.asked}]]}}'):
-        assert _values(answer) == example.shown[0]
+    for answer in _ask(pair, example.key, f'{{"select": [["=", "r", {example.query}]]}}'):
+        assert _values(answer) == example.expected[0]
 
 
 def _check_aggregate(example: Example, pair) -> None:
-    whole = _ask(pair, example.key, f'{{"select": [{example.asked}]}}')
-    groups = _ask(pair, example.key, f'{{"group_by": ["kind"], "select": ["kind", {example.asked}]}}')
-    for answers, shown in ((whole, example.shown[0]), (groups, example.shown[1])):
-        assert [_values(answer) for answer in answers] == [shown, shown]
+    whole = _ask(pair, example.key, f'{{"select": [{example.query}]}}')
+    groups = _ask(pair, example.key, f'{{"group_by": ["kind"], "select": ["kind", {example.query}]}}')
+    for answers, expected in ((whole, example.expected[0]), (groups, example.expected[1])):
+        assert [_values(answer) for answer in answers] == [expected, expected]
 
 
 def _check_update(example: Example, pair) -> None:
     """The real server changes the table and answers 500; the dev node refuses."""
     before = [answer.body for answer in _ask(pair, example.key, "{}")]
-    real, dev = _ask(pair, example.key, example.asked)
-    assert (str(real.status), dev.status) == (example.shown[0], 400)
+    real, dev = _ask(pair, example.key, example.query)
+    assert (str(real.status), dev.status) == (example.expected[0], 400)
     changed, kept = _ask(pair, example.key, "{}")
     rows = [row.split(",") for row in changed.body.decode().splitlines()[1:]]
-    assert ", ".join(" ".join(value or "null" for value in row) for row in rows) == example.shown[1]
+    assert ", ".join(" ".join(value or "null" for value in row) for row in rows) == example.expected[1]
     assert kept.body == before[1]
 
 
 def _check_mistake(example: Example, pair) -> None:
-    _check_error(*_ask(pair, example.key, example.asked), example.shown[0])
+    _check_error(*_ask(pair, example.key, example.query), example.expected[0])
 
 
 CHECKS = {
@@ -222,35 +223,35 @@ CHECKS = {
 
 
 class TestThePageIsComplete:
-    """It has an example of all that the dev node knows, which is what the real server was seen to know."""
+    """It has an example of everything that the dev node accepts."""
 
     @pytest.mark.parametrize(
         "clause", ["from", "where", "group_by", "distinct", "select", "order_by", "offset", "limit"]
     )
-    def test_of_every_clause(self, clause):
-        assert any(f'"{clause}":' in example.asked for example in EXAMPLES if example.kind == "json")
+    def test_it_has_every_clause(self, clause):
+        assert any(f'"{clause}":' in example.query for example in EXAMPLES if example.kind == "json")
 
-    def test_of_every_operator_of_where(self):
+    def test_it_has_every_operator_of_where(self):
         from airflow_provider_qcache.devnode.filters import _Filter
 
         known = set(_Filter(None, None)._operators)
-        asked = [json.loads(example.asked) for example in EXAMPLES if example.kind == "where"]
-        assert known == {condition[0] for condition in asked if condition}
+        queries = [json.loads(example.query) for example in EXAMPLES if example.kind == "where"]
+        assert known == {condition[0] for condition in queries if condition}
 
-    def test_of_every_aggregate(self):
+    def test_it_has_every_aggregate(self):
         from airflow_provider_qcache.devnode import aggregates
 
         known = {*aggregates._PLAIN, *aggregates._PLAIN_ANY_TYPE, *aggregates._GROUPED_NAMES}
-        assert known == {json.loads(example.asked)[0] for example in EXAMPLES if example.kind == "aggregate"}
+        assert known == {json.loads(example.query)[0] for example in EXAMPLES if example.kind == "aggregate"}
 
-    def test_of_every_operator_and_function_of_expressions(self):
+    def test_it_has_every_operator_and_function_of_expressions(self):
         from airflow_provider_qcache.devnode import expressions
 
-        asked = [json.loads(example.asked) for example in EXAMPLES if example.kind == "expression"]
-        shown = {part[0] for part in asked if isinstance(part, list)}
-        text = " ".join(part for part in asked if isinstance(part, str)).split()
+        queries = [json.loads(example.query) for example in EXAMPLES if example.kind == "expression"]
+        lists = {part[0] for part in queries if isinstance(part, list)}
+        text = " ".join(part for part in queries if isinstance(part, str)).split()
         assert {*expressions._INFIX, *expressions._FUNCTIONS, *expressions._UNARY} <= {
-            *shown,
+            *lists,
             *text,
             "not in",
             "+",

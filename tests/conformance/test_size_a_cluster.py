@@ -1,4 +1,4 @@
-"""docs/howto/size-a-cluster.md: what the real server counts for a table, as the page calculates it."""
+"""docs/howto/size-a-cluster.md: the real server counts as many bytes for a table as the page calculates."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from tests.harness.servers import Server, WireRequest
 
 ROWS = 1000
 TABLE = 172
-"""Bytes for a table, whatever is in it."""
+"""The bytes of an empty table."""
 
 
 def counted(real: Server, values: list[str], types: str = "") -> float:
-    """The bytes that the server counts for a value of a column."""
+    """The bytes that the server counts per value of a column."""
 
     def size() -> int:
         return json.loads(real.ask(WireRequest("GET", "/qcache/statistics")).body)["cache_size"]
@@ -45,8 +45,8 @@ def test_a_value_counts_as_the_page_says(real: Server, values: list[str], each: 
     assert counted(real, values) == each
 
 
-@pytest.mark.parametrize(("different", "each"), [(10, 1), (100, 1), (500, 2)])
-def test_an_enum_counts_its_codes_and_its_different_texts(real: Server, different: int, each: int) -> None:
-    values = [f"text {i}" for i in range(different)]
-    rest = (counted(real, values, "a=enum") - each) * ROWS / different
+@pytest.mark.parametrize(("distinct", "each"), [(10, 1), (100, 1), (500, 2)])
+def test_an_enum_counts_its_codes_and_its_distinct_texts(real: Server, distinct: int, each: int) -> None:
+    values = [f"text {i}" for i in range(distinct)]
+    rest = (counted(real, values, "a=enum") - each) * ROWS / distinct
     assert 50 < rest < 110

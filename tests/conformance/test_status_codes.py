@@ -1,4 +1,4 @@
-"""Part 3: the status of every situation."""
+"""Part 3 of the protocol: the status of every situation."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def test_a_miss_is_404(pair):
     assert pair.status("GET", "/qcache/dataset/missing?q=%7B%7D") == 404
 
 
-def test_an_aged_out_table_is_404(pair_with):
-    """`--age 1000`: found at once, a miss 1,001 seconds later."""
+def test_an_expired_table_is_404(pair_with):
+    """`--age 1000`: it is found at first, and a miss 1,001 seconds later."""
     pair = pair_with("--age", "1000")
     pair.csv(CSV)
     assert pair.has()
-    pair.later(1001)
+    pair.advance_clock(1001)
     assert pair.query().status == 404
 
 
@@ -49,8 +49,8 @@ def test_an_aged_out_table_is_404(pair_with):
         "[1]",
     ],
 )
-def test_q_that_is_empty_or_no_json_or_a_list_or_a_string_is_400(pair, q):
-    """With a JSON object that says `error`, by GET and by POST."""
+def test_a_query_that_is_empty_invalid_json_a_list_or_a_string_is_400(pair, q):
+    """By GET and by POST."""
     pair.csv(CSV)
     for answer in (
         pair.query(q.encode()),
@@ -60,15 +60,14 @@ def test_q_that_is_empty_or_no_json_or_a_list_or_a_string_is_400(pair, q):
         assert answer.header("Content-Type") == "text/html; charset=UTF-8"
 
 
-def test_a_missing_q_is_400(pair):
-    """A GET needs one."""
+def test_a_get_without_q_is_400(pair):
     pair.csv(CSV)
     assert pair.status("GET", "/qcache/dataset/t") == 400
     assert pair.status("GET", "/qcache/dataset/t?Q=%7B%7D") == 400
 
 
-def test_q_null_is_200_with_an_empty_body_and_no_unsliced_length(pair):
-    """The trap for a client that sends None."""
+def test_null_as_a_query_is_200_with_an_empty_body_and_no_unsliced_length(pair):
+    """A trap for a client that sends None."""
     pair.csv(CSV)
     for answer in (pair.query(b"null"), pair.same("GET", GET + "null"), pair.query(b" null\n")):
         assert (answer.status, answer.body) == (200, b"")
@@ -77,15 +76,14 @@ def test_q_null_is_200_with_an_empty_body_and_no_unsliced_length(pair):
 
 
 @pytest.mark.parametrize("q", ["1", "0", "1.5", "true", "false", "NaN", "Infinity", "-Infinity"])
-def test_q_that_is_a_number_or_a_boolean_is_500(pair, q):
-    """JSON, but nothing that could be a query."""
+def test_a_query_that_is_a_number_or_a_boolean_is_500(pair, q):
     pair.csv(CSV)
     answer = pair.query(q.encode())
     assert (answer.status, answer.header("Content-Type")) == (500, "text/html; charset=UTF-8")
 
 
-def test_q_with_repeated_clauses_takes_the_last(pair):
-    """As JSON objects do in Python."""
+def test_the_last_of_repeated_clauses_counts(pair):
+    """As in Python's JSON parser."""
     pair.csv(CSV)
     assert pair.rows(b'{"limit": 1, "limit": 2}') == [{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]
 
@@ -98,7 +96,7 @@ def test_q_with_repeated_clauses_takes_the_last(pair):
     ],
 )  # fmt: skip
 def test_an_accept_that_is_not_supported_is_406(pair, accept):
-    """Wildcards, parameters, upper case and other types are not."""
+    """Wildcards, parameters, upper case and other types are not supported."""
     pair.csv(CSV)
     answer = pair.query({}, {"Accept": accept})
     assert (answer.status, answer.header("Content-Type")) == (406, "text/html; charset=UTF-8")
@@ -128,7 +126,7 @@ def test_an_absent_accept_means_json(pair):
     ],
 )  # fmt: skip
 def test_the_content_type_must_be_exact(pair, content_type, status):
-    """`text/csv` or `application/json`; a charset is looked for right after the first semicolon."""
+    """`text/csv` or `application/json`; a charset is only read right after the first semicolon."""
     assert pair.csv(CSV, {"Content-Type": content_type}).status == status
     if status == 201:
         assert pair.column("a") == [1, 2]
@@ -140,12 +138,11 @@ def test_the_content_type_must_be_exact(pair, content_type, status):
      ("application/JSON", 415), ("text/json", 415)],
 )  # fmt: skip
 def test_the_content_type_of_json_must_be_exact_too(pair, content_type, status):
-    """The same rules."""
+    """By the same rules."""
     assert pair.json([{"a": 1}], {"Content-Type": content_type}).status == status
 
 
 def test_an_absent_content_type_means_csv(pair):
-    """A store without the header is read as CSV."""
     assert pair.status("POST", "/qcache/dataset/t", {}, CSV.encode()) == 201
     assert pair.column("a") == [1, 2]
 
@@ -154,7 +151,7 @@ def test_an_absent_content_type_means_csv(pair):
     "encoding", ["identity", "deflate", "br", "GZIP", "x-gzip", "gzip, lz4", "lz4-frame", "zstd", ""]
 )
 def test_a_content_encoding_other_than_gzip_or_lz4_is_400(pair, encoding):
-    """`identity` too, for stores and for queries."""
+    """Also `identity`; for stores and for queries."""
     assert pair.csv(CSV, {"Content-Encoding": encoding}).status == 400
     assert pair.query({}, {"Content-Encoding": encoding}).status == 400
 
@@ -181,8 +178,8 @@ def test_corrupt_compressed_data_is_500(pair, encoding, body):
     assert pair.query(body, {"Content-Encoding": encoding}).status == 500
 
 
-def test_an_empty_gzip_body_is_an_empty_table_to_parse(pair):
-    """No bytes at all are valid to the gzip reader; as CSV they are 500."""
+def test_an_empty_gzip_body_is_decoded_to_nothing(pair):
+    """The gzip reader accepts it; as CSV it is 500."""
     assert pair.csv(b"", {"Content-Encoding": "gzip"}).status == 500
     assert pair.query(b"", {"Content-Encoding": "gzip"}).status == 400
 
@@ -191,13 +188,13 @@ def test_an_empty_gzip_body_is_an_empty_table_to_parse(pair):
     "types", ["a=int", "a=object", "a=String", "a=", "b=nosuch", "zzz=nosuch", "a=string;b=x", "=x"]
 )
 def test_an_unknown_type_name_is_400(pair, types):
-    """Also for a column that is not in the table."""
+    """Also for a column that the table does not have."""
     assert pair.csv(CSV, {"X-QCache-types": types}).status == 400
 
 
 @pytest.mark.parametrize("types", ["zzz=string", "zzz=enum", "zzz=float", "=string", "A=string"])
-def test_a_type_for_a_column_that_is_not_in_the_table_is_ignored(pair, types):
-    """Without a word: a misspelt column keeps its inferred type."""
+def test_a_type_for_an_unknown_column_is_ignored(pair, types):
+    """So a column with a misspelled name keeps its inferred type."""
     assert pair.csv(CSV, {"X-QCache-types": types}).status == 201
     assert pair.rows() == [{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]
 
@@ -206,13 +203,13 @@ def test_a_type_for_a_column_that_is_not_in_the_table_is_ignored(pair, types):
     "types", ["a", "a=b=c", "a=string;", ";", "a=string;;b=string", "a string", "a:string"]
 )
 def test_a_malformed_types_header_is_500(pair, types):
-    """Every part between semicolons must be one name, one `=` and one type."""
+    """Each part between semicolons must be a name, one `=` and a type."""
     assert pair.csv(CSV, {"X-QCache-types": types}).status == 500
 
 
 @pytest.mark.parametrize("stand_ins", ["a", "a=b=c", "a=b;", ";", "a=b;;c=d"])
 def test_a_malformed_stand_in_header_is_500(pair, stand_ins):
-    """For a store and for a query."""
+    """For stores and for queries."""
     assert pair.csv(CSV, {"X-QCache-stand-in-columns": stand_ins}).status == 500
     pair.csv(CSV)
     assert pair.query({}, {"X-QCache-stand-in-columns": stand_ins}).status == 500
@@ -231,7 +228,7 @@ def test_a_malformed_stand_in_header_is_500(pair, stand_ins):
     ],
 )
 def test_broken_csv_is_500(pair, body):
-    """Nothing to parse, a row too wide, a quote never closed."""
+    """It is empty, a row is too wide, or a quote is never closed."""
     assert pair.csv(body).status == 500
 
 
@@ -243,18 +240,18 @@ def test_broken_csv_is_500(pair, body):
     ],
 )  # fmt: skip
 def test_json_that_is_not_a_list_of_objects_is_500(pair, body):
-    """Not JSON at all, something else than a list, a list of something else than objects."""
+    """It is no JSON, no list, or a list with other items than objects."""
     assert pair.json(body).status == 500
 
 
 @pytest.mark.parametrize("number", [2**64, -(2**64), 10**30, -(2**63) - 1])
-def test_an_int_over_64_bits_in_json_is_500(pair, number):
-    """What fits into neither a signed nor an unsigned 64-bit integer cannot be stored."""
+def test_an_integer_beyond_64_bits_in_json_is_500(pair, number):
+    """It fits neither a signed nor an unsigned 64-bit integer."""
     assert pair.json([{"a": number}]).status == 500
     assert not pair.has()
 
 
-def test_errors_of_a_query_say_error_in_json_that_is_labelled_html(pair):
+def test_a_query_error_is_json_with_a_content_type_of_html(pair):
     """400 with `{"error": ...}` and Content-Type text/html; other failures are HTML pages."""
     pair.csv(CSV)
     for answer in pair.ask_raw("GET", GET + quote('{"nosuch": 1}')):
