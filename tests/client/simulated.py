@@ -18,6 +18,14 @@ from airflow_provider_qcache.client.settings import RequestRetry
 from airflow_provider_qcache.client.transport import Headers, Request
 
 STORE_TIMEOUT = 20.0
+FOREVER = float("inf")
+
+
+class LongestWaits(random.Random):
+    """Makes every wait as long as it may be."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return b
 
 
 class SimulatedClock:
@@ -246,7 +254,7 @@ class WireInTurns(SimulatedWire):
         for node in nodes:
             ticket = self.pool.begin_probe(node)
             if ticket is not None:
-                self.clock.begin(lambda node=node, ticket=ticket: self._end_probe(node, ticket, float("inf")))
+                self.clock.begin(lambda node=node, ticket=ticket: self._end_probe(node, ticket, FOREVER))
 
     def wait(self, nodes: Sequence[str], until: float, check: Callable[[], None]) -> None:
         while True:
@@ -317,7 +325,7 @@ class SimulatedCluster:
     def run(
         self,
         kind: RequestKind = RequestKind.QUERY,
-        seconds: float = float("inf"),
+        seconds: float = FOREVER,
         *,
         repeatable: bool = True,
         nodes: int | None = None,

@@ -1,4 +1,4 @@
-"""What an operation that fails says: what failed, on which node, why, and what to do."""
+"""The texts of errors and log lines of operations: what failed, on which node, why, and what to do."""
 
 from __future__ import annotations
 
@@ -33,12 +33,11 @@ from airflow_provider_qcache.client.operation import Done, home_unavailable
 from airflow_provider_qcache.client.outcome import Answer, Failure, RequestKind
 from airflow_provider_qcache.client.settings import RequestRetry
 from airflow_provider_qcache.client.transport import Headers, Request
-from tests.client.simulated import Meets
-from tests.client.test_retry import FOREVER, Latest, World
+from tests.client.simulated import FOREVER, LongestWaits, Scripted, SimulatedCluster
 
 QUERY, STORE, DELETE = RequestKind.QUERY, RequestKind.STORE, RequestKind.DELETE
 HOME = "http://host0:9401"
-REFUSED, SILENT = Meets(Outcome.REFUSED), Meets(Outcome.TIMEOUT, seconds=2)
+REFUSED, SILENT = Scripted(Outcome.REFUSED), Scripted(Outcome.TIMEOUT, seconds=2)
 LOST = "The table that the node had under this key is lost."
 UNCERTAIN = (
     "The node may have the new table, the old one or none. Store the table again; increase `store_timeout` "
@@ -46,29 +45,31 @@ UNCERTAIN = (
 )
 
 
-def ended(world: World, kind: RequestKind, *, seconds: float = FOREVER, **options: Any) -> QClientException:
-    """The error that ends an operation."""
+def error_of(
+    cluster: SimulatedCluster, kind: RequestKind, *, seconds: float = FOREVER, **options: Any
+) -> QClientException:
+    """The error of an operation that must fail."""
     with pytest.raises(QClientException) as raised:
-        world.run(kind, seconds, **options)
+        cluster.run(kind, seconds, **options)
     return raised.value
 
 
-def says(error: QClientException) -> str:
-    """Its text, without the list of failed requests."""
+def text_of(error: QClientException) -> str:
+    """The error's text without the list of failed requests."""
     return str(error).partition("\nFailed requests:")[0]
 
 
-def met(kind: RequestKind, meets: Failure | Answer, **options: Any) -> QClientException:
-    """The error of an operation whose every request meets the same."""
-    world = World([Meets()], **options)
+def error_after(kind: RequestKind, result: Failure | Answer, **options: Any) -> QClientException:
+    """The error of an operation whose requests all have this result."""
+    cluster = SimulatedCluster([Scripted()], **options)
 
     def send(*args: object, **kwargs: object) -> Answer:
-        if isinstance(meets, Failure):
-            raise meets
-        return meets
+        if isinstance(result, Failure):
+            raise result
+        return result
 
-    world.wire.send = send  # type: ignore[method-assign]
-    return ended(world, kind)
+    cluster.wire.send = send  # type: ignore[method-assign]
+    return error_of(cluster, kind)
 
 
 def answer(status: int, content: bytes = b"", *headers: bytes) -> Answer:
@@ -79,7 +80,7 @@ UNKNOWN_COLUMN = b'{"error": "Unknown column: Oslo"}'
 
 
 @pytest.mark.parametrize(
-    ("kind", "meets", "error", "text"),
+    ("kind", "result", "error", "text"),
     [
         (
             QUERY,
@@ -176,21 +177,21 @@ UNKNOWN_COLUMN = b'{"error": "Unknown column: Oslo"}'
     ],
     ids=lambda value: "" if isinstance(value, str) else None,
 )
-def test_a_failure_that_no_retry_helps(
-    kind: RequestKind, meets: Failure | Answer, error: type[QClientException], text: str
+def test_the_error_of_a_permanent_failure(
+    kind: RequestKind, result: Failure | Answer, error: type[QClientException], text: str
 ) -> None:
-    found = met(kind, meets)
-    assert (type(found), says(found)) == (error, f"{kind} 'foo': {text}")
+    found = error_after(kind, result)
+    assert (type(found), text_of(found)) == (error, f"{kind} 'foo': {text}")
     (attempt,) = found.attempts
-    assert (attempt.node, attempt.status) == (HOME, meets.status)
+    assert (attempt.node, attempt.status) == (HOME, result.status)
     assert getattr(found, "status", None) in (attempt.status, None)
 
 
-def test_a_response_that_is_too_large_or_not_expected_has_its_status() -> None:
-    assert met(QUERY, Failure(Outcome.TOO_LARGE, Phase.BODY, status=200)).status == 200  # type: ignore[attr-defined]
+def test_the_error_of_an_unexpected_or_too_large_response_has_its_status() -> None:
+    assert error_after(QUERY, Failure(Outcome.TOO_LARGE, Phase.BODY, status=200)).status == 200  # type: ignore[attr-defined]
     encoded = Failure(Outcome.UNSUPPORTED_ENCODING, Phase.BODY, status=203, detail="br")
-    assert met(QUERY, encoded).status == 203  # type: ignore[attr-defined]
-    assert met(STORE, answer(415)).status == 415  # type: ignore[attr-defined]
+    assert error_after(QUERY, encoded).status == 203  # type: ignore[attr-defined]
+    assert error_after(STORE, answer(415)).status == 415  # type: ignore[attr-defined]
 
 
 NO_CACHE = "Check that the nodes run, that their addresses are right and that this machine can reach them."
@@ -217,7 +218,7 @@ NO_CACHE = "Check that the nodes run, that their addresses are right and that th
         ),
         (
             [REFUSED],
-            [Meets(Outcome.TIMEOUT, seconds=9)],
+            [Scripted(Outcome.TIMEOUT, seconds=9)],
             QUERY,
             {"nodes": 2, "seconds": 2.0},
             NoCacheAvailable,
@@ -235,8 +236,8 @@ NO_CACHE = "Check that the nodes run, that their addresses are right and that th
             ),
         ),
         (
-            [Meets(Outcome.TRUNCATED)],
-            [Meets()],
+            [Scripted(Outcome.TRUNCATED)],
+            [Scripted()],
             QUERY,
             {"nodes": 1, "limit": 2},
             TooManyConsecutiveErrors,
@@ -247,7 +248,7 @@ NO_CACHE = "Check that the nodes run, that their addresses are right and that th
             ),
         ),
         (
-            [Meets()],
+            [Scripted()],
             [],
             QUERY,
             {"seconds": 0.0},
@@ -255,7 +256,7 @@ NO_CACHE = "Check that the nodes run, that their addresses are right and that th
             "the deadline passed before a request was made. Increase `deadline`.",
         ),
         (
-            [Meets(seconds=9)],
+            [Scripted(seconds=9)],
             [],
             QUERY,
             {"seconds": 1.0},
@@ -267,7 +268,7 @@ NO_CACHE = "Check that the nodes run, that their addresses are right and that th
             ),
         ),
         (
-            [SILENT, Meets(seconds=9)],
+            [SILENT, Scripted(seconds=9)],
             [],
             DELETE,
             {"seconds": 3.0},
@@ -278,7 +279,7 @@ NO_CACHE = "Check that the nodes run, that their addresses are right and that th
             ),
         ),
         (
-            [Meets(Outcome.DEADLINE, seconds=20)],
+            [Scripted(Outcome.DEADLINE, seconds=20)],
             [],
             QUERY,
             {},
@@ -290,7 +291,7 @@ NO_CACHE = "Check that the nodes run, that their addresses are right and that th
             ),
         ),
         (
-            [Meets(seconds=9)],
+            [Scripted(seconds=9)],
             [],
             STORE,
             {"seconds": 1.0},
@@ -299,7 +300,7 @@ NO_CACHE = "Check that the nodes run, that their addresses are right and that th
         ),
         (
             [SILENT],
-            [Meets()],
+            [Scripted()],
             STORE,
             {},
             StoreUncertain,
@@ -324,8 +325,8 @@ NO_CACHE = "Check that the nodes run, that their addresses are right and that th
             "request before the deadline. " + UNCERTAIN,
         ),
         (
-            [SILENT, Meets(Outcome.TRUNCATED)],
-            [Meets()],
+            [SILENT, Scripted(Outcome.TRUNCATED)],
+            [Scripted()],
             STORE,
             {},
             StoreUncertain,
@@ -344,8 +345,8 @@ NO_CACHE = "Check that the nodes run, that their addresses are right and that th
             ),
         ),
         (
-            [Meets(Outcome.CLOSED)],
-            [Meets()],
+            [Scripted(Outcome.CLOSED)],
+            [Scripted()],
             STORE,
             {},
             ClosedWithoutAnswer,
@@ -356,7 +357,7 @@ NO_CACHE = "Check that the nodes run, that their addresses are right and that th
             ),
         ),
         (
-            [Meets(status=429, retry_after="70")],
+            [Scripted(status=429, retry_after="70")],
             [],
             QUERY,
             {"seconds": 69.5},
@@ -367,7 +368,7 @@ NO_CACHE = "Check that the nodes run, that their addresses are right and that th
             ),
         ),
         (
-            [Meets(status=429, retry_after="61")],
+            [Scripted(status=429, retry_after="61")],
             [],
             QUERY,
             {},
@@ -380,36 +381,36 @@ NO_CACHE = "Check that the nodes run, that their addresses are right and that th
     ],
     ids=lambda value: value[:50] if isinstance(value, str) else "",
 )
-def test_an_operation_that_runs_out_of_nodes_requests_or_time(
-    requests: list[Meets],
-    statuses: list[Meets],
+def test_the_error_of_an_operation_that_runs_out_of_nodes_requests_or_time(
+    requests: list[Scripted],
+    statuses: list[Scripted],
     kind: RequestKind,
     options: dict[str, Any],
     error: type[QClientException],
     text: str,
 ) -> None:
     running = {name: options[name] for name in ("seconds", "repeatable") if name in options}
-    world = World(
+    cluster = SimulatedCluster(
         requests,
         statuses,
-        rng=Latest(),
+        rng=LongestWaits(),
         **{name: value for name, value in options.items() if name not in running},
     )
-    found = ended(world, kind, **running)
-    assert (type(found), says(found)) == (error, f"{kind} 'foo': {text}")
+    found = error_of(cluster, kind, **running)
+    assert (type(found), text_of(found)) == (error, f"{kind} 'foo': {text}")
 
 
 @pytest.mark.parametrize(("limit", "repeatable"), [(2, True), (10, False)])
-def test_a_machine_without_resources(limit: int, repeatable: bool) -> None:
+def test_the_error_of_a_machine_without_resources(limit: int, repeatable: bool) -> None:
     failure = Failure(Outcome.LOCAL, Phase.CONNECT, OSError(24, "Too many open files"))
-    world = World([Meets()], limit=limit)
+    cluster = SimulatedCluster([Scripted()], limit=limit)
 
     def send(*args: object, **kwargs: object) -> Answer:
         raise failure
 
-    world.wire.send = send  # type: ignore[method-assign]
-    found = ended(world, STORE, repeatable=repeatable)
-    assert (type(found), says(found)) == (
+    cluster.wire.send = send  # type: ignore[method-assign]
+    found = error_of(cluster, STORE, repeatable=repeatable)
+    assert (type(found), text_of(found)) == (
         LocalResourceError,
         (
             "store 'foo': this machine cannot make a request: [Errno 24] Too many open files. The nodes are "
@@ -419,7 +420,7 @@ def test_a_machine_without_resources(limit: int, repeatable: bool) -> None:
     )
     assert len(found.attempts) == (limit if repeatable else 1)
     assert found.__cause__ is failure.cause
-    assert world.pool.failing == set()
+    assert cluster.pool.failing == set()
 
 
 @pytest.mark.parametrize(
@@ -430,7 +431,7 @@ def test_a_machine_without_resources(limit: int, repeatable: bool) -> None:
         (["a", "b"], "a, b, earlier in the key's order, do not respond"),
     ],
 )
-def test_a_miss_while_a_node_before_it_is_silent(unknown: list[str], who: str) -> None:
+def test_the_error_of_a_miss_that_cannot_be_confirmed(unknown: list[str], who: str) -> None:
     request = Request("GET", "/foo", what="query 'foo'", nodes=["a", "b", "c"])
     error = home_unavailable(request, Done("c", None, (), tuple(unknown)))
     assert str(error) == (
@@ -439,24 +440,26 @@ def test_a_miss_while_a_node_before_it_is_silent(unknown: list[str], who: str) -
     )
 
 
-@pytest.mark.parametrize("meets", [Meets(Outcome.CANCELLED), Meets(status=429)])
-def test_a_cancelled_operation(meets: Meets) -> None:
-    world = World([meets])
-    sleep = world.clock.sleep
+@pytest.mark.parametrize("scripted", [Scripted(Outcome.CANCELLED), Scripted(status=429)])
+def test_the_error_of_a_cancelled_operation(scripted: Scripted) -> None:
+    cluster = SimulatedCluster([scripted])
+    sleep = cluster.clock.sleep
 
     def sleep_and_cancel(seconds: float) -> None:
         sleep(seconds)
-        world.running.cancel()
+        cluster.running.cancel()
 
-    world.clock.sleep = sleep_and_cancel  # type: ignore[method-assign]
-    found = ended(world, QUERY)
-    assert (type(found), says(found)) == (OperationCancelled, "query 'foo': cancelled")
-    assert [attempt.status for attempt in found.attempts] == ([429] if meets.status else [])
+    cluster.clock.sleep = sleep_and_cancel  # type: ignore[method-assign]
+    found = error_of(cluster, QUERY)
+    assert (type(found), text_of(found)) == (OperationCancelled, "query 'foo': cancelled")
+    assert [attempt.status for attempt in found.attempts] == ([429] if scripted.status else [])
 
 
 def test_a_retry_is_logged_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
-    world = World([SILENT, Meets(status=429), REFUSED, Meets()], limit=5, rng=Latest())
-    world.run(QUERY)
+    cluster = SimulatedCluster(
+        [SILENT, Scripted(status=429), REFUSED, Scripted()], limit=5, rng=LongestWaits()
+    )
+    cluster.run(QUERY)
     assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
         (
             f"query 'foo': failed request 1 of at most 5: {HOME}: timed out after 2.000 s waiting for "
@@ -477,9 +480,9 @@ def test_a_retry_is_logged_in_one_line(caplog: pytest.LogCaptureFixture) -> None
 def test_waiting_for_nodes_is_logged_with_its_end_and_each_nodes_failure(
     seconds: float, left: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    world = World([REFUSED], [REFUSED], nodes=2, policy=RequestRetry(wait_for_nodes=True))
+    cluster = SimulatedCluster([REFUSED], [REFUSED], nodes=2, policy=RequestRetry(wait_for_nodes=True))
     before = time.time()
-    ended(world, QUERY, seconds=seconds)
+    error_of(cluster, QUERY, seconds=seconds)
     (message,) = [record.getMessage() for record in caplog.records if "waits" in record.getMessage()]
     failure = "status request: connection refused"
     until = re.search(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", message)

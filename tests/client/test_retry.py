@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import random
 import re
 import threading
 from collections import Counter
@@ -39,13 +38,14 @@ from airflow_provider_qcache.client.outcome import Answer, Failure, RequestKind
 from airflow_provider_qcache.client.settings import RequestRetry
 from airflow_provider_qcache.client.transport import Request
 from tests.client.simulated import (
+    FOREVER,
     STORE_TIMEOUT,
     Exchange,
+    LongestWaits,
     Scripted,
     SimulatedCluster,
 )
 
-FOREVER = float("inf")
 NEVER_RETRIED_STATUSES = (301, 400, 401, 406, 415, 418, 500)
 ROUNDING = 1e-6  # times are sums of floats
 
@@ -202,13 +202,6 @@ def test_no_operation_exceeds_its_limit_its_deadline_or_its_waits(
     assert world.clock.now() - started <= seconds + ROUNDING
     check_count(world, kind, world.wire.sends, ended, repeatable=repeatable)
     check_waits(world, world.clock.now())
-
-
-class LongestWaits(random.Random):
-    """Makes every wait as long as it may be."""
-
-    def uniform(self, a: float, b: float) -> float:
-        return b
 
 
 @given(initial=st.floats(0, 5), most=st.floats(0, 10), times=st.integers(1, 19))

@@ -113,7 +113,7 @@ def test_the_cache_size_follows_stores_and_deletes(pair_with):
     """It is 0 at first and when everything is deleted; a larger table counts for more."""
     pair = pair_with("--size", SIZE)
     sizes = []
-    for step in (lambda: None, lambda: pair.csv(table(10)), lambda: pair.csv(table(1000)), pair.forget):
+    for step in (lambda: None, lambda: pair.csv(table(10)), lambda: pair.csv(table(1000)), pair.delete_all):
         step()
         sizes.append([counted["cache_size"] for counted in statistics(pair)])
     for empty, small, large, deleted in zip(*sizes, strict=True):
