@@ -1,1 +1,1 @@
-"""Benchmarks, a module each: its docstring says what it compares, `run(runs)` does and returns Markdown."""
+"""Benchmarks, one per module: its docstring says what it compares, `run(runs)` returns a report in Markdown."""

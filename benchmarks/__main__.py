@@ -1,4 +1,4 @@
-"""Run the benchmarks that there are: all of them, or those that are named."""
+"""Runs all benchmarks, or those that are named."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def main() -> int:
     found = [name for _, name, _ in pkgutil.iter_modules(benchmarks.__path__) if not name.startswith("_")]
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of: {', '.join(found)}")
-    parser.add_argument("--list", action="store_true", help="say what each compares, and run none")
-    parser.add_argument("--runs", type=int, default=5, help="measurements to take the median of (5)")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write what is printed to this file too")
+    parser.add_argument("--list", action="store_true", help="list the benchmarks and what they compare")
+    parser.add_argument("--runs", type=int, default=5, help="measurements per median (5)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="also write the report to this file")
     options = parser.parse_args()
     if options.runs < 1:
         parser.error("--runs must be 1 or more")

@@ -1,6 +1,6 @@
-"""One contender of benchmarks/sql.py, in a process of its own: prints its seconds and its peak memory.
+"""One contender of benchmarks/sql.py in its own process: prints its seconds and its peak memory.
 
-The peak is what the work added to the process: Python, Airflow and every library are loaded before it.
+The peak is what the work adds to the process: Python, Airflow and all libraries are loaded before it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TYPES = "country=enum;sku=string;note=string;seen=string"
 
 
 class DuckDB(DbApiHook):
-    """The hook of DuckDB, for which no provider of Airflow's has one."""
+    """A hook for DuckDB, for which Airflow has no provider."""
 
     conn_name_attr = "duckdb_conn_id"
 
@@ -50,18 +50,18 @@ class Store(SqlToQCacheOperator):
 
 
 def theirs(connection: str, sql: str, node: str) -> None:
-    """What is written by hand today."""
+    """The code that people write by hand today."""
     with contextlib.closing(hook_of(connection).get_conn()) as opened:
         cursor = opened.cursor()
         cursor.execute(sql)
         rows = cursor.fetchall()
         names = [column[0] for column in cursor.description]
-    written = io.StringIO()
-    writer = csv.writer(written)
+    text = io.StringIO()
+    writer = csv.writer(text)
     writer.writerow(names)
     writer.writerows(rows)
     nodes = qclient.QClient([node], read_timeout=300)
-    nodes.post("table", written.getvalue(), post_headers={"X-QCache-types": TYPES})
+    nodes.post("table", text.getvalue(), post_headers={"X-QCache-types": TYPES})
 
 
 def ours(connection: str, sql: str, key: str, partition_by: list[str] | None) -> None:
@@ -70,7 +70,7 @@ def ours(connection: str, sql: str, key: str, partition_by: list[str] | None) ->
 
 
 def memory(name: str) -> int:
-    """A field of /proc/self/status, in bytes."""
+    """A field of /proc/self/status in bytes."""
     for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024
@@ -85,11 +85,11 @@ def main() -> None:
     parser.add_argument("node")
     parser.add_argument("--key", default="table")
     parser.add_argument("--partition-by", nargs="*")
-    given = parser.parse_args()
-    pa.array([None])  # it loads pandas, where there is one
-    # The hook's module is loaded before the work, and its connection tried.
-    hook_of(given.connection).get_conn().close()
-    if given.contender == "by a cursor":
+    arguments = parser.parse_args()
+    pa.array([None])  # this loads pandas if it is installed
+    # Load the hook's module and try its connection before the work.
+    hook_of(arguments.connection).get_conn().close()
+    if arguments.contender == "by a cursor":
 
         def refuse(*_: object) -> None:
             raise _copy.NotByCopy("this measures a cursor")
@@ -97,13 +97,13 @@ def main() -> None:
         _source.CopyQuery = refuse  # type: ignore[assignment,misc]
         _arrow.of_connection = _arrow.of_cursor = lambda _: None  # type: ignore[assignment]
     with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak is counted from here on
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets the peak
     before = memory("VmRSS")
     started, processor = time.perf_counter(), time.process_time()
-    if given.contender == "theirs":
-        theirs(given.connection, given.sql, given.node)
+    if arguments.contender == "theirs":
+        theirs(arguments.connection, arguments.sql, arguments.node)
     else:
-        ours(given.connection, given.sql, given.key, given.partition_by)
+        ours(arguments.connection, arguments.sql, arguments.key, arguments.partition_by)
     seconds = time.perf_counter() - started
     processor = time.process_time() - processor
     json.dump({"seconds": seconds, "processor": processor, "peak": memory("VmHWM") - before}, sys.stdout)

@@ -1,4 +1,4 @@
-"""Tables as CSV, the same ones in every run."""
+"""Tables as CSV, the same in every run."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ CITIES = ("Tokyo", "Delhi", "Zürich", "Oslo", "São Paulo", "Lagos", "Cairo", "
 COUNTRIES = ("JP", "IN", "CH", "NO", "BR")
 
 Row = Callable[[random.Random, int], dict[str, object]]
-"""Makes the row of that number, with the same columns for every number; None is null."""
+"""Makes the row with a number; all rows have the same columns, and None is null."""
 
 
 def mixed(pick: random.Random, number: int) -> dict[str, object]:
-    """14 columns: integers, floats, booleans and texts, some with nulls, some quoted, some outside ASCII."""
+    """14 columns: integers, floats, booleans and texts; some have nulls, quotes or non-ASCII characters."""
     sparse = pick.random()
     return {
         "id": number,
@@ -34,7 +34,7 @@ def mixed(pick: random.Random, number: int) -> dict[str, object]:
 
 
 def numeric(pick: random.Random, number: int) -> dict[str, object]:
-    """10 columns, five of integers and five of floats."""
+    """10 columns: five of integers and five of floats."""
     return {
         "id": number,
         "shop": pick.randrange(1000),
@@ -50,7 +50,7 @@ def numeric(pick: random.Random, number: int) -> dict[str, object]:
 
 
 def sales(pick: random.Random, number: int) -> dict[str, object]:
-    """7 columns to query: keys of 1,000 shops, 200 cities and 100,000 articles, and floats."""
+    """7 columns for queries: keys of 1,000 shops, 200 cities and 100,000 articles, and floats."""
     return {
         "id": number,
         "shop": pick.randrange(1000),
@@ -63,7 +63,7 @@ def sales(pick: random.Random, number: int) -> dict[str, object]:
 
 
 def cities(_: random.Random, number: int) -> dict[str, object]:
-    """2 columns."""
+    """2 columns: a name and its length."""
     name = CITIES[number % len(CITIES)]
     return {"city": name, "length": len(name)}
 
@@ -75,7 +75,7 @@ def rows(row: Row, count: int) -> list[dict[str, object]]:
 
 
 def csv(table: Iterable[dict[str, object]]) -> bytes:
-    """Rows as CSV; a text that needs quotes has them already."""
+    """Rows as CSV. Texts that need quotes must have them already."""
     body = bytearray()
     for record in table:
         if not body:

@@ -1,7 +1,7 @@
-"""What checking CSV costs beside the insertion of a real node: LF, CRLF, quotes, exponents, typed or not.
+"""Checking CSV, compared with a real node's insertion of it: LF, CRLF, quotes, exponents, typed or not.
 
-The two take turns on the same bytes. The node gets each table through a bare socket; its time is that of the
-whole store.
+The two take turns with the same bytes. The node receives each table through a bare socket; its time is for
+the whole store.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PIECE = 128 * 1024
 
 
 def tables() -> dict[str, bytes]:
-    """The same rows, written in four ways, and with floats that are written with exponents."""
+    """The same rows in four spellings, and rows whose floats have exponents."""
     numbers = np.random.default_rng(1).random(ROWS)
     rows = [
         [at, f"some name {at}", round(float(number) * 100, 2), "a city", "true", f"2026-01-{at % 28:02}"]
@@ -42,7 +42,7 @@ def tables() -> dict[str, bytes]:
         for at, (row, number) in enumerate(zip(rows, numbers, strict=True))
     ]
 
-    def written(line_end: str, quoting: int, rows: list[list[object]] = rows) -> bytes:
+    def csv_of(line_end: str, quoting: int, rows: list[list[object]] = rows) -> bytes:
         text = io.StringIO(newline="")
         writer = csv.writer(text, lineterminator=line_end, quoting=quoting)  # type: ignore[arg-type]
         writer.writerow("abcdef")
@@ -50,16 +50,16 @@ def tables() -> dict[str, bytes]:
         return text.getvalue().encode()
 
     return {
-        "LF": written("\n", csv.QUOTE_MINIMAL),
-        "CRLF": written("\r\n", csv.QUOTE_MINIMAL),
-        "LF, texts quoted": written("\n", csv.QUOTE_NONNUMERIC),
-        "CRLF, all quoted": written("\r\n", csv.QUOTE_ALL),
-        "LF, floats with exponents": written("\n", csv.QUOTE_MINIMAL, exponents),
+        "LF": csv_of("\n", csv.QUOTE_MINIMAL),
+        "CRLF": csv_of("\r\n", csv.QUOTE_MINIMAL),
+        "LF, texts quoted": csv_of("\n", csv.QUOTE_NONNUMERIC),
+        "CRLF, all quoted": csv_of("\r\n", csv.QUOTE_ALL),
+        "LF, floats with exponents": csv_of("\n", csv.QUOTE_MINIMAL, exponents),
     }
 
 
 def check(content: bytes, *floats: str) -> None:
-    """Check a table in the pieces in which the client does."""
+    """Check a table in pieces of the client's size."""
     checker = CsvCheck(floats)
     for start in range(0, len(content), PIECE):
         checker.feed(content[start : start + PIECE])
@@ -73,7 +73,7 @@ def timed(call: Callable[[], object]) -> float:
 
 
 def _turn(node: RawSocket, content: bytes) -> tuple[float, float, float, float]:
-    """Seconds for a store and a check, and for both where a column is typed float."""
+    """Seconds for a store and for a check, without and with a column typed float."""
     plain = post_bytes("foo", content)
     typed = post_bytes("foo", content, "X-QCache-types: c=float")
     return (
@@ -85,7 +85,7 @@ def _turn(node: RawSocket, content: bytes) -> tuple[float, float, float, float]:
 
 
 def run(runs: int) -> str:
-    """Measure, and make the table."""
+    """Measure and return the table."""
     machine = f"Python {platform.python_version()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
     lines = [
         f"{ROWS} rows, {runs} turns, {machine}; the goal is {GOAL} times the node's rate.",

@@ -1,6 +1,6 @@
-"""What the client costs, beside qcache-client 0.5.1 and what is beneath both: calls, ring, many tables.
+"""The client's overhead beside qcache-client 0.5.1 and the libraries beneath both: calls, ring, many tables.
 
-Contenders take turns, one call each, so that whatever else the machine does meets all of them; medians are
+Contenders take turns, one call each, so that other load on the machine affects all of them. Medians are
 compared.
 """
 
@@ -51,7 +51,7 @@ POST_ANSWER = (
 
 
 def read_request(sock: socket.socket) -> bytes | None:
-    """One whole request's head, its body read, or None at the end of the connection."""
+    """The head of one request, after reading its body; None at the end of the connection."""
     data = sock.recv(65536)
     while data and b"\r\n\r\n" not in data:
         data += sock.recv(65536)
@@ -68,7 +68,7 @@ def read_request(sock: socket.socket) -> bytes | None:
 
 
 def serve_stub(listener: socket.socket) -> None:
-    """Answer every request with fixed bytes."""
+    """Answer every request with the same bytes."""
 
     def serve(sock: socket.socket) -> None:
         while (head := read_request(sock)) is not None:
@@ -81,7 +81,7 @@ def serve_stub(listener: socket.socket) -> None:
 
 
 class RawSocket:
-    """Requests that are bytes already; answers read as far as they must be."""
+    """Sends prepared bytes, and reads no more of an answer than necessary."""
 
     def __init__(self, node: str) -> None:
         parts = urlsplit(node)
@@ -101,14 +101,14 @@ class RawSocket:
 
 
 def post_bytes(key: str, table: bytes, *lines: str) -> bytes:
-    """A store as it goes on the wire, with further lines in its head."""
+    """A store request as bytes, with more header lines."""
     fields = "".join(f"{line}\r\n" for line in ("Host: x", "Content-Type: text/csv", *lines))
     head = f"POST /qcache/dataset/{key} HTTP/1.1\r\n{fields}"
     return f"{head}Content-Length: {len(table)}\r\n\r\n".encode() + table
 
 
 def contenders(node: str) -> dict[str, tuple[Callable[[], object], Callable[[], object]]]:
-    """A get and a post of the same table for each."""
+    """Each contender's get and post of the same table."""
     query = quote_plus('{"select": ["id", "name", "price", "flag"], "where": ["==", "id", 1]}')
     path = "/qcache/dataset/foo"
     ours, theirs, session = QClient([node], 5, 60, deadline=600), qclient.QClient([node]), requests.Session()
@@ -141,7 +141,7 @@ def contenders(node: str) -> dict[str, tuple[Callable[[], object], Callable[[], 
 
 
 def compare_calls(title: str, node: str, calls_each: int) -> str:
-    """Medians in microseconds."""
+    """Median times of the contenders, in microseconds."""
     runners = contenders(node)
     lines = [
         f"| {title} | get, µs | of qcache-client | post, µs | of qcache-client |",
@@ -152,7 +152,7 @@ def compare_calls(title: str, node: str, calls_each: int) -> str:
     for operation in (1, 0):
         times: dict[str, list[float]] = {name: [] for name in runners}
         for number in range(calls_each + 50):
-            # QCache collects garbage at every tenth query: a fixed order would have the same ones meet it.
+            # QCache collects garbage at every tenth query: in a fixed order it always hits the same ones.
             turns = names[number % len(names) :] + names[: number % len(names)]
             for name in turns:
                 calls = runners[name]
@@ -171,7 +171,7 @@ def compare_calls(title: str, node: str, calls_each: int) -> str:
 
 
 def against_a_stub(calls_each: int) -> str:
-    """Against a server that answers fixed bytes."""
+    """Against a server with fixed answers."""
     listener = socket.create_server(("127.0.0.1", 0))
     process = multiprocessing.get_context("fork").Process(target=serve_stub, args=(listener,), daemon=True)
     process.start()
@@ -183,13 +183,13 @@ def against_a_stub(calls_each: int) -> str:
 
 
 def against_a_real_node(calls_each: int) -> str:
-    """Against a QCache 0.9.3."""
+    """Against a real QCache 0.9.3."""
     with Server.real() as server:
         return compare_calls("QCache 0.9.3", f"http://127.0.0.1:{server.port}", calls_each)
 
 
 class _Fixed:
-    """The jitter of no interest here."""
+    """Replaces the jitter, which does not matter here."""
 
     @staticmethod
     def uniform(low: float, high: float) -> float:
@@ -204,7 +204,7 @@ def timed(call: Callable[[], object], number: int) -> float:
 
 
 def ring() -> str:
-    """Where a key lives, a node that fails and comes back, and the making of a ring."""
+    """Look-ups of keys, failures of a node, and the construction of a ring."""
     three = [f"http://host{number}:9401" for number in (1, 2, 3)]
     hundred = [f"http://host{number}:9401" for number in range(100)]
     their_ring, our_ring = NodeRing(three), Ring(three)
@@ -240,7 +240,7 @@ def ring() -> str:
 
 
 def many_tables(rounds: int) -> str:
-    """Many tables of 1 kB on three QCache 0.9.3."""
+    """Many tables of 1 kB at three real QCache 0.9.3 nodes."""
     with ExitStack() as stack:
         servers = [stack.enter_context(Server.real()) for _ in range(3)]
         nodes = [f"http://127.0.0.1:{server.port}" for server in servers]
@@ -277,7 +277,7 @@ def many_tables(rounds: int) -> str:
             "load generator": generator,
         }
         times: dict[str, list[float]] = {name: [] for name in runners}
-        generator()  # every store replaces a table from here on
+        generator()  # so that every measured store replaces a table
         for _ in range(rounds):
             for name, run in runners.items():
                 times[name].append(timed(run, 1))
@@ -287,15 +287,15 @@ def many_tables(rounds: int) -> str:
         "|---|---|---|---|---|",
     ]
     for name, seconds in medians.items():
-        beside = medians["qcache-client in a loop"] / seconds, medians["load generator"] / seconds
+        ratios = medians["qcache-client in a loop"] / seconds, medians["load generator"] / seconds
         lines.append(
-            f"| {name} | {seconds:.1f} | {TABLES / seconds:.0f} | {beside[0]:.2f} | {beside[1]:.2f} |"
+            f"| {name} | {seconds:.1f} | {TABLES / seconds:.0f} | {ratios[0]:.2f} | {ratios[1]:.2f} |"
         )
     return "\n".join(lines)
 
 
 def run(runs: int) -> str:
-    """Every part: ``runs`` times 300 calls of each contender, up to three rounds of many tables."""
+    """All parts: ``runs`` times 300 calls per contender, and up to three rounds of many tables."""
     calls_each = runs * CALLS_PER_RUN
     machine = f"Python {platform.python_version()}, {os.cpu_count()} cores, {calls_each} calls each."
     return "\n\n".join(

@@ -1,7 +1,7 @@
-"""The dev node's speed beside the real QCache's: the same requests to both in turn, medians and their ratio.
+"""The dev node's speed compared with the real server's: both get the same requests in turn.
 
-A measurement is the time from the first byte of a request to the last byte of its answer, on a connection
-that is kept. Machines differ, and so does what else they do: only the ratio means anything.
+A measurement is the time from the first byte of a request to the last byte of its answer, on a persistent
+connection. Machines and their load differ, so that only the ratio of the medians is meaningful.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ STORE_BYTES = 50_000_000
 ROWS = 1_000_000
 TINY_RUNS = 500
 TINY_BLOCK = 50
-"""Tiny requests that one node answers before it is the other's turn."""
+"""Tiny requests that a node answers before it is the other node's turn."""
 
 NODE_SIZE = "--size=16000000000"
-"""Bytes that no benchmark fills, so that nothing is evicted."""
+"""A size that no benchmark fills, so that nothing is evicted."""
 
 ANSWER_TIMEOUT = 300.0
 
@@ -51,7 +51,7 @@ print("Python %s, pandas %s, tornado %s" % (platform.python_version(), pandas.__
 
 
 class WrongAnswerError(Exception):
-    """An answer that is not what is to be measured."""
+    """An answer that is not the expected one."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +60,12 @@ class Case:
 
     what: str
     goal: float
-    """What the ratio should not exceed."""
+    """The ratio should not exceed this."""
     request: WireRequest
     rows: int | None = None
-    """The unsliced length of the answer; None for a store."""
+    """The expected unsliced length; None for a store."""
     before: WireRequest | None = None
-    """Asked before each measurement, outside of it."""
+    """Sent before each measurement; not measured."""
     tiny: bool = False
 
 
@@ -84,9 +84,9 @@ def delete(key: str) -> WireRequest:
 
 
 def prepare() -> tuple[list[WireRequest], list[Case]]:
-    """What is stored before the measurements, and the measurements.
+    """The stores before the measurements, and the measurements.
 
-    How many rows an answer has is counted here, so that both nodes being wrong would show too.
+    The expected numbers of rows are counted here, so that it is noticed if both nodes answer wrongly.
     """
     sales = tables.rows(tables.sales, ROWS)
     cities = tables.rows(tables.cities, 10)
@@ -95,39 +95,47 @@ def prepare() -> tuple[list[WireRequest], list[Case]]:
     store_numeric = store("numeric", tables.csv_of_size(tables.numeric, STORE_BYTES))
     store_cities = store("cities", tables.csv(cities))
 
-    def asked(what: str, goal: float, rows: int, q: object, accept: str = "application/json") -> Case:
+    def query_of_sales(
+        what: str, goal: float, rows: int, q: object, accept: str = "application/json"
+    ) -> Case:
         return Case(what, goal, query("sales", q, accept), rows)
 
-    def by(key: str) -> Case:
+    def grouped_by(key: str) -> Case:
         kind = type(sales[0][key]).__name__
         groups = len({row[key] for row in sales})
-        return asked(f"`group_by`, {kind}", NEARLY, groups, {"select": [key, *sums], "group_by": [key]})
+        return query_of_sales(
+            f"`group_by`, {kind}", NEARLY, groups, {"select": [key, *sums], "group_by": [key]}
+        )
 
-    in_shop = sum(row["shop"] == 77 for row in sales)
-    of_sku = sum(row["sku"] == "sku-004242" for row in sales)
-    starting = sum(row["sku"].startswith("sku-0042") for row in sales)
-    holding = sum("042" in row["sku"] for row in sales)
+    rows_in_shop = sum(row["shop"] == 77 for row in sales)
+    rows_of_sku = sum(row["sku"] == "sku-004242" for row in sales)
+    skus_with_prefix = sum(row["sku"].startswith("sku-0042") for row in sales)
+    skus_with_part = sum("042" in row["sku"] for row in sales)
     long_names = sum(row["length"] > 4 for row in cities)
     return [store("sales", tables.csv(sales)), store_cities], [
         Case("store, 14 mixed columns", AS_FAST, store_mixed, before=delete("mixed")),
         Case("store, 10 numeric columns", AS_FAST, store_numeric, before=delete("numeric")),
-        by("shop"),
-        by("city"),
-        asked("`==`, int", AS_FAST, in_shop, {"where": ["==", "shop", 77]}),
-        asked("`==`, str", AS_FAST, of_sku, {"where": ["==", "sku", "'sku-004242'"]}),
-        asked("`like`, at the start", AS_FAST, starting, {"where": ["like", "sku", "'sku-0042%'"]}),
-        asked("`like`, anywhere", AS_FAST, holding, {"where": ["like", "sku", "'%042%'"]}),
-        asked("`order_by` and `limit` 100, float", AS_FAST, ROWS, {"order_by": ["-ratio"], "limit": 100}),
-        asked("`order_by` and `limit` 100, str", AS_FAST, ROWS, {"order_by": ["sku"], "limit": 100}),
-        asked("all rows as JSON", NEARLY, ROWS, {}),
-        asked("all rows as CSV", AS_FAST, ROWS, {}, "text/csv"),
+        grouped_by("shop"),
+        grouped_by("city"),
+        query_of_sales("`==`, int", AS_FAST, rows_in_shop, {"where": ["==", "shop", 77]}),
+        query_of_sales("`==`, str", AS_FAST, rows_of_sku, {"where": ["==", "sku", "'sku-004242'"]}),
+        query_of_sales(
+            "`like`, at the start", AS_FAST, skus_with_prefix, {"where": ["like", "sku", "'sku-0042%'"]}
+        ),
+        query_of_sales("`like`, anywhere", AS_FAST, skus_with_part, {"where": ["like", "sku", "'%042%'"]}),
+        query_of_sales(
+            "`order_by` and `limit` 100, float", AS_FAST, ROWS, {"order_by": ["-ratio"], "limit": 100}
+        ),
+        query_of_sales("`order_by` and `limit` 100, str", AS_FAST, ROWS, {"order_by": ["sku"], "limit": 100}),
+        query_of_sales("all rows as JSON", NEARLY, ROWS, {}),
+        query_of_sales("all rows as CSV", AS_FAST, ROWS, {}, "text/csv"),
         Case("tiny query", NEARLY, query("cities", {"where": [">", "length", 4]}), long_names, tiny=True),
         Case("tiny store", AS_FAST, store_cities, tiny=True),
     ]
 
 
 def check(case: Case, answer: WireAnswer) -> None:
-    """Fail where an answer is an error, or has another number of rows than the data."""
+    """Fail if an answer is an error or has an unexpected number of rows."""
     expected = (201 if case.rows is None else 200, case.rows)
     got = (answer.status, answer.unsliced_length)
     if got != expected:
@@ -137,7 +145,7 @@ def check(case: Case, answer: WireAnswer) -> None:
 
 
 def measure(connection: Connection, case: Case, data: bytes) -> float:
-    """Milliseconds that one request takes."""
+    """The milliseconds of one request."""
     if case.before is not None and (status := connection.ask(case.before).status) != 200:
         raise WrongAnswerError(f"{case.what}: {case.before.method} was answered {status}")
     started = time.perf_counter()
@@ -149,7 +157,7 @@ def measure(connection: Connection, case: Case, data: bytes) -> float:
 
 
 def medians(real: Connection, dev: Connection, case: Case, runs: int) -> tuple[float, float]:
-    """The medians of both nodes, which take turns; the first turn of each is a warm-up."""
+    """Both nodes' medians. The nodes take turns; each one's first turn is a warm-up."""
     turns, block = (TINY_RUNS // TINY_BLOCK, TINY_BLOCK) if case.tiny else (runs, 1)
     data = case.request.encode()
     measured: dict[Connection, list[float]] = {real: [], dev: []}
@@ -162,7 +170,7 @@ def medians(real: Connection, dev: Connection, case: Case, runs: int) -> tuple[f
 
 
 def head(real: str, runs: int) -> list[str]:
-    """What was measured, and on what."""
+    """What is measured, and on which versions."""
     old = subprocess.check_output([real, "-c", _VERSIONS], text=True).strip()
     new = f"Python {platform.python_version()}, pandas {pd.__version__}, tornado {tornado.version}"
     measured = (
@@ -179,7 +187,7 @@ def head(real: str, runs: int) -> list[str]:
     ]
 
 
-def shown(milliseconds: float) -> str:
+def formatted(milliseconds: float) -> str:
     return f"{milliseconds:,.0f}" if milliseconds >= 100 else f"{milliseconds:.2f}"
 
 
@@ -187,8 +195,8 @@ def run(runs: int) -> str:
     """Measure everything and return the table.
 
     Raises:
-        ServerFailedError: there is no real server here, or one of the two does not start.
-        WrongAnswerError: a node's answer is not what is to be measured.
+        ServerFailedError: the real server is not installed, or a server does not start.
+        WrongAnswerError: a node's answer is not the expected one.
     """
     python = real_python()
     if python is None:
@@ -211,7 +219,7 @@ def run(runs: int) -> str:
             if ratio > case.goal:
                 over.append(case.what)
             lines.append(
-                f"| {case.what} | {shown(real_ms)} | {shown(dev_ms)} | {ratio:.2f} | <= {case.goal} |"
+                f"| {case.what} | {formatted(real_ms)} | {formatted(dev_ms)} | {ratio:.2f} | <= {case.goal} |"
             )
             print(lines[-1], file=sys.stderr)
     return "\n".join([*lines, "", f"Over the goal: {'; '.join(over)}." if over else "All goals are met."])

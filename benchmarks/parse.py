@@ -1,6 +1,6 @@
-"""What the package costs a process that parses DAGs: imports, over those of Airflow alone.
+"""The cost of the package for a process that parses DAGs: the time of imports on top of Airflow's.
 
-Each measurement is a process of its own, with bytecode that is compiled already, as a DAG processor has it.
+Each measurement is a new process with compiled bytecode, as a DAG processor has it.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ _LIMITS_MS = {
     "operators": 10.0,
     "SqlToQCacheOperator after them": None,
 }
-"""What each part may cost, where there is a limit; Airflow's is Airflow's."""
+"""The allowed milliseconds per part; Airflow's own time has no limit."""
 
 
 def run(runs: int) -> str:
-    """Measure, and make the table."""
+    """Measure and return the table."""
     with tempfile.TemporaryDirectory() as scratch:
         environment = {
             **{name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},

@@ -1,7 +1,7 @@
-"""SQL to stored table: SqlToQCacheOperator, against fetchall, the csv module and qcache-client 0.5.1.
+"""From SQL to a stored table: SqlToQCacheOperator, compared with fetchall, csv and qcache-client 0.5.1.
 
-Each contender runs in a process of its own, taking turns; medians are compared. A peak is what the work
-added to its process.
+Each contender runs in a new process; contenders take turns, and medians are compared. A peak is the memory
+that the work added to its process.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ WARM_UP = 1
 MEMORY_GOAL = 0.1
 GOALS = {"PostgreSQL by COPY": 2.5, "PostgreSQL by a cursor": 1.2, "SQLite": 1.2}
 PROCESSOR_GOALS = {"DuckDB by Arrow": 3.0}
-"""Of this process's processor: the node takes the same time for both."""
+"""For this process's processor time: the node takes the same time for both."""
 
 QUERY = "SELECT * FROM mixed"
 MIXED = """
@@ -72,7 +72,7 @@ IN_SQLITE = (
 
 
 def fill(postgres: Postgres, sqlite: Path, duck: Path) -> None:
-    """The same table in all three."""
+    """Create the same table in all three databases."""
     with contextlib.closing(duckdb.connect(str(duck))) as target:
         target.execute(IN_DUCKDB.format(rows=ROWS))
     with contextlib.closing(psycopg2.connect(postgres.uri)) as source:
@@ -96,7 +96,7 @@ def fill(postgres: Postgres, sqlite: Path, duck: Path) -> None:
 
 
 def measured(environment: dict[str, str], *arguments: str) -> dict[str, float]:
-    """Run a contender."""
+    """Run a contender and return its measurements."""
     command = [sys.executable, "-m", "benchmarks._sql_store", *arguments]
     done = subprocess.run(
         command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600
@@ -111,7 +111,7 @@ def run(runs: int) -> str:
     """Measure everything and return the tables.
 
     Raises:
-        ServerFailedError: there is no real server or no PostgreSQL here, or a server does not start.
+        ServerFailedError: the real server or PostgreSQL is not installed, or a server does not start.
     """
     if real_python() is None:
         raise ServerFailedError(HOW_TO_GET_THE_REAL_SERVER)
@@ -140,15 +140,15 @@ def run(runs: int) -> str:
 
 
 def report(environment: dict[str, str], node: str, runs: int) -> str:
-    parted = ("--key", "table_{shop}", "--partition-by", "shop")
+    partitioned = ("--key", "table_{shop}", "--partition-by", "shop")
     contenders = {
         "PostgreSQL: fetchall, csv, qcache-client": ("theirs", "postgres"),
         "PostgreSQL by COPY": ("ours", "postgres"),
         "PostgreSQL by a cursor": ("by a cursor", "postgres"),
-        f"PostgreSQL by COPY, as {PARTITIONS:,} tables": ("ours", "postgres", *parted),
+        f"PostgreSQL by COPY, as {PARTITIONS:,} tables": ("ours", "postgres", *partitioned),
         "SQLite: fetchall, csv, qcache-client": ("theirs", "sqlite"),
         "SQLite": ("ours", "sqlite"),
-        f"SQLite, as {PARTITIONS:,} tables": ("ours", "sqlite", *parted),
+        f"SQLite, as {PARTITIONS:,} tables": ("ours", "sqlite", *partitioned),
         "DuckDB: a cursor": ("by a cursor", "duckdb"),
         "DuckDB by Arrow": ("ours", "duckdb"),
     }
@@ -158,7 +158,7 @@ def report(environment: dict[str, str], node: str, runs: int) -> str:
         for turn in range(WARM_UP + runs):
             for name, (contender, connection, *options) in contenders.items():
                 result = measured(environment, contender, connection, QUERY, node, *options)
-                check(client, parted=bool(options))
+                check(client, partitioned=bool(options))
                 if turn >= WARM_UP:
                     found[name].append(result)
     middle = {
@@ -197,14 +197,14 @@ def report(environment: dict[str, str], node: str, runs: int) -> str:
 
 
 def first_word(name: str) -> str:
-    """The database of a contender."""
+    """The database of a contender, which is the first word of its name."""
     return name.replace(":", " ").split()[0].rstrip(",")
 
 
-def check(client: QClient, *, parted: bool) -> None:
-    """Raise AssertionError unless the node has the rows; forget them."""
+def check(client: QClient, *, partitioned: bool) -> None:
+    """Raise AssertionError unless the node has all rows; delete the tables."""
     numbers = range(min(PARTITIONS, ROWS))
-    keys = [f"table_{number * 919 % PARTITIONS}" for number in numbers] if parted else ["table"]
+    keys = [f"table_{number * 919 % PARTITIONS}" for number in numbers] if partitioned else ["table"]
     rows = 0
     for key in keys:
         result = client.get(key, {"select": [["count"]]})

@@ -1,6 +1,6 @@
-"""What a DataFrame costs until it is stored: post_table, against pandas.to_csv with qcache-client 0.5.1.
+"""A DataFrame until it is stored: post_table, compared with pandas.to_csv and qcache-client 0.5.1.
 
-Contenders take turns, so that whatever else the machine does meets all of them; medians are compared.
+Contenders take turns, so that other load on the machine affects all of them. Medians are compared.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ STORED_GOALS = {"real": 2.0, "dev": 3.0}
 
 
 def mixed(rows: int) -> pd.DataFrame:
-    """10 columns: integers, floats, a boolean, an enum, texts (some quoted), a timestamp; some nulls."""
+    """10 columns: integers, floats, booleans, an enum, texts (some quoted) and a timestamp; some nulls."""
     pick = np.random.default_rng(1)
 
     def texts(values: Any) -> Any:
@@ -67,7 +67,7 @@ def mixed(rows: int) -> pd.DataFrame:
 
 
 def medians(contenders: dict[str, Callable[[], object]], runs: int) -> dict[str, float]:
-    """Seconds of each; the first turn of all is a warm-up."""
+    """The median seconds of each contender; the first turn is a warm-up."""
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(1 + runs):
         for name, call in contenders.items():
@@ -88,12 +88,12 @@ def table_of(title: str, base: str, goals: dict[str, float], seconds: dict[str, 
 
 
 def drain(table: Any) -> int:
-    """Encode a table as it would be sent."""
+    """Encode a table as for sending it."""
     return sum(len(piece) for piece, _ in source_of(table, None).pieces("text/csv"))
 
 
 def encoding(frame: pd.DataFrame, runs: int) -> str:
-    """Frames to CSV, conversions included: what post_table does, and the two encoders it could have used."""
+    """DataFrames to CSV including conversions: post_table's encoding and two other encoders."""
     polars = pl.from_pandas(frame)
 
     def by_pyarrow() -> None:
@@ -115,7 +115,7 @@ def encoding(frame: pd.DataFrame, runs: int) -> str:
 
 
 def stored(frame: pd.DataFrame, server: Server, runs: int) -> str:
-    """Frames to tables in a node."""
+    """DataFrames to tables on a node."""
     node = f"http://127.0.0.1:{server.port}"
     polars = pl.from_pandas(frame)
     theirs = qclient.QClient([node], read_timeout=300)
@@ -144,7 +144,7 @@ def stored(frame: pd.DataFrame, server: Server, runs: int) -> str:
 
 
 def rows_of(frame: pd.DataFrame, runs: int) -> str:
-    """Lists of dicts to CSV, a tenth of the rows."""
+    """Lists of dicts to CSV, with a tenth of the rows."""
     rows = frame.head(len(frame) // 10).drop(columns=["seen"]).to_dict("records")
 
     def by_csv() -> None:
@@ -168,7 +168,7 @@ def run(runs: int) -> str:
     """Measure everything and return the tables.
 
     Raises:
-        ServerFailedError: there is no real server here, or a server does not start.
+        ServerFailedError: the real server is not installed, or a server does not start.
     """
     if real_python() is None:
         raise ServerFailedError(HOW_TO_GET_THE_REAL_SERVER)

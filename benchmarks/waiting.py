@@ -1,7 +1,7 @@
-"""Waiting: which question about a table disturbs a node least, and what 1,000 triggers cost per poll.
+"""Waiting for tables: which query about a table disturbs a node least, and the cost of 1,000 triggers.
 
-The questions are asked of the real QCache. The triggers are those of assets, in one event loop as in a
-triggerer, over three real nodes that have all the tables.
+The queries go to a real QCache. The triggers are those of assets, in one event loop as in a triggerer, with
+three real nodes that have all tables.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ def store(server: Server, key: str, body: str) -> None:
 
 
 def counts(server: Server) -> dict:
-    """The node's statistics; reading resets them."""
+    """The node's statistics; reading them resets them."""
     return json.loads(server.ask(WireRequest("GET", "/qcache/statistics", ())).body)
 
 
 def makes_recently_used(query: dict) -> bool:
-    """Whether a question about the older of two tables lets the younger one be evicted."""
+    """Whether such a query about the older of two tables makes the younger one be evicted first."""
     body = "a\n" + "1\n" * 100_000  # 800 kB as int64: a third table needs the room of one
     with Server.real("--size=1700000") as server:
         for key in ("older", "younger"):
@@ -61,13 +61,13 @@ def makes_recently_used(query: dict) -> bool:
         assert ask(server, "older", {"is it there": 0}) == ask(server, "younger", {"is it there": 0}) == 400
         ask(server, "older", query)
         store(server, "third", body)
-        held = [key for key in ("older", "younger") if ask(server, key, {"limit": 1}) == 200]
-    assert len(held) == 1, held
-    return held == ["older"]
+        remaining = [key for key in ("older", "younger") if ask(server, key, {"limit": 1}) == 200]
+    assert len(remaining) == 1, remaining
+    return remaining == ["older"]
 
 
 def disturbance() -> list[str]:
-    """A row for each question."""
+    """The table with one row per query."""
     lines = ["| question | hits | misses, if it is missing | recently used | median ms | slowest 1% ms |"]
     lines.append("|---|---|---|---|---|---|")
     with Server.real() as server:
@@ -90,7 +90,7 @@ def disturbance() -> list[str]:
 
 
 def one_poll(query: dict | None, runs: int) -> str:
-    """What a poll of all tables costs: seconds, and of these the processor's for this process."""
+    """The cost of one poll of all tables: seconds, and processor seconds of this process."""
     keys = [f"t{number}" for number in range(TABLES)]
     asked = [question(key, query) for key in keys]
     seconds, cpu = [], []
@@ -105,7 +105,7 @@ def one_poll(query: dict | None, runs: int) -> str:
 
 
 async def with_triggers(polls: int) -> tuple[float, float, int]:
-    """1,000 triggers: processor seconds per poll, the longest the loop was blocked, and the polls made."""
+    """1,000 triggers: processor seconds per poll, the longest time the loop was blocked, and the polls."""
     manager = SharedStreamManager()
     events: list[dict] = []
 
@@ -125,7 +125,7 @@ async def with_triggers(polls: int) -> tuple[float, float, int]:
             blocked = max(blocked, time.perf_counter() - before - 0.01)
 
     tasks = [asyncio.create_task(run(number)) for number in range(TABLES)]
-    await asyncio.sleep(6)  # all have started, and asked once
+    await asyncio.sleep(6)  # by then all have started and polled once
     (poller,) = _polling._pollers[asyncio.get_running_loop()].values()
     begun = poller.polls
     used = time.process_time()

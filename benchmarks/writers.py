@@ -1,7 +1,7 @@
-"""What concurrent writers of one key leave behind: ``python -m benchmarks.writers [rounds]``.
+"""How often concurrent writers of one key leave nodes different: ``python -m benchmarks.writers [rounds]``.
 
-QCache has no versions, so that two writers of one key, or a writer and a delete, can leave the nodes
-different. Each line counts the rounds in which they did, on three nodes of the dev node.
+QCache has no versions, so two writers of a key, or a writer and a delete, can leave the nodes with different
+tables. Each line counts the rounds in which they did, with three dev nodes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ROUNDS: Final = 300
 
 
 def at_once(*works: Callable[[], object]) -> None:
-    """Run these at the same moment."""
+    """Run these functions at the same moment."""
     barrier = threading.Barrier(len(works))
 
     def run(work: Callable[[], object]) -> None:
@@ -35,7 +35,7 @@ def at_once(*works: Callable[[], object]) -> None:
         thread.join()
 
 
-def held(nodes: list[str], order: tuple[str, ...], key: str) -> list[bytes | None]:
+def tables_of(nodes: list[str], order: tuple[str, ...], key: str) -> list[bytes | None]:
     """The table of each node, in the key's order."""
     tables = {}
     for node in nodes:
@@ -46,7 +46,7 @@ def held(nodes: list[str], order: tuple[str, ...], key: str) -> list[bytes | Non
 
 
 def main(rounds: int) -> None:
-    """Print one line for each race."""
+    """Print one line for each kind of race."""
     with LocalCluster(nodes=3) as cluster:
         nodes = list(cluster.node_list)
         found: dict[str, int] = {}
@@ -59,21 +59,21 @@ def main(rounds: int) -> None:
                         partial(one.post, key, "a\n1\n", copies=copies),
                         partial(two.post, key, "a\n2\n", copies=copies),
                     )
-                    differ = len(set(held(nodes, order, key)[:copies])) > 1
+                    differ = len(set(tables_of(nodes, order, key)[:copies])) > 1
                     name = f"two writers, copies={copies}: the copies differ"
                     found[name] = found.get(name, 0) + differ
                 at_once(partial(one.post, key, "a\n3\n", copies=2), partial(two.delete, key, all_nodes=True))
-                after = held(nodes, order, key)
-                name = "a store with copies=2 and a delete: home alone has the table"
+                after = tables_of(nodes, order, key)
+                name = "a store with copies=2 and a delete: only the home node has the table"
                 found[name] = found.get(name, 0) + (after[0] is not None and after[1] is None)
-                # To the second client its home does not answer, so that it stores on the stand-in.
+                # The second client takes the home node for gone, so that it stores on the fallback node.
                 two._pool.fail(order[0], two._pool.ticket(order[0]), "cut off", gone=True)
                 at_once(
                     partial(one.post, key, "a\n4\n", evict_stale=True),
                     partial(two.post, key, "a\n5\n", evict_stale=True),
                 )
-                name = "stores on home and on the stand-in, with evictions: no node has the table"
-                found[name] = found.get(name, 0) + (not any(held(nodes, order, key)))
+                name = "stores on the home node and a fallback node, with evictions: no node has the table"
+                found[name] = found.get(name, 0) + (not any(tables_of(nodes, order, key)))
     for name, count in found.items():
         sys.stdout.write(f"{count:4} of {rounds}: {name}\n")
 

@@ -1,4 +1,4 @@
-"""The client over real QCache nodes, and the same over dev nodes; qcache-client reads and writes too."""
+"""The client over real servers and over dev nodes, with qcache-client as another reader and writer."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
-def test_what_qclient_stores_is_read_and_what_is_stored_qclient_reads(client: QClient, nodes: Nodes) -> None:
+def test_this_client_and_qclient_read_each_other_s_tables(client: QClient, nodes: Nodes) -> None:
     theirs = qclient.QClient(nodes.urls)
     for number in range(30):
         theirs.post(f"theirs{number}", TABLE)
@@ -76,10 +76,12 @@ STREAMED = ("path", "file", "function", "iterator", "list")
     ("form", "compression"),
     [
         *((form, compression) for form in IN_MEMORY for compression in (None, "gzip", "lz4")),
-        *((form, compression) for form in STREAMED for compression in (None, "gzip")),  # lz4 is for memory
+        *(
+            (form, compression) for form in STREAMED for compression in (None, "gzip")
+        ),  # lz4 needs the content in memory
     ],
 )
-def test_content_comes_in_every_form_and_arrives_whole(
+def test_every_form_of_content_arrives_complete(
     client: QClient, path: Path, form: str, compression: str | None
 ) -> None:
     if compression == "lz4" and lz4_block is None:
@@ -100,7 +102,7 @@ def test_content_comes_in_every_form_and_arrives_whole(
     assert rows(client, "forms") == ROWS
 
 
-def test_a_file_is_sent_from_where_it_stands(client: QClient) -> None:
+def test_a_file_is_sent_from_its_current_position(client: QClient) -> None:
     file = io.BytesIO(b"not this" + TABLE)
     file.seek(8)
     client.post("forms", file)
@@ -114,13 +116,13 @@ def test_json_is_stored(client: QClient) -> None:
 
 
 @pytest.mark.parametrize("content", [b"[]", b'[{}, {"a": 1}]', b'[{"a": 1}, {}, {}]'])
-def test_rows_without_columns_are_counted_as_a_node_counts_them(client: QClient, content: bytes) -> None:
+def test_rows_without_columns_are_counted_like_on_a_node(client: QClient, content: bytes) -> None:
     stored = client.post("rows", content, "application/json", check_row_count=True)
     assert stored.rows == len(json.loads(content))
 
 
 @pytest.mark.parametrize("content", [b"[{}]", b"[{}, {}]"])
-def test_rows_none_of_which_has_a_column_leave_the_old_table(client: QClient, content: bytes) -> None:
+def test_rows_without_any_column_are_refused_and_leave_the_old_table(client: QClient, content: bytes) -> None:
     client.post("rows", "a\n1\n")
     with pytest.raises(InvalidTable, match="the table has no columns"):
         client.post("rows", lambda: iter([content]), "application/json", check_row_count=True)
@@ -129,9 +131,7 @@ def test_rows_none_of_which_has_a_column_leave_the_old_table(client: QClient, co
     assert json.loads(result.content) == [{"a": 1}]
 
 
-def test_content_that_is_compressed_already_is_checked_and_sent_as_it_is(
-    client: QClient, tmp_path: Path
-) -> None:
+def test_compressed_content_is_checked_and_sent_unchanged(client: QClient, tmp_path: Path) -> None:
     headers = {"Content-Encoding": "gzip"}
     packed = gzip.compress(TABLE[:9]) + gzip.compress(TABLE[9:])
     (tmp_path / "packed").write_bytes(packed)
@@ -195,13 +195,13 @@ def test_a_file_that_changes_while_it_is_sent_leaves_the_old_table(client: QClie
     assert rows(client, "kept") == ROWS
 
 
-def test_what_the_source_of_a_body_raises_is_raised_and_leaves_the_old_table(client: QClient) -> None:
+def test_an_exception_of_the_source_is_raised_and_leaves_the_old_table(client: QClient) -> None:
     client.post("kept", TABLE)
 
     def broken() -> Iterator[bytes]:
         yield TABLE
         yield TABLE
-        raise ConnectionResetError("of the database it reads from")
+        raise ConnectionResetError("the source's database closed the connection")
 
     with pytest.raises(ConnectionResetError, match="database"):
         client.post("kept", broken)
@@ -221,7 +221,9 @@ def test_what_the_source_of_a_body_raises_is_raised_and_leaves_the_old_table(cli
         {"X-QCache-types": "name=string", "X-Long": "x" * 70_000},
     ],
 )
-def test_a_header_a_node_would_refuse_leaves_the_old_table(client: QClient, headers: dict[str, str]) -> None:
+def test_a_header_that_a_node_would_refuse_leaves_the_old_table(
+    client: QClient, headers: dict[str, str]
+) -> None:
     client.post("kept", TABLE)
     with pytest.raises(InvalidTable):
         client.post("kept", TABLE, post_headers=headers)
@@ -236,7 +238,7 @@ def test_types_and_stand_ins_reach_the_node(client: QClient) -> None:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.text(st.sampled_from('a1,"\n\r '), max_size=24))
-def test_what_passes_the_check_is_stored_with_the_rows_that_were_counted(client: QClient, text: str) -> None:
+def test_the_number_of_rows_is_the_node_s_number(client: QClient, text: str) -> None:
     try:
         stored = client.post("checked", f"one,two\n{text}")
     except InvalidTable:
@@ -244,7 +246,7 @@ def test_what_passes_the_check_is_stored_with_the_rows_that_were_counted(client:
     assert client.get("checked", {}).unsliced_result_len == stored.rows
 
 
-def test_a_long_query_goes_as_post_and_a_short_one_as_asked(client: QClient) -> None:
+def test_a_long_query_is_sent_as_post_and_a_short_one_as_requested(client: QClient) -> None:
     client.post("long", TABLE)
     names = [f"name{number}" for number in range(5000)]
     result = client.get("long", {"where": ["in", "name", [*names, "x"]]})
@@ -252,7 +254,7 @@ def test_a_long_query_goes_as_post_and_a_short_one_as_asked(client: QClient) -> 
     assert rows(client, "long", post_query=True) == ROWS
 
 
-def test_answers_come_as_csv_too(client: QClient) -> None:
+def test_answers_in_csv(client: QClient) -> None:
     client.post("csv", TABLE)
     result = client.get("csv", {"select": ["name"], "limit": 1}, accept="text/csv")
     assert result.content == b"name\nx\n"
@@ -267,22 +269,22 @@ def test_answers_are_decoded(client: QClient) -> None:
 
 
 @pytest.mark.parametrize("asked", ["lz4", "gzip", "identity", "lz4,gzip", "br;q=0.5, *", "x-lz4;q=1"])
-def test_answers_in_an_encoding_the_caller_asked_for_are_what_qclient_gives(
+def test_answers_in_an_encoding_that_the_caller_requested_are_those_of_qclient(
     client: QClient, nodes: Nodes, asked: str
 ) -> None:
-    """As they came, but for gzip, which requests decodes: such code decodes lz4 itself."""
+    """They are returned encoded, except gzip, which requests decodes: such callers decode lz4 themselves."""
     client.post("encoded", TABLE)
     headers = {"accept-encoding": asked}
     theirs = qclient.QClient(nodes.urls).get("encoded", {}, query_headers=headers)
     result = client.get("encoded", {}, query_headers=headers)
     assert result.encoding == theirs.encoding
-    if asked == "x-lz4;q=1":  # the node looks for "lz4" anywhere: this is not what was asked for
+    if asked == "x-lz4;q=1":  # the node sends lz4, because the header contains "lz4"; the client decodes it
         assert json.loads(result.content) == ROWS
     else:
         assert result.content == theirs.content
 
 
-def test_every_node_says_whether_it_has_a_key(client: QClient) -> None:
+def test_locate_says_which_nodes_have_a_key(client: QClient) -> None:
     client.delete("located", all_nodes=True)
     assert [str(place).partition(") ")[2] for place in client.locate("located")] == [
         "does not have the table"
@@ -298,7 +300,7 @@ def test_every_node_says_whether_it_has_a_key(client: QClient) -> None:
     assert str(places[0]) == f"{client.node_for_key('located')} (home) has the table, 2 rows"
 
 
-def test_a_query_that_is_none_is_refused(client: QClient) -> None:
+def test_none_as_a_query_is_refused(client: QClient) -> None:
     with pytest.raises(MalformedQueryException):
         client.get("foo", None)
 
@@ -313,33 +315,33 @@ def test_an_update_is_refused_and_changes_nothing(client: QClient) -> None:
     assert client.get("foo", {}).content == before.content
 
 
-def test_a_query_the_node_cannot_process_is_malformed_and_says_why(client: QClient) -> None:
+def test_the_error_of_a_malformed_query_has_the_node_s_reason(client: QClient) -> None:
     client.post("foo", TABLE)
     with pytest.raises(MalformedQueryException, match="no_such_clause") as raised:
         client.get("foo", {"no_such_clause": 1})
     assert raised.value.attempts[0].status == 400
 
 
-def test_a_text_value_without_quotes_of_its_own_is_malformed_and_says_what_to_write(client: QClient) -> None:
+def test_the_error_of_an_unquoted_text_value_shows_how_to_quote_it(client: QClient) -> None:
     client.post("foo", TABLE)
     with pytest.raises(MalformedQueryException, match=r"quotes: .*'x y'"):
         client.get("foo", {"where": ["==", "name", "x y"]})
 
 
-def test_a_500_for_a_query_says_that_the_query_may_be_wrong(client: QClient) -> None:
+def test_the_error_of_a_500_says_that_the_query_may_be_wrong(client: QClient) -> None:
     client.post("foo", TABLE)
     with pytest.raises(UnexpectedServerResponse, match="check the query"):
         client.get("foo", {"select": [["max", "nosuch"]]})
 
 
-def test_an_accept_the_node_does_not_know_is_unsupported(client: QClient) -> None:
+def test_an_unknown_accept_is_unsupported(client: QClient) -> None:
     client.post("foo", TABLE)
     with pytest.raises(UnsupportedAcceptType):
         client.get("foo", {}, accept="*/*")
 
 
 @pytest.mark.parametrize("key", ["a?b", "../status", "", "a b"])
-def test_a_key_that_is_none_is_refused_by_every_operation(client: QClient, key: str) -> None:
+def test_an_invalid_key_is_refused_by_every_operation(client: QClient, key: str) -> None:
     for operation in (
         lambda: client.get(key, {}),
         lambda: client.post(key, TABLE),
@@ -352,7 +354,7 @@ def test_a_key_that_is_none_is_refused_by_every_operation(client: QClient, key: 
             operation()
 
 
-def test_query_loads_a_table_that_is_not_there_once(client: QClient) -> None:
+def test_query_loads_a_missing_table_once(client: QClient) -> None:
     calls = []
 
     def load(**kwargs: object) -> bytes:
@@ -366,7 +368,7 @@ def test_query_loads_a_table_that_is_not_there_once(client: QClient) -> None:
     assert calls == [{"day": 1}]
 
 
-def test_query_stores_twice_at_most(client: QClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_query_stores_at_most_twice(client: QClient, monkeypatch: pytest.MonkeyPatch) -> None:
     stores = []
     post = client._post
 
@@ -382,9 +384,7 @@ def test_query_stores_twice_at_most(client: QClient, monkeypatch: pytest.MonkeyP
     assert len(stores) == 2
 
 
-def test_delete_takes_the_table_from_its_home_and_all_nodes_from_everywhere(
-    client: QClient, nodes: Nodes
-) -> None:
+def test_delete_affects_the_home_node_and_all_nodes_every_node(client: QClient, nodes: Nodes) -> None:
     singles = {node: QClient([node]) for node in nodes.urls}
     for single in singles.values():
         single.post("deleted", TABLE)
@@ -417,7 +417,7 @@ def test_evict_stale_leaves_the_table_on_its_node_and_its_copies_only(client: QC
     assert [rows(QClient([node]), "stale") for node in order] == [ROWS, ROWS, None]
 
 
-def test_check_row_count_finds_what_the_node_read_otherwise(
+def test_check_row_count_detects_a_different_number_of_rows(
     client: QClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -439,7 +439,7 @@ def test_many_tables_are_stored_and_deleted(client: QClient) -> None:
     assert rows(client, "many77") is None
 
 
-def test_of_many_those_that_fail_are_reported_with_their_errors_and_the_others_stored(
+def test_post_many_reports_failed_tables_and_stores_the_others(
     client: QClient,
 ) -> None:
     tables = [
@@ -462,12 +462,12 @@ def test_of_many_those_that_fail_are_reported_with_their_errors_and_the_others_s
     assert client.post_many(tables, raise_on_failure=False).failed.keys() == report.failed.keys()
 
 
-def test_a_key_that_comes_twice_ends_with_its_last_table(client: QClient) -> None:
+def test_post_many_keeps_the_last_table_of_a_repeated_key(client: QClient) -> None:
     client.post_many([("twice", f"a\n{number}\n") for number in range(50)])
     assert rows(client, "twice") == [{"a": 49}]
 
 
-def test_what_the_source_of_many_raises_is_raised_after_what_is_under_way(client: QClient) -> None:
+def test_post_many_raises_the_exception_of_its_source(client: QClient) -> None:
     def source() -> Iterator[tuple[str, bytes]]:
         yield "before", TABLE
         raise LookupError("no more tables")
@@ -476,7 +476,7 @@ def test_what_the_source_of_many_raises_is_raised_after_what_is_under_way(client
         client.post_many(source())
 
 
-def test_every_node_tells_its_statistics(client: QClient, nodes: Nodes) -> None:
+def test_node_statistics_come_from_every_node(client: QClient, nodes: Nodes) -> None:
     client.node_statistics()
     client.post("counted", TABLE)
     statistics = client.node_statistics()
@@ -484,12 +484,12 @@ def test_every_node_tells_its_statistics(client: QClient, nodes: Nodes) -> None:
     assert statistics[client.node_for_key("counted")]["store_count"] == 1
 
 
-def test_every_node_is_asked_for_its_status(client: QClient, nodes: Nodes) -> None:
+def test_node_status_probes_every_node(client: QClient, nodes: Nodes) -> None:
     status = client.node_status(probe=True)
     assert {node: known.state for node, known in status.items()} == dict.fromkeys(nodes.urls, NodeState.ALIVE)
 
 
-def test_the_numbers_a_store_cannot_have_are_refused(client: QClient) -> None:
+def test_invalid_arguments_of_a_store_are_refused(client: QClient) -> None:
     with pytest.raises(ValueError, match="copies"):
         client.post("foo", TABLE, copies=0)
     with pytest.raises(ValueError, match="compression"):
@@ -504,7 +504,7 @@ def test_the_numbers_a_store_cannot_have_are_refused(client: QClient) -> None:
         client.post("foo", TABLE, post_headers={"X-Other": "a\r\nHost: b"})
 
 
-def test_a_status_that_is_none_of_the_protocol_is_unexpected_and_keeps_its_number(client: QClient) -> None:
+def test_an_unexpected_response_has_its_status(client: QClient) -> None:
     client.post("foo", TABLE)
     with pytest.raises(UnexpectedServerResponse) as raised:
         client.get("foo", 1)

@@ -1,7 +1,7 @@
-"""Run fuzzers until Ctrl-C, or for some minutes or cases: ``python -m tests.fuzz files tables --minutes 5``.
+"""Runs fuzzers until Ctrl-C, or for some minutes or cases: ``python -m tests.fuzz files tables --minutes 5``.
 
-Each fuzzer runs in a process of its own, since a case may end the process. A finding is printed with the command
-that repeats it; the exit code says whether there was one.
+Each fuzzer runs in its own process, because a case may crash it. A finding is printed with the command that
+repeats it, and makes the exit code 1.
 """
 
 from __future__ import annotations
@@ -15,16 +15,18 @@ from tests.fuzz.runner import run, run_cases
 
 
 def main() -> int:
-    """Run what the command line says."""
+    """Run the fuzzers of the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument(
-        "names", nargs="*", metavar="FUZZER", help=f"of {', '.join(FUZZERS)}; all without one"
+        "names", nargs="*", metavar="FUZZER", help=f"one of {', '.join(FUZZERS)}; default: all"
     )
-    parser.add_argument("--minutes", type=float, help="for all of them together")
-    parser.add_argument("--cases", type=int, help="for each of them")
+    parser.add_argument("--minutes", type=float, help="for all fuzzers together")
+    parser.add_argument("--cases", type=int, help="for each fuzzer")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument("--first", type=int, default=0, help="the number of the first case")
-    parser.add_argument("--here", action="store_true", help="in this process, and print its cases' numbers")
+    parser.add_argument(
+        "--here", action="store_true", help="run in this process, and print the number of each case"
+    )
     arguments = parser.parse_args()
     names = arguments.names or list(FUZZERS)
     if unknown := set(names) - set(FUZZERS):

@@ -1,4 +1,4 @@
-"""Answers that are nearly HTTP, nearly QCache's and nearly whole, to every operation of the client."""
+"""Fuzzes all operations of the client with answers that are nearly valid HTTP, QCache's or complete."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def _answer(random: Random) -> bytes:
 
 
 class _Node:
-    """Reads a request's head, sends what the case has, and hangs up."""
+    """Reads the head of a request, sends the case's answer and hangs up."""
 
     def __init__(self) -> None:
         self.answers: Callable[[], bytes] = lambda: b""
@@ -117,7 +117,7 @@ class _Node:
                     while not seen.endswith(b"0\r\n\r\n") and (more := sock.recv(1 << 16)):
                         seen += more
                 sock.sendall(self.answers())
-                # What the client still sends must not end in a reset before it has read the answer.
+                # A reset, because of data that the client still sends, would discard the answer before it is read.
                 sock.shutdown(socket.SHUT_WR)
                 sock.settimeout(0.05)
                 while sock.recv(1 << 16):
@@ -130,7 +130,7 @@ _READ_TIMEOUT = 0.3
 
 @contextlib.contextmanager
 def answers() -> Iterator[Callable[[Random], None]]:
-    """Operations on a node that answers so; each ends in time, and an answer can be read or is a ValueError."""
+    """Operations at nodes with such answers. Each ends in time; a result is readable or raises ValueError."""
     first, second = _Node(), _Node()
     urls = [f"http://127.0.0.1:{node.port}" for node in (first, second)]
     retry = RequestRetry(wait_initial=0.001, wait_max=0.01)
@@ -138,11 +138,11 @@ def answers() -> Iterator[Callable[[Random], None]]:
     def case(random: Random) -> None:
         lock = threading.Lock()
 
-        def answered() -> bytes:
+        def next_answer() -> bytes:
             with lock:
                 return _answer(random)
 
-        first.answers = second.answers = answered
+        first.answers = second.answers = next_answer
         began = time.monotonic()
         kind = random.random()
         accept = random.choice(("application/json", "text/csv"))

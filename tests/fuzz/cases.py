@@ -1,4 +1,4 @@
-"""The fuzzers: each is a context that gives a function of a random generator, one case a call."""
+"""The fuzzers: context managers that yield a function, which runs one case with a random generator."""
 
 from __future__ import annotations
 

@@ -1,10 +1,9 @@
-"""CSV, JSON and the headers that describe them, nearly right, stored on a node."""
+"""Fuzzes stores with nearly valid CSV, JSON and column headers, and queries and keys as well."""
 
 from __future__ import annotations
 
 import contextlib
 import gzip
-import json
 from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any
@@ -69,8 +68,8 @@ def _headers(random: Random) -> dict[str, str]:
     return headers
 
 
-def nested(random: Random) -> Any:
-    """A query that is wrong in some way."""
+def odd_query(random: Random) -> Any:
+    """A query that may be invalid in some way."""
     query: Any = random.choice(_QUERIES)
     kind = random.random()
     if kind < 0.2:
@@ -92,7 +91,7 @@ def nested(random: Random) -> Any:
 
 @contextlib.contextmanager
 def content() -> Iterator[Callable[[Random], None]]:
-    """Content that the client refuses, or the node takes; and queries and keys that are no more right."""
+    """The client refuses the content, query or key, or the node accepts it."""
     with nodes.client() as client:
 
         def case(random: Random) -> None:
@@ -100,7 +99,7 @@ def content() -> Iterator[Callable[[Random], None]]:
             if random.random() < 0.15:
                 client.get(
                     key,
-                    nested(random),
+                    odd_query(random),
                     random.choice(("application/json", "text/csv", "x/y", "", "ä")),
                     post_query=random.random() < 0.5,
                 )
@@ -129,8 +128,3 @@ def content() -> Iterator[Callable[[Random], None]]:
                 client.post(key, data, content_type, headers, compression=compression)
 
         yield case
-
-
-def as_json(rows: Any) -> bytes:
-    """Rows as JSON, of which json's own errors are no finding."""
-    return json.dumps(rows).encode()

@@ -1,4 +1,4 @@
-"""Damaged files of every format, read to their ends as a store reads them."""
+"""Fuzzes the reading of files of all formats with damaged ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.fuzz.content import CSV_WORDS, JSON_WORDS, TABLES_OF_CSV, TABLES_OF_J
 from tests.fuzz.mutate import damaged, rewritten
 
 ROWS = 40
-_OF_ALL_FILES = ("the table has no rows", "the table has no columns")
+_ERRORS_WITHOUT_FILE = ("the table has no rows", "the table has no columns")
 _NOON = dt.datetime(2024, 5, 6, 12, tzinfo=dt.UTC)
 TABLE = pa.table(
     {
@@ -48,7 +48,7 @@ def _parquet(**options: object) -> bytes:
     return sink.getvalue()
 
 
-def _of_pandas() -> bytes:
+def _parquet_of_pandas() -> bytes:
     sink = io.BytesIO()
     frame = TABLE.select(["n", "t", "kind"]).to_pandas().set_index("n", drop=False).rename_axis(None)
     frame.to_parquet(sink)
@@ -62,8 +62,8 @@ def _arrow(kind: Callable[..., pa.RecordBatchFileWriter], compression: str | Non
     return sink.getvalue()
 
 
-def _sound() -> list[tuple[str, bytes]]:
-    """Sound files by their suffixes, each as often as it deserves."""
+def _valid_files() -> list[tuple[str, bytes]]:
+    """Suffix and content of valid files; columnar formats are listed more often."""
     columnar = [
         (".parquet", _parquet()),
         (".parquet", _parquet(compression="none", data_page_version="2.0")),
@@ -74,7 +74,7 @@ def _sound() -> list[tuple[str, bytes]]:
                 column_encoding={"t": "DELTA_BYTE_ARRAY", "n": "DELTA_BINARY_PACKED"}, use_dictionary=False
             ),
         ),
-        (".parquet", _of_pandas()),
+        (".parquet", _parquet_of_pandas()),
         (".arrow", _arrow(pa.ipc.new_file, None)),
         (".arrow", _arrow(pa.ipc.new_file, "lz4")),
         (".arrows", _arrow(pa.ipc.new_stream, None)),
@@ -87,12 +87,12 @@ def _sound() -> list[tuple[str, bytes]]:
 
 @contextlib.contextmanager
 def files() -> Iterator[Callable[[Random], None]]:
-    """Files that are damaged before or after they are compressed; an InvalidTable names the file."""
-    sound = _sound()
+    """Files that are damaged before or after compression; an InvalidTable must name the file."""
+    valid = _valid_files()
     with tempfile.TemporaryDirectory(prefix="qcache-fuzz-") as directory:
 
         def case(random: Random) -> None:
-            suffix, data = random.choice(sound)
+            suffix, data = random.choice(valid)
             if suffix in (".csv", ".json", ".jsonl"):
                 words = CSV_WORDS if suffix == ".csv" else JSON_WORDS
                 data = rewritten(random, data, words)
@@ -115,7 +115,7 @@ def files() -> Iterator[Callable[[Random], None]]:
                     for _ in upload.body()[0]:
                         pass
             except InvalidTable as error:
-                if str(path) not in str(error) and not str(error).startswith(_OF_ALL_FILES):
+                if str(path) not in str(error) and not str(error).startswith(_ERRORS_WITHOUT_FILE):
                     raise AssertionError(f"the error does not name its file: {error}") from error
 
         yield case

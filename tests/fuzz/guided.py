@@ -1,7 +1,7 @@
-"""Fuzz the parsers with input that atheris makes to reach new branches: ``python -m tests.fuzz.guided --minutes 5``.
+"""Fuzzes the parsers with coverage-guided input from atheris: ``python -m tests.fuzz.guided --minutes 5``.
 
-It ends at the first finding, and keeps the input in a file below --directory. ``--repeat FILE`` runs that input again.
-Inputs that reached something new stay in the directory, so that the next run goes on from there.
+It ends at the first finding and keeps the input in a file below --directory; ``--repeat FILE`` runs that input
+again. Inputs that reached new branches stay in the directory, where the next run continues with them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def main() -> int:
-    """Run what the command line says."""
+    """Run the fuzzer, or repeat one input."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz.guided", description=__doc__)
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--directory", type=Path, default=Path(".venv/fuzz"))

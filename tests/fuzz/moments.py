@@ -1,4 +1,4 @@
-"""An exception from a signal at any moment of an operation, as Airflow's timeout of a task is, and cancel()."""
+"""Fuzzes the moment of an interrupt: a signal handler raises, as Airflow's task timeout does, or cancel()."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from airflow_provider_qcache.client import QClient, QClientException
 from tests.fuzz import nodes
 
 _LONGEST = 0.012
-"""Seconds until the signal at most: about as long as the longest operation takes."""
+"""The latest moment of the signal, in seconds; the longest operation takes about as long."""
 _LARGE = b"a,b\n" + b"1,some text to make it long\n" * 20_000
 
 
 class Alarm(BaseException):
-    """No Exception, as Airflow's."""
+    """Like Airflow's timeout, not a subclass of Exception."""
 
 
-def _ring(*_: object) -> None:
+def _raise_alarm(*_: object) -> None:
     raise Alarm
 
 
@@ -43,9 +43,9 @@ def _operations(client: QClient) -> list[Callable[[], object]]:
 
 @contextlib.contextmanager
 def moments() -> Iterator[Callable[[Random], None]]:
-    """Operations that the signal interrupts; afterwards the client works, and its threads are gone."""
-    before = signal.signal(signal.SIGALRM, _ring)
-    # An alarm in a destructor is one that Python prints and drops.
+    """After each interrupted operation the client must work, and in the end no thread may be left."""
+    before = signal.signal(signal.SIGALRM, _raise_alarm)
+    # Python prints and drops an exception that is raised in a destructor.
     sys.unraisablehook = lambda _: None
     with (
         nodes.server() as one,
@@ -54,7 +54,7 @@ def moments() -> Iterator[Callable[[Random], None]]:
     ):
         operations = _operations(client)
         client.post(nodes.KEY, b"a,b\n1,x\n")
-        threads = len(_running())
+        threads = len(_running_threads())
 
         def case(random: Random) -> None:
             operation = random.choice(operations)
@@ -70,7 +70,7 @@ def moments() -> Iterator[Callable[[Random], None]]:
             except Alarm:
                 pass
             if random.random() < 0.2:
-                _works(client)
+                _check_client(client)
             if random.random() < 0.05:
                 _check_threads(threads)
 
@@ -79,7 +79,7 @@ def moments() -> Iterator[Callable[[Random], None]]:
 
 
 def _cancel(client: QClient, operation: Callable[[], object], seconds: float) -> None:
-    """Cancel an operation of another thread, and check the client at once, whatever that thread does yet."""
+    """Cancel an operation of another thread, and check the client at once, while that thread may still run."""
 
     def run() -> None:
         with contextlib.suppress(QClientException):
@@ -87,38 +87,39 @@ def _cancel(client: QClient, operation: Callable[[], object], seconds: float) ->
 
     thread = threading.Thread(target=run)
     thread.start()
-    while not client._active and thread.is_alive():  # one that begins after cancel() runs
+    while not client._active and thread.is_alive():  # an operation that begins after cancel() would run
         time.sleep(0)
     time.sleep(seconds)
     client.cancel()
-    _works(client)
+    _check_client(client)
     thread.join()
 
 
-def _works(client: QClient) -> None:
+def _check_client(client: QClient) -> None:
+    """Store and read a table."""
     abandoned = {node: len(writes) for node, writes in client._pool.abandoned_writes.items()}
     try:
         client.post(nodes.KEY, b"a\n1\n2\n", check_row_count=True)
         result = client.get(nodes.KEY, {"select": [["count"]]})
     except QClientException as error:
         raise AssertionError(
-            f"the client does not work after a signal, with writes abandoned {abandoned}: {error}"
+            f"the client does not work after an interrupt; abandoned writes: {abandoned}: {error}"
         ) from error
     if result is None or b"2" not in result.content:
-        raise AssertionError(f"after a signal the table is not the one that was stored: {result}")
+        raise AssertionError(f"after an interrupt the client reads another table than it stored: {result}")
 
 
-def _running() -> list[str]:
-    """The names of the threads that run.
+def _running_threads() -> list[str]:
+    """The names of the running threads.
 
-    Python keeps a thread whose ``start()`` was interrupted in its list for ever, and counts it as active.
+    Python keeps a thread whose ``start()`` was interrupted in its list forever and counts it as active.
     """
     return sorted(thread.name for thread in threading.enumerate() if thread.is_alive())
 
 
 def _check_threads(most: int) -> None:
     until = time.monotonic() + 20
-    while len(names := _running()) > most + 4:
+    while len(names := _running_threads()) > most + 4:
         if time.monotonic() > until:
-            raise AssertionError(f"{len(names)} threads are left, and {most} were there: {names}")
+            raise AssertionError(f"{len(names)} threads are left, after {most} at the start: {names}")
         time.sleep(0.01)

@@ -1,4 +1,4 @@
-"""Bytes that are nearly right: flipped bits, cuts, repeated parts, numbers at their limits, words that matter."""
+"""Makes nearly valid bytes: flipped bits, cuts, repeated parts, extreme numbers and significant words."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _NUMBERS = (0, 1, -1, 2**15, 2**31 - 1, -(2**31), 2**32 - 1, 2**40, 2**63 - 1, -
 
 
 def damaged(random: Random, data: bytes, *, at_the_end: int = 0) -> bytes:
-    """Data with some bytes changed; more than half of the changes in its last bytes where ``at_the_end`` says so."""
+    """The data with some bytes changed; with ``at_the_end``, most changes are among that many last bytes."""
     if not data:
         return data
     if random.random() < 0.08:
@@ -31,7 +31,7 @@ def damaged(random: Random, data: bytes, *, at_the_end: int = 0) -> bytes:
 
 
 def rewritten(random: Random, data: bytes, words: Sequence[bytes]) -> bytes:
-    """Text with parts put in, taken out, doubled or moved, words among them."""
+    """The text with parts inserted, removed, doubled or moved; inserted parts are some of the words."""
     for _ in range(random.choice((1, 1, 2, 3, 6))):
         at, to = sorted((random.randrange(len(data) + 1), random.randrange(len(data) + 1)))
         kind = random.random()

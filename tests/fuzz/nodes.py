@@ -1,4 +1,4 @@
-"""A node for fuzzers to store on: the real one where it is installed, else the dev node."""
+"""A node for the fuzzers: the real server if it is installed, else the dev node."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ KEY = "fuzz"
 
 @contextlib.contextmanager
 def server() -> Iterator[str]:
-    """The URL of a node that runs as a process of its own."""
+    """The URL of a node in its own process."""
     with Server.real() if real_python() else Server.dev() as node:
         yield f"http://127.0.0.1:{node.port}"
 
 
 @contextlib.contextmanager
 def client() -> Iterator[QClient]:
-    """A client of one such node."""
+    """A client of such a node."""
     with server() as url, QClient([url], 5, 20, deadline=40, trust_env=False) as client:
         yield client
 
 
 @contextlib.contextmanager
 def no_table_lost() -> Iterator[None]:
-    """A node refuses nothing that the client sends: it drops the old table before it looks at the new one."""
+    """Fails if a node refuses a table: it has dropped the old table by then, so the client must refuse first."""
     try:
         yield
     except UnexpectedServerResponse as error:

@@ -1,4 +1,4 @@
-"""The parsers of bytes from outside, each as a function of bytes that raises only for a finding."""
+"""The parsers of bytes from outside, as functions of bytes that raise only if they find a fault."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _MOST = 1 << 20
 
 
 class _Wire:
-    """A socket that has received this and nothing more."""
+    """Stands for a socket that has received these bytes and receives no more."""
 
     def __init__(self, received: bytes) -> None:
         self.received = received
@@ -42,7 +42,7 @@ class _Wire:
 
 
 def head(data: bytes) -> None:
-    """A response: status line, headers, and a body with a length, in chunks or to the end of the connection."""
+    """A response: status line, headers, and a body with a length, in chunks, or up to the connection's end."""
     response = _Response(_Wire(data))  # type: ignore[arg-type]
     try:
         response.begin()
@@ -54,11 +54,11 @@ def head(data: bytes) -> None:
             except Failure as failure:
                 str(failure)
     except (http.client.HTTPException, OSError, ValueError, Undecodable, Unsupported, TooLarge):
-        pass  # NodeTransport names each of these
+        pass  # NodeTransport handles all of these
 
 
 def encoded(data: bytes) -> None:
-    """A body that is said to be lz4 or gzip, and gzip in pieces, which decodes to the same."""
+    """A body in lz4 or gzip; reading gzip in pieces must give the same."""
     for encoding in ("lz4", "gzip"):
         try:
             whole: bytes | None = decode(data, encoding, _MOST)
@@ -77,12 +77,12 @@ def encoded(data: bytes) -> None:
 
 
 def result_of_json(data: bytes) -> None:
-    """The content of an answer in JSON, as tables."""
+    """A JSON answer, as tables."""
     _result(data, "application/json")
 
 
 def result_of_csv(data: bytes) -> None:
-    """The content of an answer in CSV, as tables."""
+    """A CSV answer, as tables."""
     _result(data, "text/csv")
 
 
@@ -97,17 +97,17 @@ def _result(data: bytes, content_type: str) -> None:
 
 
 def csv_table(data: bytes) -> None:
-    """A table to store as CSV; the pieces that it comes in make no difference."""
+    """A table to store as CSV; the sizes of its pieces must make no difference."""
     _table(data, is_csv=True)
 
 
 def json_table(data: bytes) -> None:
-    """A table to store as JSON; the pieces that it comes in make no difference."""
+    """A table to store as JSON; the sizes of its pieces must make no difference."""
     _table(data, is_csv=False)
 
 
 def _table(data: bytes, *, is_csv: bool) -> None:
-    def said(pieces: Iterator[bytes]) -> Any:
+    def result(pieces: Iterator[bytes]) -> Any:
         check = table_check(is_csv=is_csv, floats=("a", "x"))
         try:
             for piece in pieces:
@@ -117,13 +117,13 @@ def _table(data: bytes, *, is_csv: bool) -> None:
             return type(error)
         return check.rows
 
-    whole = said(iter([data]))
+    whole = result(iter([data]))
     size = 1 + data[0] % 7 if data else 1
-    assert said(data[at : at + size] for at in range(0, len(data), size)) == whole
+    assert result(data[at : at + size] for at in range(0, len(data), size)) == whole
 
 
-def described(data: bytes) -> None:
-    """The headers of a store, which a DAG's author writes."""
+def column_headers(data: bytes) -> None:
+    """The headers of a store, as a DAG's author may write them."""
     text = data.decode("utf-8", "surrogateescape")
     types, _, rest = text.partition("\n")
     stand_ins, _, name = rest.partition("\n")
@@ -145,12 +145,12 @@ def described(data: bytes) -> None:
 
 PARSERS: dict[str, Callable[[bytes], None]] = {
     parser.__name__: parser
-    for parser in (head, encoded, result_of_json, result_of_csv, csv_table, json_table, described)
+    for parser in (head, encoded, result_of_json, result_of_csv, csv_table, json_table, column_headers)
 }
 
 
 def seeds() -> Iterator[tuple[str, bytes]]:
-    """Bytes that are right, or nearly so, by the parser that they are for."""
+    """The name of a parser and valid, or nearly valid, input for it."""
     for number in range(40):
         yield "head", _answer(Random(number))
     for table in TABLES_OF_CSV:
@@ -160,12 +160,12 @@ def seeds() -> Iterator[tuple[str, bytes]]:
     for table in TABLES_OF_JSON:
         yield "json_table", table
         yield "result_of_json", table
-    yield "described", b"a=string;b=float\nc=1;d='x';e=a\nX-Some"
-    yield "described", "größe=enum\nc=größe\nX-ä".encode()
+    yield "column_headers", b"a=string;b=float\nc=1;d='x';e=a\nX-Some"
+    yield "column_headers", "größe=enum\nc=größe\nX-ä".encode()
 
 
 def parse(data: bytes) -> None:
-    """What the first byte chooses, with the rest: a finding is an exception."""
+    """Pass the data to the parser that its first byte selects. An exception is a finding."""
     if not data:
         return
     names = list(PARSERS)

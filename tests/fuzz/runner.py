@@ -1,4 +1,4 @@
-"""Runs a fuzzer's cases in a process of its own, and tells an error that the docs name from a finding."""
+"""Runs a fuzzer's cases in separate processes and decides which errors are findings."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from tests.fuzz.cases import FUZZERS
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = str(ROOT / "airflow_provider_qcache")
 CASE_SECONDS = 60.0
-"""A case that takes longer has no end."""
+"""A case that takes longer counts as endless."""
 
 
 @dataclass
 class Result:
-    """What a fuzzer came to."""
+    """The result of a fuzzer's run."""
 
     name: str
     cases: int = 0
@@ -43,7 +43,7 @@ class Result:
 
 
 def is_documented(error: BaseException) -> bool:
-    """Whether docs/reference/errors.md names an error: one of the client's, or what the package itself says of an argument."""
+    """Whether docs/reference/errors.md covers an error: one of the client's, or a ValueError raised in the package."""
     if isinstance(error, QClientException):
         return True
     if type(error) not in (ValueError, TypeError):
@@ -54,7 +54,7 @@ def is_documented(error: BaseException) -> bool:
 
 
 def run_cases(name: str, seed: int, first: int, cases: int | None) -> None:
-    """Run cases in this process; prints each one's number before it, and its finding after it."""
+    """Run cases in this process; print each case's number before it and its finding after it."""
     faulthandler.enable(all_threads=False)
     with contextlib.ExitStack() as stack:
         case = stack.enter_context(FUZZERS[name]())
@@ -85,7 +85,7 @@ def run(
     seconds: float | None = None,
     most: int = 10,
 ) -> Result:
-    """Run cases in processes of their own, until so many ran, so many seconds passed or ``most`` findings came."""
+    """Run cases in separate processes, up to that many cases, seconds, or ``most`` findings."""
     result = Result(name)
     began = time.monotonic()
     number = first
@@ -102,12 +102,12 @@ def run(
                     timer.start()
                 last = number
                 for line in worker.stdout or ():
-                    kind, _, said = line.rstrip("\n").partition(" ")
+                    kind, _, text = line.rstrip("\n").partition(" ")
                     if kind == "case":
-                        last, result.cases = int(said), result.cases + 1
+                        last, result.cases = int(text), result.cases + 1
                         result.seconds = time.monotonic() - began
                     elif kind == "finding":
-                        result.findings.append(_finding(name, seed, last, said.replace("\\n", "\n")))
+                        result.findings.append(_finding(name, seed, last, text.replace("\\n", "\n")))
                         if len(result.findings) >= most:
                             break
                     else:
@@ -135,6 +135,6 @@ def _stop(worker: subprocess.Popen[str], result: Result) -> None:
         worker.send_signal(signal.SIGTERM)
 
 
-def _finding(name: str, seed: int, number: int, said: str) -> str:
+def _finding(name: str, seed: int, number: int, text: str) -> str:
     command = f"python -m tests.fuzz {name} --here --seed={seed} --first={number} --cases=1"
-    return f"  finding, repeated by: {command}\n{said}"
+    return f"  finding, repeated by: {command}\n{text}"

@@ -1,4 +1,4 @@
-"""Lists of dicts and Arrow data of values and buffers that nobody should give, stored on a node."""
+"""Fuzzes stores of tables with unusual values in lists of dicts and invalid buffers in Arrow data."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ _TYPES: tuple[Any, ...] = (
 )  # fmt: skip
 
 
-def _wanted(random: Random, names: list[Any]) -> dict[Any, str] | None:
+def _column_types(random: Random, names: list[Any]) -> dict[Any, str] | None:
     if random.random() < 0.6:
         return None
     return {random.choice([*names, "no"]): random.choice(("string", "enum", "float", "int"))}
@@ -84,7 +84,7 @@ def _dicts(random: Random) -> list[dict[Any, Any]]:
 
 
 class _Stream:
-    """Arrow data of a library that nobody knows."""
+    """Arrow data from an unknown library."""
 
     def __init__(self, batch: pa.RecordBatch) -> None:
         self._batch = batch
@@ -94,14 +94,14 @@ class _Stream:
 
 
 def _buffers(random: Random) -> Any:
-    """An array of a type, over buffers of bytes that are not its own."""
+    """An array over buffers of random bytes that do not fit its type."""
     kind = random.choice(_TYPES)
     rows = random.choice((0, 1, 3, 8, 64))
 
-    def made(kind: Any) -> pa.Array:
+    def array_of(kind: Any) -> pa.Array:
         if pa.types.is_dictionary(kind):
             indices = pa.Array.from_buffers(kind.index_type, rows, [None, _bytes(random, 8 * rows)])
-            return pa.DictionaryArray.from_arrays(indices, made(kind.value_type), safe=False)
+            return pa.DictionaryArray.from_arrays(indices, array_of(kind.value_type), safe=False)
         count = {pa.null(): 1, pa.string(): 3, pa.large_string(): 3, pa.binary(): 3}.get(kind, 2)
         if kind == pa.string_view():
             return pa.Array.from_buffers(kind, rows, [None, _bytes(random, 16 * rows), _bytes(random, 64)])
@@ -110,7 +110,7 @@ def _buffers(random: Random) -> Any:
         return pa.Array.from_buffers(kind, rows, [nulls, *sized], null_count=-1 if nulls else 0)
 
     try:
-        return made(kind)
+        return array_of(kind)
     except (pa.ArrowException, ValueError, TypeError):
         return pa.nulls(rows)
 
@@ -133,7 +133,7 @@ def _frame(random: Random) -> Any:
         batch = pa.record_batch([column, pa.array(range(len(column)), pa.int64())], names=["a", "b"])
         return _Stream(batch) if random.random() < 0.7 else pa.Table.from_batches([batch])
     if kind < 0.55:
-        # What arrives by a stream of Arrow that was damaged on its way.
+        # Like an Arrow stream that was damaged in transit.
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, TABLE.schema) as stream:
             stream.write_table(TABLE)
@@ -148,18 +148,18 @@ def _frame(random: Random) -> Any:
         if kind < 0.9:
             return pl.DataFrame(rows, strict=False)
         if any(isinstance(value, np.datetime64) for row in rows for value in row.values()):
-            # pyarrow 26 ends the process at a numpy.datetime64 before another scalar of numpy.
+            # pyarrow 26 crashes at a numpy.datetime64 that is followed by another numpy scalar.
             return pd.DataFrame(rows)
         return pa.Table.from_pylist(rows)
     except KeyboardInterrupt:
         raise
-    except BaseException:  # another library's own limits; a panic of polars is no Exception
+    except BaseException:  # the limits of other libraries; a panic in polars is no Exception
         return TABLE
 
 
 @contextlib.contextmanager
 def tables() -> Iterator[Callable[[Random], None]]:
-    """Tables that the client refuses, or the node takes."""
+    """The client refuses the table, or the node accepts it."""
     with nodes.client() as client:
 
         def case(random: Random) -> None:
@@ -169,7 +169,7 @@ def tables() -> Iterator[Callable[[Random], None]]:
                 client.post_table(
                     nodes.KEY,
                     table,
-                    column_types=_wanted(random, names),
+                    column_types=_column_types(random, names),
                     content_type=random.choice((None, None, "application/json", "text/csv")),
                     check_row_count=random.random() < 0.1,
                 )

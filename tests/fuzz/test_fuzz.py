@@ -1,4 +1,4 @@
-"""Some cases of every fuzzer; ``make fuzz`` and ``make guided`` run as many as there is time for."""
+"""Some cases of every fuzzer; ``make fuzz`` and ``make guided`` run as long as wanted."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ CASES = {"files": 150, "tables": 100, "content": 100, "answers": 80, "moments": 
 
 
 @pytest.mark.parametrize("name", FUZZERS)
-def test_no_finding(name: str) -> None:
+def test_a_fuzzer_finds_nothing(name: str) -> None:
     result = run(name, 1, cases=CASES[name])
     assert not result.findings, str(result)
     assert result.cases == CASES[name]
 
 
 @pytest.mark.parametrize("parser", PARSERS)
-def test_no_finding_in_what_make_guided_begins_with(parser: str) -> None:
-    """It goes on from these by the branches that they reach."""
+def test_a_parser_accepts_the_seeds_of_make_guided(parser: str) -> None:
+    """The seeds from which `make guided` starts, and damaged variants of them."""
     number = list(PARSERS).index(parser)
-    seen = [data for name, data in seeds() if name == parser]
-    assert seen
+    inputs = [data for name, data in seeds() if name == parser]
+    assert inputs
     random = Random(parser)
-    for data in seen:
+    for data in inputs:
         for one in (data, *(damaged(random, data) for _ in range(5))):
             parse(bytes([number]) + one)
 
 
-def test_errors_that_no_docs_name_are_findings() -> None:
+def test_an_error_that_the_docs_do_not_cover_is_a_finding() -> None:
     with pytest.raises(KeyError) as caught:
         {}["a"]
     assert not is_documented(caught.value)
