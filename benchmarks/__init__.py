@@ -1,1 +1,1 @@
-"""Benchmarks, one per module: its docstring says what it compares, `run(runs)` returns a report in Markdown."""
+"""Benchmarks, one per module: its docstring says what it compares; `run(runs)` returns a Markdown report."""

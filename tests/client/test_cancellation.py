@@ -60,7 +60,7 @@ def test_an_interrupted_operation_on_many_nodes_ends_at_once_with_its_threads(
 def test_an_interrupt_ends_only_the_operation_of_its_caller(failing: bool) -> None:
     """Other threads' requests go on, and the client serves the next call."""
     answers = threading.Event()
-    sound, tables = healthy_node()
+    healthy, tables = healthy_node()
     tables.tables["k"] = TABLE
 
     def slow(peer: Peer, request: Received) -> None:
@@ -72,7 +72,7 @@ def test_an_interrupt_ends_only_the_operation_of_its_caller(failing: bool) -> No
             peer.send(faults.head(200, 0))
 
     node, other = FaultyNode(slow), FaultyNode(slow)
-    with sound, node, other, QClient([node.url, other.url], 60, 60, trust_env=False) as client:
+    with healthy, node, other, QClient([node.url, other.url], 60, 60, trust_env=False) as client:
         if failing:
             client._pool.fail(other.url, client._pool.ticket(other.url), "silent")
         results: list[object] = []

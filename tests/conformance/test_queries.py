@@ -1,4 +1,4 @@
-"""Part 6: the query language."""
+"""Part 6 of the protocol: the query language."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ SELECT_ID = {"select": ["id"]}
 
 @pytest.fixture
 def fruit(pair):
-    """Both servers with a table of fruit: strings with a null, an enum, floats with a null, ints and bools."""
+    """Both servers with a table of fruit: texts and floats with a null, an enum, integers and booleans."""
     assert pair.csv(FRUIT, HEADER).status == 201
     return pair
 
 
 def ids(pair, **clauses) -> list[int]:
-    """The ids of the rows that a query leaves."""
+    """The ids of the rows in a query's result."""
     return pair.column("id", clauses)
 
 
@@ -33,7 +33,7 @@ def ids(pair, **clauses) -> list[int]:
 
 @pytest.mark.parametrize("clause", ["nosuch", "Where", "SELECT", "columns", "orderby", "", "update "])
 def test_an_unknown_clause_is_400(fruit, clause):
-    """Also beside known ones, in `from` and in a sub-query."""
+    """Also next to known clauses, in `from` and in a sub-query."""
     for q in (
         {clause: []},
         {"limit": 1, clause: 1},
@@ -44,18 +44,18 @@ def test_an_unknown_clause_is_400(fruit, clause):
 
 
 def test_an_empty_query_is_the_whole_table(fruit):
-    """All rows and columns in the order of the upload."""
+    """All rows and columns, in the order of the upload."""
     assert fruit.as_csv({}) == FRUIT
 
 
 @pytest.mark.parametrize("q", [[], "x", ["where"], [{"where": 1}]])
 def test_a_query_that_is_no_object_is_400(fruit, q):
-    """As `from` and as a sub-query too, save that a list of `in` is its values."""
+    """Also in `from` and as a sub-query; a list in `in` however is a list of values."""
     assert fruit.query(q).status == 400
     assert fruit.query({"from": q}).status == 400
 
 
-def test_clauses_run_in_their_order_whatever_the_order_in_the_query(fruit):
+def test_clauses_run_in_a_fixed_order(fruit):
     """from, where, group_by, distinct, select, order_by, slice."""
     q = {
         "limit": 1, "order_by": ["-stock"], "select": ["kind", ["sum", "stock"]], "group_by": ["kind"],
@@ -64,8 +64,8 @@ def test_clauses_run_in_their_order_whatever_the_order_in_the_query(fruit):
     assert fruit.rows(q) == [{"kind": "vegetable", "stock": 7}]
 
 
-def test_order_by_needs_a_column_of_the_result(fruit):
-    """400 for one that select left out; an alias and an aggregate are columns of it."""
+def test_order_by_requires_a_column_of_the_result(fruit):
+    """A column that select leaves out is 400; aliases and aggregates are columns of the result."""
     assert fruit.query({"select": ["id"], "order_by": ["name"]}).status == 400
     assert fruit.column("x", {"select": [["=", "x", ["*", "id", -1]]], "order_by": ["x"]}) == [
         -5,
@@ -79,7 +79,7 @@ def test_order_by_needs_a_column_of_the_result(fruit):
 
 
 def test_where_cannot_see_aliases(fruit):
-    """It runs before select; `from` makes an alias a column."""
+    """Where runs before select; `from` makes an alias a column."""
     alias = [["=", "double", ["*", "id", 2]]]
     assert fruit.query({"select": alias, "where": [">", "double", 4]}).status == 400
     assert fruit.column("double", {"from": {"select": alias}, "where": [">", "double", 4]}) == [6, 8, 10]
@@ -89,14 +89,14 @@ def test_where_cannot_see_aliases(fruit):
 
 
 @pytest.mark.parametrize("where", [[], None, {}, "", 0, False, 0.0])
-def test_where_that_is_empty_is_no_filter(fruit, where):
+def test_an_empty_where_is_no_filter(fruit, where):
     """`[]`, `null`, `{}`, `""`, 0 and false."""
     assert ids(fruit, where=where) == [1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize("where", ["id", 1, True, {"a": 1}, 1.5, "'x'"])
-def test_where_that_is_no_list_is_400(fruit, where):
-    """Anything else that is not empty."""
+def test_a_where_that_is_no_list_is_400(fruit, where):
+    """Unless it is empty."""
     assert fruit.query({"where": where}).status == 400
 
 
@@ -114,7 +114,7 @@ def test_where_that_is_no_list_is_400(fruit, where):
     ],
 )  # fmt: skip
 def test_comparisons(fruit, where, found):
-    """`==`, `!=`, `<`, `<=`, `>`, `>=`, the column first; quoted is a literal, unquoted a column."""
+    """`==`, `!=`, `<`, `<=`, `>`, `>=` with the column first. A quoted text is a literal, an unquoted one a column."""
     assert ids(fruit, where=where) == found
 
 
@@ -130,7 +130,7 @@ def test_quotes_end_where_the_string_ends(pair, literal):
 
 @pytest.mark.parametrize("argument", ["nosuch", "'open", "open'", "'mixed\"", "'", ""])
 def test_an_unquoted_string_that_is_no_column_is_400(fruit, argument):
-    """A quote that is not closed does not quote."""
+    """An unclosed quote does not quote."""
     assert fruit.query({"where": ["==", "name", argument]}).status == 400
 
 
@@ -145,7 +145,7 @@ def test_an_unknown_column_is_400(fruit, operator):
 
 
 def test_the_column_comes_first(fruit):
-    """A literal before it is 400."""
+    """A literal in its place is 400."""
     assert fruit.query({"where": ["==", 1, "id"]}).status == 400
     assert fruit.query({"where": ["==", "'apple'", "name"]}).status == 400
 
@@ -159,20 +159,20 @@ def test_the_column_comes_first(fruit):
     ],
 )  # fmt: skip
 def test_not_equal_and_not_keep_null_rows(fruit, where, found):
-    """`<` and `>` drop them; null equals nothing."""
+    """`<` and `>` drop them. Null equals nothing."""
     assert ids(fruit, where=where) == found
 
 
 @pytest.mark.parametrize("operator", ["<", "<=", ">", ">=", "==", "!="])
 @pytest.mark.parametrize("column", ["id", "price", "fresh"])
-def test_a_string_against_a_number_column(fruit, operator, column):
-    """Ordering is 400; equality too."""
+def test_comparing_a_numeric_column_with_a_string_is_400(fruit, operator, column):
+    """With every operator."""
     answer = fruit.query({"where": [operator, column, "'apple'"]})
     assert answer.status == 400
 
 
 @pytest.mark.parametrize("operator", ["==", "!=", "<", ">", "<=", ">="])
-def test_a_number_against_a_string_column(fruit, operator):
+def test_comparing_a_string_column_with_a_number(fruit, operator):
     """`==` matches nothing, `!=` everything."""
     answer = fruit.query({"where": [operator, "name", 1], **SELECT_ID})
     if operator in ("==", "!="):
@@ -181,8 +181,8 @@ def test_a_number_against_a_string_column(fruit, operator):
 
 @pytest.mark.parametrize("argument", [[], [1], {}, None, ["==", "id", 1], {"select": ["id"]}])
 @pytest.mark.parametrize("operator", ["==", "<"])
-def test_odd_arguments_of_comparisons(fruit, operator, argument):
-    """A list is read as a filter, an object and null as a value: the statuses agree."""
+def test_unusual_arguments_of_comparisons_are_answered_alike(fruit, operator, argument):
+    """A list is taken as a filter, an object and null as a value."""
     fruit.query({"where": [operator, "id", argument]})
 
 
@@ -194,13 +194,13 @@ def test_odd_arguments_of_comparisons(fruit, operator, argument):
         (["in", "fresh", [False]], [3, 4]), (["in", "name", [None]], []), (["in", "price", [None]], [5]),
     ],
 )  # fmt: skip
-def test_in_takes_unquoted_values(fruit, where, found):
-    """A quoted one is a text with quotes in it; null finds nulls among numbers, not among strings."""
+def test_in_has_unquoted_values(fruit, where, found):
+    """A quoted value is a text with quotes. Null finds nulls in numeric columns only."""
     assert ids(fruit, where=where) == found
 
 
 @pytest.mark.parametrize("argument", ["id", "'apple'", 1, None, True])
-def test_in_needs_a_list_or_a_sub_query(fruit, argument):
+def test_in_requires_a_list_or_a_sub_query(fruit, argument):
     """Anything else is 400."""
     assert fruit.query({"where": ["in", "id", argument]}).status == 400
 
@@ -217,19 +217,19 @@ def test_in_needs_a_list_or_a_sub_query(fruit, argument):
         ({}, [1, 2, 3, 4, 5]),
     ],
 )
-def test_in_takes_a_sub_query_whose_result_has_the_column(fruit, sub, found):
-    """The column of the same name is the values."""
+def test_in_accepts_a_sub_query_whose_result_has_the_column(fruit, sub, found):
+    """The values are those of the column with the same name."""
     assert ids(fruit, where=["in", "id", sub]) == found
 
 
 def test_a_sub_query_without_the_column_is_400(fruit):
-    """And so is a malformed one."""
+    """And so is a malformed sub-query."""
     for sub in ({"select": ["name"]}, {"nosuch": 1}, {"select": ["nosuch"]}, {"where": ["nosuch", 1, 2]}):
         assert fruit.query({"where": ["in", "id", sub]}).status == 400
 
 
-def test_a_sub_query_asks_the_stored_table(fruit):
-    """Not what `from` made of it."""
+def test_a_sub_query_reads_the_stored_table(fruit):
+    """And not the result of `from`."""
     assert ids(
         fruit, **{"from": {"where": [">", "id", 3]}, "where": ["in", "stock", {"where": ["==", "id", 5]}]}
     ) == [4, 5]
@@ -247,7 +247,7 @@ def test_a_sub_query_asks_the_stored_table(fruit):
     ],
 )  # fmt: skip
 def test_like_is_a_regex_anchored_at_both_ends(fruit, pattern, found):
-    """A leading or trailing `%` drops the anchor; null matches nothing."""
+    """A leading or trailing `%` removes the anchor. Null matches nothing."""
     assert sorted(ids(fruit, where=["like", "name", f"'{pattern}'"])) == sorted(found)
 
 
@@ -255,12 +255,12 @@ def test_like_is_a_regex_anchored_at_both_ends(fruit, pattern, found):
     ("pattern", "found"), [("APPLE", [1, 5]), ("b%", [2]), ("%AN%", [2]), ("[A-C].*", [1, 2, 3, 5])]
 )
 def test_ilike_ignores_case(fruit, pattern, found):
-    """Otherwise it is `like`."""
+    """Otherwise it is like `like`."""
     assert ids(fruit, where=["ilike", "name", f"'{pattern}'"]) == found
 
 
 def test_like_of_an_enum(pair):
-    """An enum is a string to it, until it has a null: then it is 500."""
+    """An enum is matched like a string; if it has a null, the answer is 500."""
     pair.csv("id,e\n1,foo\n2,bar\n", {"X-QCache-types": "e=enum"})
     assert ids(pair, where=["like", "e", "'f%'"]) == [1]
     pair.csv("id,e\n1,foo\n2,\n", {"X-QCache-types": "e=enum"})
@@ -269,31 +269,31 @@ def test_like_of_an_enum(pair):
 
 @pytest.mark.parametrize("column", ["id", "price", "fresh"])
 def test_like_of_a_column_that_is_no_string_is_400(fruit, column):
-    """There is nothing to match."""
+    """With the pattern of a number."""
     assert fruit.query({"where": ["like", column, "'1'"]}).status == 400
 
 
 @pytest.mark.parametrize("pattern", ["apple", "'apple", "apple'", ""])
 def test_like_needs_a_quoted_string(fruit, pattern):
-    """A bare word is 400."""
+    """An unquoted word is 400."""
     assert fruit.query({"where": ["like", "name", pattern]}).status == 400
 
 
 @pytest.mark.parametrize("pattern", ["(", "[", "*", "a{2,1}", "(?P<n"])
-def test_a_bad_regex_is_500(fruit, pattern):
-    """A user's mistake; the status is the real server's."""
+def test_an_invalid_regex_is_500(fruit, pattern):
+    """Although it is the user's mistake."""
     assert fruit.query({"where": ["like", "name", f"'{pattern}'"]}).status == 500
 
 
 @pytest.mark.parametrize("pattern", [1, None, ["x"], {}])
-def test_like_of_something_else_than_a_string(fruit, pattern):
-    """The statuses agree."""
+def test_like_with_something_other_than_a_string_is_an_error(fruit, pattern):
+    """With the same status on both servers."""
     assert fruit.query({"where": ["like", "name", pattern]}).status in (400, 500)
 
 
 @pytest.mark.parametrize(("column", "found"), [("name", [4]), ("price", [5]), ("kind", []), ("id", [])])
 def test_isnull(fruit, column, found):
-    """Of strings and floats; never of enums, nulls or not; `!` turns it round."""
+    """It finds nulls in strings and floats, but never in enums; `!` inverts it."""
     assert ids(fruit, where=["isnull", column]) == found
     assert ids(fruit, where=["!", ["isnull", column]]) == [n for n in range(1, 6) if n not in found]
 
@@ -306,13 +306,13 @@ def test_isnull(fruit, column, found):
     ],
 )  # fmt: skip
 def test_bits(fruit, where, found):
-    """`any_bits`: one of them is set; `all_bits`: all are."""
+    """`any_bits`: at least one of the bits is set; `all_bits`: all are."""
     assert ids(fruit, where=where) == found
 
 
 @pytest.mark.parametrize("where", [["any_bits", "name", 1], ["all_bits", "price", 1], ["any_bits", "flags", 1.5],
                                    ["all_bits", "flags", "'1'"], ["any_bits", "flags", None], ["any_bits", "flags"]])  # fmt: skip
-def test_bits_need_ints(fruit, where):
+def test_bits_require_integers(fruit, where):
     """A column or an argument of another type is 400."""
     assert fruit.query({"where": where}).status == 400
 
@@ -329,7 +329,7 @@ A, B, C = ["<", "id", 4], ["==", "name", "'apple'"], [">", "stock", 5]
     ],
 )  # fmt: skip
 def test_and_or_and_not(fruit, where, found):
-    """`&` and `|` take one clause or more, `!` exactly one."""
+    """`&` and `|` accept one clause or more, `!` exactly one."""
     assert ids(fruit, where=where) == found
 
 
@@ -340,14 +340,14 @@ def test_and_or_and_not(fruit, where, found):
      ["==", "id", []], ["&", ["nosuch", "id", 1], A]],
 )  # fmt: skip
 def test_malformed_filters_are_400(fruit, where):
-    """The wrong number of arguments, an unknown operator, an empty expression."""
+    """A wrong number of arguments, an unknown operator, or an empty expression."""
     assert fruit.query({"where": where}).status == 400
 
 
 @pytest.mark.parametrize("where", [["&", "id", "stock"], ["!", "fresh"], ["&", "fresh"], ["|", "fresh", A], ["&", A, 1], ["!", 1],
                                    ["&", A, "'x'"], [["==", "id", 1]], [{}, "id", 1], ["==", ["id"], 1], [1, 2, 3]])  # fmt: skip
-def test_odd_filters(fruit, where):
-    """Columns where filters belong and the like: the answers agree."""
+def test_unusual_filters_are_answered_alike(fruit, where):
+    """Such as columns in place of filters."""
     fruit.query({"where": where})
 
 
@@ -355,13 +355,13 @@ def test_odd_filters(fruit, where):
 
 
 @pytest.mark.parametrize("select", [None, [], "", 0, {}, False])
-def test_no_select_is_every_column(fruit, select):
-    """As is an empty one."""
+def test_an_empty_select_is_every_column(fruit, select):
+    """And so is null."""
     assert fruit.as_csv({"select": select}) == FRUIT
 
 
 def test_select_of_names(fruit):
-    """In the order asked for."""
+    """In the requested order."""
     assert fruit.as_csv({"select": ["stock", "id"], "limit": 2}) == "stock,id\n10,1\n0,2\n"
 
 
@@ -372,27 +372,27 @@ def test_an_unknown_column_in_select_is_400(fruit, select):
 
 
 @pytest.mark.parametrize("select", ["id", 1, {"a": 1}, True, 1.5])
-def test_select_that_is_no_list_is_400(fruit, select):
-    """Anything else that is not empty."""
+def test_a_select_that_is_no_list_is_400(fruit, select):
+    """Unless it is empty."""
     assert fruit.query({"select": select}).status == 400
 
 
 @pytest.mark.parametrize("select", [["id", "id"], [1], [None], [["id"]], [[]], [["a", "b", "c"]], [["=", "x"]], [{"a": 1}],
                                     [["sum", "id", 1]], [["=", "x", "id", 1]], [["count"], "id"]])  # fmt: skip
-def test_odd_selects(fruit, select):
-    """The same column twice, other things than names: the answers agree."""
+def test_unusual_selects_are_answered_alike(fruit, select):
+    """Duplicate columns, and other items than names."""
     for accept in ("application/json", "text/csv"):
         assert fruit.query({"select": select}, {"Accept": accept}).status in (200, 400, 500)
 
 
-def test_the_same_column_twice_is_500_as_json_and_fine_as_csv(fruit):
-    """JSON objects cannot have a name twice."""
+def test_a_duplicate_column_is_500_in_json_and_works_in_csv(fruit):
+    """JSON objects cannot have the same name twice."""
     assert fruit.query({"select": ["id", "id"]}).status == 500
     assert fruit.as_csv({"select": ["id", "id"], "limit": 1}) == "id,id\n1,1\n"
 
 
-def test_count_alone(fruit):
-    """`[["count"]]` is the number of rows, after where."""
+def test_count_is_the_number_of_rows(fruit):
+    """After where."""
     assert fruit.rows({"select": [["count"]]}) == [{"count": 5}]
     assert fruit.rows({"select": [["count"]], "where": ["<", "id", 3]}) == [{"count": 2}]
     assert fruit.rows({"select": [["count"]], "where": ["<", "id", 0]}) == [{"count": 0}]
@@ -408,14 +408,14 @@ def test_count_alone(fruit):
     ],
 )  # fmt: skip
 def test_aggregates_without_group_by(fruit, function, column, value):
-    """One row; nulls are left out."""
+    """They give one row and ignore nulls."""
     assert fruit.column(column, {"select": [[function, column]]}) == [value]
 
 
 @pytest.mark.parametrize("function", ["max", "min", "sum", "mean", "median", "std", "prod"])
 @pytest.mark.parametrize("column", ["name", "kind", "fresh"])
-def test_aggregates_of_other_types(fruit, function, column):
-    """The answers agree: some work, some do not."""
+def test_aggregates_of_other_types_are_answered_alike(fruit, function, column):
+    """Some work, and some are errors."""
     fruit.query({"select": [[function, column]]})
     fruit.query({"group_by": ["stock"], "select": ["stock", [function, column]]})
 
@@ -425,15 +425,14 @@ def test_aggregates_of_other_types(fruit, function, column):
     ["sum", "mean", "max", "min", "count", "std", "var", "median", "nunique", "prod", "first", "size"],
 )
 @pytest.mark.parametrize("where", [["<", "id", 0], ["==", "id", 5], ["==", "id", 1]])
-def test_aggregates_of_no_rows_of_nulls_and_of_one(fruit, function, where):
-    """The answers agree for empty input, for nothing but a null, and for a single row."""
+def test_aggregates_of_no_rows_of_nulls_and_of_one_row_are_answered_alike(fruit, function, where):
     for column in ("id", "price"):
         fruit.query({"select": [[function, column]], "where": where})
         fruit.query({"group_by": ["stock"], "select": ["stock", [function, column]], "where": where})
 
 
-def test_several_aggregates_come_out_sorted_by_column(fruit):
-    """The result's columns are in alphabetical order, and one per column: the last counts."""
+def test_several_aggregates_are_sorted_by_column(fruit):
+    """Without group_by the columns are in alphabetical order, and each can have only one aggregate."""
     assert (
         fruit.as_csv({"select": [["sum", "stock"], ["max", "id"], ["min", "flags"]]})
         == "flags,id,stock\n0,5,23\n"
@@ -442,7 +441,7 @@ def test_several_aggregates_come_out_sorted_by_column(fruit):
 
 
 def test_plain_columns_cannot_be_mixed_with_aggregates_without_group_by(fruit):
-    """400; nor can aliases."""
+    """400; aliases cannot be mixed with aggregates either."""
     assert fruit.query({"select": ["id", ["sum", "stock"]]}).status == 400
     assert fruit.query({"select": [["=", "x", "id"], ["sum", "stock"]]}).status == 400
     assert (
@@ -452,16 +451,16 @@ def test_plain_columns_cannot_be_mixed_with_aggregates_without_group_by(fruit):
 
 
 @pytest.mark.parametrize("function", ["nosuch", "first", "last", "SUM", "size", "", "shape"])
-def test_unknown_aggregates(fruit, function):
-    """The statuses agree; what is no function of a table is 400."""
+def test_unknown_aggregates_are_errors(fruit, function):
+    """With the same status on both servers."""
     assert fruit.query({"select": [[function, "stock"]]}).status in (400, 500)
 
 
 @pytest.mark.parametrize(
     "select", [[["sum", "nosuch"]], [["sum", 1]], [["sum", None]], [[1, "id"]], [["sum", ["id"]]]]
 )
-def test_malformed_aggregates(fruit, select):
-    """The statuses agree."""
+def test_malformed_aggregates_are_errors(fruit, select):
+    """With the same status on both servers."""
     assert fruit.query({"select": select}).status in (400, 500)
     assert fruit.query({"group_by": ["kind"], "select": select}).status in (400, 500)
 
@@ -480,13 +479,13 @@ def test_malformed_aggregates(fruit, select):
     ],
 )  # fmt: skip
 def test_aggregates_with_group_by(fruit, function, values):
-    """sum, mean, max, min, count, std, var, median, size, nunique, first, last, prod; null keys are dropped."""
+    """Null keys are dropped."""
     rows = fruit.rows({"group_by": ["kind"], "select": ["kind", [function, "stock"]]})
     assert {row["kind"]: row["stock"] for row in rows} == pytest.approx(values)
 
 
 def test_grouped_output_is_sorted_by_key(pair):
-    """By each key in turn; text by code point."""
+    """By each key in turn; texts by code point."""
     pair.csv("k,l,v\nb,2,1\na,9,2\nB,1,3\nb,1,4\nb,2,5\n,1,6\né,1,7\n")
     rows = pair.rows({"group_by": ["k", "l"], "select": ["k", "l", ["sum", "v"]]})
     assert [(row["k"], row["l"], row["v"]) for row in rows] == [
@@ -505,13 +504,13 @@ def test_grouped_output_is_sorted_by_key(pair):
     ],
 )
 def test_a_text_column_as_the_only_clause_selects_columns(pair, rows, select, status):
-    """Pandas takes its texts for names of columns; one that names none is 500."""
+    """Pandas takes its texts for names of columns; a text that names no column is 500."""
     pair.json(rows)
     assert pair.query({"where": ["|", "a"], "select": select or []}).status == status
 
 
 def test_null_keys_are_dropped(pair):
-    """Of strings, numbers and enums, in any of the keys."""
+    """For strings, numbers and enums, and for any of several keys."""
     pair.csv("s,n,e,v\na,1,x,1\n,2,y,2\nb,,z,4\nc,3,,8\n", {"X-QCache-types": "e=enum"})
     for key in ("s", "n", "e"):
         assert len(pair.rows({"group_by": [key], "select": [key, ["sum", "v"]]})) == 3
@@ -519,7 +518,7 @@ def test_null_keys_are_dropped(pair):
 
 
 def test_an_aggregate_of_ints_that_stay_integral_is_int(pair):
-    """A mean of 2.0 in every group is 2; one fraction makes all floats."""
+    """A mean that is whole in every group is an integer; one fraction makes all of them floats."""
     pair.csv("k,v\na,1\na,3\nb,4\n")
     assert (
         pair.query({"group_by": ["k"], "select": ["k", ["mean", "v"]]}).body
@@ -530,8 +529,8 @@ def test_an_aggregate_of_ints_that_stay_integral_is_int(pair):
     assert b'"v":4.0' in pair.query({"group_by": ["k"], "select": ["k", ["mean", "v"]]}).body
 
 
-def test_group_by_needs_an_aggregate(fruit):
-    """400 without one."""
+def test_group_by_requires_an_aggregate(fruit):
+    """Without one it is 400."""
     for select in (["kind"], [["=", "x", "id"]], ["kind", "id"]):
         assert fruit.query({"group_by": ["kind"], "select": select}).status == 400
 
@@ -539,56 +538,52 @@ def test_group_by_needs_an_aggregate(fruit):
 @pytest.mark.parametrize(
     "q", [{}, {"select": []}, {"select": None}, {"order_by": ["kind"]}, {"limit": 1}, {"distinct": []}]
 )
-def test_group_by_without_select(fruit, q):
-    """500 or 400, as the real server says."""
+def test_group_by_without_select_is_an_error(fruit, q):
+    """With the same status on both servers."""
     assert fruit.query({"group_by": ["kind"], **q}).status in (400, 500)
 
 
 def test_count_alone_with_group_by_counts_groups(fruit):
-    """The number of groups, keys of null left out."""
+    """Without groups whose key is null."""
     assert fruit.rows({"group_by": ["kind"], "select": [["count"]]}) == [{"count": 2}]
 
 
-def test_group_by_with_an_unselected_key(fruit):
-    """Keys need not be shown."""
+def test_a_key_of_group_by_need_not_be_selected(fruit):
     assert fruit.as_csv({"group_by": ["kind"], "select": [["sum", "stock"]]}) == "stock\n13\n7\n"
 
 
 def test_selecting_what_is_neither_key_nor_aggregate_is_400(fruit):
-    """It is no column of the result."""
+    """It is not a column of the result."""
     assert fruit.query({"group_by": ["kind"], "select": ["kind", "id", ["sum", "stock"]]}).status == 400
 
 
 @pytest.mark.parametrize("group_by", [["nosuch"], ["kind", "nosuch"]])
 def test_grouping_by_an_unknown_column_is_400(fruit, group_by):
-    """It is not in the table."""
     assert fruit.query({"group_by": group_by, "select": [["sum", "stock"]]}).status == 400
 
 
 @pytest.mark.parametrize("group_by", ["kind", 1, {"a": 1}, True, "nosuch"])
-def test_group_by_that_is_no_list_is_400(fruit, group_by):
-    """Anything else that is not empty."""
+def test_a_group_by_that_is_no_list_is_400(fruit, group_by):
+    """Unless it is empty."""
     assert fruit.query({"group_by": group_by, "select": [["sum", "stock"]]}).status == 400
 
 
 @pytest.mark.parametrize("group_by", [[], None, "", 0])
-def test_an_empty_group_by_is_none(fruit, group_by):
-    """The aggregate is over the whole table."""
+def test_an_empty_group_by_is_ignored(fruit, group_by):
+    """So the aggregate is over the whole table."""
     assert fruit.rows({"group_by": group_by, "select": [["sum", "stock"]]}) == [{"stock": 23}]
 
 
-def test_an_aggregate_of_a_key_is_500(fruit):
-    """Its column would be there twice."""
+def test_an_aggregate_of_a_key_is_answered_alike(fruit):
+    """The result would have its column twice."""
     fruit.query({"group_by": ["stock"], "select": ["stock", ["sum", "stock"]]})
 
 
-def test_an_unknown_aggregate_with_group_by(fruit):
-    """400."""
+def test_an_unknown_aggregate_with_group_by_is_400(fruit):
     assert fruit.query({"group_by": ["kind"], "select": ["kind", ["nosuch", "stock"]]}).status == 400
 
 
-def test_group_by_bools_and_floats(fruit):
-    """Any type can be a key."""
+def test_group_by_booleans_and_floats(fruit):
     assert (
         fruit.as_csv({"group_by": ["fresh"], "select": ["fresh", ["sum", "id"]]})
         == "fresh,id\nFalse,7\nTrue,8\n"
@@ -605,21 +600,21 @@ def test_group_by_bools_and_floats(fruit):
 
 
 def test_distinct_of_every_column(pair):
-    """`[]` is every column; of equal rows the first is kept."""
+    """`[]` means every column. The first of equal rows is kept."""
     pair.csv("i,a,b\n1,x,1\n2,x,2\n3,x,1\n4,,1\n5,,1\n")
     assert pair.column("i", {"distinct": []}) == [1, 2, 3, 4, 5]
     assert len(pair.rows({"from": {"select": ["a", "b"]}, "distinct": []})) == 3
 
 
 def test_distinct_of_columns_keeps_first_rows(pair):
-    """Whole rows; nulls are equal to each other."""
+    """Rows are kept whole. Nulls are equal to each other."""
     pair.csv("i,a,b\n1,x,1\n2,x,2\n3,x,1\n4,,1\n5,,1\n")
     assert pair.column("i", {"distinct": ["a"]}) == [1, 4]
     assert pair.column("i", {"distinct": ["a", "b"]}) == [1, 2, 4]
 
 
 def test_distinct_runs_before_select(pair):
-    """So `[]` compares columns that select leaves out."""
+    """So `[]` also compares columns that select leaves out."""
     pair.csv("a,b\nx,1\nx,2\n")
     assert pair.rows({"distinct": [], "select": ["a"]}) == [{"a": "x"}, {"a": "x"}]
     assert pair.rows({"distinct": ["a"], "select": ["b"]}) == [{"b": 1}]
@@ -629,8 +624,8 @@ def test_distinct_runs_before_select(pair):
     "distinct",
     [None, [], {}, "", 0, "kind", ["nosuch"], "nosuch", 1, [1], True, {"a": 1}, [["kind"]], [None]],
 )
-def test_odd_distincts(fruit, distinct):
-    """Null is none; an unknown column and other types answer as the real server does."""
+def test_unusual_distincts_are_answered_alike(fruit, distinct):
+    """Null means no distinct; unknown columns and other types are as on the real server."""
     fruit.query({"distinct": distinct})
 
 
@@ -646,13 +641,12 @@ def test_odd_distincts(fruit, distinct):
     ],
 )  # fmt: skip
 def test_order_by(fruit, order_by, found):
-    """`-` for descending, each column its own way, nulls last in both, text by code point."""
+    """`-` means descending, for each column separately; nulls are last in both; texts are by code point."""
     assert ids(fruit, order_by=order_by) == found
 
 
 @pytest.mark.parametrize("order_by", [["kind", "id"], ["-kind", "id"], ["kind"], ["-kind"]])
-def test_order_by_an_enum(fruit, order_by):
-    """The answers agree."""
+def test_order_by_an_enum_is_answered_alike(fruit, order_by):
     assert len(ids(fruit, order_by=order_by)) == 5
 
 
@@ -661,31 +655,30 @@ def test_order_by_an_enum(fruit, order_by):
     ["id", 1, {"a": 1}, [1], [None], [["id"]], ["nosuch"], ["-nosuch"], [""], ["-"], ["--id"], [{}]],
 )
 def test_a_malformed_order_by_is_400(fruit, order_by):
-    """No list, no names, or none of the table's."""
+    """No list, no names, or unknown columns."""
     assert fruit.query({"order_by": order_by}).status == 400
 
 
 @pytest.mark.parametrize("order_by", [None, "", 0, {}, False])
-def test_an_empty_order_by_is_none(fruit, order_by):
-    """The order of the upload."""
+def test_an_empty_order_by_is_ignored(fruit, order_by):
+    """The rows are in the order of the upload."""
     assert ids(fruit, order_by=order_by) == [1, 2, 3, 4, 5]
 
 
-def test_the_same_column_twice_in_order_by(fruit):
-    """The answers agree."""
+def test_a_duplicate_column_in_order_by_is_answered_alike(fruit):
     fruit.query({"order_by": ["id", "-id"]})
     fruit.query({"order_by": ["stock", "stock"]})
 
 
-def test_order_among_equals_is_kept_up_to_sixteen_rows(pair):
-    """Beyond it the real server's sort is not stable."""
+def test_sorting_by_one_column_is_stable_up_to_sixteen_rows(pair):
+    """With more rows the real server's sort is not stable."""
     pair.json([{"i": i, "k": i % 2} for i in range(16)])
     assert pair.column("i", {"order_by": ["k"]}) == [*range(0, 16, 2), *range(1, 16, 2)]
     assert pair.column("i", {"order_by": ["-k"]}) == [*range(1, 16, 2), *range(0, 16, 2)]
 
 
-def test_several_columns_always_sort_stably(pair):
-    """Whatever the number of rows."""
+def test_sorting_by_several_columns_is_always_stable(pair):
+    """Whatever the number of rows is."""
     pair.json([{"i": i, "k": i % 2, "c": 1} for i in range(200)])
     assert pair.column("i", {"order_by": ["c", "k"]}) == [*range(0, 200, 2), *range(1, 200, 2)]
 
@@ -704,21 +697,21 @@ def test_several_columns_always_sort_stably(pair):
     ],
 )  # fmt: skip
 def test_offset_and_limit(fruit, slice_, found):
-    """0 is ignored, as is anything empty; negative numbers slice as Python's."""
+    """0 and empty values are ignored; negative numbers slice as in Python."""
     assert ids(fruit, **slice_) == found
 
 
 @pytest.mark.parametrize("value", [1.5, 2.0, "1", "x", [1], {"a": 1}])
 @pytest.mark.parametrize("clause", ["offset", "limit"])
 def test_a_slice_that_is_no_int_is_400(fruit, clause, value):
-    """Floats, strings, lists and objects."""
+    """Such as floats, strings, lists and objects."""
     assert fruit.query({clause: value}).status == 400
 
 
 @pytest.mark.parametrize("value", [True, 2**63, -(2**63) - 1, 10**30])
 @pytest.mark.parametrize("clause", ["offset", "limit"])
-def test_odd_slices(fruit, clause, value):
-    """`true` and numbers past 64 bits answer as the real server does."""
+def test_unusual_slices_are_answered_alike(fruit, clause, value):
+    """`true` and numbers beyond 64 bits."""
     fruit.query({clause: value})
 
 
@@ -726,7 +719,7 @@ def test_odd_slices(fruit, clause, value):
 
 
 def test_from_is_a_query_whose_result_is_the_table(fruit):
-    """Nested as deep as one likes."""
+    """Queries can be nested to any depth."""
     inner = {"group_by": ["stock"], "select": ["stock", ["sum", "id"]]}
     assert fruit.rows({"from": inner, "where": [">", "id", 4]}) == [{"stock": 3, "id": 9}]
     assert fruit.rows({"from": {"from": inner, "order_by": ["-id"]}, "limit": 1}) == [{"stock": 3, "id": 9}]
@@ -735,7 +728,7 @@ def test_from_is_a_query_whose_result_is_the_table(fruit):
 
 @pytest.mark.parametrize("q", [None, [], "x", 1, True, {"nosuch": 1}, {"where": ["nosuch"]}])
 def test_a_malformed_from_is_400(fruit, q):
-    """Also null, which is no query."""
+    """Also null."""
     assert fruit.query({"from": q}).status == 400
 
 
@@ -754,7 +747,7 @@ def test_a_malformed_from_is_400(fruit, q):
     ],
 )  # fmt: skip
 def test_alias_arithmetic(fruit, expression, values):
-    """`["=", name, expression]`: a constant, a column, or a prefix list of `+ - * / **`."""
+    """`["=", name, expression]`: the expression is a constant, a column, or a prefix list of `+ - * / **`."""
     assert fruit.column("x", {"select": [["=", "x", expression]]}) == values
 
 
@@ -778,7 +771,7 @@ def test_alias_arithmetic(fruit, expression, values):
     ],
 )  # fmt: skip
 def test_alias_texts(fruit, text, values):
-    """Texts are read by Python's precedence, but for `&` and `|`, which bind as `and` and `or`; None: refused."""
+    """Operators bind as in Python, except `&` and `|`, which bind like `and` and `or`. None: the answer is 500."""
     answer = fruit.query({"select": [["=", "x", text]]})
     assert answer.status == (500 if values is None else 200)
     assert values is None or fruit.column("x", {"select": [["=", "x", text]]}) == values
@@ -800,8 +793,8 @@ def test_alias_texts(fruit, text, values):
         "+id", "fresh > 0", "fresh == 1", "fresh in [1]", "price in [0.5]", "price not in [0.5]", "id != 2 != stock", " id ", "name == 'åäö'", "é + 1", "ﬁ", "id\\\n+ 1", "\nid", "id\n",
     ],
 )  # fmt: skip
-def test_odd_alias_texts(fruit, text):
-    """Types that do not go together, constants alone, integers divided: the answers agree."""
+def test_unusual_alias_texts_are_answered_alike(fruit, text):
+    """Types that do not fit together, constants alone, and divisions of integers."""
     fruit.query({"select": [["=", "x", text]]})
 
 
@@ -812,26 +805,25 @@ FUNCTIONS = ["sin", "cos", "exp", "log", "expm1", "log1p", "sqrt", "sinh", "cosh
 @pytest.mark.parametrize("function", FUNCTIONS)
 @pytest.mark.parametrize("argument", ["id", "price", 0.5, ["/", "id", 10]])
 def test_alias_functions(fruit, function, argument):
-    """Of columns, of constants and of expressions; what is not defined is null."""
+    """Of columns, constants and expressions. Undefined values are null."""
     answer = fruit.query({"select": ["id", ["=", "x", [function, argument]]]})
     assert answer.status in (200, 400, 500)
     assert answer.status == 200 or not isinstance(argument, str)
 
 
-def test_an_alias_comes_where_it_is_written(fruit):
-    """Among the plain columns, in their order."""
+def test_an_alias_keeps_its_place_among_the_columns(fruit):
     q = {"select": [["=", "x", ["+", "id", 1]], "id", ["=", "y", "stock"]], "limit": 1}
     assert fruit.as_csv(q) == "x,id,y\n2,1,10\n"
 
 
 def test_a_later_alias_sees_earlier_ones(fruit):
-    """They are made one after the other."""
+    """Aliases are computed one after the other."""
     q = {"select": [["=", "x", ["+", "id", 1]], ["=", "y", ["*", "x", 10]]], "limit": 1}
     assert fruit.rows(q) == [{"x": 2, "y": 20}]
 
 
-def test_an_alias_may_hide_a_column(fruit):
-    """For this answer only."""
+def test_an_alias_may_replace_a_column(fruit):
+    """Only in this answer."""
     q = {"select": [["=", "id", ["*", "id", 10]]]}
     assert fruit.column("id", q) == [10, 20, 30, 40, 50]
     assert ids(fruit) == [1, 2, 3, 4, 5]
@@ -839,19 +831,18 @@ def test_an_alias_may_hide_a_column(fruit):
 
 @pytest.mark.parametrize("name", ["x", "X_1", "_x", "x9"])
 def test_names_of_aliases(fruit, name):
-    """Letters, digits, underscores."""
+    """Letters, digits and underscores."""
     assert fruit.query({"select": [["=", name, "id"]]}).status == 200
 
 
 @pytest.mark.parametrize("name", ["x y", "x.y", "", "é", "x;y", "'x'", 1, None, ["x"], "x\ny"])
 def test_an_alias_of_another_name_is_400(fruit, name):
-    """Blanks, dots, quotes and other types are not allowed."""
+    """Such as blanks, dots, quotes and other types."""
     assert fruit.query({"select": [["=", name, "id"]]}).status == 400
 
 
 @pytest.mark.parametrize("name", ["a-b", "1x", "-x", "x-", "1", "for", "None", "True", "x\n"])
-def test_names_of_aliases_that_pass_the_check_but_are_none(fruit, name):
-    """The answers agree."""
+def test_unusual_names_of_aliases_are_answered_alike(fruit, name):
     fruit.query({"select": [["=", name, "id"]]})
 
 
@@ -870,19 +861,18 @@ def test_names_of_aliases_that_pass_the_check_but_are_none(fruit, name):
     ],
 )
 def test_malformed_expressions_are_400(fruit, expression):
-    """The wrong number of arguments, an unknown function, an unknown column."""
+    """A wrong number of arguments, an unknown function, or an unknown column."""
     assert fruit.query({"select": [["=", "x", expression]]}).status == 400
 
 
 @pytest.mark.parametrize("expression", ["1 +", ["+", "id", "'"], None, True, {"a": 1}, ["+", "name", 1], ["sin", "name"],
                                         ["+", "name", "name"], ["-", "fresh", "fresh"], ["**", "id", -1], ["/", "id", 0]])  # fmt: skip
-def test_odd_expressions(fruit, expression):
-    """Text, null and such: the answers agree."""
+def test_unusual_expressions_are_answered_alike(fruit, expression):
+    """Such as texts and null."""
     fruit.query({"select": [["=", "x", expression]]})
 
 
-def test_a_very_long_text(pair):
-    """A hundred thousand characters are nothing special."""
+def test_a_text_of_100_000_characters(pair):
     pair.csv("a,b\n" + "x" * 100_000 + ",1\ny,2\n")
     assert pair.column("b", {"where": ["==", "a", "'y'"]}) == [2]
     assert len(pair.column("a")[0]) == 100_000
