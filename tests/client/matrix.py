@@ -34,6 +34,7 @@ from airflow_provider_qcache.client import (
     transport,
 )
 from airflow_provider_qcache.client.compression import compress_lz4, lz4_block
+from tests.client.kinds import key_with_home
 from tests.harness import faults
 from tests.harness.faults import ROWS, FaultyNode, Tables
 from tests.harness.ports import closed_port
@@ -159,7 +160,7 @@ class PlainHttpNode(FaultyNode):
         return f"https://127.0.0.1:{self.port}"
 
 
-class Certificates:
+class NodeCertificates:
     """Server certificates: trusted, unknown, expired and for another name; and a client's certificate."""
 
     def __init__(self) -> None:
@@ -185,7 +186,7 @@ class Certificates:
         return context
 
 
-CERTIFICATES = Certificates()
+CERTIFICATES = NodeCertificates()
 
 
 def answering(answer: faults.Reply) -> Callable[[Tables], FaultyNode]:
@@ -654,7 +655,7 @@ def faulty_home(fault: Fault) -> Iterator[FaultyHome]:
             request_retry=RequestRetry(wait_initial=0.05, wait_max=0.2),
         )
         stack.enter_context(client)
-        key = next(key for key in (f"key{i}" for i in range(1000)) if client.node_for_key(key) == home)
+        key = key_with_home(client, home)
         yield FaultyHome(client, key, home, healthy.url, node, home_tables, next_tables)
 
 

@@ -21,7 +21,7 @@ from airflow_provider_qcache.client import (
 )
 from tests.client.kinds import key_with_home
 from tests.client.soak import Last, Soak
-from tests.harness.faults import FaultyNode, HungUp, Peer, Received, Tables, head, healthy_node
+from tests.harness.faults import FaultyNode, HungUp, Peer, Received, Tables, answer_ok, head, healthy_node
 from tests.harness.servers import Server, real_python
 
 
@@ -98,7 +98,7 @@ class Unreliable(Tables):
 
     def status(self, peer: Peer, request: Received) -> None:
         with self._thread:
-            peer.send(head(200, 2) + b"OK")
+            answer_ok(peer, request)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -186,7 +186,10 @@ def test_a_node_recovers_when_it_has_answered_its_status_twice() -> None:
     answers = iter([True, False, True, True])
 
     def status(peer: Peer, request: Received) -> None:
-        peer.send(faults.head(200, 2) + b"OK" if next(answers) else faults.head(503, 0))
+        if next(answers):
+            faults.answer_ok(peer, request)
+        else:
+            peer.send(faults.head(503, 0))
 
     tables = faults.Tables()
     with (
@@ -234,7 +237,7 @@ def test_a_store_that_timed_out_goes_to_no_other_node(then: str) -> None:
     def status(peer: Peer, request: Received) -> None:
         if then == "hangs up" and sum(earlier.kind == "store" for earlier in home.requests) > 1:
             raise faults.HungUp  # after the second store
-        peer.send(faults.head(200, 2) + b"OK")
+        faults.answer_ok(peer, request)
 
     other, tables = healthy_node()
     home = FaultyNode(answer, status=status)

@@ -242,9 +242,8 @@ def test_a_store_right_after_a_cancel_waits_until_the_cancelled_one_is_closed(
     sent = threading.Event()
 
     def status(peer: Peer, request: Received) -> None:
-        del request
         order.append("status")
-        peer.send(faults.head(200, 2) + b"OK")
+        faults.answer_ok(peer, request)
 
     def answer(peer: Peer, request: Received) -> None:
         if not sent.is_set():
@@ -277,9 +276,8 @@ def test_each_status_request_has_the_full_timeouts() -> None:
     """All of them together may take longer, at a distant or busy node."""
 
     def status(peer: Peer, request: Received) -> None:
-        del request
         peer.wait(0.2)
-        peer.send(faults.head(200, 2) + b"OK")
+        faults.answer_ok(peer, request)
 
     node = FaultyNode(lambda peer, _: peer.send(faults.head(201, 0)), status=status)
     with node, QClient([node.url], 0.5, 0.5, deadline=TIMEOUT, trust_env=False) as client:
@@ -292,9 +290,8 @@ def test_status_requests_do_not_settle_a_write_abandoned_after_they_began() -> N
     late = Limit(time.monotonic, 0)
 
     def status(peer: Peer, request: Received) -> None:
-        del request
         client._pool.abandoned_writes[node.url].add(late)
-        peer.send(faults.head(200, 2) + b"OK")
+        faults.answer_ok(peer, request)
 
     node = FaultyNode(lambda peer, _: peer.send(faults.head(201, 0)), status=status)
     with node, QClient([node.url], 5, 60, trust_env=False) as client:

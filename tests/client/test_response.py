@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 import http.client
-import io
 
 import pytest
 
 from airflow_provider_qcache.client.transport import _read_all, _Response
+from tests.harness.faults import ReceivedBytes
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-
-
-class ReceivedBytes:
-    """Stands for a socket that has received these bytes and receives no more."""
-
-    def __init__(self, content: bytes) -> None:
-        self.content = content
-
-    def makefile(self, mode: str) -> io.BytesIO:
-        assert mode == "rb"
-        return io.BytesIO(self.content)
 
 
 def response(content: bytes) -> _Response:

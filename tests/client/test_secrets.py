@@ -38,7 +38,7 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
 HIDDEN = (PASSWORD, TOKEN, BASIC, f"{LOGIN}:{PASSWORD}")
 
 
-def echo(status: int, spell: Callable[[str], str], *, as_location: bool = False) -> faults.Answer:
+def echo(status: int, spell: Callable[[str], str], *, as_location: bool = False) -> faults.Reply:
     def answer(peer: Peer, request: Received) -> None:
         sent = " ".join(f"{name}: {spell(value)}" for name, value in request.headers.items())
         text = f"{sent} {spell(PASSWORD)}"
@@ -55,7 +55,7 @@ def echo_as_garbage(peer: Peer, request: Received) -> None:
     raise faults.HungUp
 
 
-def check_no_secret_is_shown(answer: faults.Answer, caplog: pytest.LogCaptureFixture) -> None:
+def check_no_secret_is_shown(answer: faults.Reply, caplog: pytest.LogCaptureFixture) -> None:
     headers = {"X-Api-Key": TOKEN, "X-Trace": "4711"}
     caplog.set_level(logging.DEBUG)
     with FaultyNode(answer) as node:

@@ -20,6 +20,7 @@ import pytest
 from airflow_provider_qcache.client import BodyNotRepeatable, InvalidTable, NoCacheAvailable, QClient
 from airflow_provider_qcache.client.tables.checks import CsvCheck, JsonCheck
 from airflow_provider_qcache.client.tables.upload import is_table, source_of, table_upload
+from tests.client.kinds import key_with_home
 from tests.client.tabular import FORMS, in_form, rows_of_table
 from tests.harness import faults
 from tests.harness.nodes import Nodes
@@ -469,7 +470,7 @@ def test_each_attempt_encodes_the_whole_table_unless_the_source_is_a_stream(form
 def with_home(home: str, nodes: list[str]) -> tuple[QClient, str]:
     """A client with one more node, and a key whose home that node is."""
     client = QClient([home, *nodes], read_timeout=20, deadline=60)
-    return client, next(key for key in map("key{}".format, range(1000)) if client.node_for_key(key) == home)
+    return client, key_with_home(client, home)
 
 
 def unreachable_home(nodes: list[str]) -> tuple[QClient, str]:

@@ -6,7 +6,6 @@ import base64
 import contextlib
 import gzip
 import http.client
-import io
 import re
 import socket
 import time
@@ -38,22 +37,12 @@ from airflow_provider_qcache.client.errors import Outcome
 from airflow_provider_qcache.client.transport import Headers, Limit, Request, _DeadlineSocket, _Response
 from tests.client.kinds import ON_EACH_SERVER, key_with_home, make_server
 from tests.harness import faults
-from tests.harness.faults import FaultyNode, Peer, Received, healthy_node
+from tests.harness.faults import FaultyNode, Peer, Received, ReceivedBytes, healthy_node
 from tests.harness.servers import Certificates
 
 TABLE = b"a\n1\n"
 SECRET = "hunter2:x"
 MANY_MEMBERS = gzip.compress(faults.ROWS) + gzip.compress(b"") * 300_000
-
-
-class Bytes:
-    """Stands for a socket from which a response is read."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-
-    def makefile(self, _: str) -> io.BufferedReader:
-        return io.BufferedReader(io.BytesIO(self.data))  # type: ignore[arg-type]
 
 
 NAMES = st.sampled_from(
@@ -77,7 +66,7 @@ def test_a_head_is_read_as_http_client_reads_it(
     data = b"HTTP/1.1 100 Continue\r\nVia: nobody\r\n\r\n" * interim
     data += f"HTTP/{version} {status} Whatever\r\n".encode()
     data += b"".join(f"{name}:{space}{value}\r\n".encode() for name, value, space in lines) + b"\r\n12345"
-    theirs, ours = http.client.HTTPResponse(Bytes(data)), _Response(Bytes(data))  # type: ignore[arg-type]
+    theirs, ours = http.client.HTTPResponse(ReceivedBytes(data)), _Response(ReceivedBytes(data))  # type: ignore[arg-type]
     theirs.begin()
     ours.begin()
     names = ["status", "version", "length", "chunked", "will_close"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import io
 from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any
@@ -26,24 +25,14 @@ from airflow_provider_qcache.client.tables.headers import ColumnHeaders, check_h
 from airflow_provider_qcache.client.transport import _read_all, _Response
 from tests.fuzz.answers import _answer
 from tests.fuzz.content import TABLES_OF_CSV, TABLES_OF_JSON
+from tests.harness.faults import ReceivedBytes
 
 _MOST = 1 << 20
 
 
-class _Wire:
-    """Stands for a socket that has received these bytes and receives no more."""
-
-    def __init__(self, received: bytes) -> None:
-        self.received = received
-
-    def makefile(self, mode: str) -> io.BytesIO:
-        assert mode == "rb"
-        return io.BytesIO(self.received)
-
-
 def head(data: bytes) -> None:
     """A response: status line, headers, and a body with a length, in chunks, or up to the connection's end."""
-    response = _Response(_Wire(data))  # type: ignore[arg-type]
+    response = _Response(ReceivedBytes(data))  # type: ignore[arg-type]
     try:
         response.begin()
         body = _read_all(response, _MOST)

@@ -49,6 +49,17 @@ class Received:
         return self.target.split("/dataset/")[1].split("?")[0].split("/")[0]
 
 
+class ReceivedBytes:
+    """Stands for a socket that has received these bytes and receives no more."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def makefile(self, mode: str) -> io.BytesIO:
+        assert mode == "rb"
+        return io.BytesIO(self.data)
+
+
 class Peer:
     """The node's side of one connection."""
 
@@ -155,6 +166,11 @@ def success_head(request: Received, length: int | None = None, **headers: str) -
 Reply = Callable[[Peer, Received], None]
 
 
+def answer_ok(peer: Peer, request: Received) -> None:
+    """Answer a status request as a healthy node does."""
+    peer.send(head(200, 2) + b"OK")
+
+
 class FaultyNode:
     """A node that reads requests and answers each one with ``answer``, in one thread per connection."""
 
@@ -171,7 +187,7 @@ class FaultyNode:
     ) -> None:
         self._answer = answer
         self._tls = tls
-        self._status = status or (lambda peer, request: peer.send(head(200, 2) + b"OK"))
+        self._status = status or answer_ok
         self._before_reading = before_reading
         self._read_bodies = read_bodies
         self._accepts = accepts
