@@ -41,7 +41,7 @@ LONGEST = (*START_THEIR_OWN[:1], *SHARE_AN_AIRFLOW, *START_THEIR_OWN[1:])
 
 
 def group_of(nodeid: str) -> str:
-    """The group of a test. A group runs on one worker; mostly it is a file, whose fixtures take time to start."""
+    """The group of a test, which runs on one worker: mostly a file, whose fixtures take time to start."""
     file = nodeid.partition("::")[0].removeprefix("tests/").removesuffix(".py")
     suite = file.partition("/")[0]
     if suite in SHARE_LITTLE:

@@ -57,7 +57,7 @@ def test_passes_and_failures_are_unchanged_in_ci(
     result.stdout.no_fnmatch_line("*in CI no test may be*")
 
 
-def test_the_tests_of_a_file_run_on_one_worker(pytester: pytest.Pytester) -> None:
+def test_all_tests_of_a_file_run_on_one_worker(pytester: pytest.Pytester) -> None:
     pytester.syspathinsert(ROOT)
     pytester.makeconftest("from tests.harness.plugin import pytest_xdist_make_scheduler")
     test = "    @pytest.mark.parametrize('n', range(10))\n    def test_it(self, n): pass"
@@ -84,7 +84,7 @@ def test_a_group_is_a_test_a_file_or_a_suite_that_shares_an_airflow(test: str, g
     assert group_of(f"tests/{test}") == group
 
 
-def test_what_groups_name_is_there() -> None:
+def test_the_groups_name_existing_files_and_suites() -> None:
     tests = ROOT / "tests"
     names = {*START_THEIR_OWN, *SHARE_AN_AIRFLOW, *SHARE_LITTLE}
     assert [
