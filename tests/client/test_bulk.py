@@ -249,6 +249,7 @@ def interrupted_at(line: int, pairs: Callable[[], Iterator[tuple[str, int]]]) ->
             raise Interrupted
         return trace
 
+    before = sys.gettrace()  # that of coverage.py
     sys.settrace(trace)
     try:
         with contextlib.suppress(Interrupted):
@@ -261,7 +262,7 @@ def interrupted_at(line: int, pairs: Callable[[], Iterator[tuple[str, int]]]) ->
                 operation=Operation(float("inf")),
             )
     finally:
-        sys.settrace(None)
+        sys.settrace(before)
     return bool(hit)
 
 

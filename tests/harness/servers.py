@@ -258,6 +258,15 @@ class DevServer(Server):
         self._cluster = cluster
         return self
 
+    def _end_in_time(self) -> None:
+        """End the process by SIGTERM, and not by SIGKILL: coverage.py writes what it measured at the end."""
+        end = time.monotonic() + 10
+        if (pid := self.pid) is not None:
+            os.kill(pid, signal.SIGTERM)
+            os.kill(pid, signal.SIGCONT)
+        while self.pid is not None and time.monotonic() < end:
+            time.sleep(0.01)
+
     def wait_until_up(self) -> Self:
         """Do nothing: `launch` has waited."""
         return self
@@ -265,6 +274,8 @@ class DevServer(Server):
     def stop(self, *, keep_log: bool = False) -> None:
         """End the process."""
         if self._cluster is not None:
+            if "COVERAGE_PROCESS_CONFIG" in os.environ:
+                self._end_in_time()
             self._cluster.close()
             self._cluster = None
         if self._output is not None:
