@@ -248,7 +248,7 @@ def refusal(check: CsvCheck | JsonCheck, content: bytes, sizes: list[int]) -> tu
         (b"\n" * (1 << 20) + b"a\n", NO_HEADER, None, None, 0),
         (b"a" * (1 << 20) + b"\n", NO_HEADER, None, None, 0),
     ],
-    ids=lambda value: repr(value)[:40] if isinstance(value, bytes) else "",
+    ids=lambda value: value[:40] if isinstance(value, str) else "",
 )
 def test_bad_csv_is_refused_with_row_column_or_byte_and_what_to_do(
     content: bytes, message: str, row: int | None, column: str | None, byte: int | None
@@ -453,7 +453,7 @@ LIST = "send a JSON list of objects"
         (b"[]", "the table has no columns: the list is empty", None, None, None),
         (b"[{}, {}]", "the table has no columns: all its objects are empty", None, None, None),
     ],
-    ids=lambda value: repr(value)[:40] if isinstance(value, bytes) else "",
+    ids=lambda value: value[:40] if isinstance(value, str) else "",
 )
 def test_bad_json_is_refused_with_row_column_or_byte_and_what_to_do(
     content: bytes, message: str, row: int | None, column: str | None, byte: int | None
