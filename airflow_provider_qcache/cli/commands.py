@@ -42,6 +42,7 @@ UNREACHABLE: Final = 3
 
 _LOG: Final = logging.getLogger("airflow_provider_qcache")
 _FIRST_ROWS: Final = 20
+_EXPECTED_QUERY: Final = 'expected a JSON object, such as \'{"where": [">", "orders", 5]}\''
 _OTHER_FORMATS: Final = (b"PAR1", b"ARROW1", b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PK\x03\x04")
 _REFUSALS: Final = ("AuthenticationFailed", "CertificateRejected")
 """What the error of a Place begins with if repeating the command does not help."""
@@ -307,9 +308,9 @@ def query(arguments: argparse.Namespace) -> int:
     try:
         q = {"limit": _FIRST_ROWS} if arguments.query is None else json.loads(arguments.query)
     except ValueError as error:
-        raise _WrongUse(f"the query is not JSON: {error}") from error
+        raise _WrongUse(f"the query is not JSON: {error}; {_EXPECTED_QUERY}") from error
     if not isinstance(q, dict):
-        raise _WrongUse(f"the query is {arguments.query}; expected a JSON object, such as '{{\"limit\": 5}}'")
+        raise _WrongUse(f"the query is {arguments.query}; {_EXPECTED_QUERY}")
     accept = "text/csv" if arguments.format == "csv" else "application/json"
     with _client(settings_of(arguments)) as client:
         result = client.get(arguments.key, q, accept)

@@ -557,7 +557,7 @@ class _RetriedRequest:
         listed = "".join(f"\n  {node}: {error}" for node, error in errors.items())
         _log.warning(
             "%s: no node responds. The client waits until %s (%s), as the settings wait_for_nodes and "
-            "deadline say:%s",
+            "deadline say. Check that the nodes run and that their addresses are right:%s",
             self.request.what,
             f"{until:%Y-%m-%d %H:%M:%S} UTC",
             f"{left:.0f} s" if left >= 1 else f"{left:.1f} s",

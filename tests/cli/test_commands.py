@@ -367,7 +367,11 @@ class TestFiles:
             (["get", "cities", "-o", "/no/such/file.csv"], "there is no directory '/no/such'"),
             (["get", "cities", "-o", "/tmp"], "it is no regular file"),
             (["get", "cities", "-o", "/dev/null"], "it is no regular file"),
-            (["query", "cities", "5"], "expected a JSON object"),
+            (["query", "cities", "5"], "the query is 5; expected a JSON object, such as '{"),
+            (
+                ["query", "cities", "select 1"],
+                "not JSON: Expecting value: line 1 column 1 (char 0); expected a JSON object, such as '{",
+            ),
         ],
     )
     def test_what_cannot_be_meant_is_wrong_use(

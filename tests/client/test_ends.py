@@ -489,7 +489,8 @@ def test_waiting_for_nodes_is_logged_with_its_end_and_each_nodes_failure(
     assert until is not None
     assert message == (
         f"query 'foo': no node responds. The client waits until {until[0]} UTC ({left}), as the settings "
-        f"wait_for_nodes and deadline say:\n  {HOME}: {failure}\n  http://host1:9401: {failure}"
+        "wait_for_nodes and deadline say. Check that the nodes run and that their addresses are right:\n"
+        f"  {HOME}: {failure}\n  http://host1:9401: {failure}"
     )
     then = dt.datetime.fromisoformat(f"{until[0]}+00:00").timestamp()
     assert before + seconds - 1 < then < time.time() + seconds + 1
