@@ -5,6 +5,7 @@ Each function answers one request of the page. It may take seconds and runs in a
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,6 +33,7 @@ _DEADLINE: Final = 8.0
 """Seconds for an operation on the nodes, which has less than the page's own limit for each request."""
 _MOST_BYTES: Final = 1024 * 1024
 """Bytes of an answer."""
+_DEFAULT: Final = "qcache_default"
 _MOST_CONNECTIONS: Final = 100
 _MOST_ASSETS: Final = 500
 _MOST_READINGS: Final = 288
@@ -47,7 +49,7 @@ class NoSuchConnection(LookupError):
     """There is no connection of this id, or it is none of a QCache."""
 
 
-def _settings(conn_id: str) -> ConnectionSettings:
+def _connection(conn_id: str) -> Connection:
     try:
         connection = Connection.get_connection_from_secrets(conn_id)
     except AirflowNotFoundException as error:
@@ -56,7 +58,11 @@ def _settings(conn_id: str) -> ConnectionSettings:
         raise NoSuchConnection(
             f"connection {conn_id!r} has the type {connection.conn_type!r}, not {CONN_TYPE!r}"
         )
-    return parse_connection(connection)
+    return connection
+
+
+def _settings(conn_id: str) -> ConnectionSettings:
+    return parse_connection(_connection(conn_id))
 
 
 def _arguments(settings: ConnectionSettings) -> dict[str, Any]:
@@ -72,13 +78,17 @@ def _arguments(settings: ConnectionSettings) -> dict[str, Any]:
 
 
 def connections(may_read: Callable[[str, str | None], bool]) -> list[str]:
-    """The connections to a QCache that are in Airflow's database, as far as the user may read them.
+    """The default connection, wherever it is, and those to a QCache that are in Airflow's database.
 
-    Those of the environment and of secrets backends cannot be listed; the page takes them by name.
+    Only connections that the user may read. Others of the environment and of secrets backends cannot be
+    listed; the page takes them by name.
     """
     ours = select(Connection.conn_id).where(Connection.conn_type == CONN_TYPE).order_by(Connection.conn_id)
     with create_session() as session:
-        known = session.scalars(ours.limit(_MOST_CONNECTIONS)).all()
+        known = list(session.scalars(ours.limit(_MOST_CONNECTIONS)))
+    if _DEFAULT not in known:
+        with contextlib.suppress(NoSuchConnection):
+            known.insert(0, _connection(_DEFAULT).conn_id)
     return [conn_id for conn_id in known if may_read(conn_id, Connection.get_team_name(conn_id))]
 
 

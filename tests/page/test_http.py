@@ -287,6 +287,11 @@ class TestQuery:
 
 
 class TestConnections:
+    def test_the_default_connection_is_offered_first_also_if_it_is_not_in_the_database(
+        self, server: ApiServer
+    ) -> None:
+        assert server.ask("/qcache/connections", "op").json[0] == "qcache_default"
+
     @pytest.mark.parametrize("name", ["nobody", "other"])
     @pytest.mark.parametrize("path", ["nodes", "assets", "ring"])
     def test_only_connections_to_a_qcache_are_shown(self, server: ApiServer, path: str, name: str) -> None:
