@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import random
+import re
 import threading
 import weakref
 from collections.abc import Mapping
@@ -35,7 +36,7 @@ from airflow_provider_qcache.client.errors import (
 from airflow_provider_qcache.client.many import GatheredDeletes, ask_all, run_bulk
 from airflow_provider_qcache.client.nodes import NodePool, NodeStatus, Prober
 from airflow_provider_qcache.client.operation import Engine, Operation, Sender, home_unavailable
-from airflow_provider_qcache.client.outcome import OUTCOMES_OF_LIVING_NODES, Failure, RequestKind
+from airflow_provider_qcache.client.outcome import OUTCOMES_OF_LIVING_NODES, Failure, RequestKind, count_in
 from airflow_provider_qcache.client.results import (
     Absence,
     BulkReport,
@@ -69,6 +70,7 @@ from airflow_provider_qcache.client.transport import (
 )
 from airflow_provider_qcache.extras import how_to_install
 from airflow_provider_qcache.node_identity import two_names
+from airflow_provider_qcache.protocol import JSON
 
 if TYPE_CHECKING:
     import ssl
@@ -92,6 +94,8 @@ _BAD_CONTENT: Final = frozenset({400, 413, 415, 422, 500})
 
 _ONE_ROW: Final = {"limit": 1}
 _COUNT_ROWS: Final = {"select": [["count"]]}
+_COUNT: Final = re.compile(rb'\s*\[\s*\{\s*"count"\s*:\s*([0-9]{1,20})\s*\}\s*\]\s*').fullmatch
+"""Matches the answer to ``_COUNT_ROWS``."""
 
 _NO_QUERY: Final = quote_plus('{"is it there":0}')
 """A clause that no node knows: a node that has the table refuses it, and any other answers 404."""
@@ -659,30 +663,25 @@ class QClient:
         Raises:
             OperationCancelled: cancel() was called. Any other error is in the ``error`` of its Place.
         """
+        peers: dict[str, Peer] = {}
         with self._begin(key) as operation:
             order = list(enumerate(self._ring.successors(key), 1))
-            places = ask_all(order, lambda place: self._place(key, *place, operation), operation)
+            places = ask_all(order, lambda place: self._place(key, *place, operation, peers), operation)
         first: dict[tuple[str, int], str] = {}
         for number, (_, node) in enumerate(order):
-            peer = self._transports[node].peer
-            if peer is not None and places[number].absence not in (Absence.GONE, Absence.UNKNOWN):
-                one = first.setdefault((peer.address, peer.port), redacted(node))
+            if node in peers and places[number].absence not in (Absence.GONE, Absence.UNKNOWN):
+                one = first.setdefault(peers[node][:2], redacted(node))
                 if one != redacted(node):
                     places[number] = dataclasses.replace(places[number], same_as=one)
         return tuple(places)
 
-    def _place(self, key: str, position: int, node: str, operation: Operation) -> Place:
+    def _place(
+        self, key: str, position: int, node: str, operation: Operation, peers: dict[str, Peer]
+    ) -> Place:
         started = self._clock.now()
         absence, rows, reason = None, None, None
         try:
-            result = self._get(
-                key,
-                _ONE_ROW,
-                "application/json",
-                operation,
-                node=node,
-                wait_for_nodes=False,
-            )
+            result = self._get(key, _ONE_ROW, JSON, operation, node=node, wait_for_nodes=False, peers=peers)
         except OperationCancelled:
             raise
         except (NoCacheAvailable, TooManyConsecutiveErrors):
@@ -691,10 +690,8 @@ class QClient:
         except QClientException as error:
             absence, reason = Absence.UNKNOWN, f"{type(error).__name__}: {str(error).splitlines()[0]}"
         else:
-            if result is None:
-                absence = Absence.MISSING
-            else:
-                rows = result.unsliced_result_len
+            absence = Absence.MISSING if result is None else None
+            rows = None if result is None else result.unsliced_result_len
         return Place(node=redacted(node), position=position, absence=absence, rows=rows, error=reason)
 
     def node_status(self, *, probe: bool = False) -> dict[str, NodeStatus]:
@@ -821,6 +818,7 @@ class QClient:
         query_headers: Mapping[str, str] | None = None,
         node: str | None = None,
         wait_for_nodes: bool = True,
+        peers: dict[str, Peer] | None = None,
     ) -> QueryResult | None:
         if q is None:
             raise MalformedQueryException(
@@ -845,7 +843,7 @@ class QClient:
         method = "GET"
         if post_query or len(target) > self._longest_target:
             method, target, body = "POST", f"/dataset/{key}/q", text.encode()
-            headers["Content-Type"] = "application/json"
+            headers["Content-Type"] = JSON
         accept_encoding = None
         if query_headers:
             update_headers(headers, query_headers)
@@ -862,7 +860,7 @@ class QClient:
             lines,
             body,
             accept_encoding=accept_encoding,
-            kind=RequestKind.QUERY,
+            peers=peers,
             what=f"query table {key!r} {shortened}",
             nodes=nodes,
             wait_for_nodes=wait_for_nodes,
@@ -874,11 +872,11 @@ class QClient:
             return None
         return QueryResult(
             answer.content,
-            int(answer.headers.get("X-QCache-unsliced-length") or 0),
+            count_in(answer.headers.get("X-QCache-unsliced-length")) or 0,
             answer.encoding,
             _statistics(answer, "get_"),
             redacted(done.node),
-            (answer.headers.get("Content-Type") or accept).partition(";")[0].strip().lower(),
+            answer.headers.media_type or accept.partition(";")[0].strip().lower(),
             decoded=not answer.still_encoded,
         )
 
@@ -1005,17 +1003,17 @@ class QClient:
         )
 
     def _check_rows(self, key: str, node: str, sent: int, operation: Operation) -> None:
-        result = self._get(key, _COUNT_ROWS, "application/json", operation, node=node)
+        result = self._get(key, _COUNT_ROWS, JSON, operation, node=node)
         found = None
         if result is not None:
-            try:
-                found = int(json.loads(result.content)[0]["count"])
-            except (ValueError, LookupError, TypeError, RecursionError) as error:
+            counted = _COUNT(result.content)
+            if counted is None:
                 raise UnexpectedServerResponse(
                     f"count rows of table {key!r}: {redacted(node)} answered "
                     f"{self._transports[node].redactor().clean_bytes(result.content)[:200]!r}",
                     status=200,
-                ) from error
+                )
+            found = int(counted[1])
         if found != sent:
             has = "does not have the table" if found is None else f"has {_rows(found)}"
             raise RowCountMismatch(
@@ -1049,7 +1047,6 @@ class QClient:
         try:
             outcome, error = self._delete_on(key, node, operation, skip=skip, peers=stored.evicted_at)
         except SkippedPeer as skipped:
-            stored.evicted_at.pop(node, None)  # the client sent no delete there
             if node not in self._warned:
                 self._warned.add(node)
                 _log.warning(
@@ -1376,9 +1373,9 @@ class _Stored(NamedTuple):
     failed: dict[str, str]
     started: float
     peers: dict[str, Peer]
-    """The addresses of the nodes that stored the table."""
+    """The peers of the nodes that stored the table."""
     evicted_at: dict[str, Peer]
-    """The addresses of the nodes that were asked to delete it."""
+    """The peers of the nodes that were asked to delete it."""
 
 
 @contextlib.contextmanager

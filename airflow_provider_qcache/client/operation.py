@@ -178,8 +178,6 @@ class Sender:
                 turn.release()
         finally:
             limit.note_if_abandoned()
-            if request.peers is not None and limit.peer is not None:
-                request.peers[node] = limit.peer
             limits.discard(limit)
 
     def status(self, node: str, operation: Operation, *, after_writes: bool = True) -> None:
@@ -646,8 +644,8 @@ class _RetriedRequest:
                 f"{redacted(node)} may still apply an earlier store or delete, which was abandoned, and did "
                 f"not respond to a status request {end}"
             )
-        certain = failure.outcome in (Outcome.CERTIFICATE_REJECTED, Outcome.LOCAL)
-        action = action_for(RequestKind.DELETE, failure.outcome) if certain else Action.NEXT_NODE
+        actions = {Outcome.CERTIFICATE_REJECTED: Action.RAISE, Outcome.LOCAL: Action.WAIT}
+        action = actions.get(failure.outcome, Action.NEXT_NODE)
         self._failed(node, ticket, attempt, action, failure)
 
     # After a failed request.

@@ -6,6 +6,7 @@ import dataclasses
 import datetime as dt
 import email.utils
 import enum
+import re
 from typing import TYPE_CHECKING, Final
 
 from airflow_provider_qcache.client.errors import Outcome, Phase, cause_text
@@ -165,8 +166,8 @@ def action_for(kind: RequestKind, outcome: Outcome) -> Action:
     return _ACTIONS[outcome]
 
 
-_MOST_DIGITS: Final = 20
-"""Of the largest number of rows: Python refuses to read an integer of thousands of digits."""
+_COUNT: Final = re.compile(r"[0-9]{1,20}").fullmatch
+"""Python refuses to read an integer of thousands of digits, and reads more than digits, such as 1_0."""
 
 UNAVAILABLE: Final = frozenset({502, 503, 504})
 """Statuses of a proxy that gets no answer from the node."""
@@ -219,13 +220,13 @@ def _judge_success(kind: RequestKind, answer: Answer) -> tuple[Outcome, str]:
 
 def _judge_result(answer: Answer) -> tuple[Outcome, str]:
     length = answer.headers.get("X-QCache-unsliced-length")
-    content_type = (answer.headers.get("Content-Type") or "").partition(";")[0].strip().lower()
+    content_type = answer.headers.media_type
     content = answer.content
     if content_type.endswith("html"):
         return Outcome.NOT_QCACHE, "it is HTML"
     if length is None:
         return Outcome.NOT_QCACHE, "it has no X-QCache-unsliced-length"
-    if len(length) > _MOST_DIGITS or not length.strip().isdecimal():
+    if count_in(length) is None:
         return Outcome.NOT_QCACHE, f"its X-QCache-unsliced-length is {length[:100]!r}"
     if answer.still_encoded:
         return Outcome.ANSWERED, ""
@@ -258,11 +259,16 @@ def is_complete(content: bytes, content_type: str, check_time: Callable[[], obje
     return depth == 0
 
 
+def count_in(value: str | None) -> int | None:
+    """The number in a header, or None if the header is missing or not a number without a sign."""
+    return None if value is None or _COUNT(value) is None else int(value)
+
+
 def _retry_after(value: str | None) -> float | None:
     if value is None:
         return None
-    if value.strip().isdecimal():
-        return float(value)
+    if (seconds := count_in(value)) is not None:
+        return seconds
     try:
         at = email.utils.parsedate_to_datetime(value)
     except (ValueError, OverflowError):

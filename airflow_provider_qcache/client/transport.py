@@ -49,6 +49,7 @@ from airflow_provider_qcache.client.outcome import (
     Answer,
     Failure,
     RequestKind,
+    count_in,
     is_complete,
 )
 from airflow_provider_qcache.client.secrets import Redactor, secrets_of, secrets_of_url
@@ -134,7 +135,7 @@ class Request:
     ``target`` follows the node's ``base`` in the request line, ``headers`` are whole lines. The body is
     ``body``, or the table of ``upload``. ``accept_encoding`` is the caller's own Accept-Encoding: an answer
     in such an encoding is not decoded. If ``skip(peer)`` is true for the connection's peer, nothing is sent,
-    and SkippedPeer is raised. The address of each node is added to ``peers``.
+    and SkippedPeer is raised. The peer of each node that it is sent to is added to ``peers``.
 
     ``what`` names the operation in errors and logs. ``wait_for_nodes=False`` overrides the policy's.
     ``turns`` has a lock for each node, which is held while the request is sent.
@@ -171,7 +172,6 @@ class Limit:
         "deadline",
         "idle",
         "now",
-        "peer",
         "phase",
         "received",
         "sock",
@@ -190,7 +190,6 @@ class Limit:
         self.cancelled = False
         self.abandoned = False
         self.abandoned_writes = abandoned_writes
-        self.peer: Peer | None = None
         self.sock: socket.socket | None = None
 
     def left(self) -> float | None:
@@ -504,6 +503,11 @@ class Headers:
             return value
         return self.redactor().clean(value)
 
+    @property
+    def media_type(self) -> str:
+        """The Content-Type in lower case without its parameters, or an empty string."""
+        return (self.get("Content-Type") or "").partition(";")[0].strip().lower()
+
 
 class _Response(http.client.HTTPResponse):
     """A response whose head and chunks are read here; http.client reads other bodies.
@@ -536,7 +540,7 @@ class _Response(http.client.HTTPResponse):
             self.length = 0
             self.chunked = False
         elif not self.chunked:
-            self.length = _content_length(headers.get("Content-Length"))
+            self.length = count_in(headers.get("Content-Length"))
         connection = (headers.get("Connection") or "").lower()
         keeps = "keep-alive" in connection if self.version == 10 else "close" not in connection
         self.will_close = (
@@ -583,15 +587,6 @@ class _Response(http.client.HTTPResponse):
             lines.append(line)
             if len(lines) > _MAX_HEADERS:
                 raise http.client.HTTPException(f"the answer has more than {_MAX_HEADERS} headers")
-
-
-def _content_length(value: str | None) -> int | None:
-    """Bytes of a body, or None if the header is missing or malformed."""
-    try:
-        length = int(value or "")
-    except ValueError:
-        return None
-    return length if length >= 0 else None
 
 
 def _check_credentials(where: str, login: Any, password: Any) -> None:
@@ -727,8 +722,6 @@ class NodeTransport:
         # Not the pool's queue, which takes several locks.
         self._idle: deque[Any] = deque()
         self._closed = False
-        self.peer: Peer | None = None
-        """The other end of the last request's connection."""
         self._tunnel = connection_requires_http_tunnel(
             self._pool.proxy, self._pool.proxy_config, parts.scheme
         )
@@ -797,11 +790,13 @@ class NodeTransport:
                 sock = connection.sock
             sock.limit = limit
             limit.sock = sock
-            peer = self.peer = limit.peer = connection.peer
+            peer: Peer = connection.peer
             if request.skip is not None and request.skip(peer):
                 skipped, connection = connection, None
                 self._give_back(skipped)
                 raise SkippedPeer(f"{peer.address}:{peer.port}")  # noqa: TRY301
+            if request.peers is not None:
+                request.peers[self.node] = peer
             limit.phase = Phase.SEND
             own = self._head
             if _REPLACEABLE.search(headers) is not None:
@@ -997,8 +992,7 @@ class NodeTransport:
             except compression.Unsupported as error:
                 raise Failure(Outcome.UNSUPPORTED_ENCODING, Phase.BODY, error, status=status) from error
             compressed = content is not raw  # gzip and lz4 that are cut off cannot be decoded
-            media_type = (headers.get("Content-Type") or "").partition(";")[0].strip().lower()
-            complete = complete or compressed or is_complete(content, media_type, limit.left)
+            complete = complete or compressed or is_complete(content, headers.media_type, limit.left)
             return Answer(status, headers, content, content_encoding, complete)
         try:
             raw = _read_all(response, MAX_ERROR_BODY)

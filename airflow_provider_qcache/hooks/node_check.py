@@ -142,12 +142,10 @@ def _trouble(
     transport: NodeTransport, settings: TransportSettings, limit: Limit, peers: dict[str, Peer]
 ) -> str | None:
     try:
-        answer = transport.exchange(Request("GET", "/status", _HEADERS), limit)
+        answer = transport.exchange(Request("GET", "/status", _HEADERS, peers=peers), limit)
     except Failure as failure:
         return _trouble_of(failure, settings)
     finally:
-        if transport.peer is not None:
-            peers[transport.node] = transport.peer
         transport.close()
     return _trouble_in(answer)
 

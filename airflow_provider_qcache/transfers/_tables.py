@@ -60,7 +60,7 @@ class QueryTables:
         """
         rules.check_names(names)
         for name in names:
-            if not fits_csv([name]):
+            if not fits_csv(name):
                 rules.refuse(
                     name,
                     "its name cannot be sent in CSV or headers: use an alias of printable ASCII in the SQL, "

@@ -14,7 +14,7 @@ from airflow_provider_qcache.client.errors import OperationCancelled, Outcome, P
 from airflow_provider_qcache.client.nodes import NodePool
 from airflow_provider_qcache.client.operation import Operation, Sender, once_more_fresh
 from airflow_provider_qcache.client.outcome import Answer, Failure
-from airflow_provider_qcache.client.transport import Headers, Limit, Peer, Request
+from airflow_provider_qcache.client.transport import Headers, Limit, Request
 from tests.client.simulated import SimulatedClock
 from tests.client.test_nodes import pool_of
 
@@ -123,21 +123,6 @@ def test_an_abandoned_write_is_recorded_for_its_node(abandoned: bool) -> None:
         world.sender.send(A, Request("POST", "/k"), world.operation, fresh=False)
     assert world.operation.limits == set()
     assert world.pool.abandoned_writes == {A: {world.sent[0][1]} if abandoned else set(), B: set()}
-
-
-def test_the_address_at_which_a_node_was_reached_is_recorded() -> None:
-    peer: Any = object()
-
-    def reached(request: Request, limit: Limit) -> Answer:
-        limit.peer = peer
-        return answer()
-
-    world = SenderWithNodes(reached)
-    peers: dict[str, Peer] = {}
-    world.sender.send(A, Request("GET", "/k", peers=peers), world.operation, fresh=False)
-    world.sender.send(B, Request("GET", "/k", peers=peers), world.operation, fresh=False)
-    world.sender.send(A, Request("GET", "/k"), world.operation, fresh=False)
-    assert peers == {A: peer}
 
 
 def test_a_request_holds_its_node_s_turn_only_while_it_is_sent() -> None:

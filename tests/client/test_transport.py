@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from requests import PreparedRequest
 from requests.auth import HTTPBasicAuth
@@ -74,11 +74,34 @@ def test_a_head_is_read_as_http_client_reads_it(
         # These allow no body: the client reads no chunks, as http.client would, and closes the connection.
         assert (ours.length, ours.chunked, ours.will_close) == (0, False, True)
         names = names[:2]
+    # Python reads "+5" and "1_0" as numbers; the next test has them.
+    assume(not theirs.length or (theirs.headers.get("Content-Length") or "").strip().isdecimal())
     for name in names:
         assert getattr(ours, name) == getattr(theirs, name), name
     for name, *_ in lines:
         assert ours.head.get(name.upper()) == ours.head.get(name) == theirs.headers.get(name).strip()
     assert ours.head.get("absent") is None
+
+
+@pytest.mark.parametrize("length", ["1_0", "+5", "\u0665", "-1", "5, 5", ""])
+def test_a_length_that_is_more_than_digits_is_none(length: str) -> None:
+    response = _Response(Bytes(f"HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n12345".encode()))  # type: ignore[arg-type]
+    response.begin()
+    assert (response.length, response.will_close) == (None, True)
+
+
+def test_the_peer_of_a_request_that_is_sent_is_noted() -> None:
+    peers: dict[str, transport.Peer] = {}
+    with sound_node()[0] as node, QClient([node.url]) as client:
+        limit = Limit(time.monotonic, time.monotonic() + 5)
+        to_node = client._transports[node.url]
+        with pytest.raises(transport.SkippedPeer):
+            to_node.exchange(Request("GET", "/status", peers=peers, skip=lambda _: True), limit)
+        assert peers == {}
+        to_node.exchange(Request("GET", "/status", peers=peers), limit)
+    assert {name: (peer.address, peer.port) for name, peer in peers.items()} == {
+        node.url: ("127.0.0.1", node.port)
+    }
 
 
 def test_a_folded_header_is_joined() -> None:

@@ -7,8 +7,8 @@ import re
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from airflow_provider_qcache.client.errors import InvalidTable
-from airflow_provider_qcache.client.tables.types import listed
-from airflow_provider_qcache.protocol import COLUMN_TYPES, CSV, FRAMING_HEADERS, JSON, is_header_name
+from airflow_provider_qcache.client.tables.types import check_header_type, listed
+from airflow_provider_qcache.protocol import CSV, FRAMING_HEADERS, JSON, is_header_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -72,12 +72,7 @@ class ColumnHeaders:
             return cls()
         types = _parse_pairs(TYPES, headers.get(_LOWER_TYPES))
         for name, column_type in types:
-            if column_type not in COLUMN_TYPES:
-                raise InvalidTable(
-                    f"{TYPES}: {column_type!r} for column {name!r} is not a type: "
-                    f"use {', '.join(sorted(COLUMN_TYPES))}",
-                    column=name,
-                )
+            check_header_type(TYPES, name, column_type)
         found = cls(types, _parse_pairs(STAND_INS, headers.get(_LOWER_STAND_INS)))
         found._check_stand_ins(None, may_be_columns=is_csv)
         return found
@@ -145,7 +140,7 @@ def _is_literal(source: str) -> bool:
         float(source)
     except ValueError:
         return False
-    return True
+    return "_" not in source  # which Python 3 alone reads within a number
 
 
 def header_text(value: Any) -> str:

@@ -35,11 +35,7 @@ class ColumnType(enum.StrEnum):
     @property
     def header(self) -> str | None:
         """Its name in X-QCache-types, or None if a node infers the type correctly."""
-        return self.value if self in HEADER_TYPES.values() else None
-
-
-HEADER_TYPES: Final = {name: ColumnType(name) for name in COLUMN_TYPES}
-"""The types that X-QCache-types can name, by their names there."""
+        return self.value if self in COLUMN_TYPES else None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -70,8 +66,6 @@ DAY_SECONDS: Final = 24 * 60 * 60
 
 LOOKS_LIKE_ANOTHER_TYPE: Final = r"^\s*(?:[+-]?(?:[0-9]|\.[0-9]|inf|nan)|true\s*$|false\s*$)"
 """Matches texts for which a node may infer another type, in any case."""
-
-_IN_CSV_AND_HEADER: Final = re.compile(r"[!#-:<>-~](?:[ !#-:<>-~]*[!#-:<>-~])?").fullmatch
 
 
 def refuse(name: str, why: str, *, row: int | None = None) -> NoReturn:
@@ -137,19 +131,21 @@ def check_column_types(column_types: Mapping[str, str] | None, names: Iterable[s
                 f"column_types names column {name!r}, which the table does not have: {listed(tuple(known))}",
                 column=name,
             )
-        if requested not in HEADER_TYPES:
-            raise InvalidTable(
-                f"column_types: {requested!r} for column {name!r} is not a type: "
-                f"use {', '.join(sorted(HEADER_TYPES))}",
-                column=name,
-            )
-        types[name] = HEADER_TYPES[requested]
+        types[name] = ColumnType(check_header_type("column_types", name, requested))
     return types
 
 
-def fits_csv(names: Iterable[str]) -> bool:
-    """Whether CSV and X-QCache-types allow every name: printable ASCII, no ; = or ", no blank at an end."""
-    return all(_IN_CSV_AND_HEADER(name) is not None for name in names)
+def check_header_type(where: str, name: str, requested: str) -> str:
+    """Return a column's requested type; raises InvalidTable for one that X-QCache-types cannot name."""
+    if requested not in COLUMN_TYPES:
+        types = ", ".join(sorted(COLUMN_TYPES))
+        why = f"{where}: {requested!r} for column {name!r} is not a type: use {types}"
+        raise InvalidTable(why, column=name)
+    return requested
+
+
+fits_csv: Final = re.compile(r"[!#-:<>-~](?:[ !#-:<>-~]*[!#-:<>-~])?").fullmatch
+"""Matches a name that CSV and X-QCache-types allow: printable ASCII, no ; = or ", no blank at an end."""
 
 
 def too_large_int(name: str, value: Any, row: int) -> NoReturn:

@@ -435,7 +435,7 @@ def source_upload(
 
 def _fits_csv(source: RowsSource | FrameSource, content_type: str | None) -> bool:
     """Whether CSV and headers can contain the columns' names; InvalidTable if not, and CSV is requested."""
-    unfit = next((column.name for column in source.columns if not fits_csv([column.name])), None)
+    unfit = next((column.name for column in source.columns if not fits_csv(column.name)), None)
     if unfit is not None and content_type == CSV:
         raise InvalidTable(
             f"column {unfit!r}: its name cannot be sent in CSV or headers: pass content_type={JSON!r}",
