@@ -81,17 +81,15 @@ def new_counters() -> dict[str, int]:
     }
 
 
+@dataclasses.dataclass(slots=True)
 class _Node:
-    __slots__ = ("due_at", "epoch", "failures", "last_error", "refused_at", "state")
-
-    def __init__(self) -> None:
-        self.state = NodeState.ALIVE
-        self.epoch = 0
-        self.failures = 0
-        self.due_at = 0.0
-        self.refused_at: float | None = None
-        """When the node refused the last connection; None if it did not."""
-        self.last_error: str | None = None
+    state: NodeState = NodeState.ALIVE
+    epoch: int = 0
+    failures: int = 0
+    due_at: float = 0.0
+    refused_at: float | None = None
+    """When the node refused the last connection; None if it did not."""
+    last_error: str | None = None
 
 
 class NodePool:

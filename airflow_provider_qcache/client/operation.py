@@ -11,7 +11,7 @@ import dataclasses
 import datetime as dt
 import logging
 import re
-from typing import TYPE_CHECKING, Final, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeVar
 
 import tenacity
 
@@ -53,12 +53,14 @@ from airflow_provider_qcache.client.transport import Limit, Request
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
     from airflow_provider_qcache.client.nodes import NodePool, Prober
     from airflow_provider_qcache.client.outcome import Answer
     from airflow_provider_qcache.client.settings import Clock, RequestRetry, TransportSettings
     from airflow_provider_qcache.client.transport import NodeTransport
+
+_Error = TypeVar("_Error", bound=QClientException)
 
 _log = logging.getLogger("airflow_provider_qcache.client")
 
@@ -142,43 +144,34 @@ class Operation:
             raise OperationCancelled(f"{what}: cancelled")
 
 
+@dataclasses.dataclass(slots=True, eq=False)
 class Sender:
     """Sends requests to nodes, each within the deadline of its operation."""
 
-    def __init__(
-        self,
-        transports: Mapping[str, NodeTransport],
-        pool: NodePool,
-        settings: TransportSettings,
-        clock: Clock,
-    ) -> None:
-        self._transports = transports
-        self._pool = pool
-        self._settings = settings
-        self._clock = clock
+    transports: Mapping[str, NodeTransport]
+    pool: NodePool
+    settings: TransportSettings
+    clock: Clock
 
     def send(self, node: str, request: Request, operation: Operation, *, fresh: bool) -> Answer:
         """Send one request, on a new connection if ``fresh``; raises Failure."""
-        limit = Limit(self._clock.now, operation.deadline, self._pool.abandoned_writes[node])
-        limits = operation.limits
-        limits.add(limit)
+        limit = Limit(self.clock.now, operation.deadline, self.pool.abandoned_writes[node])
+        operation.limits.add(limit)
         turn = None if request.turns is None else request.turns[node]
         try:
             # A cancel() before the line above has not found this request.
             if operation.cancelled:
                 limit.cancelled = True
-            transport = self._transports[node]
-            if turn is None:
-                return transport.exchange(request, limit, fresh=fresh)
-            while not turn.acquire(timeout=_SLICE):
+            while turn is not None and not turn.acquire(timeout=_SLICE):
                 limit.check()
             try:
-                return transport.exchange(request, limit, fresh=fresh)
+                return self.transports[node].exchange(request, limit, fresh=fresh)
             finally:
-                turn.release()
+                if turn is not None:
+                    turn.release()
         finally:
             limit.note_if_abandoned()
-            limits.discard(limit)
+            operation.limits.discard(limit)
 
     def status(self, node: str, operation: Operation, *, after_writes: bool = True) -> None:
         """Ask for a node's status, within one connect timeout and one read timeout; raises Failure.
@@ -187,13 +180,17 @@ class Sender:
         answers the first request before it applies what it had received. Where this client abandoned a store
         or delete, it asks more often, since a node applies those a few turns of its event loop later.
         """
-        longest = self._settings.connect_timeout + self._settings.read_timeout
+        longest = self.settings.connect_timeout + self.settings.read_timeout
         # The interpreter copies a set, adds to it and subtracts from it in one step each.
-        abandoned = self._pool.abandoned_writes[node].copy() if after_writes else set()
-        self._await_close(abandoned)
+        abandoned = self.pool.abandoned_writes[node].copy() if after_writes else set()
+        # Until other threads have closed the connections of their cancelled writes, the system may still send
+        # a part of such a write.
+        end = self.clock.now() + _LONGEST_CLOSE
+        while any(limit.sock is not None for limit in abandoned) and self.clock.now() < end:
+            self.clock.sleep(_UNTIL_CLOSED)
         times = 1 if not after_writes else _STATUSES_AFTER_WRITE if abandoned else 2
         for _ in range(times):
-            one = operation.until(min(operation.deadline, self._clock.now() + longest))
+            one = operation.until(min(operation.deadline, self.clock.now() + longest))
             answer = self.ask_once("/status", b"Accept-Encoding: identity\r\n", node, one)
             status = answer.status
             if status == 401:
@@ -201,16 +198,7 @@ class Sender:
             if status != 200:
                 detail = answer.from_proxy or f"the node answered {status}"
                 raise Failure(Outcome.UNAVAILABLE, Phase.HEAD, status=status, detail=detail)
-        self._pool.abandoned_writes[node].difference_update(abandoned)
-
-    def _await_close(self, abandoned: Iterable[Limit]) -> None:
-        """Wait until other threads have closed the connections of their cancelled writes.
-
-        Until then the system may still send a part of such a write.
-        """
-        end = self._clock.now() + _LONGEST_CLOSE
-        while any(limit.sock is not None for limit in abandoned) and self._clock.now() < end:
-            self._clock.sleep(_UNTIL_CLOSED)
+        self.pool.abandoned_writes[node].difference_update(abandoned)
 
     def ask_once(self, target: str, headers: bytes, node: str, operation: Operation) -> Answer:
         """GET a page about the node itself; raises Failure."""
@@ -220,7 +208,7 @@ class Sender:
     def store_time(self, request: Request) -> float:
         """Seconds the home node may take to receive and parse the request's table, once connected."""
         length = None if request.upload is None else request.upload.length
-        return self._transports[request.nodes[0]].store_time(length)
+        return self.transports[request.nodes[0]].store_time(length)
 
 
 def once_more_fresh(exchange: Callable[[bool], Answer], *, fresh: bool = False) -> Answer:
@@ -254,42 +242,33 @@ class _RequestFailed(Exception):
     """A request failed, and the operation may retry it."""
 
 
+@dataclasses.dataclass(slots=True, kw_only=True, eq=False)
 class Engine:
     """Runs operations, whose state is not here: the engine is thread-safe."""
 
-    def __init__(
-        self,
-        *,
-        pool: NodePool,
-        sender: Sender,
-        prober: Prober,
-        clock: Clock,
-        rng: random.Random,
-        policy: RequestRetry,
-        limit: int,
-        read_timeout: float,
-        on_attempt_failed: Callable[[Attempt], None] | None = None,
-    ) -> None:
-        self.pool = pool
-        self.sender = sender
-        self.prober = prober
-        self.clock = clock
-        self.rng = rng
-        self.policy = policy
-        self.limit = min(limit, policy.consecutive_error_count_limit or limit)
-        self.read_timeout = read_timeout
-        self.on_attempt_failed = on_attempt_failed
+    pool: NodePool
+    sender: Sender
+    prober: Prober
+    clock: Clock
+    rng: random.Random
+    policy: RequestRetry
+    limit: int
+    read_timeout: float
+    on_attempt_failed: Callable[[Attempt], None] | None = None
+
+    def __post_init__(self) -> None:
+        self.limit = min(self.limit, self.policy.consecutive_error_count_limit or self.limit)
 
     def run(self, request: Request, operation: Operation) -> Done:
         """Send a request to the first living node of its key, and retry it; raises QClientException."""
         retried = _RetriedRequest(self, request, operation)
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_RequestFailed),
-            stop=retried.must_stop,
-            wait=retried.wait_before_next,
+            stop=lambda _: retried.must_stop(),
+            wait=lambda _: retried.wait,
             sleep=retried.sleep,
-            before_sleep=retried.log_retry,
-            retry_error_callback=retried.raise_error,
+            before_sleep=lambda _: retried.log_retry(),
+            retry_error_callback=lambda _: retried.raise_error(),
         )
         done: Done = retrying(retried.make_request)
         return done
@@ -328,10 +307,9 @@ class _RetriedRequest:
 
     def make_request(self) -> Done:
         """Make the next request."""
-        while True:
-            done = self._make_request()
-            if done is not None:
-                return done
+        while (done := self._make_request()) is None:
+            pass
+        return done
 
     def _make_request(self) -> Done | None:
         """Make one request; None if a node before the one that answered is back, and must be asked."""
@@ -380,15 +358,9 @@ class _RetriedRequest:
             level, "%s: sent to %s instead of its home node %s", what, name, redacted(self.request.nodes[0])
         )
 
-    def must_stop(self, state: tenacity.RetryCallState) -> bool:
+    def must_stop(self) -> bool:
         """Whether the limit is reached, or the deadline is before the next request."""
-        del state
         return len(self.attempts) >= self.engine.limit or self._left() <= self.wait
-
-    def wait_before_next(self, state: tenacity.RetryCallState) -> float:
-        """Seconds before the next request."""
-        del state
-        return self.wait
 
     def sleep(self, seconds: float) -> None:
         """Wait; raises OperationCancelled within 0.2 s of a cancellation."""
@@ -399,9 +371,8 @@ class _RetriedRequest:
             clock.sleep(min(left, _SLICE))
         self._check_cancelled()
 
-    def log_retry(self, state: tenacity.RetryCallState) -> None:
+    def log_retry(self) -> None:
         """Log the failure and what the client does next, once for each retry."""
-        del state
         _log.warning(
             "%s: failed request %d of at most %d: %s; %s",
             self.request.what,
@@ -422,18 +393,17 @@ class _RetriedRequest:
         same = self.attempts[-1].node == redacted(node)
         return f"the client retries{when}" if same else f"the client asks {redacted(node)}{when}"
 
-    def raise_error(self, state: tenacity.RetryCallState) -> NoReturn:
+    def raise_error(self) -> NoReturn:
         """Raise the error that ended the operation."""
-        del state
         count = len(self.attempts)
         last = self.attempts[-1]
         if last.outcome is Outcome.LOCAL and not self.maybe_stored:
             raise self._local_error(last.cause) from last.cause
         if count >= self.engine.limit:
-            raise TooManyConsecutiveErrors(
-                f"{self.request.what}: {count} requests failed, which is the limit; the last one: {last}. "
-                "Check these nodes, or increase `consecutive_error_count_limit`.",
-                attempts=self.attempts,
+            raise self._error(
+                TooManyConsecutiveErrors,
+                f"{count} requests failed, which is the limit; the last one: {last}. Check these nodes, or "
+                "increase `consecutive_error_count_limit`.",
             ) from last.cause
         raise self._deadline_exceeded() from last.cause
 
@@ -441,7 +411,7 @@ class _RetriedRequest:
 
     def _check_cancelled(self) -> None:
         if self.operation.cancelled:
-            raise OperationCancelled(f"{self.request.what}: cancelled", attempts=self.attempts)
+            raise self._error(OperationCancelled, "cancelled")
 
     def _check(self) -> None:
         self._check_cancelled()
@@ -569,10 +539,10 @@ class _RetriedRequest:
     def _no_cache(self, why: str) -> NoCacheAvailable:
         nodes = self._errors_of_nodes()
         some = "the node cannot" if len(nodes) == 1 else f"none of {len(nodes)} nodes can"
-        return NoCacheAvailable(
-            f"{self.request.what}: {some} be used: {why}. Check that the nodes run, that their addresses are "
+        return self._error(
+            NoCacheAvailable,
+            f"{some} be used: {why}. Check that the nodes run, that their addresses, with http or https, are "
             "right and that this machine can reach them.",
-            attempts=self.attempts,
             nodes=nodes,
         )
 
@@ -675,9 +645,7 @@ class _RetriedRequest:
         """Raise _RequestFailed for a retry, or the error that ends the operation."""
         engine = self.engine
         if attempt.outcome is Outcome.CANCELLED:
-            raise OperationCancelled(
-                f"{self.request.what}: cancelled", attempts=self.attempts
-            ) from attempt.cause
+            raise self._error(OperationCancelled, "cancelled") from attempt.cause
         self.fresh = False
         self.wait = 0.0
         refused = attempt.outcome is Outcome.REFUSED
@@ -713,10 +681,10 @@ class _RetriedRequest:
         if not self.request.repeatable:
             if attempt.outcome is Outcome.LOCAL:
                 raise self._local_error(attempt.cause) from attempt.cause
-            raise BodyNotRepeatable(
-                f"{self.request.what}: the request failed, and its body cannot be read again for a retry. "
-                "Pass a path, a seekable file, or a function that returns a fresh iterator.",
-                attempts=self.attempts,
+            raise self._error(
+                BodyNotRepeatable,
+                "the request failed, and its body cannot be read again for a retry. Pass a path, a seekable "
+                "file, or a function that returns a fresh iterator.",
             ) from attempt.cause
         raise _RequestFailed(str(attempt))
 
@@ -737,12 +705,11 @@ class _RetriedRequest:
             engine.pool.fail(node, ticket, attempt.reason, gone=gone)
             return 0.0
         if times >= 2:
-            raise ClosedWithoutAnswer(
-                f"{self.request.what}: {redacted(node)} closes the connection on this request without an "
-                "answer, and answers status requests, so that the request is the cause. Check for a table "
-                "larger than the node's cache, headers over 64 KiB, or an Authorization header that a node "
-                "cannot parse.",
-                attempts=self.attempts,
+            raise self._error(
+                ClosedWithoutAnswer,
+                f"{redacted(node)} closes the connection on this request without an answer, and answers "
+                "status requests, so that the request is the cause. Check for a table larger than the node's "
+                "cache, headers over 64 KiB, or an Authorization header that a node cannot parse.",
             ) from attempt.cause
         self.same_node = node
         self.fresh = True
@@ -752,15 +719,15 @@ class _RetriedRequest:
         asked = failure.retry_after
         if asked is None:
             return self._next_wait()
-        room = min(self._left(), _LONGEST_RETRY_AFTER if self.deadline == _FOREVER else _FOREVER)
+        room = _LONGEST_RETRY_AFTER if self.deadline == _FOREVER else self._left()
         if asked > room:
             allowed = f"the {room:.3g} s that are left"
             if self.deadline == _FOREVER:
                 allowed = f"the {room:g} s that an operation without a deadline waits"
-            raise NodeOverloaded(
-                f"{self.request.what}: {self.attempts[-1].node} is overloaded, and asks to wait {asked:g} s, "
-                f"longer than {allowed}. Try again later, or set a longer `deadline`.",
-                attempts=self.attempts,
+            raise self._error(
+                NodeOverloaded,
+                f"{self.attempts[-1].node} is overloaded, and asks to wait {asked:g} s, longer than "
+                f"{allowed}. Try again later, or set a longer `deadline`.",
                 retry_after=asked,
             )
         return asked
@@ -780,6 +747,9 @@ class _RetriedRequest:
 
     # Errors.
 
+    def _error(self, kind: type[_Error], why: str, **fields: Any) -> _Error:
+        return kind(f"{self.request.what}: {why}", attempts=self.attempts, **fields)
+
     def _deadline_exceeded(self, why: str = "") -> QClientException:
         if self.maybe_stored:
             return self._uncertain("and the deadline passed")
@@ -792,79 +762,69 @@ class _RetriedRequest:
             why = why or f"the deadline passed after {requests}; the last one: {self.attempts[-1]}"
             setting = "store_timeout" if self.deadline == _FOREVER else "deadline"
             to_do = f"Check the node, or increase `{setting}`"
-        return DeadlineExceeded(f"{self.request.what}: {why}. {to_do}.", attempts=self.attempts)
+        return self._error(DeadlineExceeded, f"{why}. {to_do}.")
 
     def _local_error(self, cause: BaseException | None) -> LocalResourceError:
         return local_resource_error(self.request.what, cause, self.attempts)
 
     def _uncertain(self, why: str) -> StoreUncertain:
-        return StoreUncertain(
-            f"{self.request.what}: the table was sent, the node did not acknowledge it, {why}. The node may "
-            "have the new table, the old one or none. Store the table again; increase `store_timeout` if the "
-            "node is slow.",
-            attempts=self.attempts,
+        return self._error(
+            StoreUncertain,
+            f"the table was sent, the node did not acknowledge it, {why}. The node may have the new table, "
+            "the old one or none. Store the table again; increase `store_timeout` if the node is slow.",
         )
 
     def _permanent(self, node: str, attempt: Attempt, failure: Failure) -> QClientException:
         """The error for a failure that no retry helps."""
-        what = self.request.what
-        name = redacted(node)
-        if attempt.outcome is Outcome.CERTIFICATE_REJECTED:
-            return CertificateRejected(
-                f"{what}: no TLS connection to {name}: {attempt.cause}. Check `verify` (`ca_file` of a "
-                "connection: the CA that signed the node's certificate), the name in the node's address, the "
+        name, status, outcome = redacted(node), attempt.status, attempt.outcome
+        if outcome is Outcome.CERTIFICATE_REJECTED:
+            return self._error(
+                CertificateRejected,
+                f"no TLS connection to {name}: {attempt.cause}. Check `verify` (`ca_file` of a connection: "
+                "the CA that signed the node's certificate), the name in the node's address, the "
                 "certificate's dates, and `cert` (`cert_file`) if the node requires a client certificate.",
-                attempts=self.attempts,
             )
-        if attempt.outcome is Outcome.TOO_LARGE:
-            return ResponseTooLarge(
-                f"{what}: the response of {name} is larger than max_response_bytes. Select fewer rows or "
-                "columns, or increase `max_response_bytes`.",
-                attempts=self.attempts,
-                status=attempt.status,
+        if outcome is Outcome.TOO_LARGE:
+            return self._error(
+                ResponseTooLarge,
+                f"the response of {name} is larger than max_response_bytes. Select fewer rows or columns, or "
+                "increase `max_response_bytes`.",
+                status=status,
             )
-        if attempt.outcome is Outcome.UNSUPPORTED_ENCODING:
-            return UnexpectedServerResponse(
-                f"{what}: the response of {name} cannot be decoded here: {attempt.cause}",
-                attempts=self.attempts,
-                status=attempt.status,
-            )
-        if attempt.outcome is Outcome.UNAUTHORIZED and attempt.status == 407:
-            return AuthenticationFailed(f"{what}: {name}: {attempt.cause}.", attempts=self.attempts)
-        if attempt.outcome is Outcome.UNAUTHORIZED:
-            return AuthenticationFailed(
-                f"{what}: {name} refuses the credentials, or requires some (401). Check the login and "
-                "password (`auth`), and the netrc file.",
-                attempts=self.attempts,
-            )
+        if outcome is Outcome.UNSUPPORTED_ENCODING:
+            why = f"the response of {name} cannot be decoded here: {attempt.cause}"
+            return self._error(UnexpectedServerResponse, why, status=status)
+        if outcome is Outcome.UNAUTHORIZED:
+            why = f"{name}: {attempt.cause}."
+            if status == 401:
+                why = (
+                    f"{name} refuses the credentials, or requires some (401). Check the login and password "
+                    "(`auth`), and the netrc file."
+                )
+            return self._error(AuthenticationFailed, why)
         body = failure.answer.text_for_error() if failure.answer is not None else ""
         detail = f": {failure.detail}." if failure.detail else "."
-        if self.request.kind is RequestKind.QUERY and attempt.status == 400:
-            return MalformedQueryException(
-                f"{what}: {name} cannot process it: {body}{_hint_at_quotes(body)}", attempts=self.attempts
+        is_query = self.request.kind is RequestKind.QUERY
+        if is_query and status == 400:
+            why = f"{name} cannot process it: {body}{_hint_at_quotes(body)}"
+            return self._error(MalformedQueryException, why)
+        if is_query and status == 406:
+            return self._error(
+                UnsupportedAcceptType,
+                f"{name} cannot answer in the requested content type: pass accept='application/json' or "
+                "'text/csv'.",
             )
-        if self.request.kind is RequestKind.QUERY and attempt.status == 406:
-            return UnsupportedAcceptType(
-                f"{what}: {name} cannot answer in the requested content type: pass accept='application/json' "
-                "or 'text/csv'.",
-                attempts=self.attempts,
-            )
-        if self.request.kind is RequestKind.QUERY and attempt.status == 500:
+        if is_query and status == 500:
             detail += (
                 " A node also answers 500 to some mistakes in queries, such as an aggregate of a column that "
                 "does not exist: check the query."
             )
-        gone = ""
         # A node answers 400 without a body to a table larger than its cache, and keeps the old table.
-        if self.request.kind is RequestKind.STORE and (
-            attempt.status in (415, 500) or (attempt.status == 400 and body)
-        ):
-            gone = " The table that the node had under this key is lost."
-        return UnexpectedServerResponse(
-            f"{what}: {name} answered {attempt.status}{detail}{gone} Response body: {body!r}",
-            attempts=self.attempts,
-            status=attempt.status,
-        )
+        loses_table = status in (415, 500) or (status == 400 and body)
+        if self.request.kind is RequestKind.STORE and loses_table:
+            detail += " The table that the node had under this key is lost."
+        why = f"{name} answered {status}{detail} Response body: {body!r}"
+        return self._error(UnexpectedServerResponse, why, status=status)
 
 
 def _hint_at_quotes(body: str) -> str:

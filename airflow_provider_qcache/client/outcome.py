@@ -46,6 +46,7 @@ class Answer:
         return content[:500].decode("utf-8", "replace")
 
 
+@dataclasses.dataclass(eq=False)
 class Failure(Exception):
     """A request that has no result.
 
@@ -55,29 +56,19 @@ class Failure(Exception):
     text then names the proxy.
     """
 
-    def __init__(
-        self,
-        outcome: Outcome,
-        phase: Phase,
-        cause: BaseException | None = None,
-        *,
-        status: int | None = None,
-        detail: str = "",
-        answer: Answer | None = None,
-        retry_after: float | None = None,
-        before_answer: bool = False,
-        by_proxy: bool = False,
-    ) -> None:
-        super().__init__(detail or (str(cause) if cause is not None else str(outcome)))
-        self.outcome = outcome
-        self.phase = phase
-        self.cause = cause
-        self.status = status
-        self.detail = detail
-        self.answer = answer
-        self.retry_after = retry_after
-        self.before_answer = before_answer
-        self.by_proxy = by_proxy
+    outcome: Outcome
+    phase: Phase
+    cause: BaseException | None = None
+    _: dataclasses.KW_ONLY
+    status: int | None = None
+    detail: str = ""
+    answer: Answer | None = None
+    retry_after: float | None = None
+    before_answer: bool = False
+    by_proxy: bool = False
+
+    def __str__(self) -> str:
+        return self.detail or str(self.outcome if self.cause is None else self.cause)
 
     @property
     def reason(self) -> str:

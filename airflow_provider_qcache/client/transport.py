@@ -157,6 +157,7 @@ class Request:
     turns: Mapping[str, threading.Lock] | None = None
 
 
+@dataclasses.dataclass(slots=True, eq=False)
 class Limit:
     """The time limits of a request, which its socket checks before every operation.
 
@@ -165,32 +166,16 @@ class Limit:
     it ends so, it is added to ``abandoned_writes``, the writes that its node may still apply.
     """
 
-    __slots__ = (
-        "abandoned",
-        "abandoned_writes",
-        "cancelled",
-        "deadline",
-        "idle",
-        "now",
-        "phase",
-        "received",
-        "sock",
-        "stage_end",
-    )
-
-    def __init__(
-        self, now: Callable[[], float], deadline: float, abandoned_writes: set[Limit] | None = None
-    ) -> None:
-        self.now = now
-        self.deadline = deadline
-        self.stage_end = _FOREVER
-        self.idle = _FOREVER
-        self.phase = Phase.CONNECT
-        self.received = False
-        self.cancelled = False
-        self.abandoned = False
-        self.abandoned_writes = abandoned_writes
-        self.sock: socket.socket | None = None
+    now: Callable[[], float]
+    deadline: float
+    abandoned_writes: set[Limit] | None = None
+    stage_end: float = _FOREVER
+    idle: float = _FOREVER
+    phase: Phase = Phase.CONNECT
+    received: bool = False
+    cancelled: bool = False
+    abandoned: bool = False
+    sock: socket.socket | None = None
 
     def left(self) -> float | None:
         """Seconds the next operation of the socket may take; None for no limit.

@@ -110,7 +110,7 @@ def test_headers_for_json_may_name_any_column() -> None:
     read("c=string", "d=e", is_csv=False).check(None)
 
 
-@pytest.mark.parametrize("value", ["x", "XyX", "'x", "x'", "'", '"', "'x\"", "xx'x'", "0x1", "1,5"])
+@pytest.mark.parametrize("value", ["x", "XyX", "'x", "x'", "'", '"', "'x\"", "xx'x'", "0x1", "1,5", "1_0"])
 def test_a_stand_in_that_is_neither_a_literal_nor_a_column_is_refused(value: str) -> None:
     """A node would fill the column with the misspelled name."""
     check_refused(

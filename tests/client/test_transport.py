@@ -85,14 +85,14 @@ def test_a_head_is_read_as_http_client_reads_it(
 
 @pytest.mark.parametrize("length", ["1_0", "+5", "\u0665", "-1", "5, 5", ""])
 def test_a_length_that_is_more_than_digits_is_none(length: str) -> None:
-    response = _Response(Bytes(f"HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n12345".encode()))  # type: ignore[arg-type]
+    response = _Response(ReceivedBytes(f"HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n12345".encode()))  # type: ignore[arg-type]
     response.begin()
     assert (response.length, response.will_close) == (None, True)
 
 
 def test_the_peer_of_a_request_that_is_sent_is_noted() -> None:
     peers: dict[str, transport.Peer] = {}
-    with sound_node()[0] as node, QClient([node.url]) as client:
+    with healthy_node()[0] as node, QClient([node.url]) as client:
         limit = Limit(time.monotonic, time.monotonic() + 5)
         to_node = client._transports[node.url]
         with pytest.raises(transport.SkippedPeer):
