@@ -12,6 +12,7 @@ import re
 import threading
 import weakref
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 from urllib.parse import quote_plus
 
@@ -266,16 +267,10 @@ class QClient:
                 ``confirm_miss``).
             QClientException: every other error of the client.
         """
+        only = None if node is None else self._node_named(node)
+        get = partial(self._get, key, q, accept, post_query=post_query, query_headers=query_headers)
         with self._begin(key) as operation:
-            return self._get(
-                key,
-                q,
-                accept,
-                operation,
-                post_query=post_query,
-                query_headers=query_headers,
-                node=None if node is None else self._node_named(node),
-            )
+            return get(operation, node=only)
 
     def post(
         self,
@@ -312,18 +307,10 @@ class QClient:
             RowCountMismatch: the node has more or fewer rows than were sent.
             QClientException: every other error of the client.
         """
-        with self._begin(key) as operation, _naming_key(key):
-            upload = upload_of(
-                content, content_type, post_headers, compression, self._time_check(operation, key)
-            )
-            return self._post(
-                key,
-                upload,
-                operation,
-                copies=copies,
-                evict_stale=evict_stale,
-                check_row_count=check_row_count,
-            )
+        build = partial(upload_of, content, content_type, post_headers, compression)
+        options = _StoreOptions(copies, evict_stale, check_row_count)
+        with self._begin(key) as operation:
+            return self._build_and_post(key, build, operation, options)
 
     def query(
         self,
@@ -349,11 +336,10 @@ class QClient:
         upload: Upload | None = None
         statistics: dict[str, float] = {}
         stores = 0
+        get = partial(self._get, key, q, accept, post_query=post_query, query_headers=query_headers)
         with self._begin(key) as operation:
             while True:
-                result = self._get(
-                    key, q, accept, operation, post_query=post_query, query_headers=query_headers
-                )
+                result = get(operation)
                 if result is not None:
                     result.add_stats(statistics)
                     return result
@@ -477,6 +463,7 @@ class QClient:
         """
         pairs = tables.items() if isinstance(tables, Mapping) else tables
         turns = {node: threading.Lock() for node in self._ring.nodes}
+        options = _StoreOptions(copies, evict_stale, check_row_count, turns)
 
         def store(key: str, content: Any) -> StoreResult | KeptTable:
             operation = self._begin(key, whole)
@@ -484,29 +471,11 @@ class QClient:
                 return KeptTable(key=key, node=redacted(node))
             if prepare is not None:
                 content = prepare(key, content)
-            check_time = self._time_check(operation, key)
-            with (
-                _naming_key(key),
-                upload_for(content, content_type, post_headers, compression, check_time) as upload,
-            ):
-                return self._post(
-                    key,
-                    upload,
-                    operation,
-                    copies=copies,
-                    evict_stale=evict_stale,
-                    check_row_count=check_row_count,
-                    turns=turns,
-                )
+            build = partial(upload_for, content, content_type, post_headers, compression)
+            return self._build_and_post(key, build, operation, options)
 
         with self._begin_call() as whole:
-            return self._bulk(
-                pairs,
-                store,
-                whole,
-                raise_on_failure=raise_on_failure,
-                on_done=on_done,
-            )
+            return self._bulk(pairs, store, whole, raise_on_failure=raise_on_failure, on_done=on_done)
 
     def delete_many(
         self,
@@ -567,14 +536,7 @@ class QClient:
 
         pairs = ((place, None) for place in places)
         with self._begin_call() as whole:
-            self._bulk(
-                pairs,
-                ask,
-                whole,
-                raise_on_failure=False,
-                on_done=note,
-                node_for_key=lambda place: self._node_named(place[1]),
-            )
+            self._bulk(pairs, ask, whole, on_done=note, node_for_key=lambda place: self._node_named(place[1]))
         return absent
 
     def post_table(
@@ -622,27 +584,18 @@ class QClient:
             BodyNotRepeatable: a request failed, and the stream cannot be read again.
             QClientException: what ``post`` raises.
         """
-        with (
-            self._begin(key) as operation,
-            _naming_key(key),
-            table_upload(
-                table,
-                content_type=content_type,
-                headers=post_headers,
-                column_types=column_types,
-                stand_in_columns=stand_in_columns,
-                compression=compression,
-                check_time=self._time_check(operation, key),
-            ) as upload,
-        ):
-            return self._post(
-                key,
-                upload,
-                operation,
-                copies=copies,
-                evict_stale=evict_stale,
-                check_row_count=check_row_count,
-            )
+        build = partial(
+            table_upload,
+            table,
+            content_type=content_type,
+            headers=post_headers,
+            column_types=column_types,
+            stand_in_columns=stand_in_columns,
+            compression=compression,
+        )
+        options = _StoreOptions(copies, evict_stale, check_row_count)
+        with self._begin(key) as operation:
+            return self._build_and_post(key, build, operation, options)
 
     def node_for_key(self, key: str) -> str:
         """The key's home node, alive or not."""
@@ -851,8 +804,7 @@ class QClient:
             accept_encoding = header_text(query_headers[own[-1]]) if own else None
         lines = b"".join(check_header(name, value) for name, value in headers.items())
         nodes = self._ring.successors(key) if node is None else (node,)
-        if len(lines) + len(target) > MAX_HEAD_BYTES - 2048:
-            self._check_head(nodes[0], target, lines, MalformedQueryException)
+        self._check_head(nodes[0], target, lines, MalformedQueryException)
         shortened = text if len(text) <= 200 else text[:200] + "…"
         request = Request(
             method,
@@ -890,43 +842,52 @@ class QClient:
 
     # Stores.
 
-    def _post(
-        self,
-        key: str,
-        upload: Upload,
-        operation: Operation,
-        *,
-        copies: int = 1,
-        evict_stale: bool = False,
-        check_row_count: bool = False,
-        turns: Mapping[str, threading.Lock] | None = None,
+    def _build_and_post(
+        self, key: str, build: Callable[..., Upload], operation: Operation, options: _StoreOptions
     ) -> StoreResult:
-        if check_row_count and not upload.countable:
+        with _naming_key(key), build(check_time=self._time_check(operation, key)) as upload:
+            return self._post(key, upload, operation, options)
+
+    def _post(
+        self, key: str, upload: Upload, operation: Operation, options: _StoreOptions | None = None
+    ) -> StoreResult:
+        options = options or _StoreOptions()
+        started = self._clock.now()
+        if options.check_row_count and not upload.countable:
             raise ValueError(
                 "check_row_count: the content is lz4, which is not installed, so that the client cannot "
                 f"count the rows: {how_to_install('lz4')}"
             )
-        stored = self._store(key, upload, operation, copies=copies, turns=turns)
+        stored = self._store(key, upload, operation, options)
+        done, home = stored.done, stored.request.nodes[0]
         evicted: dict[str, bool] = {}
-        if evict_stale:
-            for node in self._others(stored):
-                evicted[node] = self._evict(stored, node, operation, store_again=upload.repeatable)
-            self._store_again_what_was_evicted(stored, evicted, upload, operation, turns)
-        if check_row_count:
+        if options.evict_stale:
+            for node in stored.request.nodes:
+                if node != done.node and node not in stored.copies:
+                    evicted[node] = self._evict(stored, node, operation, store_again=upload.repeatable)
+            self._store_again_what_was_evicted(stored, evicted, operation)
+        if options.check_row_count:
             assert upload.rows is not None  # noqa: S101  # it is countable
-            self._check_rows(key, stored.done.node, upload.rows, operation)
-        return self._store_result(stored, evicted)
+            self._check_rows(key, done.node, upload.rows, operation)
+        assert done.answer is not None  # noqa: S101  # a store has no miss
+        return StoreResult(
+            key=key,
+            node=redacted(done.node),
+            home_node=redacted(home),
+            failed_over=done.node != home,
+            bytes=upload.bytes,
+            rows=upload.rows,
+            seconds=self._clock.now() - started,
+            attempts=done.attempts,
+            statistics=_statistics(done.answer, "insert_"),
+            copies=tuple(redacted(node) for node in stored.copies if node != done.node),
+            failed_copies=stored.failed,
+            evicted=tuple(redacted(node) for node, is_gone in evicted.items() if is_gone),
+            may_hold_old=tuple(redacted(node) for node, is_gone in evicted.items() if not is_gone),
+        )
 
-    def _store(
-        self,
-        key: str,
-        upload: Upload,
-        operation: Operation,
-        *,
-        copies: int,
-        turns: Mapping[str, threading.Lock] | None,
-    ) -> _Stored:
-        started = self._clock.now()
+    def _store(self, key: str, upload: Upload, operation: Operation, options: _StoreOptions) -> _Stored:
+        copies = options.copies
         order = self._ring.successors(key)
         check_count("copies", copies)
         if copies > 1 and not upload.repeatable:
@@ -934,7 +895,6 @@ class QClient:
                 f"copies={copies}: the content can be read only once: pass bytes, a path, a seekable file, "
                 "or a function that returns a fresh iterator"
             )
-        what = f"store table {key!r}"
         upload.check_before_sending(self._time_check(operation, key))
         peers: dict[str, Peer] = {}
         request = Request(
@@ -943,13 +903,12 @@ class QClient:
             upload=upload,
             peers=peers,
             kind=RequestKind.STORE,
-            what=what,
+            what=f"store table {key!r}",
             nodes=order,
             repeatable=upload.repeatable,
-            turns=turns,
+            turns=options.turns,
         )
-        if len(upload.headers) > MAX_HEAD_BYTES - 8192:
-            self._check_head(order[0], request.target, upload.headers, InvalidTable)
+        self._check_head(order[0], request.target, upload.headers, InvalidTable)
         stored: list[str] = []
         failed: dict[str, str] = {}
         for standby in order[1:copies]:
@@ -972,35 +931,7 @@ class QClient:
                 stored.append(standby)
         done = self._engine.run(request, operation)
         peers = {node: peers[node] for node in (done.node, *stored) if node in peers}
-        return _Stored(key, order, done, upload.bytes, upload.rows, tuple(stored), failed, started, peers, {})
-
-    def _others(self, stored: _Stored) -> list[str]:
-        """The nodes that may have an older table under the key."""
-        if len(self._ring.nodes) == 1:
-            return []
-        return [node for node in stored.order if node != stored.done.node and node not in stored.copies]
-
-    def _store_result(self, stored: _Stored, evicted: Mapping[str, bool]) -> StoreResult:
-        """The result of a store. ``evicted`` says of other nodes whether they certainly lack the key."""
-        done = stored.done
-        home = stored.order[0]
-        assert done.answer is not None  # noqa: S101  # a store has no miss
-        others = self._others(stored) if evicted else ()
-        return StoreResult(
-            key=stored.key,
-            node=redacted(done.node),
-            home_node=redacted(home),
-            failed_over=done.node != home,
-            bytes=stored.bytes,
-            rows=stored.rows,
-            seconds=self._clock.now() - stored.started,
-            attempts=done.attempts,
-            statistics=_statistics(done.answer, "insert_"),
-            copies=tuple(redacted(node) for node in stored.copies if node != done.node),
-            failed_copies=stored.failed,
-            evicted=tuple(redacted(node) for node in others if evicted[node]),
-            may_hold_old=tuple(redacted(node) for node in others if not evicted[node]),
-        )
+        return _Stored(key, request, done, stored, failed, peers, {})
 
     def _check_rows(self, key: str, node: str, sent: int, operation: Operation) -> None:
         result = self._get(key, _COUNT_ROWS, JSON, operation, node=node)
@@ -1036,7 +967,8 @@ class QClient:
         if self._is_silent(node):
             return False
         key = stored.key
-        if stored.order.index(node) < stored.order.index(stored.done.node):
+        order = stored.request.nodes
+        if order.index(node) < order.index(stored.done.node):
             return self._has_none(key, node, operation)
 
         def skip(peer: Peer) -> bool:
@@ -1079,12 +1011,7 @@ class QClient:
             return False
 
     def _store_again_what_was_evicted(
-        self,
-        stored: _Stored,
-        evicted: dict[str, bool],
-        upload: Upload,
-        operation: Operation,
-        turns: Mapping[str, threading.Lock] | None,
+        self, stored: _Stored, evicted: dict[str, bool], operation: Operation
     ) -> None:
         """Store the key again on a node whose new table an eviction deleted, under the node's other name."""
         key = stored.key
@@ -1099,17 +1026,9 @@ class QClient:
                 key,
                 listed,
             )
-            request = Request(
-                "POST",
-                f"/dataset/{key}",
-                upload=upload,
-                kind=RequestKind.STORE,
-                what=f"store table {key!r} again on {redacted(node)}",
-                nodes=(node,),
-                wait_for_nodes=False,
-                turns=turns,
-            )
-            self._engine.run(request, operation)
+            what = f"store table {key!r} again on {redacted(node)}"
+            again = dataclasses.replace(stored.request, what=what, nodes=(node,), wait_for_nodes=False)
+            self._engine.run(again, operation)
             evicted.update(dict.fromkeys(names, False))
 
     # Deletes.
@@ -1176,7 +1095,7 @@ class QClient:
         work: Callable[..., Any],
         operation: Operation,
         *,
-        raise_on_failure: bool,
+        raise_on_failure: bool = False,
         on_done: Callable[[Any, Any], object] | None = None,
         node_for_key: Callable[[Any], str] | None = None,
     ) -> BulkReport:
@@ -1215,14 +1134,7 @@ class QClient:
             return self._delete_on(key, node, operation)
 
         places = (((key, node), None) for key in dict.fromkeys(keys) for node in nodes)
-        done = self._bulk(
-            places,
-            remove,
-            whole,
-            raise_on_failure=False,
-            on_done=gathered.note,
-            node_for_key=lambda place: place[1],
-        )
+        done = self._bulk(places, remove, whole, on_done=gathered.note, node_for_key=lambda place: place[1])
         return BulkReport(succeeded=gathered.succeeded, failed=gathered.failed, seconds=done.seconds)
 
     def _presence(
@@ -1361,17 +1273,23 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_reset_after_fork)
 
 
+class _StoreOptions(NamedTuple):
+    """How a table is stored, see ``QClient.post``; ``turns`` has a lock for each node."""
+
+    copies: int = 1
+    evict_stale: bool = False
+    check_row_count: bool = False
+    turns: Mapping[str, threading.Lock] | None = None
+
+
 class _Stored(NamedTuple):
-    """A store that a node acknowledged."""
+    """A store that a node acknowledged, the standbys that have a copy, and the errors of the others."""
 
     key: str
-    order: tuple[str, ...]
+    request: Request
     done: Done
-    bytes: int
-    rows: int | None
-    copies: tuple[str, ...]
+    copies: list[str]
     failed: dict[str, str]
-    started: float
     peers: dict[str, Peer]
     """The peers of the nodes that stored the table."""
     evicted_at: dict[str, Peer]
