@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import queue
 import threading
 import time
@@ -40,59 +39,8 @@ _Item = TypeVar("_Item")
 _Got = TypeVar("_Got")
 
 
-class Threads:
-    """The threads of one call. An interrupted caller does not wait long for them."""
-
-    def __init__(self, works: Iterable[Callable[[], None]], name: str, operation: Operation) -> None:
-        self._operation = operation
-        # Not Thread.join: after an interrupted join, Python 3.11 reports a running thread as ended.
-        self._ended: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._threads = [
-            threading.Thread(target=self._run, args=(work,), name=name, daemon=True) for work in works
-        ]
-        self._left = 0
-
-    def _run(self, work: Callable[[], None]) -> None:
-        try:
-            work()
-        finally:
-            self._ended.put(None)
-
-    def start(self) -> None:
-        """Start the threads; raises LocalResourceError if this machine is out of threads."""
-        for thread in self._threads:
-            try:
-                thread.start()
-            except RuntimeError as error:
-                raise local_resource_error("start a thread for each node", error) from error
-            self._left += 1
-
-    def wait(self) -> None:
-        """Return when all threads have ended."""
-        while self._left:
-            self._ended.get()
-            self._left -= 1
-        for thread in self._threads:
-            thread.join()
-
-    def leave(self) -> None:
-        """Cancel every request of the operation, and wait for the threads, half a second at most."""
-        self._operation.cancel()
-        end = time.monotonic() + _LEAVE_WITHIN
-        while self._left:
-            try:
-                self._ended.get(timeout=max(0.0, end - time.monotonic()))
-            except queue.Empty:
-                return
-            self._left -= 1
-        for thread in self._threads:
-            # A thread that was not started, or whose start was interrupted, cannot be joined.
-            with contextlib.suppress(RuntimeError):
-                thread.join(max(0.0, end - time.monotonic()))
-
-
 class _Bulk:
-    """The state of one call: its running operations, and the outcomes of the others.
+    """The state of one call: its threads, its running operations, and the outcomes of the others.
 
     Only calls of ``on_done`` take a lock. Queues pass operations to the threads, which note an outcome in one
     step of the interpreter; the caller, which alone waits for room in the queues, checks again every 0.2 s.
@@ -123,8 +71,39 @@ class _Bulk:
         """The number of successes and failures that were passed to ``on_done``."""
         self.stopped = False
         self.ended_by: BaseException | None = None
-        works = [functools.partial(self._serve, waiting) for waiting in self._queues.values()]
-        self.threads = Threads(works, "qcache-bulk", operation)
+        # Not Thread.join: after an interrupted join, Python 3.11 reports a running thread as ended.
+        self._ended: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._running = 0
+        self._threads = [
+            threading.Thread(target=self._serve, args=(waiting,), name="qcache-bulk", daemon=True)
+            for waiting in self._queues.values()
+        ]
+
+    def start(self) -> None:
+        """Start the threads; raises LocalResourceError if this machine is out of threads."""
+        for thread in self._threads:
+            try:
+                thread.start()
+            except RuntimeError as error:
+                raise local_resource_error("start a thread for each node", error) from error
+            self._running += 1
+
+    def _join(self, end: float = float("inf")) -> None:
+        """Return when all threads have ended, or at ``end``."""
+
+        def left() -> float | None:
+            return None if end == float("inf") else max(0.0, end - time.monotonic())
+
+        while self._running:
+            try:
+                self._ended.get(timeout=left())
+            except queue.Empty:
+                return
+            self._running -= 1
+        for thread in self._threads:
+            # A thread that was not started, or whose start was interrupted, cannot be joined.
+            with contextlib.suppress(RuntimeError):
+                thread.join(left())
 
     def add(self, node: Any, key: Any, content: Any) -> None:
         """Queue one operation, when there is room and no other operation on its key is running."""
@@ -185,6 +164,12 @@ class _Bulk:
                 self.stopped = True
 
     def _serve(self, waiting: _Queue) -> None:
+        try:
+            self._work_on(waiting)
+        finally:
+            self._ended.put(None)
+
+    def _work_on(self, waiting: _Queue) -> None:
         while (item := waiting.get()) is not None:
             if self._full and self._waiting() <= self._most_waiting // 2:
                 self._full = False
@@ -215,14 +200,14 @@ class _Bulk:
     def end(self) -> None:
         """Wait until the threads have emptied their queues; raises what ended the call."""
         self._release()
-        self.threads.wait()
+        self._join()
         if self.ended_by is not None:
             raise self.ended_by
 
     def leave(self) -> None:
         """Begin no more operations, cancel the running ones, and wait half a second for the threads."""
         self.abandon()
-        self.threads.leave()
+        self._join(time.monotonic() + _LEAVE_WITHIN)
 
     def abandon(self) -> None:
         """Begin no more operations, cancel the running ones, and do not wait for the threads."""
@@ -264,7 +249,7 @@ def run_bulk(
     caller = _Caller()
     weakref.finalize(caller, bulk.abandon).atexit = False
     try:
-        bulk.threads.start()
+        bulk.start()
         try:
             for key, content in pairs:
                 try:
@@ -332,7 +317,7 @@ class GatheredDeletes:
         if len(found) < len(self._nodes):
             return
         del self._partly[key]
-        outcome = self._gathered(key, found)
+        outcome = _gathered_delete(key, {node: found[node] for node in self._nodes})
         if self._on_done is not None:
             self._on_done(key, outcome)
         elif isinstance(outcome, Exception):
@@ -340,21 +325,17 @@ class GatheredDeletes:
         else:
             self.succeeded[key] = outcome
 
-    def _gathered(self, key: str, found: Mapping[str, Any]) -> DeleteResult | Exception:
-        by_node = {node: found[node] for node in self._nodes}
-        for value in by_node.values():
-            if isinstance(value, Exception):
-                return value
-        return _gathered_delete(key, by_node)
-
 
 def _gathered_delete(
-    key: str, by_node: Mapping[str, tuple[DeleteOutcome, QClientException | None]]
-) -> DeleteResult | QClientException:
+    key: str, by_node: Mapping[str, tuple[DeleteOutcome, QClientException | None] | Exception]
+) -> DeleteResult | Exception:
     """A key's result from the outcome and error on each node, or the error to raise, which has the result."""
     outcomes = {}
     errors: dict[str, QClientException] = {}
-    for node, (outcome, error) in by_node.items():
+    for node, found in by_node.items():
+        if isinstance(found, Exception):
+            return found
+        outcome, error = found
         outcomes[redacted(node)] = outcome
         if outcome is DeleteOutcome.UNREACHABLE and error is not None:
             errors[redacted(node)] = error

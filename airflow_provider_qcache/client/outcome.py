@@ -104,22 +104,11 @@ class Action(enum.Enum):
     """The operation was cancelled, or its deadline passed."""
 
 
-_ACTIONS: Final = {
-    Outcome.UNRESOLVED: Action.NEXT_NODE,
-    Outcome.REFUSED: Action.NEXT_NODE,
-    Outcome.CONNECT_TIMEOUT: Action.NEXT_NODE,
-    Outcome.CONNECT_FAILED: Action.NEXT_NODE,
-    Outcome.TLS_FAILED: Action.NEXT_NODE,
+_OTHER_ACTIONS: Final = {
     Outcome.CERTIFICATE_REJECTED: Action.RAISE,
     Outcome.CLOSED: Action.ASK_STATUS,
-    Outcome.TIMEOUT: Action.NEXT_NODE,
-    Outcome.NOT_TAKEN: Action.NEXT_NODE,
-    Outcome.TRUNCATED: Action.NEXT_NODE,
-    Outcome.UNDECODABLE: Action.NEXT_NODE,
     Outcome.UNSUPPORTED_ENCODING: Action.RAISE,
     Outcome.UNAUTHORIZED: Action.RAISE,
-    Outcome.NOT_QCACHE: Action.NEXT_NODE,
-    Outcome.UNAVAILABLE: Action.NEXT_NODE,
     Outcome.OVERLOADED: Action.WAIT,
     Outcome.REFUSED_REQUEST: Action.RAISE,
     Outcome.TOO_LARGE: Action.RAISE,
@@ -127,6 +116,7 @@ _ACTIONS: Final = {
     Outcome.DEADLINE: Action.END,
     Outcome.CANCELLED: Action.END,
 }
+"""The action after an outcome that is not the node's failure; after any other it is NEXT_NODE."""
 
 COUNTERS: Final = {
     Outcome.UNRESOLVED: "connection_error",
@@ -154,7 +144,7 @@ def action_for(kind: RequestKind, outcome: Outcome) -> Action:
     if kind is RequestKind.STORE and outcome in (Outcome.TIMEOUT, Outcome.NOT_TAKEN):
         # Not the next node: a table that takes long to parse would block one node after the other.
         return Action.WHEN_READY
-    return _ACTIONS[outcome]
+    return _OTHER_ACTIONS.get(outcome, Action.NEXT_NODE)
 
 
 _COUNT: Final = re.compile(r"[0-9]{1,20}").fullmatch

@@ -469,16 +469,14 @@ class Headers:
         last = ""
         for line in lines:
             text = line.decode("latin-1")
+            name, colon, value = text.partition(":")
             if text[0] in " \t":  # it continues the line before
                 if last:
                     values[last] = f"{values[last]} {text.strip()}"
-                continue
-            name, colon, value = text.partition(":")
-            last = name.lower()
-            if not colon or last in values:
+            elif colon and (last := name.lower()) not in values:
+                values[last] = value.strip()
+            else:
                 last = ""
-                continue
-            values[last] = value.strip()
         self._values = values
 
     def get(self, name: str) -> str | None:
@@ -574,39 +572,28 @@ class _Response(http.client.HTTPResponse):
                 raise http.client.HTTPException(f"the answer has more than {_MAX_HEADERS} headers")
 
 
-def _check_credentials(where: str, login: Any, password: Any) -> None:
-    for name, value in (("login", login), ("password", password)):
-        colon: Any = b":" if isinstance(value, bytes) else ":"
-        if isinstance(value, str | bytes) and colon in value:
+def _check_auth(where: str, auth: Any) -> None:
+    """Raise ValueError, without the value, for an invalid auth, and basic auth that a node cannot parse."""
+    if isinstance(auth, requests.auth.HTTPBasicAuth) and not isinstance(auth, requests.auth.HTTPProxyAuth):
+        auth = auth.username, auth.password
+    if not isinstance(auth, tuple) or len(auth) != 2:
+        if auth is None or callable(auth):
+            return
+        raise ValueError(
+            f"{where} is of type {type(auth).__name__}: it must be (login, password), None or an auth object "
+            "of requests"
+        )
+    for name, value in zip(("login", "password"), auth, strict=True):
+        text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+        if ":" in text:
             raise ValueError(
                 f"{where}: the {name} contains a ':', on which a node closes the connection without an "
                 f"answer: use a {name} without ':'"
             )
-        if isinstance(value, str) and not _is_latin_1(value):
+        if max(text, default="") > "\xff":
             raise ValueError(
                 f"{where}: the {name} contains characters outside latin-1: pass it as encoded bytes"
             )
-
-
-def _is_latin_1(text: str) -> bool:
-    try:
-        text.encode("latin-1")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def check_auth(auth: Any) -> None:
-    """Raise ValueError, without the value, for an invalid auth, and basic auth that a node cannot parse."""
-    if not (auth is None or callable(auth) or (isinstance(auth, tuple) and len(auth) == 2)):
-        raise ValueError(
-            f"auth is of type {type(auth).__name__}: it must be (login, password), None or an auth object of "
-            "requests"
-        )
-    if isinstance(auth, tuple) and len(auth) == 2:
-        _check_credentials("auth", *auth)
-    elif isinstance(auth, requests.auth.HTTPBasicAuth) and not isinstance(auth, requests.auth.HTTPProxyAuth):
-        _check_credentials("auth", auth.username, auth.password)
 
 
 def _check_authorization(value: Any) -> None:
@@ -641,9 +628,10 @@ class NodeTransport:
     ) -> None:
         self.node = node
         self._settings = settings
+        url = node.rstrip("/") + "/qcache/status"
         try:
             parts = urlsplit(node)
-            requests.Request("GET", node.rstrip("/") + "/qcache/status").prepare()
+            requests.Request("GET", url).prepare()
         except ValueError:  # requests' InvalidURL is one; their texts may contain a password
             parts = urlsplit("")
         if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -659,21 +647,19 @@ class NodeTransport:
                 f"node {redacted(node)!r} has an '@' in its path: write a '/' in a login or password as %2F, "
                 "and an '@' in a path as %40"
             )
-        check_auth(settings.auth)
-        if settings.auth is None:
-            _check_credentials(f"node {redacted(node)!r}", *requests.utils.get_auth_from_url(node))
-        request = requests.Request("GET", node.rstrip("/") + "/qcache/status", auth=settings.auth).prepare()
+        auth, where = settings.auth, "auth"
+        if auth is None and any(of_url := requests.utils.get_auth_from_url(node)):
+            auth, where = of_url, f"node {redacted(node)!r}"
         verify = settings.verify
         proxies: dict[str, str] = {}
         if settings.trust_env:
-            # An empty dict, not None: the environment's settings alone.
-            proxies = dict(requests.utils.get_environ_proxies(request.url or "", no_proxy=None))
+            proxies = dict(requests.utils.get_environ_proxies(url, no_proxy=None))
             verify = ca_bundle(verify)
-            if "Authorization" not in request.headers:
-                found = requests.utils.get_netrc_auth(request.url or "")
-                if found is not None:
-                    _check_credentials(f"the netrc's entry for node {redacted(node)!r}", *found)
-                    requests.auth.HTTPBasicAuth(*found)(request)
+            if auth is None:
+                auth = requests.utils.get_netrc_auth(url)
+                where = f"the netrc's entry for node {redacted(node)!r}"
+        _check_auth(where, auth)
+        request = requests.Request("GET", url, auth=auth).prepare()
         if "Authorization" in request.headers:
             _check_authorization(request.headers["Authorization"])
         context = None
@@ -786,13 +772,9 @@ class NodeTransport:
             own = self._head
             if _REPLACEABLE.search(headers) is not None:
                 own = _without_replaced(own, headers)
-            head = (
-                f"{request.method} {self.base}{request.target} HTTP/1.1\r\n".encode("latin-1") + own + headers
-            )
-            if store:
-                limit.stage_end = limit.now() + self.store_time(length)
-            else:
-                limit.stage_end = limit.now() + settings.read_timeout
+            line = f"{request.method} {self.base}{request.target} HTTP/1.1\r\n"
+            head = line.encode("latin-1") + own + headers
+            limit.stage_end = limit.now() + (self.store_time(length) if store else settings.read_timeout)
             answered_early = False
             # True until the answer is read: an interrupt may come at any line.
             limit.abandoned = changes = store or request.method == "DELETE"
@@ -802,12 +784,9 @@ class NodeTransport:
                 elif not isinstance(body, bytes):
                     self._send_stream(sock, head, body, length, limit)
                 else:
-                    head += b"Content-Length: %d\r\n\r\n" % len(body)
-                    if len(body) <= _READ_AT_ONCE:
-                        sock.sendall(head + body)
-                    else:
-                        sock.sendall(head)
-                        sock.sendall(body)
+                    sock.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body[:_READ_AT_ONCE])
+                    if len(body) > _READ_AT_ONCE:
+                        sock.sendall(memoryview(body)[_READ_AT_ONCE:])
             except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
                 # A node may answer and close the connection before it has read everything.
                 answered_early = True
@@ -909,28 +888,23 @@ class NodeTransport:
 
     def store_time(self, length: int | None) -> float:
         """Seconds a node may take to receive and parse a body of this length."""
-        settings = self._settings
-        if settings.store_timeout is not None:
-            return settings.store_timeout
+        if self._settings.store_timeout is not None:
+            return self._settings.store_timeout
         # qclient waits ten read timeouts for the answer to a store.
-        return max(10 * settings.read_timeout, (length or 0) / STORE_BYTES_PER_SECOND)
+        return max(10 * self._settings.read_timeout, (length or 0) / STORE_BYTES_PER_SECOND)
 
     def _send_stream(
         self, sock: Any, head: bytes, pieces: Iterator[bytes], length: int | None, limit: Limit
     ) -> None:
         now = limit.now
-        framing = (
-            b"Transfer-Encoding: chunked\r\n\r\n"
-            if length is None
-            else b"Content-Length: %d\r\n\r\n" % length
-        )
+        framing = b"Transfer-Encoding: chunked" if length is None else b"Content-Length: %d" % length
         started = now()
         sent = 0
         own_time = 0.0
         grows = length is None and self._settings.store_timeout is None
         # With a length of 0 the head alone is a complete request. So it is sent with the first piece, which
         # an empty body does not have: its check fails.
-        start = head + framing
+        start = head + framing + b"\r\n\r\n"
         while True:
             before = now()
             try:
@@ -1025,12 +999,8 @@ class NodeTransport:
                 if cause.reason in _ANSWERS_OF_PLAIN_HTTP:
                     cause = OSError(f"{cause}: the node may serve plain HTTP")
                 return Failure(Outcome.TLS_FAILED, Phase.TLS, cause)
-            return Failure(
-                Outcome.TRUNCATED if limit.received else Outcome.CLOSED,
-                phase,
-                cause,
-                before_answer=before_answer,
-            )
+            outcome = Outcome.TRUNCATED if limit.received else Outcome.CLOSED
+            return Failure(outcome, phase, cause, before_answer=before_answer)
         if isinstance(cause, socket.gaierror | UnicodeError) and phase is Phase.NAME:
             return Failure(Outcome.UNRESOLVED, phase, cause)
         if isinstance(cause, OSError):
@@ -1087,13 +1057,8 @@ class NodeTransport:
             problem = "refuses the login and password of its URL (407)"
         else:
             problem = "asks for a login and password (407), and its URL has none"
-        return Failure(
-            Outcome.UNAUTHORIZED,
-            phase,
-            proxy.failed(problem),
-            status=_PROXY_AUTHENTICATION_REQUIRED,
-            by_proxy=True,
-        )
+        status, error = _PROXY_AUTHENTICATION_REQUIRED, proxy.failed(problem)
+        return Failure(Outcome.UNAUTHORIZED, phase, error, status=status, by_proxy=True)
 
     def _timeout(self, cause: BaseException, limit: Limit) -> Failure:
         phase = limit.phase

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import dataclasses
 import errno
 import os
 import stat
@@ -27,29 +28,23 @@ def no_limit() -> None:
     """The default of ``check_time``: a function that long work calls regularly, and that raises to end it."""
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
 class Body:
     """The bytes of a table, which are checked while they are sent."""
 
-    def __init__(
-        self,
-        pieces: Callable[[], Iterator[bytes]],
-        *,
-        length: Callable[[], int | None] = lambda: None,
-        repeatable: bool = True,
-        in_memory: bytes | None = None,
-    ) -> None:
-        self.pieces = pieces
-        """Read the content from its start. An empty piece means that no bytes are available yet."""
-        self._length = length
-        self.repeatable = repeatable
-        """Whether ``pieces`` may be called again."""
-        self.in_memory = in_memory
-        """The whole content, if it is in memory."""
+    pieces: Callable[[], Iterator[bytes]]
+    """Read the content from its start. An empty piece means that no bytes are available yet."""
+    measure: Callable[[], int | None] = lambda: None
+    """The ``length``."""
+    repeatable: bool = True
+    """Whether ``pieces`` may be called again."""
+    in_memory: bytes | None = None
+    """The whole content, if it is in memory."""
 
     @property
     def length(self) -> int | None:
         """Bytes of the content, if known before they are read. Raises OSError or ValueError for a path."""
-        return self._length()
+        return self.measure()
 
 
 class Source(Protocol):
@@ -73,13 +68,8 @@ class Source(Protocol):
         """
 
 
-def _slices(content: bytes) -> Iterator[bytes]:
-    for start in range(0, len(content), PIECE):
-        yield content[start : start + PIECE]
-
-
 def _body_of_bytes(content: bytes) -> Body:
-    return Body(lambda: _slices(content), length=lambda: len(content), in_memory=content)
+    return Body(lambda: split(content), lambda: len(content), in_memory=content)
 
 
 def _body_of_path(path: Path) -> Body:
@@ -99,7 +89,7 @@ def _body_of_path(path: Path) -> Body:
             _check_regular(path, os.fstat(file.fileno()).st_mode)
             yield from _read(file)
 
-    return Body(pieces, length=length)
+    return Body(pieces, length)
 
 
 def _check_regular(path: Path, mode: int) -> None:
@@ -135,7 +125,7 @@ def _body_of_file(file: BinaryIO) -> Body:
         file.seek(start)
         return _read(file)
 
-    return Body(pieces, length=lambda: end - start)
+    return Body(pieces, lambda: end - start)
 
 
 def without_bom(body: Body) -> Body:
@@ -151,7 +141,7 @@ def without_bom(body: Body) -> Body:
         start = next(body.pieces(), b"")
         return whole - len(codecs.BOM_UTF8) * start.startswith(codecs.BOM_UTF8)
 
-    return Body(lambda: skip_bom(body.pieces()), length=length, repeatable=body.repeatable)
+    return Body(lambda: skip_bom(body.pieces()), length, body.repeatable)
 
 
 def skip_bom(pieces: Iterator[bytes]) -> Iterator[bytes]:

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
     from airflow_provider_qcache.client.tables.arrow import FrameSource
-    from airflow_provider_qcache.client.tables.checks import CsvCheck, JsonCheck
     from airflow_provider_qcache.client.tables.content import Source
     from airflow_provider_qcache.client.tables.values import RowsSource
 
@@ -93,6 +92,8 @@ class Upload:
             raise InvalidTable(
                 f"Content-Encoding {self._encoded!r} is not supported by nodes: use 'gzip' or 'lz4'"
             )
+        elif self._encoded == "lz4" and self._in_memory is None:
+            raise InvalidTable("the content is already lz4, which cannot be streamed: pass it as bytes")
         self._is_csv = is_csv(self._content_type)
         self._columns = ColumnHeaders.read(by_name, is_csv=self._is_csv)
         self.headers = b"".join(check_header(name, value) for name, value in fields.items())
@@ -135,43 +136,33 @@ class Upload:
         content = self._in_memory
         if self._ready is not None or content is None:
             return
-        if self._encoded is None:
-            self._check_whole(content, check_time)
-        elif self._encoded == "lz4" and compression.lz4_block is None:
+        if self._encoded == "lz4" and compression.lz4_block is None:
             _log.warning(
                 "lz4 is not installed: the client sends the table, which is lz4, without a check of its "
                 "content"
             )
             self.bytes = len(content)
         else:
-            try:
-                decoded = compression.decode(content, self._encoded, None, check_time)
-            except compression.Undecodable as error:
-                raise _not_as_encoded(error) from error
-            self._check_whole(decoded, check_time)
+            for _ in self._checked_body(split(self._unlz4(content)), check_time):
+                pass
         if self._compression == "lz4":
             content = compression.compress_lz4(content)
         elif self._compression == "gzip":
-            content = b"".join(_compressed(body_of(content).pieces(), check_time))
+            content = b"".join(_compressed(split(content), check_time))
         check_time()
         self._ready = content
 
-    def _check_whole(self, content: bytes, check_time: Callable[[], object]) -> None:
-        check = self._new_check()
-        for piece in body_of(content).pieces():
-            check_time()
-            check.feed(piece)
-        check.finish()
-        self._check_columns(check.columns)
-        self.rows = check.rows
-        self.bytes = len(content)
+    def _unlz4(self, content: bytes) -> bytes:
+        if self._encoded != "lz4":
+            return content
+        try:
+            return compression.decode(content, self._encoded, None)
+        except compression.Undecodable as error:
+            raise _not_as_encoded(error) from error
 
     def _check_columns(self, names: tuple[str, ...] | None) -> None:
         self._columns.check(names)
         self._checked_names = names or ()
-
-    def _new_check(self) -> CsvCheck | JsonCheck:
-        return table_check(is_csv=self._is_csv, may_be_empty=self.may_be_empty, floats=self._columns.floats)
 
     def body(
         self, check_time: Callable[[], object] = no_limit
@@ -207,8 +198,9 @@ class Upload:
         self.rows, self.bytes = rows, size
 
     def _checked_body(self, pieces: Iterator[bytes], check_time: Callable[[], object]) -> Iterator[bytes]:
-        check = self._new_check()
-        gunzip = self._gunzip()
+        """The pieces, decoded and checked if they are gzip, but not if they are lz4."""
+        check = table_check(is_csv=self._is_csv, may_be_empty=self.may_be_empty, floats=self._columns.floats)
+        gunzip = compression.Gunzip() if self._encoded == "gzip" else None
         columns_checked = False
         size = 0
         for piece in pieces:
@@ -231,13 +223,6 @@ class Upload:
         if not columns_checked:
             self._check_columns(check.columns)
         self.rows, self.bytes = check.rows, size
-
-    def _gunzip(self) -> compression.Gunzip | None:
-        if self._encoded is None:
-            return None
-        if self._encoded == "gzip":
-            return compression.Gunzip()
-        raise InvalidTable("the content is already lz4, which cannot be streamed: pass it as bytes")
 
 
 def _of_length(pieces: Iterator[bytes], length: int | None) -> Iterator[bytes]:
