@@ -11,7 +11,7 @@ import decimal
 import inspect
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeAlias
 
 from airflow_provider_qcache.client.errors import InvalidTable
 from airflow_provider_qcache.client.tables import types as rules
@@ -249,12 +249,17 @@ def csv_of_values(plans: Sequence[ColumnPlan], columns: Sequence[Sequence[Any]])
     return _csv_of(pa.RecordBatch.from_arrays(arrays, names=[""] * len(arrays)))
 
 
+def _library_of(table: Any, library: str, name: str) -> Any:
+    """The library if the table is an instance of this class of it, else None; imports nothing."""
+    module = sys.modules.get(library)
+    # While another thread imports the library, it has no class yet.
+    return module if isinstance(table, getattr(module, name, ())) else None
+
+
 def _with_index_as_columns(table: Any) -> Any:
     """The table; of a pandas frame, named index levels become its first columns, and unnamed ones go."""
-    # While another thread imports pandas, there is no frame yet.
-    pandas: Any = sys.modules.get("pandas")
-    frame: Any = getattr(pandas, "DataFrame", None)
-    if frame is None or not isinstance(table, frame):
+    pandas = _library_of(table, "pandas", "DataFrame")
+    if pandas is None:
         return table
     names = [name for name in table.index.names if name is not None]
     if not names:
@@ -273,9 +278,8 @@ def _with_plain_objects(table: Any, check_time: Callable[[], object]) -> Any:
     A numpy.datetime64 before another numpy scalar, even in a list, crashes pyarrow (SIGSEGV). Raises
     InvalidTable for a column of several types, or of values that cannot be stored.
     """
-    pandas: Any = sys.modules.get("pandas")
-    frames: Any = getattr(pandas, "DataFrame", ())
-    if not isinstance(table, frames):
+    pandas = _library_of(table, "pandas", "DataFrame")
+    if pandas is None:
         return table
     nulls = {type(None), type(pandas.NA), type(pandas.NaT)}
     plain = _PLAIN | {pandas.Timestamp, pandas.Timedelta}
@@ -308,18 +312,15 @@ def _check_polars(table: Any) -> None:
 
     A name with a NUL, also of a field in a nested type, ends the process, and objects become their addresses.
     """
-    polars: Any = sys.modules.get("polars")
-    frames: Any = getattr(polars, "DataFrame", ())
-    series: Any = getattr(polars, "Series", ())
     fields: Mapping[str, Any] = {}
-    if isinstance(table, frames):
+    if _library_of(table, "polars", "DataFrame"):
         fields = table.schema
-    elif isinstance(table, series):
+    elif polars := _library_of(table, "polars", "Series"):
         rules.check_name(table.name)
         fields = table.struct.schema if table.dtype == polars.Struct else {}
     for name, dtype in fields.items():
         rules.check_name(name)
-        if dtype.is_nested() or dtype == polars.Object:
+        if dtype.is_nested() or dtype == sys.modules["polars"].Object:
             refuse(name, f"{rules.short_repr(dtype)} cannot be stored: convert it to text or numbers")
 
 
@@ -455,7 +456,24 @@ def _any(mask: Any) -> bool:
 
 
 def _first(mask: Any) -> int:
+    """The index of the first value that is true, or -1."""
     return int(pc.index(mask, pa.scalar(value=True)).as_py())
+
+
+def _first_outside(array: Any, least: Any, most: Any) -> int:
+    """The index of the first value below ``least`` or above ``most``, or -1."""
+    bounds = pc.min_max(array).as_py()
+    if bounds["min"] is None or (bounds["min"] >= least and bounds["max"] <= most):
+        return -1
+    return _first(pc.or_(pc.less(array, least), pc.greater(array, most)))
+
+
+def _refuse_first(
+    mask: Any, refuse: Callable[[str, Any, int], NoReturn], name: str, array: Any, row: int
+) -> None:
+    """Raise for the first value for which the mask is true; ``row`` rows precede the array."""
+    if (at := _first(mask)) >= 0:
+        refuse(name, array[at].as_py(), row + 1 + at)
 
 
 class Plan:
@@ -621,18 +639,15 @@ class _IntPlan(Plan):
         return array
 
     def _checked(self, array: Any, row: int) -> Any:
-        bounds = pc.min_max(array).as_py()
-        least, most = bounds["min"], bounds["max"]
-        if least is None:
-            return array.cast(pa.int64())
-        if least < rules.INT64_MIN or most > rules.INT64_MAX:
+        try:
+            array = array.cast(pa.int64())
+        except pa.ArrowInvalid:
             for number, value in enumerate(array.to_pylist(), row + 1):
                 if value is not None and not rules.INT64_MIN <= value <= rules.INT64_MAX:
                     rules.too_large_int(self.name, int(value), number)
-        array = array.cast(pa.int64())
-        if not self.large_row and (least < -rules.EXACT or most > rules.EXACT):
-            beyond = pc.or_(pc.less(array, -rules.EXACT), pc.greater(array, rules.EXACT))
-            self.large_row = row + 1 + _first(beyond)
+            raise
+        if not self.large_row and (at := _first_outside(array, -rules.EXACT, rules.EXACT)) >= 0:
+            self.large_row = row + 1 + at
         return array
 
 
@@ -647,9 +662,7 @@ def _floats(name: str, array: Any, row: int) -> Any:
         if bounds["min"] is not None and max(-bounds["min"], bounds["max"]) >= rules.MOST_FLOAT:
             size = pc.abs(array)
             beyond = pc.and_(pc.greater_equal(size, rules.MOST_FLOAT), pc.is_finite(array))
-            if _any(beyond):
-                at = _first(beyond)
-                rules.too_large_float(name, array[at].as_py(), row + 1 + at)
+            _refuse_first(beyond, rules.too_large_float, name, array, row)
     return array
 
 
@@ -669,9 +682,7 @@ def _parsed(name: str, array: Any, row: int) -> Any:
     if _any(infinite):
         # A text with digits whose float is infinite is a number that is too large, such as 1e400.
         beyond = pc.and_(infinite, pc.match_substring_regex(array, "[0-9]"))
-        if _any(beyond):
-            at = _first(beyond)
-            rules.too_large_float(name, array[at].as_py(), row + 1 + at)
+        _refuse_first(beyond, rules.too_large_float, name, array, row)
     return parsed
 
 
@@ -687,9 +698,7 @@ def _decimals(name: str, array: Any, row: int) -> Any:
         digits = pc.utf8_rtrim(pc.replace_substring_regex(text, "E.*", ""), "0")
         digits = pc.utf8_ltrim(pc.replace_substring(digits, ".", ""), "-0")
         beyond = pc.greater(pc.binary_length(digits), rules.MOST_DIGITS)
-        if _any(beyond):
-            at = _first(beyond)
-            rules.too_many_digits(name, array[at].as_py(), row + 1 + at)
+        _refuse_first(beyond, rules.too_many_digits, name, array, row)
     # Parsing the text gives the nearest float.
     return text.cast(pa.float64())
 
@@ -709,26 +718,18 @@ def _seconds(_name: str, array: Any, _row: int) -> Any:
 
 def _dates(name: str, array: Any, row: int) -> Any:
     days = array.cast(pa.date32(), safe=False)
-    _check_calendar(name, days.view(pa.int32()), row, *_YEARS)
+    if (at := _first_outside(days.view(pa.int32()), *_YEARS)) >= 0:
+        rules.out_of_calendar(name, row + 1 + at)
     return days.cast(TEXT)
-
-
-def _check_calendar(name: str, numbers: Any, row: int, first: int, last: int) -> None:
-    bounds = pc.min_max(numbers).as_py()
-    if bounds["min"] is not None and (bounds["min"] < first or bounds["max"] > last):
-        beyond = pc.or_(pc.less(numbers, first), pc.greater(numbers, last))
-        rules.out_of_calendar(name, row + 1 + _first(beyond))
 
 
 def _times(name: str, array: Any, row: int) -> Any:
     unit = array.type.unit
     numbers = array.view(pa.int32() if array.type.bit_width == 32 else pa.int64()).cast(pa.int64())
     per = _PER_SECOND[unit]
-    bounds = pc.min_max(numbers).as_py()
-    if bounds["min"] is not None and (bounds["min"] < 0 or bounds["max"] >= per * rules.DAY_SECONDS):
-        beyond = pc.or_(pc.less(numbers, 0), pc.greater_equal(numbers, per * rules.DAY_SECONDS))
+    if (at := _first_outside(numbers, 0, per * rules.DAY_SECONDS - 1)) >= 0:
         why = "a time outside 00:00:00 to 23:59:59.999999999 cannot be stored: correct it"
-        refuse(name, why, row=row + 1 + _first(beyond))
+        refuse(name, why, row=row + 1 + at)
     return _with_fractions(array, numbers, per, pa.time32("s"))
 
 
@@ -737,8 +738,9 @@ def _timestamps(name: str, array: Any, row: int) -> Any:
     per = _PER_SECOND[array.type.unit]
     first, last = _YEARS
     least, most = first * rules.DAY_SECONDS * per, (last + 1) * rules.DAY_SECONDS * per - 1
-    if per < 10**9:  # nanoseconds are within the years 1677 to 2262
-        _check_calendar(name, numbers, row, least, most)
+    # Nanoseconds are within the years 1677 to 2262.
+    if per < 10**9 and (at := _first_outside(numbers, least, most)) >= 0:
+        rules.out_of_calendar(name, row + 1 + at)
     text = _with_fractions(numbers.view(pa.timestamp(array.type.unit)), numbers, per, pa.timestamp("s"))
     if array.type.tz is not None:
         text = pc.binary_join_element_wise(text, pa.scalar("+00:00", TEXT), pa.scalar("", TEXT))
