@@ -16,22 +16,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 from urllib.parse import quote_plus
 
-from airflow_provider_qcache.client import compression
+from airflow_provider_qcache.client import compression, errors
 from airflow_provider_qcache.client.errors import (
     Attempt,
-    ClientClosed,
-    DeadlineExceeded,
-    HomeNodeUnavailable,
     InvalidTable,
-    MalformedQueryException,
     NoCacheAvailable,
     OperationCancelled,
     Outcome,
     QClientException,
-    RowCountMismatch,
     TooManyConsecutiveErrors,
     UnexpectedServerResponse,
-    local_resource_error,
     redacted,
 )
 from airflow_provider_qcache.client.many import GatheredDeletes, ask_all, run_bulk
@@ -732,7 +726,7 @@ class QClient:
         operation.deadline = self._end()
         if self._closed:
             operation.__exit__()
-            raise ClientClosed("the client is closed, and cannot be used any more: create a new one")
+            raise errors.ClientClosed("the client is closed, and cannot be used any more: create a new one")
         return operation
 
     def _begin(self, key: str, whole: Operation | None = None) -> Operation:
@@ -748,7 +742,7 @@ class QClient:
     def _end(self) -> float:
         return _FOREVER if self._deadline is None else self._clock.now() + self._deadline
 
-    def _confirm(self, request: Request, done: Done) -> HomeNodeUnavailable | None:
+    def _confirm(self, request: Request, done: Done) -> errors.HomeNodeUnavailable | None:
         """Return or raise an error if a node before the one that answered may have the table."""
         if not done.unknown:
             return None
@@ -774,11 +768,11 @@ class QClient:
         peers: dict[str, Peer] | None = None,
     ) -> QueryResult | None:
         if q is None:
-            raise MalformedQueryException(
+            raise errors.MalformedQueryException(
                 f"query table {key!r}: the query is None: pass a dict; {{}} selects all rows"
             )
         if isinstance(q, dict) and "update" in q:
-            raise MalformedQueryException(
+            raise errors.MalformedQueryException(
                 f"query table {key!r}: a query with 'update' is not supported: a node changes its table and "
                 "answers 500, a retry would change the table again, and copies would not change. Store the "
                 "changed table instead."
@@ -787,7 +781,7 @@ class QClient:
             text = json.dumps(q)
         except (TypeError, ValueError, RecursionError) as error:
             why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-            raise MalformedQueryException(
+            raise errors.MalformedQueryException(
                 f"query table {key!r}: the query cannot be written as JSON: {why}"
             ) from error
         headers = {"Accept": accept, "Accept-Encoding": compression.ACCEPT_ENCODING}
@@ -804,7 +798,7 @@ class QClient:
             accept_encoding = header_text(query_headers[own[-1]]) if own else None
         lines = b"".join(check_header(name, value) for name, value in headers.items())
         nodes = self._ring.successors(key) if node is None else (node,)
-        self._check_head(nodes[0], target, lines, MalformedQueryException)
+        self._check_head(nodes[0], target, lines, errors.MalformedQueryException)
         shortened = text if len(text) <= 200 else text[:200] + "…"
         request = Request(
             method,
@@ -947,7 +941,7 @@ class QClient:
             found = int(counted[1])
         if found != sent:
             has = "does not have the table" if found is None else f"has {_rows(found)}"
-            raise RowCountMismatch(
+            raise errors.RowCountMismatch(
                 f"store table {key!r}: the client sent {_rows(sent)}, and {redacted(node)} {has}. The node "
                 "may have evicted the table, or another client stored one at the same time. Store it again.",
                 sent=sent,
@@ -1043,17 +1037,12 @@ class QClient:
         )
         done = self._engine.run(request, operation)
         error = self._confirm(request, done)
-        outcomes = {}
-        errors: dict[str, QClientException] = {}
-        for node in request.nodes:
-            if node == done.node:
-                outcomes[redacted(node)] = DeleteOutcome.CONFIRMED
-                break
-            outcomes[redacted(node)] = DeleteOutcome.GONE
-            if error is not None and node in done.unknown:
-                outcomes[redacted(node)] = DeleteOutcome.UNREACHABLE
-                errors[redacted(node)] = error
-        return DeleteResult(key=key, outcomes=outcomes, errors=errors)
+        before = request.nodes[: request.nodes.index(done.node)]
+        outcomes = {redacted(node): DeleteOutcome.GONE for node in before}
+        unknown = {} if error is None else {redacted(node): error for node in done.unknown}
+        outcomes |= dict.fromkeys(unknown, DeleteOutcome.UNREACHABLE)
+        outcomes[redacted(done.node)] = DeleteOutcome.CONFIRMED
+        return DeleteResult(key=key, outcomes=outcomes, errors=dict(unknown))
 
     def _delete_on(
         self,
@@ -1211,7 +1200,7 @@ class QClient:
             self._prober.start([node])
             local = self._prober.wait([node], operation.deadline, lambda: operation.check(what))
             if local is not None:
-                raise local_resource_error(what, local) from local
+                raise errors.local_resource_error(what, local) from local
             return
         ticket = self._pool.ticket(node)
         try:
@@ -1221,7 +1210,7 @@ class QClient:
             if failure.outcome in OUTCOMES_OF_LIVING_NODES:
                 return
             if failure.outcome is Outcome.LOCAL:
-                raise local_resource_error(what, failure.cause) from failure
+                raise errors.local_resource_error(what, failure.cause) from failure
             gone = failure.outcome is Outcome.REFUSED
             self._pool.fail(node, ticket, f"status request: {failure.reason}", gone=gone)
 
@@ -1232,7 +1221,7 @@ class QClient:
         def check_time() -> None:
             operation.check(what)
             if self._clock.now() >= operation.deadline:
-                raise DeadlineExceeded(
+                raise errors.DeadlineExceeded(
                     f"{what}: the deadline passed while the client read, checked or compressed the table, "
                     "before it was sent. Increase `deadline`, or store a smaller table."
                 )
@@ -1334,9 +1323,9 @@ def _statistics(answer: Answer, prefix: str) -> dict[str, float]:
 def _node_error(what: str, node: str, failure: Failure) -> QClientException:
     attempt = Attempt(redacted(node), failure.phase, failure.outcome, 0.0, failure.status, failure.cause)
     if failure.outcome is Outcome.LOCAL:
-        return local_resource_error(what, failure.cause, [attempt])
+        return errors.local_resource_error(what, failure.cause, [attempt])
     if failure.outcome is Outcome.DEADLINE:
-        return DeadlineExceeded(
+        return errors.DeadlineExceeded(
             f"{what}: the deadline passed. Increase `deadline`, or check the node.", attempts=[attempt]
         )
     nodes = {redacted(node): str(attempt)}

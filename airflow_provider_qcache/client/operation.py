@@ -15,29 +15,13 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeVar
 
 import tenacity
 
+from airflow_provider_qcache.client import errors
 from airflow_provider_qcache.client.errors import (
     Attempt,
-    AuthenticationFailed,
-    BodyNotRepeatable,
-    CertificateRejected,
-    ClosedWithoutAnswer,
-    DeadlineExceeded,
-    HomeNodeUnavailable,
-    LocalResourceError,
-    MalformedQueryException,
-    NoCacheAvailable,
-    NodeOverloaded,
-    OperationCancelled,
     Outcome,
     Phase,
     QClientException,
-    ResponseTooLarge,
-    StoreUncertain,
-    TooManyConsecutiveErrors,
     UnexpectedServerResponse,
-    UnsupportedAcceptType,
-    forget_traceback,
-    local_resource_error,
     redacted,
 )
 from airflow_provider_qcache.client.outcome import (
@@ -141,7 +125,7 @@ class Operation:
     def check(self, what: str) -> None:
         """Raise OperationCancelled, about ``what``, if the operation was cancelled."""
         if self.cancelled:
-            raise OperationCancelled(f"{what}: cancelled")
+            raise errors.OperationCancelled(f"{what}: cancelled")
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -322,7 +306,7 @@ class _RetriedRequest:
         ticket = engine.pool.ticket(node)
         started = engine.clock.now()
         if engine.pool.abandoned_writes[node]:
-            self._await_abandoned_write(node, ticket, started)
+            self._await_abandoned_write(node, started)
             ticket, started = engine.pool.ticket(node), engine.clock.now()
         try:
             answer = once_more_fresh(
@@ -401,7 +385,7 @@ class _RetriedRequest:
             raise self._local_error(last.cause) from last.cause
         if count >= self.engine.limit:
             raise self._error(
-                TooManyConsecutiveErrors,
+                errors.TooManyConsecutiveErrors,
                 f"{count} requests failed, which is the limit; the last one: {last}. Check these nodes, or "
                 "increase `consecutive_error_count_limit`.",
             ) from last.cause
@@ -411,7 +395,7 @@ class _RetriedRequest:
 
     def _check_cancelled(self) -> None:
         if self.operation.cancelled:
-            raise self._error(OperationCancelled, "cancelled")
+            raise self._error(errors.OperationCancelled, "cancelled")
 
     def _check(self) -> None:
         self._check_cancelled()
@@ -521,8 +505,7 @@ class _RetriedRequest:
     def _log_wait(self) -> None:
         left = self._left()
         until = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=left)
-        errors = self._errors_of_nodes()
-        listed = "".join(f"\n  {node}: {error}" for node, error in errors.items())
+        listed = "".join(f"\n  {node}: {error}" for node, error in self._errors_of_nodes().items())
         _log.warning(
             "%s: no node responds. The client waits until %s (%s), as the settings wait_for_nodes and "
             "deadline say. Check that the nodes run and that their addresses are right:%s",
@@ -536,48 +519,58 @@ class _RetriedRequest:
         pool = self.engine.pool
         return {redacted(node): pool.last_error(node) or "not asked" for node in self.request.nodes}
 
-    def _no_cache(self, why: str) -> NoCacheAvailable:
+    def _no_cache(self, why: str) -> errors.NoCacheAvailable:
         nodes = self._errors_of_nodes()
         some = "the node cannot" if len(nodes) == 1 else f"none of {len(nodes)} nodes can"
         return self._error(
-            NoCacheAvailable,
+            errors.NoCacheAvailable,
             f"{some} be used: {why}. Check that the nodes run, that their addresses, with http or https, are "
             "right and that this machine can reach them.",
             nodes=nodes,
         )
 
-    def _await_status(self, node: str) -> None:
-        """Wait for a busy node's status, until the deadline, or without a deadline for a store timeout."""
+    def _status(self, node: str, until: float, ends: Callable[[Outcome], bool]) -> tuple[int, Failure | None]:
+        """Ask for a node's status until the node answers, fails with an outcome that ``ends``, or ``until``.
+
+        Returns the ticket of the last request, and how it failed; None if the node answered.
+        """
         engine = self.engine
-        bounded = self.deadline < _FOREVER
-        until = self.deadline if bounded else engine.clock.now() + engine.sender.store_time(self.request)
         waits = 0
         while True:
             ticket = engine.pool.ticket(node)
             try:
                 engine.sender.status(node, self.operation.until(until))
-            except Failure as failure:
-                if failure.outcome is Outcome.CANCELLED:
-                    self._check_cancelled()
-                if failure.outcome is Outcome.REFUSED:
-                    # The process has ended, and cannot store the table any more: use the next node.
-                    engine.pool.fail(node, ticket, self.attempts[-1].reason, gone=True)
-                    self.same_node = None
-                    return
-                if failure.outcome in OUTCOMES_OF_LIVING_NODES:
-                    self.same_node = node  # it is up: the request itself fails likewise
-                    return
+            except Failure as error:
+                failure = error
             else:
-                self.same_node = node
-                return
+                return ticket, None
+            if failure.outcome is Outcome.CANCELLED:
+                self._check_cancelled()
             waits += 1
             pause = self._status_wait(waits)
-            if engine.clock.now() + pause >= until:
-                end = "before the deadline" if bounded else "within one store timeout"
-                raise self._uncertain(f"and the node did not respond to a status request {end}")
+            if ends(failure.outcome) or engine.clock.now() + pause >= until:
+                return ticket, failure
             self.sleep(pause)
 
-    def _await_abandoned_write(self, node: str, ticket: int, started: float) -> None:
+    def _await_status(self, node: str) -> None:
+        """Wait for a busy node's status, until the deadline, or without a deadline for a store timeout."""
+        engine = self.engine
+        until = self.deadline
+        if until == _FOREVER:
+            until = engine.clock.now() + engine.sender.store_time(self.request)
+        certain = {Outcome.REFUSED, *OUTCOMES_OF_LIVING_NODES}
+        ticket, failure = self._status(node, until, certain.__contains__)
+        if failure is None or failure.outcome in OUTCOMES_OF_LIVING_NODES:
+            self.same_node = node  # it is up: if its status fails, the request itself fails likewise
+        elif failure.outcome is Outcome.REFUSED:
+            # The process has ended, and cannot store the table any more: use the next node.
+            engine.pool.fail(node, ticket, self.attempts[-1].reason, gone=True)
+            self.same_node = None
+        else:
+            end = "before the deadline" if until == self.deadline else "within one store timeout"
+            raise self._uncertain(f"and the node did not respond to a status request {end}")
+
+    def _await_abandoned_write(self, node: str, started: float) -> None:
         """Wait for status replies first, so that an abandoned write cannot be applied after this request.
 
         A store waits as for a busy node. For any other request a node that does not respond fails.
@@ -587,26 +580,12 @@ class _RetriedRequest:
         until = self.deadline
         if is_store and until == _FOREVER:
             until = started + engine.sender.store_time(self.request)
-        waits = 0
-        while True:
-            try:
-                engine.sender.status(node, self.operation)
-            except Failure as error:
-                failure = error
-            else:
-                return
-            if failure.outcome is Outcome.UNAUTHORIZED:
-                return  # the node will refuse the request as well
-            if failure.outcome is Outcome.CANCELLED:
-                self._check_cancelled()
-            waits += 1
-            pause = self._status_wait(waits)
-            silent = failure.outcome in (Outcome.TIMEOUT, Outcome.DEADLINE)
-            if not (is_store and silent) or engine.clock.now() + pause >= until:
-                break
-            self.sleep(pause)
+        timeouts = {Outcome.TIMEOUT, Outcome.DEADLINE}
+        ticket, failure = self._status(node, until, lambda found: not is_store or found not in timeouts)
+        if failure is None or failure.outcome is Outcome.UNAUTHORIZED:
+            return  # in the second case the node will refuse the request as well
         attempt = self._note_attempt(node, started, failure)
-        if silent and (is_store or self._left() <= 0):
+        if failure.outcome in timeouts and (is_store or self._left() <= 0):
             if not is_store and attempt.seconds >= engine.read_timeout:
                 engine.pool.fail(node, ticket, attempt.reason)
             end = "before the deadline" if until == self.deadline else "within one store timeout"
@@ -625,7 +604,7 @@ class _RetriedRequest:
         cause = failure.cause
         if cause is not None:
             # The result refers to its attempts, and must not refer to the table.
-            forget_traceback(cause)
+            errors.forget_traceback(cause)
         elif failure.detail:
             cause = UnexpectedServerResponse(failure.detail, status=failure.status)
         seconds = self.engine.clock.now() - started
@@ -645,7 +624,7 @@ class _RetriedRequest:
         """Raise _RequestFailed for a retry, or the error that ends the operation."""
         engine = self.engine
         if attempt.outcome is Outcome.CANCELLED:
-            raise self._error(OperationCancelled, "cancelled") from attempt.cause
+            raise self._error(errors.OperationCancelled, "cancelled") from attempt.cause
         self.fresh = False
         self.wait = 0.0
         refused = attempt.outcome is Outcome.REFUSED
@@ -682,7 +661,7 @@ class _RetriedRequest:
             if attempt.outcome is Outcome.LOCAL:
                 raise self._local_error(attempt.cause) from attempt.cause
             raise self._error(
-                BodyNotRepeatable,
+                errors.BodyNotRepeatable,
                 "the request failed, and its body cannot be read again for a retry. Pass a path, a seekable "
                 "file, or a function that returns a fresh iterator.",
             ) from attempt.cause
@@ -706,7 +685,7 @@ class _RetriedRequest:
             return 0.0
         if times >= 2:
             raise self._error(
-                ClosedWithoutAnswer,
+                errors.ClosedWithoutAnswer,
                 f"{redacted(node)} closes the connection on this request without an answer, and answers "
                 "status requests, so that the request is the cause. Check for a table larger than the node's "
                 "cache, headers over 64 KiB, or an Authorization header that a node cannot parse.",
@@ -725,7 +704,7 @@ class _RetriedRequest:
             if self.deadline == _FOREVER:
                 allowed = f"the {room:g} s that an operation without a deadline waits"
             raise self._error(
-                NodeOverloaded,
+                errors.NodeOverloaded,
                 f"{self.attempts[-1].node} is overloaded, and asks to wait {asked:g} s, longer than "
                 f"{allowed}. Try again later, or set a longer `deadline`.",
                 retry_after=asked,
@@ -762,14 +741,14 @@ class _RetriedRequest:
             why = why or f"the deadline passed after {requests}; the last one: {self.attempts[-1]}"
             setting = "store_timeout" if self.deadline == _FOREVER else "deadline"
             to_do = f"Check the node, or increase `{setting}`"
-        return self._error(DeadlineExceeded, f"{why}. {to_do}.")
+        return self._error(errors.DeadlineExceeded, f"{why}. {to_do}.")
 
-    def _local_error(self, cause: BaseException | None) -> LocalResourceError:
-        return local_resource_error(self.request.what, cause, self.attempts)
+    def _local_error(self, cause: BaseException | None) -> errors.LocalResourceError:
+        return errors.local_resource_error(self.request.what, cause, self.attempts)
 
-    def _uncertain(self, why: str) -> StoreUncertain:
+    def _uncertain(self, why: str) -> errors.StoreUncertain:
         return self._error(
-            StoreUncertain,
+            errors.StoreUncertain,
             f"the table was sent, the node did not acknowledge it, {why}. The node may have the new table, "
             "the old one or none. Store the table again; increase `store_timeout` if the node is slow.",
         )
@@ -779,14 +758,14 @@ class _RetriedRequest:
         name, status, outcome = redacted(node), attempt.status, attempt.outcome
         if outcome is Outcome.CERTIFICATE_REJECTED:
             return self._error(
-                CertificateRejected,
+                errors.CertificateRejected,
                 f"no TLS connection to {name}: {attempt.cause}. Check `verify` (`ca_file` of a connection: "
                 "the CA that signed the node's certificate), the name in the node's address, the "
                 "certificate's dates, and `cert` (`cert_file`) if the node requires a client certificate.",
             )
         if outcome is Outcome.TOO_LARGE:
             return self._error(
-                ResponseTooLarge,
+                errors.ResponseTooLarge,
                 f"the response of {name} is larger than max_response_bytes. Select fewer rows or columns, or "
                 "increase `max_response_bytes`.",
                 status=status,
@@ -801,16 +780,16 @@ class _RetriedRequest:
                     f"{name} refuses the credentials, or requires some (401). Check the login and password "
                     "(`auth`), and the netrc file."
                 )
-            return self._error(AuthenticationFailed, why)
+            return self._error(errors.AuthenticationFailed, why)
         body = failure.answer.text_for_error() if failure.answer is not None else ""
         detail = f": {failure.detail}." if failure.detail else "."
         is_query = self.request.kind is RequestKind.QUERY
         if is_query and status == 400:
             why = f"{name} cannot process it: {body}{_hint_at_quotes(body)}"
-            return self._error(MalformedQueryException, why)
+            return self._error(errors.MalformedQueryException, why)
         if is_query and status == 406:
             return self._error(
-                UnsupportedAcceptType,
+                errors.UnsupportedAcceptType,
                 f"{name} cannot answer in the requested content type: pass accept='application/json' or "
                 "'text/csv'.",
             )
@@ -833,14 +812,14 @@ def _hint_at_quotes(body: str) -> str:
     return f""" Write a text value with quotes within its quotes: "'{unknown[1]}'".""" if unknown else ""
 
 
-def home_unavailable(request: Request, done: Done) -> HomeNodeUnavailable:
+def home_unavailable(request: Request, done: Done) -> errors.HomeNodeUnavailable:
     """The error for a miss, or a delete, by a fallback node while a node before it did not respond."""
     silent = ", ".join(redacted(node) for node in done.unknown)
     do = "does" if len(done.unknown) == 1 else "do"
     who = f"its home node {silent} does not respond"
     if done.unknown != (request.nodes[0],):
         who = f"{silent}, earlier in the key's order, {do} not respond"
-    return HomeNodeUnavailable(
+    return errors.HomeNodeUnavailable(
         f"{request.what}: cannot tell whether the table exists: {who}, and "
         f"fallback node {redacted(done.node)} does not have it. Retry when the node responds again.",
         attempts=done.attempts,
