@@ -156,7 +156,7 @@ def _moment(text: str, in_years: str) -> _Expression:
         ColumnType.TEXT,
         text,
         fine=in_years,
-        refuse=lambda name, _, row: rules.out_of_calendar(name, row),
+        refuse=lambda name, _, row: rules.refuse(name, rules.OUT_OF_CALENDAR, row=row),
     )
 
 

@@ -444,7 +444,7 @@ def _refuse_text(batch: Any, row: int, *, certain: bool = True) -> None:
             if value is None:
                 continue
             if b"\0" in value:
-                rules.nul_in_text(name, number)
+                refuse(name, rules.NUL_IN_TEXT, row=number)
             if not _is_utf8(value):
                 refuse(name, _NOT_UTF8, row=number)
     if certain:
@@ -469,11 +469,11 @@ def _first_outside(array: Any, least: Any, most: Any) -> int:
 
 
 def _refuse_first(
-    mask: Any, refuse: Callable[[str, Any, int], NoReturn], name: str, array: Any, row: int
+    mask: Any, rule: Callable[[str, Any, int], NoReturn], name: str, array: Any, row: int
 ) -> None:
     """Raise for the first value for which the mask is true; ``row`` rows precede the array."""
     if (at := _first(mask)) >= 0:
-        refuse(name, array[at].as_py(), row + 1 + at)
+        rule(name, array[at].as_py(), row + 1 + at)
 
 
 class Plan:
@@ -719,7 +719,7 @@ def _seconds(_name: str, array: Any, _row: int) -> Any:
 def _dates(name: str, array: Any, row: int) -> Any:
     days = array.cast(pa.date32(), safe=False)
     if (at := _first_outside(days.view(pa.int32()), *_YEARS)) >= 0:
-        rules.out_of_calendar(name, row + 1 + at)
+        refuse(name, rules.OUT_OF_CALENDAR, row=row + 1 + at)
     return days.cast(TEXT)
 
 
@@ -740,7 +740,7 @@ def _timestamps(name: str, array: Any, row: int) -> Any:
     least, most = first * rules.DAY_SECONDS * per, (last + 1) * rules.DAY_SECONDS * per - 1
     # Nanoseconds are within the years 1677 to 2262.
     if per < 10**9 and (at := _first_outside(numbers, least, most)) >= 0:
-        rules.out_of_calendar(name, row + 1 + at)
+        refuse(name, rules.OUT_OF_CALENDAR, row=row + 1 + at)
     text = _with_fractions(numbers.view(pa.timestamp(array.type.unit)), numbers, per, pa.timestamp("s"))
     if array.type.tz is not None:
         text = pc.binary_join_element_wise(text, pa.scalar("+00:00", TEXT), pa.scalar("", TEXT))

@@ -429,20 +429,19 @@ class CsvCheck:
 
     def _read_whole_rows(self, text: bytes) -> None:
         """Check whole rows, without the last line end."""
+        lines = [line for line in text.split(b"\n") if line.strip(b" \t")]
         commas = text.translate(None, _ALL_BUT_SEPARATORS).split(b"\n")
         if max(map(len, commas)) > self._most_commas:
-            self._refuse_too_wide(text.split(b"\n"))
-        count = len(commas)
-        may_be_blank = b"\n%b\n" % text
-        lines = []
-        if self._float_columns:
-            lines = text.split(b"\n")
-        if b"\n\n" in may_be_blank or b"\n " in may_be_blank or b"\n\t" in may_be_blank:
-            lines = [line for line in text.split(b"\n") if line.strip(b" \t")]
-            count = len(lines)
+            self._too_wide(
+                next(
+                    row
+                    for row, line in enumerate(lines, self.rows + 1)
+                    if line.count(b",") > self._most_commas
+                )
+            )
         if self._float_columns and lines:
             self._check_floats(lines, quoted=b'"' in text)
-        self.rows += count
+        self.rows += len(lines)
 
     def _check_floats(self, lines: list[bytes], *, quoted: bool) -> None:
         rows = [line.split(b",", self._float_columns[-1] + 1) for line in lines]
@@ -542,13 +541,6 @@ class CsvCheck:
             "which a node misreads: end lines with LF or CR LF",
             row=row,
         )
-
-    def _refuse_too_wide(self, lines: list[bytes]) -> None:
-        row = self.rows
-        for line in lines:
-            row += bool(line.strip(b" \t"))
-            if line.count(b",") > self._most_commas:
-                self._too_wide(row)
 
     def _too_wide(self, row: int) -> NoReturn:
         columns = self._most_commas + 1

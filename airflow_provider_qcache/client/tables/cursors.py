@@ -213,9 +213,9 @@ class _ColumnReader:
                         row=number,
                     )
                 if form == "text":
-                    rules.lone_surrogate(self.name, number)
+                    refuse(self.name, rules.LONE_SURROGATE, row=number)
                 if form in ("timestamp", ZONED):
-                    rules.out_of_calendar(self.name, number)
+                    refuse(self.name, rules.OUT_OF_CALENDAR, row=number)
                 refuse(self.name, f"{rules.short_repr(value)}: {error}", row=number)
 
 

@@ -195,21 +195,12 @@ def digits_of(value: decimal.Decimal) -> int:
     return len("".join(map(str, value.as_tuple().digits)).strip("0"))
 
 
-def out_of_calendar(name: str, row: int) -> NoReturn:
-    """Raise for a date or timestamp whose year does not have four digits."""
-    why = "a date outside the years 0001 to 9999 would not sort correctly as text: remove it or use null"
-    refuse(name, why, row=row)
-
-
-def nul_in_text(name: str, row: int) -> NoReturn:
-    """Raise for a text with a NUL."""
-    refuse(name, "a text with a NUL, at which a node would cut it off: remove the NUL", row=row)
-
-
-def lone_surrogate(name: str, row: int) -> NoReturn:
-    """Raise for a text that UTF-8 cannot encode."""
-    why = "the text contains a lone surrogate, which UTF-8 cannot encode: remove the surrogate"
-    refuse(name, why, row=row)
+OUT_OF_CALENDAR: Final = (
+    "a date outside the years 0001 to 9999 would not sort correctly as text: remove it or use null"
+)
+NUL_IN_TEXT: Final = "a text with a NUL, at which a node would cut it off: remove the NUL"
+LONE_SURROGATE: Final = "the text contains a lone surrogate, which UTF-8 cannot encode: remove the surrogate"
+"""Why a value is refused; see ``refuse``."""
 
 
 def infinite_decimal(name: str, value: Any, row: int) -> NoReturn:

@@ -237,22 +237,11 @@ def _fields(plan: ColumnPlan, values: Sequence[Any], null: str) -> tuple[str, It
 
 def _float_texts(values: Sequence[float]) -> list[str]:
     """Floats as Arrow writes them; Python's own texts if they are the same."""
-    if not values:
-        return []
-    texts = list(map(repr, values))
-    joined = "\n".join(texts)
     large = _FIRST_WITH_EXPONENT
-    if "e" in joined or max(values) >= large or min(values) <= -large:
-        pairs = zip(values, texts, strict=True)
-        texts = [
-            text if "e" not in text and -large < value < large else _float_text(value)
-            for value, text in pairs
-        ]
-        joined = "\n".join(texts)
-    joined += "\n"
-    if ".0\n" in joined:
-        texts = joined.replace(".0\n", "\n").split("\n")[:-1]
-    return texts
+    return [
+        text.removesuffix(".0") if "e" not in text and -large < value < large else _float_text(value)
+        for value, text in zip(values, map(repr, values), strict=True)
+    ]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -270,7 +259,7 @@ def _plan(name: str, values: list[Any], requested: ColumnType | None) -> ColumnP
     """Return the plan for a column, and check its values. Raises InvalidTable."""
     types = set(map(type, values))
     only_simple = types <= _SIMPLE
-    has_nan = only_simple and _has_nan(types, values)
+    has_nan = only_simple and float in types and any(map(operator.ne, values, values))
     if has_nan:
         values = _without_nan(values)
         types = set(map(type, values))
@@ -295,14 +284,6 @@ def _plan(name: str, values: list[Any], requested: ColumnType | None) -> ColumnP
     written = (lambda values: column(_without_nan(values))) if has_nan else column
     has_nulls = _NONE in types or not only_simple or write is _as_float
     return ColumnPlan(name, requested or column_type, has_nulls, written)
-
-
-def _has_nan(types: set[type], values: Sequence[Any]) -> bool:
-    """Whether there is a NaN among values of simple types."""
-    if types == {float}:
-        total = sum(values)  # it is NaN if a value is NaN, or if infinities cancel out
-        return bool(total != total)
-    return float in types and any(map(operator.ne, values, values))
 
 
 def _without_nan(values: Sequence[Any]) -> list[Any]:
@@ -373,13 +354,12 @@ def _passes(types: set[type], values: Sequence[Any]) -> bool:
 
 
 def _check_nulls(name: str, values: list[Any]) -> None:
-    present = [value for value in values if not is_null(value)]
-    if len(present) == len(values) or (-min(present) <= rules.EXACT and max(present) <= rules.EXACT):
+    null = next((row for row, value in enumerate(values, 1) if is_null(value)), None)
+    if null is None:
         return
-    rows = list(enumerate(values, 1))
-    null = next(row for row, value in rows if is_null(value))
-    large = next(row for row, value in rows if not is_null(value) and abs(value) > rules.EXACT)
-    rules.too_large_with_null(name, row=large, null_row=null)
+    for row, value in enumerate(values, 1):
+        if not is_null(value) and abs(value) > rules.EXACT:
+            rules.too_large_with_null(name, row=row, null_row=null)
 
 
 def _all_whole(values: list[Any]) -> bool:
@@ -412,9 +392,9 @@ def _check(name: str, form: str, requested: ColumnType | None) -> Callable[[Any,
 
     def text(value: str, row: int) -> None:
         if "\0" in value:
-            rules.nul_in_text(name, row)
+            refuse(name, rules.NUL_IN_TEXT, row=row)
         if not rules.is_unicode(value):
-            rules.lone_surrogate(name, row)
+            refuse(name, rules.LONE_SURROGATE, row=row)
         if requested is ColumnType.FLOAT:
             try:
                 number = _as_float(value)
@@ -464,7 +444,7 @@ def _check(name: str, form: str, requested: ColumnType | None) -> Callable[[Any,
 
     def calendar(value: Any, row: int) -> None:
         if _numpy_name(value) and not re.match(r"(?!0000)[0-9]{4}(?:-|$)", str(value)):
-            rules.out_of_calendar(name, row)
+            refuse(name, rules.OUT_OF_CALENDAR, row=row)
 
     def duration(value: Any, row: int) -> None:
         if not isinstance(value, dt.timedelta) and _numpy_seconds(value) is None:
@@ -475,7 +455,7 @@ def _check(name: str, form: str, requested: ColumnType | None) -> Callable[[Any,
         try:
             value.astimezone(dt.UTC)
         except OverflowError:
-            rules.out_of_calendar(name, row)
+            refuse(name, rules.OUT_OF_CALENDAR, row=row)
 
     if form == "integer" and requested is not None:
         return real if requested is ColumnType.FLOAT else None
