@@ -28,7 +28,7 @@ MUTANTS = (
     ("ring", "self._owners.append(self._owners[0])", "self._owners.append(self._owners[-1])"),
     ("outcome", "", ""),
     ("outcome", "if status == 404 and", "if status == 403 and"),
-    ("outcome", "Outcome.REFUSED: Action.NEXT_NODE", "Outcome.REFUSED: Action.RAISE"),
+    ("outcome", "Outcome.CLOSED: Action.ASK_STATUS", "Outcome.CLOSED: Action.RAISE"),
     ("outcome", "elif 300 <= status < 400", "elif 300 < status < 400"),
 )
 """Module, an expression that occurs once in it, and its replacement. The one without a change must pass."""
