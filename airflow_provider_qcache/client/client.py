@@ -192,7 +192,11 @@ class QClient:
         self._deadline = deadline
         contexts: dict[bool | str, ssl.SSLContext] = {}
         self._transports = {node: NodeTransport(node, self._settings, contexts) for node in self._ring.nodes}
-        _check_no_process_twice(self._ring.nodes, connect_timeout)
+        if (same := two_names(self._ring.nodes, seconds=connect_timeout)) is not None:
+            raise ValueError(
+                f"node_list: {redacted(same[0])!r} and {redacted(same[1])!r} are two names of one node. List "
+                "the node once, spelled as by every other reader and writer of the cluster."
+            )
         bases = (transport.base for transport in self._transports.values())
         self._longest_target = _LONGEST_GET - len("GET  HTTP/1.1\r\n") - max(map(len, bases))
         self._listeners: tuple[Listener, ...] = ()
@@ -214,7 +218,7 @@ class QClient:
             policy=request_retry or RequestRetry(),
             limit=consecutive_error_count_limit,
             read_timeout=read_timeout,
-            on_attempt_failed=self._attempt_failed,
+            on_attempt_failed=lambda attempt: self._notify(lambda one: one.attempt_failed(attempt)),
         )
         _clients.add(self)
 
@@ -1238,10 +1242,6 @@ class QClient:
             _log.warning("node %s failed: %s", redacted(node), error)
             self._notify(lambda listener: listener.node_failed(redacted(node), error or ""))
 
-    def _attempt_failed(self, attempt: Attempt) -> None:
-        if self._listeners:
-            self._notify(lambda listener: listener.attempt_failed(attempt))
-
     def _notify(self, call: Callable[[Listener], None]) -> None:
         for listener in self._listeners:
             try:
@@ -1297,15 +1297,6 @@ def _naming_key(key: str) -> Iterator[None]:
 
 def _rows(count: int) -> str:
     return "1 row" if count == 1 else f"{count:,} rows"
-
-
-def _check_no_process_twice(nodes: Iterable[str], seconds: float) -> None:
-    same = two_names(nodes, seconds=seconds)
-    if same is not None:
-        raise ValueError(
-            f"node_list: {redacted(same[0])!r} and {redacted(same[1])!r} are two names of one node. List "
-            "the node once, spelled as by every other reader and writer of the cluster."
-        )
 
 
 def _statistics(answer: Answer, prefix: str) -> dict[str, float]:

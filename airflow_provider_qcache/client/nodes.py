@@ -106,7 +106,7 @@ class NodePool:
         *,
         clock: Clock,
         rng: random.Random,
-        on_change: Callable[[str, bool, str | None], None] | None = None,
+        on_change: Callable[[str, bool, str | None], None] = lambda *_: None,
     ) -> None:
         self._clock = clock
         self._rng = rng
@@ -138,7 +138,7 @@ class NodePool:
             known.last_error = error
             self._back_off(known)
             self.failing |= {node}
-        self._notify(node, alive=False, error=error)
+        self._on_change(node, False, error)  # noqa: FBT003
 
     def _back_off(self, known: _Node) -> None:
         known.failures += 1
@@ -198,7 +198,7 @@ class NodePool:
                 self._back_off(known)
                 self.statistics[node]["retry_error"] += 1
         if alive:
-            self._notify(node, alive=True, error=None)
+            self._on_change(node, True, None)  # noqa: FBT003
         return alive
 
     def abandon_probe(self, node: str, ticket: int) -> None:
@@ -258,10 +258,6 @@ class NodePool:
                 )
                 for node, known in self._nodes.items()
             }
-
-    def _notify(self, node: str, *, alive: bool, error: str | None) -> None:
-        if self._on_change is not None:
-            self._on_change(node, alive, error)
 
 
 class Prober:

@@ -120,10 +120,6 @@ class SkippedPeer(Exception):
     """A request was not sent, because ``Request.skip`` excluded the other end of the connection."""
 
 
-class Cancelled(Exception):
-    """``cancel()`` was called."""
-
-
 class _SourceFailed(Exception):
     """Reading the body failed on this side, with the exception in ``args``, of any class."""
 
@@ -180,10 +176,10 @@ class Limit:
     def left(self) -> float | None:
         """Seconds the next operation of the socket may take; None for no limit.
 
-        Raises TimeoutError if the deadline or the end of the phase has passed, Cancelled after ``cancel``.
+        Raises TimeoutError if the deadline or the end of the phase has passed, Failure after ``cancel``.
         """
         if self.cancelled:
-            raise Cancelled
+            raise Failure(Outcome.CANCELLED, self.phase)
         end = min(self.deadline, self.stage_end)
         if end == _FOREVER:
             return None if self.idle == _FOREVER else self.idle
@@ -216,7 +212,7 @@ class Limit:
             self.abandoned_writes.add(self)
 
 
-class _KeepsLimit(socket.socket):
+class _DeadlineSocket(socket.socket):
     """A socket that sets its timeout to the time that its request has left, before every operation."""
 
     limit: Limit
@@ -244,10 +240,6 @@ class _KeepsLimit(socket.socket):
         self.keep_limit()
         return super().send(*args, **kwargs)
 
-
-class _DeadlineSocket(_KeepsLimit):
-    """The same for plain sockets, whose timeout is for the whole of sendall, not for each send in it."""
-
     def sendall(self, *args: Any, **kwargs: Any) -> None:
         self.keep_limit()
         super().sendall(*args, **kwargs)
@@ -256,8 +248,8 @@ class _DeadlineSocket(_KeepsLimit):
 _handshaking = threading.local()
 
 
-class _DeadlineTlsSocket(_KeepsLimit, ssl.SSLSocket):
-    """The same over TLS. SSLSocket.sendall calls send for each record it can write."""
+class _DeadlineTlsSocket(_DeadlineSocket, ssl.SSLSocket):
+    """The same over TLS, where sendall calls send for each record it can write."""
 
     def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002  # SSLSocket's signature
         # SSLContext.wrap_socket creates the socket and shakes hands in one call, which takes no limit.
@@ -960,8 +952,6 @@ class NodeTransport:
         if raw is None:
             response.will_close = True  # the rest would be read as the next request's answer
             return Answer(status, headers, b"", None)
-        if not raw:
-            return Answer(status, headers, raw, content_encoding)
         try:
             content = compression.decode(raw, content_encoding, MAX_ERROR_BODY)
         except (compression.Undecodable, compression.Unsupported, compression.TooLarge):
