@@ -195,9 +195,9 @@ class CsvCheck:
         self._float_columns: list[int] = []
         self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._fed = 0
-        self._head = b""
-        self._waiting: list[bytes] = []
-        self._waiting_bytes = 0
+        self._head = bytearray()
+        self._parse_at = 0
+        """The length of ``_head`` from which on it is parsed again."""
         self._most_commas = 0
         # The row that has not ended yet: its commas, whether it is not blank, and its last field (for
         # floats).
@@ -225,11 +225,11 @@ class CsvCheck:
         _check_utf8(self._decoder, piece, self._fed, final=False)
         self._fed += len(piece)
         if self.columns is None:
-            self._waiting.append(piece)
-            self._waiting_bytes += len(piece)
-            # A header that is longer than a piece is parsed again when twice as many bytes are there.
-            if self._waiting_bytes >= len(self._head):
+            self._head += piece
+            if len(self._head) >= self._parse_at:
                 self._read_header(final=False)
+                # A header that is longer than a piece is parsed again when twice as many bytes are there.
+                self._parse_at = 2 * len(self._head)
         else:
             self._read(piece)
 
@@ -250,17 +250,15 @@ class CsvCheck:
         self._end_row()
 
     def _read_header(self, *, final: bool) -> None:
-        head = b"".join([self._head, *self._waiting])
-        self._waiting, self._waiting_bytes = [], 0
-        start = self._fed - len(head)
-        if start == 0:
+        head = bytes(self._head)
+        if self._fed == len(head):
             if codecs.BOM_UTF8.startswith(head) and head and not final:
-                self._head = head
                 return
             head = head.removeprefix(codecs.BOM_UTF8)
         blank = _BLANK_LINES(head).end()  # type: ignore[union-attr]  # it matches nothing at least
         self._unsafe_cr_at(head[:blank].replace(b"\r\n", b"\n"))
-        head = self._head = head[blank:]
+        head = head[blank:]
+        self._head = bytearray(head)
         start = self._fed - len(head)
         found = _HEADER(head)
         # A match that ends with the bytes may continue in the next piece.
@@ -287,7 +285,7 @@ class CsvCheck:
         self.columns = tuple(names)
         self._float_columns = [at for at, name in enumerate(names) if name in self._floats]
         self._most_commas = len(names) - 1
-        self._head = b""
+        self._head.clear()
         self._read(head[found.end() :])
 
     def _check_names(self, record: bytes, names: list[str]) -> None:  # noqa: ARG002  # one below needs it
@@ -432,13 +430,10 @@ class CsvCheck:
         lines = [line for line in text.split(b"\n") if line.strip(b" \t")]
         commas = text.translate(None, _ALL_BUT_SEPARATORS).split(b"\n")
         if max(map(len, commas)) > self._most_commas:
-            self._too_wide(
-                next(
-                    row
-                    for row, line in enumerate(lines, self.rows + 1)
-                    if line.count(b",") > self._most_commas
-                )
+            wide = (
+                row for row, line in enumerate(lines, self.rows + 1) if line.count(b",") > self._most_commas
             )
+            self._too_wide(next(wide))
         if self._float_columns and lines:
             self._check_floats(lines, quoted=b'"' in text)
         self.rows += len(lines)
@@ -735,6 +730,15 @@ class JsonIntegers:
 
 
 _JSON_SPACE: Final = re.compile(r"[ \t\r\n]*+").match
+_NEXT_STATES: Final[dict[str, dict[str, str]]] = {
+    "start": {"[": "first"},
+    "first": {"]": "end"},
+    "comma": {",": "next", "]": "end"},
+    "next": {},
+    "end": {},
+}
+"""The state after each character between the rows of a list."""
+_BEFORE_A_ROW: Final = ("first", "next")
 
 
 class JsonCheck:
@@ -758,7 +762,7 @@ class JsonCheck:
         self._text = ""
         self._parts: list[str] = []
         self._waiting = 0
-        self._state = "start"  # then "first", "next", "comma" and "end"
+        self._state = "start"
         self._retry_at = 0
         # Whether the text that is not parsed yet may have an integer beyond 2**53, or beyond 64 bits.
         self._may_be_large = False
@@ -810,35 +814,19 @@ class JsonCheck:
             at = _JSON_SPACE(text, at).end()  # type: ignore[union-attr]  # it matches nothing at least
             if at == len(text):
                 break
-            sign = text[at]
-            if self._state == "start":
-                if sign != "[":
-                    self._malformed(f"starts with {_character(text, at)!r}", text, at)
-                self._state = "first"
+            state = _NEXT_STATES[self._state].get(text[at])
+            if state is not None:
+                self._state = state
                 at += 1
-            elif self._state == "comma":
-                if sign not in ",]":
-                    found = _character(text, at)
-                    self._malformed(f"has {found!r} after row {self.rows} instead of ',' or ']'", text, at)
-                self._state = "next" if sign == "," else "end"
-                at += 1
-            elif self._state == "end":
-                self._malformed(f"has {_character(text, at)!r} after the end of the list", text, at)
-            elif sign == "]" and self._state == "first":
-                self._state = "end"
-                at += 1
-            elif sign != "{":
-                found = _character(text, at)
-                self._malformed(
-                    f"has {found!r} instead of row {self.rows + 1}, an object", text, at, row=True
-                )
-            else:
+            elif text[at] == "{" and self._state in _BEFORE_A_ROW:
                 end = self._row_end(text, at, final=final)
                 if end is None:
                     break
                 at = end
                 self.rows += 1
                 self._state = "comma"
+            else:
+                self._malformed(text, at)
         self._text = text[at:]
         if at:
             self._retry_at = 0
@@ -887,11 +875,16 @@ class JsonCheck:
     def _byte(self, text: str, at: int) -> int:
         return self._fed - len(text) + at
 
-    def _malformed(self, how: str, text: str, at: int, *, row: bool = False) -> None:
-        where = self._byte(text, at)
+    def _malformed(self, text: str, at: int) -> NoReturn:
+        found, where = repr(_character(text, at)), self._byte(text, at)
+        how = {
+            "start": f"starts with {found}",
+            "comma": f"has {found} after row {self.rows} instead of ',' or ']'",
+            "end": f"has {found} after the end of the list",
+        }.get(self._state, f"has {found} instead of row {self.rows + 1}, an object")
         raise InvalidTable(
             f"the table {how}, at byte {where}: send a JSON list of objects",
-            row=self.rows + 1 if row else None,
+            row=self.rows + 1 if self._state in _BEFORE_A_ROW else None,
             byte=where,
         )
 
