@@ -430,10 +430,9 @@ class CsvCheck:
         lines = [line for line in text.split(b"\n") if line.strip(b" \t")]
         commas = text.translate(None, _ALL_BUT_SEPARATORS).split(b"\n")
         if max(map(len, commas)) > self._most_commas:
-            wide = (
-                row for row, line in enumerate(lines, self.rows + 1) if line.count(b",") > self._most_commas
-            )
-            self._too_wide(next(wide))
+            for row, line in enumerate(lines, self.rows + 1):
+                if line.count(b",") > self._most_commas:
+                    self._too_wide(row)
         if self._float_columns and lines:
             self._check_floats(lines, quoted=b'"' in text)
         self.rows += len(lines)
