@@ -194,7 +194,10 @@ def test_the_error_of_an_unexpected_or_too_large_response_has_its_status() -> No
     assert error_after(STORE, answer(415)).status == 415  # type: ignore[attr-defined]
 
 
-NO_CACHE = "Check that the nodes run, that their addresses are right and that this machine can reach them."
+NO_CACHE = (
+    "Check that the nodes run, that their addresses, with http or https, are right and that this machine can "
+    "reach them."
+)
 
 
 @pytest.mark.parametrize(
