@@ -966,8 +966,6 @@ class QClient:
             return False
         key = stored.key
         order = stored.request.nodes
-        if order.index(node) < order.index(stored.done.node):
-            return self._has_none(key, node, operation)
 
         def skip(peer: Peer) -> bool:
             return any(
@@ -975,6 +973,10 @@ class QClient:
             )
 
         try:
+            if order.index(node) < order.index(stored.done.node):
+                # No delete: another writer may have stored the table there since, and deleted the fallback
+                # node's. Then no node would have a table, which is worse than an older one.
+                return self._absence(key, node, operation) in (Absence.MISSING, Absence.GONE)
             outcome, error = self._delete_on(key, node, operation, skip=skip, peers=stored.evicted_at)
         except SkippedPeer as skipped:
             if node not in self._warned:
@@ -989,24 +991,13 @@ class QClient:
                     skipped,
                 )
             return False
-        if outcome is DeleteOutcome.UNREACHABLE:
-            _log.warning("evict stale copies of table %r: %s", key, error)
-            return False
-        return True
-
-    def _has_none(self, key: str, node: str, operation: Operation) -> bool:
-        """Whether a node before the one that stored certainly has no table under the key.
-
-        The client does not delete there. Another writer may have stored the table there since, and deleted
-        the fallback node's: then no node would have a table, which is worse than an older one.
-        """
-        try:
-            return self._absence(key, node, operation) in (Absence.MISSING, Absence.GONE)
         except OperationCancelled:
             raise
-        except QClientException as error:
+        except QClientException as failed:
+            outcome, error = DeleteOutcome.UNREACHABLE, failed
+        if outcome is DeleteOutcome.UNREACHABLE:
             _log.warning("evict stale copies of table %r: %s", key, error)
-            return False
+        return outcome is not DeleteOutcome.UNREACHABLE
 
     def _store_again_what_was_evicted(
         self, stored: _Stored, evicted: dict[str, bool], operation: Operation
