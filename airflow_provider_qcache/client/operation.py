@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_qcache.client.nodes import NodePool, Prober
     from airflow_provider_qcache.client.outcome import Answer
-    from airflow_provider_qcache.client.settings import Clock, RequestRetry, TransportSettings
+    from airflow_provider_qcache.client.settings import ClientSettings, Clock, RequestRetry
     from airflow_provider_qcache.client.transport import NodeTransport
 
 _Error = TypeVar("_Error", bound=QClientException)
@@ -134,7 +134,7 @@ class Sender:
 
     transports: Mapping[str, NodeTransport]
     pool: NodePool
-    settings: TransportSettings
+    settings: ClientSettings
     clock: Clock
 
     def send(self, node: str, request: Request, operation: Operation, *, fresh: bool) -> Answer:

@@ -60,8 +60,8 @@ class RequestRetry:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class TransportSettings:
-    """How the client connects to nodes. Raises ValueError, naming the field; its repr has no credentials."""
+class ClientSettings:
+    """The settings of a client; see QClient. Raises ValueError, naming the field; the repr has no secrets."""
 
     connect_timeout: float
     read_timeout: float
@@ -72,14 +72,20 @@ class TransportSettings:
     auth: Any = dataclasses.field(repr=False)
     trust_env: bool
     refused_means_gone: bool = True
+    deadline: float | None = None
+    consecutive_error_count_limit: int = 10
+    request_retry: RequestRetry | None = None
+    confirm_miss: bool = False
 
     def __post_init__(self) -> None:
         check_seconds("connect_timeout", self.connect_timeout)
         check_seconds("read_timeout", self.read_timeout)
-        if self.store_timeout is not None:
-            check_seconds("store_timeout", self.store_timeout)
+        for name in ("store_timeout", "deadline"):
+            if getattr(self, name) is not None:
+                check_seconds(name, getattr(self, name))
         if self.max_response_bytes is not None:
             check_count("max_response_bytes", self.max_response_bytes)
+        check_count("consecutive_error_count_limit", self.consecutive_error_count_limit)
         if not isinstance(self.verify, bool | str | os.PathLike):
             raise ValueError(f"verify={self.verify!r} must be True, False or the path of a CA bundle")  # noqa: TRY004
         pair: tuple[Any, ...] = self.cert if isinstance(self.cert, tuple) else (self.cert, self.cert)
@@ -87,25 +93,8 @@ class TransportSettings:
             len(pair) != 2 or not all(isinstance(path, str | os.PathLike) for path in pair)
         ):
             raise ValueError(f"cert={self.cert!r} must be a path, (certificate, key) or None")
-        for name in ("trust_env", "refused_means_gone"):
+        for name in ("trust_env", "refused_means_gone", "confirm_miss"):
             _check_flag(name, getattr(self, name))
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ClientSettings(TransportSettings):
-    """All settings of a client; see QClient. Raises ValueError, naming the field."""
-
-    deadline: float | None
-    consecutive_error_count_limit: int
-    request_retry: RequestRetry | None
-    confirm_miss: bool
-
-    def __post_init__(self) -> None:
-        TransportSettings.__post_init__(self)
-        _check_flag("confirm_miss", self.confirm_miss)
-        if self.deadline is not None:
-            check_seconds("deadline", self.deadline)
-        check_count("consecutive_error_count_limit", self.consecutive_error_count_limit)
         if not (self.request_retry is None or isinstance(self.request_retry, RequestRetry)):
             raise ValueError(f"request_retry={self.request_retry!r} must be a RequestRetry or None")
         if self.request_retry is not None and self.request_retry.wait_for_nodes and self.deadline is None:

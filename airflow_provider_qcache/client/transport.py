@@ -58,7 +58,7 @@ from airflow_provider_qcache.client.tables.headers import check_header
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from airflow_provider_qcache.client.settings import TransportSettings
+    from airflow_provider_qcache.client.settings import ClientSettings
     from airflow_provider_qcache.client.tables.upload import Upload
 
 _FOREVER: Final = float("inf")
@@ -615,7 +615,7 @@ class NodeTransport:
     def __init__(
         self,
         node: str,
-        settings: TransportSettings,
+        settings: ClientSettings,
         contexts: dict[bool | str, ssl.SSLContext] | None = None,
     ) -> None:
         self.node = node

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from airflow_provider_qcache.client.errors import Outcome, Phase
 from airflow_provider_qcache.client.outcome import UNAVAILABLE, Failure
-from airflow_provider_qcache.client.settings import SystemClock, TransportSettings
+from airflow_provider_qcache.client.settings import ClientSettings, SystemClock
 from airflow_provider_qcache.client.transport import Limit, NodeTransport, Request
 from airflow_provider_qcache.node_identity import two_names
 
@@ -70,7 +70,7 @@ def check_nodes(arguments: Mapping[str, Any], *, longest: float) -> list[NodeChe
         longest: Seconds for the whole check.
     """
     clock = SystemClock()
-    settings = TransportSettings(
+    settings = ClientSettings(
         store_timeout=None,
         max_response_bytes=_LARGEST,
         **{name: arguments[name] for name in _SHARED},
@@ -139,7 +139,7 @@ _SHARED: Final = ("connect_timeout", "read_timeout", "verify", "cert", "auth", "
 
 
 def _trouble(
-    transport: NodeTransport, settings: TransportSettings, limit: Limit, peers: dict[str, Peer]
+    transport: NodeTransport, settings: ClientSettings, limit: Limit, peers: dict[str, Peer]
 ) -> str | None:
     try:
         answer = transport.exchange(Request("GET", "/status", _HEADERS, peers=peers), limit)
@@ -150,7 +150,7 @@ def _trouble(
     return _trouble_in(answer)
 
 
-def _trouble_of(failure: Failure, settings: TransportSettings) -> str:
+def _trouble_of(failure: Failure, settings: ClientSettings) -> str:
     outcome, phase = failure.outcome, failure.phase
     if failure.by_proxy:
         return f"{outcome}: {failure}"
