@@ -295,16 +295,12 @@ class _Connection(HTTPConnection):
                     sock.setsockopt(*option)
                 sock.settimeout(limit.left())
                 sock.connect(address)
-            except OSError as error:
+            except BaseException as error:
                 if sock is not None:
                     sock.close()
-                if limit.cancelled or limit.now() >= limit.deadline:
+                if not isinstance(error, OSError) or limit.cancelled or limit.now() >= limit.deadline:
                     raise
                 errors.append(_without_source_address(family, address, error))
-            except BaseException:
-                if sock is not None:
-                    sock.close()
-                raise
             else:
                 self.reached = address
                 limit.stage_end = max(end, limit.now() + _LEAST_PER_ADDRESS)
@@ -528,8 +524,7 @@ class _Response(http.client.HTTPResponse):
     def pieces(self) -> Iterator[bytes]:
         """Yield the body; raises IncompleteRead if it is cut off, or a chunk is malformed."""
         if not self.chunked:
-            while piece := self.read(_READ_AT_ONCE):
-                yield piece
+            yield from iter(functools.partial(self.read, _READ_AT_ONCE), b"")
             return
         while left := self._chunk_size():
             while left:

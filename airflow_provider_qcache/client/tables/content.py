@@ -9,7 +9,7 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Protocol, TypeAlias, runtime_checkable
+from typing import Any, BinaryIO, Final, Protocol, TypeAlias
 
 from airflow_provider_qcache.client.errors import InvalidTable
 
@@ -106,12 +106,6 @@ def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 
 
-@runtime_checkable
-class _Readable(Protocol):
-    def read(self, size: int = -1, /) -> bytes | None:
-        """Read as a file does."""
-
-
 def _body_of_file(file: BinaryIO) -> Body:
     """An open binary file, from its position. If it is seekable, every attempt starts there."""
     try:
@@ -157,7 +151,7 @@ def skip_bom(pieces: Iterator[bytes]) -> Iterator[bytes]:
     yield from pieces
 
 
-def _read(file: _Readable) -> Iterator[bytes]:
+def _read(file: Any) -> Iterator[bytes]:
     while (piece := file.read(PIECE)) != b"":
         if piece is None:
             # This is not the end of the file. The io module's own readers raise it, too.
@@ -207,8 +201,8 @@ def body_of(content: Any) -> Body:
         return _body_of_bytes(bytes(content))
     if isinstance(content, os.PathLike):
         return _body_of_path(Path(content))
-    if isinstance(content, _Readable):
-        return _body_of_file(content)  # type: ignore[arg-type]  # which looks for its other methods
+    if hasattr(content, "read"):
+        return _body_of_file(content)
     if callable(content):
         return Body(lambda: _checked_pieces(content()))
     if isinstance(content, Iterator):

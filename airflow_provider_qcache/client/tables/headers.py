@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 TYPES: Final = "X-QCache-types"
 STAND_INS: Final = "X-QCache-stand-in-columns"
-_LOWER_TYPES: Final = TYPES.lower()
-_LOWER_STAND_INS: Final = STAND_INS.lower()
 
 MAX_HEAD_BYTES: Final = 60 * 1024
 """Bytes of the longest request head. A node closes the connection on one over 65,536 bytes."""
@@ -68,12 +66,10 @@ class ColumnHeaders:
         Raises:
             InvalidTable: a header is malformed, or has an unknown type or a value that a node refuses.
         """
-        if _LOWER_TYPES not in headers and _LOWER_STAND_INS not in headers:
-            return cls()
-        types = _parse_pairs(TYPES, headers.get(_LOWER_TYPES))
+        types = _parse_pairs(TYPES, headers)
         for name, column_type in types:
             check_header_type(TYPES, name, column_type)
-        found = cls(types, _parse_pairs(STAND_INS, headers.get(_LOWER_STAND_INS)))
+        found = cls(types, _parse_pairs(STAND_INS, headers))
         found._check_stand_ins(None, may_be_columns=is_csv)
         return found
 
@@ -118,7 +114,8 @@ class ColumnHeaders:
             known.add(name)
 
 
-def _parse_pairs(header: str, value: str | None) -> tuple[tuple[str, str], ...]:
+def _parse_pairs(header: str, headers: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    value = headers.get(header.lower())
     if value is None:
         return ()
     pairs = []
