@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import zlib
 from collections.abc import Mapping
@@ -155,10 +156,8 @@ class Upload:
     def _unlz4(self, content: bytes) -> bytes:
         if self._encoded != "lz4":
             return content
-        try:
+        with _refusing_undecodable():
             return compression.decode(content, self._encoded, None)
-        except compression.Undecodable as error:
-            raise _not_as_encoded(error) from error
 
     def _check_columns(self, names: tuple[str, ...] | None) -> None:
         self._columns.check(names)
@@ -215,10 +214,8 @@ class Upload:
                 columns_checked = True
             yield piece
         if gunzip is not None:
-            try:
+            with _refusing_undecodable():
                 gunzip.finish()
-            except compression.Undecodable as error:
-                raise _not_as_encoded(error) from error
         check.finish()
         if not columns_checked:
             self._check_columns(check.columns)
@@ -268,15 +265,17 @@ def _compressed(pieces: Iterator[bytes], check_time: Callable[[], object]) -> Ge
 
 
 def _gunzipped(gunzip: compression.Gunzip, piece: bytes) -> Iterator[bytes]:
-    try:
+    with _refusing_undecodable():
         for decoded in gunzip.feed(piece):
             yield from split(decoded)
+
+
+@contextlib.contextmanager
+def _refusing_undecodable() -> Iterator[None]:
+    try:
+        yield
     except compression.Undecodable as error:
-        raise _not_as_encoded(error) from error
-
-
-def _not_as_encoded(error: compression.Undecodable) -> InvalidTable:
-    return InvalidTable(f"the content does not match its Content-Encoding: {error}")
+        raise InvalidTable(f"the content does not match its Content-Encoding: {error}") from error
 
 
 def upload_of(
