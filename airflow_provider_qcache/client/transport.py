@@ -947,6 +947,8 @@ class NodeTransport:
         if raw is None:
             response.will_close = True  # the rest would be read as the next request's answer
             return Answer(status, headers, b"", None)
+        if not raw:  # as usual
+            return Answer(status, headers, raw, content_encoding)
         try:
             content = compression.decode(raw, content_encoding, MAX_ERROR_BODY)
         except (compression.Undecodable, compression.Unsupported, compression.TooLarge):

@@ -35,8 +35,9 @@ _ARROW: Final[dict[str, Any]] = {
     "time": pa.time64("us"),
     "duration": pa.duration("us"),
     "null": pa.null(),
+    "decimal": _NO_DECIMALS,
 }
-"""The type in Arrow of each form except decimals, whose precision differs between batches."""
+"""The type in Arrow of each form. Of decimals it is that of nulls: the precision differs between batches."""
 _WIDER: Final = {
     frozenset({"integer", "float"}): "float",
     frozenset({"integer", "decimal"}): "decimal",
@@ -151,20 +152,16 @@ class _ColumnReader:
     def _arrow(self, form: str, values: Sequence[Any], row: int) -> Any:
         if form == "decimal":
             return self._decimals(values, row)
-        if form == "null" and self._form not in ("null", "decimal"):
-            return pa.nulls(len(values), _ARROW[self._form])
         if form == "null":
-            return pa.nulls(len(values), _NO_DECIMALS if self._form == "decimal" else pa.null())
+            return pa.nulls(len(values), _ARROW[self._form])
         if form == "time" and any(value is not None and value.tzinfo is not None for value in values):
             refuse(self.name, "a time of day with a time zone cannot be converted to UTC: cast it in the SQL")
         try:
             return pa.array(values, _ARROW[form])
-        except OverflowError:
-            if form != "integer" or self._requested is not ColumnType.FLOAT:
-                self._culprit(form, values, row)
-                raise
-            return self._floats(values, row)
-        except (pa.ArrowException, TypeError, ValueError):
+        except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
+            wants_floats = form == "integer" and self._requested is ColumnType.FLOAT
+            if wants_floats and isinstance(error, OverflowError):
+                return self._floats(values, row)
             self._culprit(form, values, row)
             raise
 
