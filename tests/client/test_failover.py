@@ -52,18 +52,18 @@ def test_a_get_and_a_delete_find_the_table_on_a_restarted_home_node(kind: str) -
 
 
 def test_a_home_node_that_stays_gone_is_probed_once_per_miss_and_not_counted_as_failed() -> None:
-    world = SimulatedCluster([Scripted(Outcome.REFUSED), Scripted(status=404)], [Scripted(Outcome.REFUSED)])
+    cluster = SimulatedCluster([Scripted(Outcome.REFUSED), Scripted(status=404)], [Scripted(Outcome.REFUSED)])
     for _ in range(3):
-        done = world.run()
+        done = cluster.run()
         assert (done.answer, done.unknown) == (None, ())
-    status = world.pool.snapshot()[world.nodes[0]]
+    status = cluster.pool.snapshot()[cluster.nodes[0]]
     assert (status.gone, status.failures, status.state) == (True, 1, NodeState.FAILING)
-    assert world.pool.statistics[world.nodes[0]]["retry_error"] == 0
+    assert cluster.pool.statistics[cluster.nodes[0]]["retry_error"] == 0
 
 
 @pytest.mark.parametrize("kind", [RequestKind.QUERY, RequestKind.DELETE])
 def test_a_home_node_that_was_gone_and_is_now_silent_makes_the_result_unknown(kind: RequestKind) -> None:
-    world = SimulatedCluster(
+    cluster = SimulatedCluster(
         [
             Scripted(Outcome.REFUSED),
             Scripted(status=404),
@@ -71,27 +71,27 @@ def test_a_home_node_that_was_gone_and_is_now_silent_makes_the_result_unknown(ki
         ],
         [Scripted(Outcome.TIMEOUT)],
     )
-    assert world.run().unknown == ()
-    assert world.run(kind).unknown == (world.nodes[0],)
-    assert not world.pool.is_gone(world.nodes[0])
+    assert cluster.run().unknown == ()
+    assert cluster.run(kind).unknown == (cluster.nodes[0],)
+    assert not cluster.pool.is_gone(cluster.nodes[0])
 
 
 def test_a_recovered_home_node_is_asked_after_a_miss_on_a_fallback_node() -> None:
-    world = SimulatedCluster(
+    cluster = SimulatedCluster(
         [Scripted(Outcome.REFUSED), Scripted(status=404), Scripted(status=404), Scripted()]
     )
-    assert world.run().answer is None
-    done = world.run()
+    assert cluster.run().answer is None
+    done = cluster.run()
     assert done.answer is not None
-    assert (done.node, done.attempts) == (world.nodes[0], ())
-    assert [node for node, _ in world.wire.sent] == [*world.nodes[:2], world.nodes[1], world.nodes[0]]
+    assert (done.node, done.attempts) == (cluster.nodes[0], ())
+    assert [node for node, _ in cluster.wire.sent] == [*cluster.nodes[:2], cluster.nodes[1], cluster.nodes[0]]
 
 
 def test_no_other_node_is_asked_after_a_result_of_a_fallback_node() -> None:
-    world = SimulatedCluster([Scripted(Outcome.REFUSED), Scripted()], [Scripted(Outcome.TIMEOUT)])
+    cluster = SimulatedCluster([Scripted(Outcome.REFUSED), Scripted()], [Scripted(Outcome.TIMEOUT)])
     for _ in range(3):
-        assert world.run().answer is not None
-    assert world.pool.is_gone(world.nodes[0])
+        assert cluster.run().answer is not None
+    assert cluster.pool.is_gone(cluster.nodes[0])
 
 
 def test_a_silent_home_node_that_refused_before_makes_a_miss_an_error() -> None:
@@ -149,21 +149,23 @@ def test_a_delete_reports_a_node_as_gone_only_if_it_refuses_this_delete() -> Non
 
 
 def test_a_refusal_from_before_the_node_s_recovery_does_not_fail_it() -> None:
-    world = SimulatedCluster([Scripted(Outcome.TIMEOUT), Scripted()], [Scripted(Outcome.REFUSED), Scripted()])
-    ask = world.wire.status
+    cluster = SimulatedCluster(
+        [Scripted(Outcome.TIMEOUT), Scripted()], [Scripted(Outcome.REFUSED), Scripted()]
+    )
+    ask = cluster.wire.status
 
     def status_while_the_node_fails_and_recovers(node: str, operation: Operation) -> None:
-        pool = world.pool
-        if node not in pool.failing and not world.changes:
+        pool = cluster.pool
+        if node not in pool.failing and not cluster.changes:
             pool.fail(node, pool.ticket(node), "refused", gone=True)
             probe = pool.begin_probe(node)
             assert probe is not None
             pool.end_probe(node, probe, None)
         ask(node, operation)
 
-    world.wire.status = status_while_the_node_fails_and_recovers  # type: ignore[method-assign]
-    assert world.run(RequestKind.STORE).node == world.nodes[0]
-    assert [alive for _, alive, _ in world.changes] == [False, True]
+    cluster.wire.status = status_while_the_node_fails_and_recovers  # type: ignore[method-assign]
+    assert cluster.run(RequestKind.STORE).node == cluster.nodes[0]
+    assert [alive for _, alive, _ in cluster.changes] == [False, True]
 
 
 # Policies without waits.
@@ -173,10 +175,10 @@ def test_a_refusal_from_before_the_node_s_recovery_does_not_fail_it() -> None:
 def test_a_policy_without_waits_limits_its_status_requests(kind: RequestKind) -> None:
     policy = RequestRetry(wait_initial=0, wait_max=0, wait_for_nodes=True)
     outcome = Outcome.REFUSED if kind is RequestKind.QUERY else Outcome.TIMEOUT
-    world = SimulatedCluster([Scripted(outcome)], [Scripted(Outcome.CLOSED)], policy=policy)
+    cluster = SimulatedCluster([Scripted(outcome)], [Scripted(Outcome.CLOSED)], policy=policy)
     with pytest.raises(NoCacheAvailable if kind is RequestKind.QUERY else StoreUncertain):
-        world.run(kind, 5.0)
-    assert 50 < len(world.clock.slept) <= 101
+        cluster.run(kind, 5.0)
+    assert 50 < len(cluster.clock.slept) <= 101
 
 
 # Nodes that work only in part.

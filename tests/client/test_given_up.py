@@ -406,19 +406,19 @@ def test_a_store_after_an_abandoned_one_is_not_sent_while_the_node_is_silent() -
 def test_a_node_that_fails_the_status_after_an_abandoned_write_fails_over(
     kind: RequestKind, status: Outcome
 ) -> None:
-    world = SimulatedCluster([Scripted()], [Scripted(status)])
-    world.pool.abandoned_writes[world.nodes[0]].add(Limit(world.clock.now, 0))
-    done = world.run(kind)
-    assert done.node == world.nodes[1]
+    cluster = SimulatedCluster([Scripted()], [Scripted(status)])
+    cluster.pool.abandoned_writes[cluster.nodes[0]].add(Limit(cluster.clock.now, 0))
+    done = cluster.run(kind)
+    assert done.node == cluster.nodes[1]
     assert [attempt.outcome for attempt in done.attempts] == [status]
-    assert world.pool.failing == {world.nodes[0]}
+    assert cluster.pool.failing == {cluster.nodes[0]}
 
 
 def test_a_refused_status_after_an_abandoned_write_does_not_stop_the_request() -> None:
-    world = SimulatedCluster([Scripted(status=429), Scripted()], [Scripted(Outcome.UNAUTHORIZED)])
-    world.pool.abandoned_writes[world.nodes[0]].add(Limit(world.clock.now, 0))
-    assert world.run(RequestKind.STORE).node == world.nodes[0]
-    world = SimulatedCluster([Scripted()], [Scripted(Outcome.CERTIFICATE_REJECTED)])
-    world.pool.abandoned_writes[world.nodes[0]].add(Limit(world.clock.now, 0))
+    cluster = SimulatedCluster([Scripted(status=429), Scripted()], [Scripted(Outcome.UNAUTHORIZED)])
+    cluster.pool.abandoned_writes[cluster.nodes[0]].add(Limit(cluster.clock.now, 0))
+    assert cluster.run(RequestKind.STORE).node == cluster.nodes[0]
+    cluster = SimulatedCluster([Scripted()], [Scripted(Outcome.CERTIFICATE_REJECTED)])
+    cluster.pool.abandoned_writes[cluster.nodes[0]].add(Limit(cluster.clock.now, 0))
     with pytest.raises(CertificateRejected):
-        world.run(RequestKind.STORE)
+        cluster.run(RequestKind.STORE)

@@ -88,28 +88,28 @@ def test_a_part_of_an_operation_is_cancelled_with_it() -> None:
 
 
 def test_a_request_in_flight_is_cancelled_with_its_operation_and_forgotten_when_it_ends() -> None:
-    world = SenderWithNodes()
+    setup = SenderWithNodes()
     seen: list[set[Limit]] = []
 
     def cancelled_meanwhile(request: Request, limit: Limit) -> Answer:
-        seen.append(world.operation.limits.copy())
+        seen.append(setup.operation.limits.copy())
         assert not limit.cancelled
-        world.operation.cancel()
+        setup.operation.cancel()
         assert limit.cancelled
         return answer()
 
-    world.transports[A].answers = cancelled_meanwhile
+    setup.transports[A].answers = cancelled_meanwhile
     request = Request("GET", "/k")
-    part = world.operation.until(world.clock.now() + 5)
-    world.sender.send(A, request, part, fresh=True)
-    ((sent, limit, fresh),) = world.sent
+    part = setup.operation.until(setup.clock.now() + 5)
+    setup.sender.send(A, request, part, fresh=True)
+    ((sent, limit, fresh),) = setup.sent
     assert (sent, fresh, seen) == (request, True, [{limit}])
     assert limit.deadline == part.deadline
-    assert limit.now == world.clock.now
-    assert world.operation.limits == set()
-    world.transports[A].answers = lambda request, limit: answer()
-    world.sender.send(A, request, world.operation, fresh=False)
-    assert [(limit.cancelled, fresh) for _, limit, fresh in world.sent[1:]] == [(True, False)]
+    assert limit.now == setup.clock.now
+    assert setup.operation.limits == set()
+    setup.transports[A].answers = lambda request, limit: answer()
+    setup.sender.send(A, request, setup.operation, fresh=False)
+    assert [(limit.cancelled, fresh) for _, limit, fresh in setup.sent[1:]] == [(True, False)]
 
 
 @pytest.mark.parametrize("abandoned", [True, False])
@@ -118,11 +118,11 @@ def test_an_abandoned_write_is_recorded_for_its_node(abandoned: bool) -> None:
         limit.abandoned = abandoned
         raise KeyboardInterrupt
 
-    world = SenderWithNodes(ends)
+    setup = SenderWithNodes(ends)
     with pytest.raises(KeyboardInterrupt):
-        world.sender.send(A, Request("POST", "/k"), world.operation, fresh=False)
-    assert world.operation.limits == set()
-    assert world.pool.abandoned_writes == {A: {world.sent[0][1]} if abandoned else set(), B: set()}
+        setup.sender.send(A, Request("POST", "/k"), setup.operation, fresh=False)
+    assert setup.operation.limits == set()
+    assert setup.pool.abandoned_writes == {A: {setup.sent[0][1]} if abandoned else set(), B: set()}
 
 
 def test_a_request_holds_its_node_s_turn_only_while_it_is_sent() -> None:
@@ -133,35 +133,35 @@ def test_a_request_holds_its_node_s_turn_only_while_it_is_sent() -> None:
         assert not turns[B].locked()
         raise KeyboardInterrupt
 
-    world = SenderWithNodes(holds_its_turn)
+    setup = SenderWithNodes(holds_its_turn)
     request = Request("POST", "/k", turns=turns)
     with pytest.raises(KeyboardInterrupt):
-        world.sender.send(A, request, world.operation, fresh=True)
+        setup.sender.send(A, request, setup.operation, fresh=True)
     assert not turns[A].locked()
-    world.transports[A].answers = lambda request, limit: answer()
-    assert world.sender.send(A, request, world.operation, fresh=True).status == 200
-    assert [(sent, fresh) for sent, _, fresh in world.sent] == [(request, True), (request, True)]
+    setup.transports[A].answers = lambda request, limit: answer()
+    assert setup.sender.send(A, request, setup.operation, fresh=True).status == 200
+    assert [(sent, fresh) for sent, _, fresh in setup.sent] == [(request, True), (request, True)]
     assert not turns[A].locked()
 
 
 def test_waiting_for_a_turn_ends_with_the_operation() -> None:
     turns = {A: threading.Lock()}
-    world = SenderWithNodes()
-    world.operation.cancel()
+    setup = SenderWithNodes()
+    setup.operation.cancel()
     with turns[A]:
         with pytest.raises(Failure) as raised:
-            world.sender.send(A, Request("POST", "/k", turns=turns), world.operation, fresh=False)
+            setup.sender.send(A, Request("POST", "/k", turns=turns), setup.operation, fresh=False)
         assert raised.value.outcome is Outcome.CANCELLED
-        late = Operation(world.clock.now())
+        late = Operation(setup.clock.now())
         with pytest.raises(Failure) as raised:
-            world.sender.send(A, Request("POST", "/k", turns=turns), late, fresh=False)
+            setup.sender.send(A, Request("POST", "/k", turns=turns), late, fresh=False)
         assert raised.value.outcome is Outcome.DEADLINE
-    assert world.sent == []
-    assert (world.operation.limits, late.limits) == (set(), set())
+    assert setup.sent == []
+    assert (setup.operation.limits, late.limits) == (set(), set())
 
 
-def asked(world: SenderWithNodes) -> list[tuple[str, str, bytes]]:
-    return [(request.method, request.target, request.headers) for request, _, _ in world.sent]
+def asked(setup: SenderWithNodes) -> list[tuple[str, str, bytes]]:
+    return [(request.method, request.target, request.headers) for request, _, _ in setup.sent]
 
 
 STATUS = ("GET", "/status", b"Accept-Encoding: identity\r\n")
@@ -169,57 +169,57 @@ STATUS = ("GET", "/status", b"Accept-Encoding: identity\r\n")
 
 def test_the_status_is_requested_twice_or_once_if_no_write_follows() -> None:
     """A node that was stopped answers the first before it applies what it had received."""
-    world = SenderWithNodes()
-    world.sender.status(A, world.operation)
-    assert asked(world) == [STATUS] * 2
-    world.sender.status(A, world.operation, after_writes=False)
-    assert asked(world) == [STATUS] * 3
-    assert world.transports[B].sent == []
+    setup = SenderWithNodes()
+    setup.sender.status(A, setup.operation)
+    assert asked(setup) == [STATUS] * 2
+    setup.sender.status(A, setup.operation, after_writes=False)
+    assert asked(setup) == [STATUS] * 3
+    assert setup.transports[B].sent == []
 
 
 def test_a_status_request_has_its_own_timeouts_within_the_operation_s_deadline() -> None:
-    world = SenderWithNodes()
-    world.sender.status(A, world.operation, after_writes=False)
-    world.sender.status(A, Operation(FOREVER), after_writes=False)
-    soon = Operation(world.clock.now() + 0.5)
-    world.sender.status(A, soon, after_writes=False)
-    ends = [limit.deadline - world.clock.now() for _, limit, _ in world.sent]
+    setup = SenderWithNodes()
+    setup.sender.status(A, setup.operation, after_writes=False)
+    setup.sender.status(A, Operation(FOREVER), after_writes=False)
+    soon = Operation(setup.clock.now() + 0.5)
+    setup.sender.status(A, soon, after_writes=False)
+    ends = [limit.deadline - setup.clock.now() for _, limit, _ in setup.sent]
     assert ends == [CONNECT + READ, CONNECT + READ, 0.5]
 
 
 def test_status_requests_clear_abandoned_writes_but_not_those_added_meanwhile() -> None:
-    world = SenderWithNodes()
-    early, late = Limit(world.clock.now, 0), Limit(world.clock.now, 0)
-    world.pool.abandoned_writes[A].add(early)
-    world.pool.abandoned_writes[B].add(early)
-    world.sender.status(A, world.operation, after_writes=False)
-    assert world.pool.abandoned_writes[A] == {early}
+    setup = SenderWithNodes()
+    early, late = Limit(setup.clock.now, 0), Limit(setup.clock.now, 0)
+    setup.pool.abandoned_writes[A].add(early)
+    setup.pool.abandoned_writes[B].add(early)
+    setup.sender.status(A, setup.operation, after_writes=False)
+    assert setup.pool.abandoned_writes[A] == {early}
 
     def meanwhile(request: Request, limit: Limit) -> Answer:
-        world.pool.abandoned_writes[A].add(late)
+        setup.pool.abandoned_writes[A].add(late)
         return answer()
 
-    world.transports[A].answers = meanwhile
-    world.sender.status(A, world.operation)
-    assert len(world.sent) == 1 + 8
-    assert world.pool.abandoned_writes == {A: {late}, B: {early}}
+    setup.transports[A].answers = meanwhile
+    setup.sender.status(A, setup.operation)
+    assert len(setup.sent) == 1 + 8
+    assert setup.pool.abandoned_writes == {A: {late}, B: {early}}
 
 
 def test_a_status_waits_a_limited_time_for_another_thread_to_close_an_abandoned_write() -> None:
-    world = SenderWithNodes()
-    write = Limit(world.clock.now, 0)
-    world.pool.abandoned_writes[A].add(write)
+    setup = SenderWithNodes()
+    write = Limit(setup.clock.now, 0)
+    setup.pool.abandoned_writes[A].add(write)
     socket: Any = object()
     write.sock = socket
-    began = world.clock.now()
-    world.sender.status(A, world.operation)
-    assert 0.5 <= world.clock.now() - began < 0.6
-    assert set(world.clock.slept) == {0.001}
-    world.pool.abandoned_writes[A].add(write)
+    began = setup.clock.now()
+    setup.sender.status(A, setup.operation)
+    assert 0.5 <= setup.clock.now() - began < 0.6
+    assert set(setup.clock.slept) == {0.001}
+    setup.pool.abandoned_writes[A].add(write)
     write.sock = None
-    world.clock.slept.clear()
-    world.sender.status(A, world.operation)
-    assert world.clock.slept == []
+    setup.clock.slept.clear()
+    setup.sender.status(A, setup.operation)
+    assert setup.clock.slept == []
 
 
 @pytest.mark.parametrize(
@@ -232,11 +232,11 @@ def test_a_status_waits_a_limited_time_for_another_thread_to_close_an_abandoned_
     ],
 )
 def test_a_status_other_than_200_is_a_failure(response: Answer, outcome: Outcome, detail: str) -> None:
-    world = SenderWithNodes(lambda request, limit: response)
-    write = Limit(world.clock.now, 0)
-    world.pool.abandoned_writes[A].add(write)
+    setup = SenderWithNodes(lambda request, limit: response)
+    write = Limit(setup.clock.now, 0)
+    setup.pool.abandoned_writes[A].add(write)
     with pytest.raises(Failure) as raised:
-        world.sender.status(A, world.operation)
+        setup.sender.status(A, setup.operation)
     failure = raised.value
     assert (failure.outcome, failure.phase, failure.status, failure.detail) == (
         outcome,
@@ -244,19 +244,19 @@ def test_a_status_other_than_200_is_a_failure(response: Answer, outcome: Outcome
         response.status,
         detail,
     )
-    assert len(world.sent) == 1
-    assert world.pool.abandoned_writes[A] == {write}
+    assert len(setup.sent) == 1
+    assert setup.pool.abandoned_writes[A] == {write}
 
 
 def test_a_status_is_repeated_on_a_fresh_connection_if_the_reused_one_had_ended() -> None:
     def cut(request: Request, limit: Limit) -> Answer:
-        if len(world.sent) == 1:
+        if len(setup.sent) == 1:
             raise Failure(Outcome.CLOSED, Phase.HEAD, before_answer=True)
         return answer()
 
-    world = SenderWithNodes(cut)
-    world.sender.status(A, world.operation, after_writes=False)
-    assert [fresh for _, _, fresh in world.sent] == [False, True]
+    setup = SenderWithNodes(cut)
+    setup.sender.status(A, setup.operation, after_writes=False)
+    assert [fresh for _, _, fresh in setup.sent] == [False, True]
 
 
 @pytest.mark.parametrize("outcome", [Outcome.CLOSED, Outcome.TRUNCATED])
@@ -278,7 +278,7 @@ def test_only_a_request_that_ended_before_any_answer_is_repeated(
 
 
 def test_the_time_for_a_store_is_the_home_node_s_for_the_table_s_length() -> None:
-    world = SenderWithNodes()
+    setup = SenderWithNodes()
     upload: Any = SimpleNamespace(length=5)
-    assert world.sender.store_time(Request("POST", "/k", nodes=[B, A], upload=upload)) == 15.0
-    assert world.sender.store_time(Request("POST", "/k", nodes=[A])) == 7.0
+    assert setup.sender.store_time(Request("POST", "/k", nodes=[B, A], upload=upload)) == 15.0
+    assert setup.sender.store_time(Request("POST", "/k", nodes=[A])) == 7.0

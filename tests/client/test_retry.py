@@ -32,8 +32,7 @@ from airflow_provider_qcache.client.errors import (
     UnexpectedServerResponse,
     UnsupportedAcceptType,
 )
-from airflow_provider_qcache.client.operation import Done
-from airflow_provider_qcache.client.operation import Operation as Running
+from airflow_provider_qcache.client.operation import Done, Operation
 from airflow_provider_qcache.client.outcome import Answer, Failure, RequestKind
 from airflow_provider_qcache.client.settings import RequestRetry
 from airflow_provider_qcache.client.transport import Request
@@ -95,7 +94,7 @@ POLICIES = st.builds(
 
 
 def check_count(
-    world: SimulatedCluster,
+    cluster: SimulatedCluster,
     kind: RequestKind,
     sends: list[Exchange],
     ended: Done | QClientException,
@@ -114,7 +113,7 @@ def check_count(
         for send in sends
         if not send.cut and not (send.outcome is Outcome.ANSWERED and send.scripted.is_success(kind))
     ]
-    assert len(failed) <= world.limit
+    assert len(failed) <= cluster.limit
     assert [attempt.node for attempt in ended.attempts] == [send.node for send in failed]
     assert [attempt.status for attempt in ended.attempts] == [
         (send.scripted.status or 200) if send.outcome is Outcome.ANSWERED else None for send in failed
@@ -133,9 +132,9 @@ def check_count(
         assert isinstance(ended, QClientException)
         assert not ended.transient
     if isinstance(ended, TooManyConsecutiveErrors):
-        assert len(failed) == world.limit
+        assert len(failed) == cluster.limit
     elif isinstance(ended, Done):
-        assert len(failed) < world.limit
+        assert len(failed) < cluster.limit
         answered = [send for send in sends if not send.cut and all(send is not one for one in failed)]
         assert answered[-1] is sends[-1]
         # A fallback node's miss is not the end if the home node has recovered.
@@ -149,11 +148,11 @@ def check_count(
 BETWEEN_STATUSES = 0.05
 
 
-def check_waits(world: SimulatedCluster, ended_at: float) -> None:
+def check_waits(cluster: SimulatedCluster, ended_at: float) -> None:
     """The n-th wait is within its limit, Retry-After is obeyed exactly, and a failover does not wait."""
-    policy = world.policy
+    policy = cluster.policy
     waits = 0
-    exchanges = world.wire.exchanges
+    exchanges = cluster.wire.exchanges
     for before, after in zip(exchanges, [*exchanges[1:], None], strict=True):
         gap = (after.began if after is not None else ended_at) - before.ended
         asked = before.scripted.retry_after
@@ -190,28 +189,28 @@ def test_no_operation_exceeds_its_limit_its_deadline_or_its_waits(
     nodes: int,
     seed: int,
 ) -> None:
-    world = SimulatedCluster(requests, statuses, nodes=nodes, limit=limit, policy=policy, seed=seed)
+    cluster = SimulatedCluster(requests, statuses, nodes=nodes, limit=limit, policy=policy, seed=seed)
     repeatable = repeatable or kind is not RequestKind.STORE
-    started = world.clock.now()
+    started = cluster.clock.now()
     ended: Done | QClientException
     try:
-        ended = world.run(kind, seconds, repeatable=repeatable)
+        ended = cluster.run(kind, seconds, repeatable=repeatable)
     except QClientException as error:
         ended = error
     # Simulated nodes stop exactly at the deadline. The half second that is allowed is for real sockets.
-    assert world.clock.now() - started <= seconds + ROUNDING
-    check_count(world, kind, world.wire.sends, ended, repeatable=repeatable)
-    check_waits(world, world.clock.now())
+    assert cluster.clock.now() - started <= seconds + ROUNDING
+    check_count(cluster, kind, cluster.wire.sends, ended, repeatable=repeatable)
+    check_waits(cluster, cluster.clock.now())
 
 
 @given(initial=st.floats(0, 5), most=st.floats(0, 10), times=st.integers(1, 19))
 def test_the_longest_waits_double_up_to_their_bound(initial: float, most: float, times: int) -> None:
     policy = RequestRetry(wait_initial=initial, wait_max=most)
-    world = SimulatedCluster(
+    cluster = SimulatedCluster(
         [Scripted(status=429)] * times + [Scripted()], limit=20, nodes=1, policy=policy, rng=LongestWaits()
     )
-    world.run()
-    gaps = [after.began - before.ended for before, after in itertools.pairwise(world.wire.sends)]
+    cluster.run()
+    gaps = [after.began - before.ended for before, after in itertools.pairwise(cluster.wire.sends)]
     assert gaps == pytest.approx([min(most, initial * 2**number) for number in range(times)], abs=ROUNDING)
 
 
@@ -221,15 +220,15 @@ def test_an_idle_connection_that_was_cut_is_not_counted_as_a_failed_request(
     limit: int, kind: RequestKind
 ) -> None:
     cut, refused = Scripted(Outcome.CLOSED, reused=True), Scripted(status=429)
-    world = SimulatedCluster([cut, refused] * (limit - 1) + [cut, Scripted()], limit=limit, nodes=1)
-    done = world.run(kind)
+    cluster = SimulatedCluster([cut, refused] * (limit - 1) + [cut, Scripted()], limit=limit, nodes=1)
+    done = cluster.run(kind)
     assert len(done.attempts) == limit - 1
-    assert [send.fresh for send in world.wire.sends] == [False, True] * limit
-    assert world.changes == []
+    assert [send.fresh for send in cluster.wire.sends] == [False, True] * limit
+    assert cluster.changes == []
 
 
 @dataclass
-class Operation:
+class ConcurrentOperation:
     """One of several concurrent operations, and how it ended."""
 
     kind: RequestKind
@@ -239,20 +238,20 @@ class Operation:
     ended: Done | BaseException | None = None
     sends: list[Exchange] = field(default_factory=list)
 
-    def run(self, world: SimulatedCluster) -> None:
+    def run(self, cluster: SimulatedCluster) -> None:
         endless = itertools.chain(self.requests, itertools.repeat(self.requests[-1]))
-        started = world.clock.now()
+        started = cluster.clock.now()
         try:
-            self.ended = world.run(self.kind, self.seconds, own=Own(self, endless))
+            self.ended = cluster.run(self.kind, self.seconds, own=OperationScript(self, endless))
         except BaseException as error:  # noqa: BLE001
             self.ended = error
-        self.overtime = world.clock.now() - started - self.seconds
+        self.overtime = cluster.clock.now() - started - self.seconds
 
 
-class Own:
+class OperationScript:
     """The script of one operation's requests, which also identifies the operation of a request."""
 
-    def __init__(self, operation: Operation, scripted: itertools.chain[Scripted]) -> None:
+    def __init__(self, operation: ConcurrentOperation, scripted: itertools.chain[Scripted]) -> None:
         self.operation = operation
         self.last: Exchange
         self._scripted = scripted
@@ -273,9 +272,9 @@ class ConcurrentOperations(SimulatedCluster):
         send, status, end_probe = self.wire.send, self.wire.status, self.pool.end_probe
         self.mine = threading.local()
 
-        def watch_send(node: str, request: Request, running: Running, *, fresh: bool) -> Answer:
+        def watch_send(node: str, request: Request, running: Operation, *, fresh: bool) -> Answer:
             own: Any = request.body
-            operation: Operation = own.operation
+            operation: ConcurrentOperation = own.operation
             if not (operation.sends and operation.sends[-1].cut):
                 self.mine.began = next(self.moments)
             try:
@@ -284,7 +283,7 @@ class ConcurrentOperations(SimulatedCluster):
                 self.mine.last, self.mine.explained = own.last, None
                 operation.sends.append(self.mine.last)
 
-        def watch_status(node: str, running: Running) -> None:
+        def watch_status(node: str, running: Operation) -> None:
             try:
                 status(node, running)
             finally:
@@ -314,7 +313,7 @@ class ConcurrentOperations(SimulatedCluster):
 
 OPERATIONS = st.lists(
     st.builds(
-        Operation,
+        ConcurrentOperation,
         kind=st.sampled_from(RequestKind),
         after=st.floats(0, 5),
         seconds=st.floats(0.1, 300),
@@ -335,24 +334,24 @@ OPERATIONS = st.lists(
     probes=st.lists(st.floats(0, 40), max_size=8),
 )
 def test_concurrent_operations_share_node_states_but_not_error_counts(
-    operations: list[Operation],
+    operations: list[ConcurrentOperation],
     statuses: list[Scripted],
     limit: int,
     policy: RequestRetry,
     nodes: int,
     probes: list[float],
 ) -> None:
-    world = ConcurrentOperations(statuses, limit=limit, policy=policy, nodes=nodes)
+    cluster = ConcurrentOperations(statuses, limit=limit, policy=policy, nodes=nodes)
     for after in probes:
-        world.clock.begin(lambda: world.wire.start(world.nodes), after)
+        cluster.clock.begin(lambda: cluster.wire.start(cluster.nodes), after)
     for operation in operations:
-        world.clock.begin(lambda operation=operation: operation.run(world), operation.after)
-    world.clock.run()
+        cluster.clock.begin(lambda operation=operation: operation.run(cluster), operation.after)
+    cluster.clock.run()
     counted: Counter[str] = Counter()
     for operation in operations:
         ended = operation.ended
         assert isinstance(ended, (Done, QClientException)), ended
-        check_count(world, operation.kind, operation.sends, ended, repeatable=True)
+        check_count(cluster, operation.kind, operation.sends, ended, repeatable=True)
         assert operation.overtime <= ROUNDING
         counted.update(
             attempt.node
@@ -360,12 +359,12 @@ def test_concurrent_operations_share_node_states_but_not_error_counts(
             if attempt.outcome is not Outcome.REFUSED_REQUEST or operation.kind is RequestKind.STORE
         )
     # One incident counts once: nodes fail and recover alternately, by requests begun since the last change.
-    assert world.stale_failures == []
-    for node, known in world.pool.snapshot().items():
-        changes = [alive for changed, alive, _ in world.changes if changed == node]
+    assert cluster.stale_failures == []
+    for node, known in cluster.pool.snapshot().items():
+        changes = [alive for changed, alive, _ in cluster.changes if changed == node]
         assert changes == [number % 2 == 1 for number in range(len(changes))]
-        assert known.failures == (0 if known.alive else 1 + world.failed_probes[node])
-        statistics = world.pool.statistics[node]
+        assert known.failures == (0 if known.alive else 1 + cluster.failed_probes[node])
+        statistics = cluster.pool.statistics[node]
         assert statistics.pop("resurrections") == changes.count(True)
         statistics.pop("retry_error")
         assert sum(statistics.values()) == counted[node]
@@ -375,42 +374,44 @@ def test_a_busy_node_that_recovered_and_then_refuses_fails_again() -> None:
     """Its store ended without an answer. Meanwhile another operation marked the node as failing."""
     statuses = [Scripted(seconds=0.2)] * 3 + [Scripted(Outcome.REFUSED, seconds=0.2)]
     policy = RequestRetry(wait_initial=5, wait_max=10)
-    world = ConcurrentOperations(statuses, policy=policy, nodes=1, rng=LongestWaits())
+    cluster = ConcurrentOperations(statuses, policy=policy, nodes=1, rng=LongestWaits())
     store = [Scripted(Outcome.TIMEOUT, seconds=0.1), Scripted(Outcome.CLOSED, seconds=0.1), Scripted()]
     operations = [
-        Operation(RequestKind.STORE, 0.0, 100.0, store),
-        Operation(RequestKind.QUERY, 0.65, 100.0, [Scripted(Outcome.TRUNCATED), Scripted()]),
+        ConcurrentOperation(RequestKind.STORE, 0.0, 100.0, store),
+        ConcurrentOperation(RequestKind.QUERY, 0.65, 100.0, [Scripted(Outcome.TRUNCATED), Scripted()]),
     ]
     for operation in operations:
-        world.clock.begin(lambda operation=operation: operation.run(world), operation.after)
-    world.clock.run()
+        cluster.clock.begin(lambda operation=operation: operation.run(cluster), operation.after)
+    cluster.clock.run()
     assert all(isinstance(operation.ended, Done) for operation in operations)
-    assert [alive for _, alive, _ in world.changes] == [False, True] * 2
-    assert world.stale_failures == []
+    assert [alive for _, alive, _ in cluster.changes] == [False, True] * 2
+    assert cluster.stale_failures == []
 
 
 def test_an_incident_seen_by_eight_operations_counts_once_but_in_each_of_their_limits() -> None:
     requests = [Scripted(Outcome.TIMEOUT, seconds=2.0)] * 9 + [Scripted()]
-    world = ConcurrentOperations([Scripted(seconds=0.01)], limit=20, nodes=1)
-    operations = [Operation(RequestKind.QUERY, 0.1 * number, 600.0, requests) for number in range(8)]
-    world.engine.policy = RequestRetry(wait_max=0)
+    cluster = ConcurrentOperations([Scripted(seconds=0.01)], limit=20, nodes=1)
+    operations = [
+        ConcurrentOperation(RequestKind.QUERY, 0.1 * number, 600.0, requests) for number in range(8)
+    ]
+    cluster.engine.policy = RequestRetry(wait_max=0)
     for operation in operations:
-        world.clock.begin(lambda operation=operation: operation.run(world), operation.after)
-    world.clock.run()
+        cluster.clock.begin(lambda operation=operation: operation.run(cluster), operation.after)
+    cluster.clock.run()
     assert [len(operation.ended.attempts) for operation in operations] == [9] * 8  # type: ignore[union-attr]
     # The node has recovered before the other seven operations, which were under way when it failed, notice.
-    assert [alive for _, alive, _ in world.changes] == [False, True] * 9
+    assert [alive for _, alive, _ in cluster.changes] == [False, True] * 9
 
 
 @given(seconds=st.floats(0.5, 60), silent_for=st.floats(0.2, 3))
 def test_waiting_for_a_busy_node_ends_at_the_deadline(seconds: float, silent_for: float) -> None:
-    world = SimulatedCluster(
+    cluster = SimulatedCluster(
         [Scripted(Outcome.TIMEOUT, seconds=0.2)], [Scripted(Outcome.TIMEOUT, seconds=silent_for)]
     )
-    started = world.clock.now()
+    started = cluster.clock.now()
     with pytest.raises(StoreUncertain):
-        world.run(RequestKind.STORE, seconds)
-    assert seconds - 8 <= world.clock.now() - started <= seconds + ROUNDING
+        cluster.run(RequestKind.STORE, seconds)
+    assert seconds - 8 <= cluster.clock.now() - started <= seconds + ROUNDING
 
 
 PERMANENT = {
@@ -445,33 +446,33 @@ def test_permanent_failures_are_not_retried(
 ) -> None:
     assume((kind, what) not in ((RequestKind.PRESENCE, 400), (RequestKind.PRESENCE, 404)))  # its successes
     permanent = Scripted(what) if isinstance(what, Outcome) else Scripted(status=what)
-    world = SimulatedCluster([*before, permanent, Scripted()], limit=20, nodes=nodes)
+    cluster = SimulatedCluster([*before, permanent, Scripted()], limit=20, nodes=nodes)
     if permanent.is_success(kind):
-        assert (world.run(kind).answer is None) == (what == 404)
-        assert len(world.wire.sent) == len(before) + 1
+        assert (cluster.run(kind).answer is None) == (what == 404)
+        assert len(cluster.wire.sent) == len(before) + 1
         return
     with pytest.raises(QClientException) as raised:
-        world.run(kind)
+        cluster.run(kind)
     error = PERMANENT_OF_QUERIES.get(what) if kind is RequestKind.QUERY else None
     assert type(raised.value) is (error or PERMANENT.get(what, UnexpectedServerResponse))
     assert not raised.value.transient
-    assert [scripted for _, scripted in world.wire.sent] == [*before, permanent]
-    assert world.wire.sent[-1][0] not in world.pool.failing
+    assert [scripted for _, scripted in cluster.wire.sent] == [*before, permanent]
+    assert cluster.wire.sent[-1][0] not in cluster.pool.failing
 
 
 @given(limit=st.integers(1, 20))
 def test_a_node_that_keeps_failing_while_its_status_answers_ends_at_the_limit(limit: int) -> None:
-    world = SimulatedCluster([Scripted(Outcome.TRUNCATED)], limit=limit, nodes=1)
+    cluster = SimulatedCluster([Scripted(Outcome.TRUNCATED)], limit=limit, nodes=1)
     with pytest.raises(TooManyConsecutiveErrors) as raised:
-        world.run()
-    assert len(raised.value.attempts) == limit == len(world.wire.sent)
+        cluster.run()
+    assert len(raised.value.attempts) == limit == len(cluster.wire.sent)
 
 
 def test_no_cache_available_lists_each_node_with_its_error() -> None:
-    world = SimulatedCluster([Scripted(Outcome.REFUSED)], [Scripted(Outcome.REFUSED)], nodes=2, limit=3)
+    cluster = SimulatedCluster([Scripted(Outcome.REFUSED)], [Scripted(Outcome.REFUSED)], nodes=2, limit=3)
     with pytest.raises(NoCacheAvailable) as raised:
-        world.run()
-    assert set(raised.value.nodes) == set(world.nodes)
+        cluster.run()
+    assert set(raised.value.nodes) == set(cluster.nodes)
     assert len(raised.value.attempts) == 2
     for node, outcome in raised.value.nodes.items():
         assert "connection refused" in outcome
@@ -479,73 +480,73 @@ def test_no_cache_available_lists_each_node_with_its_error() -> None:
 
 
 def test_no_cache_available_speaks_of_one_node_if_there_is_only_one() -> None:
-    world = SimulatedCluster([Scripted(Outcome.REFUSED)], [Scripted(Outcome.REFUSED)], nodes=1)
+    cluster = SimulatedCluster([Scripted(Outcome.REFUSED)], [Scripted(Outcome.REFUSED)], nodes=1)
     with pytest.raises(NoCacheAvailable, match="the node cannot be used"):
-        world.run()
+        cluster.run()
 
 
 def test_two_dead_nodes_and_a_limit_of_two_are_too_many_errors_as_in_qclient() -> None:
-    world = SimulatedCluster([Scripted(Outcome.REFUSED)], [Scripted(Outcome.REFUSED)], nodes=2, limit=2)
+    cluster = SimulatedCluster([Scripted(Outcome.REFUSED)], [Scripted(Outcome.REFUSED)], nodes=2, limit=2)
     with pytest.raises(TooManyConsecutiveErrors):
-        world.run()
+        cluster.run()
 
 
 def test_a_failover_to_a_living_node_does_not_wait() -> None:
-    world = SimulatedCluster([Scripted(Outcome.REFUSED), Scripted(Outcome.TIMEOUT), Scripted()])
-    assert world.run().node == world.nodes[2]
-    assert world.clock.slept == []
+    cluster = SimulatedCluster([Scripted(Outcome.REFUSED), Scripted(Outcome.TIMEOUT), Scripted()])
+    assert cluster.run().node == cluster.nodes[2]
+    assert cluster.clock.slept == []
 
 
 def test_a_miss_on_a_fallback_node_names_silent_nodes_but_not_refusing_ones() -> None:
-    world = SimulatedCluster([Scripted(Outcome.TIMEOUT), Scripted(Outcome.REFUSED), Scripted(status=404)])
-    done = world.run()
+    cluster = SimulatedCluster([Scripted(Outcome.TIMEOUT), Scripted(Outcome.REFUSED), Scripted(status=404)])
+    done = cluster.run()
     assert done.answer is None
-    assert done.node == world.nodes[2]
-    assert done.unknown == (world.nodes[0],)
+    assert done.node == cluster.nodes[2]
+    assert done.unknown == (cluster.nodes[0],)
 
 
 def test_wait_for_nodes_waits_until_a_node_recovers() -> None:
     silent = [Scripted(Outcome.REFUSED)] * 9
-    world = SimulatedCluster(
+    cluster = SimulatedCluster(
         [Scripted(Outcome.REFUSED), Scripted()],
         [*silent, Scripted()],
         nodes=1,
         policy=RequestRetry(wait_for_nodes=True),
     )
-    assert world.run(seconds=600).answer is not None
+    assert cluster.run(seconds=600).answer is not None
 
 
 def test_wait_for_nodes_ends_at_the_deadline() -> None:
-    world = SimulatedCluster(
+    cluster = SimulatedCluster(
         [Scripted(Outcome.REFUSED)], [Scripted(Outcome.REFUSED)], policy=RequestRetry(wait_for_nodes=True)
     )
-    started = world.clock.now()
+    started = cluster.clock.now()
     with pytest.raises(NoCacheAvailable):
-        world.run(seconds=60)
-    assert 50 <= world.clock.now() - started <= 60.5
+        cluster.run(seconds=60)
+    assert 50 <= cluster.clock.now() - started <= 60.5
 
 
 def test_wait_for_nodes_is_logged_at_once_and_only_once(caplog: pytest.LogCaptureFixture) -> None:
-    world = SimulatedCluster(
+    cluster = SimulatedCluster(
         [Scripted(Outcome.REFUSED)], [Scripted(Outcome.REFUSED)], policy=RequestRetry(wait_for_nodes=True)
     )
     for _ in range(2):  # the second operation waits until a later deadline
         caplog.clear()
         with pytest.raises(NoCacheAvailable):
-            world.run(seconds=60)
+            cluster.run(seconds=60)
         waits = [record for record in caplog.records if "no node responds" in record.getMessage()]
         assert [record.levelname for record in waits] == ["WARNING"]
         message = waits[0].getMessage()
         assert re.search(r"waits until \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC \(\d\d s\)", message)
         assert "wait_for_nodes" in message
         assert "deadline" in message
-        for node in world.nodes:
+        for node in cluster.nodes:
             assert f"\n  {node}: " in message
             assert "connection refused" in message.partition(f"\n  {node}: ")[2].splitlines()[0]
 
 
 def test_concurrent_operations_that_wait_log_it_once(caplog: pytest.LogCaptureFixture) -> None:
-    world = SimulatedCluster(
+    cluster = SimulatedCluster(
         [Scripted(Outcome.REFUSED)],
         [Scripted(Outcome.REFUSED, seconds=1)],
         policy=RequestRetry(wait_for_nodes=True),
@@ -554,18 +555,18 @@ def test_concurrent_operations_that_wait_log_it_once(caplog: pytest.LogCaptureFi
 
     def operation() -> None:
         with pytest.raises(NoCacheAvailable):
-            world.run(seconds=60)
+            cluster.run(seconds=60)
 
     for _ in range(8):
-        world.clock.begin(operation)
-    world.clock.run()
+        cluster.clock.begin(operation)
+    cluster.clock.run()
     assert caplog.text.count("no node responds. The client waits") == 1
 
 
 def test_no_wait_is_logged_without_wait_for_nodes(caplog: pytest.LogCaptureFixture) -> None:
-    world = SimulatedCluster([Scripted(Outcome.REFUSED)], [Scripted(Outcome.REFUSED)])
+    cluster = SimulatedCluster([Scripted(Outcome.REFUSED)], [Scripted(Outcome.REFUSED)])
     with pytest.raises(NoCacheAvailable):
-        world.run(seconds=60)
+        cluster.run(seconds=60)
     assert "waits" not in caplog.text
 
 
@@ -593,16 +594,16 @@ def test_no_wait_is_logged_without_wait_for_nodes(caplog: pytest.LogCaptureFixtu
 def test_each_retry_is_logged_with_what_the_client_does_next(
     kind: RequestKind, requests: list[Scripted], steps: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    world = SimulatedCluster(requests, policy=RequestRetry(wait_initial=0.25), rng=LongestWaits())
-    world.run(kind, 600)
+    cluster = SimulatedCluster(requests, policy=RequestRetry(wait_initial=0.25), rng=LongestWaits())
+    cluster.run(kind, 600)
     retries = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert [record.getMessage().rpartition("; ")[2] for record in retries] == steps
 
 
 def test_the_log_of_the_last_failure_says_that_no_node_is_left(caplog: pytest.LogCaptureFixture) -> None:
-    world = SimulatedCluster([Scripted(Outcome.REFUSED)], [Scripted(Outcome.REFUSED)])
+    cluster = SimulatedCluster([Scripted(Outcome.REFUSED)], [Scripted(Outcome.REFUSED)])
     with pytest.raises(NoCacheAvailable):
-        world.run()
+        cluster.run()
     assert caplog.records[-1].getMessage().endswith("; no other node is alive")
 
 
@@ -621,67 +622,69 @@ def test_a_failover_is_logged_with_the_failed_nodes_and_the_node_that_answered(
         caplog.clear()
         return lines
 
-    world = SimulatedCluster([Scripted(Outcome.REFUSED), Scripted()], [Scripted(Outcome.REFUSED)])
-    home, fallback = world.nodes[:2]
+    cluster = SimulatedCluster([Scripted(Outcome.REFUSED), Scripted()], [Scripted(Outcome.REFUSED)])
+    home, fallback = cluster.nodes[:2]
     silent = kind is RequestKind.PRESENCE  # the client asks for itself
-    world.run(kind)
+    cluster.run(kind)
     failed_over = f"{kind} 'foo': failed over from {home} (connection refused) to {fallback}"
     assert logged() == ([] if silent else [("INFO", failed_over)])
-    world.run(kind)
+    cluster.run(kind)
     instead = f"{kind} 'foo': sent to {fallback} instead of its home node {home}"
     assert logged() == ([] if silent else [("INFO", instead)])
-    world.run(kind, part=True)
+    cluster.run(kind, part=True)
     assert logged() == ([] if silent else [("DEBUG", instead)])
-    world = SimulatedCluster([Scripted(status=429), Scripted()])
-    assert len(world.run(kind).attempts) == 1
+    cluster = SimulatedCluster([Scripted(status=429), Scripted()])
+    assert len(cluster.run(kind).attempts) == 1
     assert logged() == []  # a retry at the same node is no failover
 
 
 def test_a_store_that_timed_out_is_retried_once_at_the_same_node_only() -> None:
-    world = SimulatedCluster(
+    cluster = SimulatedCluster(
         [Scripted(Outcome.TIMEOUT), Scripted()], [Scripted(Outcome.TIMEOUT)] * 3 + [Scripted()]
     )
-    done = world.run(RequestKind.STORE)
-    assert [node for node, _ in world.wire.sent] == [world.nodes[0]] * 2
-    assert done.node == world.nodes[0]
-    assert world.pool.failing == set()
+    done = cluster.run(RequestKind.STORE)
+    assert [node for node, _ in cluster.wire.sent] == [cluster.nodes[0]] * 2
+    assert done.node == cluster.nodes[0]
+    assert cluster.pool.failing == set()
 
 
 def test_a_store_that_times_out_twice_is_uncertain() -> None:
-    world = SimulatedCluster([Scripted(Outcome.TIMEOUT), Scripted(Outcome.NOT_TAKEN), Scripted()])
+    cluster = SimulatedCluster([Scripted(Outcome.TIMEOUT), Scripted(Outcome.NOT_TAKEN), Scripted()])
     with pytest.raises(StoreUncertain) as raised:
-        world.run(RequestKind.STORE)
+        cluster.run(RequestKind.STORE)
     assert raised.value.transient
-    assert len(world.wire.sent) == 2
-    assert world.pool.failing == set()
+    assert len(cluster.wire.sent) == 2
+    assert cluster.pool.failing == set()
 
 
 def test_a_store_is_uncertain_if_the_busy_node_stays_silent_for_a_store_timeout() -> None:
-    world = SimulatedCluster([Scripted(Outcome.TIMEOUT), Scripted()], [Scripted(Outcome.TIMEOUT, seconds=2)])
-    started = world.clock.now()
+    cluster = SimulatedCluster(
+        [Scripted(Outcome.TIMEOUT), Scripted()], [Scripted(Outcome.TIMEOUT, seconds=2)]
+    )
+    started = cluster.clock.now()
     with pytest.raises(StoreUncertain):
-        world.run(RequestKind.STORE)
-    assert world.clock.now() - started <= STORE_TIMEOUT + 0.5
-    assert len(world.wire.sent) == 1
+        cluster.run(RequestKind.STORE)
+    assert cluster.clock.now() - started <= STORE_TIMEOUT + 0.5
+    assert len(cluster.wire.sent) == 1
 
 
 def test_a_store_fails_over_if_the_busy_node_s_process_dies() -> None:
-    world = SimulatedCluster([Scripted(Outcome.TIMEOUT), Scripted()], [Scripted(Outcome.REFUSED)])
-    assert world.run(RequestKind.STORE).node == world.nodes[1]
-    assert world.pool.is_gone(world.nodes[0])
+    cluster = SimulatedCluster([Scripted(Outcome.TIMEOUT), Scripted()], [Scripted(Outcome.REFUSED)])
+    assert cluster.run(RequestKind.STORE).node == cluster.nodes[1]
+    assert cluster.pool.is_gone(cluster.nodes[0])
 
 
 def test_a_store_stays_at_a_busy_node_that_another_operation_marked_as_failing() -> None:
-    world = SimulatedCluster([Scripted(Outcome.TIMEOUT), Scripted()])
-    send = world.wire.send
+    cluster = SimulatedCluster([Scripted(Outcome.TIMEOUT), Scripted()])
+    send = cluster.wire.send
 
-    def fail_and_send(node: str, request: Request, running: Running, *, fresh: bool) -> Answer:
-        world.pool.fail(node, world.pool.ticket(node), "no answer to another operation")
+    def fail_and_send(node: str, request: Request, running: Operation, *, fresh: bool) -> Answer:
+        cluster.pool.fail(node, cluster.pool.ticket(node), "no answer to another operation")
         return send(node, request, running, fresh=fresh)
 
-    world.wire.send = fail_and_send  # type: ignore[method-assign]
-    assert world.run(RequestKind.STORE).node == world.nodes[0]
-    assert [node for node, _ in world.wire.sent] == [world.nodes[0]] * 2
+    cluster.wire.send = fail_and_send  # type: ignore[method-assign]
+    assert cluster.run(RequestKind.STORE).node == cluster.nodes[0]
+    assert [node for node, _ in cluster.wire.sent] == [cluster.nodes[0]] * 2
 
 
 @pytest.mark.parametrize(
@@ -694,41 +697,41 @@ def test_a_store_stays_at_a_busy_node_that_another_operation_marked_as_failing()
     ],
 )
 def test_a_store_whose_retry_at_the_busy_node_fails_goes_to_no_other_node(second: Scripted) -> None:
-    world = SimulatedCluster(
+    cluster = SimulatedCluster(
         [Scripted(Outcome.TIMEOUT), second, Scripted()], [Scripted(), Scripted(Outcome.TIMEOUT)]
     )
     with pytest.raises(StoreUncertain):
-        world.run(RequestKind.STORE)
-    assert [node for node, _ in world.wire.sent] == [world.nodes[0]] * 2
+        cluster.run(RequestKind.STORE)
+    assert [node for node, _ in cluster.wire.sent] == [cluster.nodes[0]] * 2
 
 
 def test_a_store_whose_retry_at_the_busy_node_is_refused_fails_over() -> None:
-    world = SimulatedCluster(
+    cluster = SimulatedCluster(
         [Scripted(Outcome.TIMEOUT), Scripted(Outcome.REFUSED), Scripted()],
         [Scripted(), Scripted(Outcome.REFUSED)],
     )
-    assert world.run(RequestKind.STORE).node == world.nodes[1]
+    assert cluster.run(RequestKind.STORE).node == cluster.nodes[1]
 
 
 def test_a_connection_closed_twice_by_a_living_node_is_the_request_s_fault() -> None:
-    world = SimulatedCluster([Scripted(Outcome.CLOSED)])
+    cluster = SimulatedCluster([Scripted(Outcome.CLOSED)])
     with pytest.raises(ClosedWithoutAnswer) as raised:
-        world.run(RequestKind.STORE)
+        cluster.run(RequestKind.STORE)
     assert len(raised.value.attempts) == 2
-    assert [node for node, _ in world.wire.sent] == [world.nodes[0]] * 2
-    assert world.pool.failing == set()
+    assert [node for node, _ in cluster.wire.sent] == [cluster.nodes[0]] * 2
+    assert cluster.pool.failing == set()
 
 
 def test_a_closed_connection_fails_a_node_whose_status_is_silent() -> None:
-    world = SimulatedCluster([Scripted(Outcome.CLOSED), Scripted()], [Scripted(Outcome.TIMEOUT)])
-    assert world.run(RequestKind.STORE).node == world.nodes[1]
-    assert world.pool.failing == {world.nodes[0]}
+    cluster = SimulatedCluster([Scripted(Outcome.CLOSED), Scripted()], [Scripted(Outcome.TIMEOUT)])
+    assert cluster.run(RequestKind.STORE).node == cluster.nodes[1]
+    assert cluster.pool.failing == {cluster.nodes[0]}
 
 
 def test_retry_after_is_obeyed_at_the_same_node() -> None:
-    world = SimulatedCluster([Scripted(status=429, retry_after="7"), Scripted()])
-    assert world.run().node == world.nodes[0]
-    assert sum(world.clock.slept) == pytest.approx(7)
+    cluster = SimulatedCluster([Scripted(status=429, retry_after="7"), Scripted()])
+    assert cluster.run().node == cluster.nodes[0]
+    assert sum(cluster.clock.slept) == pytest.approx(7)
 
 
 @example(retry_after="3600", seconds=FOREVER)
@@ -736,67 +739,69 @@ def test_retry_after_is_obeyed_at_the_same_node() -> None:
 def test_a_retry_after_beyond_the_deadline_ends_the_operation_at_once(
     retry_after: str, seconds: float
 ) -> None:
-    world = SimulatedCluster([Scripted(status=429, retry_after=retry_after), Scripted()])
+    cluster = SimulatedCluster([Scripted(status=429, retry_after=retry_after), Scripted()])
     with pytest.raises(NodeOverloaded) as raised:
-        world.run(seconds=seconds)
+        cluster.run(seconds=seconds)
     assert raised.value.retry_after == float(retry_after)
-    assert world.clock.slept == []
+    assert cluster.clock.slept == []
 
 
 def test_a_body_that_cannot_be_repeated_gets_one_attempt() -> None:
-    world = SimulatedCluster([Scripted(Outcome.REFUSED), Scripted()])
+    cluster = SimulatedCluster([Scripted(Outcome.REFUSED), Scripted()])
     with pytest.raises(BodyNotRepeatable) as raised:
-        world.run(RequestKind.STORE, repeatable=False)
-    assert len(raised.value.attempts) == len(world.wire.sent) == 1
+        cluster.run(RequestKind.STORE, repeatable=False)
+    assert len(raised.value.attempts) == len(cluster.wire.sent) == 1
 
 
 def test_a_deadline_that_passes_before_the_read_timeout_does_not_fail_the_node() -> None:
-    world = SimulatedCluster([Scripted(seconds=10)])
+    cluster = SimulatedCluster([Scripted(seconds=10)])
     with pytest.raises(DeadlineExceeded):
-        world.run(seconds=1)
-    assert world.pool.failing == set()
+        cluster.run(seconds=1)
+    assert cluster.pool.failing == set()
 
 
 def test_a_deadline_that_passes_after_the_read_timeout_fails_the_node() -> None:
-    world = SimulatedCluster([Scripted(seconds=10)])
+    cluster = SimulatedCluster([Scripted(seconds=10)])
     with pytest.raises(DeadlineExceeded):
-        world.run(seconds=5)
-    assert world.pool.failing == {world.nodes[0]}
+        cluster.run(seconds=5)
+    assert cluster.pool.failing == {cluster.nodes[0]}
 
 
 def test_cancel_ends_the_wait_before_a_retry() -> None:
-    world = SimulatedCluster([Scripted(status=429, retry_after="50")])
-    sleep = world.clock.sleep
+    cluster = SimulatedCluster([Scripted(status=429, retry_after="50")])
+    sleep = cluster.clock.sleep
 
     def sleep_and_cancel(seconds: float) -> None:
         sleep(seconds)
-        world.running.cancel()
+        cluster.running.cancel()
 
-    world.clock.sleep = sleep_and_cancel  # type: ignore[method-assign]
+    cluster.clock.sleep = sleep_and_cancel  # type: ignore[method-assign]
     with pytest.raises(OperationCancelled):
-        world.run()
-    assert sum(world.clock.slept) < 1
+        cluster.run()
+    assert sum(cluster.clock.slept) < 1
 
 
 def test_a_foreign_base_exception_passes_through() -> None:
     class Timeout(BaseException):
         """Like Airflow's task timeout."""
 
-    world = SimulatedCluster([Scripted()])
+    cluster = SimulatedCluster([Scripted()])
 
     def send(*args: object, **kwargs: object) -> None:
         raise Timeout
 
-    world.wire.send = send  # type: ignore[assignment, method-assign]
+    cluster.wire.send = send  # type: ignore[assignment, method-assign]
     with pytest.raises(Timeout):
-        world.run()
+        cluster.run()
 
 
 @given(status=st.integers(200, 599), kind=st.sampled_from(RequestKind))
 def test_every_status_is_a_result_or_an_error_of_the_client(status: int, kind: RequestKind) -> None:
-    world = SimulatedCluster([Scripted(status=status, retry_after="1")], [Scripted(Outcome.TIMEOUT)], limit=3)
+    cluster = SimulatedCluster(
+        [Scripted(status=status, retry_after="1")], [Scripted(Outcome.TIMEOUT)], limit=3
+    )
     try:
-        done = world.run(kind, seconds=100)
+        done = cluster.run(kind, seconds=100)
     except UnexpectedServerResponse as error:
         assert error.status == status
     except QClientException as error:
