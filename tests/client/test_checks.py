@@ -57,7 +57,7 @@ def test_a_row_is_too_wide_exactly_if_python_reads_more_fields(text: str, sizes:
         known = "inside a quoted field" in str(error) or "CR alone" in str(error)
         assert known or any(len(row) > 2 for row in read)
     else:
-        assert all(len(row) <= 2 for row in read)
+        assert [row for row in read if len(row) > 2] == []
         if '"' not in text:
             assert check.rows == sum(len(row) > 1 or bool("".join(row).strip()) for row in read[1:])
 

@@ -28,7 +28,7 @@ def test_no_proper_prefix_of_a_json_result_is_complete(rows: list[dict[str, Any]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(outcome, "_PIECE", size)
         assert is_complete(content, JSON)
-        assert not any(is_complete(content[:end], JSON) for end in range(1, len(content)))
+        assert [end for end in range(1, len(content)) if is_complete(content[:end], JSON)] == []
 
 
 def test_memory_is_constant_and_the_time_is_checked() -> None:

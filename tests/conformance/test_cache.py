@@ -76,7 +76,9 @@ def test_statistics_count_events(pair):
         }
         for name, length in lengths.items():
             assert len(counted[name]) == length, name
-            assert all(isinstance(seconds, float) and seconds >= 0 for seconds in counted[name])
+            assert [
+                seconds for seconds in counted[name] if not (isinstance(seconds, float) and seconds >= 0)
+            ] == []
         assert set(counted) == {
             *ALWAYS_PRESENT, *lengths, "hit_count", "miss_count", "store_count", "replace_count", "size_evict_count",
             "store_row_counts", "durations_until_eviction",
