@@ -1,4 +1,4 @@
-"""An argument, or content, that cannot be used is refused with its name and what to do; nothing is sent."""
+"""Invalid arguments and content: the error names them and says what to do, and nothing is sent."""
 
 from __future__ import annotations
 
@@ -24,13 +24,15 @@ from airflow_provider_qcache.client.compression import TooLarge, Undecodable, de
 from airflow_provider_qcache.client.results import Absence, Place
 from airflow_provider_qcache.client.secrets import secrets_of, secrets_of_url, spellings
 from airflow_provider_qcache.client.tables.content import skip_bom
+from tests.client.kinds import key_with_home
 from tests.harness.faults import FaultyNode, Peer, Received, head, healthy_node
 
 NODE = "http://127.0.0.1:9"
 TABLE = b"a\n1\n"
 
 
-def raises(call: Any) -> str:
+def error_text(call: Any) -> str:
+    """The text of the error that the call must raise."""
     with pytest.raises((ValueError, TypeError, QClientException)) as raised:
         call()
     return str(raised.value)
@@ -68,24 +70,24 @@ def raises(call: Any) -> str:
     ],
     ids=lambda value: "" if isinstance(value, str) else None,
 )
-def test_a_setting(arguments: dict[str, Any], text: str) -> None:
-    assert raises(lambda: QClient([NODE], trust_env=False, **arguments)) == text
+def test_the_error_of_an_invalid_setting(arguments: dict[str, Any], text: str) -> None:
+    assert error_text(lambda: QClient([NODE], trust_env=False, **arguments)) == text
 
 
 @pytest.mark.parametrize("sent", ["Basic dXNlcg==", "Basic not base64", "Basic YTpiOmM="])
-def test_basic_auth_of_another_kind_that_no_node_can_parse(sent: str) -> None:
+def test_a_callable_auth_whose_header_no_node_can_parse_is_refused(sent: str) -> None:
     def auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
         request.headers["Authorization"] = sent
         return request
 
-    assert raises(lambda: QClient([NODE], trust_env=False, auth=auth)) == (
+    assert error_text(lambda: QClient([NODE], trust_env=False, auth=auth)) == (
         "auth: its Basic Authorization header must be the base64 of login:password with exactly one ':'. On "
         "any other a node closes the connection without an answer."
     )
 
 
 @pytest.mark.parametrize("sent", ["Basic dTpw", "Bearer x:y:z", b"Basic dTpw"])
-def test_auth_of_another_kind_that_a_node_can_parse(sent: Any) -> None:
+def test_a_callable_auth_whose_header_a_node_can_parse_is_accepted(sent: Any) -> None:
     def auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
         request.headers["Authorization"] = sent
         return request
@@ -123,10 +125,10 @@ def test_auth_of_another_kind_that_a_node_can_parse(sent: Any) -> None:
     ],
     ids=lambda value: "" if isinstance(value, str) else None,
 )
-def test_content_of_a_store(content: Any, options: dict[str, Any], text: str) -> None:
+def test_the_error_of_invalid_content(content: Any, options: dict[str, Any], text: str) -> None:
     node, tables = healthy_node()
     with node, QClient([node.url], trust_env=False) as client:
-        assert text in raises(lambda: client.post("key", content, **options))
+        assert text in error_text(lambda: client.post("key", content, **options))
     assert tables.tables == {}
 
 
@@ -137,7 +139,7 @@ def test_a_bom_is_removed_in_whatever_pieces_it_comes(content: bytes) -> None:
         assert b"".join(skip_bom(iter(pieces))) == content.removeprefix(b"\xef\xbb\xbf")
 
 
-def test_a_body_that_is_too_short_or_too_long() -> None:
+def test_decoding_refuses_a_body_that_is_too_short_or_too_long() -> None:
     with pytest.raises(Undecodable, match="it is too short for lz4"):
         decode(b"\x01\x00", "lz4", None)
     for encoding in (None, "identity"):
@@ -150,15 +152,15 @@ def test_a_body_that_is_too_short_or_too_long() -> None:
         decode(packed, "lz4", 2)
 
 
-def test_a_field_that_an_error_does_not_have() -> None:
-    assert raises(lambda: InvalidTable("text", rows=1)) == "InvalidTable has no field 'rows'"
+def test_invalid_table_refuses_an_unknown_field() -> None:
+    assert error_text(lambda: InvalidTable("text", rows=1)) == "InvalidTable has no field 'rows'"
 
 
-def test_a_result_that_the_caller_asked_for_encoded() -> None:
+def test_a_result_that_the_caller_requested_encoded_cannot_be_read_as_a_table() -> None:
     result = QueryResult(b"\x00", 1, "lz4", decoded=False)
-    assert raises(result.as_dict) == "as_dict: the content is encoded as 'lz4': decode it first"
+    assert error_text(result.as_dict) == "as_dict: the content is encoded as 'lz4': decode it first"
     for read in (result.to_arrow, result.to_pandas, result.to_polars):
-        assert raises(read) == (
+        assert error_text(read) == (
             "the content is encoded as lz4, as the query's Accept-Encoding asked for: decode it, or query "
             "without that header"
         )
@@ -185,12 +187,12 @@ def test_a_result_that_the_caller_asked_for_encoded() -> None:
     ],
     ids=lambda value: "" if isinstance(value, dict) else None,
 )
-def test_the_place_of_a_key_as_text(place: dict[str, Any], text: str) -> None:
+def test_the_text_of_a_place(place: dict[str, Any], text: str) -> None:
     assert str(Place(node="n", **place)) == text
 
 
-def test_a_table_that_is_missing_after_its_store_and_cannot_be_read_again() -> None:
-    """A node that has no room for it answers a store, and then a miss."""
+def test_the_error_of_a_table_that_is_missing_right_after_its_store() -> None:
+    """A node without room for the table acknowledges the store, and then answers a miss."""
 
     def forgets(peer: Peer, request: Received) -> None:
         peer.send(head(201 if request.kind == "store" else 404, 0))
@@ -214,12 +216,12 @@ def test_a_table_that_is_missing_after_its_store_and_cannot_be_read_again() -> N
         )
 
 
-def test_a_listener_that_raises_breaks_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    heard = []
+def test_an_error_of_a_listener_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    failed_nodes = []
 
     class Broken(Listener):
         def node_failed(self, node: str, error: str) -> None:
-            heard.append(node)
+            failed_nodes.append(node)
             raise RuntimeError("broken")
 
     node, tables = healthy_node()
@@ -227,10 +229,9 @@ def test_a_listener_that_raises_breaks_nothing(caplog: pytest.LogCaptureFixture)
     with node, QClient([NODE, node.url], trust_env=False) as client:
         listener = Broken()
         client.add_listener(listener)
-        keys = [f"key{number}" for number in range(100)]
-        key = next(key for key in keys if client.node_for_key(key) == NODE)
+        key = key_with_home(client, NODE)
         client.post(key, TABLE)
-        assert heard == [NODE]
+        assert failed_nodes == [NODE]
     assert "a Listener of the client raised an error" in caplog.text
     assert "RuntimeError: broken" in caplog.text
 
@@ -244,7 +245,9 @@ def test_a_listener_that_raises_breaks_nothing(caplog: pytest.LogCaptureFixture)
     ],
     ids=["HTML", "nested too deeply", "not found"],
 )
-def test_statistics_of_what_is_no_node(status: int, content: bytes, text: str) -> None:
+def test_the_error_of_statistics_from_another_server_than_a_node(
+    status: int, content: bytes, text: str
+) -> None:
     def answer(peer: Peer, request: Received) -> None:
         peer.send(head(status, len(content)) + content)
 
@@ -255,7 +258,7 @@ def test_statistics_of_what_is_no_node(status: int, content: bytes, text: str) -
     assert (error.status, text in str(error)) == (status, True)
 
 
-def test_secrets_in_what_is_malformed() -> None:
+def test_secrets_are_found_in_malformed_urls_and_headers() -> None:
     assert secrets_of_url("http://[::1") == set()
     assert secrets_of_url("http://u:p%2F@host") == {"p%2F", "p/"}
     assert secrets_of(b"Authorization: Basic n/*\r\n") == {"Basic n/*", "n/*"}

@@ -1,4 +1,4 @@
-"""Arrow data of other libraries: invalid, unreadable, or of a rare type."""
+"""Arrow data from other libraries: invalid, unreadable, or of rare types."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.harness.faults import healthy_node
 
 
 def stored(table: Any, **options: Any) -> bytes:
-    """The body that a node receives."""
+    """The body of the store, as a node receives it."""
     node, tables = healthy_node()
     with node, QClient([node.url], trust_env=False) as client:
         client.post_table("key", table, **options)
@@ -25,6 +25,7 @@ def stored(table: Any, **options: Any) -> bytes:
 
 
 def refusal(table: Any, **options: Any) -> InvalidTable:
+    """The error of a store that must be refused without sending anything."""
     node, tables = healthy_node()
     with node, QClient([node.url], trust_env=False) as client, pytest.raises(InvalidTable) as raised:
         client.post_table("key", table, **options)
@@ -43,7 +44,7 @@ class Foreign:
         return self.reader.__arrow_c_stream__(requested_schema)
 
 
-def test_the_name_of_a_column_is_not_utf8() -> None:
+def test_a_column_name_that_is_not_utf_8_is_refused() -> None:
     schema = pa.schema([pa.field(b"\xff", pa.int64())])
     error = refusal(Foreign(pa.table([pa.array([1])], schema=schema).to_reader()))
     assert str(error) == (
@@ -53,7 +54,7 @@ def test_the_name_of_a_column_is_not_utf8() -> None:
 
 
 @pytest.mark.parametrize("index", [-1, 1, 77])
-def test_an_index_is_outside_of_the_dictionary(index: int) -> None:
+def test_an_index_outside_of_the_dictionary_is_refused(index: int) -> None:
     words = pa.DictionaryArray.from_arrays(
         pa.array([0, 0, index, index], pa.int8()), pa.array(["a"]), safe=False
     )
@@ -62,7 +63,7 @@ def test_an_index_is_outside_of_the_dictionary(index: int) -> None:
     assert "an index is not in the column's dictionary" in str(error)
 
 
-def test_a_stream_fails_in_the_middle() -> None:
+def test_a_stream_that_fails_in_the_middle_is_an_invalid_table() -> None:
     batch = pa.record_batch({"a": [1]})
 
     def batches() -> Iterator[pa.RecordBatch]:
@@ -74,11 +75,11 @@ def test_a_stream_fails_in_the_middle() -> None:
     assert "the source is gone" in str(error)
 
 
-def test_a_batch_says_that_it_has_more_nulls_than_rows() -> None:
+def test_a_batch_with_more_nulls_than_rows_is_refused() -> None:
     schema, array = ctypes.create_string_buffer(72), ctypes.create_string_buffer(80)
     addresses = ctypes.addressof(array), ctypes.addressof(schema)
     pa.record_batch({"a": [1, None]})._export_to_c(*addresses)
-    # struct ArrowArray: the children are its seventh member, and the number of nulls is its second.
+    # struct ArrowArray: the seventh member is the children, the second is the number of nulls.
     (children,) = struct.unpack_from("P", array, 48)
     (column,) = struct.unpack("P", ctypes.string_at(children, 8))
     ctypes.memmove(column + 8, struct.pack("q", 99), 8)
@@ -87,7 +88,7 @@ def test_a_batch_says_that_it_has_more_nulls_than_rows() -> None:
     assert "a batch of the table is not valid Arrow data: " in str(error)
 
 
-def test_a_table_whose_export_fails_names_the_column_where_it_can() -> None:
+def test_the_error_of_a_failed_export_names_the_column_if_it_is_known() -> None:
     class Broken:
         columns = ("a", "b")
         broken: tuple[str, ...] = ("b",)
@@ -126,12 +127,14 @@ def test_a_table_whose_export_fails_names_the_column_where_it_can() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "row", "says"),
+    ("text", "row", "message"),
     [(b"\xff", 3, "not UTF-8"), (b"a\0b", 3, "NUL")],
     ids=["not UTF-8", "NUL"],
 )
-def test_a_text_that_json_cannot_carry_is_named_by_its_row(text: bytes, row: int, says: str) -> None:
-    """Batches of a file are validated by the code that can name it, and not again."""
+def test_the_error_of_a_text_that_json_cannot_carry_names_its_row(
+    text: bytes, row: int, message: str
+) -> None:
+    """A file's batches are validated by the code that knows the file, and not here."""
     texts = pa.array([b"x", None, text], pa.binary())
     column = pa.Array.from_buffers(pa.string(), 3, texts.buffers())
     table = pa.table({"n": [1, 2, 3], "\u00e9": column})
@@ -142,10 +145,10 @@ def test_a_text_that_json_cannot_carry_is_named_by_its_row(text: bytes, row: int
     with pytest.raises(InvalidTable) as raised:
         list(FrameSource(read, None)._json())
     assert (raised.value.row, raised.value.column) == (row, "\u00e9")
-    assert says in str(raised.value)
+    assert message in str(raised.value)
 
 
-def test_a_null_of_a_string_view_may_have_any_view() -> None:
+def test_the_view_of_a_null_in_a_string_view_column_is_ignored() -> None:
     views = struct.pack("<i12s", 1, b"x") + struct.pack("<i4sii", 1000, b"none", 77, 5)
     validity = pa.py_buffer(b"\x01")
     column = pa.Array.from_buffers(pa.string_view(), 2, [validity, pa.py_buffer(views)])
