@@ -22,6 +22,7 @@ cd "$(dirname "$0")/.."
 TOOLS=.venv/tools
 PYENV_VERSIONS=${PYENV_ROOT:-$HOME/.pyenv}/versions
 QCACHE_ENV=${XDG_CACHE_HOME:-$HOME/.cache}/airflow-provider-qcache/qcache-0.9.3
+COMPILE=--compile-bytecode
 export UV_PYTHON_DOWNLOADS=never
 unset VIRTUAL_ENV PYTHONPATH PYTHONHOME
 
@@ -64,7 +65,8 @@ install() {
     if ! [ -x "$env/bin/python" ]; then
         "$TOOLS/bin/uv" venv --quiet --clear -p "$python" "$env" >"$env.log" 2>&1 || fail "no environment from $python: see $env.log"
     fi
-    "$TOOLS/bin/uv" pip install --compile-bytecode -p "$env/bin/python" "$@" >"$env.log" 2>&1 ||
+    # shellcheck disable=SC2086
+    "$TOOLS/bin/uv" pip install $COMPILE -p "$env/bin/python" "$@" >"$env.log" 2>&1 ||
         "$TOOLS/bin/python" -m pip --python "$env/bin/python" install "$@" >>"$env.log" 2>&1 ||
         fail "the packages for $env could not be installed (no network?): see $env.log"
 }
@@ -278,6 +280,7 @@ make_audit() {
 # a triggerer on those that TRIGGERER names.
 make_wheel() {
     make_tools
+    COMPILE=  # few processes run in each environment, and compile what they import
     rm -rf dist
     "$TOOLS/bin/uv" build --quiet --out-dir dist . || fail "the package could not be built"
     .venv/lint/bin/twine check --strict dist/* || fail "twine refuses what was built"
