@@ -408,10 +408,6 @@ class _Proxy:
                 "https nodes as well"
             )
 
-    def without_host(self) -> ValueError:
-        """The error for a proxy's URL that requests cannot read."""
-        return ValueError(f"{self}, is not a URL with a host, such as http://proxy:3128")
-
     def failed(self, what: str) -> OSError:
         """The error for a failure of the proxy, with what to do."""
         return OSError(
@@ -608,35 +604,28 @@ class NodeTransport:
     """
 
     def __init__(
-        self,
-        node: str,
-        settings: ClientSettings,
-        contexts: dict[bool | str, ssl.SSLContext] | None = None,
+        self, node: str, settings: ClientSettings, contexts: dict[bool | str, ssl.SSLContext]
     ) -> None:
         self.node = node
         self._settings = settings
-        url = node.rstrip("/") + "/qcache/status"
+        named, url = f"node {redacted(node)!r}", ""
         try:
             parts = urlsplit(node)
-            requests.Request("GET", url).prepare()
+            url = requests.Request("GET", node.rstrip("/") + "/qcache/status").prepare().url or ""
         except ValueError:  # requests' InvalidURL is one; their texts may contain a password
             parts = urlsplit("")
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(
-                f"node {redacted(node)!r} is not an http or https URL: write it like http://host1:9401"
-            )
+            raise ValueError(f"{named} is not an http or https URL: write it like http://host1:9401")
         if parts.query or parts.fragment:
-            raise ValueError(
-                f"node {redacted(node)!r} has a query or a fragment: write only scheme, host, port and path"
-            )
+            raise ValueError(f"{named} has a query or a fragment: write only scheme, host, port and path")
         if "@" in parts.path:
             raise ValueError(
-                f"node {redacted(node)!r} has an '@' in its path: write a '/' in a login or password as %2F, "
-                "and an '@' in a path as %40"
+                f"{named} has an '@' in its path: write a '/' in a login or password as %2F, and an '@' in a "
+                "path as %40"
             )
         auth, where = settings.auth, "auth"
         if auth is None and any(of_url := requests.utils.get_auth_from_url(node)):
-            auth, where = of_url, f"node {redacted(node)!r}"
+            auth, where = of_url, named
         verify = settings.verify
         proxies: dict[str, str] = {}
         if settings.trust_env:
@@ -644,14 +633,13 @@ class NodeTransport:
             verify = ca_bundle(verify)
             if auth is None:
                 auth = requests.utils.get_netrc_auth(url)
-                where = f"the netrc's entry for node {redacted(node)!r}"
+                where = f"the netrc's entry for {named}"
         _check_auth(where, auth)
         request = requests.Request("GET", url, auth=auth).prepare()
         if "Authorization" in request.headers:
             _check_authorization(request.headers["Authorization"])
         context = None
         if parts.scheme == "https":
-            contexts = {} if contexts is None else contexts
             context = contexts.get(verify)
             if context is None:
                 context = contexts[verify] = tls_context(verify, settings.cert)
@@ -665,14 +653,12 @@ class NodeTransport:
             pool: Any = self._adapter.get_connection_with_tls_context(
                 request, verify, proxies=proxies, cert=None
             )
-        except (
-            TypeError,  # requests' own, for a URL of credentials alone
-            requests.exceptions.InvalidProxyURL,
-            urllib3.exceptions.LocationValueError,
-        ):
+        # TypeError is requests' own, for a URL of credentials alone.
+        except (TypeError, requests.exceptions.InvalidProxyURL, urllib3.exceptions.LocationValueError):
             if proxy is None:
                 raise
-            raise proxy.without_host() from None  # their texts may contain a password
+            # The texts of these errors may contain a password.
+            raise ValueError(f"{proxy}, is not a URL with a host, such as http://proxy:3128") from None
         target: str = self._adapter.request_url(request, proxies)
         self.base = target.removesuffix("/status")
         """The start of every request target: the path, or the whole URL if a proxy forwards requests."""
@@ -693,9 +679,7 @@ class NodeTransport:
         """Every credential in requests to the node; see ``spellings``."""
         if proxy is not None:
             lines = (check_header(name, value) for name, value in pool.proxy_headers.items())
-            self.secrets |= secrets_of(b"".join(lines))
-            for url in proxies.values():
-                self.secrets |= secrets_of_url(url)
+            self.secrets |= secrets_of(b"".join(lines)).union(*map(secrets_of_url, proxies.values()))
         self._redactor: Redactor | None = None
 
     def head_size(self, target: str, headers: bytes) -> int:
