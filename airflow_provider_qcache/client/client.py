@@ -1110,10 +1110,10 @@ class QClient:
             key, node = place
             operation = self._begin(key, whole)
             if node in asked and self._is_silent(node):
-                return DeleteOutcome.UNREACHABLE, NoCacheAvailable(
-                    f"delete table {key!r} on {redacted(node)}: the node did not respond before, and is not "
-                    f"asked again until it answers a probe: {self._pool.last_error(node)}"
-                )
+                why = "the node did not respond before, and is not asked again until it answers a probe"
+                nodes = {redacted(node): self._pool.last_error(node) or ""}
+                error = NoCacheAvailable(f"delete table {key!r} on {redacted(node)}: {why}", nodes=nodes)
+                return DeleteOutcome.UNREACHABLE, error
             asked.add(node)
             return self._delete_on(key, node, operation)
 

@@ -200,7 +200,10 @@ class Deletion:
                 "connections as a stopped node does: check the nodes of the connection"
             )
         errors = list(self._errors.items())[:_MOST_IN_ERROR]
-        lines = [f"\n  {key}: {error}" for key, error in errors]
+        keys_of: dict[str, list[str]] = {}
+        for key, error in errors:
+            keys_of.setdefault(error, []).append(key)
+        lines = [f"\n  {', '.join(keys)}: {error}" for error, keys in keys_of.items()]
         if self._left > len(errors):
             lines.append(f"\n  and {self._left - len(errors):,} more")
         raise NodesUnreachable(

@@ -26,17 +26,21 @@ __all__ = [
 ]
 
 
-class StoredOnFailover(AirflowException):
-    """With ``require_home``: the table is stored, but on a fallback node, since its home node was down.
-
-    ``result`` is what the task would have returned.
-    """
+class _Stored(AirflowException):
+    """The base of errors of tasks that have stored something: ``result`` is what they would have returned."""
 
     transient = True
 
     def __init__(self, message: str = "", *, result: Mapping[str, Any] | None = None) -> None:
         super().__init__(message)
         self.result = dict(result or {})
+
+
+class StoredOnFailover(_Stored):
+    """With ``require_home``: the table is stored, but on a fallback node, since its home node was down.
+
+    ``result`` is what the task would have returned.
+    """
 
 
 class TableMissing(AirflowException):
@@ -67,17 +71,11 @@ class NodesUnreachable(AirflowException):
         self.outcomes = {key: dict(nodes) for key, nodes in (outcomes or {}).items()}
 
 
-class TablesFailed(AirflowException):
+class TablesFailed(_Stored):
     """More of many tables failed than ``max_failed_keys``; the others are stored.
 
     ``result`` is what the task would have returned, with the failed keys. It is also pushed as XCom.
     """
-
-    transient = True
-
-    def __init__(self, message: str = "", *, result: Mapping[str, Any] | None = None) -> None:
-        super().__init__(message)
-        self.result = dict(result or {})
 
 
 class TablesEvicted(TablesFailed):

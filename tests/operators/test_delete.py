@@ -137,6 +137,8 @@ def test_a_delete_that_no_node_confirmed_is_no_success(monkeypatch, operator_log
     outcomes = {key: dict.fromkeys(dead, "gone") for key in KEYS}
     with pytest.raises(NodesUnreachable, match="no node confirmed the delete of 3") as caught:
         delete(keys=KEYS)
+    # The keys share a reason, which is said once.
+    assert f"\n  {', '.join(KEYS)}: {dead[0]}: connection refused" in str(caught.value)
     assert caught.value.outcomes == outcomes
     assert all(part in str(caught.value) for part in [*KEYS, *dead, "check the nodes of the connection"])
     operator_log()

@@ -38,7 +38,7 @@ CLASSES = {
 OURS = {
     name: kind
     for name, kind in vars(ours).items()
-    if inspect.isclass(kind) and kind.__module__ == ours.__name__
+    if inspect.isclass(kind) and kind.__module__ == ours.__name__ and not name.startswith("_")
 }
 
 
