@@ -293,20 +293,6 @@ class BehindABlackHole(FaultyNode):
 
 
 @contextlib.contextmanager
-def two_addresses() -> Iterator[None]:
-    """Make every name under .invalid resolve to 127.0.0.2 and then 127.0.0.1."""
-    found = socket.getaddrinfo
-
-    def both(host: str, port: int, *args: object, **kwargs: object) -> list[object]:
-        hosts = ("127.0.0.2", "127.0.0.1") if host.endswith(".invalid") else (host,)
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port)) for host in hosts]
-
-    with mock.patch.object(socket, "getaddrinfo", both):
-        yield
-    assert socket.getaddrinfo is found
-
-
-@contextlib.contextmanager
 def out_of_descriptors_once() -> Iterator[None]:
     """Make the client's first socket fail as in a process that has no file descriptor left."""
 
@@ -541,7 +527,7 @@ FAULTS = [
         "has two addresses, the first a black hole",
         lambda tables: BehindABlackHole(tables.answer),
         all_the_same(HOME),
-        around=two_addresses,
+        around=lambda: faults.names_resolve_to("127.0.0.2", "127.0.0.1"),
     ),
     Fault(
         "is healthy, and this machine is out of descriptors once (EMFILE)",

@@ -88,10 +88,10 @@ def main() -> int:
     wrong = 0
     for module, old, new in MUTANTS:
         sys.stdout.flush()
-        said, expected = run(module, old, new), 1 if old else 0
-        wrong += said != expected
+        code, expected = run(module, old, new), 1 if old else 0
+        wrong += code != expected
         print(  # noqa: T201
-            f"{'' if said == expected else 'WRONG '}{module}: {old!r} -> {new!r}: pytest said {said}"
+            f"{'' if code == expected else 'WRONG '}{module}: {old!r} -> {new!r}: pytest exited with {code}"
         )
     return 1 if wrong else 0
 

@@ -48,10 +48,10 @@ def test_parent_and_child_each_read_their_own_rows(kind: str, tls: bool, certifi
 
 
 def test_a_child_inherits_no_locks_probes_or_requests() -> None:
-    asked = threading.Event()
+    requested = threading.Event()
 
     def slow(peer: Peer, request: Received) -> None:
-        asked.set()
+        requested.set()
         peer.wait(0.5)
         peer.send(faults.success_head(request, len(faults.ROWS)) + faults.ROWS)
 
@@ -59,7 +59,7 @@ def test_a_child_inherits_no_locks_probes_or_requests() -> None:
         results: list[object] = []
         thread = threading.Thread(target=lambda: results.append(client.get("k", {})))
         thread.start()
-        assert asked.wait(CHILD_TIMEOUT)
+        assert requested.wait(CHILD_TIMEOUT)
 
         def work() -> None:
             assert client.node_status()[node.url].state is NodeState.FAILING

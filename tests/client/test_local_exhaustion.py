@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import pytest
 
 from airflow_provider_qcache.client import LocalResourceError, Outcome, QClient, RequestRetry, transport
-from tests.harness.faults import black_hole, healthy_node
+from tests.harness.faults import black_hole, healthy_node, names_resolve_to
 from tests.harness.ports import closed_port
 
 TABLE = b"a\n1\n"
@@ -117,10 +117,8 @@ def test_the_addresses_of_a_name_share_the_connect_timeout(
             shares.append(self.gettimeout() or 0.0)
             raise TimeoutError("timed out")
 
-    hosts = ["127.0.0.2", "127.0.0.3", "127.0.0.4"]
-    with node, QClient([f"http://three.invalid:{node.port}"], 0.15, 5, trust_env=False) as client:
-        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, node.port)) for host in hosts]
-        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    addresses = names_resolve_to("127.0.0.2", "127.0.0.3", "127.0.0.4")
+    with node, addresses, QClient([f"http://three.invalid:{node.port}"], 0.15, 5, trust_env=False) as client:
         monkeypatch.setattr(transport, "_DeadlineSocket", RecordsTimeout)
         with pytest.raises(Exception, match="connect timeout"):
             client.get("k", {})
@@ -129,12 +127,10 @@ def test_the_addresses_of_a_name_share_the_connect_timeout(
     assert max(shares) <= 0.15
 
 
-def test_an_address_that_refuses_leaves_its_share_to_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_that_refuses_leaves_its_share_to_the_others() -> None:
     node, _ = healthy_node()
-    with node, black_hole("127.0.0.3", node.port):
-        hosts = ["127.0.0.2", "127.0.0.3", "127.0.0.1"]
-        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, node.port)) for host in hosts]
-        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    addresses = names_resolve_to("127.0.0.2", "127.0.0.3", "127.0.0.1")
+    with node, black_hole("127.0.0.3", node.port), addresses:
         with QClient([f"http://three.invalid:{node.port}"], 0.4, 5, trust_env=False) as client:
             stored = client.post("k", TABLE)
         assert stored.attempts == ()

@@ -120,10 +120,10 @@ class FixedRandom:
     """Stands for random.Random: always chooses 0.75 and records the ranges it is asked to choose from."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[float, float]] = []
+        self.ranges: list[tuple[float, float]] = []
 
     def uniform(self, low: float, high: float) -> float:
-        self.asked.append((low, high))
+        self.ranges.append((low, high))
         return 0.75
 
 
@@ -136,7 +136,7 @@ def test_the_backoff_doubles_from_half_a_second_to_thirty_with_a_jitter_of_half(
         pool.end_probe(A, pool.begin_probe(A), SILENT)
         waits.append(pool.snapshot()[A].probe_in)
     assert waits == [0.75 * most for most in (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0)]
-    assert set(rng.asked) == {(0.5, 1.0)}
+    assert set(rng.ranges) == {(0.5, 1.0)}
 
 
 def test_a_recovery_resets_the_backoff() -> None:

@@ -160,7 +160,7 @@ def test_waiting_for_a_turn_ends_with_the_operation() -> None:
     assert (setup.operation.limits, late.limits) == (set(), set())
 
 
-def asked(setup: SenderWithNodes) -> list[tuple[str, str, bytes]]:
+def sent_requests(setup: SenderWithNodes) -> list[tuple[str, str, bytes]]:
     return [(request.method, request.target, request.headers) for request, _, _ in setup.sent]
 
 
@@ -171,9 +171,9 @@ def test_the_status_is_requested_twice_or_once_if_no_write_follows() -> None:
     """A node that was stopped answers the first before it applies what it had received."""
     setup = SenderWithNodes()
     setup.sender.status(A, setup.operation)
-    assert asked(setup) == [STATUS] * 2
+    assert sent_requests(setup) == [STATUS] * 2
     setup.sender.status(A, setup.operation, after_writes=False)
-    assert asked(setup) == [STATUS] * 3
+    assert sent_requests(setup) == [STATUS] * 3
     assert setup.transports[B].sent == []
 
 

@@ -268,17 +268,21 @@ def test_answers_are_decoded(client: QClient) -> None:
     assert result.encoding == (None if lz4_block is None else "lz4")
 
 
-@pytest.mark.parametrize("asked", ["lz4", "gzip", "identity", "lz4,gzip", "br;q=0.5, *", "x-lz4;q=1"])
+@pytest.mark.parametrize(
+    "accept_encoding", ["lz4", "gzip", "identity", "lz4,gzip", "br;q=0.5, *", "x-lz4;q=1"]
+)
 def test_answers_in_an_encoding_that_the_caller_requested_are_those_of_qclient(
-    client: QClient, nodes: Nodes, asked: str
+    client: QClient, nodes: Nodes, accept_encoding: str
 ) -> None:
     """They are returned encoded, except gzip, which requests decodes: such callers decode lz4 themselves."""
     client.post("encoded", TABLE)
-    headers = {"accept-encoding": asked}
+    headers = {"accept-encoding": accept_encoding}
     theirs = qclient.QClient(nodes.urls).get("encoded", {}, query_headers=headers)
     result = client.get("encoded", {}, query_headers=headers)
     assert result.encoding == theirs.encoding
-    if asked == "x-lz4;q=1":  # the node sends lz4, because the header contains "lz4"; the client decodes it
+    if (
+        accept_encoding == "x-lz4;q=1"
+    ):  # the node sends lz4, because the header contains "lz4"; the client decodes it
         assert json.loads(result.content) == ROWS
     else:
         assert result.content == theirs.content

@@ -23,17 +23,17 @@ class ProberWithNodes:
     """A pool of two failing nodes and a prober that probes a node with the function `ask`."""
 
     def __init__(self, ask: Callable[[str], None]) -> None:
-        self.asked: list[str] = []
+        self.probes: list[str] = []
         self.clock = SimulatedClock()
         self.pool = NodePool([A, B], clock=self.clock, rng=random.Random(1))
         for node in (A, B):
             self.pool.fail(node, self.pool.ticket(node), "reset")
 
-        def asked(node: str) -> None:
-            self.asked.append(node)
+        def record(node: str) -> None:
+            self.probes.append(node)
             ask(node)
 
-        self.prober = Prober(self.pool, asked, self.clock)
+        self.prober = Prober(self.pool, record, self.clock)
 
     def state(self, node: str = A) -> NodeState:
         return self.pool.snapshot()[node].state
@@ -68,7 +68,7 @@ def test_a_node_that_answers_is_alive_and_the_thread_of_its_probe_ends() -> None
     probed = ProberWithNodes(lambda node: threads.append(threading.current_thread()))
     assert probed.probe(A) is None
     assert (probed.state(A), probed.state(B)) == (NodeState.ALIVE, NodeState.FAILING)
-    assert probed.asked == [A]
+    assert probed.probes == [A]
     assert [(thread.name, thread.daemon) for thread in threads] == [("qcache-probe", True)]
     assert probed.prober._threads == set()
 
@@ -77,7 +77,7 @@ def test_only_nodes_that_fail_are_probed() -> None:
     probed = ProberWithNodes(lambda node: None)
     probed.probe(A)
     probed.probe(A, B)
-    assert probed.asked == [A, B]
+    assert probed.probes == [A, B]
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_a_probe_that_raises_leaves_the_node_to_the_next_probe(monkeypatch: pyte
     assert probed.state() is NodeState.FAILING
     assert probed.prober._threads == set()
     probed.probe(A)
-    assert (probed.asked, raised) == ([A, A], [KeyError, KeyError])
+    assert (probed.probes, raised) == ([A, A], [KeyError, KeyError])
 
 
 def test_a_node_is_probed_by_one_thread_at_a_time() -> None:
@@ -152,7 +152,7 @@ def test_a_node_is_probed_by_one_thread_at_a_time() -> None:
     probed.prober.start([A, B])
     release()
     probed.probe()
-    assert sorted(probed.asked) == [A, B]
+    assert sorted(probed.probes) == [A, B]
 
 
 def test_a_wait_ends_when_the_first_node_is_alive() -> None:
@@ -259,7 +259,7 @@ def test_close_waits_for_running_probes_no_longer_than_its_timeout() -> None:
     probed.prober.close(LONG)
     assert not thread.is_alive()
     probed.prober.start([B])
-    assert probed.asked == [A]
+    assert probed.probes == [A]
     assert probed.state(B) is NodeState.FAILING
 
 

@@ -154,9 +154,13 @@ def check_waits(cluster: SimulatedCluster, ended_at: float) -> None:
     exchanges = cluster.wire.exchanges
     for before, after in zip(exchanges, [*exchanges[1:], None], strict=True):
         gap = (after.began if after is not None else ended_at) - before.ended
-        asked = before.scripted.retry_after
-        if before.outcome is Outcome.ANSWERED and before.scripted.status == 429 and (asked or "").isdecimal():
-            assert gap == pytest.approx(float(asked or 0), abs=ROUNDING) or after is None
+        retry_after = before.scripted.retry_after
+        if (
+            before.outcome is Outcome.ANSWERED
+            and before.scripted.status == 429
+            and (retry_after or "").isdecimal()
+        ):
+            assert gap == pytest.approx(float(retry_after or 0), abs=ROUNDING) or after is None
         elif gap:
             waits += 1
             longest = min(policy.wait_max, policy.wait_initial * 2 ** (waits - 1))

@@ -865,7 +865,7 @@ def test_a_query_whose_get_line_exceeds_8_kib_is_sent_as_post() -> None:
         methods = set()
         for size in range(8100, 8200):
             client.get("k", "x" * (size - len("/dataset/k?q=") - len("%22%22")))
-            asked = node.requests[-1]
-            methods.add(asked.method)
-            assert len(f"{asked.method} {asked.target} HTTP/1.1\r\n") <= 8192
+            request = node.requests[-1]
+            methods.add(request.method)
+            assert len(f"{request.method} {request.target} HTTP/1.1\r\n") <= 8192
     assert methods == {"GET", "POST"}

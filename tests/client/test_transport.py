@@ -349,13 +349,13 @@ def encoded_as(encoding: str, body: bytes) -> FaultyNode:
     return FaultyNode(faults.encoded(encoding, body))
 
 
-@pytest.mark.parametrize("asked", ["lz4", "lz4, gzip", "LZ4;q=0.5", "*"])
+@pytest.mark.parametrize("accept_encoding", ["lz4", "lz4, gzip", "LZ4;q=0.5", "*"])
 def test_an_encoding_that_the_caller_requested_is_returned_encoded_without_its_package(
-    monkeypatch: pytest.MonkeyPatch, asked: str
+    monkeypatch: pytest.MonkeyPatch, accept_encoding: str
 ) -> None:
     monkeypatch.setattr(compression, "lz4_block", None)
     with encoded_as("lz4", b"whatever") as node, QClient([node.url], 5, 5, trust_env=False) as client:
-        result = client.get("k", {}, query_headers={"Accept-Encoding": asked})
+        result = client.get("k", {}, query_headers={"Accept-Encoding": accept_encoding})
         assert result is not None
         assert (result.content, result.encoding) == (b"whatever", "lz4")
         with pytest.raises(ValueError, match="decode it"):
@@ -370,13 +370,13 @@ def test_an_unknown_encoding_that_the_caller_requested_is_returned_encoded() -> 
         assert (result.content, result.encoding) == (b"whatever", "lz4-frame")
 
 
-@pytest.mark.parametrize("asked", [None, "identity", "lz4;q=0", "lz4-frame"])
+@pytest.mark.parametrize("accept_encoding", [None, "identity", "lz4;q=0", "lz4-frame"])
 def test_an_encoding_that_nobody_requested_is_an_error_and_does_not_fail_the_node(
-    monkeypatch: pytest.MonkeyPatch, asked: str | None
+    monkeypatch: pytest.MonkeyPatch, accept_encoding: str | None
 ) -> None:
     """A failover would end in a false miss, because the next node does not have the table."""
     monkeypatch.setattr(compression, "lz4_block", None)
-    headers = None if asked is None else {"Accept-Encoding": asked}
+    headers = None if accept_encoding is None else {"Accept-Encoding": accept_encoding}
     other, _ = healthy_node()
     home = encoded_as("lz4", b"whatever")
     with home, other, QClient([home.url, other.url], 5, 5, trust_env=False) as client:
@@ -422,8 +422,8 @@ def test_an_answer_that_is_no_table_cannot_become_columns(content: bytes) -> Non
 
 
 @pytest.mark.parametrize("status", [101, 204, 304])
-@pytest.mark.parametrize("asked", ["table", "status"])
-def test_no_body_is_read_from_a_status_that_allows_none(status: int, asked: str) -> None:
+@pytest.mark.parametrize("answer_to", ["table", "status"])
+def test_no_body_is_read_from_a_status_that_allows_none(status: int, answer_to: str) -> None:
     """http.client would read a 304's chunks, however many, into memory."""
     sent = []
 
@@ -435,7 +435,7 @@ def test_no_body_is_read_from_a_status_that_allows_none(status: int, asked: str)
         raise faults.HungUp
 
     with FaultyNode(answer, status=answer) as node, QClient([node.url], 5, 5, trust_env=False) as client:
-        if asked == "status":
+        if answer_to == "status":
             client.node_status(probe=True)
         else:
             with pytest.raises(UnexpectedServerResponse, match=str(status)):

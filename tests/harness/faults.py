@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Self
+from unittest import mock
 
 ROWS = b'[{"a":1}]'
 
@@ -484,6 +485,18 @@ class CutsIdleConnections:
             raise HungUp
         self.seen.append(peer)
         self.tables.answer(peer, request)
+
+
+@contextlib.contextmanager
+def names_resolve_to(*hosts: str) -> Iterator[None]:
+    """Make every name under .invalid resolve to these addresses, in this order; no other name is resolved."""
+
+    def resolve(host: str, port: int, *args: object, **kwargs: object) -> list[object]:
+        found = hosts if host.endswith(".invalid") else (host,)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in found]
+
+    with mock.patch.object(socket, "getaddrinfo", resolve):
+        yield
 
 
 @contextlib.contextmanager
