@@ -15,7 +15,8 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from airflow_provider_qcache.connection_fields import CONN_TYPE, EXTRA, MAX_HOST, STANDARD, Field
@@ -39,23 +40,15 @@ _SEPARATORS: Final = re.compile(r"[,\s]+")
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
 _LONGEST_NUMBER: Final = 40
 _SCHEMES: Final = ("http", "https")
+_PASSED_ON: Final = (
+    *("connect_timeout", "read_timeout", "store_timeout", "deadline", "max_response_bytes"),
+    *("trust_env", "confirm_miss", "refused_means_gone"),
+)
+"""Fields that are arguments of a QClient, by the same names."""
 
 
 class InvalidConnection(ValueError):
     """A connection is invalid. The message has the field, the value and what is allowed."""
-
-
-class AirflowConnection(Protocol):
-    """The attributes that are read of Airflow's Connection."""
-
-    conn_id: Any
-    conn_type: Any
-    host: Any
-    schema: Any
-    login: Any
-    password: Any
-    port: Any
-    extra: Any
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,30 +117,19 @@ class ConnectionSettings:
             policy = request_retry
         elif request_retry is not None:
             policy = dataclasses.replace(policy, **request_retry)
-        ca_file, cert_file, key_file = map(_expanded, (self.ca_file, self.cert_file, self.key_file))
-        cert: str | tuple[str, str] | None = cert_file
-        if cert_file is not None and key_file is not None:
-            cert = (cert_file, key_file)
-        auth = None
-        if self.auth is not None:
-            # As bytes: requests would send text as latin-1, and a node's options are UTF-8.
-            auth = tuple(part.encode() for part in self.auth)
+        # os.path: a Path would change their spelling.
+        files = (self.ca_file, self.cert_file, self.key_file)
+        ca_file, cert_file, key_file = (path and os.path.expanduser(path) for path in files)  # noqa: PTH111
         limit = policy.consecutive_error_count_limit or self.consecutive_error_count_limit
         return {
             "node_list": list(self.nodes),
-            "connect_timeout": self.connect_timeout,
-            "read_timeout": self.read_timeout,
-            "verify": self.verify if ca_file is None else ca_file,
-            "cert": cert,
-            "auth": auth,
+            "verify": ca_file or self.verify,
+            "cert": (cert_file, key_file) if key_file else cert_file,
+            # As bytes: requests would send text as latin-1, and a node's options are UTF-8.
+            "auth": self.auth and tuple(part.encode() for part in self.auth),
             "consecutive_error_count_limit": limit,
-            "trust_env": self.trust_env,
-            "deadline": self.deadline,
-            "store_timeout": self.store_timeout,
-            "max_response_bytes": self.max_response_bytes,
             "request_retry": policy,
-            "confirm_miss": self.confirm_miss,
-            "refused_means_gone": self.refused_means_gone,
+            **{name: getattr(self, name) for name in _PASSED_ON},
         }
 
 
@@ -170,12 +152,8 @@ def check_request_retry(request_retry: Any) -> None:
     RequestRetry(**request_retry)
 
 
-def _expanded(path: str | None) -> str | None:
-    return None if path is None else os.path.expanduser(path)  # noqa: PTH111  # a Path would change its spelling
-
-
-def parse_connection(connection: AirflowConnection) -> ConnectionSettings:
-    """Read an Airflow connection.
+def parse_connection(connection: Any) -> ConnectionSettings:
+    """Read an Airflow Connection.
 
     Raises:
         InvalidConnection: with the field, its value and what is allowed.
@@ -200,22 +178,12 @@ def settings_for(
     Raises:
         InvalidConnection: with the field, its value and what is allowed.
     """
-    return _parse(_Fields(login=login, password=password, extra={"nodes": list(nodes), **extra}))
+    fields = {"login": login, "password": password, "extra": {"nodes": list(nodes), **extra}}
+    unset = dict.fromkeys(("conn_type", "host", "schema", "port"))
+    return _parse(SimpleNamespace(conn_id="", **fields, **unset))
 
 
-@dataclasses.dataclass(slots=True, kw_only=True)
-class _Fields:
-    conn_id: Any = ""
-    conn_type: Any = CONN_TYPE
-    host: Any = None
-    schema: Any = None
-    login: Any
-    password: Any
-    port: Any = None
-    extra: Any
-
-
-def _parse(connection: AirflowConnection) -> ConnectionSettings:
+def _parse(connection: Any) -> ConnectionSettings:
     if connection.conn_type not in (None, "", CONN_TYPE):
         raise InvalidConnection(
             f"its type is {connection.conn_type!r}, and type {CONN_TYPE!r} is required: change the type, or "
@@ -304,9 +272,8 @@ def _value(field: Field, value: Any) -> Any:
 
 def _bad(field: Field, value: Any) -> InvalidConnection:
     text = repr(value)
-    text = text if len(text) <= 100 else text[:100] + "…"
     # It may be a URL with credentials in the wrong field.
-    text = "***" if "@" in text else text
+    text = "***" if "@" in text else f"{text[:100]}{'…' if len(text) > 100 else ''}"
     return InvalidConnection(f"{field.name}={text}: expected {field.allowed}")
 
 
@@ -342,7 +309,7 @@ def _number(field: Field, value: Any) -> float | int:
 # Nodes.
 
 
-def _nodes(connection: AirflowConnection, listed: Any) -> tuple[str, ...]:
+def _nodes(connection: Any, listed: Any) -> tuple[str, ...]:
     host = connection.host
     in_host = not _is_unset(host)
     texts = _items("nodes", listed) if listed is not None else []
@@ -516,9 +483,7 @@ def _bad_node(place: str, text: str, why: str) -> InvalidConnection:
 # Credentials.
 
 
-def _auth(
-    connection: AirflowConnection, nodes: tuple[str, ...], *, allowed_over_http: bool
-) -> tuple[str, str] | None:
+def _auth(connection: Any, nodes: tuple[str, ...], *, allowed_over_http: bool) -> tuple[str, str] | None:
     login, password = connection.login or None, connection.password or None
     if login is None and password is None:
         return None

@@ -25,24 +25,10 @@ class Field:
 
     ``name`` is its name in the connection or in its extra, ``label`` its name in a form. ``kind`` is one of
     'nodes', 'seconds' (a float), 'count' (an integer), 'flag' (a boolean), 'path', 'text' and 'secret'.
-    ``default`` is the value of an unset field, and ``default_text`` describes it if the value alone does not.
-    ``minimum`` and ``maximum`` bound numbers, both inclusive, in ``unit``. ``allowed`` describes the values
-    of other fields.
+    ``allowed`` describes its values. ``default`` is the value of an unset field, and ``default_text``
+    describes it if the value alone does not. ``minimum`` and ``maximum`` bound numbers, both inclusive, in
+    ``unit``.
     """
-
-    __slots__ = (
-        "about",
-        "allowed",
-        "default",
-        "default_text",
-        "kind",
-        "label",
-        "maximum",
-        "minimum",
-        "name",
-        "placeholder",
-        "unit",
-    )
 
     def __init__(
         self,
@@ -51,12 +37,12 @@ class Field:
         kind: str,
         about: str,
         *,
+        allowed: str,
         default: Any = None,
         default_text: str = "",
         unit: str = "",
         minimum: float | None = None,
         maximum: float | None = None,
-        allowed: str = "",
         example: str = "",
     ) -> None:
         self.name = name
@@ -68,22 +54,15 @@ class Field:
         self.unit = unit
         self.minimum = minimum
         self.maximum = maximum
-        self.allowed = allowed or self._what_is_allowed()
+        self.allowed = allowed
         # In words, so that nobody mistakes it for a value.
         self.placeholder = f"for example {example}" if example else f"default: {self.default_text}"
-
-    def _what_is_allowed(self) -> str:
-        if self.kind in ("seconds", "count"):
-            number = "an integer" if self.kind == "count" else f"a number of {self.unit}"
-            return f"{number}, {self.minimum:g} to {self.maximum:.17g}"
-        return "true or false"
 
     @property
     def description(self) -> str:
         """The text beside the field in a form: its purpose, default, unit and bounds."""
         unit = f" {self.unit}" if self.unit and self.default is not None else ""
-        bounds = f" Allowed: {self.allowed}."
-        return f"{self.about} Default: {self.default_text}{unit}.{bounds}"
+        return f"{self.about} Default: {self.default_text}{unit}. Allowed: {self.allowed}."
 
     @property
     def json_schema(self) -> dict[str, Any]:
@@ -100,16 +79,26 @@ class Field:
             schema["maximum"] = self.maximum
         return schema
 
-    def __repr__(self) -> str:
-        return f"Field({self.name!r}, {self.kind!r})"
-
 
 def _spelled(default: Any) -> str:
-    if default is None:
-        return "none"
-    if isinstance(default, bool):
-        return "true" if default else "false"
-    return f"{default}"
+    return "none" if default is None else str(default).lower()
+
+
+def _flag(name: str, label: str, about: str, *, default: bool) -> Field:
+    return Field(name, label, "flag", about, allowed="true or false", default=default)
+
+
+def _count(name: str, label: str, about: str, *, default: int, maximum: int, unit: str = "") -> Field:
+    allowed = f"an integer, 1 to {maximum}"
+    return Field(
+        name, label, "count", about, allowed=allowed, default=default, unit=unit, minimum=1, maximum=maximum
+    )
+
+
+def _seconds(name: str, label: str, about: str, *, minimum: float, maximum: float, **more: Any) -> Field:
+    allowed = f"a number of seconds, {minimum:g} to {maximum}"
+    more |= {"unit": "seconds", "minimum": minimum, "maximum": maximum}
+    return Field(name, label, "seconds", about, allowed=allowed, **more)
 
 
 _NODES = "node URLs such as http://host1:9401, or names such as host1, each once"
@@ -134,15 +123,12 @@ STANDARD: Final = (
         default="http",
         allowed="http or https",
     ),
-    Field(
+    _count(
         "port",
         "Port of names",
-        "count",
         "The port of nodes given by name without one; 8888 is QCache's own default.",
         default=8888,
-        minimum=1,
         maximum=65_535,
-        allowed="an integer, 1 to 65535",
     ),
     Field(
         "login",
@@ -173,105 +159,82 @@ EXTRA: Final = (
         allowed=_NODES,
         example="http://host1:9401, http://host2:9401",
     ),
-    Field(
+    _seconds(
         "connect_timeout",
         "Connect timeout (s)",
-        "seconds",
         "Seconds for a connection to a node, TLS included.",
         default=1.0,
-        unit="seconds",
         minimum=0.001,
         maximum=3600,
     ),
-    Field(
+    _seconds(
         "read_timeout",
         "Read timeout (s)",
-        "seconds",
         "Seconds a node may be silent before its answer and within it. A node is silent while it parses.",
         default=30.0,
-        unit="seconds",
         minimum=0.001,
         maximum=_DAY,
     ),
-    Field(
+    _seconds(
         "store_timeout",
         "Store timeout (s)",
-        "seconds",
         "Seconds a node may take to receive and parse a table.",
         default_text="10 times the read timeout, or the table's size at 5 MB/s where that is more",
-        unit="seconds",
         minimum=0.001,
         maximum=_DAY,
     ),
-    Field(
+    _seconds(
         "deadline",
         "Deadline (s)",
-        "seconds",
         "Seconds one operation may take in all, with every retry and failover.",
         default=600.0,
-        unit="seconds",
         minimum=0.001,
         maximum=_DAY,
     ),
-    Field(
+    _count(
         "consecutive_error_count_limit",
         "Failed requests allowed",
-        "count",
         "Failed requests that end an operation.",
         default=10,
         unit="requests",
-        minimum=1,
         maximum=1000,
     ),
-    Field(
+    _seconds(
         "retry_wait_initial",
         "First wait (s)",
-        "seconds",
         "Seconds: the longest first wait before the same node is asked again; it doubles each time.",
         default=0.1,
-        unit="seconds",
         minimum=0,
         maximum=3600,
     ),
-    Field(
+    _seconds(
         "retry_wait_max",
         "Longest wait (s)",
-        "seconds",
         "Seconds: the longest wait before the same node is asked again.",
         default=5.0,
-        unit="seconds",
         minimum=0,
         maximum=3600,
     ),
-    Field(
+    _flag(
         "wait_for_nodes",
         "Wait for nodes",
-        "flag",
         "Where no node answers, wait for one until the deadline instead of failing at once.",
         default=True,
     ),
-    Field(
+    _flag(
         "confirm_miss",
         "Confirm a miss",
-        "flag",
         "Fail, for a retry, instead of reporting a miss when a silent node may hold the table.",
         default=True,
     ),
-    Field(
+    _flag(
         "refused_means_gone",
         "Refused means gone",
-        "flag",
         "A node that refuses the connection has lost its tables. Set false behind a Kubernetes service, "
         "another TCP forwarder or a firewall that rejects: they refuse for a node that runs.",
         default=True,
     ),
-    Field(
-        "verify",
-        "Verify certificates",
-        "flag",
-        "Check the nodes' certificates and names (https).",
-        default=True,
-    ),
+    _flag("verify", "Verify certificates", "Check the nodes' certificates and names (https).", default=True),
     Field(
         "ca_file",
         "CA file",
@@ -295,28 +258,24 @@ EXTRA: Final = (
         default_text="the certificate file",
         allowed=f"{_PATH}; with cert_file",
     ),
-    Field(
+    _flag(
         "trust_env",
         "Use environment settings",
-        "flag",
         "Take proxies, the CA bundle and netrc from the environment.",
         default=True,
     ),
-    Field(
+    _flag(
         "allow_auth_over_http",
         "Allow basic auth over http",
-        "flag",
         "Send login and password unencrypted to nodes on http.",
         default=False,
     ),
-    Field(
+    _count(
         "max_response_bytes",
         "Largest answer (bytes)",
-        "count",
         "Bytes of the largest answer that is read, decompressed.",
         default=2**30,
         unit="bytes",
-        minimum=1,
         maximum=2**40,
     ),
 )
@@ -342,11 +301,7 @@ def connection_type() -> dict[str, Any]:
         "hook-name": HOOK_NAME,
         "ui-field-behaviour": {"hidden-fields": [], **ui_field_behaviour()},
         "conn-fields": {
-            field.name: {
-                "label": field.label,
-                "description": field.description,
-                "schema": field.json_schema,
-            }
+            field.name: {"label": field.label, "description": field.description, "schema": field.json_schema}
             for field in EXTRA
         },
     }
