@@ -6,6 +6,7 @@ apache-airflow-providers-common-compat covers most of the differences. A name is
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         DecoratedOperator,
         ObjectStoragePath,
         PokeReturnValue,
+        Stats,
         TaskDecorator,
         XComArg,
         conf,
@@ -38,7 +40,6 @@ if TYPE_CHECKING:
         task_decorator_factory,
     )
     from airflow.sdk.definitions._internal.mixins import ResolveMixin
-    from airflow.sdk.observability.stats import Stats
     from airflow.sdk.serde import serialize
     from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TriggerEvent
 
@@ -76,38 +77,31 @@ __all__ = [
 ]
 
 
+_SDK = "airflow.providers.common.compat.sdk"
+_ELSEWHERE = {
+    "BaseEventTrigger": ("airflow.triggers.base",),
+    "BaseTrigger": ("airflow.triggers.base",),
+    "ResolveMixin": ("airflow.sdk.definitions._internal.mixins", "airflow.utils.mixins"),
+    "TriggerEvent": ("airflow.triggers.base",),
+    "get_hook_lineage_collector": ("airflow.providers.common.compat.lineage.hook",),
+    "mask_secret": ("airflow.sdk.log", "airflow.utils.log.secrets_masker"),
+    "serialize": ("airflow.sdk.serde", "airflow.serialization.serde"),
+}
+"""The modules of names that common-compat's ``sdk`` lacks: in the newest Airflow, and in earlier ones."""
+
+
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name == "ResolveMixin":
-        try:
-            from airflow.sdk.definitions._internal import mixins as module  # noqa: PLC0415
-        except ImportError:
-            from airflow.utils import mixins as module  # noqa: PLC0415
-    elif name == "serialize":
-        try:
-            from airflow.sdk import serde as module  # noqa: PLC0415
-        except ImportError:
-            from airflow.serialization import serde as module  # noqa: PLC0415
-    elif name == "get_hook_lineage_collector":
-        from airflow.providers.common.compat.lineage import hook as module  # noqa: PLC0415
-    elif name == "Stats":
-        try:
-            from airflow.sdk.observability import stats as module  # noqa: PLC0415
-        except ImportError:  # before 3.2
-            from airflow import stats as module  # noqa: PLC0415
-    elif name == "mask_secret":
-        try:
-            from airflow.sdk import log as module  # noqa: PLC0415
-        except ImportError:
-            from airflow.utils.log import secrets_masker as module  # noqa: PLC0415
-    elif name in ("BaseEventTrigger", "BaseTrigger", "TriggerEvent"):
-        from airflow.triggers import base as module  # noqa: PLC0415
-
-        if not hasattr(module, name):  # on 2.11, which has no event triggers
-            name = "BaseTrigger"
-    else:
-        from airflow.providers.common.compat import sdk as module  # noqa: PLC0415
+    newest, *earlier = _ELSEWHERE.get(name, (_SDK,))
+    try:
+        module = importlib.import_module(newest)
+    except ImportError:
+        if not earlier:
+            raise
+        module = importlib.import_module(earlier[0])
+    if name == "BaseEventTrigger" and not hasattr(module, name):  # on Airflow 2.11
+        name = "BaseTrigger"
     found = getattr(module, name)
     globals()[name] = found
     return found

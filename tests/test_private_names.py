@@ -23,7 +23,6 @@ PACKAGE = Path(airflow_provider_qcache.__file__).parent
 
 PRIVATE = {
     # Nothing public keeps a table out of Jinja and of Rendered Templates: tests/operators/test_templates.py.
-    "airflow.sdk.definitions._internal.mixins",
     "airflow.sdk.definitions._internal.mixins.ResolveMixin",
     # fsspec documents it for those who write storages: tests/operators/test_sources.py.
     "_strip_protocol",
@@ -39,7 +38,7 @@ PRIVATE = {
     "_BaseNetwork",
 }
 
-DOCUMENTED = {"_exit", "_replace"}
+DOCUMENTED = {"_asdict", "_exit", "_replace"}
 """Names of the standard library that begin with an underscore and are documented."""
 
 
