@@ -35,17 +35,28 @@ _FIRST_ROW: Final = 1 << 20
 _TYPES: Final = {str: "string", bool: "bool", int: "int", float: "float"}
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Part:
-    """A dataset that a task read or wrote: the table under a key, or, without a key, a file."""
+    """A dataset that a task read or wrote."""
 
-    key: str | None = None
-    file: str | None = None
-    """A local path, or a URL."""
+    namespace: str
+    name: str
     extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """The extra of the asset's event: ``operation``, ``rows``, ``bytes``."""
+    """Of what was written, the extra of the asset's event: ``operation``, ``rows``, ``bytes``."""
     schema: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
     """The known columns, each with its type; None for an unknown type."""
+
+
+def _table(conn_id: str, key: str, *facts: Mapping[str, Any]) -> Part:
+    return Part(f"{SCHEME}://{quote(conn_id, safe='')}", key, *facts)
+
+
+def _file(file: str, *facts: Mapping[str, Any]) -> Part:
+    """A local path or a URL, named by OpenLineage's rules."""
+    if "://" not in file:
+        return Part("file", file, *facts)
+    parts = urlsplit(file)
+    return Part(f"{parts.scheme}://{parts.netloc}", parts.path.lstrip("/"), *facts)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +72,6 @@ class Query:
 class Lineage:
     """What a task read and wrote."""
 
-    conn_id: str
     inputs: Sequence[Part] = ()
     outputs: Sequence[Part] = ()
     query: Query | None = None
@@ -89,34 +99,24 @@ def of_change(
         keys: The keys of many deleted tables.
     """
     listed = keys if 1 < len(keys) <= MOST_LISTED else (key,)
-    return Lineage(
-        conn_id=conn_id,
-        inputs=[Part(file=file) for file in files[:MOST_LISTED]],
-        outputs=[Part(key=each, extra=extra, schema=schema or {}) for each in listed],
-        query=query,
-    )
+    outputs = [_table(conn_id, each, extra, schema or {}) for each in listed]
+    return Lineage(inputs=[_file(file) for file in files[:MOST_LISTED]], outputs=outputs, query=query)
 
 
 def of_query(arguments: Mapping[str, Any], result: QueryResult, loaded: Upload | None) -> Lineage:
-    """The lineage of a query's task.
-
-    Args:
-        arguments: The operator's arguments.
-        result: The answer.
-        loaded: The table that was stored before the query, if there was none.
-    """
+    """The lineage of a query's task; ``loaded`` is the table that it stored first, if there was none."""
+    conn_id, key = arguments["qcache_conn_id"], arguments["key"]
     answer = schema_of_answer(result.content, result.content_type)
     # Without these clauses the answer has the table's columns.
     whole = arguments["query"].keys().isdisjoint({"select", "group_by", "from"})
     outputs = []
     if arguments["output_path"] is not None:
         written = {"rows": _rows_of(result, arguments["query"]), "bytes": len(result.content)}
-        outputs.append(Part(file=str(arguments["output_path"]), extra=written, schema=answer))
+        outputs.append(_file(str(arguments["output_path"]), written, answer))
     if loaded is not None:
         stored = {"operation": "store", "rows": loaded.rows, "bytes": loaded.bytes}
-        outputs.append(Part(key=arguments["key"], extra=stored, schema=loaded.schema))
-    read = Part(key=arguments["key"], schema=answer if whole else {})
-    return Lineage(conn_id=arguments["qcache_conn_id"], inputs=[read], outputs=outputs)
+        outputs.append(_table(conn_id, key, stored, loaded.schema))
+    return Lineage(inputs=[_table(conn_id, key, {}, answer if whole else {})], outputs=outputs)
 
 
 def schema_of_answer(content: bytes, content_type: str) -> dict[str, str | None]:
@@ -148,9 +148,10 @@ def facets_of(lineage: Lineage | None) -> Any:
 
     if lineage is None:
         return OperatorLineage()
-    inputs = [_dataset(part, lineage.conn_id) for part in lineage.inputs]
-    outputs = [_dataset(part, lineage.conn_id, written=True) for part in lineage.outputs]
-    found = OperatorLineage(inputs=inputs, outputs=outputs)
+    found = OperatorLineage(
+        inputs=[_dataset(part) for part in lineage.inputs],
+        outputs=[_dataset(part) for part in lineage.outputs],
+    )
     return found if lineage.query is None else found.merge(_read_by_sql(lineage.query))
 
 
@@ -158,69 +159,33 @@ def convert_asset_to_openlineage(asset: Asset, lineage_context: Any) -> Any:
     """The asset of a table as a dataset, with facets from its extra; Airflow calls it, by provider_info."""
     del lineage_context  # the URI is enough
     parts = urlsplit(asset.uri)
-    return dataset_of(unquote(parts.path.lstrip("/")), unquote(parts.netloc), asset.extra or {})
+    return _dataset(_table(unquote(parts.netloc), unquote(parts.path.lstrip("/")), asset.extra or {}))
 
 
-def dataset_of(
-    key: str,
-    conn_id: str,
-    extra: Mapping[str, Any],
-    schema: Mapping[str, str | None] | None = None,
-) -> Any:
-    """A table as a dataset of OpenLineage, with facets from an asset's extra."""
-    from airflow.providers.common.compat.openlineage.facet import (  # noqa: PLC0415  # it is optional
-        LifecycleStateChange,
-        LifecycleStateChangeDatasetFacet,
-    )
-
-    facets: dict[str, Any] = {}
-    changes = {"store": LifecycleStateChange.OVERWRITE, "delete": LifecycleStateChange.DROP}
-    if (change := changes.get(extra.get("operation", ""))) is not None:
-        facets["lifecycleStateChange"] = LifecycleStateChangeDatasetFacet(lifecycleStateChange=change)
-    return _with_facets(f"{SCHEME}://{quote(conn_id, safe='')}", key, facets, extra, schema)
-
-
-def _dataset(part: Part, conn_id: str, *, written: bool = False) -> Any:
-    extra = part.extra if written else {}
-    if part.key is not None:
-        return dataset_of(part.key, conn_id, extra, part.schema)
-    namespace, name = _file_names(part.file or "")
-    return _with_facets(namespace, name, {}, extra, part.schema)
-
-
-def _with_facets(
-    namespace: str,
-    name: str,
-    facets: dict[str, Any],
-    extra: Mapping[str, Any],
-    schema: Mapping[str, str | None] | None,
-) -> Any:
+def _dataset(part: Part) -> Any:
+    """A dataset of OpenLineage; what was written has its rows and bytes."""
     from airflow.providers.common.compat.openlineage.facet import (  # noqa: PLC0415  # it is optional
         Dataset,
+        LifecycleStateChange,
+        LifecycleStateChangeDatasetFacet,
         OutputDataset,
         OutputStatisticsOutputDatasetFacet,
         SchemaDatasetFacet,
         SchemaDatasetFacetFields,
     )
 
-    if schema:
-        fields = [SchemaDatasetFacetFields(name=column, type=kind) for column, kind in schema.items()]
+    facets: dict[str, Any] = {}
+    changes = {"store": LifecycleStateChange.OVERWRITE, "delete": LifecycleStateChange.DROP}
+    if (change := changes.get(part.extra.get("operation", ""))) is not None:
+        facets["lifecycleStateChange"] = LifecycleStateChangeDatasetFacet(lifecycleStateChange=change)
+    if part.schema:
+        fields = [SchemaDatasetFacetFields(name=column, type=kind) for column, kind in part.schema.items()]
         facets["schema"] = SchemaDatasetFacet(fields=fields)
-    rows, size = extra.get("rows"), extra.get("bytes")
+    rows, size = part.extra.get("rows"), part.extra.get("bytes")
     if rows is None and size is None:
-        return Dataset(namespace=namespace, name=name, facets=facets)
-    statistics = OutputStatisticsOutputDatasetFacet(rowCount=rows, size=size)
-    return OutputDataset(
-        namespace=namespace, name=name, facets=facets, outputFacets={"outputStatistics": statistics}
-    )
-
-
-def _file_names(file: str) -> tuple[str, str]:
-    """A file's namespace and name, by OpenLineage's rules."""
-    if "://" not in file:
-        return "file", file
-    parts = urlsplit(file)
-    return f"{parts.scheme}://{parts.netloc}", parts.path.lstrip("/")
+        return Dataset(namespace=part.namespace, name=part.name, facets=facets)
+    statistics = {"outputStatistics": OutputStatisticsOutputDatasetFacet(rowCount=rows, size=size)}
+    return OutputDataset(namespace=part.namespace, name=part.name, facets=facets, outputFacets=statistics)
 
 
 def _read_by_sql(query: Query) -> Any:
