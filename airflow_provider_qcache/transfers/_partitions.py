@@ -19,6 +19,8 @@ class KeyPattern:
     def __init__(self, key: str, columns: Sequence[str]) -> None:
         self.columns = tuple(columns)
         self._pattern = key
+        self._values: dict[str, tuple[str | None, ...]] = {}
+        """The values of each partition so far, by its key."""
         names = []
         try:
             for _, name, form, conversion in string.Formatter().parse(key):
@@ -43,35 +45,6 @@ class KeyPattern:
                     "key, so add it"
                 )
 
-    def key(self, values: Sequence[str]) -> str:
-        """Return the key of a partition. Raises InvalidKey if a value cannot be part of a key."""
-        # Here, so that parsing a DAG does not load the client.
-        from airflow_provider_qcache.client.errors import InvalidKey  # noqa: PLC0415
-        from airflow_provider_qcache.client.ring import check_key  # noqa: PLC0415
-
-        key = self._pattern.format_map(dict(zip(self.columns, values, strict=True)))
-        try:
-            check_key(key)
-        except InvalidKey as error:
-            raise InvalidKey(f"partition {self.description(values)}: {error}") from None
-        return key
-
-    def description(self, values: Sequence[str]) -> str:
-        """A partition's values, for people."""
-        pairs = zip(self.columns, values, strict=True)
-        return ", ".join(f"{column}={value!r}" for column, value in pairs)
-
-
-class Keys:
-    """The keys of all partitions so far; two partitions with the same key are an error."""
-
-    def __init__(self, pattern: KeyPattern) -> None:
-        self._pattern = pattern
-        self._values: dict[str, tuple[str, ...]] = {}
-
-    def __len__(self) -> int:
-        return len(self._values)
-
     def key(self, values: Sequence[str | None], row: int) -> str:
         """The key of a partition; ``row``, from 1, is for errors.
 
@@ -79,10 +52,11 @@ class Keys:
             InvalidTable: a value is null.
             InvalidKey: a key cannot contain a value, or another partition has the same key.
         """
-        from airflow_provider_qcache.client.errors import InvalidKey, InvalidTable  # noqa: PLC0415  # as above
+        # Here, so that parsing a DAG does not load the client.
+        from airflow_provider_qcache.client.errors import InvalidKey, InvalidTable  # noqa: PLC0415
+        from airflow_provider_qcache.client.ring import check_key  # noqa: PLC0415
 
-        present: list[str] = []
-        for column, value in zip(self._pattern.columns, values, strict=True):
+        for column, value in zip(self.columns, values, strict=True):
             if value is None:
                 raise InvalidTable(
                     f"column {column!r}, row {row}: a null, which partition_by cannot use in a key; replace "
@@ -90,12 +64,19 @@ class Keys:
                     column=column,
                     row=row,
                 )
-            present.append(value)
-        key = self._pattern.key(present)
-        other = self._values.setdefault(key, tuple(present))
-        if other != tuple(present):
+        key = self._pattern.format_map(dict(zip(self.columns, values, strict=True)))
+        try:
+            check_key(key)
+        except InvalidKey as error:
+            raise InvalidKey(f"partition {self._description(values)}: {error}") from None
+        other = self._values.setdefault(key, tuple(values))
+        if other != tuple(values):
             raise InvalidKey(
-                f"partitions {self._pattern.description(other)} and {self._pattern.description(present)} "
-                f"have the same key {key!r}: change the key, or the values in the SQL"
+                f"partitions {self._description(other)} and {self._description(values)} have the same key "
+                f"{key!r}: change the key, or the values in the SQL"
             )
         return key
+
+    def _description(self, values: Sequence[str | None]) -> str:
+        pairs = zip(self.columns, values, strict=True)
+        return ", ".join(f"{column}={value!r}" for column, value in pairs)

@@ -11,7 +11,7 @@ from airflow_provider_qcache.client.tables.headers import column_headers
 from airflow_provider_qcache.client.tables.types import ColumnType, csv_header, fits_csv
 from airflow_provider_qcache.client.tables.upload import Upload
 from airflow_provider_qcache.protocol import CSV
-from airflow_provider_qcache.transfers._partitions import KeyPattern, Keys
+from airflow_provider_qcache.transfers._partitions import KeyPattern
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -35,8 +35,8 @@ class QueryTables:
     ) -> None:
         self._spool = spool
         self._key = key
-        self._keys = Keys(KeyPattern(key, partition_by)) if partition_by else None
-        if self._keys is None:
+        self._pattern = KeyPattern(key, partition_by) if partition_by else None
+        if self._pattern is None:
             check_key(key)
         self._column_types = column_types
         self._tables: dict[str, SpooledTable] = {}
@@ -77,15 +77,12 @@ class QueryTables:
         self.positions = tuple(map(list(names).index, self.partition_by))
         self._names = tuple(names)
         self._head = csv_header(names)
-        if self._keys is not None:
-            return None
-        return self._new(self._key)
+        return self._new(self._key) if self._pattern is None else None
 
     def partition(self, values: Sequence[str | None], row: int) -> SpooledTable:
-        """The table of a partition, created if it is new; ``row``, from 1, is for errors; see ``Keys``."""
-        if self._keys is None:
-            raise TypeError("there are no partitions")
-        key = self._keys.key(values, row)
+        """The table of a partition, created if it is new; see ``KeyPattern.key``."""
+        assert self._pattern is not None  # noqa: S101
+        key = self._pattern.key(values, row)
         return self._tables[key] if key in self._tables else self._new(key)
 
     def check_rows(self) -> None:
