@@ -129,11 +129,37 @@ def optional(rule: Rule) -> Rule:
     return lambda name, value: None if value is None else rule(name, value)
 
 
-def text(name: str, value: Any) -> str:
-    """A string that is not empty."""
-    if not isinstance(value, str) or not value.strip():
-        raise refused(name, value, "a string that is not empty")
-    return value
+def rule_for(passes: Callable[[Any], bool], expected: str) -> Rule:
+    """The rule that refuses values which do not pass, and returns others as they are."""
+
+    def rule(name: str, value: Any) -> Any:
+        if not passes(value):
+            raise refused(name, value, expected)
+        return value
+
+    return rule
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return _is_integer(value) or isinstance(value, float)
+
+
+text = rule_for(lambda value: isinstance(value, str) and bool(value.strip()), "a string that is not empty")
+flag = rule_for(lambda value: isinstance(value, bool), "True or False")
+count = rule_for(lambda value: _is_integer(value) and value >= 1, "an integer of 1 or more")
+none_or_more = rule_for(lambda value: _is_integer(value) and value >= 0, "an integer of 0 or more")
+function = rule_for(callable, "a function")
+content_type = rule_for(
+    lambda value: isinstance(value, str) and value.partition(";")[0] in (CSV, JSON), f"{CSV!r} or {JSON!r}"
+)
+_path_object = rule_for(is_path, "a local path or the URL of an ObjectStoragePath")
+_seconds = rule_for(
+    lambda value: _is_number(value) and 0 <= value <= _MOST_SECONDS, "a number of seconds, 0 or more"
+)
 
 
 def key(name: str, value: Any) -> str:
@@ -183,59 +209,16 @@ def keys(name: str, value: Any) -> list[str]:
     return list(dict.fromkeys(key(f"{name}[{place}]", one) for place, one in enumerate(found)))
 
 
-def flag(name: str, value: Any) -> bool:
-    """True or False."""
-    if not isinstance(value, bool):
-        raise refused(name, value, "True or False")
-    return value
-
-
-def count(name: str, value: Any) -> int:
-    """An integer of 1 or more."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise refused(name, value, "an integer of 1 or more")
-    return value
-
-
-def none_or_more(name: str, value: Any) -> int:
-    """An integer of 0 or more."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise refused(name, value, "an integer of 0 or more")
-    return value
-
-
-def function(name: str, value: Any) -> Any:
-    """A function."""
-    if not callable(value):
-        raise refused(name, value, "a function")
-    return value
-
-
 def one_of(*allowed: str) -> Rule:
-    """One of these words."""
-
-    def rule(name: str, value: Any) -> str:
-        if value not in allowed:
-            raise refused(name, value, " or ".join(map(repr, allowed)))
-        return str(value)
-
-    return rule
-
-
-def content_type(name: str, value: Any) -> str:
-    """CSV or JSON; a charset may follow."""
-    if not isinstance(value, str) or value.partition(";")[0] not in (CSV, JSON):
-        raise refused(name, value, f"{CSV!r} or {JSON!r}")
-    return value
+    """The rule for one of these words."""
+    return rule_for(lambda value: value in allowed, " or ".join(map(repr, allowed)))
 
 
 def path(name: str, value: Any) -> Any:
     """A local path or a URL of ObjectStoragePath, or either as an object."""
     if isinstance(value, str):
         return text(name, value)
-    if is_path(value):
-        return value
-    raise refused(name, value, "a local path or the URL of an ObjectStoragePath")
+    return _path_object(name, value)
 
 
 def sequence(name: str, value: Any) -> list[Any]:
@@ -261,9 +244,9 @@ def headers(name: str, value: Any) -> dict[str, str]:
     if not isinstance(value, Mapping):
         raise ValueError(f"{name}: expected a dict of headers, not {type(value).__name__}")  # noqa: TRY004
     for header, text in value.items():
-        if not isinstance(header, str) or isinstance(text, bool) or not isinstance(text, str | int | float):
+        if not isinstance(header, str) or not (isinstance(text, str) or _is_number(text)):
             wrong = f"expected a string, not {type(text).__name__}"
-            raise ValueError(f"{name}[{header!r}]: {wrong}")  # noqa: TRY004
+            raise ValueError(f"{name}[{header!r}]: {wrong}")
         if is_header_name(header) is None:
             raise ValueError(f"{name}: {header!r} is not a valid name of an HTTP header")
         if header.lower() in FRAMING_HEADERS:
@@ -295,18 +278,11 @@ def stand_in_columns(name: str, value: Any) -> dict[str, str]:
     """The stand-ins of columns that a table lacks, for X-QCache-stand-in-columns."""
     found = _names_of_columns(name, value)
     for column, source in found.items():
-        known = isinstance(source, str | int | float) and not isinstance(source, bool)
+        known = isinstance(source, str) or _is_number(source)
         if not known or not str(source) or set(str(source)) & set(";=\r\n"):
             expected = "a number, a string in quotes or a column's name, without ';' or '='"
             raise refused(f"{name}[{column!r}]", source, expected)
     return {column: str(source) for column, source in found.items()}
-
-
-def _seconds(name: str, value: Any) -> Any:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0 <= value <= _MOST_SECONDS:
-        raise refused(name, value, "a number of seconds, 0 or more")
-    return value
 
 
 def positive_seconds(name: str, value: Any) -> float:

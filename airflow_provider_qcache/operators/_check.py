@@ -17,10 +17,9 @@ if TYPE_CHECKING:
     from airflow_provider_qcache.hooks.qcache import QCacheHook
 
 
-def _value(name: str, value: Any) -> Any:
-    if not isinstance(value, str | int | float):
-        raise rules.refused(name, value, "a number, a string, True or False")
-    return value
+_value = rules.rule_for(
+    lambda value: isinstance(value, str | int | float), "a number, a string, True or False"
+)
 
 
 def _task_ids(name: str, value: Any) -> list[str]:

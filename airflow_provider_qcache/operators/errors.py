@@ -26,10 +26,12 @@ __all__ = [
 ]
 
 
-class _Stored(AirflowException):
-    """The base of errors of tasks that have stored something: ``result`` is what they would have returned."""
-
+class _Transient(AirflowException):
     transient = True
+
+
+class _Stored(_Transient):
+    """The base of errors of tasks that have stored something: ``result`` is what they would have returned."""
 
     def __init__(self, message: str = "", *, result: Mapping[str, Any] | None = None) -> None:
         super().__init__(message)
@@ -43,28 +45,22 @@ class StoredOnFailover(_Stored):
     """
 
 
-class TableMissing(AirflowException):
+class TableMissing(_Transient):
     """With ``on_miss="fail"``: no table is stored under the key.
 
     The message says what each node answered, and which of them is the key's home.
     """
 
-    transient = True
 
-
-class CheckFailed(AirflowException):
+class CheckFailed(_Transient):
     """A table does not satisfy the condition of QCacheCheckOperator; the message has what was found."""
 
-    transient = True
 
-
-class NodesUnreachable(AirflowException):
+class NodesUnreachable(_Transient):
     """With ``on_unreachable="fail"``: some nodes could not be asked, or no node confirmed a delete.
 
     ``outcomes`` maps each key to each node's outcome.
     """
-
-    transient = True
 
     def __init__(self, message: str = "", *, outcomes: Mapping[str, Mapping[str, str]] | None = None) -> None:
         super().__init__(message)
@@ -82,10 +78,8 @@ class TablesEvicted(TablesFailed):
     """Some of many stored tables are not on their nodes any more; ``result`` is as in TablesFailed."""
 
 
-class QueryEmpty(AirflowException):
+class QueryEmpty(_Transient):
     """SqlToQCacheOperator with ``on_empty="fail"``: the query returned no rows. Nothing was stored."""
-
-    transient = True
 
 
 class InvalidArgument(AirflowFailException, ValueError):
