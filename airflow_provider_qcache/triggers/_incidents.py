@@ -96,13 +96,7 @@ class Missing:
             )
         else:
             why = "the node did not have the table at the first poll"
-        return {
-            "key": key,
-            "node": node,
-            "why": why,
-            "missing_since": _iso(self.since),
-            "event": self.events,
-        }
+        return {"key": key, "node": node, "why": why, "missing_since": _iso(self.since), "event": self.events}
 
 
 @dataclasses.dataclass(slots=True)

@@ -10,6 +10,7 @@ plain values, with the connection's id: its nodes and credentials are read in th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import importlib
 import time
@@ -22,7 +23,7 @@ from airflow_provider_qcache.operators._condition import ONE_ROW, Condition
 from airflow_provider_qcache.triggers import _incidents
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
     from airflow_provider_qcache.triggers._asking import Finding, Question
 
@@ -36,16 +37,10 @@ __all__ = [
 
 _MODULE: Final = "airflow_provider_qcache.triggers.qcache"
 
-_loaded: dict[str, Any] = {}
-"""Modules that are loaded: sys.modules also has a module that another thread is still loading."""
-
 
 async def _polling() -> Any:
     """The module that polls, loaded in a thread: it loads the client, and the event loop must not wait."""
-    name = "airflow_provider_qcache.triggers._polling"
-    if name not in _loaded:
-        _loaded[name] = await asyncio.to_thread(importlib.import_module, name)
-    return _loaded[name]
+    return await asyncio.to_thread(importlib.import_module, "airflow_provider_qcache.triggers._polling")
 
 
 def _checked_keys(key: str | None, keys: Sequence[str] | None) -> list[str]:
@@ -132,13 +127,7 @@ class QCacheTableTrigger(QCacheTrigger):
     An author's ``check`` is not called here but by the sensor, in a worker.
     """
 
-    _arguments: ClassVar[tuple[str, ...]] = (
-        *QCacheTrigger._arguments,
-        "keys",
-        "query",
-        "min_rows",
-        "on_home",
-    )
+    _arguments = (*QCacheTrigger._arguments, "keys", "query", "min_rows", "on_home")
 
     def __init__(
         self,
@@ -171,7 +160,7 @@ class QCacheTableTrigger(QCacheTrigger):
 class QCacheClusterTrigger(QCacheTrigger):
     """Fires when ``min_nodes`` nodes answer; None for all nodes of the connection."""
 
-    _arguments: ClassVar[tuple[str, ...]] = (*QCacheTrigger._arguments, "min_nodes")
+    _arguments = (*QCacheTrigger._arguments, "min_nodes")
 
     def __init__(self, *, min_nodes: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -294,20 +283,23 @@ class _QCacheEventTrigger(_Serialized, BaseEventTrigger):
     async def _remember(self) -> None:
         """Read what was known before the triggerer was restarted, on Airflow 3.3."""
         if (store := getattr(self, "asset_state_store", None)) is not None:
-            try:
+            with self._warning_of("read"):
                 self._known = _incidents.loaded(self._state, await store.aget(self._place))
-            except Exception as error:  # noqa: BLE001  # it starts with nothing known
-                keys = ", ".join(self.keys[:5])
-                self.log.warning("The triggerer cannot read the state of %s that it stored: %s", keys, error)
 
     async def _keep(self) -> None:
         """Store what is known, for a restart of the triggerer."""
         if (store := getattr(self, "asset_state_store", None)) is not None:
-            try:
+            with self._warning_of("store"):
                 await store.aset(self._place, _incidents.dumped(self._known))
-            except Exception as error:  # noqa: BLE001  # it is known as long as this process lives
-                keys = ", ".join(self.keys[:5])
-                self.log.warning("The triggerer cannot store the state of %s: %s", keys, error)
+
+    @contextlib.contextmanager
+    def _warning_of(self, what: str) -> Iterator[None]:
+        """Log an error of the state store: without it, the state lasts as long as this process."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001
+            keys = ", ".join(self.keys[:5])
+            self.log.warning("The triggerer cannot %s the state of %s: %s", what, keys, error)
 
 
 class QCacheTableMissingTrigger(_QCacheEventTrigger):
@@ -339,7 +331,7 @@ class QCacheTableMissingTrigger(_QCacheEventTrigger):
         ValueError: for an invalid argument, with its name.
     """
 
-    _arguments: ClassVar[tuple[str, ...]] = (*_QCacheEventTrigger._arguments, "repeat_after")
+    _arguments = (*_QCacheEventTrigger._arguments, "repeat_after")
     _state = _incidents.Missing
 
     def __init__(self, key: str | None = None, *, repeat_after: float = 60.0, **kwargs: Any) -> None:
@@ -351,11 +343,7 @@ class QCacheTableMissingTrigger(_QCacheEventTrigger):
 
         if finding.state is State.MISSING:
             return known.is_missing(
-                now,
-                finding.key,
-                finding.node,
-                repeat_after=self.repeat_after,
-                most=self.max_events_per_hour,
+                now, finding.key, finding.node, repeat_after=self.repeat_after, most=self.max_events_per_hour
             )
         if finding.state is State.THERE:
             known.is_there()
@@ -388,7 +376,7 @@ class QCacheTableChangedTrigger(_QCacheEventTrigger):
         ValueError: for an invalid argument, with its name.
     """
 
-    _arguments: ClassVar[tuple[str, ...]] = (*_QCacheEventTrigger._arguments, "query")
+    _arguments = (*_QCacheEventTrigger._arguments, "query")
     _state = _incidents.Changed
 
     def __init__(
