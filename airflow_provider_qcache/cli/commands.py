@@ -40,6 +40,7 @@ NO: Final = 1
 WRONG: Final = 2
 UNREACHABLE: Final = 3
 
+_HAS_TABLE: Final = {None: "yes", Absence.UNKNOWN: "unknown"}
 _LOG: Final = logging.getLogger("airflow_provider_qcache")
 _FIRST_ROWS: Final = 20
 _EXPECTED_QUERY: Final = 'expected a JSON object, such as \'{"where": [">", "orders", 5]}\''
@@ -194,22 +195,20 @@ def nodes(arguments: argparse.Namespace) -> int:
 
 
 def _statistics(read: Any) -> dict[str, Any]:
-    names = ("tables", "bytes", "hits", "misses", "hit_rate", "evicted", "expired", "since_seconds")
-    if not isinstance(read, dict):
-        return dict.fromkeys(names)
+    known = isinstance(read, dict)
+    read = read if known else {}
     hits, misses = read.get("hit_count", 0), read.get("miss_count", 0)
-    rate = hits / (hits + misses) if hits + misses else None
-    values = (
-        read.get("dataset_count"),
-        read.get("cache_size"),
-        hits,
-        misses,
-        rate,
-        read.get("size_evict_count", 0),
-        read.get("age_evict_count", 0),
-        read.get("statistics_duration"),
-    )
-    return dict(zip(names, values, strict=True))
+    found = {
+        "tables": read.get("dataset_count"),
+        "bytes": read.get("cache_size"),
+        "hits": hits,
+        "misses": misses,
+        "hit_rate": hits / (hits + misses) if hits + misses else None,
+        "evicted": read.get("size_evict_count", 0),
+        "expired": read.get("age_evict_count", 0),
+        "since_seconds": read.get("statistics_duration"),
+    }
+    return found if known else dict.fromkeys(found)
 
 
 def _print_nodes(rows: list[dict[str, Any]], *, with_statistics: bool) -> None:
@@ -260,11 +259,7 @@ def where(arguments: argparse.Namespace) -> int:
                 (
                     "home" if place.position == 1 else place.position,
                     place.node,
-                    "yes"
-                    if place.absence is None
-                    else "no"
-                    if place.absence is not Absence.UNKNOWN
-                    else "unknown",
+                    _HAS_TABLE.get(place.absence, "no"),
                     None if place.rows is None else f"{place.rows:,}",
                     place.error,
                 )
@@ -531,7 +526,7 @@ def doctor(arguments: argparse.Namespace) -> int:
             settings, table_bytes=arguments.table_bytes, read_statistics=arguments.statistics
         )
     if arguments.output == "json":
-        print_json([finding.as_dict() for finding in found])
+        print_json([finding._asdict() for finding in found])
     elif not found:
         print("Nothing is wrong.")
     else:

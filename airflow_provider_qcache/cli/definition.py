@@ -6,10 +6,9 @@ Each start of Airflow's command line imports this module, so it imports nothing 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import functools
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,16 +29,12 @@ _INTERRUPTED: Final = 130
 """128 and the number of SIGINT, as shells have it."""
 
 
-@dataclasses.dataclass(frozen=True)
 class Argument:
     """An argument, as ``add_argument`` of argparse and Airflow's Arg both take it."""
 
-    flags: tuple[str, ...]
-    options: dict[str, Any]
-
-
-def _argument(*flags: str, **options: Any) -> Argument:
-    return Argument(flags, options)
+    def __init__(self, *flags: str, **options: Any) -> None:
+        self.flags = flags
+        self.options = options
 
 
 def _bytes(text: str) -> int:
@@ -48,8 +43,7 @@ def _bytes(text: str) -> int:
     return int(text)
 
 
-@dataclasses.dataclass(frozen=True)
-class Command:
+class Command(NamedTuple):
     """One command; the function of the same name in `commands` runs it."""
 
     name: str
@@ -65,34 +59,32 @@ class Command:
 
 
 _CLUSTER: Final = (
-    _argument(
+    Argument(
         "--nodes",
         nargs="+",
         metavar="URL",
         help="the nodes, spelled as readers spell them, in place of a connection; needs no Airflow",
     ),
-    _argument(
-        "--conn-id", default="qcache_default", help="the Airflow connection: qcache_default by default"
-    ),
-    _argument(
+    Argument("--conn-id", default="qcache_default", help="the Airflow connection: qcache_default by default"),
+    Argument(
         "--set",
         action="append",
         default=[],
         metavar="FIELD=VALUE",
         help="with --nodes, a field of the connection, such as read_timeout=5 or ca_file=/path; repeatable",
     ),
-    _argument(
+    Argument(
         "--login",
         help="with --nodes, the user of basic auth; its password is read from QCACHE_PASSWORD, or asked for",
     ),
 )
-_OUTPUT: Final = _argument(
+_OUTPUT: Final = Argument(
     "--output",
     choices=("table", "json"),
     default="table",
     help="table for people (the default), json for scripts",
 )
-_KEY: Final = _argument("key", metavar="KEY", help="the key of the table")
+_KEY: Final = Argument("key", metavar="KEY", help="the key of the table")
 
 COMMANDS: Final = (
     Command(
@@ -103,7 +95,7 @@ COMMANDS: Final = (
         (
             *_CLUSTER,
             _OUTPUT,
-            _argument(
+            Argument(
                 "--statistics",
                 action="store_true",
                 help="show tables, bytes and hit rate too; READING THEM RESETS THEM FOR EVERY READER",
@@ -130,14 +122,14 @@ COMMANDS: Final = (
         ),
         (
             _KEY,
-            _argument(
+            Argument(
                 "query",
                 nargs="?",
                 metavar="JSON",
                 help="the query, in QCache's language; a text value has quotes within its quotes",
             ),
             *_CLUSTER,
-            _argument("--format", choices=("table", "csv", "json"), default="table", help="table by default"),
+            Argument("--format", choices=("table", "csv", "json"), default="table", help="table by default"),
         ),
     ),
     Command(
@@ -148,7 +140,7 @@ COMMANDS: Final = (
         ("orders -o orders.csv", "orders -o orders.json"),
         (
             _KEY,
-            _argument("-o", "--to", required=True, metavar="FILE", help="the file to write"),
+            Argument("-o", "--to", required=True, metavar="FILE", help="the file to write"),
             *_CLUSTER,
             _OUTPUT,
         ),
@@ -161,8 +153,8 @@ COMMANDS: Final = (
         ("orders orders.csv", "orders orders.csv --types 'zip=string;country=enum'"),
         (
             _KEY,
-            _argument("file", metavar="FILE", help="the file to store"),
-            _argument("--types", metavar="TYPES", help="types of columns, as in zip=string;country=enum"),
+            Argument("file", metavar="FILE", help="the file to store"),
+            Argument("--types", metavar="TYPES", help="types of columns, as in zip=string;country=enum"),
             *_CLUSTER,
             _OUTPUT,
         ),
@@ -174,9 +166,9 @@ COMMANDS: Final = (
         "asked, and a copy on another node stays.",
         ("orders --all-nodes", "orders orders_2025 --all-nodes --yes"),
         (
-            _argument("keys", nargs="+", metavar="KEY", help="the keys of the tables"),
-            _argument("--all-nodes", action="store_true", help="ask every node, those in trouble too"),
-            _argument("-y", "--yes", action="store_true", help="do not ask"),
+            Argument("keys", nargs="+", metavar="KEY", help="the keys of the tables"),
+            Argument("--all-nodes", action="store_true", help="ask every node, those in trouble too"),
+            Argument("-y", "--yes", action="store_true", help="do not ask"),
             *_CLUSTER,
             _OUTPUT,
         ),
@@ -188,9 +180,9 @@ COMMANDS: Final = (
         "another home; with keys, show their homes now and then. No node is asked.",
         ("", "--remove http://host3:9401", "orders sales --add http://host4:9401"),
         (
-            _argument("keys", nargs="*", metavar="KEY", help="keys to show the homes of"),
-            _argument("--add", action="append", default=[], metavar="URL", help="a node to add; repeatable"),
-            _argument(
+            Argument("keys", nargs="*", metavar="KEY", help="keys to show the homes of"),
+            Argument("--add", action="append", default=[], metavar="URL", help="a node to add; repeatable"),
+            Argument(
                 "--remove", action="append", default=[], metavar="URL", help="a node to remove; repeatable"
             ),
             *_CLUSTER,
@@ -206,13 +198,13 @@ COMMANDS: Final = (
         (
             *_CLUSTER,
             _OUTPUT,
-            _argument(
+            Argument(
                 "--table-bytes",
                 type=_bytes,
                 metavar="N",
                 help="the size of the largest table that is stored, to check timeouts against",
             ),
-            _argument(
+            Argument(
                 "--statistics",
                 action="store_true",
                 help="check timeouts against the nodes' statistics too; READING RESETS THEM FOR EVERY READER",

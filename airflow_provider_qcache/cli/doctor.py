@@ -7,7 +7,6 @@ which only ``--statistics`` does, resets them.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import datetime as dt
 import email.utils
 import socket
@@ -15,7 +14,7 @@ import ssl
 import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 import requests
@@ -41,8 +40,7 @@ _CERTIFICATE_LEFT: Final = 30
 _SERVER: Final = "TornadoServer"
 
 
-@dataclasses.dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """Something that is wrong or may be, and what to do.
 
     ``level`` is ``error`` where something does not work, and ``warning`` where it may not or is not safe.
@@ -52,10 +50,6 @@ class Finding:
     subject: str
     what: str
     advice: str
-
-    def as_dict(self) -> dict[str, str]:
-        """The fields by name."""
-        return dataclasses.asdict(self)
 
 
 def examine(
@@ -93,8 +87,7 @@ def examine(
     found += _certificates([node for node in asked if node.startswith("https:")], arguments)
     if read_statistics and not any(UNDER_ANOTHER_NAME in (check.trouble or "") for check in checked):
         found += _statistics(settings, arguments)
-    order = ("error", "warning")
-    return sorted(dict.fromkeys(found), key=lambda finding: order.index(finding.level))
+    return sorted(dict.fromkeys(found), key=lambda finding: finding.level)  # errors first
 
 
 def _warning(subject: str, what: str, advice: str) -> Finding:
