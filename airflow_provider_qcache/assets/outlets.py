@@ -50,13 +50,7 @@ def check_mapped(arguments: Mapping[str, Any]) -> None:
 
 
 def attach(
-    operator: Any,
-    context: Mapping[str, Any],
-    key: str,
-    conn_id: str,
-    extra: dict[str, Any],
-    *,
-    emit: bool,
+    operator: Any, context: Mapping[str, Any], key: str, conn_id: str, extra: dict[str, Any], *, emit: bool
 ) -> None:
     """Set the extra of the event of each outlet for the key; an alias gets the asset.
 

@@ -63,8 +63,7 @@ class _QueryDecoratedOperator(_Decorated, QCacheQueryOperator):
     template_fields: Sequence[str] = (*QCacheQueryOperator.template_fields, "op_args", "op_kwargs")
     template_fields_renderers: ClassVar[dict[str, str]] = {
         **QCacheQueryOperator.template_fields_renderers,
-        "op_args": "json",
-        "op_kwargs": "json",
+        **dict.fromkeys(("op_args", "op_kwargs"), "json"),
     }
     custom_operator_name = "@task.qcache_query"
     overwrite_rtif_after_execution = True  # so that Airflow shows the query

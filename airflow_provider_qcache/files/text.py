@@ -110,9 +110,7 @@ class JsonFiles:
     names: tuple[str, ...] | None = None
 
     def __init__(
-        self,
-        files: Sequence[File],
-        inside: Callable[[File, JsonIntegers], Iterator[tuple[bytes, int, bool]]],
+        self, files: Sequence[File], inside: Callable[[File, JsonIntegers], Iterator[tuple[bytes, int, bool]]]
     ) -> None:
         self._files = files
         self._inside = inside

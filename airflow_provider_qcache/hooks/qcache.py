@@ -38,9 +38,7 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 
-def _operation(
-    method: Callable[Concatenate[QClient, _P], _R],
-) -> Callable[Concatenate[QCacheHook, _P], _R]:
+def _operation(method: Callable[Concatenate[QClient, _P], _R]) -> Callable[Concatenate[QCacheHook, _P], _R]:
     """Make a hook's method of a client's method, with metrics, lineage and masked secrets in headers."""
     signature = inspect.signature(method)
 

@@ -222,9 +222,7 @@ class _Storing:
                 raise
 
     def run(
-        self,
-        tables: Callable[[], Iterable[tuple[str, Any]]],
-        prepare: Callable[[str, Any], Any] | None,
+        self, tables: Callable[[], Iterable[tuple[str, Any]]], prepare: Callable[[str, Any], Any] | None
     ) -> Absent | None:
         """Store the tables, then check them; None if it stopped because all other keys would fail too."""
         try:
@@ -273,17 +271,10 @@ class _Storing:
             yield pair[0], pair[1]
 
     def _store(
-        self,
-        pairs: Iterable[tuple[str, Any]],
-        prepare: Callable[[str, Any], Any] | None,
-        keep: Any = (),
+        self, pairs: Iterable[tuple[str, Any]], prepare: Callable[[str, Any], Any] | None, keep: Any = ()
     ) -> None:
         self._hook.post_many(
-            pairs,
-            **store_options(self.arguments),
-            prepare=prepare,
-            keep=keep,
-            on_done=self._note,
+            pairs, **store_options(self.arguments), prepare=prepare, keep=keep, on_done=self._note
         )
 
     def _note(self, key: str, outcome: Any) -> None:

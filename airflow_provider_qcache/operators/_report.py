@@ -311,7 +311,7 @@ def advice(tally: Tally, held: Mapping[str, int], absent: Absent | None, nodes: 
 
 
 def report_stored(
-    stored: StoreResult, log: logging.Logger, *, copies: int, require_home: bool, may_be_empty: bool = False
+    stored: StoreResult, log: logging.Logger, arguments: Mapping[str, Any], *, may_be_empty: bool = False
 ) -> dict[str, Any]:
     """Log the result of one store, and return it for XCom.
 
@@ -343,7 +343,7 @@ def report_stored(
             for attempt in stored.attempts
         ],
     }
-    if copies > 1:
+    if arguments["copies"] > 1:
         result["copies"] = list(stored.copies)
         result["failed_copies"] = dict(stored.failed_copies)
         line += f"; copies on {', '.join(stored.copies) or 'no other node'}"
@@ -352,7 +352,7 @@ def report_stored(
     if stored.may_hold_old:
         line += f"; an older table may be on {', '.join(stored.may_hold_old)}"
     if stored.failed_over:
-        if require_home:
+        if arguments["require_home"]:
             trouble = f"The home node {stored.home_node} was down, and require_home is set"
             raise StoredOnFailover(f"{trouble}. {line}", result=result)
         line += f"; its home node {stored.home_node} was down"

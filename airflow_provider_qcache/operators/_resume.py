@@ -105,12 +105,7 @@ class ResumeRecord:
     """
 
     def __init__(
-        self,
-        context: Mapping[str, Any],
-        keys: Sequence[str] | None,
-        log: logging.Logger,
-        *,
-        durable: bool,
+        self, context: Mapping[str, Any], keys: Sequence[str] | None, log: logging.Logger, *, durable: bool
     ) -> None:
         self._store = context.get("task_state_store") if durable else None
         self._log = log
@@ -245,13 +240,7 @@ class ResumeRecord:
             )
             self._store = None
             return
-        record = {
-            "version": _VERSION,
-            "series": self._series,
-            "keys": count,
-            "hash": digest,
-            "done": done,
-        }
+        record = {"version": _VERSION, "series": self._series, "keys": count, "hash": digest, "done": done}
         try:
             self._store.set(_NAME, record)
         except (EOFError, ConnectionError):  # the other end of the task's socket is closed

@@ -141,13 +141,9 @@ class QCachePostOperator(QCacheStoreOperator):
         *QCacheStoreOperator.template_fields,
         "qcache_conn_id",
     )
-    template_fields_renderers: ClassVar[dict[str, str]] = {
-        "op_args": "json",
-        "op_kwargs": "json",
-        "column_types": "json",
-        "stand_in_columns": "json",
-        "headers": "json",
-    }
+    template_fields_renderers: ClassVar[dict[str, str]] = dict.fromkeys(
+        ("op_args", "op_kwargs", "column_types", "stand_in_columns", "headers"), "json"
+    )
     ui_color = "#d6efd8"
 
     _objects: ClassVar[Collection[str]] = ("op_args", "op_kwargs")
@@ -257,9 +253,7 @@ class QCachePostOperator(QCacheStoreOperator):
             with upload_from(table, arguments) as upload:
                 stored = hook.post(arguments["key"], upload, **rules.store_options(arguments))
             files = collect_files(hook, [table])
-        result = report_stored(
-            stored, self.log, copies=arguments["copies"], require_home=arguments["require_home"]
-        )
+        result = report_stored(stored, self.log, arguments)
         self._changed(context, arguments, stored.key, stored_table(stored), schema=upload.schema, files=files)
         return result
 
@@ -392,11 +386,9 @@ class QCacheQueryOperator(QCacheOperator):
         "column_types",
         "qcache_conn_id",
     )
-    template_fields_renderers: ClassVar[dict[str, str]] = {
-        "query": "json",
-        "load_kwargs": "json",
-        "column_types": "json",
-    }
+    template_fields_renderers: ClassVar[dict[str, str]] = dict.fromkeys(
+        ("query", "load_kwargs", "column_types"), "json"
+    )
     ui_color = "#d6e6f5"
 
     _files: ClassVar[Mapping[str, str]] = {"query": ".json"}
@@ -558,12 +550,7 @@ class QCacheDeleteOperator(QCacheOperator):
         AirflowFailException: for errors that no retry helps; docs/reference/errors.md lists every error.
     """
 
-    template_fields: Sequence[str] = (
-        "key",
-        "keys",
-        "keys_path",
-        "qcache_conn_id",
-    )
+    template_fields: Sequence[str] = ("key", "keys", "keys_path", "qcache_conn_id")
     template_fields_renderers: ClassVar[dict[str, str]] = {"keys": "json"}
     ui_color = "#f5dcd6"
 

@@ -150,13 +150,8 @@ class QCacheTableSensor(_QCacheSensor):
         AirflowSensorTimeout: not found within ``timeout``; with ``soft_fail`` the task is skipped instead.
     """
 
-    template_fields: Sequence[str] = (
-        "key",
-        "keys",
-        "query",
-        "qcache_conn_id",
-    )
-    template_fields_renderers: ClassVar[dict[str, str]] = {"keys": "json", "query": "json"}
+    template_fields: Sequence[str] = ("key", "keys", "query", "qcache_conn_id")
+    template_fields_renderers: ClassVar[dict[str, str]] = dict.fromkeys(("keys", "query"), "json")
     ui_color = "#e6e0f2"
 
     _files: ClassVar[Mapping[str, str]] = {"query": ".json"}
@@ -284,7 +279,5 @@ class QCacheClusterSensor(_QCacheSensor):
         from airflow_provider_qcache.triggers.qcache import QCacheClusterTrigger  # noqa: PLC0415
 
         return QCacheClusterTrigger(
-            min_nodes=arguments["min_nodes"],
-            qcache_conn_id=arguments["qcache_conn_id"],
-            **times,
+            min_nodes=arguments["min_nodes"], qcache_conn_id=arguments["qcache_conn_id"], **times
         )

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from airflow_provider_qcache.client.tables.spool import Spool
-    from airflow_provider_qcache.hooks.qcache import QCacheHook
     from airflow_provider_qcache.transfers._source import SqlSource
     from airflow_provider_qcache.transfers._tables import QueryTables
 
@@ -128,10 +127,7 @@ class SqlToQCacheOperator(QCacheStoreOperator):
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {
         "sql": "sql",
-        "parameters": "json",
-        "hook_params": "json",
-        "partition_by": "json",
-        "column_types": "json",
+        **dict.fromkeys(("parameters", "hook_params", "partition_by", "column_types"), "json"),
     }
     ui_color = "#d6efd8"
 
@@ -225,6 +221,8 @@ class SqlToQCacheOperator(QCacheStoreOperator):
         """Read the query, then store its tables."""
         from airflow_provider_qcache.client.tables.spool import Spool  # noqa: PLC0415  # it loads requests
         from airflow_provider_qcache.lineage import Query, collect_query  # noqa: PLC0415  # for a task that runs
+        from airflow_provider_qcache.operators._many import store_tables  # noqa: PLC0415  # for a task that runs
+        from airflow_provider_qcache.operators._report import report_stored  # noqa: PLC0415  # for a task that runs
 
         arguments = self._checked_arguments(context)
         db_hook = self._checked_db_hook(arguments)
@@ -242,9 +240,19 @@ class SqlToQCacheOperator(QCacheStoreOperator):
                 raise QueryEmpty(f"{text}. Pass on_empty='skip' or on_empty='store' if that is expected")
             schema: dict[str, str | None] = {column.name: str(column.type) for column in tables.columns}
             if arguments["partition_by"] is None:
-                result, extra = self._store_one(hook, tables, arguments)
+                ((key, upload),) = tables.uploads(arguments["compression"])
+                stored = hook.post(key, upload, **rules.store_options(arguments))
+                result = report_stored(stored, self.log, arguments, may_be_empty=True)
+                extra = stored_table(stored)
             else:
-                result = self._store_many(hook, tables, arguments, context)
+                result = store_tables(
+                    hook,
+                    lambda: tables.uploads(arguments["compression"]),
+                    context=context,
+                    log=self.log,
+                    arguments=arguments,
+                    keys=tables.keys,
+                )
                 extra = stored_tables(arguments["key"], result)
         self._changed(context, arguments, arguments["key"], extra, schema=schema, query=query)
         return result
@@ -258,7 +266,7 @@ class SqlToQCacheOperator(QCacheStoreOperator):
         db_hook = self._checked_db_hook(arguments)
         with self._connected(arguments) as hook, Spool() as spool:
             tables = self._read(arguments, db_hook, spool)
-            uploads = tables.uploads(compression=arguments["compression"])
+            uploads = tables.uploads(arguments["compression"])
             if arguments["partition_by"] is None:
                 ((key, upload),) = uploads
                 would_store(hook, key, upload, self.log)
@@ -293,36 +301,6 @@ class SqlToQCacheOperator(QCacheStoreOperator):
             rules.counted(len(tables), "table"),
         )
         return tables
-
-    def _store_one(
-        self, hook: QCacheHook, tables: QueryTables, arguments: Mapping[str, Any]
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        from airflow_provider_qcache.operators._report import report_stored  # noqa: PLC0415  # for a task that runs
-
-        ((key, upload),) = tables.uploads(compression=arguments["compression"])
-        stored = hook.post(key, upload, **rules.store_options(arguments))
-        result = report_stored(
-            stored,
-            self.log,
-            copies=arguments["copies"],
-            require_home=arguments["require_home"],
-            may_be_empty=True,
-        )
-        return result, stored_table(stored)
-
-    def _store_many(
-        self, hook: QCacheHook, tables: QueryTables, arguments: Mapping[str, Any], context: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        from airflow_provider_qcache.operators._many import store_tables  # noqa: PLC0415  # for a task that runs
-
-        return store_tables(
-            hook,
-            lambda: tables.uploads(compression=arguments["compression"]),
-            context=context,
-            log=self.log,
-            arguments=arguments,
-            keys=tables.keys,
-        )
 
 
 def _how_to_get_a_hook(conn_type: str) -> str:
