@@ -212,27 +212,24 @@ def _statistics(read: Any) -> dict[str, Any]:
 
 
 def _print_nodes(rows: list[dict[str, Any]], *, with_statistics: bool) -> None:
-    columns = ["node", "ms", "health"]
-    if with_statistics:
-        columns[2:2] = ["tables", "bytes", "hit rate", "evicted", "expired", "since"]
     lines = []
     for row in rows:
-        health = "ok" if row["ok"] else row["trouble"]
-        if row["same_as"]:
-            health += f"; at the same address as {row['same_as']}"
-        cells: list[Any] = [row["node"], f"{1000 * row['seconds']:.1f}", health]
+        line = {"node": row["node"], "ms": f"{1000 * row['seconds']:.1f}"}
         if with_statistics:
-            rate, since = row["hit_rate"], row["since_seconds"]
-            cells[2:2] = [
-                row["tables"],
-                None if row["bytes"] is None else f"{row['bytes']:,.0f}",
-                None if rate is None else f"{100 * rate:.1f} %",
-                row["evicted"],
-                row["expired"],
-                None if since is None else f"{since:.0f} s",
-            ]
-        lines.append(cells)
-    print_table(columns, lines, bad=[i for i, row in enumerate(rows) if not row["ok"]])
+            size, rate, since = row["bytes"], row["hit_rate"], row["since_seconds"]
+            line |= {
+                "tables": row["tables"],
+                "bytes": None if size is None else f"{size:,.0f}",
+                "hit rate": None if rate is None else f"{100 * rate:.1f} %",
+                "evicted": row["evicted"],
+                "expired": row["expired"],
+                "since": None if since is None else f"{since:.0f} s",
+            }
+        line["health"] = "ok" if row["ok"] else row["trouble"]
+        if row["same_as"]:
+            line["health"] += f"; at the same address as {row['same_as']}"
+        lines.append(line)
+    print_table(lines, bad=[i for i, row in enumerate(rows) if not row["ok"]])
 
 
 def where(arguments: argparse.Namespace) -> int:
@@ -254,15 +251,14 @@ def where(arguments: argparse.Namespace) -> int:
         print_json({"key": arguments.key, "home": home, "places": listed, "stored_by": stored})
     else:
         print_table(
-            ["order", "node", "table", "rows", "why"],
             [
-                (
-                    "home" if place.position == 1 else place.position,
-                    place.node,
-                    _HAS_TABLE.get(place.absence, "no"),
-                    None if place.rows is None else f"{place.rows:,}",
-                    place.error,
-                )
+                {
+                    "order": "home" if place.position == 1 else place.position,
+                    "node": place.node,
+                    "table": _HAS_TABLE.get(place.absence, "no"),
+                    "rows": None if place.rows is None else f"{place.rows:,}",
+                    "why": place.error,
+                }
                 for place in places
             ],
             bad=[i for i, place in enumerate(places) if place.absence in (Absence.GONE, Absence.UNKNOWN)],
@@ -271,7 +267,7 @@ def where(arguments: argparse.Namespace) -> int:
             print(f"\n{_what_readers_find(asked)}")
         if stored:
             print("\nLast stored by")
-            print_table(tuple(stored[0]), [tuple(each.values()) for each in stored])
+            print_table(stored)
     if asked is not None and asked.absence is None:
         return OK
     unknown = any(place.absence is Absence.UNKNOWN for place in places)
@@ -314,8 +310,7 @@ def query(arguments: argparse.Namespace) -> int:
         return NO
     if arguments.format == "table":
         rows = json.loads(result.content)
-        columns = list(dict.fromkeys(name for row in rows for name in row))
-        print_table(columns, [[_cell(row.get(name)) for name in columns] for row in rows])
+        print_table([{name: _cell(value) for name, value in row.items()} for row in rows])
         print_note(f"{len(rows):,} of {counted(result.unsliced_result_len, 'row')}")
     else:
         print(result.content.decode().removesuffix("\n"))
@@ -419,17 +414,18 @@ def delete(arguments: argparse.Namespace) -> int:
     results = [report.succeeded.get(key) or report.failed[key] for key in keys]
     complete = [getattr(result, "complete", False) for result in results]
     if arguments.output == "json":
+        errors = [str(result) if isinstance(result, Exception) else None for result in results]
         print_json([
-            {"key": key, "complete": done, "outcomes": _outcomes(result), "error": _error(result)}
-            for key, done, result in zip(keys, complete, results, strict=True)
+            {"key": key, "complete": done, "outcomes": _outcomes(result), "error": error}
+            for key, done, result, error in zip(keys, complete, results, errors, strict=True)
         ])  # fmt: skip
     else:
-        rows: list[tuple[str, str, str]] = []
-        for key, result in zip(keys, results, strict=True):
-            rows += [(key, node, outcome) for node, outcome in _outcomes(result).items()]
-        print_table(
-            ["key", "node", "outcome"], rows, bad=[i for i, row in enumerate(rows) if row[2] != "confirmed"]
-        )
+        rows = [
+            {"key": key, "node": node, "outcome": outcome}
+            for key, result in zip(keys, results, strict=True)
+            for node, outcome in _outcomes(result).items()
+        ]
+        print_table(rows, bad=[i for i, row in enumerate(rows) if row["outcome"] != "confirmed"])
         for result in results:
             if isinstance(result, Exception):
                 print_note(f"error: {result}")
@@ -449,10 +445,6 @@ def delete(arguments: argparse.Namespace) -> int:
 def _outcomes(result: Any) -> dict[str, str]:
     result = getattr(result, "result", result)  # an error may have the result
     return {node: str(outcome) for node, outcome in getattr(result, "outcomes", {}).items()}
-
-
-def _error(result: Any) -> str | None:
-    return str(result) if isinstance(result, Exception) else None
 
 
 def _check_keys(keys: list[str]) -> None:
@@ -490,20 +482,20 @@ def ring(arguments: argparse.Namespace) -> int:
         ]
         print_json(found)
         return OK
-    columns = ["node", "share of keys", *(["after the change"] if changes else [])]
-    rows = [
-        (node, _percent(share.get(node)), _percent(new_share.get(node)))[: len(columns)] for node in every
-    ]
-    print_table(columns, rows)
+    rows = []
+    for node in every:
+        row = {"node": node, "share of keys": _percent(share.get(node))}
+        rows.append({**row, "after the change": _percent(new_share.get(node))} if changes else row)
+    print_table(rows)
     if changes:
         print(f"\n{_percent(moved)} of all keys get another home; store their tables again.")
     if homes:
         print()
-        columns = ["key", "home", *(["after the change"] if changes else [])]
-        print_table(
-            columns,
-            [(key, home, then if home != then else "stays")[: len(columns)] for key, home, then in homes],
-        )
+        rows = []
+        for key, home, then in homes:
+            row = {"key": key, "home": home}
+            rows.append({**row, "after the change": then if home != then else "stays"} if changes else row)
+        print_table(rows)
     return OK
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import email.utils
+import functools
 import socket
 import ssl
 import warnings
@@ -90,8 +91,7 @@ def examine(
     return sorted(dict.fromkeys(found), key=lambda finding: finding.level)  # errors first
 
 
-def _warning(subject: str, what: str, advice: str) -> Finding:
-    return Finding("warning", subject, what, advice)
+_warning = functools.partial(Finding, "warning")
 
 
 def _in_trouble(node: str, trouble: str) -> Finding:

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 
 def print_json(value: Any) -> None:
@@ -15,13 +15,15 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, bad: Iterable[int] = ()) -> None:
+def print_table(rows: Sequence[Mapping[str, Any]], *, bad: Iterable[int] = ()) -> None:
     """Print rows under the names of their columns, those that are ``bad`` in red; None shows as nothing.
 
     On a terminal rich lays the table out, where it is installed. Else each column is as wide as its longest
     value, and no line is cut.
     """
-    texts = [["" if value is None else str(value) for value in row] for row in rows]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    values = ([row.get(name) for name in columns] for row in rows)
+    texts = [["" if value is None else str(value) for value in row] for row in values]
     if sys.stdout.isatty():
         try:
             from rich.console import Console  # noqa: PLC0415
@@ -38,7 +40,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, bad: I
                 table.add_row(*map(Text, row), style="red" if number in red else None)
             Console().print(table)
             return
-    lines = [list(columns), *texts]
+    lines = [columns, *texts]
     widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
     for line in lines:
         print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
