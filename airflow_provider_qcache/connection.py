@@ -134,11 +134,7 @@ class ConnectionSettings:
 
 
 def check_request_retry(request_retry: Any) -> None:
-    """Check request_retry: None, a RequestRetry, or a mapping of its fields.
-
-    Raises:
-        ValueError: an unknown field, with the known ones, or an invalid value.
-    """
+    """Raise ValueError unless it is None, a RequestRetry, or a mapping of its fields with valid values."""
     from airflow_provider_qcache.client import RequestRetry  # noqa: PLC0415  # it loads requests
 
     if request_retry is None or isinstance(request_retry, RequestRetry):
@@ -167,13 +163,9 @@ def parse_connection(connection: Any) -> ConnectionSettings:
 def settings_for(
     nodes: Iterable[str], *, login: str | None = None, password: str | None = None, **extra: Any
 ) -> ConnectionSettings:
-    """The settings of a connection to these nodes, without Airflow.
+    """The settings of a connection to these nodes, URLs or names, without Airflow.
 
-    Args:
-        nodes: URLs, or names such as host1.
-        login: The user of basic auth, with a password.
-        password: Its password.
-        extra: The connection's extra fields by name.
+    ``extra`` has the connection's extra fields by name.
 
     Raises:
         InvalidConnection: with the field, its value and what is allowed.
@@ -201,11 +193,7 @@ def _parse(connection: Any) -> ConnectionSettings:
 
 
 def check_value(field: Field, value: Any) -> None:
-    """Check one value by itself, as a form does.
-
-    Raises:
-        InvalidConnection: with the field, its value and what is allowed.
-    """
+    """Check one value by itself, as a form does. Raises InvalidConnection."""
     read = _value(field, value)
     if field.kind == "nodes" and read is not None:
         for text in _items(field.name, read):

@@ -89,14 +89,8 @@ def of_change(
 ) -> Lineage:
     """The lineage of a task that stored or deleted tables.
 
-    Args:
-        conn_id: The connection.
-        key: The table's key, or the pattern of many.
-        extra: The extra of its asset's event.
-        schema: The table's columns, each with its type.
-        files: The files that it was read from.
-        query: The SQL query that it was read by.
-        keys: The keys of many deleted tables.
+    ``key`` is one, or the pattern of many; ``extra`` is that of its asset's event; ``files`` and ``query``
+    are what it was read from; ``keys`` are those of many deleted tables.
     """
     listed = keys if 1 < len(keys) <= MOST_LISTED else (key,)
     outputs = [_table(conn_id, each, extra, schema or {}) for each in listed]
@@ -226,13 +220,9 @@ def _read_by_sql(query: Query) -> Any:
 
 
 def collect_result(hook: QCacheHook, key: str | None, result: object, *, stores: bool) -> None:
-    """Report the tables that a hook has read, stored or deleted to Airflow's collector.
+    """Report the tables that a hook has read, stored or deleted to Airflow's collector; not a miss.
 
-    Args:
-        hook: The hook.
-        key: The key, or the pattern of many; None for no key.
-        result: The result of the client's operation; a miss is not reported.
-        stores: Whether an operation on many tables stored them.
+    ``key`` is one, or the pattern of many; ``stores`` says whether an operation on many tables stored them.
     """
     from airflow_provider_qcache import client  # noqa: PLC0415  # the hook has loaded it
 

@@ -22,10 +22,7 @@ _ALIAS_NEEDED = (
 def declare(operator: Any, key: str | None, conn_id: str | None) -> None:
     """Make the asset of the operator's table an outlet, unless the outlets have it or an alias.
 
-    Args:
-        operator: One with ``emit_asset=True``, as the DAG is parsed.
-        key: The table's key or pattern; None where it is known only when the task runs.
-        conn_id: The connection; None likewise.
+    ``key``, a key or pattern, and ``conn_id`` are None where they are known only when the task runs.
 
     Raises:
         ValueError: the asset is not known yet, and the outlets have no alias for it.
@@ -52,15 +49,10 @@ def check_mapped(arguments: Mapping[str, Any]) -> None:
 def attach(
     operator: Any, context: Mapping[str, Any], key: str, conn_id: str, extra: dict[str, Any], *, emit: bool
 ) -> None:
-    """Set the extra of the event of each outlet for the key; an alias gets the asset.
+    """Set the extra of the event of each outlet for the key or pattern.
 
-    Args:
-        operator: The task's.
-        context: The task's. Does nothing without ``outlet_events``, as in a test without Airflow.
-        key: The key, or the pattern of many.
-        conn_id: The connection.
-        extra: Values of JSON: numbers, texts and lists of texts.
-        emit: Whether the operator has ``emit_asset=True``.
+    With ``emit`` an alias gets the asset. ``extra`` has numbers, texts and lists of texts. A context without
+    ``outlet_events``, as in a test without Airflow, changes nothing.
     """
     events = context.get("outlet_events")
     if events is None or not operator.outlets:

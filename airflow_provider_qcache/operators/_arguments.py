@@ -61,9 +61,14 @@ def is_known_at_run_time_only(value: Any) -> bool:
     return False
 
 
+def is_undefined(value: Any) -> bool:
+    """Whether a value is jinja2's Undefined, which is not imported here."""
+    return any(kind.__name__ == "Undefined" for kind in type(value).__mro__)
+
+
 def is_nothing(value: Any) -> bool:
-    """Whether a rendered value is None, empty, or jinja2's Undefined."""
-    if value is None or any(kind.__name__ == "Undefined" for kind in type(value).__mro__):
+    """Whether a rendered value is None, empty, or undefined."""
+    if value is None or is_undefined(value):
         return True
     if isinstance(value, str):
         return not value.strip()

@@ -388,15 +388,9 @@ class _Kept:
 
 
 def rendered_text(text: str, jinja_env: Any, render: Callable[[str], Any]) -> Any:
-    """Render a template to text, or to the value of the expression that is the whole of it.
+    """Render a template to text, or with native objects to the value of the expression that is all of it.
 
-    Args:
-        text: The template.
-        jinja_env: Jinja's environment for it.
-        render: Renders a template, as text or as a native object.
-
-    Returns:
-        The text; with native objects the expression's value; Nothing for None, Undefined and empty values.
+    ``render`` renders a template as Airflow does. None, Undefined and an empty value become a Nothing.
     """
     if not has_template(text, jinja_env):
         return text
@@ -446,11 +440,8 @@ def _whole_expression(text: str, jinja_env: Any) -> str | None:
 def filled(place: str, value: Any, *, objects: bool, whole: bool = True) -> Any:
     """A rendered value; ValueError for a Nothing, or for a Nothing inside it, with its place.
 
-    Args:
-        place: The name of the value in an error: ``query['where'][2]``.
-        value: The value.
-        objects: Whether items inside it may be None or empty; a text "None" that stands for None may not.
-        whole: Whether it is the whole argument.
+    ``place`` is the value's name in an error: ``query['where'][2]``; ``whole`` says that it is the whole
+    argument. With ``objects``, items may be None or empty; a text "None" that stands for None may not.
     """
     if isinstance(value, Nothing):
         if objects and not whole and not (isinstance(value.value, str) and value.value.strip()):

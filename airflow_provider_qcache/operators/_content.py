@@ -26,6 +26,7 @@ from airflow_provider_qcache.operators._arguments import (
     is_nothing,
     is_path,
     is_remote,
+    is_undefined,
     refused,
     short_repr,
 )
@@ -59,14 +60,9 @@ class Nothing:
     @property
     def description(self) -> str:
         """The value, for an error."""
-        undefined = any(kind.__name__ == "Undefined" for kind in type(self.value).__mro__)
-        what = (
-            "an undefined value"
-            if undefined
-            else "None"
-            if self.value in (None, "None")
-            else "an empty value"
-        )
+        what = "None" if self.value in (None, "None") else "an empty value"
+        if is_undefined(self.value):
+            what = "an undefined value"
         return f"{what}: check its names, and the task, parameter or variable that its value comes from"
 
     def __str__(self) -> str:
@@ -145,7 +141,7 @@ def _resolved(value: Any, context: Mapping[str, Any], options: Mapping[str, Any]
     return value
 
 
-def table_content(value: Any) -> TableContent | None:
+def table_content(value: Any) -> Any:
     """The value wrapped, once; None stays None."""
     return value if value is None or isinstance(value, TableContent) else TableContent(value)
 
@@ -176,13 +172,9 @@ class Table(NamedTuple):
 def table_of(name: str, value: Any, content_type: str | None, *, functions: bool = False) -> Table:
     """The table in the value of an argument, or in the result of its function.
 
-    Args:
-        name: Its name in an error.
-        value: bytes, a string (the content, not a path), what ``QClient.post_table`` takes, or a path; with
-            ``functions`` also a function that returns a fresh iterator of bytes.
-        content_type: Its content type; None to detect that of bytes and strings: JSON for a JSON list of
-            objects, else CSV.
-        functions: See ``value``.
+    It is bytes, a string (the content, not a path), what ``QClient.post_table`` takes, or a path; with
+    ``functions`` also a function that returns a fresh iterator of bytes. Without a ``content_type`` that of
+    bytes and strings is detected: JSON for a JSON list of objects, else CSV.
 
     Raises:
         TypeError, ValueError: for anything else, naming it.
@@ -277,10 +269,8 @@ def named_if_missing(name: str, path: Any) -> Iterator[None]:
 def upload_from(table: Table, arguments: Mapping[str, Any]) -> Upload:
     """The Upload of a table and its description; a context manager, which closes the files at its end.
 
-    Args:
-        table: The table.
-        arguments: The operator's: column_types, and where it has them stand_in_columns, headers,
-            compression and copies.
+    ``arguments`` are the operator's: column_types, and where it has them stand_in_columns, headers,
+    compression and copies.
 
     Raises:
         AirflowFailException: the arguments do not fit the table, or a library that it needs is missing.
@@ -411,7 +401,7 @@ def check_description(
 
 def checked_content(name: str, value: Any) -> TableContent:
     """The rule for ``content``: one of the forms, not empty."""
-    content = value if isinstance(value, TableContent) else TableContent(value)
+    content: TableContent = table_content(value)
     table = content.value
     if isinstance(table, list) and not all(isinstance(row, Mapping) for row in table):
         raise ValueError(f"{name}: the list has items that are not dicts; expected {FORMS}")
@@ -440,7 +430,7 @@ def _check_no_path(name: str, text: str) -> None:
 
 def checked_tables(name: str, value: Any) -> TableContent:
     """The rule for ``tables``."""
-    content = value if isinstance(value, TableContent) else TableContent(value)
+    content: TableContent = table_content(value)
     tables = content.value
     if callable(tables):
         return content

@@ -123,15 +123,12 @@ class Deletion:
             outcomes = {node: str(outcome) for node, outcome in found.outcomes.items()}
             error = error or next(iter(found.errors.values()), None)
         else:
-            outcomes = dict.fromkeys(self._asked_nodes(key, error), "unreachable")
+            # The nodes that the error names, without passwords.
+            asked = [*getattr(error, "nodes", ()), *(one.node for one in getattr(error, "attempts", ()))]
+            outcomes = dict.fromkeys(asked or [redacted(self._hook.node_for_key(key))], "unreachable")
         self._count(key, outcomes, error)
         if self._permanent is None and error is result and error is not None and ends_the_task(error):
             self._permanent = error
-
-    def _asked_nodes(self, key: str, error: Any) -> list[str]:
-        """The nodes that an error names, without passwords; the key's home node if it names none."""
-        asked = [*getattr(error, "nodes", ()), *(attempt.node for attempt in getattr(error, "attempts", ()))]
-        return list(dict.fromkeys(asked)) or [redacted(self._hook.node_for_key(key))]
 
     def _count(self, key: str, outcomes: dict[str, str], error: Exception | None) -> None:
         for outcome in outcomes.values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_qcache.operators._arguments import counted, short_repr
@@ -56,7 +57,7 @@ def would_store_many(
     log: logging.Logger,
 ) -> list[str]:
     """Check many tables, one at a time, log what would be stored on which node, and return the keys."""
-    nodes: dict[str, int] = {}
+    nodes: Counter[str] = Counter()
     keys: list[str] = []
     rows = size = failed = 0
     for key, content in pairs:
@@ -70,8 +71,7 @@ def would_store_many(
             continue
         rows += upload.rows or 0
         size += upload.bytes
-        home = hook.node_for_key(key)
-        nodes[home] = nodes.get(home, 0) + 1
+        nodes[hook.node_for_key(key)] += 1
     absent = hook.find_absent((key, hook.node_for_key(key)) for key in keys)
     log.info(
         "Would store %s: %s, %s bytes; %s cannot be stored",

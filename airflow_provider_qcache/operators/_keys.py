@@ -79,14 +79,9 @@ class KeyHandover:
     ) -> None:
         """Delete the earlier keys that are not among these, then write and return the keys.
 
-        Keys that should have been deleted stay in the list, so that a later run deletes them.
-
-        Args:
-            hook: The cluster's.
-            keys: Every key that the run was to store, those that failed too.
-            summary: What the task returns; takes ``deleted`` and ``keys``.
-            failed: How many keys failed.
-            is_retry: An earlier try may have stored other keys.
+        Keys that should have been deleted stay in the list, so that a later run deletes them. ``keys`` are
+        those that the run was to store, ``failed`` of which failed; with ``is_retry`` an earlier try may have
+        stored others. ``summary``, which the task returns, takes ``deleted`` and ``keys``.
 
         Raises:
             TablesFailed: there are no keys, which would delete all earlier ones.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import sys
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_qcache.compat import AirflowFailException
@@ -35,35 +37,32 @@ if TYPE_CHECKING:
     from airflow_provider_qcache.client import StoreResult
     from airflow_provider_qcache.hooks.qcache import QCacheHook
 
+    _Tables = Callable[[], Iterable[tuple[str, Any]]]
+    _Prepare = Callable[[str, Any], Any] | None
+
 _OF_THE_CLUSTER: Final = frozenset({"AuthenticationFailed", "CertificateRejected"})
 """Errors that all other keys would fail with too: no further store is started."""
 
 
 def store_tables(
     hook: QCacheHook,
-    tables: Callable[[], Iterable[tuple[str, Any]]],
+    tables: _Tables,
     *,
     context: Mapping[str, Any],
     log: logging.Logger,
     arguments: Mapping[str, Any],
     literal: bool = False,
     keys: Sequence[str] | None = None,
-    prepare: Callable[[str, Any], Any] | None = None,
+    prepare: _Prepare = None,
 ) -> dict[str, Any]:
     """Store many tables, and return the summary for XCom.
 
-    Args:
-        hook: The cluster's.
-        tables: Returns an iterable of (key, content) pairs, which is read while they are stored. It is called
-            again if its keys turn out to differ from those of an earlier try.
-        context: The task's: its state store, and ``ti`` for the summary of a task that fails.
-        log: The task's.
-        arguments: Those of a QCacheStoreOperator.
-        literal: Whether the tables are written in the DAG, so that an invalid table is invalid at every try.
-        keys: All keys in their order, if they are known: then progress has the time left, and an earlier
-            try's record is compared before any table is skipped.
-        prepare: Returns, for key and content, what the client stores (any form of content, or an Upload); it
-            runs in the thread of the key's node.
+    ``tables`` returns an iterable of (key, content) pairs, which is read while they are stored. It is called
+    again if its keys turn out to differ from those of an earlier try. ``literal`` says that the tables are
+    written in the DAG, so that an invalid one is invalid at every try. ``keys`` are all keys in their order,
+    if they are known: then progress has the time left, and an earlier try's record is compared before any
+    table is skipped. ``prepare`` returns, for key and content, what the client stores (any form of content,
+    or an Upload); it runs in the thread of the key's node.
 
     Raises:
         AirflowFailException: more keys than ``max_failed_keys`` failed with errors that no retry helps; or a
@@ -76,7 +75,7 @@ def store_tables(
 
     Before any error except a cancel it pushes the summary, with nulls for what was not asked.
     """
-    storing = _Storing(hook, context, log, arguments, keys, literal=literal)
+    storing = _Storing(hook, context, log, arguments, keys, literal)
     with storing.reported():
         absent = storing.run(tables, prepare)
     summary = storing.tally.summary(absent, copies=arguments["copies"])
@@ -148,10 +147,7 @@ class _Residency:
 
     def held(self) -> dict[str, int]:
         """How many tables were stored on each node."""
-        held: dict[str, int] = {}
-        for node in self.places.values():
-            held[node] = held.get(node, 0) + 1
-        return held
+        return Counter(self.places.values())
 
     def check(self) -> Absent:
         """Ask the nodes for every table."""
@@ -182,30 +178,25 @@ class _Residency:
             yield place
 
 
+@dataclasses.dataclass
 class _Storing:
     """One call of ``store_tables``: stores the tables that an earlier try did not store."""
 
-    def __init__(
-        self,
-        hook: QCacheHook,
-        context: Mapping[str, Any],
-        log: logging.Logger,
-        arguments: Mapping[str, Any],
-        keys: Sequence[str] | None,
-        *,
-        literal: bool,
-    ) -> None:
-        self._hook = hook
-        self._context = context
-        self._log = log
-        self.arguments = arguments
-        self._literal = literal
-        self.handover = KeyHandover(arguments, log)
-        self.handover.check_number(len(keys or ()))
-        self.record = ResumeRecord(context, keys, log, durable=arguments["durable"])
-        self.tally = Tally(None if keys is None else len(keys))
-        self.residency = _Residency(hook)
-        self.nodes = len(hook.node_status())
+    hook: QCacheHook
+    context: Mapping[str, Any]
+    log: logging.Logger
+    arguments: Mapping[str, Any]
+    keys: Sequence[str] | None
+    literal: bool
+
+    def __post_init__(self) -> None:
+        self.handover = KeyHandover(self.arguments, self.log)
+        self.handover.check_number(len(self.keys or ()))
+        durable = self.arguments["durable"]
+        self.record = ResumeRecord(self.context, self.keys, self.log, durable=durable)
+        self.tally = Tally(None if self.keys is None else len(self.keys))
+        self.residency = _Residency(self.hook)
+        self.nodes = len(self.hook.node_status())
 
     @contextlib.contextmanager
     def reported(self) -> Iterator[None]:
@@ -214,16 +205,14 @@ class _Storing:
             try:
                 yield
             except Exception as error:
-                self._log.info("%s before the task failed", self.tally.sentence(self.tally.seconds))
+                self.log.info("%s before the task failed", self.tally.sentence(self.tally.seconds))
                 if type(error).__name__ != "OperationCancelled":
                     push_summary(
-                        self._context, self.tally.summary(None, copies=self.arguments["copies"]), self._log
+                        self.context, self.tally.summary(None, copies=self.arguments["copies"]), self.log
                     )
                 raise
 
-    def run(
-        self, tables: Callable[[], Iterable[tuple[str, Any]]], prepare: Callable[[str, Any], Any] | None
-    ) -> Absent | None:
+    def run(self, tables: _Tables, prepare: _Prepare) -> Absent | None:
         """Store the tables, then check them; None if it stopped because all other keys would fail too."""
         try:
             self._store(self._first_pass(tables), prepare, keep=self.record)
@@ -242,38 +231,32 @@ class _Storing:
             self.record.save()
         return absent
 
-    def _first_pass(self, tables: Callable[[], Iterable[tuple[str, Any]]]) -> Iterator[tuple[str, Any]]:
+    def _first_pass(self, tables: _Tables) -> Iterator[tuple[str, Any]]:
         for key, content in self._pairs(tables()):
             with permanent(ValueError):
                 self.handover.check_number(self.record.add(key) + 1)
             yield key, content
         self.record.end()
 
-    def _second_pass(
-        self, tables: Callable[[], Iterable[tuple[str, Any]]], keys: Mapping[str, str]
-    ) -> Iterator[tuple[str, Any]]:
+    def _second_pass(self, tables: _Tables, keys: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
         left = dict(keys)
         for key, content in self._pairs(tables()):
             if left.pop(key, None) is not None:
                 yield key, content
         for key in left:
-            self._note(
-                key, ValueError(f"tables: its first call gave key {key!r}, and its second call did not")
-            )
+            text = f"tables: its first call gave key {key!r}, and its second call did not"
+            self._note(key, ValueError(text))
 
     def _pairs(self, items: Iterable[Any]) -> Iterator[tuple[str, Any]]:
         for number, pair in enumerate(items, 1):
             if not isinstance(pair, tuple | list) or len(pair) != 2 or not isinstance(pair[0], str):
+                text = f"tables: item {number} is {short_repr(pair)}: expected a pair (key, content)"
                 with permanent(TypeError):
-                    raise TypeError(
-                        f"tables: item {number} is {short_repr(pair)}: expected a pair (key, content)"
-                    )
+                    raise TypeError(text)
             yield pair[0], pair[1]
 
-    def _store(
-        self, pairs: Iterable[tuple[str, Any]], prepare: Callable[[str, Any], Any] | None, keep: Any = ()
-    ) -> None:
-        self._hook.post_many(
+    def _store(self, pairs: Iterable[tuple[str, Any]], prepare: _Prepare, keep: Any = ()) -> None:
+        self.hook.post_many(
             pairs, **store_options(self.arguments), prepare=prepare, keep=keep, on_done=self._note
         )
 
@@ -300,18 +283,18 @@ class _Storing:
             return  # not started, or ended with the task
         text = format_error(error)
         self.tally.add_failed(key, error, text, for_good=self.is_for_good(error))
-        log_failure(self._log, key, text, self.tally.failed)
+        log_failure(self.log, key, text, self.tally.failed)
         with contextlib.suppress(KeyError):  # an invalid key is not in the record
             self.record.set(key, done=False)
         if name in _OF_THE_CLUSTER or (name == "NoCacheAvailable" and self._no_node_answers()):
             raise _ClusterUnusable(f"{name}: {error}") from error
 
     def _no_node_answers(self) -> bool:
-        return not any(status.alive for status in self._hook.node_status(probe=True).values())
+        return not any(status.alive for status in self.hook.node_status(probe=True).values())
 
     def is_for_good(self, error: Exception) -> bool:
         """Whether no retry of the task helps."""
-        return isinstance(error, AirflowFailException) or ends_the_task(error, literal_table=self._literal)
+        return isinstance(error, AirflowFailException) or ends_the_task(error, literal_table=self.literal)
 
     def _tick(self) -> None:
         line = self._progress()
@@ -319,8 +302,8 @@ class _Storing:
         self.record.save()
         if self.record.is_orphan:
             # Airflow starts the next try, which would store beside this one.
-            self._hook.cancel()
-        self._log.info("%s", line)
+            self.hook.cancel()
+        self.log.info("%s", line)
 
     def _progress(self) -> str:
         tally, residency = self.tally, self.residency
@@ -329,4 +312,4 @@ class _Storing:
             return f"{line}: {residency.asked:,} of {residency.to_ask:,}"
         # Tables that an earlier try stored take next to no time.
         skipped = max(len(tally.kept), self.record.stored_before)
-        return tally.progress(skipped, waiting=is_waiting(self._hook))
+        return tally.progress(skipped, waiting=is_waiting(self.hook))

@@ -124,14 +124,7 @@ def publish(body: bytes, path: Any) -> None:
     """Write the body beside the path, check its size, and move it to the path.
 
     An existing file stays as it was until the move, and if anything fails. A missing local directory is
-    created, and a local file keeps its mode.
-
-    Args:
-        body: The content.
-        path: The path, from ``output_at``.
-
-    Raises:
-        OSError: and whatever else the storage raises.
+    created, and a local file keeps its mode. ``path`` is from ``output_at``. Raises what the storage raises.
     """
     # A name for each try: two tasks with the same target must not write the same temporary file.
     spool = f".{path.name}.{secrets.token_hex(8)}.part"

@@ -6,6 +6,7 @@ import contextvars
 import dataclasses
 import threading
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_qcache.operators._arguments import counted
@@ -151,8 +152,9 @@ class Tally:
         self._started = time.monotonic()
         self.kept: dict[str, str] = {}
         """Keys whose table an earlier try stored and a node still has, with the node."""
-        self._sizes: dict[str, list[int]] = {}
-        """By node: how many tables this try stored there, and their bytes."""
+        self._tables_on: Counter[str] = Counter()
+        self.bytes_on: Counter[str] = Counter()
+        """The bytes that this try stored on each node."""
         self.stored = self._bytes = self._rows = self._attempts = 0
         self._uncounted = self._empty = 0
         self.failed = self.for_good = 0
@@ -160,9 +162,9 @@ class Tally:
         """The first key that failed, with its error; a key that failed for good goes before others."""
         self._errors: dict[str, str] = {}
         self.failed_over = self._failed_copies = 0
-        self._copies: dict[str, int] = {}
+        self._copies: Counter[str] = Counter()
         """How many copies this try stored on each node."""
-        self._may_hold_old: dict[str, int] = {}
+        self._may_hold_old: Counter[str] = Counter()
 
     def add_stored(self, stored: StoreResult) -> None:
         """Count a table that was stored."""
@@ -173,13 +175,10 @@ class Tally:
         self._empty += stored.rows == 0
         self._attempts += len(stored.attempts)
         self._failed_copies += len(stored.failed_copies)
-        for node in stored.copies:
-            self._copies[node] = self._copies.get(node, 0) + 1
-        size = self._sizes.setdefault(stored.node, [0, 0])
-        size[0] += 1
-        size[1] += stored.bytes
-        for node in stored.may_hold_old:
-            self._may_hold_old[node] = self._may_hold_old.get(node, 0) + 1
+        self._copies.update(stored.copies)
+        self._tables_on[stored.node] += 1
+        self.bytes_on[stored.node] += stored.bytes
+        self._may_hold_old.update(stored.may_hold_old)
 
     def add_failed(self, key: str, error: Exception, text: str, *, for_good: bool) -> None:
         """Count a key that failed; ``text`` is its error as the log has it."""
@@ -196,10 +195,6 @@ class Tally:
         """Since the try began."""
         return time.monotonic() - self._started
 
-    def bytes_on(self, node: str) -> int:
-        """The bytes that this try stored on a node."""
-        return self._sizes.get(node, [0, 0])[1]
-
     def summary(self, absent: Absent | None, *, copies: int) -> dict[str, Any]:
         """The result of the task; with nulls if the nodes were not asked for every table."""
         summary: dict[str, Any] = {
@@ -213,11 +208,11 @@ class Tally:
             "seconds": round(self.seconds, 3),
             "attempts": self._attempts,
             "failed_over": self.failed_over,
-            "may_hold_old": self._may_hold_old,
-            "nodes": {node: tables for node, (tables, _) in self._sizes.items()},
+            "may_hold_old": dict(self._may_hold_old),
+            "nodes": dict(self._tables_on),
         }
         if copies > 1:
-            summary["copies"] = self._copies
+            summary["copies"] = dict(self._copies)
             summary["failed_copies"] = self._failed_copies
             summary["absent_copies"] = None if absent is None else absent.copies
         if self._errors:
@@ -286,12 +281,10 @@ def advice(tally: Tally, held: Mapping[str, int], absent: Absent | None, nodes: 
     """What to do about evicted tables; ``held`` has how many were stored on each node."""
     if absent is None or not absent.evicted:
         return ""
-    missing: dict[str, int] = {}
-    for node in absent.evicted.values():
-        missing[node] = missing.get(node, 0) + 1
+    missing = Counter(absent.evicted.values())
     lines = [
         f"{node} lacks {number:,} of its {counted(held[node], 'table')} "
-        f"({tally.bytes_on(node):,} bytes stored now)"
+        f"({tally.bytes_on[node]:,} bytes stored now)"
         for node, number in missing.items()
     ]
     empty = [node for node, number in missing.items() if number == held[node] and number > 1]

@@ -301,8 +301,7 @@ class QCachePostOperator(QCacheStoreOperator):
         if tables is not None and callable(tables.value):
 
             def called() -> Iterable[tuple[str, Any]]:
-                # The errors of an author's function are not changed.
-                returned = tables.value(*(arguments["op_args"] or ()), **(arguments["op_kwargs"] or {}))
+                returned = _called(tables.value, arguments)
                 with permanent(TypeError):
                     return pairs_of(returned)
 
@@ -330,12 +329,14 @@ class QCachePostOperator(QCacheStoreOperator):
         if arguments["content"] is not None:
             with permanent(ValueError, TypeError):
                 return table_of("content", arguments["content"].value, content_type)
-        # The errors of an author's function are not changed.
-        returned = arguments["python_callable"](
-            *(arguments["op_args"] or ()), **(arguments["op_kwargs"] or {})
-        )
+        returned = _called(arguments["python_callable"], arguments)
         with permanent(ValueError, TypeError):
             return table_of("what python_callable returned", returned, content_type, functions=True)
+
+
+def _called(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+    """What an author's function returns; its errors are not changed."""
+    return function(*(arguments["op_args"] or ()), **(arguments["op_kwargs"] or {}))
 
 
 def _is_literal(content: TableContent | None, context: Mapping[str, Any]) -> bool:
@@ -461,7 +462,8 @@ class QCacheQueryOperator(QCacheOperator):
             result, loaded = self._ask(hook, arguments)
             if result is None:
                 return self._missed(hook, arguments)
-        self._push_unsliced_length(context, result.unsliced_result_len)
+        if (ti := context.get("ti")) is not None and self.do_xcom_push:
+            ti.xcom_push(key=UNSLICED_LENGTH, value=result.unsliced_result_len)
         key = arguments["key"]
         self._lineage = of_query(arguments, result, loaded)
         node = redacted(result.node)
@@ -513,11 +515,6 @@ class QCacheQueryOperator(QCacheOperator):
         if arguments["on_miss"] == "skip":
             raise AirflowSkipException(text)
         self.log.info("%s", text)
-
-    def _push_unsliced_length(self, context: Mapping[str, Any], length: int) -> None:
-        ti = context.get("ti")
-        if ti is not None and self.do_xcom_push:
-            ti.xcom_push(key=UNSLICED_LENGTH, value=length)
 
 
 class QCacheDeleteOperator(QCacheOperator):
