@@ -135,7 +135,9 @@ def table_in(path: Any, source_format: str | None = None, **arguments: Any) -> F
                 f"{file.name} is {found}, but {files[0].name} is {formats[0]}: all files of a table must "
                 "have one format"
             )
-    names = dict.fromkeys(name for file in files for name in _in_directories(file))
+    # As in day=1/region=eu/.
+    parts = (part.partition("=") for file in files for part in file.path.parent.parts)
+    names = dict.fromkeys(name for name, equals, value in parts if name and equals)
     return FileTable(tuple(files), formats[0], from_directories=tuple(names), **arguments)
 
 
@@ -172,12 +174,6 @@ def tables_in(
         found = _format(file, source_format, arguments.get("content_type"))
         tables.append((own, FileTable((file,), found, **arguments)))
     return tables
-
-
-def _in_directories(file: File) -> dict[str, str]:
-    """The columns in the names of a file's directories, with their values: ``day=1/region=eu/``."""
-    pairs = (part.partition("=") for part in file.path.parent.parts)
-    return {name: unquote(value) for name, equals, value in pairs if name and equals}
 
 
 def _parent_of(file: File) -> str:

@@ -38,15 +38,13 @@ class Metrics(Listener):
     def __init__(self, hook: QCacheHook) -> None:
         self._hook = hook
 
-    def _tags(self, **tags: str) -> dict[str, str]:
-        own = {"conn_id": self._hook.qcache_conn_id, "operator": self._hook.used_by}
-        return {name: _NO_TAG.sub("_", value) for name, value in {**own, **tags}.items()}
-
     def _send(self, method: str, name: str, value: Any, **tags: str) -> None:
         try:
             from airflow_provider_qcache.compat import Stats  # noqa: PLC0415  # it loads Airflow's metrics
 
-            getattr(Stats, method)(f"qcache.{name}", value, tags=self._tags(**tags))
+            tags = {"conn_id": self._hook.qcache_conn_id, "operator": self._hook.used_by, **tags}
+            tags = {tag: _NO_TAG.sub("_", text) for tag, text in tags.items()}
+            getattr(Stats, method)(f"qcache.{name}", value, tags=tags)
         except Exception:  # noqa: BLE001  # the operation is done
             _log.debug("Cannot send the metric qcache.%s", name, exc_info=True)
 

@@ -91,23 +91,18 @@ class _QCacheSensor(QCacheOperator, BaseSensorOperator):
         left = self._started + self.timeout - time.time()
         if left <= 0:
             raise AirflowSensorTimeout(f"not found within the sensor's timeout of {self.timeout:g} s")
+        longest = self.timeout if self.max_wait is None else self.max_wait.total_seconds()
         self.defer(
             trigger=self._trigger(
                 arguments,
                 poll_interval=max(self.poke_interval, _SHORTEST_INTERVAL),
                 started=self._started,
                 timeout=self.timeout,
-                longest_interval=self._longest_interval(),
+                longest_interval=float(longest) if self.exponential_backoff else None,
             ),
             method_name="resume",
             timeout=timedelta(seconds=left + _BACKSTOP),
         )
-
-    def _longest_interval(self) -> float | None:
-        """The limit of the trigger's growing intervals; None where they do not grow."""
-        if not self.exponential_backoff:
-            return None
-        return float(self.timeout if self.max_wait is None else self.max_wait.total_seconds())
 
     def resume(self, context: Mapping[str, Any], event: Mapping[str, Any]) -> Any:
         """Ask from a worker again, after the trigger fired."""

@@ -150,7 +150,8 @@ def of_cursor(cursor: Any) -> ArrowStream | None:
                 return None
             first = cursor.fetchmany_arrow(BATCH_ROWS)
             rest = iter(lambda: cursor.fetchmany_arrow(BATCH_ROWS), None)
-            return ArrowStream(first.schema, itertools.chain([first], itertools.takewhile(_has_rows, rest)))
+            filled = itertools.takewhile(lambda table: table.num_rows, rest)
+            return ArrowStream(first.schema, itertools.chain([first], filled))
         if (job := _bigquery_job(cursor)) is not None:
             rows = job.result()
             if hasattr(rows, "to_arrow_iterable"):
@@ -178,10 +179,6 @@ def _bigquery_job(cursor: Any) -> Any:
 
 def _of_reader(reader: Any) -> ArrowStream:
     return ArrowStream(reader.schema, iter(reader), reader.close)
-
-
-def _has_rows(table: Any) -> bool:
-    return bool(table.num_rows)
 
 
 class ArrowEncoder:

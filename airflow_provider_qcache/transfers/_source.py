@@ -271,7 +271,8 @@ class _Batches:
         cursor = self._cursor
         with contextlib.suppress(AttributeError):  # duckdb has none; many drivers fetch that many rows
             cursor.arraysize = count
-        if not _is_named(cursor) and cursor.description is None:
+        # Some server-side cursors, which have a name, have no description before their first rows.
+        if cursor.description is None and not getattr(cursor, "name", None):
             return ()
         rows: Sequence[Any] = cursor.fetchmany(count)
         if rows and isinstance(rows[0], Mapping):
@@ -341,11 +342,6 @@ def _streams_in_chunks() -> bool:
     except ImportError:  # psycopg before 3.2
         return False
     return bool(capabilities.has_stream_chunked())  # the libpq may be older, too
-
-
-def _is_named(cursor: Any) -> bool:
-    """Whether it is a server-side cursor; some of them have no description before their first rows."""
-    return bool(getattr(cursor, "name", None))
 
 
 def _mysql_cursor(connection: Any) -> _MySqlCursor:

@@ -26,13 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["QueryEmpty", "SqlToQCacheOperator"]
 
 _PROVIDERS: Final[Mapping[str, str]] = {
-    **{
-        name: name
-        for name in (
-            *("databricks", "jdbc", "mysql", "odbc", "oracle", "postgres", "presto", "snowflake", "sqlite"),
-            *("teradata", "trino", "vertica", "ydb"),
-        )
-    },
+    **{name: name for name in ("databricks", "jdbc", "mysql", "odbc", "oracle", "postgres", "presto")},
+    **{name: name for name in ("snowflake", "sqlite", "teradata", "trino", "vertica", "ydb")},
     "drill": "apache-drill",
     "druid": "apache-druid",
     "gcpbigquery": "google",

@@ -43,12 +43,6 @@ async def _polling() -> Any:
     return await asyncio.to_thread(importlib.import_module, "airflow_provider_qcache.triggers._polling")
 
 
-def _checked_keys(key: str | None, keys: Sequence[str] | None) -> list[str]:
-    if (key is None) == (keys is None):
-        raise ValueError("pass exactly one of key and keys")
-    return [rules.key("key", key)] if keys is None else rules.keys("keys", keys)
-
-
 class _Serialized:
     """Stored by Airflow as the class and its arguments, all plain values."""
 
@@ -196,7 +190,9 @@ class _QCacheEventTrigger(_Serialized, BaseEventTrigger):
                 "QCacheTableSensor in a scheduled DAG instead, as docs/reference/sensors.md shows."
             )
         super().__init__()
-        self.keys = _checked_keys(key, keys)
+        if (key is None) == (keys is None):
+            raise ValueError("pass exactly one of key and keys")
+        self.keys = [rules.key("key", key)] if keys is None else rules.keys("keys", keys)
         self.qcache_conn_id = rules.text("qcache_conn_id", qcache_conn_id)
         self.poll_interval = rules.positive_seconds("poll_interval", poll_interval)
         self.max_events_per_hour = rules.count("max_events_per_hour", max_events_per_hour)
