@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote, urlsplit
 
 from airflow_provider_qcache.assets.qcache import SCHEME, uri_of
+from airflow_provider_qcache.protocol import CSV
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -117,7 +118,7 @@ def schema_of_answer(content: bytes, content_type: str) -> dict[str, str | None]
     """The columns of an answer, from its beginning; for JSON with the first row's types."""
     text = content[:_FIRST_ROW].decode("utf-8", "replace")
     try:
-        if content_type == "text/csv":
+        if content_type == CSV:
             return dict.fromkeys(next(csv.reader(io.StringIO(text)), ()))
         row, _ = json.JSONDecoder().raw_decode(text[1:])
     except (ValueError, RecursionError, csv.Error):  # it has no rows, or a first row that is too long

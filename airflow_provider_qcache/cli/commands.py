@@ -24,9 +24,11 @@ from airflow_provider_qcache.client import (
     Ring,
 )
 from airflow_provider_qcache.connection import InvalidConnection, parse_connection, settings_for
+from airflow_provider_qcache.files.reading import GZIP, ZSTD
+from airflow_provider_qcache.files.tables import MAGIC
 from airflow_provider_qcache.hooks.node_check import LONGEST, check_nodes
 from airflow_provider_qcache.operators._arguments import counted
-from airflow_provider_qcache.protocol import is_key
+from airflow_provider_qcache.protocol import CSV, JSON, is_key
 
 if TYPE_CHECKING:
     import argparse
@@ -44,7 +46,7 @@ _HAS_TABLE: Final = {None: "yes", Absence.UNKNOWN: "unknown"}
 _LOG: Final = logging.getLogger("airflow_provider_qcache")
 _FIRST_ROWS: Final = 20
 _EXPECTED_QUERY: Final = 'expected a JSON object, such as \'{"where": [">", "orders", 5]}\''
-_OTHER_FORMATS: Final = (b"PAR1", b"ARROW1", b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PK\x03\x04")
+_OTHER_FORMATS: Final = (*MAGIC, GZIP, *ZSTD, b"PK\x03\x04")
 _REFUSALS: Final = ("AuthenticationFailed", "CertificateRejected")
 """What the error of a Place begins with if repeating the command does not help."""
 _RESETS: Final = (
@@ -302,7 +304,7 @@ def query(arguments: argparse.Namespace) -> int:
         raise _WrongUse(f"the query is not JSON: {error}; {_EXPECTED_QUERY}") from error
     if not isinstance(q, dict):
         raise _WrongUse(f"the query is {arguments.query}; {_EXPECTED_QUERY}")
-    accept = "text/csv" if arguments.format == "csv" else "application/json"
+    accept = CSV if arguments.format == "csv" else JSON
     with _client(settings_of(arguments)) as client:
         result = client.get(arguments.key, q, accept)
     if result is None:
@@ -331,7 +333,7 @@ def get(arguments: argparse.Namespace) -> int:
         why = f"there is no directory {str(target.parent)!r}"
     if why is not None:
         raise _WrongUse(f"cannot write {arguments.to!r}: {why}")
-    accept = "application/json" if target.suffix.lower() == ".json" else "text/csv"  # as the link is named
+    accept = JSON if target.suffix.lower() == ".json" else CSV  # as the link is named
     target = target.resolve()  # a link stays, and its file is replaced
     with _client(settings_of(arguments)) as client:
         result = client.get(arguments.key, {}, accept)
@@ -376,7 +378,7 @@ def put(arguments: argparse.Namespace) -> int:
                 f"cannot store {arguments.file!r}: it is Parquet, Arrow or compressed, and put takes CSV and "
                 "JSON. QCachePostOperator(source_path=…) takes such files"
             )
-    content_type = "application/json" if path.suffix.lower() == ".json" else "text/csv"
+    content_type = JSON if path.suffix.lower() == ".json" else CSV
     headers = {"X-QCache-types": arguments.types} if arguments.types else None
     with _client(settings_of(arguments)) as client:
         try:

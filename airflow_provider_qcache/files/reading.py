@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_qcache.files.listing import File
 
-_GZIP: Final = b"\x1f\x8b"
-_ZSTD: Final = (b"\x28\xb5\x2f\xfd", *(bytes([first]) + b"\x2a\x4d\x18" for first in range(0x50, 0x60)))
+GZIP: Final = b"\x1f\x8b"
+ZSTD: Final = (b"\x28\xb5\x2f\xfd", *(bytes([first]) + b"\x2a\x4d\x18" for first in range(0x50, 0x60)))
 """The first bytes of a zstd frame, and of skippable frames."""
 
 
@@ -117,9 +117,9 @@ def _compression_of(found: BinaryIO) -> str | None:
     """The compression of an open file: 'gzip', 'zstd' or None. The file stays at its start."""
     start = found.read(4)
     found.seek(0)
-    if start.startswith(_GZIP):
+    if start.startswith(GZIP):
         return "gzip"
-    return "zstd" if start.startswith(_ZSTD) else None
+    return "zstd" if start.startswith(ZSTD) else None
 
 
 def need_pyarrow(why: str) -> Any:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("airflow_provider_qcache.files")
 
 _BY_CONTENT_TYPE: Final = {CSV: Format.CSV, JSON: Format.JSON}
-_MAGIC: Final = {b"PAR1": Format.PARQUET, b"ARROW1": Format.ARROW}
+MAGIC: Final = {b"PAR1": Format.PARQUET, b"ARROW1": Format.ARROW}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -112,13 +112,10 @@ class FileTable:
 
 
 def table_in(path: Any, source_format: str | None = None, **arguments: Any) -> FileTable:
-    """One table of all files of a path.
+    """One table of all files of a path, which is as for ``find_files``; ``arguments`` are FileTable's.
 
-    Args:
-        path: As for ``find_files``.
-        source_format: The format of the files, a value of Format; None for the format that follows from their
-            names, content_type or first bytes.
-        arguments: Those of FileTable.
+    Without a ``source_format``, a value of Format, the format follows from the files' names, content_type or
+    first bytes.
 
     Raises:
         ValueError: the files have different formats.
@@ -144,14 +141,10 @@ def table_in(path: Any, source_format: str | None = None, **arguments: Any) -> F
 def tables_in(
     key: str, path: Any, source_format: str | None = None, **arguments: Any
 ) -> list[tuple[str, FileTable]]:
-    """A table for each file of a path, with its key.
+    """A table for each file of a path, with its key; the other arguments are those of ``table_in``.
 
-    Args:
-        key: The pattern of the keys: ``{stem}`` is the file's name, ``{parent}`` its directory's, or the
-            value in a directory ``column=value``.
-        path: As for ``table_in``, like the rest.
-        source_format: As for ``table_in``.
-        arguments: As for ``table_in``.
+    In ``key``, ``{stem}`` is the file's name, ``{parent}`` its directory's, or the value in a directory
+    ``column=value``.
 
     Raises:
         InvalidKey: a file's key is invalid, or the key of another file; names the files.
@@ -201,7 +194,7 @@ def _format_in(file: File) -> Format:
             beginning += piece
             if len(beginning) >= BEGINNING:
                 break
-    for start, found in _MAGIC.items():
+    for start, found in MAGIC.items():
         if beginning.startswith(start):
             return found
     text = text_in(beginning[:BEGINNING])

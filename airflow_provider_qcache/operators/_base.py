@@ -344,11 +344,8 @@ class QCacheStoreOperator(QCacheOperator):
 
     def _check_several(self, needs: str) -> None:
         """Raise ValueError for arguments that need several tables."""
-        passed = [
-            name
-            for name in ("max_failed_keys", "allow_evicted", "return_keys", "allow_empty")
-            if getattr(self, name)
-        ]
+        flags = ("max_failed_keys", "allow_evicted", "return_keys", "allow_empty")
+        passed = [name for name in flags if getattr(self, name)]
         passed += [name for name in ("keys_path", "delete_missing") if getattr(self, name) is not None]
         passed += [] if self.durable else ["durable"]
         if passed:
