@@ -6,8 +6,16 @@ import contextlib
 import dataclasses
 import sys
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
+from airflow_provider_qcache.client import (
+    Absence,
+    AuthenticationFailed,
+    CertificateRejected,
+    NoCacheAvailable,
+    OperationCancelled,
+    StoreResult,
+)
 from airflow_provider_qcache.compat import AirflowFailException
 from airflow_provider_qcache.operators._arguments import counted, short_repr, store_options
 from airflow_provider_qcache.operators._keys import KeyHandover
@@ -34,14 +42,10 @@ if TYPE_CHECKING:
     import logging
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from airflow_provider_qcache.client import StoreResult
     from airflow_provider_qcache.hooks.qcache import QCacheHook
 
     _Tables = Callable[[], Iterable[tuple[str, Any]]]
     _Prepare = Callable[[str, Any], Any] | None
-
-_OF_THE_CLUSTER: Final = frozenset({"AuthenticationFailed", "CertificateRejected"})
-"""Errors that all other keys would fail with too: no further store is started."""
 
 
 def store_tables(
@@ -161,12 +165,12 @@ class _Residency:
             why = found.pop((key, node), None)
             if why is None and (key, node) not in copies:
                 absent.hidden.setdefault(key, f"{node} is back with another table")
-            elif str(why) == "missing":
+            elif why is Absence.MISSING:
                 absent.hidden.setdefault(key, f"{node} is back without it")
         for (key, node), why in found.items():
             if self.places[key] != node:
                 absent.copies += 1
-            elif str(why) == "missing":
+            elif why is Absence.MISSING:
                 absent.evicted[key] = node
             else:
                 absent.lost[key] = str(why)
@@ -206,7 +210,7 @@ class _Storing:
                 yield
             except Exception as error:
                 self.log.info("%s before the task failed", self.tally.sentence(self.tally.seconds))
-                if type(error).__name__ != "OperationCancelled":
+                if not isinstance(error, OperationCancelled):
                     push_summary(
                         self.context, self.tally.summary(None, copies=self.arguments["copies"]), self.log
                     )
@@ -264,7 +268,7 @@ class _Storing:
         """Take the result or the error of one key; called for one key at a time."""
         if isinstance(outcome, Exception):
             self._note_failure(key, outcome)
-        elif hasattr(outcome, "home_node"):
+        elif isinstance(outcome, StoreResult):
             self._note_stored(key, outcome)
         else:
             self.tally.kept[key] = outcome.node
@@ -278,16 +282,16 @@ class _Storing:
         self.record.set(key, done=sure and not stored.failed_copies)
 
     def _note_failure(self, key: str, error: Exception) -> None:
-        name = type(error).__name__
-        if name == "OperationCancelled":
+        if isinstance(error, OperationCancelled):
             return  # not started, or ended with the task
         text = format_error(error)
         self.tally.add_failed(key, error, text, for_good=self.is_for_good(error))
         log_failure(self.log, key, text, self.tally.failed)
         with contextlib.suppress(KeyError):  # an invalid key is not in the record
             self.record.set(key, done=False)
-        if name in _OF_THE_CLUSTER or (name == "NoCacheAvailable" and self._no_node_answers()):
-            raise _ClusterUnusable(f"{name}: {error}") from error
+        refused = isinstance(error, AuthenticationFailed | CertificateRejected)
+        if refused or (isinstance(error, NoCacheAvailable) and self._no_node_answers()):
+            raise _ClusterUnusable(text) from error
 
     def _no_node_answers(self) -> bool:
         return not any(status.alive for status in self.hook.node_status(probe=True).values())
