@@ -149,11 +149,7 @@ def check_request_retry(request_retry: Any) -> None:
 
 
 def parse_connection(connection: Any) -> ConnectionSettings:
-    """Read an Airflow Connection.
-
-    Raises:
-        InvalidConnection: with the field, its value and what is allowed.
-    """
+    """Read an Airflow Connection. Raises InvalidConnection, with the field, its value and what is allowed."""
     try:
         return _parse(connection)
     except InvalidConnection as error:

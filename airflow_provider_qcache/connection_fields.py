@@ -79,6 +79,9 @@ class Field:
             schema["maximum"] = self.maximum
         return schema
 
+    def __repr__(self) -> str:
+        return f"Field({self.name!r}, {self.kind!r})"
+
 
 def _spelled(default: Any) -> str:
     return "none" if default is None else str(default).lower()

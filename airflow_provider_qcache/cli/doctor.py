@@ -58,10 +58,8 @@ def examine(
 ) -> list[Finding]:
     """Run every check of a connection.
 
-    Args:
-        settings: The connection.
-        table_bytes: The size of the largest table, for the checks of timeouts; None where it is not known.
-        read_statistics: Read the nodes' statistics too, which resets them for every reader.
+    ``table_bytes`` is the size of the largest table, if it is known, for the checks of timeouts. Reading the
+    statistics resets them for every reader.
     """
     found = [*_spelling(settings.nodes), *_limits(settings, table_bytes), *_security(settings)]
     found += _environment(settings)

@@ -63,11 +63,9 @@ class NodeCheck:
 
 
 def check_nodes(arguments: Mapping[str, Any], *, longest: float) -> list[NodeCheck]:
-    """Ask every node for its status, all at once: within connect plus read timeout, ``longest`` at most.
+    """Ask every node of a QClient's arguments for its status, all at once.
 
-    Args:
-        arguments: Those of a QClient.
-        longest: Seconds for the whole check.
+    That takes connect plus read timeout, and ``longest`` seconds at most.
     """
     clock = SystemClock()
     settings = ClientSettings(

@@ -217,9 +217,8 @@ def _encoded(name: str, text: str) -> bytes:
 def path_of(name: str, value: Any) -> Any:
     """A pathlib.Path for a local path or ``file:`` URL, an ObjectStoragePath for any other URL.
 
-    Raises:
-        ValueError: it names no file, or a storage that this Airflow has no provider for; with ``name``.
-        Exception: whatever the storage raises.
+    Raises ValueError, with ``name``, for a storage that this Airflow has no provider for, and what the
+    storage raises.
     """
     from airflow_provider_qcache.compat import ObjectStoragePath  # noqa: PLC0415  # it loads fsspec
 

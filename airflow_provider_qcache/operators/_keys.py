@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 def read_keys(name: str, path: Any) -> list[str]:
     """The keys in a file, one a line.
 
-    Raises:
-        AirflowFailException: a line is not a key, or the path is not that of a file.
-        FileNotFoundError: there is no file at the path.
+    Raises FileNotFoundError; or AirflowFailException for a line that is no key or a path that is no file's.
     """
     with permanent(ValueError), named_if_missing(name, path):
         text = path_of(name, path).read_text(encoding="utf-8")
@@ -32,14 +30,9 @@ def read_keys(name: str, path: Any) -> list[str]:
 
 
 class KeyHandover:
-    """Passes the keys of a run of many tables to later runs.
+    """Passes the keys of a run of many tables to later runs, by the arguments of a QCacheStoreOperator.
 
-    Args:
-        arguments: Those of a QCacheStoreOperator.
-        log: The task's.
-
-    Raises:
-        AirflowFailException: a path is not that of a file, or a line of the earlier list is not a key.
+    Raises AirflowFailException if a path is not that of a file, or a line of the earlier list is not a key.
     """
 
     def __init__(self, arguments: Mapping[str, Any], log: logging.Logger) -> None:

@@ -308,10 +308,7 @@ def report_stored(
 ) -> dict[str, Any]:
     """Log the result of one store, and return it for XCom.
 
-    An empty table is a warning unless ``may_be_empty``.
-
-    Raises:
-        StoredOnFailover: with ``require_home``, where its home was down.
+    An empty table is a warning unless ``may_be_empty``. Raises StoredOnFailover with ``require_home``.
     """
     rows = "rows not counted" if stored.rows is None else counted(stored.rows, "row")
     line = f"Stored table {stored.key!r} on {stored.node}: "

@@ -143,8 +143,7 @@ def _numbers(statistics: Any) -> dict[str, float]:
 def ring(conn_id: str, add: Sequence[str], remove: Sequence[str]) -> dict[str, Any]:
     """Each node's share of all keys before and after a change, and the share that moves; no node is asked.
 
-    Raises:
-        ValueError: the change cannot be made.
+    Raises ValueError if the change cannot be made.
     """
     before = _settings(conn_id).nodes
     after = changed_nodes(before, add, remove)
@@ -212,11 +211,7 @@ def _last_event(event: AssetEvent | None) -> dict[str, Any]:
 
 
 def query(conn_id: str, key: str, asked: Any) -> dict[str, Any] | None:
-    """The rows of a query that can only read; None where there is no table.
-
-    Raises:
-        RefusedQuery: the query may do more than read.
-    """
+    """The rows of a query; None where there is no table. Raises RefusedQuery if it may do more than read."""
     checked = check_query(asked)
     with QClient(**_arguments(_settings(conn_id))) as client:
         result = client.get(key, checked)

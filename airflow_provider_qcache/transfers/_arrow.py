@@ -62,12 +62,7 @@ class ArrowStream:
             self._close()
 
     def batches(self) -> Iterator[Any]:
-        """Record batches of ``schema``, bounded by rows and bytes, whose memory was validated.
-
-        Raises:
-            InvalidTable: the driver returned invalid Arrow data.
-            Exception: what the driver raises.
-        """
+        """Record batches of ``schema``, bounded by rows and bytes; InvalidTable for invalid Arrow data."""
         for batch in valid(self._whole()):
             yield from bounded(batch)
 
@@ -134,11 +129,7 @@ _RELATION: Final = ("to_arrow_reader", "fetch_record_batch")
 
 
 def of_cursor(cursor: Any) -> ArrowStream | None:
-    """The rows of a query that a cursor has run; None if the cursor does not offer Arrow for it.
-
-    Raises:
-        Exception: what the driver raises.
-    """
+    """The rows of a query that a cursor has run; None if the cursor does not offer Arrow for it."""
     try:
         if hasattr(cursor, "fetch_record_batch"):  # ADBC
             return _of_reader(cursor.fetch_record_batch())

@@ -87,11 +87,7 @@ class SqlSource:
         It runs on its own thread: Airflow ends a task by a signal, which Python does not handle while a
         driver waits for its database.
 
-        Raises:
-            InvalidTable: a node cannot store the rows.
-            InvalidKey: a partition's values make no key, or the key of another partition.
-            OperationCancelled: cancel() was called.
-            Exception: what the database's driver raises.
+        Raises InvalidTable, InvalidKey, OperationCancelled after cancel(), and what the driver raises.
         """
         try:
             return _on_a_thread(lambda: self._read(spool, tables), self.cancel, lambda: self._cancelled)

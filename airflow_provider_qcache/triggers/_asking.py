@@ -144,12 +144,7 @@ def some(texts: Iterable[str]) -> str:
 
 
 def checked_nodes(hook: QCacheHook) -> dict[str, NodeStatus]:
-    """Every node's status, by its name, each asked just now.
-
-    Raises:
-        AuthenticationFailed: a node refuses the credentials.
-        CertificateRejected: a certificate is not trusted.
-    """
+    """Every node's status, each asked just now. Raises AuthenticationFailed, CertificateRejected."""
     status = hook.node_status(probe=True)
     # A node's status page says nothing about the credentials that its tables need.
     absent = hook.find_absent([(_UNUSED_KEY, node) for node, one in status.items() if one.alive])
