@@ -380,7 +380,7 @@ def read(hook: Any, sql: str) -> tuple[str, str, str]:
     """How a query was read, as SqlToQCacheOperator does it; the CSV, and the types' header."""
     with Spool() as spool:
         tables = QueryTables(spool, "key", (), None)
-        how = SqlSource(hook, sql, None).read(spool, tables)
+        how = SqlSource(hook, sql, None).read(tables)
         spool.flush()
         ((_, upload),) = tables.uploads()
         text = b"".join(upload.wire_body().stream or ()).decode()

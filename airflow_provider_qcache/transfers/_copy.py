@@ -17,7 +17,7 @@ from airflow_provider_qcache.client.tables.types import Column, ColumnType, refu
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
 
-    from airflow_provider_qcache.client.tables.spool import Spool, SpooledTable
+    from airflow_provider_qcache.client.tables.spool import SpooledTable
     from airflow_provider_qcache.transfers._tables import QueryTables
 
 _FIRST_VERSION: Final = 90_000
@@ -308,13 +308,13 @@ class CopyQuery:
         pairs = (pair.split(" ") for pair in categories.split(","))
         return {int(oid): category for oid, category in pairs}
 
-    def read(self, spool: Spool, tables: QueryTables) -> None:
-        """Run the query and write its rows to the tables in the spool. Raises InvalidTable, InvalidKey."""
+    def read(self, tables: QueryTables) -> None:
+        """Run the query and write its rows to the tables. Raises InvalidTable, InvalidKey."""
         names = [column[0] for column in self._columns]
-        whole = tables.begin(names)
+        tables.begin(names)
         statement = self._statement(names, tables)
-        take = self._by_partition(spool, tables) if whole is None else self._to_one(spool, tables, whole)
-        writer = _Writer(take)
+        whole = tables.whole
+        writer = _Writer(self._by_partition(tables) if whole is None else self._to_one(tables, whole))
         if driver_of(self._connection) == "psycopg2":
             self._cursor.copy_expert(statement, writer)
         else:
@@ -322,28 +322,26 @@ class CopyQuery:
                 self._connection.wait(_copied(self._connection.pgconn, writer.write))
         writer.end()
 
-    def _by_partition(self, spool: Spool, tables: QueryTables) -> Callable[[Sequence[bytes]], None]:
-        known, flagged = self._known, self._flagged
+    def _by_partition(self, tables: QueryTables) -> Callable[[Sequence[bytes]], None]:
+        known, flagged, spool = self._known, self._flagged, tables.spool
 
         def take(rows: Sequence[bytes]) -> None:
             for row in rows:
                 first, _, rest = row.partition(b",")
                 table = known.get(first) or flagged.get(first)
                 if table is None:
-                    table = self._first_of(first, row, spool.rows + 1, tables, None)
+                    table = self._first_of(first, row, spool.rows + 1, tables)
                 spool.add(table, rest)
 
         return take
 
-    def _to_one(
-        self, spool: Spool, tables: QueryTables, whole: SpooledTable
-    ) -> Callable[[Sequence[bytes]], None]:
-        watched = bool(self._watched)
+    def _to_one(self, tables: QueryTables, whole: SpooledTable) -> Callable[[Sequence[bytes]], None]:
+        watched, spool = bool(self._watched), tables.spool
 
         def checked(row: bytes, number: int) -> bytes:
             first, _, rest = row.partition(b",")
             if first not in self._flagged:
-                self._first_of(first, row, number, tables, whole)
+                self._first_of(first, row, number, tables)
             return rest
 
         def take(rows: Sequence[bytes]) -> None:
@@ -402,9 +400,7 @@ class CopyQuery:
         parts = [flags, *(f"COALESCE({key}, chr({ord(_NULL)}))" for key in keys)]
         return f" || chr({ord(_BETWEEN)}) || ".join(parts)
 
-    def _first_of(
-        self, first: bytes, row: bytes, number: int, tables: QueryTables, whole: SpooledTable | None
-    ) -> SpooledTable:
+    def _first_of(self, first: bytes, row: bytes, number: int, tables: QueryTables) -> SpooledTable:
         """Check a new first field. Raises InvalidTable for a flagged value, and InvalidKey."""
         fields = next(csv.reader([row.decode()]))
         flags, *values = fields[0].split(_BETWEEN)
@@ -417,7 +413,7 @@ class CopyQuery:
                 self._large_rows.setdefault(name, number)
             if name in self._null_rows and name in self._large_rows:
                 rules.too_large_with_null(name, row=self._large_rows[name], null_row=self._null_rows[name])
-        table = whole
+        table = tables.whole
         if table is None:
             last = len(tables.positions) - 1
             values = [*values[:last], _BETWEEN.join(values[last:])]

@@ -26,7 +26,6 @@ from airflow_provider_qcache.transfers._copy import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from airflow_provider_qcache.client.tables.spool import Spool, SpooledTable
     from airflow_provider_qcache.transfers._arrow import ArrowStream
     from airflow_provider_qcache.transfers._tables import QueryTables
 
@@ -81,7 +80,7 @@ class SqlSource:
         """What can be cancelled: the connection, and the cursor, which is a connection itself in DuckDB."""
         self._cancelled = False
 
-    def read(self, spool: Spool, tables: QueryTables) -> str:
+    def read(self, tables: QueryTables) -> str:
         """Run the query, write its rows to the tables, and return how: ``COPY``, ``ARROW`` or ``CURSOR``.
 
         It runs on its own thread: Airflow ends a task by a signal, which Python does not handle while a
@@ -90,7 +89,7 @@ class SqlSource:
         Raises InvalidTable, InvalidKey, OperationCancelled after cancel(), and what the driver raises.
         """
         try:
-            return _on_a_thread(lambda: self._read(spool, tables), self.cancel, lambda: self._cancelled)
+            return _on_a_thread(lambda: self._read(tables), self.cancel, lambda: self._cancelled)
         except Exception as error:
             if self._cancelled:
                 raise OperationCancelled("the query was cancelled") from error
@@ -111,7 +110,7 @@ class SqlSource:
         if self._cancelled:
             raise OperationCancelled("the query was cancelled")
 
-    def _read(self, spool: Spool, tables: QueryTables) -> str:
+    def _read(self, tables: QueryTables) -> str:
         self._check()
         with contextlib.closing(self._hook.get_conn()) as connection:
             self._running = (connection,)
@@ -119,38 +118,38 @@ class SqlSource:
             try:
                 driver = driver_of(connection)
                 if driver in ("psycopg", "psycopg2"):
-                    return self._read_postgres(connection, spool, tables)
+                    return self._read_postgres(connection, tables)
                 if driver.startswith(_SILENT_DRIVERS):
                     _check_one_statement(self._sql)
                 if driver in _MYSQL_DRIVERS:
                     cursor = _mysql_cursor(connection)
-                elif self._read_arrow(connection, spool, tables):
+                elif self._read_arrow(connection, tables):
                     return ARROW
                 else:
                     cursor = connection.cursor()
-                how = self._read_cursor(cursor, self._sql, self._parameters, spool, tables)
+                how = self._read_cursor(cursor, self._sql, self._parameters, tables)
                 _check_nothing_follows(cursor)
                 return how
             finally:
                 self._running = ()
 
-    def _read_postgres(self, connection: Any, spool: Spool, tables: QueryTables) -> str:
+    def _read_postgres(self, connection: Any, tables: QueryTables) -> str:
         connection.autocommit = False  # a cursor lives in a transaction, which is never committed
         prepare_session(connection)
         sql = with_parameters(connection, self._sql, self._parameters)
         try:
             query = CopyQuery(connection, sql)
             self._check()
-            query.read(spool, tables)
+            query.read(tables)
         except NotByCopy as why:
             _log.info("Reading the query row by row and not by COPY: %s", str(why).strip().splitlines()[0])
             connection.rollback()
             _keep_months(connection)
             cursor = _postgres_cursor(connection, is_query=not isinstance(why, NoCursor))
-            return self._read_cursor(cursor, sql, None, spool, tables)
+            return self._read_cursor(cursor, sql, None, tables)
         return COPY
 
-    def _read_arrow(self, connection: Any, spool: Spool, tables: QueryTables) -> bool:
+    def _read_arrow(self, connection: Any, tables: QueryTables) -> bool:
         """Read the query as Arrow from the connection; False if the connection does not offer it."""
         from airflow_provider_qcache.transfers._arrow import of_connection  # noqa: PLC0415  # pyarrow
 
@@ -158,23 +157,23 @@ class SqlSource:
         if stream is None:
             return False
         with contextlib.closing(stream(self._sql, self._parameters)) as rows:
-            self._store_arrow(rows, spool, tables)
+            self._store_arrow(rows, tables)
         return True
 
-    def _store_arrow(self, stream: ArrowStream, spool: Spool, tables: QueryTables) -> None:
+    def _store_arrow(self, stream: ArrowStream, tables: QueryTables) -> None:
         from airflow_provider_qcache.transfers._arrow import ArrowEncoder  # noqa: PLC0415  # pyarrow
 
         if not stream.schema.names:
             raise InvalidTable(_NO_QUERY)
         self._check()
-        add = _adder(spool, tables, tables.begin(stream.schema.names))
+        tables.begin(stream.schema.names)
         encoder = ArrowEncoder(stream.schema, tables.requested)
         for batch in stream.batches():
             self._check()
-            add(*encoder.encode(batch, tables.positions), batch.num_rows)
+            tables.add(*encoder.encode(batch, tables.positions), batch.num_rows)
         tables.columns = encoder.columns
 
-    def _read_cursor(self, cursor: Any, sql: str, parameters: Any, spool: Spool, tables: QueryTables) -> str:
+    def _read_cursor(self, cursor: Any, sql: str, parameters: Any, tables: QueryTables) -> str:
         """Run the query and read it as Arrow, or by rows if the cursor has no Arrow; returns how."""
         from airflow_provider_qcache.client.tables.cursors import RowEncoder  # noqa: PLC0415  # pyarrow
         from airflow_provider_qcache.transfers._arrow import of_cursor  # noqa: PLC0415
@@ -188,51 +187,24 @@ class SqlSource:
         stream = of_cursor(cursor)
         if stream is not None and (stream.schema.names or not cursor.description):
             with contextlib.closing(stream):
-                self._store_arrow(stream, spool, tables)
+                self._store_arrow(stream, tables)
             return ARROW
         batches = _Batches(cursor)
         columns = batches.next()
         if cursor.description is None:
             raise InvalidTable(_NO_QUERY)
         names = [column[0] for column in cursor.description]
-        add = _adder(spool, tables, tables.begin(names))
+        tables.begin(names)
         encoder = RowEncoder(names, tables.requested)
         while columns:
             self._check()
             data, keys = encoder.encode(columns, tables.positions)
             rows = len(columns[0])
-            add(data, keys, rows)
+            tables.add(data, keys, rows)
             batches.took(rows, len(data))
             columns = batches.next()
         tables.columns = encoder.columns
         return CURSOR
-
-
-def _adder(
-    spool: Spool, tables: QueryTables, whole: SpooledTable | None
-) -> Callable[[bytes, Sequence[Any], int], None]:
-    """A function that adds rows to the tables in the spool, from CSV and each row's partition."""
-    from airflow_provider_qcache.client.tables.cursors import lines_of  # noqa: PLC0415  # pyarrow
-
-    known: dict[Any, SpooledTable] = {}
-
-    def add(data: bytes, keys: Sequence[Any], rows: int) -> None:
-        if whole is not None:
-            spool.add(whole, data, rows)
-            return
-        groups: dict[Any, list[bytes]] = {}
-        pairs = zip(keys, lines_of(data, rows), strict=True)
-        for number, (key, line) in enumerate(pairs, spool.rows + 1):
-            group = groups.get(key)
-            if group is None:
-                group = groups[key] = []
-                if key not in known:
-                    known[key] = tables.partition(key, number)
-            group.append(line)
-        for key, lines in groups.items():
-            spool.add(known[key], b"\n".join(lines) + b"\n", len(lines))
-
-    return add
 
 
 class _Batches:

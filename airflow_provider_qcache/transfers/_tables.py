@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_qcache.client.errors import InvalidTable
 from airflow_provider_qcache.client.ring import check_key
@@ -33,13 +33,16 @@ class QueryTables:
         partition_by: Sequence[str] = (),
         column_types: Mapping[str, str] | None = None,
     ) -> None:
-        self._spool = spool
+        self.spool = spool
         self._key = key
         self._pattern = KeyPattern(key, partition_by) if partition_by else None
         if self._pattern is None:
             check_key(key)
         self._column_types = column_types
         self._tables: dict[str, SpooledTable] = {}
+        self._by_values: dict[Any, SpooledTable] = {}
+        self.whole: SpooledTable | None = None
+        """The one table, if there are no partitions."""
         self._head = b""
         self._names: tuple[str, ...] = ()
         self.partition_by = tuple(partition_by)
@@ -52,8 +55,8 @@ class QueryTables:
     def __len__(self) -> int:
         return len(self._tables)
 
-    def begin(self, names: Sequence[str]) -> SpooledTable | None:
-        """Set the columns' names, and return the one table if there are no partitions.
+    def begin(self, names: Sequence[str]) -> None:
+        """Set the columns' names.
 
         Raises:
             InvalidTable: a name cannot be stored, or column_types or partition_by names none of them.
@@ -77,7 +80,27 @@ class QueryTables:
         self.positions = tuple(map(list(names).index, self.partition_by))
         self._names = tuple(names)
         self._head = csv_header(names)
-        return self._new(self._key) if self._pattern is None else None
+        if self._pattern is None:
+            self.whole = self._new(self._key)
+
+    def add(self, data: bytes, keys: Sequence[Any], rows: int) -> None:
+        """Add rows, from their CSV and the values of each row's partition."""
+        if self.whole is not None:
+            self.spool.add(self.whole, data, rows)
+            return
+        from airflow_provider_qcache.client.tables.cursors import lines_of  # noqa: PLC0415  # pyarrow
+
+        groups: dict[Any, list[bytes]] = {}
+        pairs = zip(keys, lines_of(data, rows), strict=True)
+        for number, (values, line) in enumerate(pairs, self.spool.rows + 1):
+            group = groups.get(values)
+            if group is None:
+                group = groups[values] = []
+                if values not in self._by_values:
+                    self._by_values[values] = self.partition(values, number)
+            group.append(line)
+        for values, lines in groups.items():
+            self.spool.add(self._by_values[values], b"\n".join(lines) + b"\n", len(lines))
 
     def partition(self, values: Sequence[str | None], row: int) -> SpooledTable:
         """The table of a partition, created if it is new; see ``KeyPattern.key``."""
@@ -88,14 +111,14 @@ class QueryTables:
     def check_rows(self) -> None:
         """Raise RuntimeError if the tables do not have every row that was spooled."""
         held = sum(table.rows for table in self._tables.values())
-        if held != self._spool.rows:
+        if held != self.spool.rows:
             raise RuntimeError(
-                f"{self._spool.rows:,} rows were read, and the tables have {held:,}: this is a bug, so "
+                f"{self.spool.rows:,} rows were read, and the tables have {held:,}: this is a bug, so "
                 "nothing is stored"
             )
 
     def _new(self, key: str) -> SpooledTable:
-        table = self._tables[key] = self._spool.table(self._names, self._head)
+        table = self._tables[key] = self.spool.table(self._names, self._head)
         return table
 
     def types(self) -> dict[str, str]:

@@ -283,7 +283,7 @@ class SqlToQCacheOperator(QCacheStoreOperator):
         source = self._source = SqlSource(db_hook, arguments["sql"], arguments["parameters"])
         try:
             with _missing_packages_are_permanent():
-                how = source.read(spool, tables)
+                how = source.read(tables)
         finally:
             self._source = None
         spool.flush()

@@ -111,7 +111,7 @@ def read(
     """Read a query as the operator does."""
     with Spool(held) as spool:
         tables = QueryTables(spool, key, partition_by, column_types)
-        how = SqlSource(hook, sql, parameters).read(spool, tables)
+        how = SqlSource(hook, sql, parameters).read(tables)
         spool.flush()
         return Read(how, tables)
 
@@ -120,7 +120,7 @@ def stored(client: QClient, hook: Hook, sql: str, **options: Any) -> tuple[str, 
     """Read a query to a table on a node: how it was read, and what the node answers."""
     with Spool() as spool:
         tables = QueryTables(spool, "key", (), options.pop("column_types", None))
-        how = SqlSource(hook, sql, options.pop("parameters", None)).read(spool, tables)
+        how = SqlSource(hook, sql, options.pop("parameters", None)).read(tables)
         spool.flush()
         ((key, upload),) = tables.uploads()
         sent = client.post(key, upload, check_row_count=True)

@@ -62,7 +62,7 @@ else:
 
 def read(sql):
     with Spool() as spool:
-        assert _source.SqlSource(hook, sql, None).read(spool, QueryTables(spool, "key")) == _source.CURSOR
+        assert _source.SqlSource(hook, sql, None).read(QueryTables(spool, "key")) == _source.CURSOR
         return spool.rows
 
 read(sql.replace("100000", "1").replace("50000", "1"))  # what is loaded once, and no row's
@@ -98,7 +98,7 @@ def read_until(source, true):
     other = threading.Thread(target=cancel)
     other.start()
     with Spool() as spool, pytest.raises(OperationCancelled):
-        source.read(spool, QueryTables(spool, "key"))
+        source.read(QueryTables(spool, "key"))
     other.join()
 
 
@@ -128,7 +128,7 @@ def test_a_cancel_between_two_statements_is_not_lost(postgres, postgres_hook, mo
 
     monkeypatch.setattr(_copy.CopyQuery, "_statement", cancelled_before)
     with Spool() as spool, pytest.raises(OperationCancelled):
-        source.read(spool, QueryTables(spool, "key"))
+        source.read(QueryTables(spool, "key"))
     wait_until(lambda: not sleeping(postgres))
 
 
@@ -146,7 +146,7 @@ def test_so_does_a_timeout_of_the_task(postgres, postgres_hook):
     try:
         signal.setitimer(signal.ITIMER_REAL, 1)
         with Spool() as spool, pytest.raises(TimedOut):
-            source.read(spool, QueryTables(spool, "key"))
+            source.read(QueryTables(spool, "key"))
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
@@ -157,7 +157,7 @@ def test_a_query_that_was_cancelled_before_it_began(postgres_hook):
     source = SqlSource(postgres_hook, SLEEP, None)
     source.cancel()
     with Spool() as spool, pytest.raises(OperationCancelled):
-        source.read(spool, QueryTables(spool, "key"))
+        source.read(QueryTables(spool, "key"))
 
 
 @pytest.mark.usefixtures("way")
@@ -211,7 +211,7 @@ def test_memory_does_not_grow_with_the_rows(postgres, kind):
         try:
             with Spool(held=2 << 20) as spool:
                 tables = QueryTables(spool, "k{part}", ("part",))
-                SqlSource(hook, sql.format(rows), None).read(spool, tables)
+                SqlSource(hook, sql.format(rows), None).read(tables)
                 spool.flush()
                 assert (spool.rows, len(tables)) == (rows, 100)
                 for _, upload in tables.uploads():
