@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, Type
 
 from airflow_provider_qcache.assets.outlets import KeysSeen
 from airflow_provider_qcache.client import OperationCancelled, QClient
+from airflow_provider_qcache.client.secrets import secrets_of, spellings
 from airflow_provider_qcache.compat import AirflowNotFoundException, BaseHook, mask_secret
 from airflow_provider_qcache.connection import (
     ConnectionSettings,
@@ -180,8 +181,6 @@ class QCacheHook(BaseHook):
 
     def _mask_headers(self, headers: Mapping[str, str] | None) -> None:
         if headers:
-            from airflow_provider_qcache.client.secrets import secrets_of, spellings  # noqa: PLC0415
-
             lines = "\r\n".join(f"{name}: {value}" for name, value in headers.items())
             self._mask(spellings(secrets_of(lines.encode("latin-1", "replace"))))
 

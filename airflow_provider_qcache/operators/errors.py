@@ -101,16 +101,16 @@ FOR_GOOD: Final = frozenset(
 """Names of the error classes that no retry of the same task helps. Names, since importing the classes loads
 the client. The table in docs/reference/errors.md has every class."""
 
-FOR_GOOD_IF_LITERAL: Final = frozenset({"InvalidTable"})
-"""Error classes that fail a task for good only if the table is written in the DAG: a file, a function or
-another task may have a valid table at the next try."""
-
 
 def ends_the_task(error: BaseException, *, literal_table: bool = False) -> bool:
-    """Whether the task fails at once, without its remaining retries."""
+    """Whether the task fails at once, without its remaining retries.
+
+    For an InvalidTable only if the table is written in the DAG: a file, a function or another task may have
+    a valid table at the next try.
+    """
     # Not by name alone: an author's function may raise a class of the same name.
     names = {kind.__name__ for kind in type(error).__mro__ if kind.__module__.startswith(_OURS)}
-    return bool(names & FOR_GOOD) or (literal_table and bool(names & FOR_GOOD_IF_LITERAL))
+    return bool(names & FOR_GOOD) or (literal_table and "InvalidTable" in names)
 
 
 def fail_for_good(error: BaseException, more: str = "") -> AirflowFailException:
