@@ -128,6 +128,7 @@ make_without_airflow() {
 
 # make_environment NAME ENV: what a group of pyproject.toml names, as its constraints pin it.
 make_environment() {
+    COMPILE=  # its programs use little of it, and compile that
     python=$(find_python 11 14 "$1")
     make_tools
     install "$2" "$python" -c "constraints/$1.txt" --group "$1"
