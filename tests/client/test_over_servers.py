@@ -254,14 +254,14 @@ def test_a_long_query_is_sent_as_post_and_a_short_one_as_requested(client: QClie
     assert rows(client, "long", post_query=True) == ROWS
 
 
-def test_answers_in_csv(client: QClient) -> None:
+def test_a_query_may_be_answered_in_csv(client: QClient) -> None:
     client.post("csv", TABLE)
     result = client.get("csv", {"select": ["name"], "limit": 1}, accept="text/csv")
     assert result.content == b"name\nx\n"
     assert result.unsliced_result_len == 2
 
 
-def test_answers_are_decoded(client: QClient) -> None:
+def test_a_compressed_answer_is_decoded(client: QClient) -> None:
     client.post("encoded", TABLE)
     result = client.get("encoded", {})
     assert json.loads(result.content) == ROWS

@@ -235,7 +235,9 @@ NOT_KEPT = [one for one in KINDS if one[1] not in KEPT]
 
 
 @pytest.mark.parametrize(("suffix", "kind"), NOT_KEPT, ids=[f"{suffix}, {kind}" for suffix, kind in NOT_KEPT])
-def test_memory_is_limited(suffix: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_check_takes_the_same_memory_however_long_the_table_is(
+    suffix: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """However long a table is, the memory stays the same; a header is kept up to its limit of 1 MiB."""
     monkeypatch.setattr(reading, "PIECE", 16 * 1024)
     path = tmp_path / f"hostile.{suffix}"

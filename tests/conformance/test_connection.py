@@ -226,7 +226,7 @@ def handshake(server, context: ssl.SSLContext) -> bool:
         return False
 
 
-def test_tls(pair_with, certificates):
+def test_requests_are_answered_over_tls(pair_with, certificates):
     """`--cert-file`: everything works over TLS, with the given certificate."""
     pair = pair_with("--cert-file", str(certificates.server), tls=certificates.context())
     assert pair.csv("a,b\n1,x\n").status == 201
@@ -338,7 +338,7 @@ def test_an_unknown_path_is_404_without_credentials(guarded):
         pytest.param("Basic *dXNlcjpzZWNyZXQ=*", id="base64 with other characters"),
     ],
 )
-def test_a_malformed_authorization(guarded, authorization):
+def test_a_malformed_authorization_is_answered_alike(guarded, authorization):
     """If the node cannot parse it, it closes the connection without an answer."""
     answer = guarded.same("GET", "/qcache/status", {"Authorization": authorization})
     assert answer.status in (0, 200, 401)

@@ -69,7 +69,6 @@ def test_stable_order(pair):
         {"where": ["in", "b", {"order_by": ["a"], "limit": 5}]},
     ):
         assert differences_in(pair, table, q) == {"stable-order"}
-    _, dev = ask_both(pair, {"order_by": ["a"]})
     store(pair, table.body())
     _, dev = ask_both(pair, {"order_by": ["a"]})
     numbers = [row["b"] for row in json.loads(dev.body)]
@@ -154,7 +153,7 @@ def test_inference_per_column(pair):
     ],
 )  # fmt: skip
 def test_python_in_an_alias_is_400(pair, expression):
-    """Code, attributes, `@`, `__import__`, backticks and tricks with strings. Only the dev node is ask_both."""
+    """Code, attributes, `@`, `__import__`, backticks and tricks with strings. Only the dev node is queried."""
     store(pair, "a,b\n1,x\n2,y\n")
     body = json.dumps({"select": [["=", "r", expression]]}).encode()
     answer = pair.dev.ask(WireRequest("POST", "/qcache/dataset/t/q", (), body))

@@ -113,7 +113,7 @@ def test_a_where_that_is_no_list_is_400(fruit, where):
         (["==", "stock", "flags"], []), ([">", "price", "stock"], [2]), (["==", "id", "id"], [1, 2, 3, 4, 5]),
     ],
 )  # fmt: skip
-def test_comparisons(fruit, where, found):
+def test_comparisons_find_the_matching_rows(fruit, where, found):
     """`==`, `!=`, `<`, `<=`, `>`, `>=` with the column first. A quoted text is a literal, an unquoted one a column."""
     assert ids(fruit, where=where) == found
 
@@ -292,7 +292,7 @@ def test_like_with_something_other_than_a_string_is_an_error(fruit, pattern):
 
 
 @pytest.mark.parametrize(("column", "found"), [("name", [4]), ("price", [5]), ("kind", []), ("id", [])])
-def test_isnull(fruit, column, found):
+def test_isnull_finds_nulls_except_in_enums(fruit, column, found):
     """It finds nulls in strings and floats, but never in enums; `!` inverts it."""
     assert ids(fruit, where=["isnull", column]) == found
     assert ids(fruit, where=["!", ["isnull", column]]) == [n for n in range(1, 6) if n not in found]
@@ -305,7 +305,7 @@ def test_isnull(fruit, column, found):
         (["all_bits", "flags", 2], [2, 4]), (["all_bits", "flags", 6], [4]), (["all_bits", "flags", 0], [1, 2, 3, 4, 5]),
     ],
 )  # fmt: skip
-def test_bits(fruit, where, found):
+def test_any_bits_and_all_bits_find_the_matching_rows(fruit, where, found):
     """`any_bits`: at least one of the bits is set; `all_bits`: all are."""
     assert ids(fruit, where=where) == found
 
@@ -360,8 +360,7 @@ def test_an_empty_select_is_every_column(fruit, select):
     assert fruit.as_csv({"select": select}) == FRUIT
 
 
-def test_select_of_names(fruit):
-    """In the requested order."""
+def test_select_returns_the_columns_in_the_requested_order(fruit):
     assert fruit.as_csv({"select": ["stock", "id"], "limit": 2}) == "stock,id\n10,1\n0,2\n"
 
 
@@ -640,7 +639,7 @@ def test_unusual_distincts_are_answered_alike(fruit, distinct):
         (["fresh", "-stock", "id"], [3, 4, 1, 5, 2]), (["stock"], [2, 4, 5, 3, 1]), ([], [1, 2, 3, 4, 5]),
     ],
 )  # fmt: skip
-def test_order_by(fruit, order_by, found):
+def test_order_by_sorts_the_rows(fruit, order_by, found):
     """`-` means descending, for each column separately; nulls are last in both; texts are by code point."""
     assert ids(fruit, order_by=order_by) == found
 
@@ -696,7 +695,7 @@ def test_sorting_by_several_columns_is_always_stable(pair):
         ({"limit": 0.0}, [1, 2, 3, 4, 5]), ({"limit": ""}, [1, 2, 3, 4, 5]), ({"offset": []}, [1, 2, 3, 4, 5]),
     ],
 )  # fmt: skip
-def test_offset_and_limit(fruit, slice_, found):
+def test_offset_and_limit_return_a_slice_of_the_rows(fruit, slice_, found):
     """0 and empty values are ignored; negative numbers slice as in Python."""
     assert ids(fruit, **slice_) == found
 
@@ -746,7 +745,7 @@ def test_a_malformed_from_is_400(fruit, q):
         (["-", 0, "id"], [-1, -2, -3, -4, -5]), (["+", 1, 2], [3] * 5), (["*", "fresh", 2], [2, 2, 0, 0, 2]), (-3, [-3] * 5),
     ],
 )  # fmt: skip
-def test_alias_arithmetic(fruit, expression, values):
+def test_an_alias_computes_an_expression_in_prefix_form(fruit, expression, values):
     """`["=", name, expression]`: the expression is a constant, a column, or a prefix list of `+ - * / **`."""
     assert fruit.column("x", {"select": [["=", "x", expression]]}) == values
 
@@ -770,7 +769,7 @@ def test_alias_arithmetic(fruit, expression, values):
         ("flags & 2", None), ("id and stock", [0, 0, 3, 0, 1]), ("~id", [-2, -3, -4, -5, -6]), ("price > 1 and fresh", [True, False, False, False, False]),
     ],
 )  # fmt: skip
-def test_alias_texts(fruit, text, values):
+def test_an_alias_computes_an_expression_in_a_string(fruit, text, values):
     """Operators bind as in Python, except `&` and `|`, which bind like `and` and `or`. None: the answer is 500."""
     answer = fruit.query({"select": [["=", "x", text]]})
     assert answer.status == (500 if values is None else 200)
@@ -804,7 +803,7 @@ FUNCTIONS = ["sin", "cos", "exp", "log", "expm1", "log1p", "sqrt", "sinh", "cosh
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 @pytest.mark.parametrize("argument", ["id", "price", 0.5, ["/", "id", 10]])
-def test_alias_functions(fruit, function, argument):
+def test_an_alias_computes_a_function(fruit, function, argument):
     """Of columns, constants and expressions. Undefined values are null."""
     answer = fruit.query({"select": ["id", ["=", "x", [function, argument]]]})
     assert answer.status in (200, 400, 500)
@@ -830,8 +829,7 @@ def test_an_alias_may_replace_a_column(fruit):
 
 
 @pytest.mark.parametrize("name", ["x", "X_1", "_x", "x9"])
-def test_names_of_aliases(fruit, name):
-    """Letters, digits and underscores."""
+def test_an_alias_may_be_named_with_letters_digits_and_underscores(fruit, name):
     assert fruit.query({"select": [["=", name, "id"]]}).status == 200
 
 
