@@ -15,6 +15,7 @@ import pytest
 from airflow_provider_qcache.client import LocalResourceError, Outcome, QClient, RequestRetry, transport
 from tests.harness.faults import black_hole, healthy_node, names_resolve_to
 from tests.harness.ports import closed_port
+from tests.harness.servers import Certificates
 
 TABLE = b"a\n1\n"
 QUICK = RequestRetry(wait_initial=0.001, wait_max=0.002)
@@ -134,3 +135,12 @@ def test_an_address_that_refuses_leaves_its_share_to_the_others() -> None:
         with QClient([f"http://three.invalid:{node.port}"], 0.4, 5, trust_env=False) as client:
             stored = client.post("k", TABLE)
         assert stored.attempts == ()
+
+
+def test_a_certificate_that_cannot_be_opened_without_descriptors_is_not_blamed(
+    certificates: Certificates,
+) -> None:
+    with no_descriptor_left(), pytest.raises(OSError, match="Too many open files") as raised:
+        QClient(["https://127.0.0.1:1"], trust_env=False, verify=str(certificates.ca))
+    assert not isinstance(raised.value, ValueError)
+    assert raised.value.errno == errno.EMFILE
