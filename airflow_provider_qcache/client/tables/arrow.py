@@ -210,9 +210,12 @@ def _refuse_bytes(name: str, array: Any, row: int | None) -> None:
         values.validate(full=True)
     except pa.ArrowException:
         return
-    for number, value in enumerate(values.to_pylist(), 1):
-        if value is not None and not _is_utf8(value):
-            refuse(name, _NOT_UTF8, row=None if row is None else row + number)
+    number = next(
+        number
+        for number, value in enumerate(values.to_pylist(), 1)
+        if value is not None and not _is_utf8(value)
+    )
+    refuse(name, _NOT_UTF8, row=None if row is None else row + number)
 
 
 def _check_indices(name: str, array: Any, row: int) -> None:
@@ -642,10 +645,12 @@ class _IntPlan(Plan):
         try:
             array = array.cast(pa.int64())
         except pa.ArrowInvalid:
-            for number, value in enumerate(array.to_pylist(), row + 1):
-                if value is not None and not rules.INT64_MIN <= value <= rules.INT64_MAX:
-                    rules.too_large_int(self.name, int(value), number)
-            raise
+            number, value = next(
+                (number, value)
+                for number, value in enumerate(array.to_pylist(), row + 1)
+                if value is not None and not rules.INT64_MIN <= value <= rules.INT64_MAX
+            )
+            rules.too_large_int(self.name, int(value), number)
         if not self.large_row and (at := _first_outside(array, -rules.EXACT, rules.EXACT)) >= 0:
             self.large_row = row + 1 + at
         return array
@@ -666,18 +671,24 @@ def _floats(name: str, array: Any, row: int) -> Any:
     return array
 
 
+def _is_float(text: Any) -> bool:
+    try:
+        text.cast(pa.float64())
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
 def _parsed(name: str, array: Any, row: int) -> Any:
     """Parse texts as floats."""
     array = pc.if_else(pc.equal(array, ""), pa.scalar(None, TEXT), array)
     try:
         parsed = array.cast(pa.float64())
     except pa.ArrowInvalid:
-        for number, text in enumerate(array, row + 1):
-            try:
-                text.cast(pa.float64())
-            except pa.ArrowInvalid:
-                rules.not_a_float(name, text.as_py(), number)
-        raise
+        number, text = next(
+            (number, text) for number, text in enumerate(array, row + 1) if not _is_float(text)
+        )
+        rules.not_a_float(name, text.as_py(), number)
     infinite = pc.is_inf(parsed)
     if _any(infinite):
         # A text with digits whose float is infinite is a number that is too large, such as 1e400.
