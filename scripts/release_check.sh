@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What only a release needs, one part after the other, each with its output in .venv/release-check: the wheel on every
 # release of Airflow and Python, each lowest version by itself, drivers of services, CeleryExecutor, two hours of fuzzing,
-# mutants of the client, weaknesses of what is pinned. A part that fails does not keep the next ones from running.
+# mutants of the client, coverage, weaknesses of what is pinned. A part that fails does not keep the next ones from running.
 #
 #   scripts/release_check.sh                     all of it: some five hours on two cores
 #   scripts/release_check.sh wheel celery        some parts
@@ -23,10 +23,11 @@ celery() { make test ARGS=tests/browser/test_scale_out.py; }
 fuzz() { make fuzz ARGS="--minutes ${FUZZ_MINUTES:-60}"; }
 guided() { make guided ARGS="--minutes ${FUZZ_MINUTES:-60}"; }
 mutation() { make mutation; }
+coverage() { make coverage; }
 audit() { make audit; }
 
 main() {
-    for part in ${*:-wheel floors drivers celery audit mutation fuzz guided}; do
+    for part in ${*:-wheel floors drivers celery audit mutation coverage fuzz guided}; do
         started=$SECONDS
         echo "== $part, with its output in $kept/$part.log"
         if "$part" >"$kept/$part.log" 2>&1; then said=passed; else said=FAILED failed+=("$part"); fi
