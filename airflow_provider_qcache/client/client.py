@@ -92,6 +92,8 @@ _COUNT_ROWS: Final = {"select": [["count"]]}
 _COUNT: Final = re.compile(rb'\s*\[\s*\{\s*"count"\s*:\s*([0-9]{1,20})\s*\}\s*\]\s*').fullmatch
 """Matches the answer to ``_COUNT_ROWS``."""
 
+_DECIMAL: Final = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?").fullmatch
+
 _NO_QUERY: Final = quote_plus('{"is it there":0}')
 """A clause that no node knows: a node that has the table refuses it, and any other answers 404."""
 
@@ -1295,10 +1297,8 @@ def _statistics(answer: Answer, prefix: str) -> dict[str, float]:
     statistics: dict[str, float] = {}
     for part in (answer.headers.get("X-QCache-stats") or "").split(","):
         name, _, value = part.partition("=")
-        try:
+        if _DECIMAL(value.strip()):
             statistics[prefix + name.strip()] = float(value)
-        except ValueError:
-            continue
     return statistics
 
 

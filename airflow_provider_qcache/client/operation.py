@@ -128,7 +128,7 @@ class Operation:
             raise errors.OperationCancelled(f"{what}: cancelled")
 
 
-@dataclasses.dataclass(slots=True, eq=False)
+@dataclasses.dataclass(slots=True, eq=False, repr=False)
 class Sender:
     """Sends requests to nodes, each within the deadline of its operation."""
 
@@ -226,7 +226,7 @@ class _RequestFailed(Exception):
     """A request failed, and the operation may retry it."""
 
 
-@dataclasses.dataclass(slots=True, kw_only=True, eq=False)
+@dataclasses.dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class Engine:
     """Runs operations, whose state is not here: the engine is thread-safe."""
 

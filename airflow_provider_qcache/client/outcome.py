@@ -46,7 +46,7 @@ class Answer:
         return content[:500].decode("utf-8", "replace")
 
 
-@dataclasses.dataclass(eq=False)
+@dataclasses.dataclass(eq=False, repr=False)
 class Failure(Exception):
     """A request that has no result.
 

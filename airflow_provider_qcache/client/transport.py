@@ -153,7 +153,7 @@ class Request:
     turns: Mapping[str, threading.Lock] | None = None
 
 
-@dataclasses.dataclass(slots=True, eq=False)
+@dataclasses.dataclass(slots=True, eq=False, repr=False)
 class Limit:
     """The time limits of a request, which its socket checks before every operation.
 

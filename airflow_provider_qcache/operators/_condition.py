@@ -83,7 +83,7 @@ def _is_same(found: Any, value: Any) -> bool:
     """Whether they are equal; a template's text is a number where the table's value is one."""
     if isinstance(value, str) and isinstance(found, int | float):
         try:
-            return float(value) == found
+            return "_" not in value and float(value) == found
         except ValueError:
             return False
     return bool(found == value)

@@ -491,7 +491,19 @@ def test_basic_auth_and_its_refusal(kind: str, certificates: Certificates) -> No
             other.get("k", {})
 
 
-@pytest.mark.parametrize("length", ["9" * 5000, "-1", "1.5", "²", ""])
+def test_statistics_that_are_no_decimal_numbers_are_dropped() -> None:
+    def answer(peer: Peer, request: Received) -> None:
+        statistics = "a=1.5, b = 2e-3,c=1_0,d=nan,e=x,f,=7"
+        head = faults.head(200, len(faults.ROWS), **faults.RESULT, X_QCache_stats=statistics)
+        peer.send(head + faults.ROWS)
+
+    with FaultyNode(answer) as node, QClient([node.url], 5, 5, trust_env=False) as client:
+        result = client.get("k", {})
+    assert result is not None
+    assert result.statistics == {"get_a": 1.5, "get_b": 0.002, "get_": 7}
+
+
+@pytest.mark.parametrize("length", ["9" * 5000, "-1", "1.5", "²", "1_0", ""])
 def test_an_invalid_unsliced_length_fails_over(length: str) -> None:
     def answer(peer: Peer, request: Received) -> None:
         known = {**faults.RESULT, "X_QCache_unsliced_length": length}

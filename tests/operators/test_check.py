@@ -69,6 +69,8 @@ FAILS = [
     ({"query": {"where": ["==", "n", 9]}}, r"the query .*'n', 9.* has 0 rows, and 1 are required"),
     ({"query": SUM, "value": 7}, r"the query .*sum.* gives 6, and 7 is required"),
     ({"query": SUM, "value": "seven"}, r"gives 6, and 'seven' is required"),
+    ({"query": SUM, "value": "_6"}, r"gives 6, and '_6' is required"),
+    ({"query": {"select": [["count", "n"]]}, "value": "0_3"}, r"gives 3, and '0_3' is required"),
     (
         {"query": {"select": ["n"]}, "value": 6},
         r"gives 3 rows with n, and a value needs one row of one",

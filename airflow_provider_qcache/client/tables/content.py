@@ -28,7 +28,7 @@ def no_limit() -> None:
     """The default of ``check_time``: a function that long work calls regularly, and that raises to end it."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Body:
     """The bytes of a table, which are checked while they are sent."""
 
