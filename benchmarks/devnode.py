@@ -58,7 +58,7 @@ class WrongAnswerError(Exception):
 class Case:
     """One line of the table."""
 
-    what: str
+    name: str
     goal: float
     """The ratio should not exceed this."""
     request: WireRequest
@@ -96,9 +96,9 @@ def prepare() -> tuple[list[WireRequest], list[Case]]:
     store_cities = store("cities", tables.csv(cities))
 
     def query_of_sales(
-        what: str, goal: float, rows: int, q: object, accept: str = "application/json"
+        name: str, goal: float, rows: int, q: object, accept: str = "application/json"
     ) -> Case:
-        return Case(what, goal, query("sales", q, accept), rows)
+        return Case(name, goal, query("sales", q, accept), rows)
 
     def grouped_by(key: str) -> Case:
         kind = type(sales[0][key]).__name__
@@ -140,14 +140,14 @@ def check(case: Case, answer: WireAnswer) -> None:
     got = (answer.status, answer.unsliced_length)
     if got != expected:
         raise WrongAnswerError(
-            f"{case.what}: status and unsliced length {got}, not {expected}: {answer.body[:300]!r}"
+            f"{case.name}: status and unsliced length {got}, not {expected}: {answer.body[:300]!r}"
         )
 
 
 def measure(connection: Connection, case: Case, data: bytes) -> float:
     """The milliseconds of one request."""
     if case.before is not None and (status := connection.ask(case.before).status) != 200:
-        raise WrongAnswerError(f"{case.what}: {case.before.method} was answered {status}")
+        raise WrongAnswerError(f"{case.name}: {case.before.method} was answered {status}")
     started = time.perf_counter()
     connection.send(data)
     answer = connection.receive()
@@ -217,9 +217,9 @@ def run(runs: int) -> str:
             real_ms, dev_ms = medians(real, dev, case, runs)
             ratio = round(dev_ms / real_ms, 2)
             if ratio > case.goal:
-                over.append(case.what)
+                over.append(case.name)
             lines.append(
-                f"| {case.what} | {formatted(real_ms)} | {formatted(dev_ms)} | {ratio:.2f} | <= {case.goal} |"
+                f"| {case.name} | {formatted(real_ms)} | {formatted(dev_ms)} | {ratio:.2f} | <= {case.goal} |"
             )
             print(lines[-1], file=sys.stderr)
     return "\n".join([*lines, "", f"Over the goal: {'; '.join(over)}." if over else "All goals are met."])

@@ -152,7 +152,8 @@ def answer(scripted: Scripted, kind: RequestKind) -> Answer:
 class Exchange:
     """One request, status request or probe, as the simulated nodes saw it."""
 
-    what: str
+    purpose: str
+    """`send`, `status` or `probe`."""
     node: str
     scripted: Scripted
     began: float
@@ -181,7 +182,7 @@ class SimulatedWire:
 
     @property
     def sends(self) -> list[Exchange]:
-        return [exchange for exchange in self.exchanges if exchange.what == "send"]
+        return [exchange for exchange in self.exchanges if exchange.purpose == "send"]
 
     @property
     def sent(self) -> list[tuple[str, Scripted]]:
@@ -201,13 +202,13 @@ class SimulatedWire:
     def store_time(self, request: Request) -> float:
         return STORE_TIMEOUT
 
-    def _ask(self, what: str, node: str, operation: Operation) -> None:
-        exchange = self._begin(what, node, next(self.statuses))
+    def _ask(self, purpose: str, node: str, operation: Operation) -> None:
+        exchange = self._begin(purpose, node, next(self.statuses))
         seconds = min(exchange.scripted.seconds, self.connect_timeout + self.read_timeout)
         self._end(exchange, RequestKind.DELETE, seconds, operation)
 
-    def _begin(self, what: str, node: str, scripted: Scripted, *, fresh: bool = False) -> Exchange:
-        exchange = Exchange(what, node, scripted, self.clock.now(), fresh)
+    def _begin(self, purpose: str, node: str, scripted: Scripted, *, fresh: bool = False) -> Exchange:
+        exchange = Exchange(purpose, node, scripted, self.clock.now(), fresh)
         self.exchanges.append(exchange)
         return exchange
 

@@ -165,7 +165,7 @@ def check_waits(cluster: SimulatedCluster, ended_at: float) -> None:
             waits += 1
             longest = min(policy.wait_max, policy.wait_initial * 2 ** (waits - 1))
             assert gap <= max(longest, BETWEEN_STATUSES) + ROUNDING
-        if after is not None and before.what == after.what == "send" and before.node != after.node:
+        if after is not None and before.purpose == after.purpose == "send" and before.node != after.node:
             assert gap == 0
 
 
@@ -441,23 +441,23 @@ PERMANENT_OF_QUERIES = {400: MalformedQueryException, 406: UnsupportedAcceptType
         ),
         max_size=19,
     ),
-    what=st.sampled_from([*PERMANENT, 404]),
+    final=st.sampled_from([*PERMANENT, 404]),
     nodes=st.integers(1, 4),
 )
 def test_permanent_failures_are_not_retried(
-    kind: RequestKind, before: list[Scripted], what: int | Outcome, nodes: int
+    kind: RequestKind, before: list[Scripted], final: int | Outcome, nodes: int
 ) -> None:
-    assume((kind, what) not in ((RequestKind.PRESENCE, 400), (RequestKind.PRESENCE, 404)))  # its successes
-    permanent = Scripted(what) if isinstance(what, Outcome) else Scripted(status=what)
+    assume((kind, final) not in ((RequestKind.PRESENCE, 400), (RequestKind.PRESENCE, 404)))  # its successes
+    permanent = Scripted(final) if isinstance(final, Outcome) else Scripted(status=final)
     cluster = SimulatedCluster([*before, permanent, Scripted()], limit=20, nodes=nodes)
     if permanent.is_success(kind):
-        assert (cluster.run(kind).answer is None) == (what == 404)
+        assert (cluster.run(kind).answer is None) == (final == 404)
         assert len(cluster.wire.sent) == len(before) + 1
         return
     with pytest.raises(QClientException) as raised:
         cluster.run(kind)
-    error = PERMANENT_OF_QUERIES.get(what) if kind is RequestKind.QUERY else None
-    assert type(raised.value) is (error or PERMANENT.get(what, UnexpectedServerResponse))
+    error = PERMANENT_OF_QUERIES.get(final) if kind is RequestKind.QUERY else None
+    assert type(raised.value) is (error or PERMANENT.get(final, UnexpectedServerResponse))
     assert not raised.value.transient
     assert [scripted for _, scripted in cluster.wire.sent] == [*before, permanent]
     assert cluster.wire.sent[-1][0] not in cluster.pool.failing
