@@ -139,8 +139,14 @@ def settings_of(arguments: argparse.Namespace) -> ConnectionSettings:
     try:
         return parse_connection(Connection.get_connection_from_secrets(arguments.conn_id))
     except AirflowNotFoundException as error:
+        variable = f"AIRFLOW_CONN_{arguments.conn_id.upper()}"
+        unreadable = (
+            f". The environment variable {variable} is set, but is neither valid JSON nor a URI: correct it"
+            if variable in os.environ
+            else ""
+        )
         raise _WrongUse(
-            f"{error}. Pass another connection as --conn-id ID, or the nodes as --nodes URL URL"
+            f"{error}{unreadable}. Pass another connection as --conn-id ID, or the nodes as --nodes URL URL"
         ) from error
 
 

@@ -61,13 +61,15 @@ def test_the_commands_with_airflow_s_own_connection_and_events(
         ["where", "cities", "--conn-id", "kept_here"],
         ["nodes", "--conn-id", "no_such"],
         ["where", "nosuch", "--conn-id", "kept_here", "--output", "json"],
+        ["nodes", "--conn-id", "cut_off"],
     ]
     log = tmp_path / "log"
     arguments = ["-c", _SCRIPT, json.dumps([nodes.urls, commands])]
-    with airflow_home.start(arguments, log) as process:
+    cut_off = {"AIRFLOW_CONN_CUT_OFF": '{"conn_type": "qcache", "extra": {"nodes": ["http://host1:9401"'}
+    with airflow_home.start(arguments, log, environment=cut_off) as process:
         process.wait(120)
     assert process.returncode == 0, log.read_text()[-5000:]
-    listed, found, text, missing, nowhere = json.loads(log.read_text().splitlines()[-1])
+    listed, found, text, missing, nowhere, unreadable = json.loads(log.read_text().splitlines()[-1])
 
     assert listed[0] == 0
     assert [node["node"] for node in json.loads(listed[1])] == nodes.urls
@@ -82,3 +84,6 @@ def test_the_commands_with_airflow_s_own_connection_and_events(
     assert "warm_cities" in text[1]
     assert missing[0] == 2
     assert (nowhere[0], json.loads(nowhere[1])["stored_by"]) == (1, [])
+    assert unreadable[0] == 2
+    assert "AIRFLOW_CONN_NO_SUCH is set" not in log.read_text()
+    assert "AIRFLOW_CONN_CUT_OFF is set, but is neither valid JSON nor a URI" in log.read_text()
