@@ -64,6 +64,8 @@ CELLS = [
     for operation in fault.operations
 ]
 KIND_IN_ERRORS = {"post bytes": "store", "post file": "store", "delete": "delete"}
+TRIES = 3
+"""An outcome is judged at once, unless this machine ran threads so late that a sound node times out too."""
 
 
 def open_sockets() -> int:
@@ -92,9 +94,13 @@ def test_the_outcome_of_an_operation_at_a_faulty_node(fault: Fault, operation: s
     gc.collect()
     closed_port()  # the first call opens a socket that stays open, which would count as left behind
     sockets, threads = open_sockets(), threading.active_count()
-    with Lateness() as late:
-        cell = run_cell(fault, operation)
     expected = fault.expected.outcome_of(operation)
+    for _ in range(TRIES):
+        with Lateness() as late:
+            cell = run_cell(fault, operation)
+        as_expected = (cell.result, cell.failures) == (expected.result, expected.failures)
+        if as_expected or late.seconds < READ_TIMEOUT / 4:
+            break
     assert cell.result == expected.result, cell.error
     assert cell.failures == expected.failures, cell.error
     assert cell.state == ("failing" if expected.failing else "alive")
