@@ -669,7 +669,9 @@ class NodeTransport:
         self._tunnel = connection_requires_http_tunnel(
             self._pool.proxy, self._pool.proxy_config, parts.scheme
         )
-        fixed = {"Host": _host_header(parts.hostname, parts.port), "User-Agent": "airflow-provider-qcache"}
+        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+        host += "" if parts.port is None else f":{parts.port}"
+        fixed = {"Host": host, "User-Agent": "airflow-provider-qcache"}
         if proxy is not None and not self._tunnel:
             fixed.update(pool.proxy_headers)
         if "Authorization" in request.headers:
@@ -964,7 +966,8 @@ class NodeTransport:
         if isinstance(cause, ssl.SSLCertVerificationError | ssl.CertificateError):
             return Failure(Outcome.CERTIFICATE_REJECTED, phase, cause)
         if isinstance(cause, ssl.SSLError):
-            if _is_about_certificates(cause):
+            # With TLS 1.3 a client learns that its certificate is missing or refused when it first reads.
+            if _CERTIFICATE_ALERT.search(cause.reason or "") is not None:
                 return Failure(Outcome.CERTIFICATE_REJECTED, phase, cause)
             if phase in (Phase.NAME, Phase.CONNECT, Phase.TLS):
                 if cause.reason in _ANSWERS_OF_PLAIN_HTTP:
@@ -981,7 +984,7 @@ class NodeTransport:
                 return Failure(Outcome.REFUSED if refused else Outcome.CONNECT_FAILED, phase, cause)
             if phase is Phase.TLS:
                 return Failure(Outcome.TLS_FAILED, phase, cause)
-            if isinstance(cause, ConnectionError) or _came_from_the_socket(cause):
+            if isinstance(cause, ConnectionError) or (cause.errno is not None and cause.filename is None):
                 if limit.received:
                     return Failure(Outcome.TRUNCATED, phase, cause)
                 by_proxy = self._proxy is not None and not self._tunnel
@@ -1093,15 +1096,6 @@ def close_only_here(sock: socket.socket | None) -> None:
             os.close(sock.detach())
 
 
-def _came_from_the_socket(error: OSError) -> bool:
-    return error.errno is not None and error.filename is None
-
-
-def _host_header(hostname: str, port: int | None) -> str:
-    host = f"[{hostname}]" if ":" in hostname else hostname
-    return host if port is None else f"{host}:{port}"
-
-
 _CERTIFICATE_ALERT: Final = re.compile(
     r"ALERT_.*(CERTIFICATE|UNKNOWN_CA|ACCESS_DENIED|HANDSHAKE_FAILURE)|CERTIFICATE_VERIFY"
 )
@@ -1111,11 +1105,6 @@ _ANSWERS_OF_PLAIN_HTTP: Final = frozenset(
     {"HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE", "WRONG_VERSION_NUMBER"}
 )
 """The reasons that versions of OpenSSL give for an answer without TLS."""
-
-
-def _is_about_certificates(error: ssl.SSLError) -> bool:
-    # With TLS 1.3 a client learns that its certificate is missing or refused when it first reads.
-    return _CERTIFICATE_ALERT.search(error.reason or "") is not None
 
 
 def _read_all(response: _Response, most: int | None) -> bytes | None:

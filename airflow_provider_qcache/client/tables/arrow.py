@@ -515,9 +515,11 @@ def plan_of(name: str, arrow_type: Any, requested: ColumnType | None) -> Plan:
     """Return the plan for an Arrow type. Raises InvalidTable for a type that cannot be stored."""
     types = pa.types
     if isinstance(arrow_type, pa.BaseExtensionType) and arrow_type.extension_name == "arrow.json":
-        return plan_of(name, arrow_type.storage_type, requested).before(_storage)
+        plan = plan_of(name, arrow_type.storage_type, requested)
+        return plan.before(lambda _name, array, _row: array.storage)
     if types.is_dictionary(arrow_type):
-        plan = plan_of(name, arrow_type.value_type, requested).before(_decoded)
+        plan = plan_of(name, arrow_type.value_type, requested)
+        plan.before(lambda _name, array, _row: array.dictionary.take(array.indices))
         if plan.type is ColumnType.TEXT and requested is None and is_text(arrow_type.value_type):
             plan.type = ColumnType.ENUM
         return plan
@@ -543,9 +545,8 @@ def plan_of(name: str, arrow_type: Any, requested: ColumnType | None) -> Plan:
                 f"{arrow_type} has more decimal places than the {places} that a decimal of its size can have",
             )
         if arrow_type.bit_width < 128:  # Arrow has no min_max for narrower decimals
-            return plan_of(name, pa.decimal128(arrow_type.precision, arrow_type.scale), requested).before(
-                _wider
-            )
+            wider = pa.decimal128(arrow_type.precision, arrow_type.scale)
+            return plan_of(name, wider, requested).before(lambda _name, array, _row: array.cast(wider))
         if requested in (ColumnType.TEXT, ColumnType.ENUM):
             return Plan(name, requested, _plain)
         if requested is ColumnType.FLOAT:
@@ -603,14 +604,6 @@ def _seconds_of_intervals(name: str, array: Any, row: int) -> Any:
             refuse(name, why, row=number)
         seconds.append(None if value is None else value.days * rules.DAY_SECONDS + value.nanoseconds / 1e9)
     return pa.array(seconds, pa.float64())
-
-
-def _storage(_name: str, array: Any, _row: int) -> Any:
-    return array.storage
-
-
-def _decoded(_name: str, array: Any, _row: int) -> Any:
-    return array.dictionary.take(array.indices)
 
 
 def _as_text(_name: str, array: Any, _row: int) -> Any:
@@ -695,10 +688,6 @@ def _parsed(name: str, array: Any, row: int) -> Any:
         beyond = pc.and_(infinite, pc.match_substring_regex(array, "[0-9]"))
         _refuse_first(beyond, rules.too_large_float, name, array, row)
     return parsed
-
-
-def _wider(_name: str, array: Any, _row: int) -> Any:
-    return array.cast(pa.decimal128(array.type.precision, array.type.scale))
 
 
 def _decimals(name: str, array: Any, row: int) -> Any:

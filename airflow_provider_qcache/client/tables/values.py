@@ -131,7 +131,15 @@ class RowsSource(rules.TypedSource):
         found = set()
         for plan in self._plans:
             check_time()
-            if self._is_wrongly_inferred(plan):
+            values = plan.write(self._values(plan.name, self._rows))
+            present = [value for value in values if value is not None]
+            wrong = plan.type is ColumnType.ENUM
+            if plan.type is ColumnType.TEXT:
+                wrong = not any(present) or any(map(_looks_like_another_type, present))
+            elif plan.type is ColumnType.FLOAT:
+                fractions = any(value % 1 for value in present)  # that of an infinity is NaN, and true
+                wrong = len(present) == len(values) and not fractions
+            if wrong:
                 found.add(plan.name)
         return found
 
@@ -145,16 +153,6 @@ class RowsSource(rules.TypedSource):
         for columns in self._chunks():
             yield rules.json_rows(self.names, zip(*columns, strict=True), first=first), len(columns[0])
             first = False
-
-    def _is_wrongly_inferred(self, plan: ColumnPlan) -> bool:
-        values = plan.write(self._values(plan.name, self._rows))
-        present = [value for value in values if value is not None]
-        if plan.type is ColumnType.TEXT:
-            return not any(present) or any(map(_looks_like_another_type, present))
-        if plan.type is ColumnType.FLOAT:
-            fractions = any(value % 1 for value in present)  # that of an infinity is NaN, and true
-            return len(present) == len(values) and not fractions
-        return plan.type is ColumnType.ENUM
 
     def _values(self, name: Any, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
         # By column: with a tuple for each row, Python would search thousands of them for garbage.
@@ -544,14 +542,6 @@ def _timestamp(value: Any) -> str:
     return text if fraction.strip("0") else whole
 
 
-def _date(value: Any) -> str:
-    return value.isoformat() if isinstance(value, dt.date) else str(value)
-
-
-def _timestamp_in_utc(value: dt.datetime) -> str:
-    return value.astimezone(dt.UTC).isoformat(sep=" ")
-
-
 _WRITERS: Final[dict[str, tuple[ColumnType, Callable[[Any], Any]]]] = {
     "null": (ColumnType.NULLS, str),
     "text": (ColumnType.TEXT, _TEXT),
@@ -560,8 +550,8 @@ _WRITERS: Final[dict[str, tuple[ColumnType, Callable[[Any], Any]]]] = {
     "decimal": (ColumnType.FLOAT, float),
     "float": (ColumnType.FLOAT, _float),
     "timestamp": (ColumnType.TEXT, _timestamp),
-    ZONED: (ColumnType.TEXT, _timestamp_in_utc),
-    "date": (ColumnType.TEXT, _date),
+    ZONED: (ColumnType.TEXT, lambda value: value.astimezone(dt.UTC).isoformat(sep=" ")),
+    "date": (ColumnType.TEXT, lambda value: value.isoformat() if isinstance(value, dt.date) else str(value)),
     "time": (ColumnType.TEXT, dt.time.isoformat),
     "duration": (ColumnType.FLOAT, _seconds),
 }
