@@ -245,6 +245,14 @@ def refusal(check: CsvCheck | JsonCheck, content: bytes, sizes: list[int]) -> tu
             "f",
             None,
         ),
+        (
+            b"f\n" + b"x" * 59 + "\u00e9\n".encode(),
+            f"row 1 of the table has '{'x' * 59}\ufffd…' in column 'f', {NO_FLOAT}",
+            1,
+            "f",
+            None,
+        ),
+        (b'a,f\n1,"x"1\n', f"row 1 of the table has 'x1' in column 'f', {NO_FLOAT}", 1, "f", None),
         (b"\n" * (1 << 20) + b"a\n", NO_HEADER, None, None, 0),
         (b"a" * (1 << 20) + b"\n", NO_HEADER, None, None, 0),
     ],
@@ -570,6 +578,7 @@ LONG = b"x" * 100_000
     [
         (b'[{"a": 1}, {"a": 2}]', "not CSV but a JSON list of objects: pass content_type='application/json'"),
         (b'\xef\xbb\xbf\n[\n  {"a": 1}\n]\n', "a JSON list of objects"),
+        (b'[\n{"a": 1},\n{"a": 2}\n]\n', "a JSON list of objects"),
         (b'[{"a": 36893488147419103232}]', "a JSON list of objects"),
         (b"[]", "a JSON list of objects"),
         (b'[{"a": "' + LONG + b'"}]', "a JSON list of objects"),

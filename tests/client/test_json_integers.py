@@ -116,11 +116,13 @@ def test_integers_outside_64_bits_are_refused(number: int, before: Any) -> None:
         assert "column_types" in str(error)
 
 
-def test_the_error_names_a_column_outside_ascii_unescaped() -> None:
-    content = json.dumps([{"\u00e9\u20ac": LARGE}, {"\u00e9\u20ac": None}], ensure_ascii=False).encode()
+@pytest.mark.parametrize("name", ["\u00e9", "\u00e9\u20ac"])
+@pytest.mark.parametrize("escaped", [False, True])
+def test_the_error_names_a_column_outside_ascii_unescaped(name: str, escaped: bool) -> None:
+    content = json.dumps([{name: LARGE}, {name: None}], ensure_ascii=escaped).encode()
     error = refusal(content, 3)
     assert error is not None
-    assert error.column == "\u00e9\u20ac"
+    assert error.column == name
 
 
 @pytest.mark.parametrize("suffix", ["json", "jsonl"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import collections
+import contextlib
 import itertools
 import json
 import math
@@ -719,7 +720,8 @@ class JsonIntegers:
                 self._refuse(name, inexact_row, why)
 
     def _refuse(self, name: str, row: int, why: str) -> NoReturn:
-        name = name.encode("latin-1", "replace").decode("utf-8", "replace")  # it is as in ``_text``
+        with contextlib.suppress(UnicodeError):  # a name that JSON escapes is not as in ``_text``
+            name = name.encode("latin-1").decode()
         raise InvalidTable(
             f"row {row} of the table has in column {name!r} {why}. Write the column's numbers as strings, or "
             f"store the rows as dicts, CSV or Parquet with column_types={{{name!r}: 'string'}}",
