@@ -383,7 +383,8 @@ def read(hook: Any, sql: str) -> tuple[str, str, str]:
         how = SqlSource(hook, sql, None).read(tables)
         spool.flush()
         ((_, upload),) = tables.uploads()
-        text = b"".join(upload.wire_body().stream or ()).decode()
+        body, _ = upload.body()
+        text = (body if isinstance(body, bytes) else b"".join(body)).decode()
         return how, text, column_headers(tables.types()).get("X-QCache-types", "")
 
 
