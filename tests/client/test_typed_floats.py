@@ -206,3 +206,29 @@ def test_the_pattern_for_plain_rows_does_not_match_numbers_to_check_closely(valu
     found = match(f"{value},x\n".encode(), 0)
     assert found is not None
     assert found.end() == 0
+
+
+@pytest.mark.parametrize(
+    ("floats", "row", "other"),
+    [
+        ([True], b"1.5\n", b"x\n"),
+        ([True, False, False], b'1.5,"a, b",c\n', b"x,1,1\n"),
+        ([False, True], b'a,"1.5"\r\n', b"1,x\n"),
+        ([False, True, False], b"a,1e5,\n", b"1,b,1\n"),
+    ],
+)
+def test_the_pattern_for_rows_with_floats_ends_at_a_float_to_check_closely(
+    floats: list[bool], row: bytes, other: bytes
+) -> None:
+    match = checks._rows_of_floats(floats)
+    assert match is not None
+    found = match(row * 3 + other + row)
+    assert found is not None
+    assert found.end() == 3 * len(row)
+
+
+def test_there_is_no_pattern_for_very_many_changes_between_floats_and_others() -> None:
+    """A pattern of hundreds of runs of columns takes longer to compile than it saves."""
+    for make in (checks._plain_rows, checks._rows_of_floats):
+        assert make([True, False] * 50) is not None
+        assert make([True, False] * 50 + [True]) is None
