@@ -255,8 +255,8 @@ def get_qcache_cli_commands() -> list[CLICommand]:
     """The group ``airflow qcache``, for Airflow 3: provider_info names this function."""
     from airflow.cli.cli_config import ActionCommand, Arg, GroupCommand  # noqa: PLC0415
 
-    def action(command: Command) -> ActionCommand:
-        return ActionCommand(
+    actions = [
+        ActionCommand(
             name=command.name,
             help=command.help,
             description=command.description,
@@ -264,14 +264,9 @@ def get_qcache_cli_commands() -> list[CLICommand]:
             func=functools.partial(_run_and_exit, command.name),
             args=[Arg(flags=argument.flags, **argument.options) for argument in command.arguments],
         )
-
-    return [
-        GroupCommand(
-            name="qcache",
-            help="Look at and change what is in a QCache cluster",
-            subcommands=[action(command) for command in COMMANDS],
-        )
+        for command in COMMANDS
     ]
+    return [GroupCommand("qcache", "Look at and change what is in a QCache cluster", actions)]
 
 
 def _run_and_exit(name: str, arguments: argparse.Namespace) -> None:

@@ -49,17 +49,13 @@ class NodeCheck:
     same_as: str | None = None
 
     def __str__(self) -> str:
-        if self.trouble is None:
-            same = (
-                ""
-                if self.same_as is None
-                else (
-                    f", at the same address as {self.same_as}: list a node once; behind one "
-                    "proxy, no older table can be evicted there"
-                )
-            )
-            return f"{self.node}: OK, {1000 * self.seconds:.0f} ms{same}"
-        return f"{self.node}: {self.trouble}"
+        if self.trouble is not None:
+            return f"{self.node}: {self.trouble}"
+        text = f"{self.node}: OK, {1000 * self.seconds:.0f} ms"
+        if self.same_as is not None:
+            text += f", at the same address as {self.same_as}: list a node once; behind one proxy, no older "
+            text += "table can be evicted there"
+        return text
 
 
 def check_nodes(arguments: Mapping[str, Any], *, longest: float) -> list[NodeCheck]:
