@@ -73,6 +73,22 @@ def test_the_sizes_of_the_pieces_make_no_difference(text: str, sizes: list[int])
     assert result(sizes) == result([])
 
 
+@pytest.mark.parametrize(("rest", "columns"), [(b"2,3\n", 3), (b"2\n", 2)])
+def test_a_piece_that_begins_within_a_row_is_not_read_as_rows(rest: bytes, columns: int) -> None:
+    """A row whose first piece ends with a comma goes on, although rows of the pattern begin there as well."""
+    rows = b"1,2\n" * 5000
+    check = CsvCheck()
+    check.feed(b"a,b\n" + rows + b"1,")
+    if columns == 2:
+        check.feed(rest + rows)
+        check.finish()
+        assert check.rows == 10_001
+    else:
+        with pytest.raises(InvalidTable, match="more fields") as raised:
+            check.feed(rest + rows)
+        assert raised.value.row == 5001
+
+
 FIELDS = st.sampled_from(
     [
         *("", "x", "1", "-1.5", "5.", ".5", "1e5", "n/a", " ", "\u00e9", '""', '"1"', '"x"', '"x, y"'),

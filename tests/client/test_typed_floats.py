@@ -232,3 +232,14 @@ def test_there_is_no_pattern_for_very_many_changes_between_floats_and_others() -
     for make in (checks._plain_rows, checks._rows_of_floats):
         assert make([True, False] * 50) is not None
         assert make([True, False] * 50 + [True]) is None
+
+
+@pytest.mark.parametrize("columns", [1, 4, 5, 9])
+def test_the_pattern_for_plain_rows_matches_rows_of_any_number_of_columns(columns: int) -> None:
+    for floats, field in (([True] * columns, b"1.5"), ([False] * columns, b"x")):
+        match = checks._plain_rows(floats)
+        assert match is not None
+        row = b",".join([field] * columns) + b"\n"
+        found = match(row * 3 + field + b",,,,,,,,,,\n", 0)
+        assert found is not None
+        assert found.end() == 3 * len(row)
