@@ -34,7 +34,9 @@ def with_password(ui: Ui) -> Iterator[Ui]:
     secret = {"login": LOGIN, "password": PASSWORD, "extra": json.dumps(extra)}
     ui.ask("/connections/qcache_default", {**sent, **secret}, "PATCH")
     yield ui
-    ui.ask("/connections/qcache_default", {**sent, "extra": was["extra"]}, "PATCH")
+    # An update does not remove a password.
+    ui.ask("/connections", {"actions": [{"action": "delete", "entities": ["qcache_default"]}]}, "PATCH")
+    ui.ask("/connections", {**sent, "description": was["description"], "extra": was["extra"]})
 
 
 def test_no_page_and_no_file_of_a_run_has_the_password(page: Page, with_password: Ui) -> None:
