@@ -728,7 +728,8 @@ class QClient:
     def _begin_call(self) -> Operation:
         """An operation that begins now."""
         # Active first, so that a cancel() from here on ends it. close() sets _closed before it cancels.
-        operation = Operation(self._end(), self._active)
+        operation = Operation(_FOREVER, self._active)
+        operation.deadline = self._end()
         if self._closed:
             operation.__exit__()
             raise errors.ClientClosed("the client is closed, and cannot be used any more: create a new one")
