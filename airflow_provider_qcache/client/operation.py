@@ -254,7 +254,11 @@ class Engine:
             before_sleep=lambda _: retried.log_retry(),
             retry_error_callback=lambda _: retried.raise_error(),
         )
-        done: Done = retrying(retried.make_request)
+        try:
+            done: Done = retrying(retried.make_request)
+        finally:
+            # tenacity's object refers to itself until the thread ends, and would keep the content in memory.
+            del retried.request
         return done
 
 

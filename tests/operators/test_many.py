@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import threading
@@ -605,7 +606,11 @@ def test_only_a_few_tables_are_in_memory(nodes):
             with lock:
                 alive -= 1
 
-    store(lambda: ((f"many_{n}", Pieces()) for n in range(150)))
+    gc.disable()
+    try:
+        store(lambda: ((f"many_{n}", Pieces()) for n in range(150)))
+    finally:
+        gc.enable()
     assert most < 60
 
 
