@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import contextlib
 import gc
+import os
 import select
+import socket
 import threading
 import time
 from pathlib import Path
@@ -68,14 +70,17 @@ TRIES = 3
 """An outcome is judged at once, unless this machine ran threads so late that a sound node times out too."""
 
 
-def open_sockets() -> int:
+def open_sockets() -> list[str]:
+    """This process's sockets, each with its own address and its peer's."""
     if not Path("/proc/self/fd").exists():
-        return 0
-    count = 0
+        return []
+    found = []
     for link in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):
-            count += str(link.readlink()).startswith("socket:")
-    return count
+            if str(link.readlink()).startswith("socket:"):
+                with socket.socket(fileno=os.dup(int(link.name))) as copy:
+                    found.append(repr(copy))
+    return found
 
 
 def test_every_required_fault_is_in_the_matrix() -> None:
@@ -126,10 +131,13 @@ def test_the_outcome_of_an_operation_at_a_faulty_node(fault: Fault, operation: s
     gc.collect()
     # A probe that close() ended may need a moment to stop.
     end = time.monotonic() + 5
-    while (threading.active_count() > threads or open_sockets() > sockets) and time.monotonic() < end:
+    while (
+        threading.active_count() > threads or len(open_sockets()) > len(sockets)
+    ) and time.monotonic() < end:
         time.sleep(0.02)
     assert threading.active_count() <= threads
-    assert open_sockets() <= sockets
+    left = open_sockets()
+    assert len(left) <= len(sockets), (sockets, left)
 
 
 @pytest.mark.parametrize("operation", ["get", "post bytes", "delete"])
