@@ -159,7 +159,14 @@ def test_the_other_worker_finishes_what_a_killed_one_began(cluster: Ui, nodes: N
         return task()["state"] != "running"
 
     wait_until("the scheduler notices", is_noticed)
-    wait_until("the next try", lambda: (task()["state"], task()["try_number"]) == ("running", 2))
+
+    def is_tried_again() -> bool:
+        found = task()
+        ended = found["state"] in ("success", "failed")
+        assert not ended, f"{found}\n{run.log('warm_customers', found['try_number'])}"
+        return (found["state"], found["try_number"]) == ("running", 2)
+
+    wait_until("the next try", is_tried_again)
     assert os.getsid(task()["pid"]) in workers - {killed}
     wait_until("the run ends", lambda: run.state in ("success", "failed"))
     assert run.state == "success", run.log("warm_customers", 2)

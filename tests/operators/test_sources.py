@@ -25,7 +25,7 @@ from airflow_provider_qcache.files.columnar import ColumnarFiles
 from airflow_provider_qcache.files.listing import Format, find_files
 from airflow_provider_qcache.operators.errors import StoredOnFailover, TablesFailed
 from airflow_provider_qcache.operators.qcache import QCachePostOperator, QCacheQueryOperator
-from tests.client.tabular import is_as_stored
+from tests.client.tabular import matches_stored
 from tests.harness.servers import Server
 
 NOON = dt.datetime(2024, 5, 6, 12)  # noqa: DTZ001  # a time without a zone is meant
@@ -106,7 +106,7 @@ def assert_stored(rows, *tables):
         for name, value in row.items():
             if isinstance(value, float) and math.isinf(value):
                 value = None  # noqa: PLW2901  # a node's JSON shows no infinity
-            assert is_as_stored(got[name], value, digits=10, as_json=False), (name, got[name], value)
+            assert matches_stored(got[name], value, digits=10, as_json=False), (name, got[name], value)
 
 
 class Place:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_qcache.client import InvalidTable
 from airflow_provider_qcache.transfers import _source
-from tests.client.tabular import is_as_stored
+from tests.client.tabular import matches_stored
 from tests.client.test_tables_round_trip import TEXTS
 from tests.transfers.conftest import Hook, stored
 
@@ -85,7 +85,7 @@ def compare(kinds: list[str], text: list[tuple[Any, ...]], answered: list[dict[s
         for place, (kind, value) in enumerate(zip(kinds, row, strict=True)):
             got = answer[f"c{place}"]
             known = str(value) if isinstance(value, uuid.UUID) else value
-            right = is_as_stored(got, known, digits=DIGITS.get(kind, 9), as_json=False)
+            right = matches_stored(got, known, digits=DIGITS.get(kind, 9), as_json=False)
             assert right, (kind, value, got)
 
 
