@@ -19,8 +19,10 @@ def print_table(rows: Sequence[Mapping[str, Any]], *, bad: Iterable[int] = ()) -
     """Print rows under the names of their columns, those that are ``bad`` in red; None shows as nothing.
 
     On a terminal rich lays the table out, where it is installed. Else each column is as wide as its longest
-    value, and no line is cut.
+    value, and no line is cut. Nothing is printed without rows.
     """
+    if not rows:
+        return
     columns = list(dict.fromkeys(name for row in rows for name in row))
     values = ([row.get(name) for name in columns] for row in rows)
     texts = [["" if value is None else str(value) for value in row] for row in values]

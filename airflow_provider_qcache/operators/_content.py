@@ -60,9 +60,10 @@ class Nothing:
     @property
     def description(self) -> str:
         """The value, for an error."""
-        what = "None" if self.value in (None, "None") else "an empty value"
-        if is_undefined(self.value):
+        if is_undefined(self.value):  # jinja2.StrictUndefined raises an error when it is compared
             what = "an undefined value"
+        else:
+            what = "None" if self.value in (None, "None") else "an empty value"
         return f"{what}: check its names, and the task, parameter or variable that its value comes from"
 
     def __str__(self) -> str:

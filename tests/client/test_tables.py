@@ -54,6 +54,12 @@ def sql(query: str) -> Callable[[], duckdb.DuckDBPyRelation]:
     return lambda: duckdb.connect().sql(query)
 
 
+def decimals_of_negative_scale(numbers: list[int]) -> pa.Table:
+    """The numbers times 100,000. Of Python decimals pa.array() makes wrong values, without an error."""
+    values = pa.py_buffer(b"".join(number.to_bytes(16, "little") for number in numbers))
+    return pa.table({"x": pa.Array.from_buffers(pa.decimal128(38, -5), len(numbers), [None, values])})
+
+
 def small_decimals(
     texts: list[str | None], bits: int, places: int, *, dictionary: bool = False
 ) -> Callable[[], pa.Table]:
@@ -100,6 +106,7 @@ REFUSED: dict[str, tuple[Any, int | None, str]] = {
     "object int of 70 bits": (pd.DataFrame({"x": [1, 2**70]}), None, "too large"),
     "int of 70 bits in dicts": (rows([1, 2**70]), 2, "column_types"),
     "uint64": (array([1, None, 2**63], pa.uint64()), 3, "column_types"),
+    "large decimal of negative scale": (decimals_of_negative_scale([1, 2**123]), 2, "column_types"),
     "hugeint of duckdb": (sql("select 9223372036854775808::hugeint as x"), 1, "column_types"),
     "2**53+1, then a null": (array([1, 2**53 + 1, None], pa.int64()), 2, "null (row 3)"),
     "a null, then -2**53-1": (array([None, 1, -(2**53) - 1], pa.int64()), 3, "null (row 1)"),

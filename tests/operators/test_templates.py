@@ -234,6 +234,15 @@ class TestRendered:
         with pytest.raises(AirflowFailException, match=f"^ValueError: {argument}: .*{name}.* rendered to "):
             task.execute({})
 
+    def test_to_a_strict_undefined_fails_for_good_in_native_rendering(self):
+        with a_dag(render_template_as_native_obj=True, template_undefined=jinja2.StrictUndefined):
+            task = QCacheDeleteOperator(task_id="task", key="{{ missing }}")
+        task.render_template_fields(CONTEXT)
+        with pytest.raises(
+            AirflowFailException, match=r"^ValueError: key: .* rendered to an undefined value"
+        ):
+            task.execute({})
+
     @pytest.mark.parametrize("native", [False, True])
     @pytest.mark.parametrize(
         ("make", "place"),
