@@ -69,7 +69,7 @@ def check_nodes(arguments: Mapping[str, Any], *, longest: float) -> list[NodeChe
         max_response_bytes=_LARGEST,
         **{name: arguments[name] for name in _SHARED},
     )
-    limit = min(longest, settings.connect_timeout + settings.read_timeout)
+    limit = max(0.0, min(longest, settings.connect_timeout + settings.read_timeout))
     nodes: list[str] = arguments["node_list"]
     checks: dict[str, NodeCheck] = {}
     started = clock.now()

@@ -242,7 +242,7 @@ def outcome(use):
 
 def test_a_storage_that_hangs_does_not_hold_the_test(certificates, connect, monkeypatch):
     """What hangs is left behind, in a thread that holds nothing."""
-    monkeypatch.setattr(node_check, "LONGEST", 0.2)
+    monkeypatch.setattr(node_check, "LONGEST", 0.9)
     let_go = threading.Event()
     monkeypatch.setattr(certificate_files, "_read", lambda _: bytes(let_go.wait(60)))
     connect(extra={"nodes": ["https://127.0.0.1:1"], "ca_file": str(certificates.ca)})
