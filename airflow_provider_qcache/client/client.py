@@ -696,7 +696,11 @@ class QClient:
         caller's own code (load_fn, a body's iterator).
         """
         # The interpreter copies a set in one step: other threads cannot change it meanwhile.
-        for operation in self._active.copy():
+        active = self._active.copy()
+        # Marked first: an operation that waits for another one's probe must not take its end for silence.
+        for operation in active:
+            operation.mark_cancelled()
+        for operation in active:
             operation.cancel()
 
     def close(self) -> None:

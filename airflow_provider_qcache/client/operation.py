@@ -115,9 +115,13 @@ class Operation:
         """Whether the operation was cancelled, and must end now."""
         return self._cancelled if self._parent is None else self._parent._cancelled
 
+    def mark_cancelled(self) -> None:
+        """End later requests when they begin, and waits at their next look."""
+        self._cancelled = True
+
     def cancel(self) -> None:
         """End the requests in flight, and later requests when they begin. Takes no lock."""
-        self._cancelled = True
+        self.mark_cancelled()
         # The interpreter copies a set in one step: other threads cannot change it meanwhile.
         for limit in self.limits.copy():
             limit.cancel()

@@ -270,6 +270,22 @@ def test_a_second_close_completes_an_interrupted_one(monkeypatch: pytest.MonkeyP
         assert client._prober._closed
 
 
+def test_all_operations_are_cancelled_before_a_request_of_one_is_ended() -> None:
+    """Else an operation that waits for a probe would take the end of the probe for a node's silence."""
+    with QClient(["http://127.0.0.1:1"], trust_env=False) as client:
+        operations = [client._begin("a"), client._begin("b")]
+        seen = []
+
+        class RequestInFlight:
+            def cancel(self) -> None:
+                seen.append([operation.cancelled for operation in operations])
+
+        for operation in operations:
+            operation.limits.add(RequestInFlight())
+        client.cancel()
+        assert seen == [[True, True], [True, True]]
+
+
 def test_closing_while_a_caller_waits_for_nodes_raises_operation_cancelled() -> None:
     node = FaultyNode(faults.silent, status=faults.silent)
     with node, QClient([node.url], 60, 60, trust_env=False) as client:
