@@ -23,6 +23,7 @@ from airflow_provider_qcache.client import (
     QClientException,
     Ring,
 )
+from airflow_provider_qcache.client.tables.sniffing import BEGINNING, Text, text_in
 from airflow_provider_qcache.connection import InvalidConnection, parse_connection, settings_for
 from airflow_provider_qcache.files.reading import GZIP, ZSTD
 from airflow_provider_qcache.files.tables import MAGIC
@@ -379,12 +380,14 @@ def put(arguments: argparse.Namespace) -> int:
         why = "it is not a file" if path.exists() else "there is no such file"
         raise _WrongUse(f"cannot store {arguments.file!r}: {why}")
     with path.open("rb") as file:
-        if file.read(6).startswith(_OTHER_FORMATS):
-            raise _WrongUse(
-                f"cannot store {arguments.file!r}: it is Parquet, Arrow or compressed, and put takes CSV and "
-                "JSON. QCachePostOperator(source_path=…) takes such files"
-            )
-    content_type = JSON if path.suffix.lower() == ".json" else CSV
+        beginning = file.read(BEGINNING)
+    if beginning.startswith(_OTHER_FORMATS):
+        raise _WrongUse(
+            f"cannot store {arguments.file!r}: it is Parquet, Arrow or compressed, and put takes CSV and "
+            "JSON. QCachePostOperator(source_path=…) takes such files"
+        )
+    is_json = path.suffix.lower() == ".json" or text_in(beginning) is Text.OBJECTS
+    content_type = JSON if is_json else CSV
     headers = {"X-QCache-types": arguments.types} if arguments.types else None
     with _client(settings_of(arguments)) as client:
         try:

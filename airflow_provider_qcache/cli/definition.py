@@ -63,7 +63,8 @@ _CLUSTER: Final = (
         "--nodes",
         nargs="+",
         metavar="URL",
-        help="the nodes, spelled as readers spell them, in place of a connection; needs no Airflow",
+        help="the nodes, spelled as readers spell them, in place of a connection; needs no Airflow. Write "
+        "KEY and FILE before it, or -- after its last URL",
     ),
     Argument("--conn-id", default="qcache_default", help="the Airflow connection: qcache_default by default"),
     Argument(
@@ -148,8 +149,8 @@ COMMANDS: Final = (
     Command(
         "put",
         "Store a file as a table",
-        "Store a CSV file, or a JSON file whose name ends in .json, under a key, and delete older copies of "
-        "the table from the other nodes. The file is checked before a node drops the table that it has.",
+        "Store a file of CSV, or of a JSON list of objects, under a key, and delete older copies of the "
+        "table from the other nodes. The file is checked before a node drops the table that it has.",
         ("orders orders.csv", "orders orders.csv --types 'zip=string;country=enum'"),
         (
             _KEY,

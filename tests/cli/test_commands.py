@@ -318,6 +318,17 @@ class TestFiles:
             "bytes": got.stat().st_size,
         }
 
+    @pytest.mark.parametrize("name", ["cities.txt", "cities.csv"])
+    def test_a_json_list_of_objects_is_json_whatever_its_name(
+        self, run: Run, nodes: Nodes, tmp_path: Path, name: str
+    ) -> None:
+        (tmp_path / name).write_text('[{"city":"Tokyo","zip":7}]')
+        put = run("put", "--nodes", *nodes.urls, "--", "cities", tmp_path / name)
+        assert put.code == 0, put.err
+        assert run("query", "cities", "--nodes", *nodes.urls, "--format", "json").json == [
+            {"city": "Tokyo", "zip": 7}
+        ]
+
     def test_one_row_is_not_rows(self, run: Run, nodes: Nodes, tmp_path: Path) -> None:
         (tmp_path / "one.csv").write_text("a\n1\n")
         assert ": 1 row, 4 bytes\n" in run("put", "one", tmp_path / "one.csv", "--nodes", *nodes.urls).out

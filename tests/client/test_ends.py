@@ -9,26 +9,8 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_qcache.client.errors import (
-    AuthenticationFailed,
-    BodyNotRepeatable,
-    CertificateRejected,
-    ClosedWithoutAnswer,
-    DeadlineExceeded,
-    LocalResourceError,
-    MalformedQueryException,
-    NoCacheAvailable,
-    NodeOverloaded,
-    OperationCancelled,
-    Outcome,
-    Phase,
-    QClientException,
-    ResponseTooLarge,
-    StoreUncertain,
-    TooManyConsecutiveErrors,
-    UnexpectedServerResponse,
-    UnsupportedAcceptType,
-)
+from airflow_provider_qcache.client import errors
+from airflow_provider_qcache.client.errors import Outcome, Phase, QClientException
 from airflow_provider_qcache.client.operation import Done, home_unavailable
 from airflow_provider_qcache.client.outcome import Answer, Failure, RequestKind
 from airflow_provider_qcache.client.settings import RequestRetry
@@ -85,7 +67,7 @@ UNKNOWN_COLUMN = b'{"error": "Unknown column: Oslo"}'
         (
             QUERY,
             Failure(Outcome.CERTIFICATE_REJECTED, Phase.TLS, ValueError("unknown CA")),
-            CertificateRejected,
+            errors.CertificateRejected,
             (
                 f"no TLS connection to {HOME}: unknown CA. Check `verify` (`ca_file` of a connection: the CA "
                 "that signed the node's certificate), the name in the node's address, the certificate's "
@@ -95,7 +77,7 @@ UNKNOWN_COLUMN = b'{"error": "Unknown column: Oslo"}'
         (
             QUERY,
             Failure(Outcome.TOO_LARGE, Phase.BODY, status=200),
-            ResponseTooLarge,
+            errors.ResponseTooLarge,
             (
                 f"the response of {HOME} is larger than max_response_bytes. Select fewer rows or columns, or "
                 "increase `max_response_bytes`."
@@ -104,19 +86,19 @@ UNKNOWN_COLUMN = b'{"error": "Unknown column: Oslo"}'
         (
             QUERY,
             Failure(Outcome.UNSUPPORTED_ENCODING, Phase.BODY, status=200, detail="lz4 is not installed"),
-            UnexpectedServerResponse,
+            errors.UnexpectedServerResponse,
             f"the response of {HOME} cannot be decoded here: lz4 is not installed",
         ),
         (
             QUERY,
             Failure(Outcome.UNAUTHORIZED, Phase.HEAD, status=407, detail="the proxy refuses the credentials"),
-            AuthenticationFailed,
+            errors.AuthenticationFailed,
             f"{HOME}: the proxy refuses the credentials.",
         ),
         (
             QUERY,
             answer(401),
-            AuthenticationFailed,
+            errors.AuthenticationFailed,
             (
                 f"{HOME} refuses the credentials, or requires some (401). Check the login and password "
                 "(`auth`), and the netrc file."
@@ -125,13 +107,13 @@ UNKNOWN_COLUMN = b'{"error": "Unknown column: Oslo"}'
         (
             QUERY,
             answer(400, b'{"error": "no such clause"}'),
-            MalformedQueryException,
+            errors.MalformedQueryException,
             f'{HOME} cannot process it: {{"error": "no such clause"}}',
         ),
         (
             QUERY,
             answer(400, UNKNOWN_COLUMN),
-            MalformedQueryException,
+            errors.MalformedQueryException,
             (
                 f"{HOME} cannot process it: {UNKNOWN_COLUMN.decode()} Write a text value with quotes within "
                 "its quotes: \"'Oslo'\"."
@@ -140,7 +122,7 @@ UNKNOWN_COLUMN = b'{"error": "Unknown column: Oslo"}'
         (
             QUERY,
             answer(406),
-            UnsupportedAcceptType,
+            errors.UnsupportedAcceptType,
             (
                 f"{HOME} cannot answer in the requested content type: pass accept='application/json' or "
                 "'text/csv'."
@@ -149,7 +131,7 @@ UNKNOWN_COLUMN = b'{"error": "Unknown column: Oslo"}'
         (
             QUERY,
             answer(500, b"<html>"),
-            UnexpectedServerResponse,
+            errors.UnexpectedServerResponse,
             (
                 f"{HOME} answered 500. A node also answers 500 to some mistakes in queries, such as an "
                 "aggregate of a column that does not exist: check the query. Response body: '<html>'"
@@ -158,22 +140,37 @@ UNKNOWN_COLUMN = b'{"error": "Unknown column: Oslo"}'
         (
             QUERY,
             answer(302, b"", b"Location: /login\r\n"),
-            UnexpectedServerResponse,
+            errors.UnexpectedServerResponse,
             f"{HOME} answered 302: it redirects to '/login'; redirects are never followed. Response body: ''",
         ),
-        (STORE, answer(400), UnexpectedServerResponse, f"{HOME} answered 400. Response body: ''"),
+        (STORE, answer(400), errors.UnexpectedServerResponse, f"{HOME} answered 400. Response body: ''"),
         (
             STORE,
             answer(400, b"x"),
-            UnexpectedServerResponse,
+            errors.UnexpectedServerResponse,
             f"{HOME} answered 400. {LOST} Response body: 'x'",
         ),
-        (STORE, answer(415), UnexpectedServerResponse, f"{HOME} answered 415. {LOST} Response body: ''"),
-        (STORE, answer(500), UnexpectedServerResponse, f"{HOME} answered 500. {LOST} Response body: ''"),
-        (STORE, answer(404), UnexpectedServerResponse, f"{HOME} answered 404. Response body: ''"),
-        (STORE, answer(406), UnexpectedServerResponse, f"{HOME} answered 406. Response body: ''"),
-        (DELETE, answer(400, b"x"), UnexpectedServerResponse, f"{HOME} answered 400. Response body: 'x'"),
-        (DELETE, answer(500), UnexpectedServerResponse, f"{HOME} answered 500. Response body: ''"),
+        (
+            STORE,
+            answer(415),
+            errors.UnexpectedServerResponse,
+            f"{HOME} answered 415. {LOST} Response body: ''",
+        ),
+        (
+            STORE,
+            answer(500),
+            errors.UnexpectedServerResponse,
+            f"{HOME} answered 500. {LOST} Response body: ''",
+        ),
+        (STORE, answer(404), errors.UnexpectedServerResponse, f"{HOME} answered 404. Response body: ''"),
+        (STORE, answer(406), errors.UnexpectedServerResponse, f"{HOME} answered 406. Response body: ''"),
+        (
+            DELETE,
+            answer(400, b"x"),
+            errors.UnexpectedServerResponse,
+            f"{HOME} answered 400. Response body: 'x'",
+        ),
+        (DELETE, answer(500), errors.UnexpectedServerResponse, f"{HOME} answered 500. Response body: ''"),
     ],
     ids=lambda value: "" if isinstance(value, str) else None,
 )
@@ -208,7 +205,7 @@ NO_CACHE = (
             [REFUSED],
             QUERY,
             {"nodes": 1},
-            NoCacheAvailable,
+            errors.NoCacheAvailable,
             f"the node cannot be used: no response to a status request. {NO_CACHE}",
         ),
         (
@@ -216,7 +213,7 @@ NO_CACHE = (
             [REFUSED],
             STORE,
             {"nodes": 2},
-            NoCacheAvailable,
+            errors.NoCacheAvailable,
             f"none of 2 nodes can be used: no response to a status request. {NO_CACHE}",
         ),
         (
@@ -224,7 +221,7 @@ NO_CACHE = (
             [Scripted(Outcome.TIMEOUT, seconds=9)],
             QUERY,
             {"nodes": 2, "seconds": 2.0},
-            NoCacheAvailable,
+            errors.NoCacheAvailable,
             f"none of 2 nodes can be used: no response to a status request before the deadline. {NO_CACHE}",
         ),
         (
@@ -232,7 +229,7 @@ NO_CACHE = (
             [REFUSED],
             QUERY,
             {"nodes": 1, "seconds": 0.3, "policy": RequestRetry(wait_for_nodes=True, wait_initial=0.1)},
-            NoCacheAvailable,
+            errors.NoCacheAvailable,
             (
                 "the node cannot be used: no response before the deadline, in 2 rounds of status requests. "
                 f"{NO_CACHE}"
@@ -243,7 +240,7 @@ NO_CACHE = (
             [Scripted()],
             QUERY,
             {"nodes": 1, "limit": 2},
-            TooManyConsecutiveErrors,
+            errors.TooManyConsecutiveErrors,
             (
                 "2 requests failed, which is the limit; the last one: "
                 f"{HOME}: response truncated after 0.000 s reading the response body. Check these nodes, or "
@@ -255,7 +252,7 @@ NO_CACHE = (
             [],
             QUERY,
             {"seconds": 0.0},
-            DeadlineExceeded,
+            errors.DeadlineExceeded,
             "the deadline passed before a request was made. Increase `deadline`.",
         ),
         (
@@ -263,7 +260,7 @@ NO_CACHE = (
             [],
             QUERY,
             {"seconds": 1.0},
-            DeadlineExceeded,
+            errors.DeadlineExceeded,
             (
                 "the deadline passed after one failed request; the last one: "
                 f"{HOME}: deadline passed after 1.000 s waiting for response headers. Check the node, or "
@@ -275,7 +272,7 @@ NO_CACHE = (
             [],
             DELETE,
             {"seconds": 3.0},
-            DeadlineExceeded,
+            errors.DeadlineExceeded,
             (
                 "the deadline passed after 2 failed requests; the last one: http://host1:9401: deadline "
                 "passed after 1.000 s waiting for response headers. Check the node, or increase `deadline`."
@@ -286,7 +283,7 @@ NO_CACHE = (
             [],
             QUERY,
             {},
-            DeadlineExceeded,
+            errors.DeadlineExceeded,
             (
                 "the deadline passed after one failed request; the last one: "
                 f"{HOME}: deadline passed after 20.000 s reading the response body. Check the node, or "
@@ -298,7 +295,7 @@ NO_CACHE = (
             [],
             STORE,
             {"seconds": 1.0},
-            StoreUncertain,
+            errors.StoreUncertain,
             "the table was sent, the node did not acknowledge it, and the deadline passed. " + UNCERTAIN,
         ),
         (
@@ -306,7 +303,7 @@ NO_CACHE = (
             [Scripted()],
             STORE,
             {},
-            StoreUncertain,
+            errors.StoreUncertain,
             "the table was sent, the node did not acknowledge it, and the store is not retried. " + UNCERTAIN,
         ),
         (
@@ -314,7 +311,7 @@ NO_CACHE = (
             [SILENT],
             STORE,
             {},
-            StoreUncertain,
+            errors.StoreUncertain,
             "the table was sent, the node did not acknowledge it, and the node did not respond to a status "
             "request within one store timeout. " + UNCERTAIN,
         ),
@@ -323,7 +320,7 @@ NO_CACHE = (
             [SILENT],
             STORE,
             {"seconds": 30.0},
-            StoreUncertain,
+            errors.StoreUncertain,
             "the table was sent, the node did not acknowledge it, and the node did not respond to a status "
             "request before the deadline. " + UNCERTAIN,
         ),
@@ -332,7 +329,7 @@ NO_CACHE = (
             [Scripted()],
             STORE,
             {},
-            StoreUncertain,
+            errors.StoreUncertain,
             "the table was sent, the node did not acknowledge it, and the store is not retried on another "
             "node. " + UNCERTAIN,
         ),
@@ -341,7 +338,7 @@ NO_CACHE = (
             [],
             STORE,
             {"repeatable": False},
-            BodyNotRepeatable,
+            errors.BodyNotRepeatable,
             (
                 "the request failed, and its body cannot be read again for a retry. Pass a path, a seekable "
                 "file, or a function that returns a fresh iterator."
@@ -352,7 +349,7 @@ NO_CACHE = (
             [Scripted()],
             STORE,
             {},
-            ClosedWithoutAnswer,
+            errors.ClosedWithoutAnswer,
             (
                 f"{HOME} closes the connection on this request without an answer, and answers status "
                 "requests, so that the request is the cause. Check for a table larger than the node's cache, "
@@ -364,7 +361,7 @@ NO_CACHE = (
             [],
             QUERY,
             {"seconds": 69.5},
-            NodeOverloaded,
+            errors.NodeOverloaded,
             (
                 f"{HOME} is overloaded, and asks to wait 70 s, longer than the 69.5 s that are left. Try "
                 "again later, or set a longer `deadline`."
@@ -375,7 +372,7 @@ NO_CACHE = (
             [],
             QUERY,
             {},
-            NodeOverloaded,
+            errors.NodeOverloaded,
             (
                 f"{HOME} is overloaded, and asks to wait 61 s, longer than the 60 s that an operation "
                 "without a deadline waits. Try again later, or set a longer `deadline`."
@@ -414,7 +411,7 @@ def test_the_error_of_a_machine_without_resources(limit: int, repeatable: bool) 
     cluster.wire.send = send  # type: ignore[method-assign]
     found = error_of(cluster, STORE, repeatable=repeatable)
     assert (type(found), text_of(found)) == (
-        LocalResourceError,
+        errors.LocalResourceError,
         (
             "store 'foo': this machine cannot make a request: [Errno 24] Too many open files. The nodes are "
             "not the cause. Increase the limit of open files (ulimit -n), ports or threads, or run fewer "
@@ -454,7 +451,7 @@ def test_the_error_of_a_cancelled_operation(scripted: Scripted) -> None:
 
     cluster.clock.sleep = sleep_and_cancel  # type: ignore[method-assign]
     found = error_of(cluster, QUERY)
-    assert (type(found), text_of(found)) == (OperationCancelled, "query 'foo': cancelled")
+    assert (type(found), text_of(found)) == (errors.OperationCancelled, "query 'foo': cancelled")
     assert [attempt.status for attempt in found.attempts] == ([429] if scripted.status else [])
 
 

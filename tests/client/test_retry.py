@@ -14,24 +14,8 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_qcache.client.errors import (
-    AuthenticationFailed,
-    BodyNotRepeatable,
-    CertificateRejected,
-    ClosedWithoutAnswer,
-    DeadlineExceeded,
-    MalformedQueryException,
-    NoCacheAvailable,
-    NodeOverloaded,
-    OperationCancelled,
-    Outcome,
-    QClientException,
-    ResponseTooLarge,
-    StoreUncertain,
-    TooManyConsecutiveErrors,
-    UnexpectedServerResponse,
-    UnsupportedAcceptType,
-)
+from airflow_provider_qcache.client import errors
+from airflow_provider_qcache.client.errors import Outcome, QClientException
 from airflow_provider_qcache.client.operation import Done, Operation
 from airflow_provider_qcache.client.outcome import Answer, Failure, RequestKind
 from airflow_provider_qcache.client.settings import RequestRetry
@@ -129,7 +113,7 @@ def check_count(
     if permanent:
         assert isinstance(ended, QClientException)
         assert not ended.transient
-    if isinstance(ended, TooManyConsecutiveErrors):
+    if isinstance(ended, errors.TooManyConsecutiveErrors):
         assert len(failed) == cluster.limit
     elif isinstance(ended, Done):
         assert len(failed) < cluster.limit
@@ -412,23 +396,23 @@ def test_waiting_for_a_busy_node_ends_at_the_deadline(seconds: float, silent_for
         [Scripted(Outcome.TIMEOUT, seconds=0.2)], [Scripted(Outcome.TIMEOUT, seconds=silent_for)]
     )
     started = cluster.clock.now()
-    with pytest.raises(StoreUncertain):
+    with pytest.raises(errors.StoreUncertain):
         cluster.run(RequestKind.STORE, seconds)
     assert seconds - 8 <= cluster.clock.now() - started <= seconds + ROUNDING
 
 
 PERMANENT = {
-    301: UnexpectedServerResponse,
-    400: UnexpectedServerResponse,
-    401: AuthenticationFailed,
-    406: UnexpectedServerResponse,
-    415: UnexpectedServerResponse,
-    418: UnexpectedServerResponse,
-    500: UnexpectedServerResponse,
-    Outcome.CERTIFICATE_REJECTED: CertificateRejected,
-    Outcome.TOO_LARGE: ResponseTooLarge,
+    301: errors.UnexpectedServerResponse,
+    400: errors.UnexpectedServerResponse,
+    401: errors.AuthenticationFailed,
+    406: errors.UnexpectedServerResponse,
+    415: errors.UnexpectedServerResponse,
+    418: errors.UnexpectedServerResponse,
+    500: errors.UnexpectedServerResponse,
+    Outcome.CERTIFICATE_REJECTED: errors.CertificateRejected,
+    Outcome.TOO_LARGE: errors.ResponseTooLarge,
 }
-PERMANENT_OF_QUERIES = {400: MalformedQueryException, 406: UnsupportedAcceptType}
+PERMANENT_OF_QUERIES = {400: errors.MalformedQueryException, 406: errors.UnsupportedAcceptType}
 
 
 @settings(deadline=None)
@@ -457,7 +441,7 @@ def test_permanent_failures_are_not_retried(
     with pytest.raises(QClientException) as raised:
         cluster.run(kind)
     error = PERMANENT_OF_QUERIES.get(final) if kind is RequestKind.QUERY else None
-    assert type(raised.value) is (error or PERMANENT.get(final, UnexpectedServerResponse))
+    assert type(raised.value) is (error or PERMANENT.get(final, errors.UnexpectedServerResponse))
     assert not raised.value.transient
     assert [scripted for _, scripted in cluster.wire.sent] == [*before, permanent]
     assert cluster.wire.sent[-1][0] not in cluster.pool.failing
@@ -466,14 +450,14 @@ def test_permanent_failures_are_not_retried(
 @given(limit=st.integers(1, 20))
 def test_a_node_that_keeps_failing_while_its_status_answers_ends_at_the_limit(limit: int) -> None:
     cluster = SimulatedCluster([Scripted(Outcome.TRUNCATED)], limit=limit, nodes=1)
-    with pytest.raises(TooManyConsecutiveErrors) as raised:
+    with pytest.raises(errors.TooManyConsecutiveErrors) as raised:
         cluster.run()
     assert len(raised.value.attempts) == limit == len(cluster.wire.sent)
 
 
 def test_no_cache_available_lists_each_node_with_its_error() -> None:
     cluster = SimulatedCluster([Scripted(Outcome.REFUSED)], [Scripted(Outcome.REFUSED)], nodes=2, limit=3)
-    with pytest.raises(NoCacheAvailable) as raised:
+    with pytest.raises(errors.NoCacheAvailable) as raised:
         cluster.run()
     assert set(raised.value.nodes) == set(cluster.nodes)
     assert len(raised.value.attempts) == 2
@@ -484,13 +468,13 @@ def test_no_cache_available_lists_each_node_with_its_error() -> None:
 
 def test_no_cache_available_speaks_of_one_node_if_there_is_only_one() -> None:
     cluster = SimulatedCluster([Scripted(Outcome.REFUSED)], [Scripted(Outcome.REFUSED)], nodes=1)
-    with pytest.raises(NoCacheAvailable, match="the node cannot be used"):
+    with pytest.raises(errors.NoCacheAvailable, match="the node cannot be used"):
         cluster.run()
 
 
 def test_two_dead_nodes_and_a_limit_of_two_are_too_many_errors_as_in_qclient() -> None:
     cluster = SimulatedCluster([Scripted(Outcome.REFUSED)], [Scripted(Outcome.REFUSED)], nodes=2, limit=2)
-    with pytest.raises(TooManyConsecutiveErrors):
+    with pytest.raises(errors.TooManyConsecutiveErrors):
         cluster.run()
 
 
@@ -524,7 +508,7 @@ def test_wait_for_nodes_ends_at_the_deadline() -> None:
         [Scripted(Outcome.REFUSED)], [Scripted(Outcome.REFUSED)], policy=RequestRetry(wait_for_nodes=True)
     )
     started = cluster.clock.now()
-    with pytest.raises(NoCacheAvailable):
+    with pytest.raises(errors.NoCacheAvailable):
         cluster.run(seconds=60)
     assert 50 <= cluster.clock.now() - started <= 60.5
 
@@ -535,7 +519,7 @@ def test_wait_for_nodes_is_logged_at_once_and_only_once(caplog: pytest.LogCaptur
     )
     for _ in range(2):  # the second operation waits until a later deadline
         caplog.clear()
-        with pytest.raises(NoCacheAvailable):
+        with pytest.raises(errors.NoCacheAvailable):
             cluster.run(seconds=60)
         waits = [record for record in caplog.records if "no node responds" in record.getMessage()]
         assert [record.levelname for record in waits] == ["WARNING"]
@@ -557,7 +541,7 @@ def test_concurrent_operations_that_wait_log_it_once(caplog: pytest.LogCaptureFi
     )
 
     def operation() -> None:
-        with pytest.raises(NoCacheAvailable):
+        with pytest.raises(errors.NoCacheAvailable):
             cluster.run(seconds=60)
 
     for _ in range(8):
@@ -568,7 +552,7 @@ def test_concurrent_operations_that_wait_log_it_once(caplog: pytest.LogCaptureFi
 
 def test_no_wait_is_logged_without_wait_for_nodes(caplog: pytest.LogCaptureFixture) -> None:
     cluster = SimulatedCluster([Scripted(Outcome.REFUSED)], [Scripted(Outcome.REFUSED)])
-    with pytest.raises(NoCacheAvailable):
+    with pytest.raises(errors.NoCacheAvailable):
         cluster.run(seconds=60)
     assert "waits" not in caplog.text
 
@@ -605,7 +589,7 @@ def test_each_retry_is_logged_with_what_the_client_does_next(
 
 def test_the_log_of_the_last_failure_says_that_no_node_is_left(caplog: pytest.LogCaptureFixture) -> None:
     cluster = SimulatedCluster([Scripted(Outcome.REFUSED)], [Scripted(Outcome.REFUSED)])
-    with pytest.raises(NoCacheAvailable):
+    with pytest.raises(errors.NoCacheAvailable):
         cluster.run()
     assert caplog.records[-1].getMessage().endswith("; no other node is alive")
 
@@ -653,7 +637,7 @@ def test_a_store_that_timed_out_is_retried_once_at_the_same_node_only() -> None:
 
 def test_a_store_that_times_out_twice_is_uncertain() -> None:
     cluster = SimulatedCluster([Scripted(Outcome.TIMEOUT), Scripted(Outcome.NOT_TAKEN), Scripted()])
-    with pytest.raises(StoreUncertain) as raised:
+    with pytest.raises(errors.StoreUncertain) as raised:
         cluster.run(RequestKind.STORE)
     assert raised.value.transient
     assert len(cluster.wire.sent) == 2
@@ -665,7 +649,7 @@ def test_a_store_is_uncertain_if_the_busy_node_stays_silent_for_a_store_timeout(
         [Scripted(Outcome.TIMEOUT), Scripted()], [Scripted(Outcome.TIMEOUT, seconds=2)]
     )
     started = cluster.clock.now()
-    with pytest.raises(StoreUncertain):
+    with pytest.raises(errors.StoreUncertain):
         cluster.run(RequestKind.STORE)
     assert cluster.clock.now() - started <= STORE_TIMEOUT + 0.5
     assert len(cluster.wire.sent) == 1
@@ -703,7 +687,7 @@ def test_a_store_whose_retry_at_the_busy_node_fails_goes_to_no_other_node(second
     cluster = SimulatedCluster(
         [Scripted(Outcome.TIMEOUT), second, Scripted()], [Scripted(), Scripted(Outcome.TIMEOUT)]
     )
-    with pytest.raises(StoreUncertain):
+    with pytest.raises(errors.StoreUncertain):
         cluster.run(RequestKind.STORE)
     assert [node for node, _ in cluster.wire.sent] == [cluster.nodes[0]] * 2
 
@@ -718,7 +702,7 @@ def test_a_store_whose_retry_at_the_busy_node_is_refused_fails_over() -> None:
 
 def test_a_connection_closed_twice_by_a_living_node_is_the_request_s_fault() -> None:
     cluster = SimulatedCluster([Scripted(Outcome.CLOSED)])
-    with pytest.raises(ClosedWithoutAnswer) as raised:
+    with pytest.raises(errors.ClosedWithoutAnswer) as raised:
         cluster.run(RequestKind.STORE)
     assert len(raised.value.attempts) == 2
     assert [node for node, _ in cluster.wire.sent] == [cluster.nodes[0]] * 2
@@ -743,7 +727,7 @@ def test_a_retry_after_beyond_the_deadline_ends_the_operation_at_once(
     retry_after: str, seconds: float
 ) -> None:
     cluster = SimulatedCluster([Scripted(status=429, retry_after=retry_after), Scripted()])
-    with pytest.raises(NodeOverloaded) as raised:
+    with pytest.raises(errors.NodeOverloaded) as raised:
         cluster.run(seconds=seconds)
     assert raised.value.retry_after == float(retry_after)
     assert cluster.clock.slept == []
@@ -751,21 +735,21 @@ def test_a_retry_after_beyond_the_deadline_ends_the_operation_at_once(
 
 def test_a_body_that_cannot_be_repeated_gets_one_attempt() -> None:
     cluster = SimulatedCluster([Scripted(Outcome.REFUSED), Scripted()])
-    with pytest.raises(BodyNotRepeatable) as raised:
+    with pytest.raises(errors.BodyNotRepeatable) as raised:
         cluster.run(RequestKind.STORE, repeatable=False)
     assert len(raised.value.attempts) == len(cluster.wire.sent) == 1
 
 
 def test_a_deadline_that_passes_before_the_read_timeout_does_not_fail_the_node() -> None:
     cluster = SimulatedCluster([Scripted(seconds=10)])
-    with pytest.raises(DeadlineExceeded):
+    with pytest.raises(errors.DeadlineExceeded):
         cluster.run(seconds=1)
     assert cluster.pool.failing == set()
 
 
 def test_a_deadline_that_passes_after_the_read_timeout_fails_the_node() -> None:
     cluster = SimulatedCluster([Scripted(seconds=10)])
-    with pytest.raises(DeadlineExceeded):
+    with pytest.raises(errors.DeadlineExceeded):
         cluster.run(seconds=5)
     assert cluster.pool.failing == {cluster.nodes[0]}
 
@@ -779,7 +763,7 @@ def test_cancel_ends_the_wait_before_a_retry() -> None:
         cluster.running.cancel()
 
     cluster.clock.sleep = sleep_and_cancel  # type: ignore[method-assign]
-    with pytest.raises(OperationCancelled):
+    with pytest.raises(errors.OperationCancelled):
         cluster.run()
     assert sum(cluster.clock.slept) < 1
 
@@ -805,7 +789,7 @@ def test_every_status_is_a_result_or_an_error_of_the_client(status: int, kind: R
     )
     try:
         done = cluster.run(kind, seconds=100)
-    except UnexpectedServerResponse as error:
+    except errors.UnexpectedServerResponse as error:
         assert error.status == status
     except QClientException as error:
         assert error.attempts
