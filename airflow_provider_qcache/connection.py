@@ -41,8 +41,14 @@ _NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
 _LONGEST_NUMBER: Final = 40
 _SCHEMES: Final = ("http", "https")
 _PASSED_ON: Final = (
-    *("connect_timeout", "read_timeout", "store_timeout", "deadline", "max_response_bytes"),
-    *("trust_env", "confirm_miss", "refused_means_gone"),
+    "connect_timeout",
+    "read_timeout",
+    "store_timeout",
+    "deadline",
+    "max_response_bytes",
+    "trust_env",
+    "confirm_miss",
+    "refused_means_gone",
 )
 """Fields that are arguments of a QClient, by the same names."""
 

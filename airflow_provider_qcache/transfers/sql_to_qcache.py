@@ -26,17 +26,28 @@ if TYPE_CHECKING:
 __all__ = ["QueryEmpty", "SqlToQCacheOperator"]
 
 _PROVIDERS: Final[Mapping[str, str]] = {
-    **{name: name for name in ("databricks", "jdbc", "mysql", "odbc", "oracle", "postgres", "presto")},
-    **{name: name for name in ("snowflake", "sqlite", "teradata", "trino", "vertica", "ydb")},
+    "databricks": "databricks",
     "drill": "apache-drill",
     "druid": "apache-druid",
     "gcpbigquery": "google",
     "gcpcloudsqldb": "google",
     "hiveserver2": "apache-hive",
     "impala": "apache-impala",
+    "jdbc": "jdbc",
     "mssql": "microsoft-mssql",
+    "mysql": "mysql",
+    "odbc": "odbc",
+    "oracle": "oracle",
     "pinot": "apache-pinot",
+    "postgres": "postgres",
+    "presto": "presto",
     "redshift": "amazon",
+    "snowflake": "snowflake",
+    "sqlite": "sqlite",
+    "teradata": "teradata",
+    "trino": "trino",
+    "vertica": "vertica",
+    "ydb": "ydb",
 }
 """The Apache provider with the hook of each connection type."""
 
