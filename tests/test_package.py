@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import textwrap
 import tomllib
 import zipfile
 from importlib.metadata import distribution
@@ -307,3 +308,60 @@ def test_the_architecture_page_names_files_that_are_there():
     assert len(named) > 15
     places = (ROOT / "airflow_provider_qcache", ROOT)
     assert {file for file in named if not any((place / file).is_file() for place in places)} == set()
+
+
+WITHOUT_EXTRAS = """
+    import builtins, sys
+    from airflow_provider_qcache import client as qclient
+
+    assert not {name.partition(".")[0] for name in sys.modules} & {"airflow", "pandas", "lz4", "tornado"}
+    from tests.harness.faults import healthy_node
+    node, tables = healthy_node()
+    with node, qclient.QClient([node.url]) as client:
+        client.post("foo", b"a\\n1\\n", compression="gzip", check_row_count=False)
+        assert client.get("foo", {}).content == b'[{"a":1}]'
+        assert "lz4" not in node.requests[-1].headers["accept-encoding"]
+    print("ran")
+"""
+
+
+def test_the_client_runs_with_only_requests_and_tenacity_installed(tmp_path: Path) -> None:
+    root = Path(__file__).parents[1]
+    import requests
+
+    import certifi  # isort: skip
+    import charset_normalizer
+    import idna
+    import tenacity
+    import urllib3
+
+    # An environment with nothing but requests, its dependencies and tenacity, as links, so that no package
+    # index is needed.
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    for module in (requests, urllib3, idna, certifi, charset_normalizer, tenacity):
+        source = Path(module.__file__).parent
+        (packages / source.name).symlink_to(source)
+    (packages / "airflow_provider_qcache").symlink_to(root / "airflow_provider_qcache")
+    tests = packages / "tests"
+    (tests / "harness").mkdir(parents=True)
+    (tests / "harness" / "faults.py").symlink_to(root / "tests" / "harness" / "faults.py")
+    environment = {"PYTHONPATH": str(packages), "PATH": os.environ.get("PATH", "")}
+    ran = subprocess.run(
+        [sys.executable, "-S", "-c", textwrap.dedent(WITHOUT_EXTRAS)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+        cwd=tmp_path,
+        timeout=60,
+    )
+    assert ran.stdout == "ran\n", ran.stderr
+
+
+def test_all_lists_the_public_names_sorted_and_each_has_a_docstring() -> None:
+    from airflow_provider_qcache import client
+
+    assert client.__all__ == sorted(client.__all__)
+    for name in client.__all__:
+        assert getattr(client, name).__doc__

@@ -28,8 +28,8 @@ PRIVATE = {
     "_strip_protocol",
     # urllib3 has no public function that sets up a CONNECT through a proxy: tests/client/test_proxies.py.
     "_prepare_proxy",
-    # urllib3 looks up this name and not the public host, and the look-up has a time limit of its own here:
-    # tests/client/test_time_and_memory.py.
+    # urllib3 looks up this name and not the public host; here the time is divided among its addresses:
+    # tests/client/test_matrix.py.
     "_dns_host",
     # http.client has no public function that reads one status line: tests/client/test_transport.py.
     "_read_status",

@@ -264,3 +264,28 @@ def test_secrets_are_found_in_malformed_urls_and_headers() -> None:
     assert secrets_of_url("http://u:p%2F@host") == {"p%2F", "p/"}
     assert secrets_of(b"Authorization: Basic n/*\r\n") == {"Basic n/*", "n/*"}
     assert spellings([""]) == set()
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"connect_timeout": 0}, "connect_timeout"),
+        ({"read_timeout": None}, "read_timeout"),
+        ({"deadline": -1}, "deadline"),
+        ({"store_timeout": "2"}, "store_timeout"),
+        ({"max_response_bytes": 0}, "max_response_bytes"),
+        ({"consecutive_error_count_limit": 0}, "consecutive_error_count_limit"),
+        ({"connect_timeout": 1e300}, "connect_timeout"),
+        ({"cert": 1}, "cert"),
+        ({"trust_env": "False"}, "trust_env"),
+        ({"refused_means_gone": "no"}, "refused_means_gone"),
+        ({"confirm_miss": None}, "confirm_miss"),
+        ({"auth": "hunter2"}, "auth is of type str"),
+        ({"auth": ("a", "b", "hunter2")}, "auth is of type tuple"),
+        ({"node_list": ["host1:9401"]}, "host1:9401"),
+        ({"node_list": ["https://host1"], "cert": "/nowhere.pem"}, "cert"),
+    ],
+)
+def test_the_error_of_an_invalid_argument_names_it(options: dict[str, object], name: str) -> None:
+    with pytest.raises(ValueError, match=name):
+        QClient(**{"node_list": ["http://host1:9401"], **options})  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ from contextlib import contextmanager, nullcontext
 import pytest
 
 from airflow_provider_qcache.client import (
+    BodyNotRepeatable,
     HomeNodeUnavailable,
     NoCacheAvailable,
     QClient,
@@ -321,3 +322,48 @@ def test_nodes_that_differ_only_in_credentials_are_refused_as_one_node() -> None
         QClient(nodes)
     assert "hunter" not in str(raised.value)
     QClient(nodes[:2]).close()
+
+
+def test_a_miss_on_a_fallback_node_is_an_error_with_confirm_miss() -> None:
+    (healthy, _), silent = healthy_node(), FaultyNode(faults.silent, status=faults.silent)
+    with healthy, silent:
+        for confirm in (False, True):
+            with QClient(
+                [silent.url, healthy.url], 0.5, 0.3, trust_env=False, confirm_miss=confirm
+            ) as client:
+                key = key_with_home(client, silent.url)
+                if not confirm:
+                    assert client.get(key, {}) is None
+                    continue
+                with pytest.raises(HomeNodeUnavailable) as raised:
+                    client.get(key, {})
+                assert raised.value.transient
+                with pytest.raises(HomeNodeUnavailable):
+                    client.delete(key)
+
+
+def test_a_miss_after_a_refused_connection_is_none_even_with_confirm_miss() -> None:
+    healthy, _ = healthy_node()
+    with healthy:
+        dead = f"http://127.0.0.1:{closed_port()}"
+        with QClient([dead, healthy.url], trust_env=False, confirm_miss=True) as client:
+            assert [client.get(f"k{number}", {}) for number in range(9)] == [None] * 9
+
+
+def test_a_body_that_cannot_be_repeated_is_an_error_when_a_node_fails() -> None:
+    healthy, _ = healthy_node()
+    with healthy:
+        dead = f"http://127.0.0.1:{closed_port()}"
+        with QClient([dead, healthy.url], trust_env=False) as client:
+            key = key_with_home(client, dead)
+            with pytest.raises(BodyNotRepeatable):
+                client.post(key, iter([b"a\n", b"1\n"]))
+            assert client.post(key, iter([b"a\n", b"1\n"])).failed_over
+
+
+def test_a_body_that_cannot_be_repeated_is_sent_on_a_fresh_connection() -> None:
+    tables = faults.Tables()
+    node = FaultyNode(faults.CutsIdleConnections(tables, reset=True))
+    with node, QClient([node.url], trust_env=False) as client:
+        for _ in range(3):
+            assert client.post("foo", iter([b"a\n", b"1\n"])).attempts == ()

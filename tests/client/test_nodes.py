@@ -8,10 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_qcache.client import Listener, QClient
 from airflow_provider_qcache.client.errors import Outcome, Phase
 from airflow_provider_qcache.client.nodes import NodePool, NodeState, NodeStatus
 from airflow_provider_qcache.client.outcome import Failure
 from tests.client.simulated import SimulatedClock
+from tests.harness import faults
+from tests.harness.faults import Peer, Received, healthy_node
 
 A, B = "http://a:1", "http://b:1"
 LONGER_THAN_ANY_BACKOFF = 40.0
@@ -293,3 +296,35 @@ def test_counters_are_kept_per_node() -> None:
 @pytest.mark.parametrize("node", ["http://login:secret@a:1", "http://login:se@secret@a:1/path"])
 def test_credentials_of_a_node_are_not_shown(node: str) -> None:
     assert "secret" not in repr(pool_of(node).snapshot()[node])
+
+
+def test_listeners_are_called_and_their_errors_are_ignored() -> None:
+    events: list[tuple[str, str]] = []
+
+    class EventRecorder(Listener):
+        def node_failed(self, node: str, error: str) -> None:
+            events.append(("failed", node))
+            raise RuntimeError("of the listener")
+
+        def node_recovered(self, node: str) -> None:
+            events.append(("recovered", node))
+
+        def attempt_failed(self, attempt: object) -> None:
+            events.append(("attempt", attempt.node))  # type: ignore[attr-defined]
+
+    node, _ = healthy_node()
+    answers = iter([faults.not_http])
+    healthy = node._answer
+
+    def not_http_first(peer: Peer, request: Received) -> None:
+        next(answers, healthy)(peer, request)
+
+    node._answer = not_http_first
+    with node, QClient([node.url], trust_env=False) as client:
+        listener = EventRecorder()
+        client.add_listener(listener)
+        assert client.get("foo", {}) is None
+        assert events == [("attempt", node.url), ("failed", node.url), ("recovered", node.url)]
+        client.remove_listener(listener)
+        client.get("foo", {})
+        assert len(events) == 3

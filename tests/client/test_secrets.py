@@ -19,6 +19,7 @@ from airflow_provider_qcache.client import QClient, QClientException
 from airflow_provider_qcache.client.secrets import Redactor, secrets_of
 from tests.harness import faults
 from tests.harness.faults import FaultyNode, Peer, Received
+from tests.harness.ports import closed_port
 
 PASSWORD = "s3/cr&t+p=w <d>"
 TOKEN = "tok3n-of/the-user"
@@ -251,3 +252,21 @@ def test_headers_with_names_of_secrets_are_secrets() -> None:
     assert secrets("X-Token-Type: Bearer") == set()
     for name in ("X-Auth-Key", "X-AuthToken", "Authentication", "X-Api-Key", "X-Session-Id", "ApiKey"):
         assert secrets(f"{name}: t0ken") == {"t0ken"}
+
+
+def test_an_error_prints_nothing_and_shows_no_secret(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    # Without Airflow's own handler, which another test may have installed, and which prints.
+    monkeypatch.setattr(logging.getLogger(), "handlers", [caplog.handler])
+    secret = "hunter2"
+    node = f"http://login:{secret}@127.0.0.1:{closed_port()}"
+    with QClient([node], auth=("other", secret), trust_env=False) as client:
+        with pytest.raises(QClientException) as raised:
+            client.get("foo", {})
+        texts = [repr(client), str(raised.value), repr(raised.value), caplog.text, str(client.node_status())]
+        texts += [repr(client._settings), *(repr(attempt) for attempt in raised.value.attempts)]
+    assert caplog.text
+    assert [text for text in texts if secret in text] == []
+    assert capfd.readouterr() == ("", "")

@@ -36,6 +36,7 @@ from airflow_provider_qcache.client.compression import decode
 from airflow_provider_qcache.client.errors import Outcome
 from airflow_provider_qcache.client.transport import Headers, Limit, Request, _DeadlineSocket, _Response
 from tests.client.kinds import ON_EACH_SERVER, key_with_home, make_server
+from tests.client.matrix import CERTIFICATES
 from tests.harness import faults
 from tests.harness.faults import FaultyNode, Peer, Received, ReceivedBytes, healthy_node
 from tests.harness.servers import Certificates
@@ -608,3 +609,58 @@ def test_a_caller_s_authorization_and_user_agent_replace_the_client_s(
     ]
     assert any(line.startswith(b"host: ") for line in lines)
     assert b"Basic " in heads[-1]  # the next request has the client's own again
+
+
+def test_environment_settings_are_read_once_and_arguments_override_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login from password netrc\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "no such bundle"))
+    proxy, _ = healthy_node()
+    node, tables = healthy_node()
+    tls = FaultyNode(tables.answer, tls=CERTIFICATES.good)
+    with proxy, node, tls:
+        with QClient([node.url]) as client:
+            client.get("foo", {})
+        with QClient([node.url], auth=("given", "too")) as client:
+            client.get("foo", {})
+        with QClient([node.url], trust_env=False) as client:
+            client.get("foo", {})
+        sent = [request.headers.get("authorization") for request in node.requests]
+        assert sent == ["Basic ZnJvbTpuZXRyYw==", "Basic Z2l2ZW46dG9v", None]
+        with pytest.raises(ValueError, match="no such bundle"):
+            QClient([tls.url])
+        for verify in (CERTIFICATES.ca_file, False):
+            with QClient([tls.url], verify=verify) as client:
+                assert client.get("foo", {}) is None
+        monkeypatch.setenv("http_proxy", proxy.url)
+        monkeypatch.delenv("no_proxy", raising=False)
+        with QClient(["http://qcache.invalid:9401"]) as client:
+            monkeypatch.delenv("http_proxy")
+            assert client.get("foo", {}) is None
+        assert proxy.requests[0].target.startswith("http://qcache.invalid:9401/qcache/dataset/foo?q=")
+
+
+def test_the_client_certificate_is_presented_to_the_node() -> None:
+    _, tables = healthy_node()
+    tls = FaultyNode(tables.answer, tls=CERTIFICATES.client_required)
+    with (
+        tls,
+        QClient([tls.url], verify=CERTIFICATES.ca_file, cert=CERTIFICATES.client, trust_env=False) as client,
+    ):
+        assert client.get("foo", {}) is None
+
+
+def test_a_query_whose_get_line_exceeds_8_kib_is_sent_as_post() -> None:
+    node, tables = healthy_node()
+    tables.tables["k"] = b"a\n1\n"
+    with node, QClient([f"{node.url}/behind/a/proxy"], trust_env=False) as client:
+        methods = set()
+        for size in range(8100, 8200):
+            client.get("k", "x" * (size - len("/dataset/k?q=") - len("%22%22")))
+            request = node.requests[-1]
+            methods.add(request.method)
+            assert len(f"{request.method} {request.target} HTTP/1.1\r\n") <= 8192
+    assert methods == {"GET", "POST"}
