@@ -63,6 +63,7 @@ lint: $(LINT_ENV)/ready  ## Check style (ruff), types (mypy), imports (import-li
 	@$(LINT_ENV)/bin/ruff check --output-format concise
 	@$(LINT_ENV)/bin/ruff format --check --output-format concise
 	@$(LINT_ENV)/bin/mypy
+	@$(LINT_ENV)/bin/mypy scripts
 	@$(LINT_ENV)/bin/lint-imports --no-cache >$(LINT_ENV)/imports.log || { cat $(LINT_ENV)/imports.log; exit 1; }
 	@$(LINT_ENV)/bin/bandit -q -c pyproject.toml -r airflow_provider_qcache 2>$(LINT_ENV)/bandit.log \
 		|| { cat $(LINT_ENV)/bandit.log; exit 1; }

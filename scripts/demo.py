@@ -29,7 +29,7 @@ from airflow_runs import ROOT, AirflowFailed, AirflowHome, Run, Runner
 from qclient import QClient as Reader
 from ui import RELEASE, Airflow, Failed
 
-from airflow_provider_qcache.client import QClient, QClientException
+from airflow_provider_qcache.client import DeleteResult, QClient, QClientException
 from airflow_provider_qcache.devnode import LocalCluster, NodeStartError
 
 DAGS = ROOT / "scripts" / "demo_dags"
@@ -186,7 +186,9 @@ def forget(nodes: list[str], database: Path) -> None:
             keys += [f"{ALL_FLIGHTS}_{by}_{value}" for (value,) in found]
     with QClient(nodes, deadline=10) as client:
         report = client.delete_many(keys, all_nodes=True, raise_on_failure=False)
-    if report.failed or not all(result.complete for result in report.succeeded.values()):
+    if report.failed or not all(
+        isinstance(deleted, DeleteResult) and deleted.complete for deleted in report.succeeded.values()
+    ):
         print(f"Tables named {ALL_FLIGHTS}* may be left on a node that could not be asked.", file=sys.stderr)
 
 

@@ -154,7 +154,7 @@ class Snowflake(Server):
         if sql == NOTHING:
             return {**known, "rowsetBase64": "", "total": 0, "returned": 0}
         first = stream_of(snowflake_table(FIRST, pa.int8()))
-        address = f"http://127.0.0.1:{self.server.server_address[1]}/second"
+        address = f"http://127.0.0.1:{self.connection.getsockname()[1]}/second"
         second = {"url": address, "rowCount": 1, "uncompressedSize": 1000, "compressedSize": 1000}
         return {
             **known,

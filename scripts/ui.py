@@ -220,7 +220,7 @@ class Airflow:
     def _is_up(self) -> bool:
         """Whether Airflow serves its pages and its scheduler runs."""
         with contextlib.suppress(OSError, ValueError):
-            return self.ask(HEALTH)["scheduler"]["status"] == "healthy"
+            return bool(self.ask(HEALTH)["scheduler"]["status"] == "healthy")
         return False
 
     def _make(self, kind: str, **what: Any) -> None:
@@ -276,7 +276,7 @@ class Airflow:
 def is_alive(process: psutil.Process) -> bool:
     """Whether a process runs or is stopped, and is not a zombie."""
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 
@@ -285,7 +285,7 @@ def free_port() -> int:
     """A port that was free on loopback a moment ago."""
     with socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        return int(probe.getsockname()[1])
 
 
 def main() -> int:

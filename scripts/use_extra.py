@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import airflow_provider_qcache
-from airflow_provider_qcache.client import QClient
+from airflow_provider_qcache.client import QClient, QueryResult
 
 START_TIMEOUT = 120.0
 
@@ -31,10 +31,17 @@ ROWS = [{"city": "Tokyo", "zip": "0001", "orders": 7}, {"city": "Delhi", "zip": 
 KEY = "extra"
 
 
+def table_of(client: QClient) -> QueryResult:
+    """All rows of the table."""
+    answer = client.get(KEY, {})
+    assert answer is not None, f"no node has {KEY}"
+    return answer
+
+
 def use_none(client: QClient) -> None:
     """Rows are stored, queried and deleted; what needs an extra names it."""
     client.post_table(KEY, ROWS)
-    answer = client.get(KEY, {})
+    answer = table_of(client)
     assert json.loads(answer.content) == ROWS
     assert answer.encoding is None, "answers come as lz4 only where it is installed"
     for extra, convert in (
@@ -56,6 +63,7 @@ def use_lz4(client: QClient) -> None:
     """Tables are sent as lz4, and answers come as lz4."""
     client.post(KEY, "a\n" + "1\n" * 1000, compression="lz4")
     answer = client.get(KEY, {"limit": 1})
+    assert answer is not None
     assert answer.encoding == "lz4", answer.encoding
     assert json.loads(answer.content) == [{"a": 1}]
 
@@ -65,19 +73,19 @@ def use_arrow(client: QClient) -> None:
     import pyarrow as pa  # noqa: PLC0415
 
     client.post_table(KEY, pa.Table.from_pylist(ROWS))
-    assert client.get(KEY, {}).to_arrow().to_pylist() == ROWS
+    assert table_of(client).to_arrow().to_pylist() == ROWS
 
 
 def use_pandas(client: QClient) -> None:
     """An answer is a DataFrame."""
     client.post_table(KEY, ROWS)
-    assert client.get(KEY, {}).to_pandas()["zip"].tolist() == ["0001", "0002"]
+    assert table_of(client).to_pandas()["zip"].tolist() == ["0001", "0002"]
 
 
 def use_polars(client: QClient) -> None:
     """An answer is a DataFrame."""
     client.post_table(KEY, ROWS)
-    assert client.get(KEY, {}).to_polars()["zip"].to_list() == ["0001", "0002"]
+    assert table_of(client).to_polars()["zip"].to_list() == ["0001", "0002"]
 
 
 def use_sql(client: QClient) -> None:
@@ -93,7 +101,7 @@ def use_sql(client: QClient) -> None:
         query = "SELECT '007' AS code, 7 AS value"
         store = SqlToQCacheOperator(task_id="sql", key=KEY, sql=query, sql_conn_id="extra_sql")
         assert store.execute({})["rows"] == 1
-    assert json.loads(client.get(KEY, {}).content) == [{"code": "007", "value": 7}]
+    assert json.loads(table_of(client).content) == [{"code": "007", "value": 7}]
 
 
 def use_devnode(_client: QClient) -> None:
@@ -102,7 +110,7 @@ def use_devnode(_client: QClient) -> None:
 
     with LocalCluster(nodes=1) as cluster, QClient(cluster.node_list) as own:
         own.post_table(KEY, ROWS)
-        assert json.loads(own.get(KEY, {}).content) == ROWS
+        assert json.loads(table_of(own).content) == ROWS
 
 
 USES = {

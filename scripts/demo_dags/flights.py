@@ -16,6 +16,7 @@ from datetime import timedelta
 from importlib.metadata import files
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 import pendulum
 from airflow.providers.common.compat.sdk import DAG, Asset, task
@@ -109,7 +110,7 @@ with DAG("flights_load", schedule=None, **DAG_ARGUMENTS):
 with DAG("flights_warm", schedule=[FLIGHTS], **DAG_ARGUMENTS):
 
     @task
-    def find_tables() -> list[dict]:
+    def find_tables() -> list[dict[str, Any]]:
         """A table for each carrier and each origin airport, and one of all flights."""
         tables = [{"key": ALL_FLIGHTS, "op_kwargs": {"by": "all", "value": "all"}}]
         with closing(sqlite3.connect(DATABASE)) as database:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pendulum
 from airflow.providers.common.compat.sdk import DAG, task
@@ -30,7 +31,7 @@ with DAG("wheel", schedule=None, start_date=pendulum.datetime(2026, 1, 1, tz="UT
     )
 
     @task.qcache_post(key="decorated")
-    def decorated():
+    def decorated() -> list[dict[str, Any]]:
         return rows[:1]
 
     keys = ["rows", "sql_{{ ds_nodash }}", "decorated"]
