@@ -28,7 +28,7 @@ from airflow_provider_qcache.client.errors import (
     UnexpectedServerResponse,
     redacted,
 )
-from airflow_provider_qcache.client.many import GatheredDeletes, ask_all, run_bulk
+from airflow_provider_qcache.client.many import ask_all, gathered_delete, run_bulk
 from airflow_provider_qcache.client.nodes import NodePool, NodeStatus, Prober
 from airflow_provider_qcache.client.operation import Engine, Operation, Sender, home_unavailable
 from airflow_provider_qcache.client.outcome import OUTCOMES_OF_LIVING_NODES, Failure, RequestKind, count_in
@@ -1109,23 +1109,42 @@ class QClient:
         on_done: Callable[[str, DeleteResult | Exception], object] | None = None,
     ) -> BulkReport:
         nodes = self._ring.nodes
-        gathered = GatheredDeletes(nodes, on_done)
         asked: set[str] = set()
+        partly: dict[str, dict[str, Any]] = {}
+        succeeded: dict[str, Any] = {}
+        failed: dict[str, Exception] = {}
 
         def remove(place: tuple[str, str], _: None) -> tuple[DeleteOutcome, QClientException | None]:
             key, node = place
             operation = self._begin(key, whole)
             if node in asked and self._is_silent(node):
-                why = "the node did not respond before, and is not asked again until it answers a probe"
-                nodes = {redacted(node): self._pool.last_error(node) or ""}
-                error = NoCacheAvailable(f"delete table {key!r} on {redacted(node)}: {why}", nodes=nodes)
-                return DeleteOutcome.UNREACHABLE, error
+                name = redacted(node)
+                return DeleteOutcome.UNREACHABLE, NoCacheAvailable(
+                    f"delete table {key!r} on {name}: the node did not respond before, and is not asked "
+                    "again until it answers a probe",
+                    nodes={name: self._pool.last_error(node) or ""},
+                )
             asked.add(node)
             return self._delete_on(key, node, operation)
 
+        def note(place: tuple[str, str], found: Any) -> None:
+            key, node = place
+            by_node = partly.setdefault(key, {})
+            by_node[node] = found
+            if len(by_node) < len(nodes):
+                return
+            del partly[key]
+            outcome = gathered_delete(key, {node: by_node[node] for node in nodes})
+            if on_done is not None:
+                on_done(key, outcome)
+            elif isinstance(outcome, Exception):
+                failed[key] = outcome
+            else:
+                succeeded[key] = outcome
+
         places = (((key, node), None) for key in dict.fromkeys(keys) for node in nodes)
-        done = self._bulk(places, remove, whole, on_done=gathered.note, node_for_key=lambda place: place[1])
-        return BulkReport(succeeded=gathered.succeeded, failed=gathered.failed, seconds=done.seconds)
+        done = self._bulk(places, remove, whole, on_done=note, node_for_key=lambda place: place[1])
+        return BulkReport(succeeded=succeeded, failed=failed, seconds=done.seconds)
 
     def _presence(
         self, key: str, nodes: Sequence[str], operation: Operation, *, wait_for_nodes: bool
@@ -1145,8 +1164,6 @@ class QClient:
         """The node that readers ask for a key, if it has the table; else None."""
         try:
             done = self._presence(key, self._ring.successors(key), operation, wait_for_nodes=True)
-        except OperationCancelled:
-            raise
         except QClientException as error:
             if not error.transient:
                 raise

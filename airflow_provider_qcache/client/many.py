@@ -60,10 +60,8 @@ class _Bulk:
         self._queues: dict[Any, _Queue] = {node: queue.SimpleQueue() for node in nodes}
         self._most_waiting = _WAITING_PER_NODE * len(self._queues)
         self._pending: set[Any] = set()
-        self._awaited: Any = None
-        """The key whose operation the caller waits for."""
-        self._full = False
-        """The caller waits for room. A thread wakes it when half of the queued operations have begun."""
+        self._is_ready: Callable[[], bool] | None = None
+        """What the caller waits for. A thread after whose step it is true wakes the caller."""
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
         self.succeeded: dict[Any, Any] = {}
         self.failed: dict[Any, Exception] = {}
@@ -108,14 +106,10 @@ class _Bulk:
     def add(self, node: Any, key: Any, content: Any) -> None:
         """Queue one operation, when there is room and no other operation on its key is running."""
         # If a node fails between two stores of one key, they go to two nodes, and may arrive in any order.
-        while key in self._pending:
-            self._awaited = key
-            if key in self._pending:
-                self._wait()
-        while self._waiting() >= self._most_waiting:
-            self._full = True
-            if self._waiting() > self._most_waiting // 2:
-                self._wait()
+        self._wait_until(lambda: key not in self._pending)
+        if self._waiting() >= self._most_waiting:
+            # Not for room for one only: the caller would wake at every operation.
+            self._wait_until(lambda: self._waiting() <= self._most_waiting // 2)
         self._check()
         self._pending.add(key)
         self._queues[node].put((key, content))
@@ -123,12 +117,18 @@ class _Bulk:
     def _waiting(self) -> int:
         return sum([waiting.qsize() for waiting in self._queues.values()])
 
-    def _wait(self) -> None:
-        self._check()
-        try:
-            self._wake.get(timeout=_SLICE)
-        except queue.Empty:
-            return
+    def _wait_until(self, is_ready: Callable[[], bool]) -> None:
+        self._is_ready = is_ready
+        while not is_ready():
+            self._check()
+            with contextlib.suppress(queue.Empty):
+                self._wake.get(timeout=_SLICE)
+        self._is_ready = None
+
+    def _wake_caller(self) -> None:
+        is_ready = self._is_ready
+        if is_ready is not None and is_ready():
+            self._wake.put(None)
 
     def _check(self) -> None:
         if self.ended_by is not None:
@@ -139,7 +139,14 @@ class _Bulk:
     def note(self, key: Any, result: Any = None, error: Exception | None = None) -> None:
         """Note the outcome of an operation."""
         if self._on_done is not None:
-            self._report(self._on_done, key, result if error is None else error, succeeded=error is None)
+            with self._reporting:
+                self.reported[error is None] += 1
+                try:
+                    self._on_done(key, result if error is None else error)
+                except BaseException as raised:  # noqa: BLE001  # raised when the call ends
+                    if self.ended_by is None:
+                        self.ended_by = raised
+                    self.stopped = True
         elif error is None:
             self.failed.pop(key, None)
             self.succeeded[key] = result
@@ -147,55 +154,35 @@ class _Bulk:
             self.succeeded.pop(key, None)
             self.failed[key] = error
         self._pending.discard(key)
-        if self._awaited == key:
-            self._awaited = None
-            self._wake.put(None)
-
-    def _report(
-        self, on_done: Callable[[Any, Any], object], key: Any, outcome: Any, *, succeeded: bool
-    ) -> None:
-        with self._reporting:
-            self.reported[succeeded] += 1
-            try:
-                on_done(key, outcome)
-            except BaseException as error:  # noqa: BLE001  # raised when the call ends
-                if self.ended_by is None:
-                    self.ended_by = error
-                self.stopped = True
+        self._wake_caller()
 
     def _serve(self, waiting: _Queue) -> None:
         try:
-            self._work_on(waiting)
+            while (item := waiting.get()) is not None:
+                self._wake_caller()
+                self._do(*item)
+                del item  # with its content, while this thread waits for the next one
         finally:
             self._ended.put(None)
 
-    def _work_on(self, waiting: _Queue) -> None:
-        while (item := waiting.get()) is not None:
-            if self._full and self._waiting() <= self._most_waiting // 2:
-                self._full = False
-                self._wake.put(None)
-            key, content = item
-            if self.stopped or self._operation.cancelled:
-                self.note(key, error=OperationCancelled(f"{key!r}: cancelled before it began"))
-                continue
-            try:
-                result = self._work(key, content)
-            except BaseException as error:  # noqa: BLE001
-                self.note(key, error=self._error_of(key, error))
-            else:
-                self.note(key, result)
-            del item, content
-
-    def _error_of(self, key: Any, error: BaseException) -> Exception:
-        """The error to note for an operation that raised this; ends the call if it is not an Exception."""
-        if isinstance(error, Exception):
+    def _do(self, key: Any, content: Any) -> None:
+        if self.stopped or self._operation.cancelled:
+            self.note(key, error=OperationCancelled(f"{key!r}: cancelled before it began"))
+            return
+        try:
+            result = self._work(key, content)
+        except Exception as error:  # noqa: BLE001
             # The errors of many operations must not keep their tables in memory.
             forget_frames(error)
-            return error
-        # The caller raises it. This thread continues, to empty its queue.
-        self.ended_by, self.stopped = error, True
-        self._operation.cancel()
-        return OperationCancelled(f"{key!r}: ended by {error!r}")
+            del content  # this frame is not cleared, since it runs
+            self.note(key, error=error)
+        except BaseException as error:  # noqa: BLE001
+            # The caller raises it. This thread continues, to empty its queue.
+            self.ended_by, self.stopped = error, True
+            self._operation.cancel()
+            self.note(key, error=OperationCancelled(f"{key!r}: ended by {error!r}"))
+        else:
+            self.note(key, result)
 
     def end(self) -> None:
         """Wait until the threads have emptied their queues; raises what ended the call."""
@@ -291,42 +278,15 @@ def ask_all(items: Sequence[_Item], ask: Callable[[_Item], _Got], operation: Ope
         clock=SystemClock(),
         operation=operation,
     )
-    failed: dict[Any, Exception] = dict(report.failed)
+    succeeded: dict[Any, Any] = report.succeeded
+    failed: dict[Any, Exception] = report.failed
     for item in items:
         if item in failed:
             raise failed[item]
-    answers: dict[Any, Any] = dict(report.succeeded)
-    return [answers[item] for item in items]
+    return [succeeded[item] for item in items]
 
 
-class GatheredDeletes:
-    """Collects the outcomes of deletes by key and node into a DeleteResult for each key."""
-
-    def __init__(self, nodes: Sequence[str], on_done: Callable[[str, Any], object] | None) -> None:
-        self._nodes = tuple(nodes)
-        self._on_done = on_done
-        self._partly: dict[str, dict[str, Any]] = {}
-        self.succeeded: dict[str, Any] = {}
-        self.failed: dict[str, Exception] = {}
-
-    def note(self, place: tuple[str, str], outcome_and_error: Any) -> None:
-        """Note a delete on one node: its outcome and error, or an Exception for the whole key."""
-        key, node = place
-        found = self._partly.setdefault(key, {})
-        found[node] = outcome_and_error
-        if len(found) < len(self._nodes):
-            return
-        del self._partly[key]
-        outcome = _gathered_delete(key, {node: found[node] for node in self._nodes})
-        if self._on_done is not None:
-            self._on_done(key, outcome)
-        elif isinstance(outcome, Exception):
-            self.failed[key] = outcome
-        else:
-            self.succeeded[key] = outcome
-
-
-def _gathered_delete(
+def gathered_delete(
     key: str, by_node: Mapping[str, tuple[DeleteOutcome, QClientException | None] | Exception]
 ) -> DeleteResult | Exception:
     """A key's result from the outcome and error on each node, or the error to raise, which has the result."""
@@ -335,22 +295,19 @@ def _gathered_delete(
     for node, found in by_node.items():
         if isinstance(found, Exception):
             return found
-        outcome, error = found
-        outcomes[redacted(node)] = outcome
-        if outcome is DeleteOutcome.UNREACHABLE and error is not None:
+        outcomes[redacted(node)], error = found
+        if found[0] is DeleteOutcome.UNREACHABLE and error is not None:
             errors[redacted(node)] = error
     result = DeleteResult(key=key, outcomes=outcomes, errors=errors)
-    for error in errors.values():
-        # Wrong credentials, say: the node is up.
-        if not error.transient:
-            error.result = result
-            return error
-    if result.confirmed:
+    # Wrong credentials, say: the node is up.
+    raised = next((error for error in errors.values() if not error.transient), None)
+    if raised is None and result.confirmed:
         return result
-    local = (error for error in errors.values() if isinstance(error, LocalResourceError))
-    unconfirmed = next(local, None) or _unconfirmed_delete(result)
-    unconfirmed.result = result
-    return unconfirmed
+    if raised is None:
+        local = (error for error in errors.values() if isinstance(error, LocalResourceError))
+        raised = next(local, None) or _unconfirmed_delete(result)
+    raised.result = result
+    return raised
 
 
 def _unconfirmed_delete(result: DeleteResult) -> NoCacheAvailable:
@@ -364,18 +321,15 @@ def _unconfirmed_delete(result: DeleteResult) -> NoCacheAvailable:
         "refuses connections as well.",
         attempts=[attempt for error in result.errors.values() for attempt in error.attempts],
         nodes={
-            node: "connection refused" if outcome is DeleteOutcome.GONE else _not_asked(node, result)
+            node: "connection refused" if outcome is DeleteOutcome.GONE else _unreachable(node, result)
             for node, outcome in result.outcomes.items()
         },
     )
 
 
-def _not_asked(node: str, result: DeleteResult) -> str:
-    error = result.errors.get(node)
-    why = None
-    if isinstance(error, NoCacheAvailable):
-        why = error.nodes.get(node)
-    if why is None and error is not None:
-        last = error.attempts[-1:]
-        why = str(last[0]).removeprefix(f"{node}: ") if last else str(error).partition("\n")[0]
+def _unreachable(node: str, result: DeleteResult) -> str:
+    error = result.errors[node]
+    why = error.nodes.get(node) if isinstance(error, NoCacheAvailable) else None
+    if why is None:
+        why = error.attempts[-1].reason if error.attempts else str(error).partition("\n")[0]
     return f"unreachable: {why}" if why else "unreachable"
