@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow_provider_qcache.client.errors import InvalidTable
 from airflow_provider_qcache.client.tables.checks import (
     CsvCheck,
-    CsvTableCheck,
     JsonCheck,
     JsonIntegers,
     check_has_columns,
@@ -45,7 +44,7 @@ class CsvFiles:
         self._floats = floats
         self.names: tuple[str, ...] | None = None
         for file in files:
-            check = CsvTableCheck()
+            check = CsvCheck()
             with named(file), contextlib.closing(pieces_of(file)) as pieces:
                 _read_header(pieces, check)
                 self.names = self._agreed(check)
@@ -61,7 +60,7 @@ class CsvFiles:
         """The CSV from its start; see ``Source.pieces``."""
         ends_a_line = True
         for number, file in enumerate(self._files):
-            rows, check = 0, CsvTableCheck(self._floats)
+            rows, check = 0, CsvCheck(self._floats)
             pieces = pieces_of(file)
             with named(file):
                 piece: bytes | None = _read_header(pieces, check)
@@ -214,7 +213,7 @@ def _checked_lines(
     return joined, len(filled), check.has_columns
 
 
-def _checked(objects: bytes, integers: JsonIntegers | None = None) -> JsonCheck:
+def _checked(objects: bytes, integers: JsonIntegers) -> JsonCheck:
     check = JsonCheck(integers)
     check.feed(b"[" + objects + b"]")
     check.finish()
@@ -236,7 +235,7 @@ def _wrong(line: bytes) -> str | None:
     if not isinstance(found, dict):
         return f"it is a JSON {type(found).__name__}, not an object"
     try:
-        _checked(line)
+        _checked(line, JsonIntegers())
     except InvalidTable as error:
         return str(error).removeprefix("row 1: ")
     return None

@@ -181,6 +181,10 @@ class CsvCheck:
     begins with a space or tab, or with a comma if that line is blank, which a node misreads or fails on. It
     counts rows as a node does.
 
+    It also refuses JSON, markup, and CSV with another separator. A node would read that as a header, and drop
+    the old table. Since CSV is the default of ``post``, the caller may not have meant it.
+    docs/reference/client.md lists what is refused.
+
     The time is linear in the bytes. It keeps the header, one piece, and one number. A pattern, compiled for
     the header, matches rows of plain fields faster than a node reads them; only other rows are split.
     """
@@ -196,6 +200,8 @@ class CsvCheck:
         self._float_columns: list[int] = []
         self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._fed = 0
+        self._beginning: bytes | None = b""
+        """The first bytes, until they are checked for other formats."""
         self._head = bytearray()
         self._parse_at = 0
         """The length of ``_head`` from which on it is parsed again."""
@@ -223,6 +229,17 @@ class CsvCheck:
 
     def feed(self, piece: bytes) -> None:
         """Check the next piece of the body."""
+        if self._beginning is not None:
+            self._beginning += piece[: BEGINNING - len(self._beginning)]
+            if len(self._beginning) == BEGINNING:
+                self._check_is_csv(whole=False)
+        try:
+            self._feed(piece)
+        except InvalidTable:
+            self._check_is_csv(whole=False)
+            raise
+
+    def _feed(self, piece: bytes) -> None:
         _check_utf8(self._decoder, piece, self._fed, final=False)
         self._fed += len(piece)
         if self.columns is None:
@@ -236,6 +253,7 @@ class CsvCheck:
 
     def finish(self) -> None:
         """Check that the body ends outside of quotes and has a header."""
+        self._check_is_csv(whole=True)
         _check_utf8(self._decoder, b"", self._fed, final=True)
         if self.columns is None:
             self._read_header(final=True)
@@ -249,6 +267,13 @@ class CsvCheck:
                 byte=self._fed,
             )
         self._end_row()
+
+    def _check_is_csv(self, *, whole: bool) -> None:
+        beginning, self._beginning = self._beginning, None
+        if beginning is None:
+            return
+        if (found := no_csv_in(beginning, whole=whole)) is not None:
+            raise InvalidTable(f"the table is not CSV but {found.value}: {advice(found)}", byte=0)
 
     def _read_header(self, *, final: bool) -> None:
         head = bytes(self._head)
@@ -289,7 +314,9 @@ class CsvCheck:
         self._head.clear()
         self._read(head[found.end() :])
 
-    def _check_names(self, record: bytes, names: list[str]) -> None:  # noqa: ARG002  # one below needs it
+    def _check_names(self, record: bytes, names: list[str]) -> None:
+        if (wrong := wrong_separator_in(record, len(names))) is not None:
+            raise InvalidTable(wrong, byte=0)
         for number, name in enumerate(names, 1):
             if not name:
                 raise InvalidTable(
@@ -546,49 +573,6 @@ class CsvCheck:
         )
 
 
-class CsvTableCheck(CsvCheck):
-    """CsvCheck of a whole table, which refuses JSON, markup, and CSV with another separator.
-
-    A node would read that as a header, and drop the old table. Since CSV is the default of ``post``, the
-    caller may not have meant it. docs/reference/client.md lists what is refused.
-    """
-
-    def __init__(self, floats: Container[str] = ()) -> None:
-        super().__init__(floats)
-        self._beginning: bytes | None = b""
-
-    def feed(self, piece: bytes) -> None:
-        """Check the next piece of the body."""
-        if self._beginning is None:
-            super().feed(piece)
-            return
-        self._beginning += piece[: BEGINNING - len(self._beginning)]
-        if len(self._beginning) == BEGINNING:
-            self._check_is_csv(whole=False)
-        try:
-            super().feed(piece)
-        except InvalidTable:
-            self._check_is_csv(whole=False)
-            raise
-
-    def finish(self) -> None:
-        """Check the end of the body."""
-        self._check_is_csv(whole=True)
-        super().finish()
-
-    def _check_is_csv(self, *, whole: bool) -> None:
-        beginning, self._beginning = self._beginning, None
-        if beginning is None:
-            return
-        if (found := no_csv_in(beginning, whole=whole)) is not None:
-            raise InvalidTable(f"the table is not CSV but {found.value}: {advice(found)}", byte=0)
-
-    def _check_names(self, record: bytes, names: list[str]) -> None:
-        if (wrong := wrong_separator_in(record, len(names))) is not None:
-            raise InvalidTable(wrong, byte=0)
-        super()._check_names(record, names)
-
-
 def _plain_quotes(found: re.Match[bytes]) -> bytes:
     """Rewrite a field so that each of its quotes opens or closes it, or is one of two."""
     quoted, rest, unquoted = found.groups()
@@ -746,15 +730,20 @@ class JsonCheck:
     """Checks a JSON list of objects, row by row, and keeps one row at most.
 
     It refuses anything else, bytes that are not UTF-8, an integer outside signed 64 bits (a node refuses it,
-    returns it as a negative number, or answers 500 to every query), and a row of more than 2 MiB. It adds the
-    rows to ``integers``, which the caller finishes.
+    returns it as a negative number, or answers 500 to every query), and a row of more than 2 MiB.
+
+    Of a whole table it also refuses integers that a node would round, a list of empty objects, which a node
+    drops, and unless ``may_be_empty`` the list ``[]``, a table without columns, which a node stores. Of a
+    part of a table it adds the rows to ``integers``, which the caller finishes.
     """
 
     columns = None
 
-    def __init__(self, integers: JsonIntegers | None = None) -> None:
+    def __init__(self, integers: JsonIntegers | None = None, *, may_be_empty: bool = True) -> None:
         self.rows = 0
-        self.integers = integers or JsonIntegers()
+        self._is_whole_table = integers is None
+        self._integers = integers or JsonIntegers()
+        self._may_be_empty = may_be_empty
         self.has_columns = False
         """Whether a row so far has a column."""
         self._decoder = codecs.getincrementaldecoder("utf-8")()
@@ -790,6 +779,10 @@ class JsonCheck:
         if self._state != "end":
             what = "is empty" if self._state == "start" else f"is cut off after row {self.rows}"
             raise InvalidTable(f"the table {what}: send a complete JSON list of objects", byte=self._fed)
+        if self._is_whole_table:
+            self._integers.finish()
+            if self.rows or not self._may_be_empty:
+                check_has_columns(self.rows, has_columns=self.has_columns)
 
     def _decode(self, piece: bytes, *, final: bool) -> None:
         _check_utf8(self._decoder, piece, self._fed, final=final)
@@ -858,7 +851,7 @@ class JsonCheck:
             if end - at > _MAX_JSON_ROW:
                 self._too_long(row)
             self.has_columns |= bool(found)
-            self.integers.add(found, may_be_large=self._may_be_large)
+            self._integers.add(found, may_be_large=self._may_be_large)
             return end
         if len(text) - at > _MAX_JSON_ROW:
             self._too_long(row)
@@ -890,24 +883,6 @@ class JsonCheck:
         )
 
 
-class JsonTableCheck(JsonCheck):
-    """JsonCheck of a whole table, which refuses a list of empty objects: a node drops them.
-
-    Unless ``may_be_empty`` it also refuses ``[]``, a table without columns, which a node stores.
-    """
-
-    def __init__(self, *, may_be_empty: bool) -> None:
-        super().__init__()
-        self._may_be_empty = may_be_empty
-
-    def finish(self) -> None:
-        """Check the end of the body."""
-        super().finish()
-        self.integers.finish()
-        if self.rows or not self._may_be_empty:
-            check_has_columns(self.rows, has_columns=self.has_columns)
-
-
 def check_has_columns(rows: int, *, has_columns: bool) -> None:
     """Raise InvalidTable for a JSON list that is empty or consists of empty objects."""
     if not has_columns:
@@ -919,4 +894,4 @@ def table_check(
     *, is_csv: bool, may_be_empty: bool = True, floats: Container[str] = ()
 ) -> CsvCheck | JsonCheck:
     """Return the check for a whole table; ``floats`` are the columns of a CSV that are typed float."""
-    return CsvTableCheck(floats) if is_csv else JsonTableCheck(may_be_empty=may_be_empty)
+    return CsvCheck(floats) if is_csv else JsonCheck(may_be_empty=may_be_empty)
