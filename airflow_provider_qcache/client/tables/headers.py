@@ -23,12 +23,7 @@ MAX_HEAD_BYTES: Final = 60 * 1024
 def column_headers(
     types: Mapping[str, str] | None = None, stand_ins: Mapping[str, Any] | None = None
 ) -> dict[str, str]:
-    """The headers that describe a table's columns: their types, and values for columns to add.
-
-    Args:
-        types: A type of COLUMN_TYPES by column.
-        stand_ins: By column a number, a quoted string or the name of another column.
-    """
+    """The headers that describe a table's columns: their types, and values for columns to add, by column."""
     described = {TYPES: types, STAND_INS: stand_ins}
     return {
         header: ";".join(f"{name}={value}" for name, value in pairs.items())
@@ -57,14 +52,9 @@ class ColumnHeaders:
 
     @classmethod
     def read(cls, headers: Mapping[str, str], *, is_csv: bool) -> Self:
-        """Read the headers of a request, and check what can be checked without the table.
+        """Read a request's headers, by names in lower case, and check what needs no column of the table.
 
-        Args:
-            headers: All headers of the request, by their names in lower case.
-            is_csv: Whether the table is CSV, whose columns will be known.
-
-        Raises:
-            InvalidTable: a header is malformed, or has an unknown type or a value that a node refuses.
+        Raises InvalidTable for a malformed header, an unknown type, or a value that a node refuses.
         """
         types = _parse_pairs(TYPES, headers)
         for name, column_type in types:

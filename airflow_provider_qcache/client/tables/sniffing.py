@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import enum
 import json
 import re
@@ -44,16 +45,19 @@ class Text(enum.Enum):
 
 
 def text_in(beginning: bytes) -> Text | None:
-    """Guess the format of a text from its first bytes; None if it may be CSV.
+    """Guess the format of a text from its first ``BEGINNING`` bytes; None if it may be CSV.
 
-    Args:
-        beginning: Its first bytes, up to ``BEGINNING`` of them; a UTF-8 BOM and white space are skipped.
+    A UTF-8 BOM and white space are skipped.
     """
     start = _stripped(beginning)
     if _LIST_OF_OBJECTS(start):
         return Text.OBJECTS
-    if _follows_an_object(start):
-        return Text.JSON_LINES
+    if _OBJECT(start):
+        text = start.decode("utf-8", "replace")
+        with contextlib.suppress(ValueError, RecursionError):
+            _, end = _decode(text)
+            if _SEVERAL_OBJECTS(text, end):
+                return Text.JSON_LINES
     if _LIKE_JSON(start):
         return Text.JSON
     return Text.DOCUMENT if _DOCUMENT(start) or _ELEMENT(start) else None
@@ -64,9 +68,6 @@ def is_one_value(text: bytes) -> bool:
 
     HTTP APIs answer so if they have no data. The texts of Python's None, True and False count as well. The
     header of a CSV without rows ends with a newline.
-
-    Args:
-        text: The whole text.
     """
     start = _stripped(text)
     if not start or start.endswith((b"\n", b"\r")):
@@ -81,9 +82,7 @@ def is_one_value(text: bytes) -> bool:
 def no_csv_in(beginning: bytes, *, whole: bool) -> Text | None:
     """The format of a text that is certainly not CSV, else None; ``text_in`` guesses as well.
 
-    Args:
-        beginning: As for ``text_in``.
-        whole: Whether this is the whole text.
+    ``whole`` says whether ``beginning`` is the whole text.
     """
     start = _stripped(beginning)
     if _DOCUMENT(start):
@@ -110,11 +109,7 @@ def no_csv_in(beginning: bytes, *, whole: bool) -> Text | None:
 def wrong_separator_in(header: bytes, columns: int) -> str | None:
     """The error for a CSV whose separator is not a comma, or is named in its first line; else None.
 
-    A name in quotes is one column, whatever characters it has.
-
-    Args:
-        header: The record of the column names, without its line end.
-        columns: The number of columns.
+    ``header`` has no line end. A name in quotes is one column, whatever characters it has.
     """
     text = header.strip().decode()
     first_line = repr(text if len(text) <= 80 else text[:80] + "…")
@@ -134,31 +129,18 @@ def wrong_separator_in(header: bytes, columns: int) -> str | None:
 
 def advice(found: Text) -> str:
     """What to do about a text that is not CSV, for the end of an error."""
-    if found is Text.OBJECTS:
-        return "pass content_type='application/json'"
-    if found is Text.DOCUMENT:
-        return (
-            "check whether its source answered with an error page; a table is CSV or a JSON list of objects"
-        )
-    if found is Text.JSON_LINES:
-        return (
+    return {
+        Text.OBJECTS: "pass content_type='application/json'",
+        Text.JSON: "put the rows into a list of objects and pass content_type='application/json'",
+        Text.JSON_LINES: (
             "write the objects as one JSON list and pass content_type='application/json', or read them from "
             "a file with source_path and source_format='jsonl'"
-        )
-    return "put the rows into a list of objects and pass content_type='application/json'"
+        ),
+        Text.DOCUMENT: (
+            "check whether its source answered with an error page; a table is CSV or a JSON list of objects"
+        ),
+    }[found]
 
 
 def _stripped(beginning: bytes) -> bytes:
     return beginning.removeprefix(codecs.BOM_UTF8).lstrip()
-
-
-def _follows_an_object(start: bytes) -> bool:
-    """Whether text begins with two JSON objects outside of a list."""
-    if not _OBJECT(start):
-        return False
-    text = start.decode("utf-8", "replace")
-    try:
-        _, end = _decode(text)
-    except (ValueError, RecursionError):
-        return False
-    return _SEVERAL_OBJECTS(text, end) is not None

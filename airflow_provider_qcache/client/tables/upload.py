@@ -144,7 +144,11 @@ class Upload:
             )
             self.bytes = len(content)
         else:
-            for _ in self._checked_body(split(self._unlz4(content)), check_time):
+            decoded = content
+            if self._encoded == "lz4":
+                with _refusing_undecodable():
+                    decoded = compression.decode(content, "lz4", None)
+            for _ in self._checked_body(split(decoded), check_time):
                 pass
         if self._compression == "lz4":
             content = compression.compress_lz4(content)
@@ -152,12 +156,6 @@ class Upload:
             content = b"".join(_compressed(split(content), check_time))
         check_time()
         self._ready = content
-
-    def _unlz4(self, content: bytes) -> bytes:
-        if self._encoded != "lz4":
-            return content
-        with _refusing_undecodable():
-            return compression.decode(content, self._encoded, None)
 
     def _check_columns(self, names: tuple[str, ...] | None) -> None:
         self._columns.check(names)
@@ -181,11 +179,9 @@ class Upload:
         """The content's pieces, ``length`` bytes if that is known. They end after all checks passed."""
         if isinstance(self._content, Body):
             return self._checked_body(_of_length(self._content.pieces(), length), check_time)
-        return self._checked_source(self._content, length, check_time)
+        return self._checked_source(self._content, check_time)
 
-    def _checked_source(
-        self, source: Source, length: int | None, check_time: Callable[[], object]
-    ) -> Iterator[bytes]:
+    def _checked_source(self, source: Source, check_time: Callable[[], object]) -> Iterator[bytes]:
         self._check_columns(source.names)
         rows = size = 0
         for piece, more in source.pieces(self._content_type):
@@ -193,7 +189,6 @@ class Upload:
             rows += more
             size += len(piece)
             yield piece
-        _check_length(size, length)
         self.rows, self.bytes = rows, size
 
     def _checked_body(self, pieces: Iterator[bytes], check_time: Callable[[], object]) -> Iterator[bytes]:
@@ -230,10 +225,6 @@ def _of_length(pieces: Iterator[bytes], length: int | None) -> Iterator[bytes]:
         if length is not None and size > length:
             break
         yield piece
-    _check_length(size, length)
-
-
-def _check_length(size: int, length: int | None) -> None:
     if length is not None and size != length:
         raise InvalidTable(
             f"the file changed while it was sent: it had {length} bytes before. Store it again when no other "
@@ -394,35 +385,28 @@ def source_upload(
     source if it raises an error.
     """
     try:
-        if content_type == JSON or not _fits_csv(source, content_type):
+        if content_type == JSON:
             return Upload(source, JSON, fields, compression)
-        types = {
-            column.name: column.type.header for column in source.columns if column.type.header is not None
-        }
-        room = MAX_HEAD_BYTES - _FOR_OTHER_HEADERS - len(fields.get(STAND_INS, ""))
-        headers = column_headers(types)
-        if len(headers.get(TYPES, "")) > room and source.repeatable:
-            wrong = source.wrongly_inferred(check_time)
-            headers = column_headers({name: types[name] for name in types if name in wrong})
-        if len(headers.get(TYPES, "")) <= room:
-            return Upload(source, CSV, {**fields, **headers}, compression)
-        if content_type == CSV:
-            raise InvalidTable(  # noqa: TRY301  # the source is closed below
+        unfit = next((name for name in source.names if not fits_csv(name)), None)
+        why = f"column {unfit!r}: its name cannot be sent in CSV or headers: pass content_type={JSON!r}"
+        if unfit is None:
+            types = {
+                column.name: column.type.header for column in source.columns if column.type.header is not None
+            }
+            room = MAX_HEAD_BYTES - _FOR_OTHER_HEADERS - len(fields.get(STAND_INS, ""))
+            headers = column_headers(types)
+            if len(headers.get(TYPES, "")) > room and source.repeatable:
+                wrong = source.wrongly_inferred(check_time)
+                headers = column_headers({name: types[name] for name in types if name in wrong})
+            if len(headers.get(TYPES, "")) <= room:
+                return Upload(source, CSV, {**fields, **headers}, compression)
+            why = (
                 f"the types of {len(source.columns)} columns do not fit into the request headers: pass "
                 f"content_type={JSON!r}, which needs no types"
             )
+        if content_type == CSV:
+            raise InvalidTable(why, column=unfit)  # noqa: TRY301  # the source is closed below
         return Upload(source, JSON, fields, compression)
     except BaseException:
         source.close()
         raise
-
-
-def _fits_csv(source: RowsSource | FrameSource, content_type: str | None) -> bool:
-    """Whether CSV and headers can contain the columns' names; InvalidTable if not, and CSV is requested."""
-    unfit = next((column.name for column in source.columns if not fits_csv(column.name)), None)
-    if unfit is not None and content_type == CSV:
-        raise InvalidTable(
-            f"column {unfit!r}: its name cannot be sent in CSV or headers: pass content_type={JSON!r}",
-            column=unfit,
-        )
-    return unfit is None
