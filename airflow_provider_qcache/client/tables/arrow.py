@@ -210,12 +210,8 @@ def _refuse_bytes(name: str, array: Any, row: int | None) -> None:
         values.validate(full=True)
     except pa.ArrowException:
         return
-    number = next(
-        number
-        for number, value in enumerate(values.to_pylist(), 1)
-        if value is not None and not _is_utf8(value)
-    )
-    refuse(name, _NOT_UTF8, row=None if row is None else row + number)
+    found = [value is not None and not _is_utf8(value) for value in values.to_pylist()]
+    refuse(name, _NOT_UTF8, row=None if row is None else row + 1 + found.index(True))
 
 
 def _check_indices(name: str, array: Any, row: int) -> None:
@@ -403,13 +399,11 @@ def _halved(batch: Any) -> Iterator[Any]:
 
 def _weight(array: Any) -> int:
     """The bytes of an array's rows, with its dictionary's texts as often as they occur."""
+    texts = 0
     if pa.types.is_dictionary(array.type):
         words = array.dictionary
         array, texts = array.indices, len(array) * (_weight(words) // max(1, len(words)))
-    else:
-        texts = 0
-    size: int = array.nbytes + texts
-    return size
+    return int(array.nbytes) + texts
 
 
 def _csv_of(batch: Any) -> bytes:
@@ -471,6 +465,11 @@ def _first_outside(array: Any, least: Any, most: Any) -> int:
     return _first(pc.or_(pc.less(array, least), pc.greater(array, most)))
 
 
+def _check_bounds(name: str, array: Any, least: Any, most: Any, row: int, why: str) -> None:
+    if (at := _first_outside(array, least, most)) >= 0:
+        refuse(name, why, row=row + 1 + at)
+
+
 def _refuse_first(
     mask: Any, rule: Callable[[str, Any, int], NoReturn], name: str, array: Any, row: int
 ) -> None:
@@ -490,12 +489,6 @@ class Plan:
     def before(self, step: _Step) -> Self:
         """Add a step at the start, and return the plan."""
         self._steps = (step, *self._steps)
-        return self
-
-    def after(self, column_type: ColumnType, step: _Step) -> Self:
-        """Add a step at the end, which gives the column's new type, and return the plan."""
-        self.type = column_type
-        self._steps = (*self._steps, step)
         return self
 
     def convert(self, array: Any, row: int) -> Any:
@@ -528,9 +521,8 @@ def plan_of(name: str, arrow_type: Any, requested: ColumnType | None) -> Plan:
             return Plan(name, ColumnType.FLOAT, _as_text, _parsed, _floats)
         return Plan(name, requested or ColumnType.TEXT, _as_text)
     if types.is_null(arrow_type):
-        return Plan(
-            name, requested or ColumnType.NULLS, _to_float if requested is ColumnType.FLOAT else _as_text
-        )
+        step: _Step = _to_float if requested is ColumnType.FLOAT else _as_text
+        return Plan(name, requested or ColumnType.NULLS, step)
     if types.is_date(arrow_type) or types.is_time(arrow_type) or types.is_timestamp(arrow_type):
         if requested is ColumnType.FLOAT:
             refuse(name, f"column_types: 'float' cannot be used for {arrow_type}: use 'string'")
@@ -540,10 +532,8 @@ def plan_of(name: str, arrow_type: Any, requested: ColumnType | None) -> Plan:
     if types.is_decimal(arrow_type):
         places = rules.DECIMAL_DIGITS if arrow_type.bit_width > 128 else rules.DECIMAL_DIGITS // 2
         if abs(arrow_type.scale) > places:
-            refuse(
-                name,
-                f"{arrow_type} has more decimal places than the {places} that a decimal of its size can have",
-            )
+            most = f"the {places} that a decimal of its size can have"
+            refuse(name, f"{arrow_type} has more decimal places than {most}")
         if arrow_type.bit_width < 128:  # Arrow has no min_max for narrower decimals
             wider = pa.decimal128(arrow_type.precision, arrow_type.scale)
             return plan_of(name, wider, requested).before(lambda _name, array, _row: array.cast(wider))
@@ -554,24 +544,18 @@ def plan_of(name: str, arrow_type: Any, requested: ColumnType | None) -> Plan:
         return _IntPlan(name) if arrow_type.scale <= 0 else Plan(name, ColumnType.FLOAT, _decimals)
     if types.is_integer(arrow_type) and requested is None:
         return _IntPlan(name)
-    plan = _number_plan(name, arrow_type)
-    if requested is None:
-        return plan
-    return plan.after(requested, _to_float if requested is ColumnType.FLOAT else _as_text)
-
-
-def _number_plan(name: str, arrow_type: Any) -> Plan:
-    types = pa.types
+    last = () if requested is None else (_to_float if requested is ColumnType.FLOAT else _as_text,)
     if types.is_boolean(arrow_type):
-        return Plan(name, ColumnType.BOOL)
+        return Plan(name, requested or ColumnType.BOOL, *last)
     if types.is_integer(arrow_type):
-        return Plan(name, ColumnType.INT)
-    if types.is_floating(arrow_type):
-        return Plan(name, ColumnType.FLOAT, _floats)
-    if types.is_duration(arrow_type):
-        return Plan(name, ColumnType.FLOAT, _seconds)
-    if types.is_interval(arrow_type):
-        return Plan(name, ColumnType.FLOAT, _seconds_of_intervals)
+        return Plan(name, requested or ColumnType.INT, *last)
+    for is_of, step in (
+        (types.is_floating, _floats),
+        (types.is_duration, _seconds),
+        (types.is_interval, _seconds_of_intervals),
+    ):
+        if is_of(arrow_type):
+            return Plan(name, requested or ColumnType.FLOAT, step, *last)
     return refuse(name, f"{arrow_type} cannot be stored: convert it to text or numbers")
 
 
@@ -638,12 +622,10 @@ class _IntPlan(Plan):
         try:
             array = array.cast(pa.int64())
         except pa.ArrowInvalid:
-            number, value = next(
-                (number, value)
-                for number, value in enumerate(array.to_pylist(), row + 1)
-                if value is not None and not rules.INT64_MIN <= value <= rules.INT64_MAX
-            )
-            rules.too_large_int(self.name, int(value), number)
+            for number, value in enumerate(array.to_pylist(), row + 1):
+                if value is not None and not rules.INT64_MIN <= value <= rules.INT64_MAX:
+                    rules.too_large_int(self.name, int(value), number)
+            raise
         if not self.large_row and (at := _first_outside(array, -rules.EXACT, rules.EXACT)) >= 0:
             self.large_row = row + 1 + at
         return array
@@ -664,24 +646,18 @@ def _floats(name: str, array: Any, row: int) -> Any:
     return array
 
 
-def _is_float(text: Any) -> bool:
-    try:
-        text.cast(pa.float64())
-    except pa.ArrowInvalid:
-        return False
-    return True
-
-
 def _parsed(name: str, array: Any, row: int) -> Any:
     """Parse texts as floats."""
     array = pc.if_else(pc.equal(array, ""), pa.scalar(None, TEXT), array)
     try:
         parsed = array.cast(pa.float64())
     except pa.ArrowInvalid:
-        number, text = next(
-            (number, text) for number, text in enumerate(array, row + 1) if not _is_float(text)
-        )
-        rules.not_a_float(name, text.as_py(), number)
+        for number, text in enumerate(array, row + 1):
+            try:
+                text.cast(pa.float64())
+            except pa.ArrowInvalid:
+                rules.not_a_float(name, text.as_py(), number)
+        raise
     infinite = pc.is_inf(parsed)
     if _any(infinite):
         # A text with digits whose float is infinite is a number that is too large, such as 1e400.
@@ -718,8 +694,7 @@ def _seconds(_name: str, array: Any, _row: int) -> Any:
 
 def _dates(name: str, array: Any, row: int) -> Any:
     days = array.cast(pa.date32(), safe=False)
-    if (at := _first_outside(days.view(pa.int32()), *_YEARS)) >= 0:
-        refuse(name, rules.OUT_OF_CALENDAR, row=row + 1 + at)
+    _check_bounds(name, days.view(pa.int32()), *_YEARS, row, rules.OUT_OF_CALENDAR)
     return days.cast(TEXT)
 
 
@@ -727,9 +702,8 @@ def _times(name: str, array: Any, row: int) -> Any:
     unit = array.type.unit
     numbers = array.view(pa.int32() if array.type.bit_width == 32 else pa.int64()).cast(pa.int64())
     per = _PER_SECOND[unit]
-    if (at := _first_outside(numbers, 0, per * rules.DAY_SECONDS - 1)) >= 0:
-        why = "a time outside 00:00:00 to 23:59:59.999999999 cannot be stored: correct it"
-        refuse(name, why, row=row + 1 + at)
+    why = "a time outside 00:00:00 to 23:59:59.999999999 cannot be stored: correct it"
+    _check_bounds(name, numbers, 0, per * rules.DAY_SECONDS - 1, row, why)
     return _with_fractions(array, numbers, per, pa.time32("s"))
 
 
@@ -738,9 +712,8 @@ def _timestamps(name: str, array: Any, row: int) -> Any:
     per = _PER_SECOND[array.type.unit]
     first, last = _YEARS
     least, most = first * rules.DAY_SECONDS * per, (last + 1) * rules.DAY_SECONDS * per - 1
-    # Nanoseconds are within the years 1677 to 2262.
-    if per < 10**9 and (at := _first_outside(numbers, least, most)) >= 0:
-        refuse(name, rules.OUT_OF_CALENDAR, row=row + 1 + at)
+    if per < 10**9:  # nanoseconds are within the years 1677 to 2262
+        _check_bounds(name, numbers, least, most, row, rules.OUT_OF_CALENDAR)
     text = _with_fractions(numbers.view(pa.timestamp(array.type.unit)), numbers, per, pa.timestamp("s"))
     if array.type.tz is not None:
         text = pc.binary_join_element_wise(text, pa.scalar("+00:00", TEXT), pa.scalar("", TEXT))

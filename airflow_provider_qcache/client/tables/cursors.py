@@ -67,8 +67,11 @@ class _ColumnReader:
         form = self._form_of(values, row)
         if form == NAME or (form in _NUMBERS and self._requested in (ColumnType.TEXT, ColumnType.ENUM)):
             form, values = "text", [None if _is_null(value) else _written(value) for value in values]
-        if self._requested is None:
-            form = self._common_form(form, values, row)
+        if self._requested is None and form != "null" and self._form not in ("null", form):
+            wider = _WIDER.get(frozenset({form, self._form}))
+            if wider is None:
+                self._mixed(self._form, self._form_row, values, row)
+            form = wider
         array = self._arrow(form, values, row)
         if self._requested is not None:
             self.plan = plan_of(self.name, array.type, self._requested)
@@ -87,14 +90,9 @@ class _ColumnReader:
         for value_type in set(map(type, values)):
             form = form_of_type(value_type)
             if form is None:
-                number = next(
-                    number for number, value in enumerate(values, row + 1) if type(value) is value_type
-                )
-                refuse(
-                    self.name,
-                    f"{value_type.__name__} cannot be stored: cast it to a text or a number in the SQL",
-                    row=number,
-                )
+                number = row + 1 + list(map(type, values)).index(value_type)
+                why = f"{value_type.__name__} cannot be stored: cast it to a text or a number in the SQL"
+                refuse(self.name, why, row=number)
             forms.add(form)
         forms.discard("null")
         if not forms:
@@ -124,24 +122,12 @@ class _ColumnReader:
             row=number,
         )
 
-    def _common_form(self, form: str, values: Sequence[Any], row: int) -> str:
-        """The common form of these values and the earlier ones."""
-        if form == "null" or self._form in ("null", form):
-            return form
-        wider = _WIDER.get(frozenset({form, self._form}))
-        if wider is None:
-            self._mixed(self._form, self._form_row, values, row)
-        return wider
-
     def _change(self, form: str, arrow_type: Any, row: int) -> None:
         """Change the plan: the values so far were nulls or integers, and these have another form."""
         if self.plan.large_row:
-            refuse(
-                self.name,
-                f"an integer beyond 2**53, and type {form} from row {row + 1} on: a float would round it. "
-                "Cast the column in the SQL",
-                row=self.plan.large_row,
-            )
+            later = f"type {form} from row {row + 1} on"
+            why = f"an integer beyond 2**53, and {later}: a float would round it. Cast the column in the SQL"
+            refuse(self.name, why, row=self.plan.large_row)
         only_nulls = self._form == "null"
         if only_nulls:
             self._form_row = row
@@ -185,13 +171,16 @@ class _ColumnReader:
         if array is not None and pa.types.is_decimal(array.type):
             return array
         # The values include NaN, which is null, or integers.
-        kept = [_decimal_or_null(self.name, value, number) for number, value in enumerate(values, row + 1)]
+        kept = [None if _is_null(value) else decimal.Decimal(value) for value in values]
+        for number, value in enumerate(kept, row + 1):
+            if value is not None and not value.is_finite():
+                rules.infinite_decimal(self.name, value, number)
         try:
             return pa.array(kept, None if any(value is not None for value in kept) else _NO_DECIMALS)
         except (pa.ArrowException, TypeError, ValueError):
             for number, value in enumerate(kept, row + 1):
-                digits = 0 if value is None else rules.digits_of(value)
-                if self._requested is None and digits > rules.MOST_DIGITS:
+                too_long = value is not None and rules.digits_of(value) > rules.MOST_DIGITS
+                if too_long and self._requested is None:
                     rules.too_many_digits(self.name, value, number)
             return self._floats(kept, row)
 
@@ -203,17 +192,14 @@ class _ColumnReader:
             except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
                 if form == "integer":
                     rules.too_large_int(self.name, value, number)
-                if form == "float":
-                    refuse(
-                        self.name,
-                        f"{value} among floats, and no float can represent it: cast the column in the SQL",
-                        row=number,
-                    )
-                if form == "text":
-                    refuse(self.name, rules.LONE_SURROGATE, row=number)
-                if form in ("timestamp", ZONED):
-                    refuse(self.name, rules.OUT_OF_CALENDAR, row=number)
-                refuse(self.name, f"{rules.short_repr(value)}: {error}", row=number)
+                cast = "cast the column in the SQL"
+                reasons = {
+                    "float": f"{value} among floats, and no float can represent it: {cast}",
+                    "text": rules.LONE_SURROGATE,
+                    "timestamp": rules.OUT_OF_CALENDAR,
+                    ZONED: rules.OUT_OF_CALENDAR,
+                }
+                refuse(self.name, reasons.get(form, f"{rules.short_repr(value)}: {error}"), row=number)
 
 
 def _is_null(value: Any) -> bool:
@@ -233,16 +219,6 @@ def _written(value: Any) -> str:
     if isinstance(value, float):
         return repr(value).removesuffix(".0")
     return str(value)
-
-
-def _decimal_or_null(name: str, value: Any, row: int) -> Any:
-    """A decimal for Arrow; NaN is null."""
-    if _is_null(value):
-        return None
-    exact = decimal.Decimal(value)
-    if not exact.is_finite():
-        rules.infinite_decimal(name, value, row)
-    return exact
 
 
 class RowEncoder:

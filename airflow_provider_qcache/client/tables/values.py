@@ -387,6 +387,7 @@ def _numpy_name(value: Any) -> str:
 
 def _check(name: str, form: str, requested: ColumnType | None) -> Callable[[Any, int], None] | None:
     """The check for each value of a column, called with the value and its row; None for no check."""
+    is_text = requested in (ColumnType.TEXT, ColumnType.ENUM)
 
     def text(value: str, row: int) -> None:
         if "\0" in value:
@@ -422,14 +423,9 @@ def _check(name: str, form: str, requested: ColumnType | None) -> Callable[[Any,
         if not value.is_finite():
             rules.infinite_decimal(name, value, row)
         exponent = value.as_tuple().exponent
-        if requested in (ColumnType.TEXT, ColumnType.ENUM) and (
-            int(exponent) < -rules.DECIMAL_DIGITS or value.adjusted() >= rules.DECIMAL_DIGITS
-        ):
-            refuse(
-                name,
-                f"{value} has more than {rules.DECIMAL_DIGITS} digits before or after its point",
-                row=row,
-            )
+        if is_text and (int(exponent) < -rules.DECIMAL_DIGITS or value.adjusted() >= rules.DECIMAL_DIGITS):
+            why = f"{value} has more than {rules.DECIMAL_DIGITS} digits before or after its point"
+            refuse(name, why, row=row)
         if requested is None and rules.digits_of(value) > rules.MOST_DIGITS:
             rules.too_many_digits(name, value, row)
         if requested in (None, ColumnType.FLOAT):
@@ -445,7 +441,7 @@ def _check(name: str, form: str, requested: ColumnType | None) -> Callable[[Any,
             refuse(name, rules.OUT_OF_CALENDAR, row=row)
 
     def duration(value: Any, row: int) -> None:
-        if not isinstance(value, dt.timedelta) and _numpy_seconds(value) is None:
+        if _seconds(value) is None:
             why = f"the duration {value!r} cannot be converted to seconds: use a timedelta or a number"
             refuse(name, why, row=row)
 
@@ -455,14 +451,10 @@ def _check(name: str, form: str, requested: ColumnType | None) -> Callable[[Any,
         except OverflowError:
             refuse(name, rules.OUT_OF_CALENDAR, row=row)
 
-    if form == "integer" and requested is not None:
-        return real if requested is ColumnType.FLOAT else None
-    if form == "float" and requested in (ColumnType.TEXT, ColumnType.ENUM):
-        return None
-    checks: dict[str, Callable[[Any, int], None]] = {
+    checks: dict[str, Callable[[Any, int], None] | None] = {
         "text": text,
-        "integer": integer,
-        "float": real,
+        "integer": integer if requested is None else None if is_text else real,
+        "float": None if is_text else real,
         "decimal": exact,
         "timestamp": calendar,
         "date": calendar,
@@ -494,12 +486,8 @@ def _float(value: Any) -> float:
 
 
 def _seconds(value: Any) -> float | None:
-    return value.total_seconds() if isinstance(value, dt.timedelta) else _numpy_seconds(value)
-
-
-def _numpy_seconds(value: Any) -> float | None:
-    """A timedelta64 in seconds; None for one of months, or of units below nanoseconds."""
-    found = value.item()
+    """A duration in seconds; None for numpy's of months, or of units below nanoseconds."""
+    found = value if isinstance(value, dt.timedelta) else value.item()
     if isinstance(found, dt.timedelta):
         return found.total_seconds()
     return found / 1e9 if value.dtype.str.endswith("[ns]") else None
