@@ -7,6 +7,7 @@ import struct
 import zlib
 from typing import TYPE_CHECKING, Any, Final
 
+from airflow_provider_qcache.client.errors import Outcome
 from airflow_provider_qcache.extras import how_to_install
 
 if TYPE_CHECKING:
@@ -33,20 +34,21 @@ _MOST_AT_ONCE: Final = 1 << 20
 
 
 class Undecodable(Exception):
-    """The bytes do not match their Content-Encoding."""
+    """A body that cannot be decoded. ``outcome`` is that of a request with this answer."""
+
+    def __init__(self, text: str, outcome: Outcome = Outcome.UNDECODABLE) -> None:
+        super().__init__(text)
+        self.outcome = outcome
 
 
-class Unsupported(Exception):
-    """The client cannot decode this Content-Encoding."""
+def check_size(size: int, most: float) -> None:
+    """Raise Undecodable if a body of this size is longer than ``most``."""
+    if size > most:
+        raise Undecodable("", Outcome.TOO_LARGE)
 
 
-class TooLarge(Exception):
-    """The decoded bytes are more than allowed."""
-
-
-def canonical(encoding: str | None) -> str | None:
-    """A Content-Encoding in lower case, or None."""
-    return encoding.strip().lower() or None if encoding else None
+def _canonical(encoding: str | None) -> str:
+    return (encoding or "").strip().lower()
 
 
 def stays_encoded(encoding: str | None, accept_encoding: str | None) -> bool:
@@ -54,8 +56,8 @@ def stays_encoded(encoding: str | None, accept_encoding: str | None) -> bool:
 
     That is any encoding that the caller asked for except gzip, which requests decodes for qclient's callers.
     """
-    encoding = canonical(encoding)
-    if accept_encoding is None or encoding in (None, "identity", *_GZIP):
+    encoding = _canonical(encoding)
+    if accept_encoding is None or encoding in ("", "identity", *_GZIP):
         return False
     asked = set()
     for part in accept_encoding.lower().split(","):
@@ -66,45 +68,41 @@ def stays_encoded(encoding: str | None, accept_encoding: str | None) -> bool:
 
 
 def decode(
-    body: bytes, encoding: str | None, most: int | None, check_time: Callable[[], object] = lambda: None
+    body: bytes, encoding: str | None, most: float, check_time: Callable[[], object] = lambda: None
 ) -> bytes:
-    """The body decoded, at most ``most`` bytes of it (None: no limit).
+    """The body decoded, at most ``most`` bytes of it.
 
-    ``check_time`` is called regularly while gzip is decoded, and raises to end it.
-
-    Raises:
-        Undecodable: the body does not match its Content-Encoding.
-        Unsupported: the client cannot decode the Content-Encoding; the message says what to do.
-        TooLarge: the decoded body is longer than ``most``.
+    ``check_time`` is called regularly while gzip is decoded, and raises to end it. Raises Undecodable if the
+    body does not match its Content-Encoding, which the client may not support, or is too long.
     """
-    encoding = canonical(encoding)
-    if not encoding or encoding == "identity":
-        if most is not None and len(body) > most:
-            raise TooLarge
+    encoding = _canonical(encoding)
+    if encoding in ("", "identity"):
+        check_size(len(body), most)
         return body
     if encoding == "lz4":
         return _unlz4(body, most)
     if encoding in _GZIP:
         return _gunzip(body, most, check_time)
-    raise Unsupported(
+    raise Undecodable(
         f"its Content-Encoding is {encoding[:100]!r}, which the client did not ask for, and it decodes only "
-        "gzip and lz4: check what a proxy between this machine and the node adds"
+        "gzip and lz4: check what a proxy between this machine and the node adds",
+        Outcome.UNSUPPORTED_ENCODING,
     )
 
 
-def _unlz4(body: bytes, most: int | None) -> bytes:
+def _unlz4(body: bytes, most: float) -> bytes:
     if lz4_block is None:
-        raise Unsupported(
+        raise Undecodable(
             "its Content-Encoding is lz4, which the client did not ask for, and lz4 is not installed: "
-            f"{how_to_install('lz4')}"
+            f"{how_to_install('lz4')}",
+            Outcome.UNSUPPORTED_ENCODING,
         )
     if len(body) < _SIZE.size:
         raise Undecodable("it is too short for lz4")
     (size,) = _SIZE.unpack_from(body)
     if size > _LZ4_MOST_PER_BYTE * len(body):
         raise Undecodable(f"it claims {size} bytes, more than {len(body)} bytes of lz4 can hold")
-    if most is not None and size > most:
-        raise TooLarge
+    check_size(size, most)
     try:
         decoded: bytes = lz4_block.decompress(body)
     except (lz4_block.LZ4BlockError, ValueError) as error:
@@ -112,15 +110,14 @@ def _unlz4(body: bytes, most: int | None) -> bytes:
     return decoded
 
 
-def _gunzip(body: bytes, most: int | None, check_time: Callable[[], object]) -> bytes:
+def _gunzip(body: bytes, most: float, check_time: Callable[[], object]) -> bytes:
     parts: list[bytes] = []
     size = 0
     gunzip = Gunzip()
     for part in gunzip.feed(body):
         check_time()
         size += len(part)
-        if most is not None and size > most:
-            raise TooLarge
+        check_size(size, most)
         if part:
             parts.append(part)
     gunzip.finish()

@@ -826,7 +826,6 @@ class NodeTransport:
         return self._redactor
 
     def _give_back(self, connection: Any) -> None:
-        """Keep a connection for the next request."""
         if len(self._idle) >= _POOL_SIZE:
             connection.close()
             return
@@ -904,41 +903,30 @@ class NodeTransport:
         status = response.status
         headers = response.head
         content_encoding = headers.get("Content-Encoding")
-        most = self._settings.max_response_bytes
         if is_result:
-            complete = response.length is not None or response.chunked
-            # Incompressible data grows a little in gzip and lz4.
-            raw = _read_all(response, None if most is None else most + most // 128 + 1024)
-            if raw is None:
-                raise Failure(Outcome.TOO_LARGE, Phase.BODY, status=status)
-            if compression.stays_encoded(content_encoding, accept_encoding):
-                if most is not None and len(raw) > most:
-                    raise Failure(Outcome.TOO_LARGE, Phase.BODY, status=status)
-                return Answer(status, headers, raw, content_encoding, complete, still_encoded=True)
+            most = self._settings.max_response_bytes or _FOREVER
+            is_sized = response.length is not None or response.chunked
+            stays_encoded = compression.stays_encoded(content_encoding, accept_encoding)
             try:
-                content = compression.decode(raw, content_encoding, most, limit.left)
-            except compression.TooLarge:
-                raise Failure(Outcome.TOO_LARGE, Phase.BODY, status=status) from None
+                # Incompressible data grows a little in gzip and lz4.
+                content = raw = _read_all(response, most if stays_encoded else most * 129 / 128 + 1024)
+                if not stays_encoded:
+                    content = compression.decode(raw, content_encoding, most, limit.left)
             except compression.Undecodable as error:
-                raise Failure(Outcome.UNDECODABLE, Phase.BODY, error, status=status) from error
-            except compression.Unsupported as error:
-                raise Failure(Outcome.UNSUPPORTED_ENCODING, Phase.BODY, error, status=status) from error
-            compressed = content is not raw  # gzip and lz4 that are cut off cannot be decoded
-            complete = complete or compressed or is_complete(content, headers.media_type, limit.left)
-            return Answer(status, headers, content, content_encoding, complete)
+                raise Failure(error.outcome, Phase.BODY, error, status=status) from error
+            complete = is_sized or stays_encoded
+            complete = complete or content is not raw  # gzip and lz4 that are cut off cannot be decoded
+            complete = complete or is_complete(content, headers.media_type, limit.left)
+            return Answer(status, headers, content, content_encoding, complete, stays_encoded)
         try:
-            raw = _read_all(response, MAX_ERROR_BODY)
-        except (OSError, http.client.HTTPException):
-            raw = None
-        if raw is None:
+            content = _read_all(response, MAX_ERROR_BODY)
+        except (OSError, http.client.HTTPException, compression.Undecodable):
             response.will_close = True  # the rest would be read as the next request's answer
             return Answer(status, headers, b"", None)
-        if not raw:  # as usual
-            return Answer(status, headers, raw, content_encoding)
-        try:
-            content = compression.decode(raw, content_encoding, MAX_ERROR_BODY)
-        except (compression.Undecodable, compression.Unsupported, compression.TooLarge):
-            content = raw  # QCache declares plain error bodies as lz4
+        if content:
+            # QCache declares plain error bodies as lz4.
+            with contextlib.suppress(compression.Undecodable):
+                content = compression.decode(content, content_encoding, MAX_ERROR_BODY)
         return Answer(status, headers, content, content_encoding)
 
     def _failure(self, error: BaseException, limit: Limit, *, reused: bool) -> Failure | None:
@@ -1107,22 +1095,20 @@ _ANSWERS_OF_PLAIN_HTTP: Final = frozenset(
 """The reasons that versions of OpenSSL give for an answer without TLS."""
 
 
-def _read_all(response: _Response, most: int | None) -> bytes | None:
-    """The body as received, or None if it is longer than ``most``.
+def _read_all(response: _Response, most: float) -> bytes:
+    """The body as received; raises Undecodable if it is longer than ``most``.
 
     Memory is allocated for bytes that have arrived, not for a Content-Length.
     """
     length = response.length
     if length is not None:
-        if most is not None and length > most:
-            return None
+        compression.check_size(length, most)
         if length <= _READ_AT_ONCE:
             return response.read()  # raises IncompleteRead if the body is shorter
     body = io.BytesIO()  # a list would have an object for each chunk, however small
     for piece in response.pieces():
         body.write(piece)
-        if most is not None and body.tell() > most:
-            return None
+        compression.check_size(body.tell(), most)
     if length is not None and body.tell() < length:
         raise http.client.IncompleteRead(b"", length - body.tell())
     return body.getvalue()

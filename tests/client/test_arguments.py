@@ -20,7 +20,8 @@ from airflow_provider_qcache.client import (
     TooManyConsecutiveErrors,
     UnexpectedServerResponse,
 )
-from airflow_provider_qcache.client.compression import TooLarge, Undecodable, decode
+from airflow_provider_qcache.client.compression import Undecodable, decode
+from airflow_provider_qcache.client.errors import Outcome
 from airflow_provider_qcache.client.results import Absence, Place
 from airflow_provider_qcache.client.secrets import secrets_of, secrets_of_url, spellings
 from airflow_provider_qcache.client.tables.content import skip_bom
@@ -141,15 +142,17 @@ def test_a_bom_is_removed_in_whatever_pieces_it_comes(content: bytes) -> None:
 
 def test_decoding_refuses_a_body_that_is_too_short_or_too_long() -> None:
     with pytest.raises(Undecodable, match="it is too short for lz4"):
-        decode(b"\x01\x00", "lz4", None)
+        decode(b"\x01\x00", "lz4", 2)
     for encoding in (None, "identity"):
         assert decode(b"abc", encoding, 3) == b"abc"
-        with pytest.raises(TooLarge):
+        with pytest.raises(Undecodable) as raised:
             decode(b"abc", encoding, 2)
+        assert raised.value.outcome is Outcome.TOO_LARGE
     packed = lz4.block.compress(b"abc")
     assert decode(packed, "lz4", 3) == b"abc"
-    with pytest.raises(TooLarge):
+    with pytest.raises(Undecodable) as raised:
         decode(packed, "lz4", 2)
+    assert raised.value.outcome is Outcome.TOO_LARGE
 
 
 def test_invalid_table_refuses_an_unknown_field() -> None:

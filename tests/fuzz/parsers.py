@@ -10,9 +10,7 @@ from typing import Any
 
 from airflow_provider_qcache.client.compression import (
     Gunzip,
-    TooLarge,
     Undecodable,
-    Unsupported,
     compress_lz4,
     decode,
 )
@@ -36,13 +34,13 @@ def head(data: bytes) -> None:
     try:
         response.begin()
         body = _read_all(response, _MOST)
-        content = decode(body or b"", response.head.get("Content-Encoding"), _MOST)
+        content = decode(body, response.head.get("Content-Encoding"), _MOST)
         for kind in RequestKind:
             try:
                 judge(kind, Judged(response.status, response.head, content, None))
             except Failure as failure:
                 str(failure)
-    except (http.client.HTTPException, OSError, ValueError, Undecodable, Unsupported, TooLarge):
+    except (http.client.HTTPException, OSError, ValueError, Undecodable):
         pass  # NodeTransport handles all of these
 
 
@@ -53,7 +51,7 @@ def encoded(data: bytes) -> None:
             whole: bytes | None = decode(data, encoding, _MOST)
             assert whole is not None
             assert len(whole) <= _MOST
-        except (Undecodable, TooLarge):
+        except Undecodable:
             whole = None
     pieces = Gunzip()
     try:

@@ -147,7 +147,7 @@ class Upload:
             decoded = content
             if self._encoded == "lz4":
                 with _refusing_undecodable():
-                    decoded = compression.decode(content, "lz4", None)
+                    decoded = compression.decode(content, "lz4", float("inf"))
             for _ in self._checked_body(split(decoded), check_time):
                 pass
         if self._compression == "lz4":
