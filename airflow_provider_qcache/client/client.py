@@ -637,8 +637,8 @@ class QClient:
             result = self._get(key, _ONE_ROW, JSON, operation, node=node, wait_for_nodes=False, peers=peers)
         except OperationCancelled:
             raise
-        except (NoCacheAvailable, TooManyConsecutiveErrors):
-            absence = self._gone_or_unknown(node, started)
+        except (NoCacheAvailable, TooManyConsecutiveErrors) as error:
+            absence = self._gone_or_unknown(node, started, error)
             reason = self._pool.last_error(node)
         except QClientException as error:
             absence, reason = Absence.UNKNOWN, f"{type(error).__name__}: {str(error).splitlines()[0]}"
@@ -1069,12 +1069,9 @@ class QClient:
             self._engine.run(request, operation)
         except OperationCancelled:
             raise
-        except (NoCacheAvailable, TooManyConsecutiveErrors) as error:
-            # An earlier refusal does not count: the node may have come back since, and have a new table.
-            gone = self._pool.is_gone(node, since=started)
-            return (DeleteOutcome.GONE if gone else DeleteOutcome.UNREACHABLE), error
         except QClientException as error:
-            return DeleteOutcome.UNREACHABLE, error
+            gone = self._gone_or_unknown(node, started, error) is Absence.GONE
+            return (DeleteOutcome.GONE if gone else DeleteOutcome.UNREACHABLE), error
         return DeleteOutcome.CONFIRMED, None
 
     # Many at once.
@@ -1176,17 +1173,17 @@ class QClient:
         started = self._clock.now()
         try:
             done = self._presence(key, (node,), operation, wait_for_nodes=False)
-        except (NoCacheAvailable, TooManyConsecutiveErrors):
-            return self._gone_or_unknown(node, started)
         except QClientException as error:
             if not error.transient:
                 raise
-            return Absence.UNKNOWN
+            return self._gone_or_unknown(node, started, error)
         return Absence.MISSING if done.answer is None else None
 
-    def _gone_or_unknown(self, node: str, since: float) -> Absence:
-        """The Absence for a node that could not be used since then."""
-        return Absence.GONE if self._pool.is_gone(node, since=since) else Absence.UNKNOWN
+    def _gone_or_unknown(self, node: str, since: float, error: QClientException) -> Absence:
+        """The Absence for a node that has failed with this error since then."""
+        # An earlier refusal does not count: the node may have come back since, and have a new table.
+        cannot_be_used = isinstance(error, NoCacheAvailable | TooManyConsecutiveErrors)
+        return Absence.GONE if cannot_be_used and self._pool.is_gone(node, since=since) else Absence.UNKNOWN
 
     def _node_named(self, name: str) -> str:
         """The node by its URL, with or without its credentials."""
@@ -1225,12 +1222,11 @@ class QClient:
             self._sender.status(node, operation, after_writes=False)
         except Failure as failure:
             operation.check(what)
-            if failure.outcome in OUTCOMES_OF_LIVING_NODES:
-                return
             if failure.outcome is Outcome.LOCAL:
                 raise errors.local_resource_error(what, failure.cause) from failure
-            gone = failure.outcome is Outcome.REFUSED
-            self._pool.fail(node, ticket, f"status request: {failure.reason}", gone=gone)
+            if failure.outcome not in OUTCOMES_OF_LIVING_NODES:
+                gone = failure.outcome is Outcome.REFUSED
+                self._pool.fail(node, ticket, f"status request: {failure.reason}", gone=gone)
 
     def _time_check(self, operation: Operation, key: str) -> Callable[[], None]:
         """A function for work before sending: it raises if the store was cancelled or its deadline passed."""

@@ -191,10 +191,13 @@ class QClientException(Exception):
         return f"{message}\nFailed requests:{listed}"
 
 
-class NoCacheAvailable(QClientException):
+class _Transient(QClientException):
+    transient = True
+
+
+class NoCacheAvailable(_Transient):
     """No node responds. ``nodes`` maps every node (without credentials) to its last error."""
 
-    transient = True
     nodes: Mapping[str, str] = types.MappingProxyType({})
 
     def __str__(self) -> str:
@@ -202,41 +205,30 @@ class NoCacheAvailable(QClientException):
         return super().__str__() + (f"\nNodes:{listed}" if listed else "")
 
 
-class TooManyConsecutiveErrors(QClientException):
+class TooManyConsecutiveErrors(_Transient):
     """As many requests of the operation failed as ``consecutive_error_count_limit`` allows."""
 
-    transient = True
 
-
-class DeadlineExceeded(QClientException):
+class DeadlineExceeded(_Transient):
     """The operation did not end before its deadline."""
 
-    transient = True
 
-
-class HomeNodeUnavailable(QClientException):
+class HomeNodeUnavailable(_Transient):
     """Cannot tell whether the table exists: a node earlier in the key's order does not respond."""
 
-    transient = True
 
-
-class StoreUncertain(QClientException):
+class StoreUncertain(_Transient):
     """A store was sent, at least in part, and not acknowledged: the node may or may not have the table."""
 
-    transient = True
 
-
-class NodeOverloaded(QClientException):
+class NodeOverloaded(_Transient):
     """A node answers 429 and asks for a wait (``retry_after`` seconds) beyond the deadline."""
 
-    transient = True
     retry_after: float | None = None
 
 
-class LocalResourceError(QClientException):
+class LocalResourceError(_Transient):
     """This machine, not a node, has no file descriptor, port, memory or thread left."""
-
-    transient = True
 
 
 def local_resource_error(
@@ -250,10 +242,9 @@ def local_resource_error(
     )
 
 
-class RowCountMismatch(QClientException):
+class RowCountMismatch(_Transient):
     """After a store of ``sent`` rows the node has ``found`` rows (None: no table)."""
 
-    transient = True
     sent: int | None = None
     found: int | None = None
 

@@ -282,29 +282,27 @@ class Prober:
             if self._closed:
                 return
             epoch = self._pool.ticket(node)
+            thread = None
             try:
-                self._start_one(node)
+                ticket = self._pool.begin_probe(node)
+                if ticket is None:
+                    continue
+                self._local.pop(node, None)
+                arguments = (node, ticket)
+                thread = threading.Thread(
+                    target=self._probe, args=arguments, name="qcache-probe", daemon=True
+                )
+                self._threads.add(thread)
+                thread.start()
             except BaseException as error:
                 # The thread may have started or not. If it has, its result is ignored.
                 self._pool.abandon_probe(node, epoch)
+                if thread is not None and thread.ident is None:
+                    self._threads.discard(thread)
                 # RuntimeError: the interpreter is ending, or the machine has no thread left.
                 if not isinstance(error, RuntimeError):
                     raise
                 self._local[node] = error
-
-    def _start_one(self, node: str) -> None:
-        ticket = self._pool.begin_probe(node)
-        if ticket is None:
-            return
-        self._local.pop(node, None)
-        thread = threading.Thread(target=self._probe, args=(node, ticket), name="qcache-probe", daemon=True)
-        self._threads.add(thread)
-        try:
-            thread.start()
-        except BaseException:
-            if thread.ident is None:
-                self._threads.discard(thread)
-            raise
 
     def wait(self, nodes: Sequence[str], until: float, check: Callable[[], None]) -> BaseException | None:
         """Return when one of the nodes is alive, when none is being probed, or at ``until``.

@@ -298,13 +298,7 @@ class _RetriedRequest:
     # What tenacity calls.
 
     def make_request(self) -> Done:
-        """Make the next request."""
-        while (done := self._make_request()) is None:
-            pass
-        return done
-
-    def _make_request(self) -> Done | None:
-        """Make one request; None if a node before the one that answered is back, and must be asked."""
+        """Make the next request, and another one if a node before the one that answered is back."""
         self._check()
         if self.busy_node is not None:
             self._await_status(self.busy_node)
@@ -324,15 +318,15 @@ class _RetriedRequest:
             )
             answer_or_miss = judge(request.kind, answer)
         except Failure as failure:
-            attempt = self._note_attempt(node, started, failure)
-            if request.kind is RequestKind.STORE and attempt.phase in (Phase.SEND, Phase.HEAD, Phase.BODY):
-                self.maybe_stored |= attempt.outcome in (Outcome.TIMEOUT, Outcome.NOT_TAKEN, Outcome.DEADLINE)
+            if request.kind is RequestKind.STORE and failure.phase in (Phase.SEND, Phase.HEAD, Phase.BODY):
+                self.maybe_stored |= failure.outcome in (Outcome.TIMEOUT, Outcome.NOT_TAKEN, Outcome.DEADLINE)
                 # A node stores nothing of a body that was cut off.
-                self.maybe_stored |= attempt.outcome is Outcome.LOCAL and attempt.phase is not Phase.SEND
+                self.maybe_stored |= failure.outcome is Outcome.LOCAL and failure.phase is not Phase.SEND
+            attempt = self._note_attempt(node, started, failure)
             self._failed(node, ticket, attempt, action_for(request.kind, failure.outcome), failure)
         finds_no_table = answer_or_miss is None or request.kind is RequestKind.DELETE
         if finds_no_table and self.gone and self._any_is_back():
-            return None
+            return self.make_request()
         if node != request.nodes[0] and request.kind is not RequestKind.PRESENCE:
             self._log_failover(node)
         return Done(node, answer_or_miss, tuple(self.attempts), self.unknown)
@@ -466,26 +460,25 @@ class _RetriedRequest:
             if self._left() <= 0:
                 return Outcome.DEADLINE
         started = engine.clock.now()
+        failure = None
         try:
             engine.sender.status(node, self.operation)
-        except Failure as failure:
-            if failure.outcome is Outcome.REFUSED:
-                self.refused_by.add(node)
-                pool.abandon_probe(node, ticket)  # it still counts as gone
-                return failure.outcome
-            if pool.end_probe(node, ticket, failure):
-                return None
-            if failure.outcome is Outcome.CANCELLED:
-                self._check_cancelled()
-            elif failure.outcome is Outcome.LOCAL:
-                attempt = self._note_attempt(node, started, failure)
-                self._failed(node, ticket, attempt, Action.WAIT, failure)
-            return failure.outcome
+        except Failure as error:
+            failure = error
         except BaseException:
             pool.abandon_probe(node, ticket)
             raise
-        pool.end_probe(node, ticket, None)
-        return None
+        if failure is not None and failure.outcome is Outcome.REFUSED:
+            self.refused_by.add(node)
+            pool.abandon_probe(node, ticket)  # it still counts as gone
+            return failure.outcome
+        if pool.end_probe(node, ticket, failure) or failure is None:
+            return None
+        self._check_cancelled()
+        if failure.outcome is Outcome.LOCAL:
+            attempt = self._note_attempt(node, started, failure)
+            self._failed(node, ticket, attempt, Action.WAIT, failure)
+        return failure.outcome
 
     def _await_any_node(self, waits: int) -> None:
         """Probe all nodes, which are failing, and wait for the first that answers."""
@@ -552,8 +545,7 @@ class _RetriedRequest:
                 failure = error
             else:
                 return ticket, None
-            if failure.outcome is Outcome.CANCELLED:
-                self._check_cancelled()
+            self._check_cancelled()
             waits += 1
             pause = self._status_wait(waits)
             if ends(failure.outcome) or engine.clock.now() + pause >= until:
@@ -682,8 +674,7 @@ class _RetriedRequest:
         try:
             engine.sender.status(node, self.operation)
         except Failure as failure:
-            if failure.outcome is Outcome.CANCELLED:
-                self._check_cancelled()
+            self._check_cancelled()
             if failure.outcome is Outcome.LOCAL:  # says nothing about the node
                 self.closed_by[node] -= 1
                 self.same_node = node

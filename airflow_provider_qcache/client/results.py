@@ -98,17 +98,14 @@ class QueryResult(Plain):
         polars = _library("polars", "polars")
         return self._built(polars.DataFrame, lambda values: polars.Series(values, strict=True))
 
-    def _columns(self) -> dict[str, list[Any]]:
+    def _built(self, table: Callable[[dict[str, Any]], Any], build: Callable[[list[Any]], Any]) -> Any:
         if not self.decoded:
             raise ValueError(
                 f"the content is encoded as {self.encoding}, as the query's Accept-Encoding asked for: "
                 "decode it, or query without that header"
             )
-        return _columns_of(self.content, is_csv=self.content_type == "text/csv")
-
-    def _built(self, table: Callable[[dict[str, Any]], Any], build: Callable[[list[Any]], Any]) -> Any:
         built = {}
-        for name, values in self._columns().items():
+        for name, values in _columns_of(self.content, is_csv=self.content_type == "text/csv").items():
             try:
                 built[name] = build(values)
             except Exception as error:

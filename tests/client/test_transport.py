@@ -419,7 +419,7 @@ def test_a_chunked_answer_is_read_and_its_connection_reused() -> None:
 @pytest.mark.parametrize("content", [b"[1]", b'[{"a":1},{"b":2}]', b"[" * 100_000, b'{"a":1}'])
 def test_an_answer_that_is_no_table_cannot_become_columns(content: bytes) -> None:
     with pytest.raises(ValueError, match="not a list of rows"):
-        QueryResult(content, 1)._columns()
+        QueryResult(content, 1).to_arrow()
 
 
 @pytest.mark.parametrize("status", [101, 204, 304])

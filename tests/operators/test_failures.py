@@ -33,7 +33,7 @@ PAGE = ROOT / "docs" / "reference" / "errors.md"
 CLASSES = {
     name: kind
     for name, kind in vars(errors).items()
-    if inspect.isclass(kind) and issubclass(kind, errors.QClientException)
+    if inspect.isclass(kind) and issubclass(kind, errors.QClientException) and not name.startswith("_")
 }
 OURS = {
     name: kind
