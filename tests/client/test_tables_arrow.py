@@ -143,7 +143,7 @@ def test_the_error_of_a_text_that_json_cannot_carry_names_its_row(
         return table.to_reader()
 
     with pytest.raises(InvalidTable) as raised:
-        list(FrameSource(read, None)._json())
+        list(FrameSource(read, None).pieces("application/json"))
     assert (raised.value.row, raised.value.column) == (row, "\u00e9")
     assert message in str(raised.value)
 

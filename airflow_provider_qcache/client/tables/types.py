@@ -230,12 +230,14 @@ class TypedSource(abc.ABC):
             yield csv_header(self.names), 0
             yield from self._csv()
             return
-        yield b"[", 0
-        count = 0
-        for piece, rows in self._json():
-            count += rows
-            yield piece, rows
-        if not count:
+        names = self.names
+        start = b"["
+        for columns in self._chunks():
+            rows = zip(*columns, strict=True)
+            dumped = json.dumps([dict(zip(names, row, strict=True)) for row in rows], separators=(",", ":"))
+            yield start + dumped[1:-1].encode(), len(columns[0])
+            start = b","
+        if start == b"[":
             raise InvalidTable(
                 "the table has no rows, and is sent as JSON because of its column names or content_type. "
                 "JSON without rows has no columns: store at least one row, or use CSV"
@@ -250,11 +252,5 @@ class TypedSource(abc.ABC):
         """The rows as CSV, without the header."""
 
     @abc.abstractmethod
-    def _json(self) -> Iterator[tuple[bytes, int]]:
-        """Rows as JSON objects, with commas between them."""
-
-
-def json_rows(names: Sequence[str], rows: Iterable[Sequence[Any]], *, first: bool) -> bytes:
-    """Rows as objects of a JSON list, without its brackets; after a comma unless they are the first."""
-    dumped = json.dumps([dict(zip(names, row, strict=True)) for row in rows], separators=(",", ":"))
-    return (dumped[1:-1] if first else "," + dumped[1:-1]).encode()
+    def _chunks(self) -> Iterator[list[Sequence[Any]]]:
+        """Some rows at a time, by column, as values for JSON."""

@@ -148,12 +148,6 @@ class RowsSource(rules.TypedSource):
         for columns in self._chunks():
             yield write(self._plans, columns), len(columns[0])
 
-    def _json(self) -> Iterator[tuple[bytes, int]]:
-        first = True
-        for columns in self._chunks():
-            yield rules.json_rows(self.names, zip(*columns, strict=True), first=first), len(columns[0])
-            first = False
-
     def _values(self, name: Any, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
         # By column: with a tuple for each row, Python would search thousands of them for garbage.
         if self._have_all_keys:
@@ -161,7 +155,6 @@ class RowsSource(rules.TypedSource):
         return [row.get(name) for row in rows]
 
     def _chunks(self) -> Iterator[list[Sequence[Any]]]:
-        """Rows, by column, converted for encoding."""
         column_types = [plan.type for plan in self._plans]
         for start in range(0, len(self._rows), _ROWS_AT_A_TIME):
             rows = self._rows[start : start + _ROWS_AT_A_TIME]
