@@ -232,10 +232,6 @@ class _DeadlineSocket(socket.socket):
             self.limit.received = True
         return count
 
-    def recv(self, *args: Any, **kwargs: Any) -> bytes:
-        self.keep_limit()
-        return super().recv(*args, **kwargs)
-
     def send(self, *args: Any, **kwargs: Any) -> int:
         self.keep_limit()
         return super().send(*args, **kwargs)

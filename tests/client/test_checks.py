@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from airflow_provider_qcache.client.errors import InvalidKey, InvalidTable
 from airflow_provider_qcache.client.ring import check_key
 from airflow_provider_qcache.client.tables import checks
-from airflow_provider_qcache.client.tables.checks import CsvCheck, JsonCheck, JsonIntegers, table_check
+from airflow_provider_qcache.client.tables.checks import CsvCheck, JsonCheck, JsonIntegers
 from airflow_provider_qcache.client.tables.headers import ColumnHeaders, check_header, is_csv
 
 
@@ -483,7 +483,7 @@ def test_bad_json_is_refused_with_row_column_or_byte_and_what_to_do(
     content: bytes, message: str, row: int | None, column: str | None, byte: int | None
 ) -> None:
     for sizes in ([], [1] * min(len(content), 100)):
-        check = table_check(is_csv=False, may_be_empty=False)
+        check = JsonCheck(may_be_empty=False)
         assert refusal(check, content, sizes) == (message, row, column, byte)
 
 
@@ -506,13 +506,13 @@ def test_a_json_list_without_columns_is_refused(content: bytes) -> None:
     """A node accepts it and drops the old table: see tests/conformance/test_csv_json.py."""
     for sizes in ([], [1] * len(content)):
         with pytest.raises(InvalidTable, match="the table has no columns"):
-            feed(table_check(is_csv=False, may_be_empty=False), content, sizes)
+            feed(JsonCheck(may_be_empty=False), content, sizes)
         if b"{" in content:
             with pytest.raises(InvalidTable, match="the table has no columns"):
-                feed(table_check(is_csv=False), content, sizes)
+                feed(JsonCheck(), content, sizes)
         else:
-            feed(table_check(is_csv=False), content, sizes)
-    feed(table_check(is_csv=False), b'[{}, {"a": null}]')
+            feed(JsonCheck(), content, sizes)
+    feed(JsonCheck(), b'[{}, {"a": null}]')
 
 
 @pytest.mark.parametrize(
@@ -619,7 +619,7 @@ LONG = b"x" * 100_000
 def test_content_that_is_no_csv_is_refused_in_any_pieces(content: bytes, message: str) -> None:
     for sizes in ([], [1] * min(len(content), 200), [1 << 15] * 4):
         with pytest.raises(InvalidTable, match=message):
-            feed(table_check(is_csv=True), content, sizes)
+            feed(CsvCheck(), content, sizes)
 
 
 @pytest.mark.parametrize(
@@ -643,4 +643,4 @@ def test_content_that_is_no_csv_is_refused_in_any_pieces(content: bytes, message
 )
 def test_unusual_content_that_may_be_csv_is_accepted(content: bytes) -> None:
     for sizes in ([], [1] * min(len(content), 200), [1 << 15] * 4):
-        feed(table_check(is_csv=True), content, sizes)
+        feed(CsvCheck(), content, sizes)

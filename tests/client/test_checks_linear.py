@@ -178,7 +178,7 @@ def check(content: bytes, size: int) -> None:
 
 
 def check_json(content: bytes, size: int) -> None:
-    checker = checks.table_check(is_csv=False)
+    checker = checks.JsonCheck()
     try:
         for start in range(0, len(content), size):
             checker.feed(content[start : start + size])

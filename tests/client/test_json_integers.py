@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_qcache.client import InvalidTable, QClient
-from airflow_provider_qcache.client.tables.checks import table_check
+from airflow_provider_qcache.client.tables.checks import JsonCheck
 from airflow_provider_qcache.files.tables import table_in
 from tests.harness.servers import WireRequest
 
@@ -29,7 +29,7 @@ def rows_of(values: list[Any]) -> list[dict[str, Any]]:
 
 
 def refusal(content: bytes, size: int) -> InvalidTable | None:
-    check = table_check(is_csv=False)
+    check = JsonCheck()
     try:
         for start in range(0, len(content), size):
             check.feed(content[start : start + size])

@@ -18,7 +18,7 @@ from airflow_provider_qcache.client.errors import InvalidTable
 from airflow_provider_qcache.client.outcome import Answer as Judged
 from airflow_provider_qcache.client.outcome import Failure, RequestKind, judge
 from airflow_provider_qcache.client.results import QueryResult
-from airflow_provider_qcache.client.tables.checks import table_check
+from airflow_provider_qcache.client.tables.checks import CsvCheck, JsonCheck
 from airflow_provider_qcache.client.tables.headers import ColumnHeaders, check_header, is_csv
 from airflow_provider_qcache.client.transport import _read_all, _Response
 from tests.fuzz.answers import _answer
@@ -95,7 +95,7 @@ def json_table(data: bytes) -> None:
 
 def _table(data: bytes, *, is_csv: bool) -> None:
     def result(pieces: Iterator[bytes]) -> Any:
-        check = table_check(is_csv=is_csv, floats=("a", "x"))
+        check = CsvCheck(("a", "x")) if is_csv else JsonCheck()
         try:
             for piece in pieces:
                 check.feed(piece)

@@ -14,7 +14,7 @@ import itertools
 import json
 import math
 import re
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias
 
 from airflow_provider_qcache.client.errors import InvalidTable
 from airflow_provider_qcache.client.tables.sniffing import BEGINNING, advice, no_csv_in, wrong_separator_in
@@ -631,6 +631,7 @@ def _character(text: str, at: int) -> str:
     return text[at : at + 4].encode("latin-1").decode("utf-8", "replace")[:1]
 
 
+_Decode: TypeAlias = "Callable[[str, int], tuple[Any, int]]"
 _decode_row = json.JSONDecoder().raw_decode
 _decode_row_of_long_integers = json.JSONDecoder(parse_int=_checked_int).raw_decode
 _DIGITS: Final = bytes(ord("0") if at in b"0123456789" else at for at in _ALL)
@@ -668,13 +669,9 @@ class JsonIntegers:
         if may_be_large:
             for name, value in row.items():
                 if type(value) is int and abs(value) > EXACT:
-                    self._add_large(name, value)
-
-    def _add_large(self, name: str, value: int) -> None:
-        found = self.rows, value
-        self._large.setdefault(name, found)
-        if int(float(value)) != value:
-            self._inexact.setdefault(name, found)
+                    self._large.setdefault(name, (self.rows, value))
+                    if int(float(value)) != value:
+                        self._inexact.setdefault(name, (self.rows, value))
 
     def _add_shapes(self) -> None:
         for shape, rows in self._shapes.items():
@@ -754,11 +751,6 @@ class JsonCheck:
         self._waiting = 0
         self._state = "start"
         self._retry_at = 0
-        # Whether the text that is not parsed yet may have an integer beyond 2**53, or beyond 64 bits.
-        self._may_be_large = False
-        self._decode_row: Callable[[str, int], tuple[Any, int]] = _decode_row
-        self._last: tuple[int, bool, Callable[[str, int], tuple[Any, int]]] = (0, False, _decode_row)
-        self._end = b""
 
     @property
     def between_rows(self) -> bool:
@@ -789,20 +781,14 @@ class JsonCheck:
         self._parts.append(piece.decode("latin-1"))
         self._waiting += len(piece)
         self._fed += len(piece)
-        whole = self._end + piece
-        digits = whole.translate(_DIGITS)
-        may_be_large = _LONG in digits
-        decode = _decode_row_of_long_integers if _LONGEST in digits else _decode_row
-        self._last = len(piece), may_be_large, decode
-        self._may_be_large |= may_be_large
-        if decode is not _decode_row:
-            self._decode_row = decode
-        self._end = whole[-len(_LONGEST) :]
 
     def _read(self, *, final: bool) -> None:
         text = self._text = "".join([self._text, *self._parts])
         self._parts = []
         self._waiting = 0
+        digits = text.encode("latin-1").translate(_DIGITS)
+        may_be_large = _LONG in digits
+        decode = _decode_row_of_long_integers if _LONGEST in digits else _decode_row
         at = 0
         while True:
             at = _JSON_SPACE(text, at).end()  # type: ignore[union-attr]  # it matches nothing at least
@@ -813,25 +799,25 @@ class JsonCheck:
                 self._state = state
                 at += 1
             elif text[at] == "{" and self._state in _BEFORE_A_ROW:
-                end = self._row_end(text, at, final=final)
-                if end is None:
+                found = self._row_at(at, decode, final=final)
+                if found is None:
                     break
-                at = end
+                row, at = found
                 self.rows += 1
                 self._state = "comma"
+                self.has_columns |= bool(row)
+                self._integers.add(row, may_be_large=may_be_large)
             else:
                 self._malformed(text, at)
         self._text = text[at:]
         if at:
             self._retry_at = 0
-        size, may_be_large, decode = self._last
-        if len(self._text) <= size:
-            self._may_be_large, self._decode_row = may_be_large, decode
 
-    def _row_end(self, text: str, at: int, *, final: bool) -> int | None:
-        row = self.rows + 1
+    def _row_at(self, at: int, decode: _Decode, *, final: bool) -> tuple[dict[str, Any], int] | None:
+        """The row that begins in the text here, and its end; None if its end is not there yet."""
+        text, row = self._text, self.rows + 1
         try:
-            found, end = self._decode_row(text, at)
+            found, end = decode(text, at)
         except InvalidTable as error:
             # If the text ends with an integer that is too large, it may continue as a float.
             if final or text[-1] not in _IN_NUMBERS:
@@ -848,23 +834,16 @@ class JsonCheck:
                     f"row {row} of the table is not JSON: {error.msg}, at byte {where}", row=row, byte=where
                 ) from None
         else:
-            if end - at > _MAX_JSON_ROW:
-                self._too_long(row)
-            self.has_columns |= bool(found)
-            self._integers.add(found, may_be_large=self._may_be_large)
-            return end
+            if end - at <= _MAX_JSON_ROW:
+                return found, end
         if len(text) - at > _MAX_JSON_ROW:
-            self._too_long(row)
+            raise InvalidTable(
+                f"row {row} of the table has more than {_MAX_JSON_ROW} bytes, the longest that is checked: "
+                "store the rows as dicts, CSV or Parquet",
+                row=row,
+            )
         self._retry_at = 2 * (len(text) - at)
         return None
-
-    @staticmethod
-    def _too_long(row: int) -> NoReturn:
-        raise InvalidTable(
-            f"row {row} of the table has more than {_MAX_JSON_ROW} bytes, the longest that is checked: store "
-            "the rows as dicts, CSV or Parquet",
-            row=row,
-        )
 
     def _byte(self, text: str, at: int) -> int:
         return self._fed - len(text) + at
@@ -888,10 +867,3 @@ def check_has_columns(rows: int, *, has_columns: bool) -> None:
     if not has_columns:
         what = "all its objects are empty" if rows else "the list is empty"
         raise InvalidTable(f"the table has no columns: {what}")
-
-
-def table_check(
-    *, is_csv: bool, may_be_empty: bool = True, floats: Container[str] = ()
-) -> CsvCheck | JsonCheck:
-    """Return the check for a whole table; ``floats`` are the columns of a CSV that are typed float."""
-    return CsvCheck(floats) if is_csv else JsonCheck(may_be_empty=may_be_empty)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from airflow_provider_qcache.client import compression
 from airflow_provider_qcache.client.errors import InvalidTable
-from airflow_provider_qcache.client.tables.checks import table_check
+from airflow_provider_qcache.client.tables.checks import CsvCheck, JsonCheck
 from airflow_provider_qcache.client.tables.content import Body, body_of, no_limit, split, without_bom
 from airflow_provider_qcache.client.tables.headers import (
     MAX_HEAD_BYTES,
@@ -193,7 +193,8 @@ class Upload:
 
     def _checked_body(self, pieces: Iterator[bytes], check_time: Callable[[], object]) -> Iterator[bytes]:
         """The pieces, decoded and checked if they are gzip, but not if they are lz4."""
-        check = table_check(is_csv=self._is_csv, may_be_empty=self.may_be_empty, floats=self._columns.floats)
+        check: CsvCheck | JsonCheck
+        check = CsvCheck(self._columns.floats) if self._is_csv else JsonCheck(may_be_empty=self.may_be_empty)
         gunzip = compression.Gunzip() if self._encoded == "gzip" else None
         columns_checked = False
         size = 0
