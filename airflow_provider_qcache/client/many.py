@@ -207,10 +207,6 @@ class _Bulk:
             waiting.put(None)
 
 
-class _Caller:
-    """An object that exists as long as the frame of a call."""
-
-
 def run_bulk(
     pairs: Iterable[tuple[Any, Any]],
     work: Callable[[Any, Any], Any],
@@ -232,9 +228,10 @@ def run_bulk(
     """
     started = clock.now()
     bulk = _Bulk(work, nodes, operation, on_done)
-    # An interrupt may come at any line, also while another one is handled: the finalizer ends the threads.
-    caller = _Caller()
-    weakref.finalize(caller, bulk.abandon).atexit = False
+    # An interrupt may come at any line, also while another one is handled. Then the finalizer of an object
+    # that exists as long as this frame ends the threads.
+    of_this_frame: set[None] = set()
+    weakref.finalize(of_this_frame, bulk.abandon).atexit = False
     try:
         bulk.start()
         try:

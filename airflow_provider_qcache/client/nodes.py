@@ -71,14 +71,8 @@ class NodeStatus(Plain):
 
 def new_counters() -> dict[str, int]:
     """One node's statistics, by qclient's names."""
-    return {
-        "connect_timeout": 0,
-        "connection_error": 0,
-        "read_timeout": 0,
-        "unknown_error": 0,
-        "resurrections": 0,
-        "retry_error": 0,
-    }
+    names = "connect_timeout connection_error read_timeout unknown_error resurrections retry_error"
+    return dict.fromkeys(names.split(), 0)
 
 
 @dataclasses.dataclass(slots=True)

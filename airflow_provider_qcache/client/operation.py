@@ -784,7 +784,9 @@ class _RetriedRequest:
         detail = f": {failure.detail}." if failure.detail else "."
         is_query = self.request.kind is RequestKind.QUERY
         if is_query and status == 400:
-            why = f"{name} cannot process it: {body}{_hint_at_quotes(body)}"
+            why = f"{name} cannot process it: {body}"
+            if unknown := re.fullmatch(r'\{"error": "Unknown column: (.*)"\}', body):
+                why += f""" Write a text value with quotes within its quotes: "'{unknown[1]}'"."""
             return self._error(errors.MalformedQueryException, why)
         if is_query and status == 406:
             return self._error(
@@ -803,12 +805,6 @@ class _RetriedRequest:
             detail += " The table that the node had under this key is lost."
         why = f"{name} answered {status}{detail} Response body: {body!r}"
         return self._error(UnexpectedServerResponse, why, status=status)
-
-
-def _hint_at_quotes(body: str) -> str:
-    """What to do if a node read a text value of a query as the name of a column."""
-    unknown = re.fullmatch(r'\{"error": "Unknown column: (.*)"\}', body)
-    return f""" Write a text value with quotes within its quotes: "'{unknown[1]}'".""" if unknown else ""
 
 
 def home_unavailable(request: Request, done: Done) -> errors.HomeNodeUnavailable:

@@ -165,7 +165,8 @@ def valid(batches: Iterable[Any]) -> Iterator[Any]:
         for at, (name, array) in enumerate(zip(batch.schema.names, batch.columns, strict=True)):
             if pa.types.is_dictionary(array.type):
                 # Many batches often have the same dictionary, which is larger than each of them.
-                if not _is_same(dictionaries.get(at), array.dictionary):
+                known = dictionaries.get(at)
+                if known is None or _memory(known) != _memory(array.dictionary):
                     _validate(name, array.dictionary)
                     dictionaries[at] = array.dictionary
                 _validate(name, array.indices)
@@ -176,12 +177,8 @@ def valid(batches: Iterable[Any]) -> Iterator[Any]:
         rows += batch.num_rows
 
 
-def _is_same(known: Any, array: Any) -> bool:
-    """Whether an array uses the same memory as another one, which is still referenced."""
-    return known is not None and _memory(known) == _memory(array)
-
-
 def _memory(array: Any) -> tuple[Any, ...]:
+    """What two arrays have in common that use the same memory, while both are referenced."""
     buffers = [buffer and (buffer.address, buffer.size) for buffer in array.buffers()]
     return array.type, array.offset, len(array), buffers
 

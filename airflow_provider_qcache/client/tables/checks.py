@@ -626,11 +626,6 @@ def _check_utf8(decoder: codecs.IncrementalDecoder, piece: bytes, fed: int, *, f
         ) from error
 
 
-def _character(text: str, at: int) -> str:
-    """The character whose UTF-8 bytes are at a position of ``text``, which has a character for each byte."""
-    return text[at : at + 4].encode("latin-1").decode("utf-8", "replace")[:1]
-
-
 _Decode: TypeAlias = "Callable[[str, int], tuple[Any, int]]"
 _decode_row = json.JSONDecoder().raw_decode
 _decode_row_of_long_integers = json.JSONDecoder(parse_int=_checked_int).raw_decode
@@ -849,7 +844,8 @@ class JsonCheck:
         return self._fed - len(text) + at
 
     def _malformed(self, text: str, at: int) -> NoReturn:
-        found, where = repr(_character(text, at)), self._byte(text, at)
+        character = text[at : at + 4].encode("latin-1").decode("utf-8", "replace")[:1]
+        found, where = repr(character), self._byte(text, at)
         how = {
             "start": f"starts with {found}",
             "comma": f"has {found} after row {self.rows} instead of ',' or ']'",
