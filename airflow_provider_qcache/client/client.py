@@ -742,10 +742,9 @@ class QClient:
     def _begin(self, key: str, whole: Operation | None = None) -> Operation:
         """An operation on a key that begins now. If it is a part of ``whole``, it is cancelled with it."""
         check_key(key)
-        pool = self._pool
-        pool.operation()
+        due = self._pool.operation()
         # If all nodes are failing, the operation itself asks them, and waits for that.
-        if 0 < len(pool.failing) < len(self._ring.nodes) and (due := pool.due()):
+        if due and len(self._pool.failing) < len(self._ring.nodes):
             self._prober.start(due)
         return self._begin_call() if whole is None else whole.until(self._end())
 

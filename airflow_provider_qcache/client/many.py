@@ -137,7 +137,6 @@ class _Bulk:
             raise OperationCancelled("many operations: cancelled")
 
     def note(self, key: Any, result: Any = None, error: Exception | None = None) -> None:
-        """Note the outcome of an operation."""
         if self._on_done is not None:
             with self._reporting:
                 self.reported[error is None] += 1

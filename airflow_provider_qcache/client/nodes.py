@@ -139,25 +139,21 @@ class NodePool:
         delay = min(_BACKOFF_MAX, _BACKOFF_INITIAL * 2.0 ** min(known.failures - 1, 60))
         known.due_at = self._clock.now() + delay * self._rng.uniform(0.5, 1.0)
 
-    def operation(self) -> None:
-        """Count an operation. Every tenth makes the failing nodes due for a probe."""
-        if next(self._operations) % PROBE_EVERY == 0 and self.failing:
-            now = self._clock.now()
-            with self._lock:
-                for node in self.failing:
-                    self._nodes[node].due_at = min(self._nodes[node].due_at, now)
-
-    def due(self) -> list[str]:
-        """The failing nodes whose backoff has passed and that are not being probed."""
+    def operation(self) -> list[str]:
+        """Count an operation; returns the failing nodes that are due for a probe: at every tenth, all."""
+        tenth = next(self._operations) % PROBE_EVERY == 0
+        due: list[str] = []
         if not self.failing:
-            return []
+            return due
         now = self._clock.now()
         with self._lock:
-            return [
-                node
-                for node in self.failing
-                if self._nodes[node].state is NodeState.FAILING and self._nodes[node].due_at <= now
-            ]
+            for node in self.failing:
+                known = self._nodes[node]
+                if tenth:
+                    known.due_at = min(known.due_at, now)
+                if known.state is NodeState.FAILING and known.due_at <= now:
+                    due.append(node)
+        return due
 
     def begin_probe(self, node: str) -> int | None:
         """Begin to probe a failing node: a ticket for ``end_probe``, or None if the node is not failing."""

@@ -295,8 +295,6 @@ class _RetriedRequest:
         self.refused_by: set[str] = set()
         """The nodes that refused this operation a connection."""
 
-    # What tenacity calls.
-
     def make_request(self) -> Done:
         """Make the next request, and another one if a node before the one that answered is back."""
         self._check()
@@ -380,7 +378,6 @@ class _RetriedRequest:
         return f"the client retries{when}" if same else f"the client asks {redacted(node)}{when}"
 
     def raise_error(self) -> NoReturn:
-        """Raise the error that ended the operation."""
         count = len(self.attempts)
         last = self.attempts[-1]
         if last.outcome is Outcome.LOCAL and not self.maybe_stored:

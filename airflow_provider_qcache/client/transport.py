@@ -484,7 +484,6 @@ class _Response(http.client.HTTPResponse):
     head: Headers
 
     def begin(self) -> None:
-        """Read the head."""
         while True:
             version, status, _ = self._read_status()  # type: ignore[attr-defined]  # private, but old
             lines = self._head_lines()

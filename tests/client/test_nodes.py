@@ -72,9 +72,9 @@ def test_the_backoff_grows_to_its_limit_with_jitter(failures: int, seed: int) ->
     bound = min(30.0, 0.5 * 2 ** (failures - 1))
     waits = pool.snapshot()[A].probe_in
     assert bound / 2 <= waits <= bound
-    assert pool.due() == []
+    assert pool.operation() == []
     clock.sleep(waits)
-    assert pool.due() == [A]
+    assert pool.operation() == [A]
 
 
 def test_every_tenth_operation_makes_failing_nodes_due() -> None:
@@ -82,8 +82,7 @@ def test_every_tenth_operation_makes_failing_nodes_due() -> None:
     pool.fail(A, pool.ticket(A), "reset")
     due = []
     for _ in range(20):
-        pool.operation()
-        due.append(pool.due())
+        due.append(pool.operation())
         if due[-1]:
             pool.end_probe(A, pool.begin_probe(A), SILENT)
     assert [number for number, nodes in enumerate(due, 1) if nodes] == [10, 20]
@@ -190,7 +189,7 @@ def test_the_status_of_a_node_shows_its_state_and_last_error() -> None:
     assert pool.snapshot()[A].probe_in == 0.0
     ticket = pool.begin_probe(A)
     assert (pool.snapshot()[A].state, pool.snapshot()[A].probe_in) == (NodeState.PROBED, None)
-    assert pool.due() == []
+    assert pool.operation() == []
     pool.end_probe(A, ticket, None)
     assert pool.snapshot()[A] == NodeStatus(A, NodeState.ALIVE, False, 0, "refused", None)
     assert pool.snapshot()[A].alive
@@ -245,14 +244,14 @@ def test_the_tenth_operation_makes_only_failing_nodes_due_and_postpones_no_probe
     for _ in range(9):
         pool.operation()
     pool.operation()  # the tenth, while all are alive
-    assert pool.due() == []
+    assert pool.operation() == []
     pool.fail(A, pool.ticket(A), "reset")
     clock.spend(LONGER_THAN_ANY_BACKOFF)
-    assert pool.due() == [A]
+    assert pool.operation() == [A]
     for _ in range(10):
         pool.operation()
     clock.time -= 1  # the probe, due a second ago, was not postponed
-    assert pool.due() == [A]
+    assert pool.operation() == [A]
 
 
 def test_waits_that_end_within_a_second_of_each_other_are_logged_once() -> None:

@@ -92,7 +92,6 @@ class FrameSource(rules.TypedSource):
         self.columns = tuple(Column(plan.name, plan.type) for plan in self._plans)
 
     def _csv(self) -> Iterator[tuple[bytes, int]]:
-        """Rows as CSV, with texts in quotes and nulls as empty fields."""
         for row, batch in self._batches():
             yield csv_of(batch, row), batch.num_rows
 
@@ -601,7 +600,6 @@ class _IntPlan(Plan):
         self.begin()
 
     def begin(self, null_row: int = 0) -> None:
-        """Forget the rows of nulls and large integers."""
         self._null_row, self.large_row = null_row, 0
 
     def _integers(self, _name: str, array: Any, row: int) -> Any:
@@ -642,7 +640,6 @@ def _floats(name: str, array: Any, row: int) -> Any:
 
 
 def _parsed(name: str, array: Any, row: int) -> Any:
-    """Parse texts as floats."""
     array = pc.if_else(pc.equal(array, ""), pa.scalar(None, TEXT), array)
     try:
         parsed = array.cast(pa.float64())

@@ -586,7 +586,6 @@ def _plain_quotes(found: re.Match[bytes]) -> bytes:
 
 
 def _names_of(record: bytes) -> list[str]:
-    """Parse the column names of a header."""
     names = []
     at = -1
     while at < len(record):

@@ -213,7 +213,6 @@ def _is_whole(arrow_type: Any) -> bool:
 
 
 def _written(value: Any) -> str:
-    """A number as text."""
     if isinstance(value, decimal.Decimal):
         return f"{value:f}"
     if isinstance(value, float):
