@@ -632,7 +632,7 @@ class QClient:
         self, key: str, position: int, node: str, operation: Operation, peers: dict[str, Peer]
     ) -> Place:
         started = self._clock.now()
-        absence, rows, reason = None, None, None
+        absence = rows = reason = None
         try:
             result = self._get(key, _ONE_ROW, JSON, operation, node=node, wait_for_nodes=False, peers=peers)
         except OperationCancelled:
@@ -668,9 +668,8 @@ class QClient:
             except (ValueError, RecursionError) as error:
                 return UnexpectedServerResponse(f"{what}: the answer is not JSON: {error}", status=200)
             if answer.status != 200:
-                return UnexpectedServerResponse(
-                    f"{what}: the node answered {answer.status}", status=answer.status
-                )
+                why = f"{what}: the node answered {answer.status}"
+                return UnexpectedServerResponse(why, status=answer.status)
             return statistics
 
         nodes = self._ring.nodes
@@ -790,9 +789,8 @@ class QClient:
             text = json.dumps(q)
         except (TypeError, ValueError, RecursionError) as error:
             why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-            raise errors.MalformedQueryException(
-                f"query table {key!r}: the query cannot be written as JSON: {why}"
-            ) from error
+            what = f"query table {key!r}: the query cannot be written as JSON"
+            raise errors.MalformedQueryException(f"{what}: {why}") from error
         headers = {"Accept": accept, "Accept-Encoding": compression.ACCEPT_ENCODING}
         target = f"/dataset/{key}?q={quote_plus(text)}"
         body = None
@@ -890,8 +888,7 @@ class QClient:
         )
 
     def _store(self, key: str, upload: Upload, operation: Operation, options: _StoreOptions) -> _Stored:
-        copies = options.copies
-        order = self._ring.successors(key)
+        copies, order = options.copies, self._ring.successors(key)
         check_count("copies", copies)
         if copies > 1 and not upload.repeatable:
             raise ValueError(
@@ -938,16 +935,12 @@ class QClient:
 
     def _check_rows(self, key: str, node: str, sent: int, operation: Operation) -> None:
         result = self._get(key, _COUNT_ROWS, JSON, operation, node=node)
-        found = None
-        if result is not None:
-            counted = _COUNT(result.content)
-            if counted is None:
-                raise UnexpectedServerResponse(
-                    f"count rows of table {key!r}: {redacted(node)} answered "
-                    f"{self._transports[node].redactor().clean_bytes(result.content)[:200]!r}",
-                    status=200,
-                )
-            found = int(counted[1])
+        counted = None if result is None else _COUNT(result.content)
+        if result is not None and counted is None:
+            answer = self._transports[node].redactor().clean_bytes(result.content)[:200]
+            why = f"count rows of table {key!r}: {redacted(node)} answered {answer!r}"
+            raise UnexpectedServerResponse(why, status=200)
+        found = None if counted is None else int(counted[1])
         if found != sent:
             has = "does not have the table" if found is None else f"has {_rows(found)}"
             raise errors.RowCountMismatch(
@@ -969,8 +962,7 @@ class QClient:
         """
         if self._is_silent(node):
             return False
-        key = stored.key
-        order = stored.request.nodes
+        key, order = stored.key, stored.request.nodes
 
         def skip(peer: Peer) -> bool:
             return any(
@@ -1013,12 +1005,11 @@ class QClient:
             names = [other for other, peer in stored.evicted_at.items() if peer.may_be(kept)]
             if not names or self._absence(key, node, operation) is None:
                 continue
-            listed = ", ".join(map(redacted, (node, *names)))
             _log.warning(
                 "evict stale copies of table %r: %s are one node, which deleted the new table. The client "
                 "stores it again. List the node once.",
                 key,
-                listed,
+                ", ".join(map(redacted, (node, *names))),
             )
             what = f"store table {key!r} again on {redacted(node)}"
             again = dataclasses.replace(stored.request, what=what, nodes=(node,), wait_for_nodes=False)
@@ -1037,9 +1028,9 @@ class QClient:
         )
         done = self._engine.run(request, operation)
         error = self._confirm(request, done)
-        before = request.nodes[: request.nodes.index(done.node)]
-        outcomes = {redacted(node): DeleteOutcome.GONE for node in before}
+        before = map(redacted, request.nodes[: request.nodes.index(done.node)])
         unknown = {} if error is None else {redacted(node): error for node in done.unknown}
+        outcomes = dict.fromkeys(before, DeleteOutcome.GONE)
         outcomes |= dict.fromkeys(unknown, DeleteOutcome.UNREACHABLE)
         outcomes[redacted(done.node)] = DeleteOutcome.CONFIRMED
         return DeleteResult(key=key, outcomes=outcomes, errors=dict(unknown))
@@ -1188,19 +1179,15 @@ class QClient:
         """The node by its URL, with or without its credentials."""
         node = self._node_names.get(name)
         if node is None:
-            raise ValueError(
-                f"node={redacted(name)!r}: expected one of {', '.join(map(redacted, self._ring.nodes))}"
-            )
+            known = ", ".join(map(redacted, self._ring.nodes))
+            raise ValueError(f"node={redacted(name)!r}: expected one of {known}")
         return node
 
     def _node_now(self, key: str) -> str:
         check_key(key)
         failing = self._pool.failing
-        if failing:
-            for node in self._ring.successors(key):
-                if node not in failing:
-                    return node
-        return self._ring.node_for_key(key)
+        living = (node for node in self._ring.successors(key) if node not in failing)
+        return next(living, None) or self._ring.node_for_key(key)
 
     # The nodes themselves.
 
