@@ -259,11 +259,10 @@ class Engine:
             retry_error_callback=lambda _: retried.raise_error(),
         )
         try:
-            done: Done = retrying(retried.make_request)
+            return retrying(retried.make_request)
         finally:
             # tenacity's object refers to itself until the thread ends, and would keep the content in memory.
             del retried.request
-        return done
 
 
 class _RetriedRequest:
@@ -330,7 +329,7 @@ class _RetriedRequest:
         return Done(node, answer_or_miss, tuple(self.attempts), self.unknown)
 
     def _log_failover(self, node: str) -> None:
-        name, what = redacted(node), self.request.what
+        name, home, what = redacted(node), redacted(self.request.nodes[0]), self.request.what
         failed = {attempt.node: attempt.outcome for attempt in self.attempts if attempt.node != name}
         if failed:
             listed = ", ".join(f"{other} ({outcome})" for other, outcome in failed.items())
@@ -338,9 +337,7 @@ class _RetriedRequest:
             return
         # A node that is down may be the home of thousands of tables.
         level = logging.DEBUG if self.operation.is_part else logging.INFO
-        _log.log(
-            level, "%s: sent to %s instead of its home node %s", what, name, redacted(self.request.nodes[0])
-        )
+        _log.log(level, "%s: sent to %s instead of its home node %s", what, name, home)
 
     def must_stop(self) -> bool:
         """Whether the limit is reached, or the deadline is before the next request."""
@@ -713,9 +710,8 @@ class _RetriedRequest:
 
     def _random_wait(self, number: int) -> float:
         policy = self.engine.policy
-        return self.engine.rng.uniform(
-            0.0, min(policy.wait_max, policy.wait_initial * 2.0 ** min(number - 1, 60))
-        )
+        longest = min(policy.wait_max, policy.wait_initial * 2.0 ** min(number - 1, 60))
+        return self.engine.rng.uniform(0.0, longest)
 
     def _status_wait(self, number: int) -> float:
         return max(_BETWEEN_STATUSES, self._random_wait(number))

@@ -569,9 +569,8 @@ def _check_auth(where: str, auth: Any) -> None:
                 f"answer: use a {name} without ':'"
             )
         if max(text, default="") > "\xff":
-            raise ValueError(
-                f"{where}: the {name} contains characters outside latin-1: pass it as encoded bytes"
-            )
+            why = "contains characters outside latin-1: pass it as encoded bytes"
+            raise ValueError(f"{where}: the {name} {why}")
 
 
 def _check_authorization(value: Any) -> None:
@@ -661,9 +660,7 @@ class NodeTransport:
         # Not the pool's queue, which takes several locks.
         self._idle: deque[Any] = deque()
         self._closed = False
-        self._tunnel = connection_requires_http_tunnel(
-            self._pool.proxy, self._pool.proxy_config, parts.scheme
-        )
+        self._tunnel = connection_requires_http_tunnel(pool.proxy, pool.proxy_config, parts.scheme)
         host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
         host += "" if parts.port is None else f":{parts.port}"
         fixed = {"Host": host, "User-Agent": "airflow-provider-qcache"}
@@ -812,10 +809,8 @@ class NodeTransport:
 
     def redactor(self, headers: bytes = b"") -> Redactor:
         """What removes the secrets of a request with these header lines from texts."""
-        if headers:
-            found = secrets_of(headers)
-            if found:
-                return Redactor(found | self.secrets)
+        if headers and (found := secrets_of(headers)):
+            return Redactor(found | self.secrets)
         if self._redactor is None:
             self._redactor = Redactor(self.secrets)
         return self._redactor
@@ -933,10 +928,8 @@ class NodeTransport:
             return Failure(Outcome.CANCELLED, phase, error)
         cause: BaseException = error
         if isinstance(error, urllib3.exceptions.HTTPError):
-            inner = error.__cause__ or next(
-                (part for part in error.args if isinstance(part, BaseException)), None
-            )
-            cause = inner or error
+            parts = (error.__cause__, *error.args, error)
+            cause = next(part for part in parts if isinstance(part, BaseException))
             if isinstance(error, urllib3.exceptions.SSLError) and not isinstance(cause, ssl.SSLError):
                 return Failure(Outcome.CERTIFICATE_REJECTED, phase, error)
         before_answer = reused and not limit.received
@@ -975,11 +968,10 @@ class NodeTransport:
                     cause = self._proxy.failed("closed the connection without an answer")
                 return Failure(Outcome.CLOSED, phase, cause, before_answer=before_answer, by_proxy=by_proxy)
             return None  # such as of a file that cannot be read
-        if isinstance(cause, http.client.HTTPException) or (
-            isinstance(cause, ValueError) and phase in (Phase.HEAD, Phase.BODY)
-        ):
-            if isinstance(cause, http.client.IncompleteRead):
-                return Failure(Outcome.TRUNCATED, phase, cause)
+        if isinstance(cause, http.client.IncompleteRead):
+            return Failure(Outcome.TRUNCATED, phase, cause)
+        is_answer = phase in (Phase.HEAD, Phase.BODY)
+        if isinstance(cause, http.client.HTTPException) or (isinstance(cause, ValueError) and is_answer):
             return Failure(Outcome.NOT_QCACHE, phase, cause, detail=f"not HTTP: {cause!r}")
         if isinstance(error, urllib3.exceptions.HTTPError):
             return Failure(Outcome.CONNECT_FAILED, phase, error)
