@@ -126,15 +126,15 @@ class NodePool:
             known = self._nodes[node]
             if known.epoch != ticket or known.state is not NodeState.ALIVE:
                 return
-            known.state = NodeState.FAILING
             known.epoch += 1
-            known.refused_at = self._clock.now() if gone else None
-            known.last_error = error
-            self._back_off(known)
+            self._failed(known, error, gone=gone)
             self.failing |= {node}
         self._on_change(node, False, error)  # noqa: FBT003
 
-    def _back_off(self, known: _Node) -> None:
+    def _failed(self, known: _Node, error: str, *, gone: bool) -> None:
+        known.state = NodeState.FAILING
+        known.refused_at = self._clock.now() if gone else None
+        known.last_error = error
         known.failures += 1
         delay = min(_BACKOFF_MAX, _BACKOFF_INITIAL * 2.0 ** min(known.failures - 1, 60))
         known.due_at = self._clock.now() + delay * self._rng.uniform(0.5, 1.0)
@@ -182,10 +182,8 @@ class NodePool:
                 self.failing -= {node}
                 self.statistics[node]["resurrections"] += 1
             else:
-                known.state = NodeState.FAILING
-                known.refused_at = self._clock.now() if failure.outcome is Outcome.REFUSED else None
-                known.last_error = f"status request: {failure.reason}"
-                self._back_off(known)
+                gone = failure.outcome is Outcome.REFUSED
+                self._failed(known, f"status request: {failure.reason}", gone=gone)
                 self.statistics[node]["retry_error"] += 1
         if alive:
             self._on_change(node, True, None)  # noqa: FBT003

@@ -104,8 +104,14 @@ class QueryResult(Plain):
                 f"the content is encoded as {self.encoding}, as the query's Accept-Encoding asked for: "
                 "decode it, or query without that header"
             )
+        is_csv = self.content_type == "text/csv"
+        try:
+            columns = _csv_columns(self.content) if is_csv else _json_columns(self.content)
+        except (LookupError, TypeError, ValueError, RecursionError) as error:
+            form = "CSV, as a node writes it" if is_csv else "a list of rows in JSON"
+            raise ValueError(f"the answer is not {form}: {error!r}") from error
         built = {}
-        for name, values in _columns_of(self.content, is_csv=self.content_type == "text/csv").items():
+        for name, values in columns.items():
             try:
                 built[name] = build(values)
             except Exception as error:
@@ -123,30 +129,16 @@ class QueryResult(Plain):
         )
 
 
-def _columns_of(content: bytes, *, is_csv: bool) -> dict[str, list[Any]]:
-    """The answer's columns: lists of str, int, float, bool and None, all of one length.
-
-    Raises ValueError for an answer that is not a node's JSON or CSV.
-    """
-    try:
-        return _csv_columns(content) if is_csv else _json_columns(content)
-    except (LookupError, TypeError, ValueError, RecursionError) as error:
-        form = "CSV, as a node writes it" if is_csv else "a list of rows in JSON"
-        raise ValueError(f"the answer is not {form}: {error!r}") from error
-
-
 def _json_columns(content: bytes) -> dict[str, list[Any]]:
     rows: list[dict[str, Any]] = json.loads(content)
     if not rows:
         return {}
-    return {name: _of_one_type([row[name] for row in rows]) for name in rows[0]}
-
-
-def _of_one_type(values: list[Any]) -> list[Any]:
-    # A column of objects on a node may have both integers and floats.
-    if {type(value) for value in values} - {type(None)} == {int, float}:
-        return [None if value is None else float(value) for value in values]
-    return values
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    for name, values in columns.items():
+        # A column of objects on a node may have both integers and floats.
+        if {type(value) for value in values} - {type(None)} == {int, float}:
+            columns[name] = [None if value is None else float(value) for value in values]
+    return columns
 
 
 def _csv_columns(content: bytes) -> dict[str, list[Any]]:
