@@ -66,12 +66,10 @@ _MOST_SKIPS: Final = 31
 """The most pieces that skip the check by separators, after it failed for several pieces."""
 
 
-def _fields(floats: Iterable[bool], float_field: bytes, other_field: bytes) -> list[bytes] | None:
-    """Patterns for the fields of a row, or None if there would be too many."""
+def _fields(floats: Iterable[bool], float_field: bytes, other_field: bytes) -> list[bytes]:
+    """Patterns for the fields of a row."""
     fields: list[bytes] = []
-    for runs, (is_float, run) in enumerate(itertools.groupby(floats)):
-        if runs == _MOST_RUNS:
-            return None
+    for is_float, run in itertools.groupby(floats):
         field = float_field if is_float else other_field
         count = len(list(run))
         if count > _LONGEST_RUN_WRITTEN_OUT:
@@ -81,28 +79,20 @@ def _fields(floats: Iterable[bool], float_field: bytes, other_field: bytes) -> l
     return fields
 
 
-def _plain_rows(floats: Iterable[bool]) -> Callable[[bytes, int], re.Match[bytes] | None] | None:
+def _plain_rows(floats: Iterable[bool]) -> Callable[[bytes, int], re.Match[bytes] | None]:
     """Compile a pattern for consecutive rows of plain fields; ``floats`` says which columns are typed float.
 
-    Each row has all columns and is not blank, so that its only line feed is at its end. Returns None if the
-    header has more than _MOST_RUNS runs of columns.
+    Each row has all columns and is not blank, so that its only line feed is at its end.
     """
     fields = _fields(floats, _PLAIN_FLOAT, _PLAIN_FIELD)
-    if fields is None:
-        return None
     start = _NO_BLANK_LINE if len(fields) == 1 else b""
     return re.compile(b"(?:%b%b\r?+\n)*+" % (start, b",".join(fields))).match
 
 
-def _rows_of_floats(floats: list[bool]) -> Callable[[bytes], re.Match[bytes] | None] | None:
-    """Compile a pattern for rows whose typed floats are plain, and whose commas and line feeds end fields.
-
-    ``floats`` and None are as for ``_plain_rows``.
-    """
+def _rows_of_floats(floats: list[bool]) -> Callable[[bytes], re.Match[bytes] | None]:
+    """Compile a pattern for rows whose typed floats are plain, and whose commas and line feeds end fields."""
     last = len(floats) - 1 - floats[::-1].index(True)
     fields = _fields(floats[: last + 1], b'"?+%b"?+' % _PLAIN_NUMBER, b"[^,\n]*+")
-    if fields is None:
-        return None
     rest = b"\r?+\n" if last == len(floats) - 1 else b",[^\n]*+\n"
     return re.compile(b"(?:%b%b)*+" % (b",".join(fields), rest)).match
 
@@ -341,11 +331,11 @@ class CsvCheck:
         """Check more rows: plain rows by a pattern, and others field by field."""
         if self._plain is None and len(piece) >= _WORTH_A_PATTERN and self.columns is not None:
             floats = [name in self._floats for name in self.columns]
-            self._plain = _plain_rows(floats)
-            if any(floats):
-                self._row_of_floats = _rows_of_floats(floats)
+            if len(list(itertools.groupby(floats))) <= _MOST_RUNS:
+                self._plain = _plain_rows(floats)
+                self._row_of_floats = _rows_of_floats(floats) if any(floats) else None
             # A row of one column has no separator, like a blank line.
-            self._tries_alike = len(floats) > 1 and any(floats) == (self._row_of_floats is not None)
+            self._tries_alike = len(floats) > 1
         if self._plain is None:
             self._read_rows(piece)
             return
