@@ -43,40 +43,6 @@ if TYPE_CHECKING:
     from airflow.sdk.serde import serialize
     from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TriggerEvent
 
-__all__ = [
-    "AirflowException",
-    "AirflowFailException",
-    "AirflowNotFoundException",
-    "AirflowSensorTimeout",
-    "AirflowSkipException",
-    "Asset",
-    "AssetAlias",
-    "BaseEventTrigger",
-    "BaseHook",
-    "BaseOperator",
-    "BaseOperatorLink",
-    "BaseSensorOperator",
-    "BaseTrigger",
-    "BranchMixIn",
-    "Connection",
-    "DecoratedOperator",
-    "ObjectStoragePath",
-    "PokeReturnValue",
-    "ResolveMixin",
-    "Stats",
-    "TaskDecorator",
-    "TriggerEvent",
-    "XComArg",
-    "conf",
-    "context_merge",
-    "determine_kwargs",
-    "get_hook_lineage_collector",
-    "mask_secret",
-    "serialize",
-    "task_decorator_factory",
-]
-
-
 _SDK = "airflow.providers.common.compat.sdk"
 _ELSEWHERE = {
     "BaseEventTrigger": ("airflow.triggers.base",),
@@ -91,7 +57,7 @@ _ELSEWHERE = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name.startswith("_"):  # what Python itself asks a module for, such as __path__
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     newest, *earlier = _ELSEWHERE.get(name, (_SDK,))
     try:

@@ -57,11 +57,8 @@ def two_names(nodes: Iterable[str], *, seconds: float) -> tuple[str, str] | None
 
 def _comparable(one: str, other: str) -> bool:
     literals = _is_address(one) + _is_address(other)
-    return literals == 1 or "localhost" in (one, other) or _extends(one, other) or _extends(other, one)
-
-
-def _extends(long: str, short: str) -> bool:
-    return long.startswith(f"{short}.") and not _is_address(long)
+    short, long = sorted((one, other), key=len)
+    return literals == 1 or "localhost" in (one, other) or (not literals and long.startswith(f"{short}."))
 
 
 def _is_address(host: str) -> bool:

@@ -20,9 +20,10 @@ def get_provider_info() -> dict[str, Any]:
         "factory": "airflow_provider_qcache.assets.qcache.create_asset",
         "to_openlineage_converter": "airflow_provider_qcache.lineage.convert_asset_to_openlineage",
     }
+    name = "QCache"
     return {
         "package-name": "airflow-provider-qcache",
-        "name": "QCache",
+        "name": name,
         "description": "Warm, query and invalidate QCache, an in-memory cache of tables queried over HTTP.",
         "connection-types": [connection_fields.connection_type()],
         "cli": ["airflow_provider_qcache.cli.definition.get_qcache_cli_commands"],
@@ -46,30 +47,18 @@ def get_provider_info() -> dict[str, Any]:
         "extra-links": ["airflow_provider_qcache.links.qcache.QCacheClusterLink"],
         "integrations": [
             {
-                "integration-name": "QCache",
+                "integration-name": name,
                 "external-doc-url": "https://github.com/tobgu/qcache",
                 "tags": ["service"],
             }
         ],
-        "operators": [
-            {"integration-name": "QCache", "python-modules": ["airflow_provider_qcache.operators.qcache"]}
-        ],
-        "hooks": [{"integration-name": "QCache", "python-modules": ["airflow_provider_qcache.hooks.qcache"]}],
+        **{
+            kind: [{"integration-name": name, "python-modules": [f"airflow_provider_qcache.{kind}.qcache"]}]
+            for kind in ("operators", "hooks", "sensors", "triggers")
+        },
         "task-decorators": [
-            {
-                "name": "qcache_post",
-                "class-name": "airflow_provider_qcache.decorators.qcache.qcache_post_task",
-            },
-            {
-                "name": "qcache_query",
-                "class-name": "airflow_provider_qcache.decorators.qcache.qcache_query_task",
-            },
-        ],
-        "sensors": [
-            {"integration-name": "QCache", "python-modules": ["airflow_provider_qcache.sensors.qcache"]}
-        ],
-        "triggers": [
-            {"integration-name": "QCache", "python-modules": ["airflow_provider_qcache.triggers.qcache"]}
+            {"name": name, "class-name": f"airflow_provider_qcache.decorators.qcache.{name}_task"}
+            for name in ("qcache_post", "qcache_query")
         ],
         "asset-uris": [uris],
         "dataset-uris": [uris],

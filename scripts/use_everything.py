@@ -5,6 +5,7 @@ It prints the versions first. `make floors` runs it with each lowest version of 
 
 from __future__ import annotations
 
+import ast
 import importlib
 import pkgutil
 from importlib.metadata import version
@@ -19,17 +20,18 @@ FLOORS = Path(__file__).resolve().parent.parent / "constraints" / "floors.txt"
 def import_everything() -> None:
     """Import every module but programs and pytest's plugin, and every name that an Airflow may lack.
 
-    The retry policy's module is for Airflow 3.3 and newer ones, the cluster page's for 3.1 and newer ones.
+    The cluster page's modules are for Airflow 3.1 and newer ones.
     """
     airflow = tuple(map(int, version("apache-airflow").split(".")[:2]))
-    needs = {"operators._policy": (3, 3), "plugins.page": (3, 1), "plugins.cluster": (3, 1)}
+    needs = {"plugins.page": (3, 1), "plugins.cluster": (3, 1)}
     not_here = {f"airflow_provider_qcache.{name}" for name, release in needs.items() if airflow < release}
     for module in pkgutil.walk_packages(airflow_provider_qcache.__path__, "airflow_provider_qcache."):
         is_program = module.name.endswith("__main__") or ".testing" in module.name
         if not is_program and module.name not in not_here:
             importlib.import_module(module.name)
-    for name in compat.__all__:
-        getattr(compat, name)
+    for node in ast.walk(ast.parse(Path(compat.__file__).read_text())):
+        for name in node.names if isinstance(node, ast.ImportFrom) and "airflow" in str(node.module) else ():
+            getattr(compat, name.name)
 
 
 def use_everything() -> None:

@@ -31,7 +31,7 @@ def declare(operator: Any, key: str | None, conn_id: str | None) -> None:
         return
     if key is None or conn_id is None:
         raise ValueError(_ALIAS_NEEDED)
-    if not any(key_in(uri, conn_id) == key for uri in _uris(operator.outlets)):
+    if not any(key_in(getattr(outlet, "uri", ""), conn_id) == key for outlet in operator.outlets or ()):
         operator.add_outlets([qcache_asset(key, conn_id)])
 
 
@@ -141,7 +141,3 @@ def _is_alias(outlet: Any) -> bool:
 
 def _has_alias(outlets: Iterable[Any] | None) -> bool:
     return any(map(_is_alias, outlets or ()))
-
-
-def _uris(outlets: Iterable[Any] | None) -> Iterator[str]:
-    return (uri for outlet in outlets or () if isinstance(uri := getattr(outlet, "uri", None), str))

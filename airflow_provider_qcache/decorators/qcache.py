@@ -52,7 +52,6 @@ class _PostDecoratedOperator(_Decorated, QCachePostOperator):
         super().__init__(kwargs_to_upstream=function, **kwargs)
 
     def execute(self, context: Any) -> Any:
-        """Call the function, and store what it returns."""
         self.op_kwargs = _with_context(self, context)
         return super().execute(context)
 
@@ -80,7 +79,6 @@ class _QueryDecoratedOperator(_Decorated, QCacheQueryOperator):
         super().__init__(query={}, **kwargs)
 
     def execute(self, context: Any) -> Any:
-        """Call the function, and run the query that it returns."""
         arguments = self._checked_arguments(context)
         self.op_args, self.op_kwargs = arguments["op_args"] or [], arguments["op_kwargs"] or {}
         self.query = self.python_callable(*self.op_args, **_with_context(self, context))

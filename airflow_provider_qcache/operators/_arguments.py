@@ -44,7 +44,6 @@ def counted(number: int, what: str) -> str:
 
 
 def refused(name: str, value: Any, expected: str) -> ValueError:
-    """The error for an argument."""
     return ValueError(f"{name}={short_repr(value)}: expected {expected}")
 
 
@@ -93,7 +92,6 @@ def is_remote(path: Any) -> bool:
 
 
 def is_path(value: Any) -> bool:
-    """Whether a value is a path as an object."""
     return isinstance(value, os.PathLike) or is_remote(value)
 
 
@@ -102,7 +100,7 @@ def text_of_path(value: Any) -> Any:
     return os.fspath(value) if isinstance(value, os.PathLike) and not is_remote(value) else value
 
 
-def _value_in(name: str, value: Any, expected: str) -> Any:
+def value_in(name: str, value: Any, expected: str) -> Any:
     """The value, or what a string from a template holds."""
     if not isinstance(value, str):
         return value
@@ -130,7 +128,6 @@ def _list_in(name: str, value: Any, expected: str) -> list[Any]:
 
 
 def optional(rule: Rule) -> Rule:
-    """The rule, for an argument that may be left out."""
     return lambda name, value: None if value is None else rule(name, value)
 
 
@@ -168,7 +165,6 @@ _seconds = rule_for(
 
 
 def key(name: str, value: Any) -> str:
-    """A key of QCache."""
     if not isinstance(value, str) or is_key(value) is None:
         hint = ""
         if isinstance(value, int | float):
@@ -215,7 +211,6 @@ def keys(name: str, value: Any) -> list[str]:
 
 
 def one_of(*allowed: str) -> Rule:
-    """The rule for one of these words."""
     return rule_for(lambda value: value in allowed, " or ".join(map(repr, allowed)))
 
 
@@ -233,7 +228,7 @@ def sequence(name: str, value: Any) -> list[Any]:
 
 def mapping(name: str, value: Any) -> dict[str, Any]:
     """A dict with strings for keys; a string may hold one."""
-    found = _value_in(name, value, "a dict")
+    found = value_in(name, value, "a dict")
     if not isinstance(found, Mapping) or not all(isinstance(one, str) for one in found):
         raise refused(name, value, "a dict whose keys are strings")
     return dict(found)
@@ -250,8 +245,7 @@ def headers(name: str, value: Any) -> dict[str, str]:
         raise ValueError(f"{name}: expected a dict of headers, not {type(value).__name__}")  # noqa: TRY004
     for header, text in value.items():
         if not isinstance(header, str) or not (isinstance(text, str) or _is_number(text)):
-            wrong = f"expected a string, not {type(text).__name__}"
-            raise ValueError(f"{name}[{header!r}]: {wrong}")
+            raise ValueError(f"{name}[{header!r}]: expected a string, not {type(text).__name__}")
         if is_header_name(header) is None:
             raise ValueError(f"{name}: {header!r} is not a valid name of an HTTP header")
         if header.lower() in FRAMING_HEADERS:
@@ -271,7 +265,6 @@ def _names_of_columns(name: str, value: Any) -> dict[str, Any]:
 
 
 def column_types(name: str, value: Any) -> dict[str, str]:
-    """Types by column, for X-QCache-types."""
     found = _names_of_columns(name, value)
     for column, kind in found.items():
         if kind not in COLUMN_TYPES:
@@ -291,7 +284,6 @@ def stand_in_columns(name: str, value: Any) -> dict[str, str]:
 
 
 def positive_seconds(name: str, value: Any) -> float:
-    """A number of seconds, more than 0."""
     if not _seconds(name, value) > 0:
         raise refused(name, value, "a number of seconds, more than 0")
     return float(value)
@@ -307,7 +299,6 @@ REQUEST_RETRY: Final[Mapping[str, Rule]] = {
 
 
 def request_retry(name: str, value: Any) -> Any:
-    """A RequestRetry, or a dict of its fields."""
     expected = f"a RequestRetry or a dict of its fields ({', '.join(REQUEST_RETRY)})"
     if type(value).__name__ == "RequestRetry":
         return value
@@ -322,7 +313,7 @@ def request_retry(name: str, value: Any) -> Any:
 def query(name: str, value: Any) -> dict[str, Any]:
     """A query: a dict that JSON can carry, or a string that holds one."""
     expected = "a dict, a string that holds one as JSON, or the name of a .json file"
-    found = _value_in(name, value, expected)
+    found = value_in(name, value, expected)
     if not isinstance(found, Mapping):
         raise refused(name, value, expected)
     try:
@@ -330,11 +321,6 @@ def query(name: str, value: Any) -> dict[str, Any]:
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name}={short_repr(found)}: not JSON: {error}") from error
     return dict(found)
-
-
-_EARLIER: Final = (
-    "the path of a list of keys, a list of keys, or the result of an earlier task with return_keys"
-)
 
 
 def earlier_keys(name: str, value: Any) -> Any:
@@ -350,7 +336,8 @@ def earlier_keys(name: str, value: Any) -> Any:
     if isinstance(found, Mapping):
         found = found.get("keys")
     if isinstance(found, str | bytes) or not isinstance(found, Sequence):
-        raise refused(name, value, _EARLIER)
+        expected = "the path of a list of keys, a list of keys, or the result of a task with return_keys"
+        raise refused(name, value, expected)
     return [key(f"{name}[{place}]", one) for place, one in enumerate(found)]
 
 

@@ -83,7 +83,6 @@ class QCacheOperator(BaseOperator):
         return super().partial(**kwargs)
 
     def on_kill(self) -> None:
-        """End the request in progress."""
         if self._hook is not None:
             self._hook.cancel()
 
@@ -354,7 +353,6 @@ class QCacheStoreOperator(QCacheOperator):
     def _would_store_many(
         self, hook: QCacheHook, pairs: Iterable[tuple[str, Any]], prepare: Any, arguments: Mapping[str, Any]
     ) -> None:
-        """Log what would be stored and deleted."""
         from airflow_provider_qcache.operators._dry_run import would_delete, would_store_many  # noqa: PLC0415  # for a task that runs
         from airflow_provider_qcache.operators._keys import KeyHandover  # noqa: PLC0415  # for a task that runs
 

@@ -115,7 +115,6 @@ class QCacheCheckOperator(_ConditionOperator):
         self._check_when_parsed()
 
     def execute(self, context: Mapping[str, Any]) -> Any:
-        """Check the table."""
         from airflow_provider_qcache.operators._report import table_missing  # noqa: PLC0415  # for a task that runs
 
         arguments = self._checked_arguments(context)
@@ -164,7 +163,6 @@ class QCacheBranchOperator(_ConditionOperator, BranchMixIn):
         self._check_when_parsed()
 
     def execute(self, context: Mapping[str, Any]) -> Any:
-        """Check the table, and skip the tasks that are not chosen."""
         arguments = self._checked_arguments(context)
         with self._connected(arguments) as hook:
             _, violation = self._evaluate(hook, arguments)

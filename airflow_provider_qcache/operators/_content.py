@@ -43,8 +43,6 @@ _MOST_EMPTY: Final = 1000
 """Empty pieces of a stream that are read before its text is checked."""
 _TEMPLATE: Final = re.compile(r"\{\{[^\r\n]*\}\}").fullmatch
 _DAG_MODULE: Final = re.compile(r"^unusual_prefix_[0-9a-f]+_")
-_PAIRS: Final = "a mapping of keys to tables, or an iterable of (key, table) pairs"
-_EXPECTED: Final = "a mapping of keys to tables, not empty, or a function that gives (key, table) pairs"
 
 
 class Nothing:
@@ -59,7 +57,6 @@ class Nothing:
 
     @property
     def description(self) -> str:
-        """The value, for an error."""
         if is_undefined(self.value):  # jinja2.StrictUndefined raises an error when it is compared
             what = "an undefined value"
         else:
@@ -183,7 +180,15 @@ def table_of(name: str, value: Any, content_type: str | None, *, functions: bool
         InvalidTable: a string that UTF-8 cannot carry.
     """
     if isinstance(value, str):
-        value = _encoded(name, value)
+        try:
+            value = value.encode()
+        except UnicodeEncodeError as error:
+            from airflow_provider_qcache.client import InvalidTable  # noqa: PLC0415  # it loads requests
+
+            line, character = value.count("\n", 0, error.start) + 1, value[error.start]
+            raise InvalidTable(
+                f"{name}: line {line} has the character {character!r}, which UTF-8 cannot encode"
+            ) from error
     if isinstance(value, bytes | bytearray | memoryview):
         return Table(name, value, content_type, in_memory=True)
     if is_path(value):
@@ -203,18 +208,6 @@ def table_of(name: str, value: Any, content_type: str | None, *, functions: bool
     raise TypeError(f"{name}: {type(value).__name__} is not a table{hint}; expected {forms}")
 
 
-def _encoded(name: str, text: str) -> bytes:
-    try:
-        return text.encode()
-    except UnicodeEncodeError as error:
-        from airflow_provider_qcache.client import InvalidTable  # noqa: PLC0415  # it loads requests
-
-        row = text.count("\n", 0, error.start)
-        raise InvalidTable(
-            f"{name}: line {row + 1} has the character {text[error.start]!r}, which UTF-8 cannot encode"
-        ) from error
-
-
 def path_of(name: str, value: Any) -> Any:
     """A pathlib.Path for a local path or ``file:`` URL, an ObjectStoragePath for any other URL.
 
@@ -224,25 +217,18 @@ def path_of(name: str, value: Any) -> Any:
     from airflow_provider_qcache.compat import ObjectStoragePath  # noqa: PLC0415  # it loads fsspec
 
     path = value
-    if not is_remote(value):
-        text = os.fspath(value)
-        if "://" not in text:
-            return Path(text)
-        try:
-            path = ObjectStoragePath(text)
-        except ValueError as error:
-            raise _no_storage(name, value, error) from error
-    if path.protocol in ("file", "local", ""):
-        return Path(path.path)
     try:
+        if not is_remote(value):
+            text = os.fspath(value)
+            if "://" not in text:
+                return Path(text)
+            path = ObjectStoragePath(text)
+        if path.protocol in ("file", "local", ""):
+            return Path(path.path)
         path.fs  # noqa: B018  # found by the URL's scheme, which may be unknown
     except ValueError as error:
-        raise _no_storage(name, value, error) from error
+        raise ValueError(f"{name}={str(value)!r}: {error}") from error
     return path
-
-
-def _no_storage(name: str, value: Any, error: Exception) -> ValueError:
-    return ValueError(f"{name}={str(value)!r}: {error}")
 
 
 def table_at(name: str, path: Any, content_type: str | None, source_format: str | None = None) -> Table:
@@ -363,16 +349,13 @@ def _begun(function: Any, size: int) -> tuple[bytes, Any]:
 
     pieces = body_of(function).pieces()
     head: list[bytes] = []
-    missing = size
-    empty = 0
+    length = empty = 0
     for piece in pieces:
-        if piece:
-            head.append(piece)
-            missing -= len(piece)
-        else:
-            empty += 1
+        head.append(piece)
+        length += len(piece)
+        empty += not piece
         # Endless empty pieces are left to the client, which has a deadline.
-        if missing <= 0 or empty == _MOST_EMPTY:
+        if length >= size or empty == _MOST_EMPTY:
             break
     first = [itertools.chain(head, pieces)]
     return b"".join(head)[:size], lambda: first.pop() if first else function()
@@ -429,13 +412,13 @@ def _check_no_path(name: str, text: str) -> None:
 
 
 def checked_tables(name: str, value: Any) -> TableContent:
-    """The rule for ``tables``."""
     content: TableContent = table_content(value)
     tables = content.value
     if callable(tables):
         return content
     if not isinstance(tables, Mapping) or not tables:
-        raise refused(name, tables, _EXPECTED)
+        expected = "a mapping of keys to tables, not empty, or a function that gives (key, table) pairs"
+        raise refused(name, tables, expected)
     for key in tables:
         key_rule(f"{name}: key", key)
     return content
@@ -446,7 +429,10 @@ def pairs_of(returned: Any) -> Iterable[tuple[str, Any]]:
     if isinstance(returned, Mapping):
         return returned.items()
     if isinstance(returned, str | bytes) or not isinstance(returned, Iterable):
-        raise TypeError(f"tables: the function returned {short_repr(returned)}: expected {_PAIRS}")
+        raise TypeError(
+            f"tables: the function returned {short_repr(returned)}: expected a mapping of keys to tables, or "
+            "an iterable of (key, table) pairs"
+        )
     return returned
 
 

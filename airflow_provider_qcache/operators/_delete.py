@@ -75,14 +75,6 @@ def _left_on(outcomes: Mapping[str, str]) -> list[str]:
     ]
 
 
-def _reason(error: Exception | None, left: Sequence[str]) -> str:
-    """Why nodes may still have a key, in one line if each node's reason is known."""
-    reasons = getattr(error, "nodes", None) or dict.fromkeys(left, "unreachable")
-    if error is None or getattr(error, "nodes", None):
-        return "; ".join(f"{node}: {why}" for node, why in reasons.items())
-    return format_error(error)
-
-
 class Deletion:
     """What became of the keys that one task deletes."""
 
@@ -143,7 +135,11 @@ class Deletion:
             self._left += 1
             self._first_error = self._first_error or error
             self._left_nodes.update(left)
-            reason = _reason(error, left)
+            if error is None or getattr(error, "nodes", None):
+                reasons = getattr(error, "nodes", None) or dict.fromkeys(left, "unreachable")
+                reason = "; ".join(f"{node}: {why}" for node, why in reasons.items())
+            else:
+                reason = format_error(error)
             log_failure(self._log, key, reason, self._left)
             if len(self._errors) < MOST_IN_XCOM:
                 self._errors[key] = reason
@@ -152,7 +148,6 @@ class Deletion:
             listed[key] = others
 
     def log_progress(self) -> None:
-        """Log a line of progress."""
         line = f"Deleted {self._done:,} of {len(self._keys):,} tables, {self._left:,} unreachable; "
         seconds = max(time.monotonic() - self._started, 1e-9)
         if self._waits and is_waiting(self._hook):
@@ -181,7 +176,6 @@ class Deletion:
         return dict([*self._left_keys.items(), *self._gone_keys.items()][:MOST_IN_XCOM])
 
     def raise_for_failures(self, *, ignore_unreachable: bool) -> None:
-        """Raise the error that the task ends with, if any."""
         if self._permanent is not None:
             others = self._left - 1
             raise fail_for_good(

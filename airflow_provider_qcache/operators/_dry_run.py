@@ -86,6 +86,5 @@ def would_store_many(
 
 
 def would_delete(hook: QCacheHook, keys: Sequence[str], log: logging.Logger) -> None:
-    """Log which keys would be deleted, and where they are now."""
     log.info("Would delete %s: %s", counted(len(keys), "table"), short_repr(list(keys)))
     log_places(hook, keys, log)

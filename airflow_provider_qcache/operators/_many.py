@@ -150,11 +150,9 @@ class _Residency:
         return bool(before)
 
     def held(self) -> dict[str, int]:
-        """How many tables were stored on each node."""
         return Counter(self.places.values())
 
     def check(self) -> Absent:
-        """Ask the nodes for every table."""
         before = [(key, node) for key, nodes in self._asked_before.items() for node in nodes]
         places = [*self.places.items(), *self._copies, *before]
         self.to_ask = len(places)
@@ -248,15 +246,16 @@ class _Storing:
             if left.pop(key, None) is not None:
                 yield key, content
         for key in left:
-            text = f"tables: its first call gave key {key!r}, and its second call did not"
-            self._note(key, ValueError(text))
+            self._note_failure(
+                key, ValueError(f"tables: its first call gave key {key!r}, and its second call did not")
+            )
 
     def _pairs(self, items: Iterable[Any]) -> Iterator[tuple[str, Any]]:
         for number, pair in enumerate(items, 1):
             if not isinstance(pair, tuple | list) or len(pair) != 2 or not isinstance(pair[0], str):
-                text = f"tables: item {number} is {short_repr(pair)}: expected a pair (key, content)"
-                with permanent(TypeError):
-                    raise TypeError(text)
+                raise AirflowFailException(
+                    f"TypeError: tables: item {number} is {short_repr(pair)}: expected a pair (key, content)"
+                )
             yield pair[0], pair[1]
 
     def _store(self, pairs: Iterable[tuple[str, Any]], prepare: _Prepare, keep: Any = ()) -> None:
@@ -269,17 +268,14 @@ class _Storing:
         if isinstance(outcome, Exception):
             self._note_failure(key, outcome)
         elif isinstance(outcome, StoreResult):
-            self._note_stored(key, outcome)
+            self.tally.add_stored(outcome)
+            self.tally.failed_over += self.residency.add(key, outcome.node, outcome.copies)
+            # The next try could mistake an older table on a node that readers ask for this one.
+            sure = not outcome.may_hold_old and (self.arguments["evict_stale"] or not outcome.failed_over)
+            self.record.set(key, done=sure and not outcome.failed_copies)
         else:
             self.tally.kept[key] = outcome.node
             self.tally.failed_over += self.residency.add(key, outcome.node)
-
-    def _note_stored(self, key: str, stored: StoreResult) -> None:
-        self.tally.add_stored(stored)
-        self.tally.failed_over += self.residency.add(key, stored.node, stored.copies)
-        # The next try could mistake an older table on a node that readers ask for this one.
-        sure = not stored.may_hold_old and (self.arguments["evict_stale"] or not stored.failed_over)
-        self.record.set(key, done=sure and not stored.failed_copies)
 
     def _note_failure(self, key: str, error: Exception) -> None:
         if isinstance(error, OperationCancelled):
@@ -290,30 +286,29 @@ class _Storing:
         with contextlib.suppress(KeyError):  # an invalid key is not in the record
             self.record.set(key, done=False)
         refused = isinstance(error, AuthenticationFailed | CertificateRejected)
-        if refused or (isinstance(error, NoCacheAvailable) and self._no_node_answers()):
+        if refused or (
+            isinstance(error, NoCacheAvailable)
+            and not any(status.alive for status in self.hook.node_status(probe=True).values())
+        ):
             raise _ClusterUnusable(text) from error
 
-    def _no_node_answers(self) -> bool:
-        return not any(status.alive for status in self.hook.node_status(probe=True).values())
-
     def is_for_good(self, error: Exception) -> bool:
-        """Whether no retry of the task helps."""
         return isinstance(error, AirflowFailException) or ends_the_task(error, literal_table=self.literal)
 
     def _tick(self) -> None:
-        line = self._progress()
+        tally, residency = self.tally, self.residency
+        if residency.to_ask:
+            line = (
+                f"Stored {counted(tally.stored, 'table')}; asking the nodes whether they have every table: "
+                f"{residency.asked:,} of {residency.to_ask:,}"
+            )
+        else:
+            # Tables that an earlier try stored take next to no time.
+            skipped = max(len(tally.kept), self.record.stored_before)
+            line = tally.progress(skipped, waiting=is_waiting(self.hook))
         # Before it is logged, so that the record has what the log has.
         self.record.save()
         if self.record.is_orphan:
             # Airflow starts the next try, which would store beside this one.
             self.hook.cancel()
         self.log.info("%s", line)
-
-    def _progress(self) -> str:
-        tally, residency = self.tally, self.residency
-        if residency.to_ask:
-            line = f"Stored {counted(tally.stored, 'table')}; asking the nodes whether they have every table"
-            return f"{line}: {residency.asked:,} of {residency.to_ask:,}"
-        # Tables that an earlier try stored take next to no time.
-        skipped = max(len(tally.kept), self.record.stored_before)
-        return tally.progress(skipped, waiting=is_waiting(self.hook))

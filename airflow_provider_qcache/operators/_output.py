@@ -157,7 +157,14 @@ def _publish_object(body: bytes, path: Any, spool: Any) -> None:
         storage.pipe_file(spool.path, body)
         _check_whole(storage.info(spool.path)["size"], body, path)
         storage.mv(spool.path, path.path)
-        _check_moved(storage, body, path)
+        storage.invalidate_cache(path.parent.path)
+        found = storage.info(path.path)
+        if found["type"] != "file" or found["size"] != len(body):
+            # If other objects were created below the path meanwhile, it was moved among them.
+            raise OSError(  # noqa: TRY301
+                f"{path}: moved {len(body)} bytes there, and found a {found['type']} of {found['size']} "
+                "bytes: another process may write to the same path"
+            )
     except BaseException:
         for left in (spool.path, (path / spool.name).path):
             with contextlib.suppress(Exception):
@@ -170,16 +177,4 @@ def _check_whole(found: int | None, body: bytes, path: Any) -> None:
         raise OSError(
             f"{path}: wrote {len(body)} bytes to a temporary file and found {found}, so the file was left as "
             "it was: check the storage"
-        )
-
-
-def _check_moved(storage: Any, body: bytes, path: Any) -> None:
-    storage.invalidate_cache(path.parent.path)
-    found = storage.info(path.path)
-    kind, size = found["type"], found["size"]
-    if kind != "file" or size != len(body):
-        # If other objects were created below the path meanwhile, it was moved among them.
-        raise OSError(
-            f"{path}: moved {len(body)} bytes there, and found a {kind} of {size} bytes: another process may "
-            "write to the same path"
         )

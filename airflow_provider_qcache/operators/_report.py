@@ -123,7 +123,6 @@ class Absent:
     """How many copies are missing on their node."""
 
     def not_found(self) -> set[str]:
-        """All keys that readers do not find."""
         return {*self.evicted, *self.lost, *self.hidden}
 
     def troubles(self, places: Mapping[str, str]) -> Iterator[str]:
@@ -167,7 +166,6 @@ class Tally:
         self._may_hold_old: Counter[str] = Counter()
 
     def add_stored(self, stored: StoreResult) -> None:
-        """Count a table that was stored."""
         self.stored += 1
         self._bytes += stored.bytes
         self._rows += stored.rows or 0
@@ -192,7 +190,6 @@ class Tally:
 
     @property
     def seconds(self) -> float:
-        """Since the try began."""
         return time.monotonic() - self._started
 
     def summary(self, absent: Absent | None, *, copies: int) -> dict[str, Any]:

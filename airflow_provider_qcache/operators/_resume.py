@@ -27,35 +27,6 @@ MOST_BYTES: Final = 60_000
 the worst case; if the keys are stored in their order it has a few hundred bytes."""
 
 
-class KeyList:
-    """Keys in order, each once, and the hash of the keys so far."""
-
-    def __init__(self) -> None:
-        self.position: dict[str, int] = {}
-        self._hash = hashlib.sha256()
-
-    def __len__(self) -> int:
-        return len(self.position)
-
-    def add(self, key: str) -> int:
-        """Add the next key; returns its place, from 0. ValueError if the key was there before."""
-        place = len(self.position)
-        if (before := self.position.setdefault(key, place)) != place:
-            raise ValueError(f"tables: key {key!r} occurs twice, as numbers {before + 1} and {place + 1}")
-        self._hash.update(f"{key}\n".encode())
-        return place
-
-    @property
-    def hash(self) -> str:
-        """The hash of the keys so far, in hex."""
-        return self._hash.hexdigest()
-
-
-def hash_of(keys: Sequence[str]) -> str:
-    """The hash that a KeyList of these has."""
-    return hashlib.sha256("".join(f"{key}\n" for key in keys).encode()).hexdigest()
-
-
 class Bits:
     """A bitmap that grows."""
 
@@ -67,7 +38,6 @@ class Bits:
         return at < len(self._data) and bool(self._data[at] >> bit & 1)
 
     def set(self, place: int, value: bool) -> None:  # noqa: FBT001
-        """Set one bit."""
         at, bit = divmod(place, 8)
         if at >= len(self._data):
             self._data.extend(bytes(at + 1 - len(self._data)))
@@ -77,11 +47,9 @@ class Bits:
             self._data[at] &= ~(1 << bit)
 
     def count(self) -> int:
-        """How many bits are set."""
         return sum(map(int.bit_count, self._data))
 
     def encoded(self) -> str:
-        """As text."""
         return base64.b64encode(zlib.compress(bytes(self._data))).decode()
 
     @classmethod
@@ -113,12 +81,19 @@ class ResumeRecord:
         self._series = getattr(ti, "max_tries", None)
         self.is_retry = _is_retry(ti)
         """Whether an earlier try of this series may have stored other keys."""
-        self._keys = KeyList()
+        self._places: dict[str, int] = {}
+        """Each key's place, from 0, in the order of the keys."""
+        self._hash = hashlib.sha256()
+        """The hash of the keys so far."""
         self._counting = threading.Lock()
         """Held while the number of keys, their hash and the earlier record are compared."""
         self._writing = threading.Lock()
         """Held while a record is made and written, so that the record written last is the newest."""
-        self._whole = None if keys is None else (len(keys), hash_of(keys))
+        self._whole: tuple[int, str] | None = None
+        """The number of all keys, and their hash, if they are known from the start."""
+        if keys is not None:
+            all_keys = hashlib.sha256("".join(f"{key}\n" for key in keys).encode())
+            self._whole = len(keys), all_keys.hexdigest()
         self._before = Bits()
         self._bits = Bits()
         """The next record: the earlier record, updated by what this try did."""
@@ -129,8 +104,6 @@ class ResumeRecord:
         self.is_orphan = False
         """Whether the process of Airflow that runs the task has ended, and so sends no more heartbeats."""
         self.keys_differ = False
-        self.count_before = 0
-        """The number of keys in the record that is used."""
         self._load()
 
     def _load(self) -> None:
@@ -142,76 +115,65 @@ class ResumeRecord:
             self._log.warning("Cannot read the task state store: this try stores every table", exc_info=True)
             self._store = None
             return
-        if not isinstance(record, dict) or record.get("version") != _VERSION:
+        if not isinstance(record, dict):
             return
-        if record.get("series") != self._series:
+        if (record.get("version"), record.get("series")) != (_VERSION, self._series):
             return
         known = (record["keys"], record["hash"])
         if self._whole is not None and self._whole != known:
-            self._log.info("The keys differ from those of the previous try: this try stores every table")
+            self._reject()
             return
         try:
             self._before, self._bits = Bits.decoded(record["done"]), Bits.decoded(record["done"])
         except ValueError:
             return
-        self._known = known
-        self.count_before = known[0]
+        if self._whole is None:
+            self._known = known
         self._log.info(
             "An earlier try stored %s of %s: this try skips those that their node still has",
             f"{self.stored_before:,}",
             counted(known[0], "table"),
         )
-        self._compare()
-
-    def _compare(self) -> None:
-        """Compare the keys with those of the record, once there are enough."""
-        if self._known is None:
-            return
-        if self._whole is not None:
-            self._known = None
-        elif len(self._keys) == self._known[0]:
-            if self._keys.hash != self._known[1]:
-                self._reject()
-            self._known = None
 
     def _reject(self) -> None:
         self._log.info("The keys differ from those of the previous try: this try stores every table")
         self.keys_differ = True
+        self._known = None
         self._bits = self._stored
 
     @property
     def keys(self) -> list[str]:
-        """The keys so far, in their order."""
-        return list(self._keys.position)
+        return list(self._places)
 
     @property
     def stored_before(self) -> int:
-        """How many tables an earlier try stored."""
         return 0 if self.keys_differ else self._before.count()
 
     def add(self, key: str) -> int:
         """Add the next key; returns its place. ValueError if the key was there before."""
         with self._counting:
-            place = self._keys.add(key)
-            self._compare()
+            place = len(self._places)
+            if (before := self._places.setdefault(key, place)) != place:
+                raise ValueError(f"tables: key {key!r} occurs twice, as numbers {before + 1} and {place + 1}")
+            self._hash.update(f"{key}\n".encode())
+            if self._known is not None and len(self._places) == self._known[0]:
+                if self._hash.hexdigest() != self._known[1]:
+                    self._reject()
+                self._known = None
         return place
 
     def end(self) -> None:
         """Note that there are no more keys."""
         if self._known is not None:
             self._reject()
-            self._known = None
 
     def __contains__(self, key: object) -> bool:
         """Whether an earlier try stored the key's table."""
-        if not self.count_before or self.keys_differ:
-            return False
-        place = self._keys.position.get(key) if isinstance(key, str) else None
-        return place is not None and place < self.count_before and self._before[place]
+        place = self._places.get(key) if isinstance(key, str) else None
+        return place is not None and not self.keys_differ and self._before[place]
 
     def set(self, key: str, *, done: bool) -> None:
-        """Note that a key's table is stored, or is not."""
-        place = self._keys.position[key]
+        place = self._places[key]
         # In this order: another thread may find in between that the keys differ.
         self._stored.set(place, done)
         self._bits.set(place, done)
@@ -219,17 +181,13 @@ class ResumeRecord:
     def save(self) -> None:
         """Write the record, if there is a store for it. Safe for threads."""
         with self._writing:
-            self._save()
+            # Until the keys are compared with those of the earlier record, that record stays.
+            if self._store is not None and self._known is None and self._places:
+                self._save()
 
     def _save(self) -> None:
-        if self._store is None:
-            return
-        if self._known is not None:
-            return  # not yet compared with these keys: the earlier record stays
         with self._counting:
-            count, digest = self._whole or (len(self._keys), self._keys.hash)
-        if not len(self._keys):
-            return
+            count, digest = self._whole or (len(self._places), self._hash.hexdigest())
         done = self._bits.encoded()
         if len(done) > MOST_BYTES:
             self._log.warning(

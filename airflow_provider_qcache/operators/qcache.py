@@ -306,18 +306,16 @@ class QCachePostOperator(QCacheStoreOperator):
                     return pairs_of(returned)
 
             return None, called
-        known = self._files_by_key(arguments) if tables is None else tables.value
-        return known, known.items
-
-    @staticmethod
-    def _files_by_key(arguments: Mapping[str, Any]) -> dict[str, Any]:
+        if tables is not None:
+            return tables.value, tables.value.items
         from airflow_provider_qcache.files.tables import tables_in  # noqa: PLC0415  # it loads requests
 
         content_type = arguments["content_type"]
         with permanent(ValueError), named_if_missing("source_path", arguments["source_path"]):
             path = path_of("source_path", arguments["source_path"])
-            tables = tables_in(arguments["key"], path, arguments["source_format"], content_type=content_type)
-        return {key: Table("source_path", table, content_type, is_typed=True) for key, table in tables}
+            found = tables_in(arguments["key"], path, arguments["source_format"], content_type=content_type)
+        files = {key: Table("source_path", table, content_type, is_typed=True) for key, table in found}
+        return files, files.items
 
     def _table(self, arguments: Mapping[str, Any]) -> Table:
         content_type = arguments["content_type"]
@@ -326,12 +324,13 @@ class QCachePostOperator(QCacheStoreOperator):
                 return table_at(
                     "source_path", arguments["source_path"], content_type, arguments["source_format"]
                 )
-        if arguments["content"] is not None:
-            with permanent(ValueError, TypeError):
-                return table_of("content", arguments["content"].value, content_type)
-        returned = _called(arguments["python_callable"], arguments)
+        if (content := arguments["content"]) is not None:
+            name, value = "content", content.value
+        else:
+            name = "what python_callable returned"
+            value = _called(arguments["python_callable"], arguments)
         with permanent(ValueError, TypeError):
-            return table_of("what python_callable returned", returned, content_type, functions=True)
+            return table_of(name, value, content_type, functions=content is None)
 
 
 def _called(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:

@@ -7,12 +7,15 @@ fails, the policy decides whether Airflow starts another try, and how long it wa
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from functools import cached_property
+from typing import Any, Final
 
 from airflow_provider_qcache.operators.errors import FOR_GOOD
 
-if TYPE_CHECKING:
-    from airflow.sdk import ExceptionRetryPolicy
+try:
+    from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule
+except ImportError:  # Airflow before 3.3
+    ExceptionRetryPolicy = object
 
 __all__ = ["qcache_retry_policy"]
 
@@ -22,29 +25,56 @@ ERROR_WAIT: Final = timedelta(seconds=30)
 _CLIENT: Final = "airflow_provider_qcache.client"
 _ERRORS: Final = "airflow_provider_qcache.operators.errors"
 
-NODE_ERRORS: Final = (
-    f"{_CLIENT}.NoCacheAvailable",
-    f"{_CLIENT}.HomeNodeUnavailable",
-    f"{_ERRORS}.NodesUnreachable",
-    f"{_ERRORS}.StoredOnFailover",
-)
-"""A node is down until somebody starts it."""
 
-PASSING_ERRORS: Final = (
-    f"{_CLIENT}.TooManyConsecutiveErrors",
-    f"{_CLIENT}.DeadlineExceeded",
-    f"{_CLIENT}.StoreUncertain",
-    f"{_CLIENT}.NodeOverloaded",
-    f"{_CLIENT}.LocalResourceError",
-    f"{_CLIENT}.RowCountMismatch",
-)
-"""The nodes answer, but slowly or wrongly."""
+class QCacheRetryPolicy(ExceptionRetryPolicy):
+    """An ExceptionRetryPolicy whose rules are made when they are first used.
 
-PERMANENT_ERRORS: Final = tuple(
-    "airflow_provider_qcache.extras.MissingExtra" if name == "MissingExtra" else f"{_CLIENT}.{name}"
-    for name in sorted(FOR_GOOD)
-)
-"""No retry helps these errors."""
+    A RetryRule imports its exceptions when it is made, and those load the client, for which a DAG that is
+    parsed should not wait.
+    """
+
+    def __init__(self, node_wait: timedelta | None, error_wait: timedelta | None) -> None:
+        self.node_wait = node_wait
+        self.error_wait = error_wait
+        self.default = RetryAction.DEFAULT
+
+    @cached_property
+    def rules(self) -> list[Any]:
+        """The rules, made of the error classes of the client and of the operators."""
+        return [
+            RetryRule(
+                exception=[
+                    f"{'airflow_provider_qcache.extras' if name == 'MissingExtra' else _CLIENT}.{name}"
+                    for name in sorted(FOR_GOOD)
+                ],
+                action=RetryAction.FAIL,
+                reason="no retry helps this error",
+            ),
+            RetryRule(
+                exception=[
+                    f"{_CLIENT}.NoCacheAvailable",
+                    f"{_CLIENT}.HomeNodeUnavailable",
+                    f"{_ERRORS}.NodesUnreachable",
+                    f"{_ERRORS}.StoredOnFailover",
+                ],
+                action=RetryAction.RETRY,
+                retry_delay=self.node_wait,  # somebody has to start the node
+                reason="a node does not answer",
+            ),
+            RetryRule(
+                exception=[
+                    f"{_CLIENT}.TooManyConsecutiveErrors",
+                    f"{_CLIENT}.DeadlineExceeded",
+                    f"{_CLIENT}.StoreUncertain",
+                    f"{_CLIENT}.NodeOverloaded",
+                    f"{_CLIENT}.LocalResourceError",
+                    f"{_CLIENT}.RowCountMismatch",
+                ],
+                action=RetryAction.RETRY,
+                retry_delay=self.error_wait,
+                reason="the nodes answer slowly or wrongly, which passes",
+            ),
+        ]
 
 
 def qcache_retry_policy(
@@ -70,13 +100,11 @@ def qcache_retry_policy(
         RuntimeError: Airflow is older than 3.3, which has no retry policies.
         ValueError: a negative wait.
     """
-    try:
-        from airflow_provider_qcache.operators._policy import QCacheRetryPolicy  # noqa: PLC0415
-    except ImportError as error:
+    if ExceptionRetryPolicy is object:
         raise RuntimeError(
             "qcache_retry_policy needs Airflow 3.3: this Airflow has no retry policies. Use retries and "
             "retry_delay; permanent errors of the operators fail at once on every Airflow."
-        ) from error
+        )
     waits = [_timedelta("node_wait", node_wait), _timedelta("error_wait", error_wait)]
     return QCacheRetryPolicy(*waits)
 

@@ -57,7 +57,6 @@ class ArrowStream:
         self._chunks = itertools.chain(first, batches)
 
     def close(self) -> None:
-        """End the query."""
         if self._close is not None:
             self._close()
 
@@ -184,7 +183,6 @@ class ArrowEncoder:
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """The columns as a node stores them."""
         return tuple(Column(plan.name, plan.type) for plan in self._plans)
 
     def encode(self, batch: Any, keys: Sequence[int] = ()) -> tuple[bytes, list[Any]]:

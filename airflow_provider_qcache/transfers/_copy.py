@@ -442,7 +442,6 @@ class _Writer:
             self.end()
 
     def end(self) -> None:
-        """Pass on the rows that are left."""
         self._take(self._rows)
         self._rows.clear()
         self._bytes = 0

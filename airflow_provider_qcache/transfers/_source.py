@@ -96,7 +96,6 @@ class SqlSource:
             raise
 
     def cancel(self) -> None:
-        """Cancel the query, if the driver can."""
         self._cancelled = True
         for running in self._running:
             # cancel: psycopg and many others; interrupt: sqlite3, duckdb; adbc_cancel: ADBC.
@@ -276,7 +275,6 @@ class _Stream:
             self._rows = self._cursor.stream(sql, size=_CHUNK)
 
     def fetchmany(self, count: int) -> list[Any]:
-        """The next ``count`` rows, or the rest. Raises psycopg.Error."""
         return list(itertools.islice(self._rows, count))
 
 
@@ -348,7 +346,6 @@ class _MySqlCursor:
         return self._cursor.description
 
     def fetchmany(self, count: int) -> Sequence[Sequence[Any]]:
-        """The next ``count`` rows, or the rest."""
         rows: Sequence[Sequence[Any]] = self._cursor.fetchmany(count)
         moments = [
             place for place, column in enumerate(self.description or ()) if column[1] == _MYSQL_TIMESTAMP

@@ -54,14 +54,10 @@ _PROVIDERS: Final[Mapping[str, str]] = {
 
 def _parameters(name: str, value: Any) -> Any:
     """Parameters of a query: a list or a dict; a string may hold one."""
-    found = value
-    if isinstance(value, str):
-        try:
-            found = rules.literal(value)
-        except ValueError as error:
-            raise rules.refused(name, value, "a list or a dict, or a string that holds one") from error
+    expected = "a list or a dict, or a string that holds one"
+    found = rules.value_in(name, value, expected)
     if not isinstance(found, list | tuple | dict):
-        raise rules.refused(name, value, "a list or a dict")
+        raise rules.refused(name, value, expected)
     return found
 
 
@@ -71,14 +67,6 @@ def _columns(name: str, value: Any) -> list[str]:
     if not found or len(set(found)) != len(found) or not all(isinstance(one, str) and one for one in found):
         raise rules.refused(name, value, "a list of column names, each once")
     return found
-
-
-def _check_no_column(key: str) -> None:
-    if names := re.findall(r"\{([^{}]*)\}", key):
-        raise ValueError(
-            f"key={key!r}: a column in braces needs partition_by. Pass partition_by={names!r} for one table "
-            "for each value, or remove the braces"
-        )
 
 
 class SqlToQCacheOperator(QCacheStoreOperator):
@@ -183,9 +171,13 @@ class SqlToQCacheOperator(QCacheStoreOperator):
     def _check_together(self, known: Mapping[str, Any]) -> None:
         if self.partition_by is None:
             self._check_several("needs partition_by")
-            if "key" in known:
-                _check_no_column(known["key"])
-                rules.key("key", known["key"])
+            if (key := known.get("key")) is not None:
+                if names := re.findall(r"\{([^{}]*)\}", key):
+                    raise ValueError(
+                        f"key={key!r}: a column in braces needs partition_by. Pass partition_by={names!r} "
+                        "for one table for each value, or remove the braces"
+                    )
+                rules.key("key", key)
             return
         if known.get("on_empty") == "store":
             raise ValueError("on_empty='store' cannot be used with partition_by: no rows make no tables")
@@ -207,9 +199,13 @@ class SqlToQCacheOperator(QCacheStoreOperator):
         except AirflowException as error:
             if "Unknown hook type" not in str(error):
                 raise
+            if (provider := _PROVIDERS.get(connection.conn_type)) is not None:
+                todo = f"Install its provider: pip install apache-airflow-providers-{provider}"
+            else:
+                todo = "Install its provider, or correct the type: `airflow providers hooks` lists all"
             raise ImportError(
                 f"sql_conn_id={sql_conn_id!r}: no installed provider has a hook for connections of type "
-                f"{connection.conn_type!r}. {_how_to_get_a_hook(connection.conn_type)}"
+                f"{connection.conn_type!r}. {todo}"
             ) from error
         if not isinstance(hook, DbApiHook):
             raise TypeError(
@@ -237,10 +233,8 @@ class SqlToQCacheOperator(QCacheStoreOperator):
             query = Query(hook=db_hook, conn_id=arguments["sql_conn_id"], sql=arguments["sql"])
             collect_query(query, arguments["parameters"], spool.rows)
             if not spool.rows and arguments["on_empty"] != "store":
-                text = (
-                    f"The query of {arguments['sql_conn_id']!r} for key {arguments['key']!r} returned no "
-                    "rows; nothing is stored"
-                )
+                query_of = f"The query of {arguments['sql_conn_id']!r} for key {arguments['key']!r}"
+                text = f"{query_of} returned no rows; nothing is stored"
                 if arguments["on_empty"] == "skip":
                     raise AirflowSkipException(text)
                 raise QueryEmpty(f"{text}. Pass on_empty='skip' or on_empty='store' if that is expected")
@@ -307,12 +301,6 @@ class SqlToQCacheOperator(QCacheStoreOperator):
             rules.counted(len(tables), "table"),
         )
         return tables
-
-
-def _how_to_get_a_hook(conn_type: str) -> str:
-    if conn_type in _PROVIDERS:
-        return f"Install its provider: pip install apache-airflow-providers-{_PROVIDERS[conn_type]}"
-    return "Install the provider of this type, or correct the type: `airflow providers hooks` lists all"
 
 
 @contextlib.contextmanager

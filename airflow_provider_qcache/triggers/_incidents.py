@@ -73,13 +73,11 @@ class Missing:
         self.since, self.events, self.due, self.was_down, self.seen = None, 0, 0.0, False, True
 
     def is_down(self) -> None:
-        """The home node does not answer: it may come back empty."""
         self.was_down = True
 
     def is_missing(
         self, now: float, key: str, node: str, *, repeat_after: float, most: int
     ) -> dict[str, Any] | None:
-        """The payload of an event, if there is one to send."""
         if self.since is None:
             self.since, self.due = now, now
         if now < self.due or not self.budget.take(now, most, f"table {key!r} is missing on {node}"):
@@ -116,7 +114,6 @@ class Changed:
         return self.last, len(self.budget.sent), self.budget.warned
 
     def is_missing(self) -> None:
-        """The home node does not have the table."""
         self.last = {}
 
     def is_there(

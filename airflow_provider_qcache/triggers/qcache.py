@@ -49,7 +49,6 @@ class _Serialized:
     _arguments: ClassVar[tuple[str, ...]] = ()
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """The class and its arguments."""
         return f"{_MODULE}.{type(self).__name__}", {name: getattr(self, name) for name in self._arguments}
 
 
