@@ -309,7 +309,10 @@ def _nodes(connection: Any, listed: Any) -> tuple[str, ...]:
         raise InvalidConnection(
             "there are no nodes: list them in the extra field nodes, or in host: http://host1:9401 or host1"
         )
-    schema, port = _scheme(connection.schema), _port(connection.port)
+    schema = None if _is_unset(connection.schema) else connection.schema
+    if schema not in (None, *_SCHEMES):
+        raise _bad(_FIELDS["schema"], schema)
+    port = None if _is_unset(connection.port) else int(_number(_FIELDS["port"], connection.port))
     if in_host:
         if not isinstance(host, str):
             raise _bad(_FIELDS["host"], host)
@@ -370,44 +373,30 @@ def _refuse_credentials(place: str, text: str) -> None:
         )
 
 
-def _scheme(schema: Any) -> str | None:
-    if _is_unset(schema):
-        return None
-    if schema not in _SCHEMES:
-        raise _bad(_FIELDS["schema"], schema)
-    return str(schema)
-
-
-def _port(port: Any) -> int | None:
-    if _is_unset(port):
-        return None
-    return int(_number(_FIELDS["port"], port))
-
-
 def _node(place: str, text: str, schema: str | None, port: int | None) -> str:
     """A node's URL: as it is spelled, or made of a name, the scheme and the port."""
-    if "://" in text:
-        return _url(place, text, schema, port)
-    name, own_port = _name_and_port(place, text)
+    try:
+        if "://" in text:
+            return _url(text, schema, port if place == "host" else None)
+        name, own_port = _name_and_port(text)
+    except ValueError as error:
+        raise InvalidConnection(f"{place} lists {text!r}: {error}") from None
     node_port = own_port or port or _FIELDS["port"].default
     return f"{schema or _FIELDS['schema'].default}://{name}:{node_port}"
 
 
-def _name_and_port(place: str, text: str) -> tuple[str, int | None]:
-    literal = text[1:].partition("]")[0] if text.startswith("[") else text
+def _name_and_port(text: str) -> tuple[str, int | None]:
+    literal, bracket, rest = text[1:].partition("]") if text.startswith("[") else (text, "]", "")
     if text.count(":") > 1 or text.startswith("["):
         if not _is_ipv6(literal):
-            raise _bad_node(
-                place, text, "it is not an IPv6 address without a zone, such as ::1 or [::1]:9401"
-            )
-        rest = text[len(literal) + 2 :] if text.startswith("[") else ""
-        if text.startswith("[") and "]" not in text:
-            raise _bad_node(place, text, "its ']' is missing")
-        return f"[{literal}]", _own_port(place, text, rest)
+            raise ValueError("it is not an IPv6 address without a zone, such as ::1 or [::1]:9401")
+        if not bracket:
+            raise ValueError("its ']' is missing")
+        return f"[{literal}]", _own_port(rest)
     name, colon, rest = text.partition(":")
     if not _NAME.fullmatch(name):
-        raise _bad_node(place, text, "expected a name of letters, digits, '.', '-' and '_', or a URL")
-    return name, _own_port(place, text, colon + rest)
+        raise ValueError("expected a name of letters, digits, '.', '-' and '_', or a URL")
+    return name, _own_port(colon + rest)
 
 
 def _is_ipv6(text: str) -> bool:
@@ -417,57 +406,47 @@ def _is_ipv6(text: str) -> bool:
         return False
 
 
-def _own_port(place: str, text: str, rest: str) -> int | None:
-    if not rest:
+def _own_port(text: str) -> int | None:
+    if not text:
         return None
-    digits = rest.removeprefix(":")
-    if not rest.startswith(":") or not re.fullmatch(r"[0-9]{1,5}", digits) or not 1 <= int(digits) <= 65_535:
-        raise _bad_node(place, text, "its port is not an integer, 1 to 65535")
-    return int(digits)
+    if not re.fullmatch(r":[0-9]{1,5}", text) or not 1 <= int(text[1:]) <= 65_535:
+        raise ValueError("its port is not an integer, 1 to 65535")
+    return int(text[1:])
 
 
-def _url(place: str, text: str, schema: str | None, port: int | None) -> str:
+def _url(text: str, schema: str | None, port: int | None) -> str:
+    """The URL; ``port`` is that of the connection if the node is listed in host."""
+    invalid = "its host or its port, 1 to 65535, is not valid"
     try:
         parts = urlsplit(text)
-        own_port = parts.port
-        hostname = parts.hostname
+        own_port, hostname = parts.port, parts.hostname
     except ValueError:
-        raise _bad_node(place, text, "its host or its port, 1 to 65535, is not valid") from None
+        raise ValueError(invalid) from None
     if parts.scheme not in _SCHEMES:
-        raise _bad_node(place, text, "its scheme is neither http nor https")
+        raise ValueError("its scheme is neither http nor https")
     if "?" in text or "#" in text:
-        raise _bad_node(place, text, "it has a query or a fragment: remove it")
+        raise ValueError("it has a query or a fragment: remove it")
     if not hostname or own_port == 0 or parts.netloc.endswith(":"):
-        raise _bad_node(place, text, "its host or its port, 1 to 65535, is not valid")
+        raise ValueError(invalid)
     if not (_is_ipv6(hostname) if "[" in parts.netloc else _NAME.fullmatch(hostname)):
-        raise _bad_node(
-            place, text, "its host is neither a name (letters, digits, '.', '-', '_') nor an address"
-        )
+        raise ValueError("its host is neither a name (letters, digits, '.', '-', '_') nor an address")
     if not text.isascii() or not text.isprintable() or "\\" in text:
-        raise _bad_node(place, text, "it has a character that a URL cannot have")
+        raise ValueError("it has a character that a URL cannot have")
     if "qcache" in parts.path.split("/"):
-        raise _bad_node(place, text, "a node's URL ends before /qcache: remove /qcache and the rest")
+        raise ValueError("a node's URL ends before /qcache: remove /qcache and the rest")
     if schema is not None and schema != parts.scheme:
-        raise _bad_node(
-            place,
-            text,
-            f"schema is {schema!r}: clear schema, which is for names without a scheme, or correct it",
+        raise ValueError(
+            f"schema is {schema!r}: clear schema, which is for names without a scheme, or correct it"
         )
-    if place == "host" and port is not None and own_port is None:
-        # Airflow splits the URI qcache://http://host1:9401 into the host http://host1 and the port 9401.
-        if parts.path:
-            raise _bad_node(
-                place,
-                text,
-                f"it has a path and no port, while port is {port}: add the port to the URL, or move the "
-                "URL to the extra field nodes, which keeps it as it is",
-            )
-        return f"{text}:{port}"
-    return text
-
-
-def _bad_node(place: str, text: str, why: str) -> InvalidConnection:
-    return InvalidConnection(f"{place} lists {text!r}: {why}")
+    if port is None or own_port is not None:
+        return text
+    # Airflow splits the URI qcache://http://host1:9401 into the host http://host1 and the port 9401.
+    if parts.path:
+        raise ValueError(
+            f"it has a path and no port, while port is {port}: add the port to the URL, or move the URL to "
+            "the extra field nodes, which keeps it as it is"
+        )
+    return f"{text}:{port}"
 
 
 # Credentials.

@@ -50,7 +50,7 @@ class Field:
         self.kind = kind
         self.about = about
         self.default = default
-        self.default_text = default_text or _spelled(default)
+        self.default_text = default_text or str(default).lower()
         self.unit = unit
         self.minimum = minimum
         self.maximum = maximum
@@ -81,10 +81,6 @@ class Field:
 
     def __repr__(self) -> str:
         return f"Field({self.name!r}, {self.kind!r})"
-
-
-def _spelled(default: Any) -> str:
-    return "none" if default is None else str(default).lower()
 
 
 def _flag(name: str, label: str, about: str, *, default: bool) -> Field:

@@ -65,7 +65,10 @@ def attach(
                     name: tuple(value) if isinstance(value, list) else value for name, value in extra.items()
                 }
                 events[outlet].add(qcache_asset(key, conn_id), extra=hashable)
-        elif (uri := getattr(outlet, "uri", None)) is not None and _stands_for(uri, key, conn_id):
+            continue
+        # The URI is that of the key or pattern, or covers it by a "*" at its end.
+        covered = key_in(getattr(outlet, "uri", ""), conn_id)
+        if covered == key or (covered and covered.endswith("*") and key.startswith(covered[:-1])):
             events[outlet].extra.update(extra)
 
 
@@ -123,14 +126,6 @@ class KeysSeen:
             if isinstance(key, str) and is_key(key):  # the client refuses other keys
                 self.pattern = key if self.pattern is None else pattern_of([self.pattern, key])
             yield one
-
-
-def _stands_for(uri: str, key: str, conn_id: str) -> bool:
-    """Whether a URI is that of a key or pattern, or covers it by a ``*`` at its end."""
-    known = key_in(uri, conn_id)
-    if known is None:
-        return False
-    return known == key or (known.endswith("*") and key.startswith(known[:-1]))
 
 
 def _is_alias(outlet: Any) -> bool:

@@ -14,22 +14,22 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_qcache.cli import doctor as checks
 from airflow_provider_qcache.cli.output import print_json, print_note, print_table
-from airflow_provider_qcache.cli.shares import changed_nodes, moved_share, shares
+from airflow_provider_qcache.cli.shares import change_of_shares, moved_share, ring_change
 from airflow_provider_qcache.client import (
     Absence,
     DeleteResult,
     InvalidTable,
     QClient,
     QClientException,
-    Ring,
 )
+from airflow_provider_qcache.client.ring import check_key
 from airflow_provider_qcache.client.tables.sniffing import BEGINNING, Text, text_in
 from airflow_provider_qcache.connection import InvalidConnection, parse_connection, settings_for
 from airflow_provider_qcache.files.reading import GZIP, ZSTD
 from airflow_provider_qcache.files.tables import MAGIC
 from airflow_provider_qcache.hooks.node_check import LONGEST, check_nodes
 from airflow_provider_qcache.operators._arguments import counted
-from airflow_provider_qcache.protocol import CSV, JSON, is_key
+from airflow_provider_qcache.protocol import CSV, JSON
 
 if TYPE_CHECKING:
     import argparse
@@ -140,14 +140,11 @@ def settings_of(arguments: argparse.Namespace) -> ConnectionSettings:
     try:
         return parse_connection(Connection.get_connection_from_secrets(arguments.conn_id))
     except AirflowNotFoundException as error:
-        variable = f"AIRFLOW_CONN_{arguments.conn_id.upper()}"
-        unreadable = (
-            f". The environment variable {variable} is set, but is neither valid JSON nor a URI: correct it"
-            if variable in os.environ
-            else ""
-        )
+        why = str(error)
+        if (variable := f"AIRFLOW_CONN_{arguments.conn_id.upper()}") in os.environ:
+            why += f". The environment variable {variable} is set, but is no valid JSON or URI: correct it"
         raise _WrongUse(
-            f"{error}{unreadable}. Pass another connection as --conn-id ID, or the nodes as --nodes URL URL"
+            f"{why}. Pass another connection as --conn-id ID, or the nodes as --nodes URL URL"
         ) from error
 
 
@@ -333,13 +330,13 @@ def _cell(value: Any) -> str | None:
 def get(arguments: argparse.Namespace) -> int:
     """Write a table to a file."""
     target = Path(arguments.to)
-    why = None
+    cannot = f"cannot write {arguments.to!r}"
     if target.exists() and not target.is_file():
-        why = "it is no regular file. To print a table, use query KEY '{}' --format csv"
-    elif not target.parent.is_dir():
-        why = f"there is no directory {str(target.parent)!r}"
-    if why is not None:
-        raise _WrongUse(f"cannot write {arguments.to!r}: {why}")
+        raise _WrongUse(
+            f"{cannot}: it is no regular file. To print a table, use query KEY '{{}}' --format csv"
+        )
+    if not target.parent.is_dir():
+        raise _WrongUse(f"{cannot}: there is no directory {str(target.parent)!r}")
     accept = JSON if target.suffix.lower() == ".json" else CSV  # as the link is named
     target = target.resolve()  # a link stays, and its file is replaced
     with _client(settings_of(arguments)) as client:
@@ -352,7 +349,7 @@ def get(arguments: argparse.Namespace) -> int:
         beside.write_bytes(result.content)
         beside.replace(target)
     except OSError as error:
-        raise _WrongUse(f"cannot write {arguments.to!r}: {error.strerror}") from error
+        raise _WrongUse(f"{cannot}: {error.strerror}") from error
     finally:
         beside.unlink(missing_ok=True)
     done = {
@@ -410,7 +407,8 @@ def delete(arguments: argparse.Namespace) -> int:
     """Delete tables, after a question."""
     settings = settings_of(arguments)
     keys = list(dict.fromkeys(arguments.keys))
-    _check_keys(keys)
+    for key in keys:
+        check_key(key)
     if not arguments.yes:
         if not sys.stdin.isatty():
             raise _WrongUse("delete asks before it deletes, and this is no terminal: pass --yes")
@@ -458,55 +456,54 @@ def _outcomes(result: Any) -> dict[str, str]:
     return {node: str(outcome) for node, outcome in getattr(result, "outcomes", {}).items()}
 
 
-def _check_keys(keys: list[str]) -> None:
-    for key in keys:
-        if is_key(key) is None:
-            raise _WrongUse(f"{key!r} is not a key of QCache: use ASCII letters, digits, '-' and '_'")
-
-
 # The ring.
 
 
 def ring(arguments: argparse.Namespace) -> int:
     """Show each node's share, and which keys a change would move."""
     settings = settings_of(arguments)
-    _check_keys(arguments.keys)
+    for key in arguments.keys:
+        check_key(key)
     try:
-        after_nodes = changed_nodes(settings.nodes, arguments.add, arguments.remove)
+        before, after = ring_change(settings.nodes, arguments.add, arguments.remove)
     except ValueError as error:
         raise _WrongUse(f"--{error}") from error
     changes = bool(arguments.add or arguments.remove)
-    before, after = Ring(settings.nodes), Ring(after_nodes)
-    share, new_share = shares(before), shares(after)
-    every = list(dict.fromkeys([*settings.nodes, *after_nodes]))
-    moved = moved_share(before, after)
+    shares = change_of_shares(before, after)
     homes = [(key, before.node_for_key(key), after.node_for_key(key)) for key in arguments.keys]
+
+    def row(now: dict[str, Any], then: dict[str, Any]) -> dict[str, Any]:
+        return {**now, **then} if changes else now
+
     if arguments.output == "json":
-        found: dict[str, Any] = {"nodes": [{"node": node, "share": share.get(node)} for node in every]}
-        if changes:
-            for each in found["nodes"]:
-                each["share_after"] = new_share.get(each["node"])
-            found["moved_share"] = moved
-        found["keys"] = [
-            {"key": key, "home": home, **({"home_after": then, "moves": home != then} if changes else {})}
-            for key, home, then in homes
-        ]
-        print_json(found)
+        print_json({
+            "nodes": [
+                row({"node": each["node"], "share": each["share"]}, {"share_after": each["share_after"]})
+                for each in shares
+            ],
+            **row({}, {"moved_share": moved_share(before, after)}),
+            "keys": [
+                row({"key": key, "home": home}, {"home_after": then, "moves": home != then})
+                for key, home, then in homes
+            ],
+        })  # fmt: skip
         return OK
-    rows = []
-    for node in every:
-        row = {"node": node, "share of keys": _percent(share.get(node))}
-        rows.append({**row, "after the change": _percent(new_share.get(node))} if changes else row)
-    print_table(rows)
+    print_table([
+        row(
+            {"node": each["node"], "share of keys": _percent(each["share"])},
+            {"after the change": _percent(each["share_after"])},
+        )
+        for each in shares
+    ])  # fmt: skip
     if changes:
-        print(f"\n{_percent(moved)} of all keys get another home; store their tables again.")
+        moved = _percent(moved_share(before, after))
+        print(f"\n{moved} of all keys get another home; store their tables again.")
     if homes:
         print()
-        rows = []
-        for key, home, then in homes:
-            row = {"key": key, "home": home}
-            rows.append({**row, "after the change": then if home != then else "stays"} if changes else row)
-        print_table(rows)
+        print_table([
+            row({"key": key, "home": home}, {"after the change": then if home != then else "stays"})
+            for key, home, then in homes
+        ])  # fmt: skip
     return OK
 
 

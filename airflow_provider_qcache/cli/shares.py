@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from airflow_provider_qcache.client import Ring
 from airflow_provider_qcache.connection import settings_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from airflow_provider_qcache.client import Ring
 
 _HASHES: Final = 2**32
 
@@ -40,8 +39,17 @@ def moved_share(before: Ring, after: Ring) -> float:
     return moved / _HASHES
 
 
-def changed_nodes(nodes: Sequence[str], add: Sequence[str], remove: Sequence[str]) -> list[str]:
-    """The nodes without those of ``remove``, and with those of ``add`` after them.
+def change_of_shares(before: Ring, after: Ring) -> list[dict[str, Any]]:
+    """Each node with its ``share`` in the first ring and ``share_after`` in the second, None if not in it."""
+    share, share_after = shares(before), shares(after)
+    return [
+        {"node": node, "share": share.get(node), "share_after": share_after.get(node)}
+        for node in dict.fromkeys([*before.nodes, *after.nodes])
+    ]
+
+
+def ring_change(nodes: Sequence[str], add: Sequence[str], remove: Sequence[str]) -> tuple[Ring, Ring]:
+    """The ring of the nodes, and the ring without those of ``remove`` and with those of ``add`` after them.
 
     Raises:
         ValueError: a node to remove is not there, a node to add is there or invalid, or none would be left.
@@ -49,14 +57,14 @@ def changed_nodes(nodes: Sequence[str], add: Sequence[str], remove: Sequence[str
     for node in remove:
         if node not in nodes:
             raise ValueError(f"remove {node}: it is not one of the nodes {', '.join(nodes)}")
-    kept = [node for node in nodes if node not in remove]
+    after = [node for node in nodes if node not in remove]
     for node in add:
-        if node in kept:
+        if node in after:
             raise ValueError(f"add {node}: the node is there already")
     try:
-        after = list(settings_for([*kept, *add]).nodes) if add else kept
+        after = list(settings_for([*after, *add]).nodes) if add else after
     except ValueError as error:
         raise ValueError(f"add {' '.join(add)}: {error}") from error
     if not after:
         raise ValueError("remove: no node would be left")
-    return after
+    return Ring(nodes), Ring(after)

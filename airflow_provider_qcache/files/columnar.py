@@ -198,7 +198,6 @@ def _column(field: Any, array: Any) -> Any:
 
 
 def _fitted(array: Any, arrow_type: Any) -> Any:
-    """Convert an array to a common type."""
     if array.type == arrow_type:
         return array
     if pa.types.is_null(array.type):
@@ -214,20 +213,17 @@ def _fitted(array: Any, arrow_type: Any) -> Any:
 def _parts(batch: Any) -> Iterator[Any]:
     """Split a batch into parts of a bounded number of rows: one with only nulls may have any number."""
     for start in range(0, batch.num_rows, BATCH_ROWS):
-        yield from _with_short_texts(batch.slice(start, BATCH_ROWS))
-
-
-def _with_short_texts(batch: Any) -> Iterator[Any]:
-    """Split a batch into parts whose texts, with those of dictionaries written out, have at most 4 MiB."""
-    sizes = [
-        _lengths(array.dictionary).take(array.indices).cast(pa.int64()).fill_null(0)
-        for array in batch.columns
-        if pa.types.is_dictionary(array.type) and is_text(array.type.value_type)
-    ]
-    if sizes:
-        yield from _halved(batch, functools.reduce(pc.add, sizes))
-    else:
-        yield batch
+        part = batch.slice(start, BATCH_ROWS)
+        # The texts of its dictionaries, written out, have at most 4 MiB.
+        sizes = [
+            _lengths(array.dictionary).take(array.indices).cast(pa.int64()).fill_null(0)
+            for array in part.columns
+            if pa.types.is_dictionary(array.type) and is_text(array.type.value_type)
+        ]
+        if sizes:
+            yield from _halved(part, functools.reduce(pc.add, sizes))
+        else:
+            yield part
 
 
 def _lengths(texts: Any) -> Any:

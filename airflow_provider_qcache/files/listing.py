@@ -128,12 +128,8 @@ def _local_files(path: Path) -> list[File]:
         found = (entry for entry in matching if not entry.is_dir())
     else:
         path.stat()
-        return [_local(path)]
-    return _checked(path, str(path), [_local(entry) for entry in found])
-
-
-def _local(path: Path) -> File:
-    return File(str(path), str(path))
+        return [File(str(path), str(path))]
+    return _checked(path, str(path), [File(str(entry), str(entry)) for entry in found])
 
 
 def _stored_files(path: Any) -> list[File]:

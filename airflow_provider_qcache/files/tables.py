@@ -153,7 +153,9 @@ def tables_in(
     files: dict[str, File] = {}
     tables = []
     for file in find_files(path):
-        own = key.format(stem=stem_of(file), parent=_parent_of(file))
+        parent = file.path.parent.name
+        column, equals, value = parent.partition("=")
+        own = key.format(stem=stem_of(file), parent=unquote(value) if column and equals else parent)
         try:
             check_key(own)
         except InvalidKey as error:
@@ -167,13 +169,6 @@ def tables_in(
         found = _format(file, source_format, arguments.get("content_type"))
         tables.append((own, FileTable((file,), found, **arguments)))
     return tables
-
-
-def _parent_of(file: File) -> str:
-    """The name of a file's directory, or the value in a name ``column=value``."""
-    name = file.path.parent.name
-    column, equals, value = name.partition("=")
-    return unquote(value) if column and equals else name
 
 
 def _format(file: File, source_format: str | None, content_type: str | None) -> Format | None:

@@ -31,6 +31,7 @@ UNDER_ANOTHER_NAME: Final = "under another name"
 """In the trouble of a node that is listed twice."""
 
 _LARGEST: Final = 64 * 1024
+_SHARED: Final = ("connect_timeout", "read_timeout", "verify", "cert", "auth", "trust_env")
 _HEADERS: Final = b"Accept-Encoding: identity\r\n"
 _TIMEOUTS: Final = frozenset({Outcome.TIMEOUT, Outcome.NOT_TAKEN, Outcome.DEADLINE})
 _CONNECTING: Final = frozenset({Phase.NAME, Phase.CONNECT, Phase.TLS})
@@ -86,7 +87,13 @@ def check_nodes(arguments: Mapping[str, Any], *, longest: float) -> list[NodeChe
         except ValueError as error:
             trouble: str | None = str(error)
         else:
-            trouble = _trouble(transport, settings, Limit(clock.now, started + limit), peers)
+            request = Request("GET", "/status", _HEADERS, peers=peers)
+            try:
+                trouble = _trouble_in(transport.exchange(request, Limit(clock.now, started + limit)))
+            except Failure as failure:
+                trouble = _trouble_of(failure, settings)
+            finally:
+                transport.close()
         checks[node] = NodeCheck(node, clock.now() - started, trouble)
 
     def compare() -> None:
@@ -127,21 +134,6 @@ def _with_two_names(
             checked = dataclasses.replace(check, same_as=one)
         found.append(checked)
     return found
-
-
-_SHARED: Final = ("connect_timeout", "read_timeout", "verify", "cert", "auth", "trust_env")
-
-
-def _trouble(
-    transport: NodeTransport, settings: ClientSettings, limit: Limit, peers: dict[str, Peer]
-) -> str | None:
-    try:
-        answer = transport.exchange(Request("GET", "/status", _HEADERS, peers=peers), limit)
-    except Failure as failure:
-        return _trouble_of(failure, settings)
-    finally:
-        transport.close()
-    return _trouble_in(answer)
 
 
 def _trouble_of(failure: Failure, settings: ClientSettings) -> str:

@@ -158,7 +158,7 @@ class QCacheHook(BaseHook):
         """
         client = self._made.get("client")
         if client is None:
-            arguments = self._client_arguments()
+            arguments = self.settings().client_arguments(self.request_retry)
             try:
                 own = QClient(**arguments)
             except ValueError as error:
@@ -184,9 +184,6 @@ class QCacheHook(BaseHook):
             lines = "\r\n".join(f"{name}: {value}" for name, value in headers.items())
             self._mask(spellings(secrets_of(lines.encode("latin-1", "replace"))))
 
-    def _client_arguments(self) -> dict[str, Any]:
-        return self.settings().client_arguments(self.request_retry)
-
     def test_connection(self) -> tuple[bool, str]:
         """Ask every node for its status, all at once: within connect plus read timeout, 10 s at most.
 
@@ -195,18 +192,18 @@ class QCacheHook(BaseHook):
         """
         started = time.monotonic()
         try:
-            arguments = self._client_arguments()
-            checks = node_check.check_nodes(
-                arguments, longest=node_check.LONGEST - (time.monotonic() - started)
-            )
+            arguments = self.settings().client_arguments(self.request_retry)
+            left = node_check.LONGEST - (time.monotonic() - started)
+            checks = node_check.check_nodes(arguments, longest=left)
         except (InvalidConnection, AirflowNotFoundException) as error:
             return False, str(error)
-        troubled = [check for check in checks if check.trouble is not None]
-        if troubled:
-            several = f"{len(troubled)} of {len(checks)} nodes cannot be used"
-            summary = several if len(checks) > 1 else "the node cannot be used"
+        troubled = sum(check.trouble is not None for check in checks)
+        if len(checks) == 1:
+            summary = "the node cannot be used" if troubled else "the node answers"
+        elif troubled:
+            summary = f"{troubled} of {len(checks)} nodes cannot be used"
         else:
-            summary = f"{len(checks)} nodes answer" if len(checks) > 1 else "the node answers"
+            summary = f"{len(checks)} nodes answer"
         # Nodes in trouble first: a form may show only the beginning.
         listed = sorted(checks, key=lambda check: check.trouble is None)
         return not troubled, f"{summary}. " + "; ".join(map(str, listed))

@@ -181,34 +181,39 @@ class ResumeRecord:
     def save(self) -> None:
         """Write the record, if there is a store for it. Safe for threads."""
         with self._writing:
-            # Until the keys are compared with those of the earlier record, that record stays.
-            if self._store is not None and self._known is None and self._places:
-                self._save()
-
-    def _save(self) -> None:
-        with self._counting:
-            count, digest = self._whole or (len(self._places), self._hash.hexdigest())
-        done = self._bits.encoded()
-        if len(done) > MOST_BYTES:
-            self._log.warning(
-                "The record of %d keys has %d bytes, too many for the task state store: a retry repeats the "
-                "stores from here on",
-                count,
-                len(done),
-            )
-            self._store = None
-            return
-        record = {"version": _VERSION, "series": self._series, "keys": count, "hash": digest, "done": done}
-        try:
-            self._store.set(_NAME, record)
-        except (EOFError, ConnectionError):  # the other end of the task's socket is closed
-            self.is_orphan = True
-            self._store = None
-        except Exception:  # noqa: BLE001  # the tables are stored all the same
-            self._log.warning(
-                "Cannot write the task state store: a retry may store every table again", exc_info=True
-            )
-            self._store = None
+            if self._store is None or self._known is not None or not self._places:
+                return  # until the keys are compared with those of the earlier record, that record stays
+            with self._counting:
+                count, digest = self._whole or (len(self._places), self._hash.hexdigest())
+            done = self._bits.encoded()
+            if len(done) > MOST_BYTES:
+                self._log.warning(
+                    "The record of %d keys has %d bytes, too many for the task state store: a retry repeats "
+                    "the stores from here on",
+                    count,
+                    len(done),
+                )
+                self._store = None
+                return
+            try:
+                self._store.set(
+                    _NAME,
+                    {
+                        "version": _VERSION,
+                        "series": self._series,
+                        "keys": count,
+                        "hash": digest,
+                        "done": done,
+                    },
+                )
+            except (EOFError, ConnectionError):  # the other end of the task's socket is closed
+                self.is_orphan = True
+                self._store = None
+            except Exception:  # noqa: BLE001  # the tables are stored all the same
+                self._log.warning(
+                    "Cannot write the task state store: a retry may store every table again", exc_info=True
+                )
+                self._store = None
 
     def forget(self) -> None:
         """Delete the record: the task has succeeded, and when it runs again it stores every table."""

@@ -15,7 +15,7 @@ from airflow.utils.session import create_session
 from sqlalchemy import func, select
 
 from airflow_provider_qcache.assets.qcache import key_in, statistics_uri, tables_uri
-from airflow_provider_qcache.cli.shares import changed_nodes, moved_share, shares
+from airflow_provider_qcache.cli.shares import change_of_shares, moved_share, ring_change, shares
 from airflow_provider_qcache.cli.stores import fields_of, last_stores
 from airflow_provider_qcache.client import QClient, Ring
 from airflow_provider_qcache.compat import AirflowNotFoundException
@@ -41,6 +41,7 @@ _MOST_READINGS: Final = 288
 _MOST_NUMBERS: Final = 60_000
 """Of all readings of all nodes together, so that a large cluster has fewer readings."""
 _SHOWN: Final = ("cache_size", "dataset_count", "hit_count", "miss_count")
+_NO_EVENT: Final = dict.fromkeys(("time", "operation", "dag_id", "run_id", "task_id", "rows", "node"))
 _EXACT: Final = 2**53
 """Whole numbers from here on are rounded by JavaScript."""
 
@@ -145,17 +146,8 @@ def ring(conn_id: str, add: Sequence[str], remove: Sequence[str]) -> dict[str, A
 
     Raises ValueError if the change cannot be made.
     """
-    before = _settings(conn_id).nodes
-    after = changed_nodes(before, add, remove)
-    old, new = Ring(before), Ring(after)
-    share, new_share = shares(old), shares(new)
-    return {
-        "moved": moved_share(old, new),
-        "nodes": [
-            {"node": node, "share": share.get(node), "share_after": new_share.get(node)}
-            for node in dict.fromkeys([*before, *after])
-        ],
-    }
+    before, after = ring_change(_settings(conn_id).nodes, add, remove)
+    return {"moved": moved_share(before, after), "nodes": change_of_shares(before, after)}
 
 
 def where(conn_id: str, key: str, readable_dags: Collection[str]) -> dict[str, Any]:
@@ -197,17 +189,11 @@ def assets(conn_id: str, readable_dags: Collection[str]) -> dict[str, Any]:
             .limit(_MOST_ASSETS + 1)
         ).all()
         found = [
-            {"key": key, **_without_dag(_last_event(event), readable_dags)}
+            {"key": key, **(_NO_EVENT if event is None else _without_dag(fields_of(event), readable_dags))}
             for uri, event in rows
             if (key := key_in(uri, conn_id)) is not None
         ]
     return {"assets": found[:_MOST_ASSETS], "more": len(found) > _MOST_ASSETS}
-
-
-def _last_event(event: AssetEvent | None) -> dict[str, Any]:
-    if event is None:
-        return dict.fromkeys(("time", "operation", "dag_id", "run_id", "task_id", "rows", "node"))
-    return fields_of(event)
 
 
 def query(conn_id: str, key: str, asked: Any) -> dict[str, Any] | None:

@@ -50,10 +50,7 @@ class ArrowStream:
         if schema is None:
             first = list(itertools.islice(batches, 1))
             schema = first[0].schema if first else pa.schema([])
-        self._types = [_widest(field.type) for field in schema]
-        self.schema = pa.schema(
-            [(field.name, arrow_type) for field, arrow_type in zip(schema, self._types, strict=True)]
-        )
+        self.schema = pa.schema([(field.name, _widest(field.type)) for field in schema])
         self._chunks = itertools.chain(first, batches)
 
     def close(self) -> None:
@@ -108,9 +105,8 @@ def of_connection(connection: Any) -> Callable[[str, Any], ArrowStream] | None:
 
     DuckDB's cursor reads all rows into memory before it returns them as Arrow; a relation streams them.
     """
-    if not callable(run := getattr(connection, "sql", None)):
-        return None
-    if not any(hasattr(connection, name) for name in _RELATION):
+    run = getattr(connection, "sql", None)
+    if not callable(run) or not any(hasattr(connection, name) for name in _RELATION):
         return None
 
     def stream(sql: str, parameters: Any) -> ArrowStream:

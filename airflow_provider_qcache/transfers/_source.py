@@ -122,9 +122,11 @@ class SqlSource:
                     _check_one_statement(self._sql)
                 if driver in _MYSQL_DRIVERS:
                     cursor = _mysql_cursor(connection)
-                elif self._read_arrow(connection, tables):
-                    return ARROW
                 else:
+                    from airflow_provider_qcache.transfers._arrow import of_connection  # noqa: PLC0415  # pyarrow
+
+                    if (run := of_connection(connection)) is not None:
+                        return self._read_arrow(run(self._sql, self._parameters), tables)
                     cursor = connection.cursor()
                 how = self._read_cursor(cursor, self._sql, self._parameters, tables)
                 _check_nothing_follows(cursor)
@@ -148,29 +150,20 @@ class SqlSource:
             return self._read_cursor(cursor, sql, None, tables)
         return COPY
 
-    def _read_arrow(self, connection: Any, tables: QueryTables) -> bool:
-        """Read the query as Arrow from the connection; False if the connection does not offer it."""
-        from airflow_provider_qcache.transfers._arrow import of_connection  # noqa: PLC0415  # pyarrow
-
-        stream = of_connection(connection)
-        if stream is None:
-            return False
-        with contextlib.closing(stream(self._sql, self._parameters)) as rows:
-            self._store_arrow(rows, tables)
-        return True
-
-    def _store_arrow(self, stream: ArrowStream, tables: QueryTables) -> None:
+    def _read_arrow(self, stream: ArrowStream, tables: QueryTables) -> str:
         from airflow_provider_qcache.transfers._arrow import ArrowEncoder  # noqa: PLC0415  # pyarrow
 
-        if not stream.schema.names:
-            raise InvalidTable(_NO_QUERY)
-        self._check()
-        tables.begin(stream.schema.names)
-        encoder = ArrowEncoder(stream.schema, tables.requested)
-        for batch in stream.batches():
+        with contextlib.closing(stream):
+            if not stream.schema.names:
+                raise InvalidTable(_NO_QUERY)
             self._check()
-            tables.add(*encoder.encode(batch, tables.positions), batch.num_rows)
-        tables.columns = encoder.columns
+            tables.begin(stream.schema.names)
+            encoder = ArrowEncoder(stream.schema, tables.requested)
+            for batch in stream.batches():
+                self._check()
+                tables.add(*encoder.encode(batch, tables.positions), batch.num_rows)
+            tables.columns = encoder.columns
+        return ARROW
 
     def _read_cursor(self, cursor: Any, sql: str, parameters: Any, tables: QueryTables) -> str:
         """Run the query and read it as Arrow, or by rows if the cursor has no Arrow; returns how."""
@@ -185,9 +178,7 @@ class SqlSource:
             cursor.execute(sql, parameters)
         stream = of_cursor(cursor)
         if stream is not None and (stream.schema.names or not cursor.description):
-            with contextlib.closing(stream):
-                self._store_arrow(stream, tables)
-            return ARROW
+            return self._read_arrow(stream, tables)
         batches = _Batches(cursor)
         columns = batches.next()
         if cursor.description is None:
@@ -347,18 +338,18 @@ class _MySqlCursor:
 
     def fetchmany(self, count: int) -> Sequence[Sequence[Any]]:
         rows: Sequence[Sequence[Any]] = self._cursor.fetchmany(count)
-        moments = [
+        moments = {
             place for place, column in enumerate(self.description or ()) if column[1] == _MYSQL_TIMESTAMP
+        }
+        if not moments:
+            return rows
+        return [
+            [
+                value.replace(tzinfo=dt.UTC) if place in moments and isinstance(value, dt.datetime) else value
+                for place, value in enumerate(row)
+            ]
+            for row in rows
         ]
-        return [_in_utc(row, moments) for row in rows] if moments else rows
-
-
-def _in_utc(row: Sequence[Any], moments: Sequence[int]) -> list[Any]:
-    values = list(row)
-    for place in moments:
-        if isinstance(values[place], dt.datetime):
-            values[place] = values[place].replace(tzinfo=dt.UTC)
-    return values
 
 
 class _IntervalOfMonths:
@@ -419,22 +410,19 @@ def _check_one_statement(sql: str) -> None:
 
 def _check_nothing_follows(cursor: Any) -> None:
     """Raise the error of a second statement, or InvalidTable if it returns rows."""
-    while _next_result(cursor):
+    next_result = getattr(cursor, "nextset", None)  # optional in DB-API
+    while next_result is not None:
+        try:
+            if not next_result():
+                return
+        except Exception as error:
+            if type(error).__name__ == "NotSupportedError":
+                return
+            raise
         if cursor.description is not None:
             raise InvalidTable(
                 "the SQL returns more than one result: pass one query, and use a task for each query"
             )
-
-
-def _next_result(cursor: Any) -> bool:
-    """Go to the cursor's next result, if the driver supports several."""
-    next_result = getattr(cursor, "nextset", None)  # optional in DB-API
-    try:
-        return next_result is not None and bool(next_result())
-    except Exception as error:
-        if type(error).__name__ == "NotSupportedError":
-            return False
-        raise
 
 
 def _on_a_thread(

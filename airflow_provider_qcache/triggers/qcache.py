@@ -232,7 +232,11 @@ class _QCacheEventTrigger(_Serialized, BaseEventTrigger):
                     yield event
 
     async def _events(self, rounds: AsyncIterator[Mapping[Question, Finding]]) -> AsyncIterator[TriggerEvent]:
-        await self._remember()
+        # Only Airflow 3.3 has this store, which keeps what is known while the triggerer is restarted.
+        store = getattr(self, "asset_state_store", None)
+        if store is not None:
+            with self._warning_of("read"):
+                self._known = _incidents.loaded(self._state, await store.aget(self._place))
         warned: dict[str, str] = {}
         questions = self._questions()
         async for findings in rounds:
@@ -251,8 +255,9 @@ class _QCacheEventTrigger(_Serialized, BaseEventTrigger):
                     yield TriggerEvent(payload)
                 changed |= known.mark != before
             # After the events: an event that a crash lost is sent again.
-            if changed:
-                await self._keep()
+            if changed and store is not None:
+                with self._warning_of("store"):
+                    await store.aset(self._place, _incidents.dumped(self._known))
 
     @abstractmethod
     def _judge(self, known: Any, finding: Finding, now: float) -> dict[str, Any] | None:
@@ -274,18 +279,6 @@ class _QCacheEventTrigger(_Serialized, BaseEventTrigger):
         name, arguments = self.serialize()
         digest = hashlib.sha256(repr((name, sorted(arguments.items()))).encode()).hexdigest()[:16]
         return f"{name}:{digest}"
-
-    async def _remember(self) -> None:
-        """Read what was known before the triggerer was restarted, on Airflow 3.3."""
-        if (store := getattr(self, "asset_state_store", None)) is not None:
-            with self._warning_of("read"):
-                self._known = _incidents.loaded(self._state, await store.aget(self._place))
-
-    async def _keep(self) -> None:
-        """Store what is known, for a restart of the triggerer."""
-        if (store := getattr(self, "asset_state_store", None)) is not None:
-            with self._warning_of("store"):
-                await store.aset(self._place, _incidents.dumped(self._known))
 
     @contextlib.contextmanager
     def _warning_of(self, what: str) -> Iterator[None]:
