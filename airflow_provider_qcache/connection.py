@@ -7,7 +7,7 @@ null for unset fields, and may end a list in an empty string.
 
 from __future__ import annotations
 
-import ast
+import contextlib
 import dataclasses
 import difflib
 import ipaddress
@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 from airflow_provider_qcache.connection_fields import CONN_TYPE, EXTRA, MAX_HOST, STANDARD, Field
 from airflow_provider_qcache.node_identity import identity
+from airflow_provider_qcache.plain import literal
 
 if TYPE_CHECKING:
     from airflow_provider_qcache.client import RequestRetry
@@ -355,13 +356,8 @@ def _list_in(text: str) -> Any:
     stripped = text.strip()
     if stripped.startswith("["):
         # The form of 2.11 shows a list as Python spells it, and saves what it shows.
-        for read in (json.loads, ast.literal_eval):
-            try:
-                found = read(stripped)
-            except (ValueError, SyntaxError, RecursionError, MemoryError):
-                continue
-            if isinstance(found, list):
-                return found
+        with contextlib.suppress(ValueError):
+            return literal(stripped)
     return [text]
 
 

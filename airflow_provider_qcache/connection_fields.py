@@ -94,7 +94,9 @@ def _count(name: str, label: str, about: str, *, default: int, maximum: int, uni
     )
 
 
-def _seconds(name: str, label: str, about: str, *, minimum: float, maximum: float, **more: Any) -> Field:
+def _seconds(
+    name: str, label: str, about: str, *, minimum: float = 0.001, maximum: float = 3600, **more: Any
+) -> Field:
     allowed = f"a number of seconds, {minimum:g} to {maximum}"
     more |= {"unit": "seconds", "minimum": minimum, "maximum": maximum}
     return Field(name, label, "seconds", about, allowed=allowed, **more)
@@ -163,15 +165,12 @@ EXTRA: Final = (
         "Connect timeout (s)",
         "Seconds for a connection to a node, TLS included.",
         default=1.0,
-        minimum=0.001,
-        maximum=3600,
     ),
     _seconds(
         "read_timeout",
         "Read timeout (s)",
         "Seconds a node may be silent before its answer and within it. A node is silent while it parses.",
         default=30.0,
-        minimum=0.001,
         maximum=_DAY,
     ),
     _seconds(
@@ -179,7 +178,6 @@ EXTRA: Final = (
         "Store timeout (s)",
         "Seconds a node may take to receive and parse a table.",
         default_text="10 times the read timeout, or the table's size at 5 MB/s where that is more",
-        minimum=0.001,
         maximum=_DAY,
     ),
     _seconds(
@@ -187,7 +185,6 @@ EXTRA: Final = (
         "Deadline (s)",
         "Seconds one operation may take in all, with every retry and failover.",
         default=600.0,
-        minimum=0.001,
         maximum=_DAY,
     ),
     _count(
@@ -204,7 +201,6 @@ EXTRA: Final = (
         "Seconds: the longest first wait before the same node is asked again; it doubles each time.",
         default=0.1,
         minimum=0,
-        maximum=3600,
     ),
     _seconds(
         "retry_wait_max",
@@ -212,7 +208,6 @@ EXTRA: Final = (
         "Seconds: the longest wait before the same node is asked again.",
         default=5.0,
         minimum=0,
-        maximum=3600,
     ),
     _flag(
         "wait_for_nodes",

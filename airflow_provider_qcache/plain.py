@@ -1,9 +1,11 @@
-"""Results as plain values for JSON."""
+"""Results as plain values for JSON, and values in texts."""
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import enum
+import json
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -32,6 +34,18 @@ class Plain:
         raise AirflowFailException(
             f"{type(self).__name__} cannot be passed to other tasks by XCom: return its as_dict()"
         )
+
+
+def literal(text: str) -> Any:
+    """The value that a string holds as JSON, or else as a Python literal; ValueError if neither."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+        raise ValueError(f"neither JSON nor a Python literal: {error}") from error
 
 
 def _plain(value: Any) -> Any:

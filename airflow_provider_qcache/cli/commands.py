@@ -73,22 +73,21 @@ def run(name: str, arguments: argparse.Namespace) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
     except EOFError:
-        print_note("error: there was no answer to the question: set QCACHE_PASSWORD, or pass --yes")
-        return WRONG
+        why = "there was no answer to the question: set QCACHE_PASSWORD, or pass --yes"
     except UnicodeEncodeError as error:
-        print_note(f"error: cannot print the result as {error.encoding}: set PYTHONIOENCODING=utf-8")
-        return WRONG
+        why = f"cannot print the result as {error.encoding}: set PYTHONIOENCODING=utf-8"
     except OSError as error:
         unnamed = error.errno is not None and error.filename is None
-        print_note(f"error: cannot write the result: {error.strerror}" if unnamed else f"error: {error}")
-        return WRONG
+        why = f"cannot write the result: {error.strerror}" if unnamed else str(error)
     except (_WrongUse, InvalidConnection) as error:
-        print_note(f"error: {error}")
-        return WRONG
+        why = str(error)
     except QClientException as error:
         print_note(f"error: {error}")
         return UNREACHABLE if error.transient else WRONG
-    return code
+    else:
+        return code
+    print_note(f"error: {why}")
+    return WRONG
 
 
 @contextlib.contextmanager
@@ -142,7 +141,8 @@ def settings_of(arguments: argparse.Namespace) -> ConnectionSettings:
     except AirflowNotFoundException as error:
         why = str(error)
         if (variable := f"AIRFLOW_CONN_{arguments.conn_id.upper()}") in os.environ:
-            why += f". The environment variable {variable} is set, but is no valid JSON or URI: correct it"
+            why += f". The environment variable {variable} is set, but is neither valid JSON nor a URI: "
+            why += "correct it"
         raise _WrongUse(
             f"{why}. Pass another connection as --conn-id ID, or the nodes as --nodes URL URL"
         ) from error

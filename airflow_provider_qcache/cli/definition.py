@@ -50,7 +50,12 @@ class Command(NamedTuple):
     help: str
     description: str
     examples: tuple[str, ...]
-    arguments: tuple[Argument, ...]
+    own_arguments: tuple[Argument, ...]
+
+    @property
+    def arguments(self) -> tuple[Argument, ...]:
+        """Its own arguments, and those of every command; ``query`` has a choice of formats of its own."""
+        return (*self.own_arguments, *_CLUSTER, *(() if self.name == "query" else (_OUTPUT,)))
 
     def epilog(self, program: str) -> str:
         """The examples and the exit codes."""
@@ -94,8 +99,6 @@ COMMANDS: Final = (
         "Ask every node for its status, and show those in trouble first.",
         ("", "--nodes http://host1:9401 http://host2:9401", "--statistics --output json"),
         (
-            *_CLUSTER,
-            _OUTPUT,
             Argument(
                 "--statistics",
                 action="store_true",
@@ -110,7 +113,7 @@ COMMANDS: Final = (
         "fallback nodes. On Airflow 3 it also shows the last tasks that stored the table, from Airflow's "
         "database.",
         ("orders", "orders --nodes http://host1:9401 http://host2:9401 --output json"),
-        (_KEY, *_CLUSTER, _OUTPUT),
+        (_KEY,),
     ),
     Command(
         "query",
@@ -129,7 +132,6 @@ COMMANDS: Final = (
                 metavar="JSON",
                 help="the query, in QCache's language; a text value has quotes within its quotes",
             ),
-            *_CLUSTER,
             Argument("--format", choices=("table", "csv", "json"), default="table", help="table by default"),
         ),
     ),
@@ -142,8 +144,6 @@ COMMANDS: Final = (
         (
             _KEY,
             Argument("-o", "--to", required=True, metavar="FILE", help="the file to write"),
-            *_CLUSTER,
-            _OUTPUT,
         ),
     ),
     Command(
@@ -156,8 +156,6 @@ COMMANDS: Final = (
             _KEY,
             Argument("file", metavar="FILE", help="the file to store"),
             Argument("--types", metavar="TYPES", help="types of columns, as in zip=string;country=enum"),
-            *_CLUSTER,
-            _OUTPUT,
         ),
     ),
     Command(
@@ -170,8 +168,6 @@ COMMANDS: Final = (
             Argument("keys", nargs="+", metavar="KEY", help="the keys of the tables"),
             Argument("--all-nodes", action="store_true", help="ask every node, those in trouble too"),
             Argument("-y", "--yes", action="store_true", help="do not ask"),
-            *_CLUSTER,
-            _OUTPUT,
         ),
     ),
     Command(
@@ -186,8 +182,6 @@ COMMANDS: Final = (
             Argument(
                 "--remove", action="append", default=[], metavar="URL", help="a node to remove; repeatable"
             ),
-            *_CLUSTER,
-            _OUTPUT,
         ),
     ),
     Command(
@@ -197,8 +191,6 @@ COMMANDS: Final = (
         "names of one node, timeouts, TLS, proxies, credentials, clocks. Each finding says what to do.",
         ("", "--conn-id qcache_orders --table-bytes 200000000", "--nodes http://host1:9401 --output json"),
         (
-            *_CLUSTER,
-            _OUTPUT,
             Argument(
                 "--table-bytes",
                 type=_bytes,

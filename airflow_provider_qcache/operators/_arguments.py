@@ -6,13 +6,13 @@ the argument, the value and what is allowed. Nothing here imports Airflow or the
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
+from airflow_provider_qcache.plain import literal
 from airflow_provider_qcache.protocol import (
     COLUMN_TYPES,
     CSV,
@@ -72,18 +72,6 @@ def is_nothing(value: Any) -> bool:
     if isinstance(value, str):
         return not value.strip()
     return isinstance(value, bytes | Sequence | Mapping | set) and len(value) == 0
-
-
-def literal(text: str) -> Any:
-    """The value that a string holds as JSON, or else as a Python literal; ValueError if neither."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        pass
-    try:
-        return ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
-        raise ValueError(f"neither JSON nor a Python literal: {error}") from error
 
 
 def is_remote(path: Any) -> bool:

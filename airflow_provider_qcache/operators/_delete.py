@@ -11,13 +11,13 @@ from airflow_provider_qcache.operators._arguments import counted
 from airflow_provider_qcache.operators._report import (
     ERROR_IN_XCOM,
     MOST_IN_XCOM,
-    Ticker,
     format_error,
     format_speed,
     format_time,
     is_waiting,
     log_failure,
     push_summary,
+    ticking,
 )
 from airflow_provider_qcache.operators.errors import NodesUnreachable, ends_the_task, fail_for_good
 
@@ -50,7 +50,7 @@ def delete_tables(
         NodesUnreachable: keys may still be on nodes, unless ``ignore_unreachable``.
     """
     deletion = Deletion(hook, keys, log, waits=not all_nodes)
-    with Ticker(deletion.log_progress):
+    with ticking(deletion.log_progress):
         hook.delete_many(keys, all_nodes=all_nodes, raise_on_failure=False, on_done=deletion.note)
     try:
         deletion.raise_for_failures(ignore_unreachable=ignore_unreachable)
@@ -59,20 +59,6 @@ def delete_tables(
         raise
     deletion.log_end()
     return deletion
-
-
-def _left_on(outcomes: Mapping[str, str]) -> list[str]:
-    """The nodes that may still have a key.
-
-    A node that refuses the connection counts as gone only if another node confirms: a wrong port refuses
-    connections, too.
-    """
-    confirmed = "confirmed" in outcomes.values()
-    return [
-        node
-        for node, outcome in outcomes.items()
-        if outcome == "unreachable" or (outcome == "gone" and not confirmed)
-    ]
 
 
 class Deletion:
@@ -110,6 +96,8 @@ class Deletion:
             return
         self._done += 1
         error = result if isinstance(result, Exception) else None
+        if self._permanent is None and error is not None and ends_the_task(error):
+            self._permanent = error
         found = result if error is None else getattr(error, "result", None)
         if found is not None:
             outcomes = {node: str(outcome) for node, outcome in found.outcomes.items()}
@@ -118,27 +106,24 @@ class Deletion:
             # The nodes that the error names, without passwords.
             asked = [*getattr(error, "nodes", ()), *(one.node for one in getattr(error, "attempts", ()))]
             outcomes = dict.fromkeys(asked or [redacted(self._hook.node_for_key(key))], "unreachable")
-        self._count(key, outcomes, error)
-        if self._permanent is None and error is result and error is not None and ends_the_task(error):
-            self._permanent = error
-
-    def _count(self, key: str, outcomes: dict[str, str], error: Exception | None) -> None:
         for outcome in outcomes.values():
             self.counts[outcome] += 1
         if len(self._keys) <= MOST_RETURNED:
             self._every[key] = outcomes
         others = {node: outcome for node, outcome in outcomes.items() if outcome != "confirmed"}
-        left = _left_on(outcomes)
         self._unconfirmed += len(others) == len(outcomes)
         self._refused.update(node for node, outcome in others.items() if outcome == "gone")
+        # A node that refuses the connection counts as gone only if another node confirms: a wrong port does
+        # so, too.
+        is_confirmed = len(others) < len(outcomes)
+        left = [node for node, outcome in others.items() if outcome == "unreachable" or not is_confirmed]
         if left:
             self._left += 1
             self._first_error = self._first_error or error
             self._left_nodes.update(left)
-            if error is None or getattr(error, "nodes", None):
-                reasons = getattr(error, "nodes", None) or dict.fromkeys(left, "unreachable")
-                reason = "; ".join(f"{node}: {why}" for node, why in reasons.items())
-            else:
+            reasons = dict.fromkeys(left, "unreachable") if error is None else getattr(error, "nodes", None)
+            reason = "; ".join(f"{node}: {why}" for node, why in (reasons or {}).items())
+            if error is not None and not reasons:
                 reason = format_error(error)
             log_failure(self._log, key, reason, self._left)
             if len(self._errors) < MOST_IN_XCOM:

@@ -22,12 +22,12 @@ from airflow_provider_qcache.operators._keys import KeyHandover
 from airflow_provider_qcache.operators._report import (
     Absent,
     Tally,
-    Ticker,
     advice,
     format_error,
     is_waiting,
     log_failure,
     push_summary,
+    ticking,
 )
 from airflow_provider_qcache.operators._resume import ResumeRecord
 from airflow_provider_qcache.operators.errors import (
@@ -203,7 +203,7 @@ class _Storing:
     @contextlib.contextmanager
     def reported(self) -> Iterator[None]:
         """Log progress during the block; before an error, log and push what was done."""
-        with Ticker(self._tick):
+        with ticking(self._tick):
             try:
                 yield
             except Exception as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import dataclasses
 import threading
@@ -60,28 +61,24 @@ def is_waiting(hook: QCacheHook) -> bool:
         return False
 
 
-class Ticker:
-    """Calls a function every few seconds while a block runs."""
+@contextlib.contextmanager
+def ticking(tick: Callable[[], None]) -> Iterator[None]:
+    """Call a function every few seconds while a block runs."""
+    over = threading.Event()
 
-    def __init__(self, tick: Callable[[], None]) -> None:
-        self._tick = tick
-        self._over = threading.Event()
-        # Airflow's task log finds its task in context variables.
-        known = contextvars.copy_context()
-        self._thread = threading.Thread(
-            target=known.run, args=(self._run,), name="qcache-progress", daemon=True
-        )
+    def run() -> None:
+        while not over.wait(PROGRESS_EVERY):
+            tick()
 
-    def _run(self) -> None:
-        while not self._over.wait(PROGRESS_EVERY):
-            self._tick()
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *error: object) -> None:
-        self._over.set()
-        self._thread.join(timeout=2 * PROGRESS_EVERY)
+    # Airflow's task log finds its task in context variables.
+    known = contextvars.copy_context()
+    thread = threading.Thread(target=known.run, args=(run,), name="qcache-progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(timeout=2 * PROGRESS_EVERY)
 
 
 def format_error(error: Exception) -> str:
@@ -194,12 +191,13 @@ class Tally:
 
     def summary(self, absent: Absent | None, *, copies: int) -> dict[str, Any]:
         """The result of the task; with nulls if the nodes were not asked for every table."""
+        lost = {} if absent is None else {**absent.lost, **absent.hidden_alone()}
         summary: dict[str, Any] = {
             "stored": self.stored,
             "were_there": len(self.kept),
             "failed": self.failed,
             "evicted": None if absent is None else len(absent.evicted),
-            "lost": None if absent is None else len(absent.lost) + len(absent.hidden_alone()),
+            "lost": None if absent is None else len(lost),
             "bytes": self._bytes,
             "rows": None if self._uncounted else self._rows,
             "seconds": round(self.seconds, 3),
@@ -216,15 +214,13 @@ class Tally:
             summary["failed_keys"] = {key: text[:ERROR_IN_XCOM] for key, text in self._errors.items()}
         if absent is not None and absent.evicted:
             summary["evicted_keys"] = list(absent.evicted)[:MOST_IN_XCOM]
-        if absent is not None and (absent.lost or absent.hidden_alone()):
-            lost = {**absent.lost, **absent.hidden_alone()}
+        if lost:
             summary["lost_keys"] = dict(list(lost.items())[:MOST_IN_XCOM])
         return summary
 
     def progress(self, skipped: int, *, waiting: bool) -> str:
         """A line of progress; ``skipped`` tables are not stored by this try."""
-        line = f"Stored {self.stored:,}"
-        line += " tables" if self._total is None else f" of {self._total:,} tables"
+        line = f"Stored {self.stored:,}{'' if self._total is None else f' of {self._total:,}'} tables"
         if self.kept:
             line += f", {len(self.kept):,} kept from an earlier try"
         line += f", {self.failed:,} failed; "

@@ -24,11 +24,10 @@ class KeyPattern:
         names = []
         try:
             for _, name, form, conversion in string.Formatter().parse(key):
-                if name is None:
-                    continue
                 if form or conversion:
                     raise ValueError(f"{{{name}}} has a format or conversion: leave only the name")  # noqa: TRY301
-                names.append(name)
+                if name is not None:
+                    names.append(name)
         except ValueError as error:
             raise ValueError(
                 f"key={key!r}: {error}; write a column's name in braces, and format its values in the SQL"
@@ -53,17 +52,14 @@ class KeyPattern:
             InvalidKey: a key cannot contain a value, or another partition has the same key.
         """
         # Here, so that parsing a DAG does not load the client.
-        from airflow_provider_qcache.client.errors import InvalidKey, InvalidTable  # noqa: PLC0415
+        from airflow_provider_qcache.client.errors import InvalidKey  # noqa: PLC0415
         from airflow_provider_qcache.client.ring import check_key  # noqa: PLC0415
+        from airflow_provider_qcache.client.tables.types import refuse  # noqa: PLC0415
 
         for column, value in zip(self.columns, values, strict=True):
             if value is None:
-                raise InvalidTable(
-                    f"column {column!r}, row {row}: a null, which partition_by cannot use in a key; replace "
-                    "it with coalesce() in the SQL",
-                    column=column,
-                    row=row,
-                )
+                what = "a null, which partition_by cannot use in a key; replace it with coalesce() in the SQL"
+                refuse(column, what, row=row)
         key = self._pattern.format_map(dict(zip(self.columns, values, strict=True)))
         try:
             check_key(key)

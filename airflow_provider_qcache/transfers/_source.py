@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_qcache.client.errors import InvalidTable, OperationCancelled
 from airflow_provider_qcache.transfers._copy import (
@@ -24,7 +24,7 @@ from airflow_provider_qcache.transfers._copy import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from airflow_provider_qcache.transfers._arrow import ArrowStream
     from airflow_provider_qcache.transfers._tables import QueryTables
@@ -57,8 +57,6 @@ _MYSQL_TIMESTAMP: Final = 7
 _MULTI_STATEMENTS_OFF: Final = 1
 """MYSQL_OPTION_MULTI_STATEMENTS_OFF."""
 
-_Result = TypeVar("_Result")
-
 COPY: Final = "COPY"
 ARROW: Final = "Arrow"
 CURSOR: Final = "a cursor"
@@ -89,11 +87,41 @@ class SqlSource:
         Raises InvalidTable, InvalidKey, OperationCancelled after cancel(), and what the driver raises.
         """
         try:
-            return _on_a_thread(lambda: self._read(tables), self.cancel, lambda: self._cancelled)
+            return self._read_on_a_thread(tables)
         except Exception as error:
             if self._cancelled:
                 raise OperationCancelled("the query was cancelled") from error
             raise
+
+    def _read_on_a_thread(self, tables: QueryTables) -> str:
+        got: list[str] = []
+        failed: list[BaseException] = []
+        done = threading.Event()  # after an interrupted join, Python 3.11 believes the thread has ended
+
+        def run() -> None:
+            try:
+                got.append(self._read(tables))
+            except BaseException as error:  # noqa: BLE001  # raised in the caller's thread
+                failed.append(error)
+            finally:
+                done.set()
+
+        known = contextvars.copy_context()
+        threading.Thread(target=known.run, args=(run,), name="qcache-sql", daemon=True).start()
+        # Cancelled again and again, since between two statements there is nothing to cancel.
+        try:
+            while not done.wait(_SLICE):
+                if self._cancelled:
+                    self.cancel()
+        except BaseException:
+            end = time.monotonic() + _GRACE
+            self.cancel()
+            while not done.wait(_SLICE) and time.monotonic() < end:
+                self.cancel()
+            raise
+        if failed:
+            raise failed[0]
+        return got[0]
 
     def cancel(self) -> None:
         self._cancelled = True
@@ -260,27 +288,22 @@ class _Stream:
 
     def execute(self, sql: str) -> None:
         """Start the query. Raises psycopg.Error."""
-        # psycopg has the columns only with the first row, and not at all without rows.
-        if columns := _described(self._connection, sql):
-            self.description = columns
+        from psycopg import pq  # type: ignore[import-not-found]  # noqa: PLC0415  # the connection's own
+        from psycopg.errors import error_from_result  # type: ignore[import-not-found]  # noqa: PLC0415
+
+        # psycopg itself has the columns only with the first row, and not at all without rows.
+        with self._connection.lock:
+            made = self._connection.pgconn.prepare(b"qcache_columns", sql.encode())
+            if made.status == pq.ExecStatus.COMMAND_OK:
+                made = self._connection.pgconn.describe_prepared(b"qcache_columns")
+        if made.status != pq.ExecStatus.COMMAND_OK:
+            raise error_from_result(made)
+        if made.nfields:
+            self.description = [(made.fname(at).decode(),) for at in range(made.nfields)]
             self._rows = self._cursor.stream(sql, size=_CHUNK)
 
     def fetchmany(self, count: int) -> list[Any]:
         return list(itertools.islice(self._rows, count))
-
-
-def _described(connection: Any, sql: str) -> list[tuple[str]]:
-    """The names of a statement's columns, by psycopg 3, without running it; empty if it returns no rows."""
-    from psycopg import pq  # type: ignore[import-not-found]  # noqa: PLC0415  # the connection's own
-    from psycopg.errors import error_from_result  # type: ignore[import-not-found]  # noqa: PLC0415
-
-    with connection.lock:
-        made = connection.pgconn.prepare(b"qcache_columns", sql.encode())
-        if made.status == pq.ExecStatus.COMMAND_OK:
-            made = connection.pgconn.describe_prepared(b"qcache_columns")
-    if made.status != pq.ExecStatus.COMMAND_OK:
-        raise error_from_result(made)
-    return [(made.fname(at).decode(),) for at in range(made.nfields)]
 
 
 def _postgres_cursor(connection: Any, *, is_query: bool) -> Any:
@@ -423,41 +446,3 @@ def _check_nothing_follows(cursor: Any) -> None:
             raise InvalidTable(
                 "the SQL returns more than one result: pass one query, and use a task for each query"
             )
-
-
-def _on_a_thread(
-    work: Callable[[], _Result], cancel: Callable[[], None], cancelled: Callable[[], bool]
-) -> _Result:
-    """Run ``work`` on a thread, and return or raise its result; if interrupted, call ``cancel``.
-
-    ``cancel`` is called repeatedly, since between two statements there is nothing to cancel.
-    """
-    got: list[_Result] = []
-    failed: list[BaseException] = []
-    done = threading.Event()  # after an interrupted join, Python 3.11 believes the thread has ended
-
-    def run() -> None:
-        try:
-            got.append(work())
-        except BaseException as error:  # noqa: BLE001  # raised in the caller's thread
-            failed.append(error)
-        finally:
-            done.set()
-
-    thread = threading.Thread(
-        target=contextvars.copy_context().run, args=(run,), name="qcache-sql", daemon=True
-    )
-    thread.start()
-    try:
-        while not done.wait(_SLICE):
-            if cancelled():
-                cancel()
-    except BaseException:
-        end = time.monotonic() + _GRACE
-        cancel()
-        while not done.wait(_SLICE) and time.monotonic() < end:
-            cancel()
-        raise
-    if failed:
-        raise failed[0]
-    return got[0]

@@ -159,16 +159,14 @@ def _find_absent(hook: QCacheHook, places: Mapping[tuple[str, str], Question]) -
     except QClientException as error:
         return {one: _failed(hook, one.key, node, error) for (_, node), one in places.items()}
     status = hook.node_status()
-
-    def finding(key: str, node: str) -> Finding:
+    found: dict[Question, Finding] = {}
+    for (key, node), one in places.items():
         absence = absent.get((key, node))
         if absence is None:
-            return Finding(key, node, State.THERE, f"{node} has the table")
-        if absence is Absence.MISSING:
-            return _missing(key, node)
-        return _down(key, node, status)
-
-    return {one: finding(*place) for place, one in places.items()}
+            found[one] = _there(key, node)
+        else:
+            found[one] = _missing(key, node) if absence is Absence.MISSING else _down(key, node, status)
+    return found
 
 
 def _query_all(hook: QCacheHook, by_node: Mapping[str, list[Question]]) -> dict[Question, Finding]:
@@ -194,11 +192,11 @@ def _query(hook: QCacheHook, home: str, one: Question) -> Finding:
         result = hook.get(one.key, json.loads(one.query), node=home if one.on_home else None)
     except QClientException as error:
         return _failed(hook, one.key, home, error)
-    if result is None:
-        return _missing(one.key, home)
-    return Finding(
-        one.key, redacted(result.node), State.THERE, f"{redacted(result.node)} has the table", result
-    )
+    return _missing(one.key, home) if result is None else _there(one.key, redacted(result.node), result)
+
+
+def _there(key: str, node: str, result: QueryResult | None = None) -> Finding:
+    return Finding(key, node, State.THERE, f"{node} has the table", result)
 
 
 def _missing(key: str, node: str) -> Finding:
