@@ -56,7 +56,7 @@ from airflow_provider_qcache.client.tables.headers import (
     header_text,
     update_headers,
 )
-from airflow_provider_qcache.client.tables.upload import Upload, table_upload, upload_for, upload_of
+from airflow_provider_qcache.client.tables.upload import Upload, is_table, table_upload, upload_of
 from airflow_provider_qcache.client.transport import (
     NodeTransport,
     Request,
@@ -65,7 +65,7 @@ from airflow_provider_qcache.client.transport import (
 )
 from airflow_provider_qcache.extras import how_to_install
 from airflow_provider_qcache.node_identity import two_names
-from airflow_provider_qcache.protocol import JSON
+from airflow_provider_qcache.protocol import CSV, JSON
 
 if TYPE_CHECKING:
     import ssl
@@ -471,7 +471,10 @@ class QClient:
                 return KeptTable(key=key, node=redacted(node))
             if prepare is not None:
                 content = prepare(key, content)
-            build = partial(upload_for, content, content_type, post_headers, compression)
+            build = partial(upload_of, content, content_type or CSV, post_headers, compression)
+            if is_table(content):
+                described = partial(table_upload, content_type=content_type, headers=post_headers)
+                build = partial(described, content, compression=compression)
             return self._build_and_post(key, build, operation, options)
 
         with self._begin_call() as whole:

@@ -288,28 +288,6 @@ def upload_of(
     return Upload(body, content_type, headers, compression)
 
 
-def upload_for(
-    content: Any,
-    content_type: str | None,
-    headers: Mapping[str, str] | None,
-    compression: str | None,
-    check_time: Callable[[], object] = no_limit,
-) -> Upload:
-    """Return the Upload for any content, including tables; see ``upload_of``.
-
-    If ``content_type`` is None, it is CSV, or JSON if a table requires it.
-    """
-    if is_table(content):
-        return table_upload(
-            content,
-            content_type=content_type,
-            headers=headers,
-            compression=compression,
-            check_time=check_time,
-        )
-    return upload_of(content, content_type or CSV, headers, compression, check_time)
-
-
 def is_table(content: Any) -> bool:
     """Whether ``post_table`` accepts it: Arrow data (by the PyCapsule interface) or a list of dicts."""
     if hasattr(content, "__arrow_c_stream__") or hasattr(content, "__arrow_c_array__"):
