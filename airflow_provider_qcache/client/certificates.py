@@ -28,9 +28,7 @@ class CertificateFileError(ValueError):
 def tls_context(verify: bool | str, cert: str | tuple[str, str] | None) -> ssl.SSLContext:  # noqa: FBT001
     """A context for a client's ``verify`` and ``cert``; each file is read once.
 
-    Raises:
-        CertificateFileError: a file cannot be used.
-        OSError: this machine has no descriptor or memory left.
+    Raises CertificateFileError if a file cannot be used, OSError if this machine lacks a resource.
     """
     context = create_urllib3_context()
     if verify is False:
