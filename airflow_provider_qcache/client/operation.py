@@ -271,6 +271,10 @@ class _RetriedRequest:
     def __init__(self, engine: Engine, request: Request, operation: Operation) -> None:
         self.engine = engine
         self.request = request
+        self.pool = engine.pool
+        self.sender = engine.sender
+        self.prober = engine.prober
+        self.clock = engine.clock
         self.operation = operation
         self.deadline = operation.deadline
         self.attempts: list[Attempt] = []
@@ -300,16 +304,15 @@ class _RetriedRequest:
         if self.busy_node is not None:
             self._await_status(self.busy_node)
         node = self._choose()
-        engine = self.engine
         request = self.request
-        ticket = engine.pool.ticket(node)
-        started = engine.clock.now()
-        if engine.pool.abandoned_writes[node]:
+        ticket = self.pool.ticket(node)
+        started = self.clock.now()
+        if self.pool.abandoned_writes[node]:
             self._await_abandoned_write(node, started)
-            ticket, started = engine.pool.ticket(node), engine.clock.now()
+            ticket, started = self.pool.ticket(node), self.clock.now()
         try:
             answer = once_more_fresh(
-                lambda fresh: engine.sender.send(node, request, self.operation, fresh=fresh),
+                lambda fresh: self.sender.send(node, request, self.operation, fresh=fresh),
                 # The node may have closed a reused connection, and this body can be sent only once.
                 fresh=self.fresh or not request.repeatable,
             )
@@ -345,11 +348,10 @@ class _RetriedRequest:
 
     def sleep(self, seconds: float) -> None:
         """Wait; raises OperationCancelled within 0.2 s of a cancellation."""
-        clock = self.engine.clock
-        end = clock.now() + seconds
-        while (left := end - clock.now()) > 0:
+        end = self.clock.now() + seconds
+        while (left := end - self.clock.now()) > 0:
             self._check_cancelled()
-            clock.sleep(min(left, _SLICE))
+            self.clock.sleep(min(left, _SLICE))
         self._check_cancelled()
 
     def log_retry(self) -> None:
@@ -364,7 +366,7 @@ class _RetriedRequest:
         )
 
     def _next_step(self) -> str:
-        failing = self.engine.pool.failing
+        failing = self.pool.failing
         if self.busy_node is not None and self.busy_node not in failing:
             return "the node is busy: the client retries once, when the node responds to a status request"
         node = self.same_node or next((node for node in self.request.nodes if node not in failing), None)
@@ -399,15 +401,14 @@ class _RetriedRequest:
             raise self._deadline_exceeded()
 
     def _left(self) -> float:
-        return self.deadline - self.engine.clock.now()
+        return self.deadline - self.clock.now()
 
     def _choose(self) -> str:
         """The first living node in the key's order; the same one if the last failure was not the node's."""
-        pool = self.engine.pool
         same_node, self.same_node = self.same_node, None
         waits = 0
         while True:
-            failing = pool.failing
+            failing = self.pool.failing
             # A busy node has just answered its status: a failure of another operation does not matter.
             if same_node is not None and (same_node not in failing or same_node == self.busy_node):
                 return same_node
@@ -420,7 +421,7 @@ class _RetriedRequest:
                 if node not in failing:
                     self.unknown, self.gone = tuple(silent), tuple(gone)
                     return node
-                (gone if pool.is_gone(node) else silent).append(node)
+                (gone if self.pool.is_gone(node) else silent).append(node)
             self._await_any_node(waits)
             waits += 1
 
@@ -444,29 +445,27 @@ class _RetriedRequest:
 
     def _probe_gone_node(self, node: str) -> Outcome | None:
         """Ask a failing node for its status: how that failed, or None if the node is alive again."""
-        engine = self.engine
-        pool = engine.pool
-        while (ticket := pool.begin_probe(node)) is None:
-            if node not in pool.failing:
+        while (ticket := self.pool.begin_probe(node)) is None:
+            if node not in self.pool.failing:
                 return None
             # The result of another thread's probe may be older than this operation.
-            engine.prober.wait((node,), self.deadline, self._check_cancelled)
+            self.prober.wait((node,), self.deadline, self._check_cancelled)
             if self._left() <= 0:
                 return Outcome.DEADLINE
-        started = engine.clock.now()
+        started = self.clock.now()
         failure = None
         try:
-            engine.sender.status(node, self.operation)
+            self.sender.status(node, self.operation)
         except Failure as error:
             failure = error
         except BaseException:
-            pool.abandon_probe(node, ticket)
+            self.pool.abandon_probe(node, ticket)
             raise
         if failure is not None and failure.outcome is Outcome.REFUSED:
             self.refused_by.add(node)
-            pool.abandon_probe(node, ticket)  # it still counts as gone
+            self.pool.abandon_probe(node, ticket)  # it still counts as gone
             return failure.outcome
-        if pool.end_probe(node, ticket, failure) or failure is None:
+        if self.pool.end_probe(node, ticket, failure) or failure is None:
             return None
         self._check_cancelled()
         if failure.outcome is Outcome.LOCAL:
@@ -476,25 +475,24 @@ class _RetriedRequest:
 
     def _await_any_node(self, waits: int) -> None:
         """Probe all nodes, which are failing, and wait for the first that answers."""
-        engine = self.engine
         nodes = self.request.nodes
         if waits:
             self.sleep(min(self._status_wait(waits), max(0.0, self._left())))
             if self._left() <= 0:
                 raise self._no_cache(f"no response before the deadline, in {waits} rounds of status requests")
-        engine.prober.start(nodes)
-        local = engine.prober.wait(nodes, self.deadline, self._check_cancelled)
+        self.prober.start(nodes)
+        local = self.prober.wait(nodes, self.deadline, self._check_cancelled)
         self._check_cancelled()
-        if any(node not in engine.pool.failing for node in nodes):
+        if any(node not in self.pool.failing for node in nodes):
             return
-        may_wait = self._left() > 0 and engine.policy.wait_for_nodes and self.request.wait_for_nodes
+        may_wait = self._left() > 0 and self.engine.policy.wait_for_nodes and self.request.wait_for_nodes
         if local is not None and not may_wait:
             raise self._local_error(local) from local
         if self._left() <= 0:
             raise self._no_cache("no response to a status request before the deadline")
         if not may_wait:
             raise self._no_cache("no response to a status request")
-        if not waits and engine.pool.begin_wait(self.deadline):
+        if not waits and self.pool.begin_wait(self.deadline):
             self._log_wait()
 
     def _log_wait(self) -> None:
@@ -511,8 +509,7 @@ class _RetriedRequest:
         )
 
     def _errors_of_nodes(self) -> dict[str, str]:
-        pool = self.engine.pool
-        return {redacted(node): pool.last_error(node) or "not asked" for node in self.request.nodes}
+        return {redacted(node): self.pool.last_error(node) or "not asked" for node in self.request.nodes}
 
     def _no_cache(self, why: str) -> errors.NoCacheAvailable:
         nodes = self._errors_of_nodes()
@@ -529,12 +526,11 @@ class _RetriedRequest:
 
         Returns the ticket of the last request, and how it failed; None if the node answered.
         """
-        engine = self.engine
         waits = 0
         while True:
-            ticket = engine.pool.ticket(node)
+            ticket = self.pool.ticket(node)
             try:
-                engine.sender.status(node, self.operation.until(until))
+                self.sender.status(node, self.operation.until(until))
             except Failure as error:
                 failure = error
             else:
@@ -542,23 +538,22 @@ class _RetriedRequest:
             self._check_cancelled()
             waits += 1
             pause = self._status_wait(waits)
-            if ends(failure.outcome) or engine.clock.now() + pause >= until:
+            if ends(failure.outcome) or self.clock.now() + pause >= until:
                 return ticket, failure
             self.sleep(pause)
 
     def _await_status(self, node: str) -> None:
         """Wait for a busy node's status, until the deadline, or without a deadline for a store timeout."""
-        engine = self.engine
         until = self.deadline
         if until == _FOREVER:
-            until = engine.clock.now() + engine.sender.store_time(self.request)
+            until = self.clock.now() + self.sender.store_time(self.request)
         certain = {Outcome.REFUSED, *OUTCOMES_OF_LIVING_NODES}
         ticket, failure = self._status(node, until, certain.__contains__)
         if failure is None or failure.outcome in OUTCOMES_OF_LIVING_NODES:
             self.same_node = node  # it is up: if its status fails, the request itself fails likewise
         elif failure.outcome is Outcome.REFUSED:
             # The process has ended, and cannot store the table any more: use the next node.
-            engine.pool.fail(node, ticket, self.attempts[-1].reason, gone=True)
+            self.pool.fail(node, ticket, self.attempts[-1].reason, gone=True)
             self.same_node = None
         else:
             end = "before the deadline" if until == self.deadline else "within one store timeout"
@@ -569,19 +564,18 @@ class _RetriedRequest:
 
         A store waits as for a busy node. For any other request a node that does not respond fails.
         """
-        engine = self.engine
         is_store = self.request.kind is RequestKind.STORE
         until = self.deadline
         if is_store and until == _FOREVER:
-            until = started + engine.sender.store_time(self.request)
+            until = started + self.sender.store_time(self.request)
         timeouts = {Outcome.TIMEOUT, Outcome.DEADLINE}
         ticket, failure = self._status(node, until, lambda found: not is_store or found not in timeouts)
         if failure is None or failure.outcome is Outcome.UNAUTHORIZED:
             return  # in the second case the node will refuse the request as well
         attempt = self._note_attempt(node, started, failure)
         if failure.outcome in timeouts and (is_store or self._left() <= 0):
-            if not is_store and attempt.seconds >= engine.read_timeout:
-                engine.pool.fail(node, ticket, attempt.reason)
+            if not is_store and attempt.seconds >= self.engine.read_timeout:
+                self.pool.fail(node, ticket, attempt.reason)
             end = "before the deadline" if until == self.deadline else "within one store timeout"
             raise self._deadline_exceeded(
                 f"{redacted(node)} may still apply an earlier store or delete, which was abandoned, and did "
@@ -601,7 +595,7 @@ class _RetriedRequest:
             errors.forget_traceback(cause)
         elif failure.detail:
             cause = UnexpectedServerResponse(failure.detail, status=failure.status)
-        seconds = self.engine.clock.now() - started
+        seconds = self.clock.now() - started
         outcome = failure.outcome
         attempt = Attempt(redacted(node), failure.phase, outcome, seconds, failure.status, cause)
         if outcome is Outcome.CANCELLED:
@@ -609,14 +603,13 @@ class _RetriedRequest:
         self.attempts.append(attempt)
         of_the_node = outcome is not Outcome.LOCAL
         if of_the_node and (outcome is not Outcome.REFUSED_REQUEST or self.request.kind is RequestKind.STORE):
-            self.engine.pool.count(node, COUNTERS.get(outcome, "unknown_error"))
+            self.pool.count(node, COUNTERS.get(outcome, "unknown_error"))
         if self.engine.on_attempt_failed is not None:
             self.engine.on_attempt_failed(attempt)
         return attempt
 
     def _failed(self, node: str, ticket: int, attempt: Attempt, action: Action, failure: Failure) -> NoReturn:
         """Raise _RequestFailed for a retry, or the error that ends the operation."""
-        engine = self.engine
         if attempt.outcome is Outcome.CANCELLED:
             raise self._error(errors.OperationCancelled, "cancelled") from attempt.cause
         self.fresh = False
@@ -624,23 +617,23 @@ class _RetriedRequest:
         refused = attempt.outcome is Outcome.REFUSED
         if action is Action.END:
             # A node is slow only if it had the whole read timeout.
-            if attempt.seconds >= engine.read_timeout and self.request.kind is not RequestKind.STORE:
-                engine.pool.fail(node, ticket, attempt.reason)
+            if attempt.seconds >= self.engine.read_timeout and self.request.kind is not RequestKind.STORE:
+                self.pool.fail(node, ticket, attempt.reason)
             raise self._deadline_exceeded() from attempt.cause
         if action is Action.RAISE:
             raise self._permanent(node, attempt, failure) from attempt.cause
         if refused:
             self.refused_by.add(node)
         if action is Action.NEXT_NODE:
-            engine.pool.fail(node, ticket, attempt.reason, gone=refused)
+            self.pool.fail(node, ticket, attempt.reason, gone=refused)
             self.same_node = None
-            all_fail = all(candidate in engine.pool.failing for candidate in self.request.nodes)
+            all_fail = all(candidate in self.pool.failing for candidate in self.request.nodes)
             if all_fail and len(self.attempts) > len(self.request.nodes):
                 self.wait = self._next_wait()
         elif action is Action.ASK_STATUS:
             self.wait = self._ask_status(node, ticket, attempt)
         elif action is Action.WHEN_READY:
-            last = self.busy_node is not None or len(self.attempts) >= engine.limit
+            last = self.busy_node is not None or len(self.attempts) >= self.engine.limit
             if last or not self.request.repeatable:
                 raise self._uncertain("and the store is not retried") from attempt.cause
             self.busy_node = node
@@ -648,7 +641,7 @@ class _RetriedRequest:
             self.wait = self._overload_wait(failure)
             self.same_node = node
         to_next = action in (Action.NEXT_NODE, Action.ASK_STATUS) and self.same_node is None
-        if to_next and node == self.busy_node and not (refused or engine.pool.is_gone(node)):
+        if to_next and node == self.busy_node and not (refused or self.pool.is_gone(node)):
             # The node had the table for a store timeout, and may still store it.
             raise self._uncertain("and the store is not retried on another node") from attempt.cause
         if not self.request.repeatable:
@@ -663,10 +656,9 @@ class _RetriedRequest:
 
     def _ask_status(self, node: str, ticket: int, attempt: Attempt) -> float:
         """Find out whether a node closed the connection because of the request; returns seconds to wait."""
-        engine = self.engine
         times = self.closed_by[node] = self.closed_by.get(node, 0) + 1
         try:
-            engine.sender.status(node, self.operation)
+            self.sender.status(node, self.operation)
         except Failure as failure:
             self._check_cancelled()
             if failure.outcome is Outcome.LOCAL:  # says nothing about the node
@@ -674,7 +666,7 @@ class _RetriedRequest:
                 self.same_node = node
                 return self._next_wait()
             gone = failure.outcome is Outcome.REFUSED
-            engine.pool.fail(node, ticket, attempt.reason, gone=gone)
+            self.pool.fail(node, ticket, attempt.reason, gone=gone)
             return 0.0
         if times >= 2:
             raise self._error(
