@@ -32,7 +32,7 @@ from tests.devnode.processes import (
 )
 from tests.harness.lateness import Lateness
 from tests.harness.ports import closed_port, closed_ports
-from tests.harness.servers import START_TIMEOUT
+from tests.harness.servers import START_TIMEOUT, save_coverage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -87,12 +87,15 @@ def shared() -> Iterator[LocalCluster]:
     """A cluster that the tests of this module share."""
     with LocalCluster(start_timeout=START_TIMEOUT) as cluster:
         yield cluster
+        save_coverage(cluster)
 
 
 @pytest.fixture
 def cluster(shared: LocalCluster) -> Iterator[LocalCluster]:
     """The shared cluster, reset after the test."""
     yield shared
+    if any(node.disturbed for node in shared._nodes):
+        save_coverage(shared)  # the reset kills such nodes
     shared.reset()
 
 

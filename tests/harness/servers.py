@@ -204,6 +204,22 @@ class Server:
         self.stop()
 
 
+def save_coverage(cluster: LocalCluster) -> None:
+    """End the nodes by SIGTERM if coverage is measured: coverage.py writes what it measured at the end.
+
+    `LocalCluster` ends nodes by SIGKILL.
+    """
+    if "COVERAGE_PROCESS_CONFIG" not in os.environ:
+        return
+    ends = time.monotonic() + 10
+    for pid, code in zip(cluster.pids, cluster.exit_codes, strict=True):
+        if code is None:
+            os.kill(pid, signal.SIGTERM)
+            os.kill(pid, signal.SIGCONT)
+    while None in cluster.exit_codes and time.monotonic() < ends:
+        time.sleep(0.01)
+
+
 class DevServer(Server):
     """A dev node: a `LocalCluster` of one node, which ends with this process. ``command`` is its options."""
 
@@ -258,15 +274,6 @@ class DevServer(Server):
         self._cluster = cluster
         return self
 
-    def _end_in_time(self) -> None:
-        """End the process by SIGTERM, and not by SIGKILL: coverage.py writes what it measured at the end."""
-        end = time.monotonic() + 10
-        if (pid := self.pid) is not None:
-            os.kill(pid, signal.SIGTERM)
-            os.kill(pid, signal.SIGCONT)
-        while self.pid is not None and time.monotonic() < end:
-            time.sleep(0.01)
-
     def wait_until_up(self) -> Self:
         """Do nothing: `launch` has waited."""
         return self
@@ -274,8 +281,7 @@ class DevServer(Server):
     def stop(self, *, keep_log: bool = False) -> None:
         """End the process."""
         if self._cluster is not None:
-            if "COVERAGE_PROCESS_CONFIG" in os.environ:
-                self._end_in_time()
+            save_coverage(self._cluster)
             self._cluster.close()
             self._cluster = None
         if self._output is not None:
