@@ -637,7 +637,7 @@ class _RetriedRequest:
             if last or not self.request.repeatable:
                 raise self._uncertain("and the store is not retried") from attempt.cause
             self.busy_node = node
-        elif action is Action.WAIT:
+        else:  # Action.WAIT
             self.wait = self._overload_wait(failure)
             self.same_node = node
         to_next = action in (Action.NEXT_NODE, Action.ASK_STATUS) and self.same_node is None

@@ -649,9 +649,7 @@ class NodeTransport:
             )
         # TypeError is requests' own, for a URL of credentials alone.
         except (TypeError, requests.exceptions.InvalidProxyURL, urllib3.exceptions.LocationValueError):
-            if proxy is None:
-                raise
-            # The texts of these errors may contain a password.
+            # The URL of a node has a host by now. The texts of these errors may contain a password.
             raise ValueError(f"{proxy}, is not a URL with a host, such as http://proxy:3128") from None
         target: str = self._adapter.request_url(request, proxies)
         self.base = target.removesuffix("/status")
@@ -926,12 +924,7 @@ class NodeTransport:
             return error
         if limit.cancelled and isinstance(error, Exception):
             return Failure(Outcome.CANCELLED, phase, error)
-        cause: BaseException = error
-        if isinstance(error, urllib3.exceptions.HTTPError):
-            parts = (error.__cause__, *error.args, error)
-            cause = next(part for part in parts if isinstance(part, BaseException))
-            if isinstance(error, urllib3.exceptions.SSLError) and not isinstance(cause, ssl.SSLError):
-                return Failure(Outcome.CERTIFICATE_REJECTED, phase, error)
+        cause = error
         before_answer = reused and not limit.received
         if isinstance(cause, OSError) and cause.errno in LOCAL_ERRORS:
             return Failure(Outcome.LOCAL, phase, cause)
@@ -967,14 +960,12 @@ class NodeTransport:
                 if self._proxy is not None and by_proxy:
                     cause = self._proxy.failed("closed the connection without an answer")
                 return Failure(Outcome.CLOSED, phase, cause, before_answer=before_answer, by_proxy=by_proxy)
-            return None  # such as of a file that cannot be read
+            return None  # raised by a signal handler of the caller
         if isinstance(cause, http.client.IncompleteRead):
             return Failure(Outcome.TRUNCATED, phase, cause)
         is_answer = phase in (Phase.HEAD, Phase.BODY)
         if isinstance(cause, http.client.HTTPException) or (isinstance(cause, ValueError) and is_answer):
             return Failure(Outcome.NOT_QCACHE, phase, cause, detail=f"not HTTP: {cause!r}")
-        if isinstance(error, urllib3.exceptions.HTTPError):
-            return Failure(Outcome.CONNECT_FAILED, phase, error)
         return None
 
     def _failure_of_proxy(self, proxy: _Proxy, cause: BaseException, limit: Limit) -> Failure | None:
@@ -995,7 +986,7 @@ class NodeTransport:
             problem = f"opens no tunnel to the node: it answers {answered['answer']}"
         elif isinstance(cause, http.client.HTTPException):
             outcome, problem = Outcome.CONNECT_FAILED, f"does not answer as an HTTP proxy: {cause!r}"
-        elif isinstance(cause, OSError | urllib3.exceptions.HTTPError):
+        elif isinstance(cause, OSError):
             outcome, problem = Outcome.CONNECT_FAILED, f"cannot be reached or opens no tunnel ({cause})"
         else:
             return None

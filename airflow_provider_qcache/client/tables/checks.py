@@ -448,9 +448,8 @@ class CsvCheck:
         lines = [line for line in text.split(b"\n") if line.strip(b" \t")]
         commas = text.translate(None, _ALL_BUT_SEPARATORS).split(b"\n")
         if max(map(len, commas)) > self._most_commas:
-            for row, line in enumerate(lines, self.rows + 1):
-                if line.count(b",") > self._most_commas:
-                    self._too_wide(row)
+            counts = enumerate((line.count(b",") for line in lines), self.rows + 1)
+            self._too_wide(next(row for row, count in counts if count > self._most_commas))
         if self._float_columns and lines:
             self._check_floats(lines, quoted=b'"' in text)
         self.rows += len(lines)

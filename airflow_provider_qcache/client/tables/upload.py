@@ -235,7 +235,7 @@ def _of_length(pieces: Iterator[bytes], length: int | None) -> Iterator[bytes]:
 
 
 def _withhold_last_piece(pieces: Iterator[bytes]) -> Generator[bytes, None, None]:
-    """Yield the pieces, the last one after all are read and checked."""
+    """Yield the pieces, the last one after all checks passed, which content without bytes does not pass."""
     held = b""
     for piece in pieces:
         if not piece:  # no bytes are available yet
@@ -243,8 +243,7 @@ def _withhold_last_piece(pieces: Iterator[bytes]) -> Generator[bytes, None, None
         if held:
             yield held
         held = piece
-    if held:
-        yield held
+    yield held
 
 
 def _compressed(pieces: Iterator[bytes], check_time: Callable[[], object]) -> Generator[bytes, None, None]:
