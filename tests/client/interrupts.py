@@ -12,11 +12,11 @@ class Interrupted(BaseException):
 
 
 @contextlib.contextmanager
-def interrupted_after(seconds: float) -> Iterator[None]:
-    """Raise `Interrupted` in the main thread after that many seconds, unless the block has ended."""
+def interrupted_after(seconds: float, error: BaseException | None = None) -> Iterator[None]:
+    """Raise `Interrupted` or the error in the main thread after that time, unless the block has ended."""
 
     def interrupt(*_: object) -> None:
-        raise Interrupted
+        raise error or Interrupted
 
     before = signal.signal(signal.SIGALRM, interrupt)
     signal.setitimer(signal.ITIMER_REAL, seconds)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -190,3 +192,28 @@ def test_a_stand_in_may_name_a_column_outside_ascii() -> None:
 
 def _typed(name: str | bytes) -> str | bytes:
     return name + (b"=string" if isinstance(name, bytes) else "=string")
+
+
+def test_without_lz4_the_error_names_the_extra_and_answers_are_not_compressed() -> None:
+    code = """
+import sys
+sys.modules["lz4"] = None
+from airflow_provider_qcache.client import QClient
+with QClient([sys.argv[1]], 30, 30, trust_env=False) as client:
+    try:
+        client.post("k", b"a\\n1\\n", compression="lz4")
+    except ValueError as error:
+        print(error)
+    client.post("k", b"a\\n1\\n")
+    print(client.get("k", {}).content)
+"""
+    node, _ = healthy_node()
+    with node:
+        command = [sys.executable, "-c", code, node.url]
+        run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (run.returncode, run.stderr) == (0, "")
+    error, content = run.stdout.splitlines()
+    assert error.startswith("compression='lz4' needs lz4, which is not installed: install the extra 'lz4'")
+    assert content == repr(faults.ROWS)
+    assert [request.kind for request in node.requests] == ["store", "query"]
+    assert node.requests[1].headers["accept-encoding"] == "identity"

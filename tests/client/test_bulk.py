@@ -217,6 +217,28 @@ def test_nothing_more_is_stored_after_the_caller_was_interrupted() -> None:
     assert len(tables.tables) < 5
 
 
+def test_the_first_of_several_errors_of_on_done_is_raised() -> None:
+    both_run = threading.Barrier(2)
+    raised: list[KeyError] = []
+
+    def on_done(key: str, outcome: object) -> None:
+        raised.append(KeyError(key))
+        raise raised[-1]
+
+    with pytest.raises(KeyError) as error:
+        run_bulk(
+            [("a", 1), ("b", 2)],
+            lambda key, content: both_run.wait(30),
+            nodes="ab",
+            node_for_key=lambda key: key,
+            clock=SystemClock(),
+            operation=Operation(float("inf")),
+            on_done=on_done,
+        )
+    assert len(raised) == 2
+    assert error.value is raised[0]
+
+
 def bulk_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "qcache-bulk"]
 

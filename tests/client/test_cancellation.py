@@ -39,6 +39,8 @@ MANY = {
     "delete_many everywhere": lambda client: client.delete_many(["k", "l"], all_nodes=True),
     "statistics": lambda client: client.node_statistics(),
     "status": lambda client: client.node_status(probe=True),
+    "locate": lambda client: client.locate("k"),
+    "find_absent": lambda client: client.find_absent([("k", client.node_for_key("k"))]),
 }
 
 
@@ -122,10 +124,10 @@ def test_ask_all_keeps_the_order_and_raises_the_first_error_at_the_end() -> None
 def test_cancel_marks_no_node_as_failing() -> None:
     nodes = [FaultyNode(faults.silent, status=faults.silent) for _ in range(2)]
     with nodes[0], nodes[1], QClient([node.url for node in nodes], 60, 60, trust_env=False) as client:
-        for operation in (MANY["statistics"], MANY["status"]):
+        for name in ("statistics", "status", "locate", "find_absent"):
             threading.Timer(0.2, client.cancel).start()
             with pytest.raises(OperationCancelled):
-                operation(client)
+                MANY[name](client)
         assert [status for status in client.node_status().values() if not status.alive] == []
 
 

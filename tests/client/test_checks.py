@@ -15,6 +15,7 @@ from airflow_provider_qcache.client.ring import check_key
 from airflow_provider_qcache.client.tables import checks
 from airflow_provider_qcache.client.tables.checks import CsvCheck, JsonCheck, JsonIntegers
 from airflow_provider_qcache.client.tables.headers import ColumnHeaders, check_header, is_csv
+from airflow_provider_qcache.client.tables.sniffing import is_one_value
 
 
 def feed(check: CsvCheck | JsonCheck, content: bytes, sizes: list[int] | None = None) -> CsvCheck | JsonCheck:
@@ -271,6 +272,9 @@ def refusal(check: CsvCheck | JsonCheck, content: bytes, sizes: list[int]) -> tu
         (b'a,f\n1,"x"1\n', f"row 1 of the table has 'x1' in column 'f', {NO_FLOAT}", 1, "f", None),
         (b"\n" * (1 << 20) + b"a\n", NO_HEADER, None, None, 0),
         (b"a" * (1 << 20) + b"\n", NO_HEADER, None, None, 0),
+        (b"a" * (3 << 19) + b"\n1\n", NO_HEADER, None, None, 0),
+        (b"a,f\n1,1.2.3\n", f"row 1 of the table has '1.2.3' in column 'f', {NO_FLOAT}", 1, "f", None),
+        (b"a,f\n1,2\n1,-\n", f"row 2 of the table has '-' in column 'f', {NO_FLOAT}", 2, "f", None),
     ],
     ids=lambda value: value[:40] if isinstance(value, str) else "",
 )
@@ -599,6 +603,7 @@ LONG = b"x" * 100_000
         (b"[]", "a JSON list of objects"),
         (b'[{"a": "' + LONG + b'"}]', "a JSON list of objects"),
         (b'[{"a": "x"}, {"a": "' + LONG + b'"}]', "a JSON list of objects"),
+        (b'[{"a": ' + b"[" * 100_000, "a JSON list of objects"),
         (b'{"error": {"code": 1}}', "JSON that is not a list of objects.*content_type='application/json'"),
         (b'{"data": "' + LONG + b'"}', "JSON that is not a list of objects"),
         (b'{"a": 1}\n{"a": 2}\n', "several JSON objects.*content_type='application/json'"),
@@ -644,3 +649,17 @@ def test_content_that_is_no_csv_is_refused_in_any_pieces(content: bytes, message
 def test_unusual_content_that_may_be_csv_is_accepted(content: bytes) -> None:
     for sizes in ([], [1] * min(len(content), 200), [1 << 15] * 4):
         feed(CsvCheck(), content, sizes)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [
+        *((b"null", True), (b" true", True), (b"1.5", True), (b'"no data"', True), (b"9" * 5000, True)),
+        *((b"None", True), (b"\xef\xbb\xbfTrue", True), (b"", False), (b" ", False), (b"null\n", False)),
+        *((b"null\r", False), (b"[]", False), (b"{}", False), (b"a,b", False), (b"\xff", False)),
+        (b"[" * 100_000, False),
+    ],
+    ids=lambda value: repr(value)[:20],
+)
+def test_a_text_is_a_single_value_unless_it_may_be_a_table(text: bytes, is_one: bool) -> None:
+    assert is_one_value(text) is is_one

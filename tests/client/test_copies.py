@@ -10,6 +10,7 @@ from airflow_provider_qcache.client import (
     Absence,
     AuthenticationFailed,
     BulkError,
+    InvalidTable,
     QClient,
     RequestRetry,
     RowCountMismatch,
@@ -48,6 +49,44 @@ def test_stale_tables_are_evicted_even_if_the_row_count_is_wrong() -> None:
         with pytest.raises(RowCountMismatch):
             client.post(key, TABLE, evict_stale=True, check_row_count=True)
     assert (others.tables, tables.tables) == ({}, {key: TABLE})
+
+
+@pytest.mark.parametrize(
+    ("body", "error", "text"),
+    [
+        (None, RowCountMismatch, "the client sent 1 row, and {} does not have the table"),
+        (b"[]", UnexpectedServerResponse, "count rows of table 'k': {} answered b'[]'"),
+    ],
+    ids=["evicted", "no count"],
+)
+def test_the_error_of_a_row_count_that_the_node_does_not_have(
+    body: bytes | None, error: type[Exception], text: str
+) -> None:
+    def answer(peer: Peer, request: Received) -> None:
+        if request.kind == "store":
+            peer.send(faults.head(201, 0))
+        elif body is None:
+            peer.send(faults.head(404, 0))
+        else:
+            peer.send(faults.success_head(request, len(body)) + body)
+
+    with FaultyNode(answer) as node, QClient([node.url], 5, 5, trust_env=False) as client:
+        with pytest.raises(error) as raised:
+            client.post("k", TABLE, check_row_count=True)
+        assert text.format(node.url) in str(raised.value)
+
+
+def test_a_stream_that_fails_its_check_at_the_standby_is_not_sent_to_the_home_node() -> None:
+    (home, tables), (standby, copies) = healthy_node(), healthy_node()
+    with home, standby, QClient([home.url, standby.url], 5, 5, trust_env=False) as client:
+        key = key_with_home(client, home.url)
+        tables.tables[key] = copies.tables[key] = b"old\n1\n"
+        asked: list[Peer] = []
+        home._before_reading = asked.append
+        with pytest.raises(InvalidTable, match="row 1 of the table has more fields"):
+            client.post(key, lambda: iter([b"a\n", b"1,2\n"]), copies=2)
+        assert asked == []
+        assert (tables.tables, copies.tables) == ({key: b"old\n1\n"}, {key: b"old\n1\n"})
 
 
 def test_check_row_count_refuses_uncountable_content_before_sending_it(

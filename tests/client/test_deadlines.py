@@ -99,6 +99,17 @@ def test_the_deadline_ends_an_operation_whatever_the_node_does(name: str, tls: b
         assert DEADLINE - 0.1 < time.monotonic() - started < DEADLINE + OVER + late.seconds
 
 
+def test_the_error_of_statistics_that_do_not_arrive_before_the_deadline() -> None:
+    with (
+        FaultyNode(faults.silent) as node,
+        QClient([node.url], LONG, LONG, trust_env=False, deadline=DEADLINE) as client,
+    ):
+        (error,) = client.node_statistics().values()
+    assert isinstance(error, DeadlineExceeded)
+    assert str(error).startswith(f"statistics of {node.url}: the deadline passed. Increase `deadline`")
+    assert [attempt.node for attempt in error.attempts] == [node.url]
+
+
 def test_the_deadline_ends_the_wait_for_nodes() -> None:
     node = f"http://127.0.0.1:{closed_port()}"
     policy = RequestRetry(wait_initial=LONG, wait_max=LONG, wait_for_nodes=True)
@@ -182,11 +193,14 @@ def test_cancel_may_be_called_in_a_signal_handler_and_the_client_remains_usable(
         assert client.get("foo", {}) is None
 
 
-def test_a_base_exception_passes_through_a_request() -> None:
+@pytest.mark.parametrize("error", [Interrupted(), OSError("no error of the node")], ids=repr)
+def test_an_exception_of_a_signal_handler_passes_through_a_request(error: BaseException) -> None:
     with FaultyNode(faults.silent) as node, QClient([node.url], 60, 60, trust_env=False) as client:
-        with interrupted_after(0.3), pytest.raises(Interrupted):
+        with interrupted_after(0.3, error), pytest.raises(type(error)) as raised:
             client.get("foo", {})
+        assert raised.value is error
         assert not client._active
+        assert client.node_status()[node.url].alive
 
 
 def test_the_default_store_timeout_is_ten_read_timeouts_or_the_time_its_bytes_need() -> None:

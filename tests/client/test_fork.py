@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -76,3 +78,20 @@ def test_a_child_inherits_no_locks_probes_or_requests() -> None:
         assert child() == 0
         thread.join(CHILD_TIMEOUT)
         assert results[0] is not None
+
+
+def test_the_client_runs_on_a_platform_without_fork() -> None:
+    code = """
+import os, sys
+del os.fork, os.register_at_fork
+from airflow_provider_qcache.client import QClient
+with QClient([sys.argv[1]], 30, 30, trust_env=False) as client:
+    client.post("k", b"a\\n1\\n")
+    print(client.get("k", {}).content)
+"""
+    node, tables = faults.healthy_node()
+    with node:
+        command = [sys.executable, "-c", code, node.url]
+        run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (run.returncode, run.stdout, run.stderr) == (0, f"{faults.ROWS!r}\n", "")
+    assert tables.tables == {"k": b"a\n1\n"}

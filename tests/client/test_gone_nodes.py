@@ -37,6 +37,15 @@ def test_a_home_that_is_back_is_asked_for_the_table() -> None:
     assert home not in cluster.pool.failing
 
 
+def test_a_home_that_answers_its_status_with_an_error_is_asked_for_the_table() -> None:
+    unauthorized = Scripted(Outcome.UNAUTHORIZED)
+    cluster = cluster_without_home(MISS, Scripted(), statuses=[unauthorized])
+    home, fallback = cluster.nodes[:2]
+    assert cluster.run(QUERY).node == home
+    assert asked(cluster) == [("send", fallback), ("status", home), ("send", home)]
+    assert home not in cluster.pool.failing
+
+
 def test_a_home_that_still_refuses_is_gone_and_the_miss_is_believed() -> None:
     cluster = cluster_without_home(MISS, MISS, statuses=[REFUSED])
     home, fallback = cluster.nodes[:2]

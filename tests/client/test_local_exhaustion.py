@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import resource
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 
-from airflow_provider_qcache.client import LocalResourceError, Outcome, QClient, RequestRetry, transport
+from airflow_provider_qcache.client import (
+    LocalResourceError,
+    NoCacheAvailable,
+    Outcome,
+    QClient,
+    QClientException,
+    RequestRetry,
+    transport,
+)
 from tests.harness.faults import black_hole, healthy_node, names_resolve_to
 from tests.harness.ports import closed_port
 from tests.harness.servers import Certificates
@@ -62,12 +71,108 @@ def test_without_descriptors_no_node_fails_and_no_table_moves(host: str) -> None
                     client.node_status(probe=True)
                 with pytest.raises(LocalResourceError):
                     client.delete("k", all_nodes=True)
+                for error in client.node_statistics().values():
+                    assert isinstance(error, LocalResourceError)
+                    assert "Too many open files" in str(error)
             assert {attempt.outcome for attempt in raised.value.attempts} == {Outcome.LOCAL}
             assert raised.value.transient
             assert [status for status in client.node_status().values() if not status.alive] == []
             assert [counts for counts in client.get_statistics().values() if any(counts.values())] == []
             assert client.post("k", TABLE).node == client.node_for_key("k")
             assert len(tables.tables) + len(others_tables.tables) == 1
+
+
+def test_the_probe_of_a_failing_node_without_descriptors_says_so() -> None:
+    node = f"http://127.0.0.1:{closed_port()}"
+    with QClient([node], 5, 5, trust_env=False, request_retry=QUICK) as client:
+        with pytest.raises(NoCacheAvailable):
+            client.get("k", {})
+        with no_descriptor_left(), pytest.raises(LocalResourceError, match="Too many open files"):
+            client.node_status(probe=True)
+        assert client.node_status()[node].gone  # as before: nothing was asked
+
+
+@pytest.mark.parametrize(
+    ("number", "shortage", "text"),
+    [
+        (socket.EAI_MEMORY, contextlib.nullcontext, "Cannot allocate memory"),
+        (socket.EAI_NONAME, no_descriptor_left, "Too many open files"),
+    ],
+    ids=["memory", "descriptors"],
+)
+def test_a_look_up_that_fails_for_a_shortage_does_not_make_the_name_unknown(
+    number: int,
+    shortage: Callable[[], AbstractContextManager[None]],
+    text: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise socket.gaierror(number, "the look-up failed")
+
+    node = "http://node.invalid:9401"
+    with QClient([node], 5, 5, trust_env=False, request_retry=QUICK) as client:
+        monkeypatch.setattr(socket, "getaddrinfo", fail)
+        with shortage(), pytest.raises(LocalResourceError, match=text):
+            client.get("k", {})
+        assert client.node_status()[node].alive
+
+
+@pytest.mark.parametrize(("address", "refused"), [("::1", True), ("2001:db8::1", False)])
+def test_an_address_of_a_family_that_this_machine_lacks_may_be_a_node_unless_it_is_loopback(
+    address: str, refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a machine without IPv6, ``localhost`` may still be ::1 too."""
+    port = closed_port()
+    no_family = 200  # a machine without IPv6 answers the same for AF_INET6
+    found = [
+        (no_family, socket.SOCK_STREAM, 6, "", (address, port, 0, 0)),
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)),
+    ]
+    node = f"http://two.invalid:{port}"
+    with QClient([node], 5, 5, trust_env=False) as client:
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: found)
+        with pytest.raises(NoCacheAvailable) as raised:
+            client.get("k", {})
+        outcome = Outcome.REFUSED if refused else Outcome.CONNECT_FAILED
+        assert {attempt.outcome for attempt in raised.value.attempts} == {outcome}
+        assert client.node_status()[node].gone is refused
+
+
+@pytest.mark.parametrize(
+    ("address", "shortage", "outcome"),
+    [
+        ("127.0.0.1", contextlib.nullcontext, Outcome.LOCAL),
+        ("fe80::1", contextlib.nullcontext, Outcome.CONNECT_FAILED),  # it needs a zone
+        ("127.0.0.1", no_descriptor_left, Outcome.LOCAL),
+    ],
+    ids=["no free port", "no source address", "no descriptor"],
+)
+def test_an_address_that_is_not_available_is_this_machine_s_unless_no_packet_reaches_it(
+    address: str,
+    shortage: Callable[[], AbstractContextManager[None]],
+    outcome: Outcome,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    during = contextlib.ExitStack()
+
+    class NotAvailable(transport._DeadlineSocket):
+        def connect(self, address: object) -> None:
+            during.enter_context(shortage())
+            raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
+
+    with QClient(
+        ["http://one.invalid:9401"], 5, 5, trust_env=False, consecutive_error_count_limit=1
+    ) as client:
+        monkeypatch.setattr(transport, "_DeadlineSocket", NotAvailable)
+        found = [(family, socket.SOCK_STREAM, 6, "", (address, 9401))]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: found)
+        with during, pytest.raises(QClientException) as raised:
+            client.get("k", {})
+        (attempt,) = raised.value.attempts
+        assert attempt.outcome is outcome
+        if shortage is no_descriptor_left:
+            assert "Too many open files" in str(attempt)
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,14 @@ import pytest
 
 from airflow_provider_qcache.client import (
     Absence,
+    AuthenticationFailed,
     InvalidTable,
     KeptTable,
     OperationCancelled,
     QClient,
     StoreResult,
 )
-from tests.harness.faults import healthy_node
+from tests.harness.faults import FaultyNode, Peer, Received, head, healthy_node, silent, status_only
 from tests.harness.nodes import Nodes
 
 KEYS = [f"key{n}" for n in range(30)]
@@ -141,3 +142,57 @@ def test_delete_many_on_all_nodes_has_an_outcome_for_each_node(client: QClient, 
         assert getattr(result, "outcomes", None) == dict(
             zip(shared_nodes.urls, ("confirmed", "confirmed", "gone"), strict=True)
         )
+
+
+def test_on_done_gets_one_outcome_for_each_key_that_is_deleted_on_all_nodes(
+    client: QClient, shared_nodes: Nodes
+) -> None:
+    outcomes: dict[str, Any] = {}
+    report = client.delete_many(KEYS[:3], all_nodes=True, on_done=outcomes.__setitem__)
+    assert (report.succeeded, report.failed) == ({}, {})
+    assert {key: result.outcomes for key, result in outcomes.items()} == dict.fromkeys(
+        KEYS[:3], dict.fromkeys(shared_nodes.urls, "confirmed")
+    )
+
+
+def test_find_absent_raises_a_refusal_of_credentials() -> None:
+    with (
+        FaultyNode(status_only(401)) as node,
+        QClient([node.url], 5, 5, trust_env=False) as client,
+        pytest.raises(AuthenticationFailed, match="401"),
+    ):
+        client.find_absent([("k", node.url)])
+
+
+def test_find_absent_reports_a_node_that_does_not_answer_before_the_deadline_as_unknown() -> None:
+    with FaultyNode(silent) as node, QClient([node.url], 60, 60, trust_env=False, deadline=0.5) as client:
+        assert client.find_absent([("k", node.url)]) == {("k", node.url): Absence.UNKNOWN}
+
+
+def test_keep_stores_the_table_if_the_node_does_not_tell_whether_it_has_one() -> None:
+    def answer(peer: Peer, request: Received) -> None:
+        peer.send(head(201 if request.kind == "store" else 503, 0))
+
+    limit = {"consecutive_error_count_limit": 1}
+    with FaultyNode(answer) as node, QClient([node.url], 5, 5, trust_env=False, **limit) as client:
+        report = client.post_many({"k": b"a\n1\n"}, keep=["k"])
+        assert type(report.succeeded["k"]) is StoreResult
+        assert [request.kind for request in node.requests if request.kind != "status"] == ["query", "store"]
+
+
+def test_keep_stores_nothing_where_the_node_refuses_the_question() -> None:
+    with FaultyNode(status_only(401)) as node, QClient([node.url], 5, 5, trust_env=False) as client:
+        report = client.post_many({"k": b"a\n1\n"}, keep=["k"], raise_on_failure=False)
+        assert isinstance(report.failed["k"], AuthenticationFailed)
+        assert [request.kind for request in node.requests] == ["query"]
+
+
+def test_keep_stores_nothing_if_it_is_cancelled_at_the_question() -> None:
+    def answer(peer: Peer, request: Received) -> None:
+        client.cancel()
+        peer.wait_for_ever()
+
+    with FaultyNode(answer) as node, QClient([node.url], 60, 60, trust_env=False) as client:
+        with pytest.raises(OperationCancelled):
+            client.post_many({"k": b"a\n1\n"}, keep=["k"])
+        assert [request.kind for request in node.requests] == ["query"]

@@ -146,6 +146,18 @@ def test_compressed_content_is_checked_and_sent_unchanged(client: QClient, tmp_p
     assert rows(client, "packed") == ROWS
 
 
+def test_lz4_content_is_checked_and_sent_unchanged(client: QClient) -> None:
+    if lz4_block is None:
+        pytest.skip("lz4 is not installed")
+    headers = {"Content-Encoding": "lz4"}
+    result = client.post("packed", lz4_block.compress(TABLE), post_headers=headers, check_row_count=True)
+    assert (result.rows, result.bytes) == (2, len(TABLE))
+    for bad in (lz4_block.compress(b"a,a\n"), b"no lz4", lz4_block.compress(TABLE)[:-4]):
+        with pytest.raises(InvalidTable):
+            client.post("packed", bad, post_headers=headers)
+    assert rows(client, "packed") == ROWS
+
+
 BAD = {
     "empty": b"",
     "not UTF-8": b"a,b\n1,\xff\n",

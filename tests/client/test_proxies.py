@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
+import struct
 import threading
 import time
 import traceback
@@ -16,6 +17,7 @@ import pytest
 from airflow_provider_qcache.client import AuthenticationFailed, DeadlineExceeded, NoCacheAvailable, QClient
 from airflow_provider_qcache.client.errors import Outcome, QClientException
 from airflow_provider_qcache.hooks.node_check import check_nodes
+from tests.client.interrupts import Interrupted, interrupted_after
 from tests.client.kinds import ON_EACH_SERVER, make_server
 from tests.harness import faults
 from tests.harness.faults import FaultyNode
@@ -82,6 +84,10 @@ class ConnectProxy:
                 sock.sendall(f"HTTP/1.1 {self.mode} Nothing\r\nContent-Length: 0\r\n\r\n".encode())
             if self.mode.isdecimal() or self.mode == "closes":
                 sock.shutdown(socket.SHUT_RDWR)
+                return
+            if self.mode == "resets":
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                sock.close()
                 return
             if self.mode == "not HTTP":
                 sock.sendall(b"220 mail.example.com ESMTP\r\n")
@@ -163,6 +169,20 @@ def test_a_proxy_that_hangs_does_not_delay_an_operation_beyond_its_deadline(
                 client.post("k", TABLE)
             assert time.monotonic() - started < TIMEOUT
             assert not client.node_status()[address].gone
+
+
+def test_an_interrupt_while_a_proxy_opens_a_tunnel_is_raised_unchanged(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = "https://10.0.0.1:9401"
+    with (
+        through_a_proxy("hangs", monkeypatch) as proxy,
+        QClient([address], 60, 60, verify=str(certificates.ca)) as client,
+    ):
+        with interrupted_after(0.3), pytest.raises(Interrupted):
+            client.get("k", {})
+        assert len(proxy.heads) == 1
+        assert client.node_status()[address].alive
 
 
 @pytest.mark.parametrize("mode", ["forbids", "refuses"])
@@ -263,6 +283,7 @@ def test_a_proxy_that_answers_407_is_named_and_not_retried(
     [
         ("forbids", "opens no tunnel to the node: it answers 403 Forbidden"),
         ("not HTTP", "does not answer as an HTTP proxy"),
+        ("resets", "cannot be reached or opens no tunnel (["),
         ("hangs", "did not take a connection and open a tunnel to the node in time"),
     ],
 )

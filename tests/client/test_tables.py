@@ -19,7 +19,7 @@ import pytest
 
 from airflow_provider_qcache.client import BodyNotRepeatable, InvalidTable, NoCacheAvailable, QClient
 from airflow_provider_qcache.client.tables.checks import CsvCheck, JsonCheck
-from airflow_provider_qcache.client.tables.upload import is_table, source_of, table_upload
+from airflow_provider_qcache.client.tables.upload import is_table, source_of, table_upload, upload_of
 from tests.client.kinds import key_with_home
 from tests.client.tabular import FORMS, in_form, rows_of_table
 from tests.harness import faults
@@ -78,6 +78,13 @@ def small_decimals(
     return make
 
 
+class Rows:
+    """A table of another library, which exports one Arrow array and no stream."""
+
+    def __arrow_c_array__(self, requested_schema: object = None) -> object:
+        return pa.record_batch({"x": [1, 2]}).__arrow_c_array__(requested_schema)
+
+
 def made_if_callable(table: Any) -> Any:
     return table() if callable(table) else table
 
@@ -112,6 +119,7 @@ REFUSED: dict[str, tuple[Any, int | None, str]] = {
     "a null, then -2**53-1": (array([None, 1, -(2**53) - 1], pa.int64()), 3, "null (row 1)"),
     "2**53+1 and a null in dicts": (rows([2**53 + 1, None]), 1, "null (row 2)"),
     "2**53+1 beside floats": (rows([2**53 + 1, 0.5]), 1, "among floats"),
+    "10**400 beside floats": (rows([0.5, 10**400]), 2, "too large: a node parses floats below 1.797e+308"),
     "decimal of 16 digits": (array([D("1.5"), D("12345678901234.56")], pa.decimal128(20, 2)), 2, "15"),
     "decimal of 16 digits in dicts": (rows([D("1.5"), D("-12345678901234.56")]), 2, "15"),
     "decimal of 16 digits in 64 bits": (small_decimals(["1.5", "12345678901234.56"], 64, 2), 2, "15"),
@@ -179,6 +187,7 @@ NAMES: dict[str, tuple[Any, str | None, str]] = {
     "empty": (pl.DataFrame({"": [1]}), "", "no name"),
     "a NUL": (pa.table({"a\0": [1]}), "a\0", "NUL"),
     "a NUL in dicts": ([{"a\0": 1}], "a\0", "NUL"),
+    "a surrogate in dicts": ([{"a\ud800": 1}], "a\ud800", "lone surrogate"),
     "a number in dicts": ([{1: 1}], None, "expected a string"),
     "no columns": (pa.table({}), None, "no columns"),
     "rows without columns": (pd.DataFrame(index=range(3)), None, "no columns"),
@@ -259,6 +268,11 @@ CONVERTED: dict[str, tuple[Any, str, list[str]]] = {
     "booleans": (array([True, None, False], pa.bool_()), "", ["true", "", "false"]),
     "booleans in dicts": (rows([True, None, False]), "", ["true", "", "false"]),
     "enum": (pd.DataFrame({"x": pd.Categorical(["b", None, "a"])}), "enum", ["b", "", "a"]),
+    "an object enum of numpy's numbers": (
+        pd.DataFrame({"x": pd.Series([np.int64(1), np.float32(0.5), None], dtype=object).astype("category")}),
+        "float", ["1", "0.5", ""],
+    ),
+    "an Arrow array of rows": (Rows(), "", ["1", "2"]),
     "enum of polars": (pl.DataFrame({"x": ["b", None]}, schema={"x": pl.Enum(["b"])}), "enum", ["b", ""]),
     "dictionary of numbers": (array([7, None, 7], pa.dictionary(pa.int8(), pa.int64())), "", ["7", "", "7"]),
     "string view": (array(["007", ""], pa.string_view()), "string", ["007", ""]),
@@ -315,6 +329,11 @@ WITH_COLUMN_TYPES: list[tuple[Any, str, list[str]]] = [
     (pl.DataFrame({"x": ["b", "a"]}), "enum", ["b", "a"]),
     (pd.DataFrame({"x": pd.Categorical(["b", "a"])}), "string", ["b", "a"]),
     (rows([None, None]), "string", ["", ""]),
+    (
+        rows([np.datetime64("2024-05"), np.datetime64("2024-05-06T12:34")]),
+        "string",
+        ["2024-05-01 00:00:00", "2024-05-06 12:34:00"],
+    ),
     (pa.table({"x": pa.nulls(2)}), "string", ["", ""]),
     (pa.table({"x": pa.nulls(2)}), "float", ["", ""]),
     (rows([MIDNIGHT]), "enum", ["2024-05-06 00:00:00"]),
@@ -408,6 +427,18 @@ def test_is_table_accepts_tables_only() -> None:
             source_of(column, None)
     with pytest.raises(InvalidTable, match="row 2 is int"):
         source_of([{"a": 1}, 2], None)
+
+
+def test_an_upload_tells_its_columns_and_their_types() -> None:
+    """Those of a text are known once it is checked, and its node infers the types that no header names."""
+    for table in ([{"a": 1, "b": "x", "c": 1.5}], pa.table({"a": [1], "b": ["x"], "c": [1.5]})):
+        upload = table_upload(table)
+        assert upload.names == ("a", "b", "c")
+        assert upload.schema == {"a": "int", "b": "string", "c": "float"}
+    upload = upload_of(b"a,b\n1,2\n", "text/csv", {"X-QCache-types": "a=string"}, None)
+    assert (upload.names, upload.schema) == (None, {})
+    upload.check_before_sending()
+    assert (upload.names, upload.schema) == (None, {"a": "string", "b": None})
 
 
 def test_missing_keys_are_null_and_columns_keep_the_order_of_first_use() -> None:

@@ -6,10 +6,13 @@ import base64
 import contextlib
 import gzip
 import http.client
+import os
 import re
 import socket
+import threading
 import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +167,29 @@ def test_connections_are_reused_and_none_is_kept_after_close() -> None:
         assert len(transport._idle) == 0
 
 
+def test_only_so_many_connections_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "_POOL_SIZE", 2)
+    together = threading.Barrier(3)
+    ended = threading.Semaphore(0)
+
+    def answer(peer: Peer, request: Received) -> None:
+        together.wait(30)
+        peer.send(faults.success_head(request, len(faults.ROWS)) + faults.ROWS)
+        try:
+            peer.wait_for_more()
+        finally:
+            ended.release()
+
+    with FaultyNode(answer) as node, QClient([node.url], 60, 60, trust_env=False) as client:
+        with ThreadPoolExecutor(3) as threads:
+            results = list(threads.map(lambda _: client.get("k", {}), range(3)))
+        assert [result.content for result in results if result is not None] == [faults.ROWS] * 3
+        assert ended.acquire(timeout=30)  # one connection is closed, and the others are kept
+        kept = [connection.sock for connection in client._transports[node.url]._idle]
+        assert len(kept) == 2
+        assert None not in kept
+
+
 def test_a_socket_s_timeout_follows_the_deadline_but_is_not_set_for_every_call() -> None:
     node, _ = healthy_node()
     with node:
@@ -229,6 +255,45 @@ def test_the_error_of_a_plain_answer_to_a_handshake_suggests_plain_http() -> Non
                 client.get("k", {})
             counters = client.get_statistics()[address]
         assert (counters["connection_error"], counters["connect_timeout"]) == (1, 0)
+
+
+@pytest.mark.parametrize("alert", [b"\x15\x03\x03\x00\x02\x02\x46", None], ids=["protocol version", "reset"])
+def test_the_error_of_a_handshake_that_fails_otherwise_does_not_suggest_plain_http(
+    alert: bytes | None,
+) -> None:
+    def fail(peer: Peer) -> None:
+        peer.sock.recv(1000)
+        if alert is None:
+            peer.reset()
+        peer.send(alert)
+        raise faults.HungUp
+
+    with FaultyNode(faults.silent, before_reading=fail) as node:
+        address = node.url.replace("http:", "https:")
+        with QClient([address], 5, 5, trust_env=False) as client:
+            with pytest.raises(NoCacheAvailable, match="TLS failed") as raised:
+                client.get("k", {})
+            assert {attempt.outcome for attempt in raised.value.attempts} == {Outcome.TLS_FAILED}
+            assert "plain HTTP" not in str(raised.value)
+            assert not client.node_status()[address].gone
+
+
+@pytest.mark.parametrize("start", [b"", b"HTTP/1.1 200 OK\r\n"], ids=["before an answer", "in an answer"])
+def test_bytes_that_are_not_tls_end_a_request_like_a_closed_connection(start: bytes) -> None:
+    def answer(peer: Peer, request: Received) -> None:
+        peer.send(start)
+        with socket.socket(fileno=os.dup(peer.sock.fileno())) as beneath_tls:
+            beneath_tls.sendall(b"not TLS" * 10)
+        raise faults.HungUp
+
+    with (
+        FaultyNode(answer, tls=CERTIFICATES.good) as node,
+        QClient([node.url], 5, 5, verify=CERTIFICATES.ca_file, consecutive_error_count_limit=1) as client,
+    ):
+        with pytest.raises(TooManyConsecutiveErrors) as raised:
+            client.get("k", {})
+        (attempt,) = raised.value.attempts
+        assert attempt.outcome is (Outcome.TRUNCATED if start else Outcome.CLOSED)
 
 
 # The bodies of errors.
@@ -396,6 +461,19 @@ def test_max_response_bytes_also_limits_answers_returned_encoded() -> None:
         pytest.raises(ResponseTooLarge),
     ):
         client.get("k", {}, query_headers={"Accept-Encoding": "lz4"})
+
+
+def test_without_max_response_bytes_an_answer_may_have_any_length() -> None:
+    with encoded_as("gzip", gzip.compress(faults.ROWS)) as node:
+        with (
+            QClient([node.url], trust_env=False, max_response_bytes=len(faults.ROWS) - 1) as client,
+            pytest.raises(ResponseTooLarge),
+        ):
+            client.get("k", {})
+        with QClient([node.url], trust_env=False, max_response_bytes=None) as client:
+            result = client.get("k", {})
+        assert result is not None
+        assert result.content == faults.ROWS
 
 
 def test_a_chunked_answer_is_read_and_its_connection_reused() -> None:
