@@ -311,7 +311,7 @@ def to_csv(table: pd.DataFrame) -> bytes:
     try:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:  # half a surrogate pair, from JSON
-        return text.encode("utf-8", "replace")
+        return text.encode("utf-8", "surrogatepass")
 
 
 def _csv_fields(column: Column) -> list[str]:

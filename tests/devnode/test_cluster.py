@@ -93,9 +93,10 @@ def shared() -> Iterator[LocalCluster]:
 @pytest.fixture
 def cluster(shared: LocalCluster) -> Iterator[LocalCluster]:
     """The shared cluster, reset after the test."""
+    before = [node._changes for node in shared._nodes]
     yield shared
-    if any(node.disturbed for node in shared._nodes):
-        save_coverage(shared)  # the reset kills such nodes
+    if before != [node._changes for node in shared._nodes]:
+        save_coverage(shared)  # later tests kill nodes
     shared.reset()
 
 
