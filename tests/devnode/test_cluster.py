@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import array
 import contextlib
+import fcntl
 import gc
 import os
 import re
 import signal
 import socket
 import sys
+import termios
 import threading
 import time
 import warnings
@@ -371,6 +374,17 @@ class TestChanges:
             cluster.configure(0, age=0)  # the late confirmation is not taken for this change's own
             assert answers(cluster.node_list[0])
 
+    def test_a_change_of_a_node_that_is_killed_meanwhile_is_an_error(self, cluster: LocalCluster) -> None:
+        cluster.pause(0)
+        with ThreadPoolExecutor(1) as threads:
+            change = threads.submit(cluster.configure, 0, age=5)
+            waiting = array.array("i", [0])
+            while not waiting[0]:  # until the change is in the pipe
+                fcntl.ioctl(cluster._nodes[0].stdin, termios.FIONREAD, waiting)
+            os.kill(cluster.pids[0], signal.SIGKILL)
+            with pytest.raises(RuntimeError, match=r"did not confirm the change \{'age': 5\} within"):
+                change.result(PATIENCE)
+
     def test_reset_restores_every_node_and_empties_it(self, cluster: LocalCluster) -> None:
         assert [_store(url, "t") for url in cluster.node_list] == [201] * 3
         pids = cluster.pids
@@ -416,6 +430,16 @@ if any(argument.startswith("--port=") for argument in sys.orig_argv) and os.envi
         assert re.match(r"http://127\.0\.0\.1:\d+ did not start: the process ended with exit code 3", message)
         assert message.endswith("line 28 of the log\nline 29 of the log")
         assert "line 1 of" not in message
+
+    def test_the_error_of_a_node_whose_output_is_logged_has_no_output(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        interfere(tmp_path, monkeypatch, self._CRASH)
+        monkeypatch.setenv("CRASH", "all")
+        with (tmp_path / "log").open("w") as log, pytest.raises(NodeStartError) as caught:
+            LocalCluster(1, log=log).start()
+        assert str(caught.value).endswith("did not start: the process ended with exit code 3")
+        assert "line 1 of the log" in (tmp_path / "log").read_text()
 
     def test_a_start_that_fails_at_the_second_node_leaves_nothing_behind(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -471,6 +495,28 @@ if any(argument.startswith("--port=") for argument in sys.orig_argv) and os.envi
             loaded = set(python.communicate(timeout=PATIENCE)[0].split())
         assert "airflow_provider_qcache.devnode.cluster" in loaded
         assert not heavy & loaded
+
+
+class TestPlatforms:
+    def test_a_cluster_works_without_what_only_linux_has(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Without signals at a parent's end, ports reserved beside a listener, and waits for a stop."""
+        interfere(tmp_path, monkeypatch, "import sys, pandas; sys.platform = 'freebsd14'")
+        code = """
+import sys, urllib.request
+sys.platform = "freebsd14"  # as in the node's process
+from airflow_provider_qcache.devnode import LocalCluster
+with LocalCluster(1, start_timeout=float(sys.argv[1])) as cluster:
+    for use in (cluster.pause, cluster.resume, cluster.restart):
+        use(0)
+    with urllib.request.urlopen(cluster.node_list[0] + "/qcache/status") as answer:
+        print(answer.read().decode(), *cluster.pids)
+"""
+        with start_python(code, START_TIMEOUT) as python:
+            answer, pid = python.communicate(timeout=START_TIMEOUT)[0].split()
+        assert (python.returncode, answer) == (0, "OK")
+        assert not still_alive([int(pid)])
 
 
 class TestEnd:

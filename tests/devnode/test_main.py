@@ -315,6 +315,19 @@ class TestEnd:
             parent.kill()
             assert not still_alive(pids)
 
+    def test_a_node_of_a_cluster_ends_when_the_pipe_from_the_cluster_closes(self) -> None:
+        with _command("--port", 0, f"--parent={os.getpid()}") as command:
+            code, _, stderr = command.end()
+        assert (code, stderr) == (1, "")
+
+    def test_a_node_whose_parent_has_already_ended_ends_at_once(self) -> None:
+        nobody = [sys.executable, "-m", "airflow_provider_qcache.devnode", "--port=0", "--parent=1"]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        with subprocess.Popen(
+            nobody, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment
+        ) as node:
+            assert node.wait(PATIENCE) == 1
+
     _PARENT = """
 import subprocess, sys, os
 subprocess.run(
