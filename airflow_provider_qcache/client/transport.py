@@ -907,14 +907,14 @@ class NodeTransport:
             complete = complete or is_complete(content, headers.media_type, limit.left)
             return Answer(status, headers, content, content_encoding, complete, stays_encoded)
         try:
-            content = _read_all(response, MAX_ERROR_BODY)
+            raw = _read_all(response, MAX_ERROR_BODY)
         except (OSError, http.client.HTTPException, compression.Undecodable):
             response.will_close = True  # the rest would be read as the next request's answer
             return Answer(status, headers, b"", None)
-        if content:
-            # QCache declares plain error bodies as lz4.
-            with contextlib.suppress(compression.Undecodable):
-                content = compression.decode(content, content_encoding, MAX_ERROR_BODY)
+        try:
+            content = raw and compression.decode(raw, content_encoding, MAX_ERROR_BODY)
+        except compression.Undecodable:
+            content = raw  # QCache declares plain error bodies as lz4
         return Answer(status, headers, content, content_encoding)
 
     def _failure(self, error: BaseException, limit: Limit, *, reused: bool) -> Failure | None:

@@ -198,20 +198,19 @@ class Upload:
         gunzip = compression.Gunzip() if self._encoded == "gzip" else None
         columns_checked = False
         size = 0
-        with _refusing_undecodable():
-            for piece in pieces:
+        for piece in pieces:
+            check_time()
+            for decoded in (piece,) if gunzip is None else _gunzipped(gunzip, piece):
+                if decoded:
+                    check.feed(decoded)
+                    size += len(decoded)
                 check_time()
-                for decoded in (piece,) if gunzip is None else gunzip.feed(piece):
-                    for part in split(decoded):
-                        if part:
-                            check.feed(part)
-                            size += len(part)
-                        check_time()
-                if not columns_checked and check.columns is not None:
-                    self._check_columns(check.columns)
-                    columns_checked = True
-                yield piece
-            if gunzip is not None:
+            if not columns_checked and check.columns is not None:
+                self._check_columns(check.columns)
+                columns_checked = True
+            yield piece
+        if gunzip is not None:
+            with _refusing_undecodable():
                 gunzip.finish()
         check.finish()
         if not columns_checked:
@@ -254,6 +253,12 @@ def _compressed(pieces: Iterator[bytes], check_time: Callable[[], object]) -> Ge
         if compressed := compressor.compress(piece):
             yield compressed
     yield compressor.flush()
+
+
+def _gunzipped(gunzip: compression.Gunzip, piece: bytes) -> Iterator[bytes]:
+    with _refusing_undecodable():
+        for decoded in gunzip.feed(piece):
+            yield from split(decoded)
 
 
 @contextlib.contextmanager
