@@ -74,7 +74,6 @@ if TYPE_CHECKING:
 
     from airflow_provider_qcache.client.operation import Done
     from airflow_provider_qcache.client.outcome import Answer
-    from airflow_provider_qcache.client.settings import Clock
     from airflow_provider_qcache.client.tables.content import Content
     from airflow_provider_qcache.client.transport import Peer
 
@@ -190,7 +189,7 @@ class QClient:
         )
         self._ring = Ring(node_list)
         self._node_names = {name: node for node in self._ring.nodes for name in (redacted(node), node)}
-        self._clock: Clock = SystemClock()
+        self._clock = SystemClock()
         self._deadline = deadline
         contexts: dict[bool | str, ssl.SSLContext] = {}
         self._transports = {node: NodeTransport(node, self._settings, contexts) for node in self._ring.nodes}
@@ -1085,7 +1084,6 @@ class QClient:
             nodes=self._ring.nodes,
             node_for_key=node_for_key or self._node_now,
             on_done=on_done,
-            clock=self._clock,
             operation=operation,
         )
         if raise_on_failure:

@@ -19,13 +19,11 @@ from airflow_provider_qcache.client.errors import (
     redacted,
 )
 from airflow_provider_qcache.client.results import BulkReport, DeleteOutcome, DeleteResult
-from airflow_provider_qcache.client.settings import SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from airflow_provider_qcache.client.operation import Operation
-    from airflow_provider_qcache.client.settings import Clock
 
 _WAITING_PER_NODE: Final = 8
 _SLICE: Final = 0.2
@@ -212,7 +210,6 @@ def run_bulk(
     *,
     nodes: Sequence[Any],
     node_for_key: Callable[[Any], Any],
-    clock: Clock,
     operation: Operation,
     on_done: Callable[[Any, Any], object] | None = None,
 ) -> BulkReport:
@@ -225,7 +222,7 @@ def run_bulk(
     Raises OperationCancelled, and what ``pairs`` raises, after the running operations have ended. An
     interrupt (a BaseException) is raised at once, and cancels the running operations.
     """
-    started = clock.now()
+    started = time.monotonic()
     bulk = _Bulk(work, nodes, operation, on_done)
     # An interrupt may come at any line, also while another one is handled. Then the finalizer of an object
     # that exists as long as this frame ends the threads.
@@ -249,7 +246,7 @@ def run_bulk(
     except BaseException:
         bulk.leave()
         raise
-    report = BulkReport(succeeded=bulk.succeeded, failed=bulk.failed, seconds=clock.now() - started)
+    report = BulkReport(succeeded=bulk.succeeded, failed=bulk.failed, seconds=time.monotonic() - started)
     if operation.cancelled:
         ended = OperationCancelled(
             f"many operations: cancelled; {len(bulk.succeeded) + bulk.reported[True]} succeeded, "
@@ -271,7 +268,6 @@ def ask_all(items: Sequence[_Item], ask: Callable[[_Item], _Got], operation: Ope
         lambda item, _: ask(item),
         nodes=items,
         node_for_key=lambda item: item,
-        clock=SystemClock(),
         operation=operation,
     )
     succeeded: dict[Any, Any] = report.succeeded

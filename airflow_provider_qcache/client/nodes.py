@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Iterable, Sequence
 
-    from airflow_provider_qcache.client.settings import Clock
+    from airflow_provider_qcache.client.settings import SystemClock
     from airflow_provider_qcache.client.transport import Limit
 
 PROBE_EVERY: Final = 10
@@ -98,7 +98,7 @@ class NodePool:
         self,
         nodes: Iterable[str],
         *,
-        clock: Clock,
+        clock: SystemClock,
         rng: random.Random,
         on_change: Callable[[str, bool, str | None], None] = lambda *_: None,
     ) -> None:
@@ -254,7 +254,7 @@ class Prober:
     ``ask`` raises Failure if a node does not respond to a status request within a connect and a read timeout.
     """
 
-    def __init__(self, pool: NodePool, ask: Callable[[str], None], clock: Clock) -> None:
+    def __init__(self, pool: NodePool, ask: Callable[[str], None], clock: SystemClock) -> None:
         self._pool = pool
         self._ask = ask
         self._clock = clock

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_qcache.client.nodes import NodePool, Prober
     from airflow_provider_qcache.client.outcome import Answer
-    from airflow_provider_qcache.client.settings import ClientSettings, Clock, RequestRetry
+    from airflow_provider_qcache.client.settings import ClientSettings, RequestRetry, SystemClock
     from airflow_provider_qcache.client.transport import NodeTransport
 
 _Error = TypeVar("_Error", bound=QClientException)
@@ -139,7 +139,7 @@ class Sender:
     transports: Mapping[str, NodeTransport]
     pool: NodePool
     settings: ClientSettings
-    clock: Clock
+    clock: SystemClock
 
     def send(self, node: str, request: Request, operation: Operation, *, fresh: bool) -> Answer:
         """Send one request, on a new connection if ``fresh``; raises Failure."""
@@ -237,7 +237,7 @@ class Engine:
     pool: NodePool
     sender: Sender
     prober: Prober
-    clock: Clock
+    clock: SystemClock
     rng: random.Random
     policy: RequestRetry
     limit: int

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 _MOST_SECONDS: Final = 1e9
 """Thirty years: a time that every clock and socket supports."""
@@ -101,18 +101,8 @@ class ClientSettings:
             raise ValueError("request_retry: wait_for_nodes needs a `deadline`, which ends the wait: set one")
 
 
-class Clock(Protocol):
-    """A monotonic clock."""
-
-    def now(self) -> float:
-        """Seconds since a fixed moment."""
-
-    def sleep(self, seconds: float) -> None:
-        """Return after that many seconds."""
-
-
 class SystemClock:
-    """The machine's monotonic clock."""
+    """The machine's monotonic clock, in seconds."""
 
     now = staticmethod(time.monotonic)
     sleep = staticmethod(time.sleep)

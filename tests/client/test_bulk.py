@@ -18,7 +18,6 @@ import pytest
 from airflow_provider_qcache.client import BulkError, LocalResourceError, NoCacheAvailable, QClient
 from airflow_provider_qcache.client.many import run_bulk
 from airflow_provider_qcache.client.operation import Operation
-from airflow_provider_qcache.client.settings import SystemClock
 from tests.client.interrupts import Interrupted, interrupted_after
 from tests.client.kinds import key_with_home
 from tests.harness import faults
@@ -43,7 +42,6 @@ def test_operations_on_one_key_are_done_in_order_even_if_its_node_changes() -> N
         work,
         nodes="ab",
         node_for_key=lambda key: next(nodes),
-        clock=SystemClock(),
         operation=Operation(float("inf")),
     )
     assert done == list(range(10))
@@ -231,7 +229,6 @@ def test_the_first_of_several_errors_of_on_done_is_raised() -> None:
             lambda key, content: both_run.wait(30),
             nodes="ab",
             node_for_key=lambda key: key,
-            clock=SystemClock(),
             operation=Operation(float("inf")),
             on_done=on_done,
         )
@@ -280,7 +277,6 @@ def interrupted_at(line: int, pairs: Callable[[], Iterator[tuple[str, int]]]) ->
                 lambda key, content: key,
                 nodes="ab",
                 node_for_key=lambda key: "ab"[len(key) % 2],
-                clock=SystemClock(),
                 operation=Operation(float("inf")),
             )
     finally:
