@@ -488,10 +488,9 @@ class _RetriedRequest:
         may_wait = self._left() > 0 and self.engine.policy.wait_for_nodes and self.request.wait_for_nodes
         if local is not None and not may_wait:
             raise self._local_error(local) from local
-        if self._left() <= 0:
-            raise self._no_cache("no response to a status request before the deadline")
         if not may_wait:
-            raise self._no_cache("no response to a status request")
+            when = " before the deadline" if self._left() <= 0 else ""
+            raise self._no_cache(f"no response to a status request{when}")
         if not waits and self.pool.begin_wait(self.deadline):
             self._log_wait()
 
@@ -665,8 +664,7 @@ class _RetriedRequest:
                 self.closed_by[node] -= 1
                 self.same_node = node
                 return self._next_wait()
-            gone = failure.outcome is Outcome.REFUSED
-            self.pool.fail(node, ticket, attempt.reason, gone=gone)
+            self.pool.fail(node, ticket, attempt.reason, gone=failure.outcome is Outcome.REFUSED)
             return 0.0
         if times >= 2:
             raise self._error(
