@@ -917,15 +917,13 @@ class NodeTransport:
             content = raw  # QCache declares plain error bodies as lz4
         return Answer(status, headers, content, content_encoding)
 
-    def _failure(self, error: BaseException, limit: Limit, *, reused: bool) -> Failure | None:
+    def _failure(self, cause: BaseException, limit: Limit, *, reused: bool) -> Failure | None:
         """The Failure for an exception of the network, None for any other. No other code maps exceptions."""
         phase = limit.phase
-        if isinstance(error, Failure):
-            return error
-        if limit.cancelled and isinstance(error, Exception):
-            return Failure(Outcome.CANCELLED, phase, error)
-        cause = error
-        before_answer = reused and not limit.received
+        if isinstance(cause, Failure):
+            return cause
+        if limit.cancelled and isinstance(cause, Exception):
+            return Failure(Outcome.CANCELLED, phase, cause)
         if isinstance(cause, OSError) and cause.errno in LOCAL_ERRORS:
             return Failure(Outcome.LOCAL, phase, cause)
         if self._proxy is not None and phase in (Phase.NAME, Phase.CONNECT):
@@ -942,8 +940,6 @@ class NodeTransport:
                 if cause.reason in _ANSWERS_OF_PLAIN_HTTP:
                     cause = OSError(f"{cause}: the node may serve plain HTTP")
                 return Failure(Outcome.TLS_FAILED, Phase.TLS, cause)
-            outcome = Outcome.TRUNCATED if limit.received else Outcome.CLOSED
-            return Failure(outcome, phase, cause, before_answer=before_answer)
         if isinstance(cause, socket.gaierror | UnicodeError) and phase is Phase.NAME:
             return Failure(Outcome.UNRESOLVED, phase, cause)
         if isinstance(cause, OSError):
@@ -959,7 +955,7 @@ class NodeTransport:
                 by_proxy = self._proxy is not None and not self._tunnel
                 if self._proxy is not None and by_proxy:
                     cause = self._proxy.failed("closed the connection without an answer")
-                return Failure(Outcome.CLOSED, phase, cause, before_answer=before_answer, by_proxy=by_proxy)
+                return Failure(Outcome.CLOSED, phase, cause, before_answer=reused, by_proxy=by_proxy)
             return None  # raised by a signal handler of the caller
         if isinstance(cause, http.client.IncompleteRead):
             return Failure(Outcome.TRUNCATED, phase, cause)
