@@ -36,7 +36,6 @@ import requests.auth
 import requests.utils
 import urllib3.exceptions
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.util.connection import is_connection_dropped
 from urllib3.util.proxy import connection_requires_http_tunnel
 
@@ -359,17 +358,6 @@ class _TlsConnection(_Connection, HTTPSConnection):
             del _handshaking.limit
 
 
-class _Pool(HTTPConnectionPool):
-    ConnectionCls = _Connection
-
-
-class _TlsPool(HTTPSConnectionPool):
-    ConnectionCls = _TlsConnection
-
-
-_POOLS: Final = {"http": _Pool, "https": _TlsPool}
-
-
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Proxy:
     """The proxy in front of a node: its URL without credentials, and the setting that names it."""
@@ -413,20 +401,11 @@ class _Proxy:
 
 
 class _Adapter(requests.adapters.HTTPAdapter):
-    """requests' adapter, with pools of the connections above and one TLS context for all of them."""
+    """requests' adapter, with one TLS context for all connections."""
 
     def __init__(self, context: ssl.SSLContext | None) -> None:
         self._context = context
         super().__init__(pool_connections=1, pool_maxsize=_POOL_SIZE)
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = _POOLS
-
-    def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> Any:
-        manager = super().proxy_manager_for(proxy, **proxy_kwargs)
-        manager.pool_classes_by_scheme = _POOLS
-        return manager
 
     def build_connection_pool_key_attributes(
         self, request: requests.PreparedRequest, verify: Any, cert: Any = None
@@ -654,6 +633,7 @@ class NodeTransport:
         target: str = self._adapter.request_url(request, proxies)
         self.base = target.removesuffix("/status")
         """The start of every request target: the path, or the whole URL if a proxy forwards requests."""
+        pool.ConnectionCls = _Connection if context is None else _TlsConnection
         self._pool = pool
         # Not the pool's queue, which takes several locks.
         self._idle: deque[Any] = deque()
