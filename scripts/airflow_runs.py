@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 _BEGIN = re.compile(r"\[DAG TEST\] starting task_id=(\S+) map_index=(-?\d+)")
 _TICK = 0.1
+_END_TIMEOUT = 20.0
 
 
 class AirflowFailed(Exception):
@@ -161,6 +162,10 @@ class AirflowHome:
             yield process
         finally:
             with contextlib.suppress(ProcessLookupError):
+                if "COVERAGE_PROCESS_CONFIG" in os.environ:  # it writes what it ran when it ends
+                    os.killpg(process.pid, signal.SIGTERM)
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        process.wait(_END_TIMEOUT)
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             if process.stdin is not None:
