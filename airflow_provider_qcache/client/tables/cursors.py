@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from airflow_provider_qcache.client.tables import types as rules
 from airflow_provider_qcache.client.tables.types import Column, ColumnType, refuse
-from airflow_provider_qcache.client.tables.values import NAME, ZONED, form_of_type, form_of_value
+from airflow_provider_qcache.client.tables.values import NAME, ZONED, form_of_type, form_of_value, is_null
 from airflow_provider_qcache.extras import MissingExtra
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class _ColumnReader:
         """Convert a part of the column, after ``row`` rows, for ``plan``. Raises InvalidTable."""
         form = self._form_of(values, row)
         if form == NAME or (form in _NUMBERS and self._requested in (ColumnType.TEXT, ColumnType.ENUM)):
-            form, values = "text", [None if _is_null(value) else _written(value) for value in values]
+            form, values = "text", [None if is_null(value) else _written(value) for value in values]
         if self._requested is None and form != "null" and self._form not in ("null", form):
             wider = _WIDER.get(frozenset({form, self._form}))
             if wider is None:
@@ -171,7 +171,7 @@ class _ColumnReader:
         if array is not None and pa.types.is_decimal(array.type):
             return array
         # The values include NaN, which is null, or integers.
-        kept = [None if _is_null(value) else decimal.Decimal(value) for value in values]
+        kept = [None if is_null(value) else decimal.Decimal(value) for value in values]
         for number, value in enumerate(kept, row + 1):
             if value is not None and not value.is_finite():
                 rules.infinite_decimal(self.name, value, number)
@@ -194,17 +194,12 @@ class _ColumnReader:
                     rules.too_large_int(self.name, value, number)
                 cast = "cast the column in the SQL"
                 reasons = {
-                    "float": f"{value} among floats, and no float can represent it: {cast}",
+                    "float": f"{rules.short_repr(value)} among floats, and no float can represent it: {cast}",
                     "text": rules.LONE_SURROGATE,
                     "timestamp": rules.OUT_OF_CALENDAR,
                     ZONED: rules.OUT_OF_CALENDAR,
                 }
                 refuse(self.name, reasons.get(form, f"{rules.short_repr(value)}: {error}"), row=number)
-
-
-def _is_null(value: Any) -> bool:
-    """Whether a number or a text is null: None or NaN."""
-    return value is None or bool(value != value)
 
 
 def _is_whole(arrow_type: Any) -> bool:
