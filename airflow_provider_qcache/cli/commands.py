@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_qcache.cli import doctor as checks
-from airflow_provider_qcache.cli.output import print_json, print_note, print_table
 from airflow_provider_qcache.cli.shares import change_of_shares, moved_share, ring_change
 from airflow_provider_qcache.client import (
     Absence,
@@ -33,7 +32,7 @@ from airflow_provider_qcache.protocol import CSV, JSON
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from airflow_provider_qcache.client import Place
     from airflow_provider_qcache.connection import ConnectionSettings
@@ -63,7 +62,7 @@ class _WrongUse(Exception):
 def run(name: str, arguments: argparse.Namespace) -> int:
     """Run the command of a name, and return its exit code; an error is printed to stderr."""
     if sys.stdout is None:
-        print_note("error: cannot write the result: stdout is closed")
+        _print_note("error: cannot write the result: stdout is closed")
         return WRONG
     try:
         with _logged_to_stderr():
@@ -82,11 +81,11 @@ def run(name: str, arguments: argparse.Namespace) -> int:
     except (_WrongUse, InvalidConnection) as error:
         why = str(error)
     except QClientException as error:
-        print_note(f"error: {error}")
+        _print_note(f"error: {error}")
         return UNREACHABLE if error.transient else WRONG
     else:
         return code
-    print_note(f"error: {why}")
+    _print_note(f"error: {why}")
     return WRONG
 
 
@@ -167,6 +166,52 @@ def _client(settings: ConnectionSettings) -> QClient:
         raise _WrongUse(str(error)) from error
 
 
+# The results of commands: tables for people, JSON for scripts, and colours on a terminal only.
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _print_table(rows: Sequence[Mapping[str, Any]], *, bad: Iterable[int] = ()) -> None:
+    """Print rows under the names of their columns, those that are ``bad`` in red; None shows as nothing.
+
+    On a terminal rich lays the table out, where it is installed. Else each column is as wide as its longest
+    value, and no line is cut. Nothing is printed without rows.
+    """
+    if not rows:
+        return
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    values = ([row.get(name) for name in columns] for row in rows)
+    texts = [["" if value is None else str(value) for value in row] for row in values]
+    if sys.stdout.isatty():
+        try:
+            from rich.console import Console  # noqa: PLC0415
+            from rich.table import Table  # noqa: PLC0415
+            from rich.text import Text  # noqa: PLC0415
+        except ImportError:
+            pass
+        else:
+            table = Table()
+            for column in columns:
+                table.add_column(Text(column), overflow="fold")
+            red = set(bad)
+            for number, row in enumerate(texts):
+                table.add_row(*map(Text, row), style="red" if number in red else None)
+            Console().print(table)
+            return
+    lines = [columns, *texts]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
+    for line in lines:
+        print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _print_note(text: str) -> None:
+    """Print to stderr what is not a result."""
+    if sys.stderr is not None:  # print would write to stdout
+        print(text, file=sys.stderr)
+
+
 # Looking.
 
 
@@ -178,7 +223,7 @@ def nodes(arguments: argparse.Namespace) -> int:
     )
     read: dict[str, Any] = {}
     if arguments.statistics:
-        print_note(_RESETS)
+        _print_note(_RESETS)
         with _client(settings) as client:
             read = client.node_statistics()
     rows = []
@@ -194,7 +239,7 @@ def nodes(arguments: argparse.Namespace) -> int:
             row |= _statistics(read.get(check.node))
         rows.append(row)
     if arguments.output == "json":
-        print_json(rows)
+        _print_json(rows)
     else:
         _print_nodes(rows, with_statistics=arguments.statistics)
     return OK if all(row["ok"] for row in rows) else NO
@@ -235,7 +280,7 @@ def _print_nodes(rows: list[dict[str, Any]], *, with_statistics: bool) -> None:
         if row["same_as"]:
             line["health"] += f"; at the same address as {row['same_as']}"
         lines.append(line)
-    print_table(lines, bad=[i for i, row in enumerate(rows) if not row["ok"]])
+    _print_table(lines, bad=[i for i, row in enumerate(rows) if not row["ok"]])
 
 
 def where(arguments: argparse.Namespace) -> int:
@@ -254,9 +299,9 @@ def where(arguments: argparse.Namespace) -> int:
     if arguments.output == "json":
         home = places[0].node
         listed = [place.as_dict() for place in places]
-        print_json({"key": arguments.key, "home": home, "places": listed, "stored_by": stored})
+        _print_json({"key": arguments.key, "home": home, "places": listed, "stored_by": stored})
     else:
-        print_table(
+        _print_table(
             [
                 {
                     "order": "home" if place.position == 1 else place.position,
@@ -273,15 +318,15 @@ def where(arguments: argparse.Namespace) -> int:
             print(f"\n{_what_readers_find(asked)}")
         if stored:
             print("\nLast stored by")
-            print_table(stored)
+            _print_table(stored)
     if asked is not None and asked.absence is None:
         return OK
     unknown = any(place.absence is Absence.UNKNOWN for place in places)
     if any((place.error or "").startswith(_REFUSALS) for place in places):
-        print_note("error: a node cannot be asked: correct the credentials or the certificates")
+        _print_note("error: a node cannot be asked: correct the credentials or the certificates")
         return WRONG
     if asked is None:  # every node may refuse because the ports are wrong
-        print_note("error: no node answers, so nothing is known about the table: check the nodes' addresses")
+        _print_note("error: no node answers, so nothing is known about the table: check the nodes' addresses")
     return UNREACHABLE if asked is None or unknown else NO
 
 
@@ -312,12 +357,12 @@ def query(arguments: argparse.Namespace) -> int:
     with _client(settings_of(arguments)) as client:
         result = client.get(arguments.key, q, accept)
     if result is None:
-        print_note(f"no table under {arguments.key!r}")
+        _print_note(f"no table under {arguments.key!r}")
         return NO
     if arguments.format == "table":
         rows = json.loads(result.content)
-        print_table([{name: _cell(value) for name, value in row.items()} for row in rows])
-        print_note(f"{len(rows):,} of {counted(result.unsliced_result_len, 'row')}")
+        _print_table([{name: _cell(value) for name, value in row.items()} for row in rows])
+        _print_note(f"{len(rows):,} of {counted(result.unsliced_result_len, 'row')}")
     else:
         print(result.content.decode().removesuffix("\n"))
     return OK
@@ -342,7 +387,7 @@ def get(arguments: argparse.Namespace) -> int:
     with _client(settings_of(arguments)) as client:
         result = client.get(arguments.key, {}, accept)
     if result is None:
-        print_note(f"no table under {arguments.key!r}; {target} is as it was")
+        _print_note(f"no table under {arguments.key!r}; {target} is as it was")
         return NO
     beside = target.with_name(f".{target.name}.{os.getpid()}")
     try:
@@ -360,7 +405,7 @@ def get(arguments: argparse.Namespace) -> int:
         "bytes": len(result.content),
     }
     if arguments.output == "json":
-        print_json(done)
+        _print_json(done)
     else:
         size = f"{counted(done['rows'], 'row')}, {counted(done['bytes'], 'byte')}"
         print(f"{size} from {result.node} in {target}")
@@ -392,14 +437,14 @@ def put(arguments: argparse.Namespace) -> int:
         except InvalidTable as error:
             raise _WrongUse(f"{arguments.file}: {error}") from error
     if arguments.output == "json":
-        print_json(result.as_dict())
+        _print_json(result.as_dict())
     else:
         rows = "" if result.rows is None else f"{counted(result.rows, 'row')}, "
         print(f"table {arguments.key!r} is stored on {result.node}: {rows}{counted(result.bytes, 'byte')}")
         if result.failed_over:
             print(f"its home node {result.home_node} was down")
     if result.may_hold_old:
-        print_note(f"an older table may still be on {', '.join(result.may_hold_old)}")
+        _print_note(f"an older table may still be on {', '.join(result.may_hold_old)}")
     return OK
 
 
@@ -413,10 +458,10 @@ def delete(arguments: argparse.Namespace) -> int:
         if not sys.stdin.isatty():
             raise _WrongUse("delete asks before it deletes, and this is no terminal: pass --yes")
         asked = "all nodes" if arguments.all_nodes else "their first living node"
-        print_note("\n  ".join([f"To delete, on {asked} of {len(settings.nodes)}:", *keys]))
+        _print_note("\n  ".join([f"To delete, on {asked} of {len(settings.nodes)}:", *keys]))
         answer = input(f"Delete {counted(len(keys), 'table')}? [y/N] ")
         if answer.strip().lower() not in ("y", "yes"):
-            print_note("nothing was deleted")
+            _print_note("nothing was deleted")
             return NO
     with _client(settings) as client:
         report = client.delete_many(keys, all_nodes=arguments.all_nodes, raise_on_failure=False)
@@ -424,7 +469,7 @@ def delete(arguments: argparse.Namespace) -> int:
     complete = [getattr(result, "complete", False) for result in results]
     if arguments.output == "json":
         errors = [str(result) if isinstance(result, Exception) else None for result in results]
-        print_json([
+        _print_json([
             {"key": key, "complete": done, "outcomes": _outcomes(result), "error": error}
             for key, done, result, error in zip(keys, complete, results, errors, strict=True)
         ])  # fmt: skip
@@ -434,12 +479,12 @@ def delete(arguments: argparse.Namespace) -> int:
             for key, result in zip(keys, results, strict=True)
             for node, outcome in _outcomes(result).items()
         ]
-        print_table(rows, bad=[i for i, row in enumerate(rows) if row["outcome"] != "confirmed"])
+        _print_table(rows, bad=[i for i, row in enumerate(rows) if row["outcome"] != "confirmed"])
         for result in results:
             if isinstance(result, Exception):
-                print_note(f"error: {result}")
+                _print_note(f"error: {result}")
             elif isinstance(result, DeleteResult) and result.unreachable:
-                print_note(
+                _print_note(
                     f"table {result.key!r} may still be on {', '.join(result.unreachable)}: "
                     "repeat the command when the node answers"
                 )
@@ -476,7 +521,7 @@ def ring(arguments: argparse.Namespace) -> int:
         return {**now, **then} if changes else now
 
     if arguments.output == "json":
-        print_json({
+        _print_json({
             "nodes": [
                 row({"node": each["node"], "share": each["share"]}, {"share_after": each["share_after"]})
                 for each in shares
@@ -488,7 +533,7 @@ def ring(arguments: argparse.Namespace) -> int:
             ],
         })  # fmt: skip
         return OK
-    print_table([
+    _print_table([
         row(
             {"node": each["node"], "share of keys": _percent(each["share"])},
             {"after the change": _percent(each["share_after"])},
@@ -500,7 +545,7 @@ def ring(arguments: argparse.Namespace) -> int:
         print(f"\n{moved} of all keys get another home; store their tables again.")
     if homes:
         print()
-        print_table([
+        _print_table([
             row({"key": key, "home": home}, {"after the change": then if home != then else "stays"})
             for key, home, then in homes
         ])  # fmt: skip
@@ -521,12 +566,12 @@ def doctor(arguments: argparse.Namespace) -> int:
         ]
     else:
         if arguments.statistics:
-            print_note(_RESETS)
+            _print_note(_RESETS)
         found = checks.examine(
             settings, table_bytes=arguments.table_bytes, read_statistics=arguments.statistics
         )
     if arguments.output == "json":
-        print_json([finding._asdict() for finding in found])
+        _print_json([finding._asdict() for finding in found])
     elif not found:
         print("Nothing is wrong.")
     else:

@@ -147,38 +147,35 @@ def _spelling(nodes: tuple[str, ...]) -> Iterator[Finding]:
 
 def _limits(settings: ConnectionSettings, table_bytes: int | None) -> Iterator[Finding]:
     """Timeouts against each other, and against the size of tables."""
-    subject = "timeouts"
+    warning = functools.partial(_warning, "timeouts")
+    clear_store_timeout = "Clear store_timeout: its default follows from the size of the table."
     if settings.deadline <= settings.connect_timeout + settings.read_timeout:
-        yield _warning(
-            subject,
+        yield warning(
             f"deadline ({settings.deadline:g} s) is not longer than connect_timeout and read_timeout "
             "together: one silent node uses it up, and no other node is asked",
             "Increase deadline, or decrease read_timeout.",
         )
     if settings.store_timeout is not None and settings.store_timeout < settings.read_timeout:
-        yield _warning(
-            subject,
+        yield warning(
             f"store_timeout ({settings.store_timeout:g} s) is shorter than read_timeout "
             f"({settings.read_timeout:g} s): a store takes a node longer than a query",
-            "Clear store_timeout: its default follows from the size of the table.",
+            clear_store_timeout,
         )
     if table_bytes is None:
         return
     silent = table_bytes / _CSV_BYTES_PER_SECOND
     if settings.read_timeout < silent:
-        yield _warning(
-            subject,
+        yield warning(
             f"a node answers nothing for {silent:.1f} s while it parses {table_bytes:,} bytes, and "
             f"read_timeout is {settings.read_timeout:g} s: queries that arrive then fail over to a "
             "node without the table",
             f"Increase read_timeout to {2 * silent:.0f} s, or store smaller tables.",
         )
     if settings.store_timeout is not None and settings.store_timeout < 2 * silent:
-        yield _warning(
-            subject,
+        yield warning(
             f"store_timeout is {settings.store_timeout:g} s, and a node takes {silent:.1f} s or more for "
             f"{table_bytes:,} bytes",
-            "Clear store_timeout: its default follows from the size of the table.",
+            clear_store_timeout,
         )
     if settings.max_response_bytes < table_bytes:
         yield _warning(
@@ -285,22 +282,17 @@ def _answers(asked: Mapping[str, requests.Response]) -> Iterator[Finding]:
                 f"its answers have the header {', '.join(between)}: a proxy is between here and the node",
                 "Connect to the node itself, or have the proxy neither store answers nor retry stores.",
             )
-        apart = _clock_apart(answer)
-        if apart is not None and abs(apart) > _CLOCKS_APART:
+        apart = 0.0
+        with contextlib.suppress(KeyError, ValueError):
+            date = email.utils.parsedate_to_datetime(answer.headers["Date"])
+            apart = (date - dt.datetime.now(dt.UTC)).total_seconds()
+        if abs(apart) > _CLOCKS_APART:
             yield _warning(
                 node,
                 f"its Date header is {abs(apart):.0f} s {'ahead of' if apart > 0 else 'behind'} this clock",
                 "Set the clocks by NTP: with --age a node forgets tables by its own clock. An old Date can "
                 "also be a stored answer of a proxy.",
             )
-
-
-def _clock_apart(answer: requests.Response) -> float | None:
-    try:
-        date = email.utils.parsedate_to_datetime(answer.headers["Date"])
-    except (KeyError, ValueError):
-        return None
-    return (date - dt.datetime.now(dt.UTC)).total_seconds()
 
 
 def _certificates(nodes: list[str], arguments: Mapping[str, Any]) -> Iterator[Finding]:
