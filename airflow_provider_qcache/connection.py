@@ -225,13 +225,13 @@ def _extra_of(text: Any) -> dict[str, Any]:
             if plain in _STANDARD_NAMES:
                 raise InvalidConnection(f"extra has a field {name!r}: set it in the connection itself")
             raise InvalidConnection(f"extra has an unknown field {name!r}{_near(plain, _EXTRA_NAMES)}")
-        if plain in extra and not _is_unset(value) and extra[plain] != value:
-            if not _is_unset(extra[plain]):
-                raise InvalidConnection(
-                    f"extra has {plain} and {_PREFIX}{plain} with different values; remove one of them"
-                )
-            extra[plain] = value
-        extra.setdefault(plain, value)
+        if _is_unset(value):
+            continue
+        if plain in extra and extra[plain] != value:
+            raise InvalidConnection(
+                f"extra has {plain} and {_PREFIX}{plain} with different values; remove one of them"
+            )
+        extra[plain] = value
     return extra
 
 
@@ -340,7 +340,11 @@ def _items(place: str, value: Any) -> list[str]:
     """The nodes in a list, or in a text that is a list in JSON or Python, or that separates them."""
     if isinstance(value, str):
         _refuse_credentials(place, value)
-        value = _list_in(value)
+        text, value = value, [value]
+        if text.strip().startswith("["):
+            # The form of 2.11 shows a list as Python spells it, and saves what it shows.
+            with contextlib.suppress(ValueError):
+                value = literal(text)
     if not isinstance(value, list | tuple):
         raise _bad(_FIELDS[place], value)
     items: list[str] = []
@@ -350,15 +354,6 @@ def _items(place: str, value: Any) -> list[str]:
         _refuse_credentials(place, item or "")
         items += [part for part in _SEPARATORS.split(item or "") if part]
     return items
-
-
-def _list_in(text: str) -> Any:
-    stripped = text.strip()
-    if stripped.startswith("["):
-        # The form of 2.11 shows a list as Python spells it, and saves what it shows.
-        with contextlib.suppress(ValueError):
-            return literal(stripped)
-    return [text]
 
 
 def _refuse_credentials(place: str, text: str) -> None:

@@ -7,11 +7,11 @@ errors are logged at debug level, as in Airflow's own providers.
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
 import json
 import logging
-from typing import TYPE_CHECKING, Any, Final
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
 from airflow_provider_qcache.assets.qcache import SCHEME, uri_of
@@ -36,15 +36,14 @@ _FIRST_ROW: Final = 1 << 20
 _TYPES: Final = {str: "string", bool: "bool", int: "int", float: "float"}
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """A dataset that a task read or wrote."""
 
     namespace: str
     name: str
-    extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    extra: Mapping[str, Any] = MappingProxyType({})
     """Of what was written, the extra of the asset's event: ``operation``, ``rows``, ``bytes``."""
-    schema: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
+    schema: Mapping[str, str | None] = MappingProxyType({})
     """The known columns, each with its type; None for an unknown type."""
 
 
@@ -60,8 +59,7 @@ def _file(file: str, *facts: Mapping[str, Any]) -> Part:
     return Part(f"{parts.scheme}://{parts.netloc}", parts.path.lstrip("/"), *facts)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Query:
+class Query(NamedTuple):
     """An SQL query that a task read: its database's hook, the connection's id, and the text."""
 
     hook: Any
@@ -69,8 +67,7 @@ class Query:
     sql: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Lineage:
+class Lineage(NamedTuple):
     """What a task read and wrote."""
 
     inputs: Sequence[Part] = ()
@@ -159,28 +156,22 @@ def convert_asset_to_openlineage(asset: Asset, lineage_context: Any) -> Any:
 
 def _dataset(part: Part) -> Any:
     """A dataset of OpenLineage; what was written has its rows and bytes."""
-    from airflow.providers.common.compat.openlineage.facet import (  # noqa: PLC0415  # it is optional
-        Dataset,
-        LifecycleStateChange,
-        LifecycleStateChangeDatasetFacet,
-        OutputDataset,
-        OutputStatisticsOutputDatasetFacet,
-        SchemaDatasetFacet,
-        SchemaDatasetFacetFields,
-    )
+    from airflow.providers.common.compat.openlineage import facet  # noqa: PLC0415  # it is optional
 
     facets: dict[str, Any] = {}
-    changes = {"store": LifecycleStateChange.OVERWRITE, "delete": LifecycleStateChange.DROP}
+    changes = {"store": facet.LifecycleStateChange.OVERWRITE, "delete": facet.LifecycleStateChange.DROP}
     if (change := changes.get(part.extra.get("operation", ""))) is not None:
-        facets["lifecycleStateChange"] = LifecycleStateChangeDatasetFacet(lifecycleStateChange=change)
+        facets["lifecycleStateChange"] = facet.LifecycleStateChangeDatasetFacet(lifecycleStateChange=change)
     if part.schema:
-        fields = [SchemaDatasetFacetFields(name=column, type=kind) for column, kind in part.schema.items()]
-        facets["schema"] = SchemaDatasetFacet(fields=fields)
+        fields = [facet.SchemaDatasetFacetFields(name=name, type=kind) for name, kind in part.schema.items()]
+        facets["schema"] = facet.SchemaDatasetFacet(fields=fields)
     rows, size = part.extra.get("rows"), part.extra.get("bytes")
     if rows is None and size is None:
-        return Dataset(namespace=part.namespace, name=part.name, facets=facets)
-    statistics = {"outputStatistics": OutputStatisticsOutputDatasetFacet(rowCount=rows, size=size)}
-    return OutputDataset(namespace=part.namespace, name=part.name, facets=facets, outputFacets=statistics)
+        return facet.Dataset(namespace=part.namespace, name=part.name, facets=facets)
+    statistics = {"outputStatistics": facet.OutputStatisticsOutputDatasetFacet(rowCount=rows, size=size)}
+    return facet.OutputDataset(
+        namespace=part.namespace, name=part.name, facets=facets, outputFacets=statistics
+    )
 
 
 def _read_by_sql(query: Query) -> Any:
@@ -248,7 +239,7 @@ def collect_files(context: Any, tables: Iterable[Any]) -> list[str]:
     """
     files = [file.name for table in tables for file in getattr(getattr(table, "body", None), "files", ())]
     for file in files[:MOST_LISTED]:
-        _collect("add_input_asset", context, _uri_of_file, file)
+        _collect("add_input_asset", context, str, file if "://" in file else f"file://{file}")
     return files
 
 
@@ -271,7 +262,3 @@ def _collect(
         getattr(collector, method)(context=context, uri=uri(*arguments), asset_extra=extra)
     except Exception:  # noqa: BLE001  # the table is stored, or read
         _log.debug("Cannot report %s to Airflow's lineage collector", arguments, exc_info=True)
-
-
-def _uri_of_file(file: str) -> str:
-    return file if "://" in file else f"file://{file}"

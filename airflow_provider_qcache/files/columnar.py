@@ -10,15 +10,7 @@ import re
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from airflow_provider_qcache.client.errors import InvalidTable
-from airflow_provider_qcache.client.tables.arrow import (
-    BATCH_BYTES,
-    BATCH_ROWS,
-    TEXT,
-    FrameSource,
-    is_text,
-    valid,
-    with_offsets,
-)
+from airflow_provider_qcache.client.tables import arrow
 from airflow_provider_qcache.client.tables.content import no_limit
 from airflow_provider_qcache.files.listing import Format
 from airflow_provider_qcache.files.reading import check_same_columns, named, need_pyarrow, place_of, seekable
@@ -31,7 +23,7 @@ if TYPE_CHECKING:
 pa = need_pyarrow("a Parquet or Arrow file")
 pc = pa.compute
 
-_SHORT: Final = BATCH_BYTES // BATCH_ROWS
+_SHORT: Final = arrow.BATCH_BYTES // arrow.BATCH_ROWS
 """Bytes of texts of which BATCH_ROWS rows fill BATCH_BYTES."""
 _INDEX: Final = 4
 """Bytes of a dictionary's index, or of a text's offset."""
@@ -62,12 +54,7 @@ class ColumnarFiles:
     """
 
     def __init__(self, files: Sequence[File], file_format: Format) -> None:
-        """Reads every file's schema.
-
-        Raises:
-            InvalidTable: a file's schema is not that of the first; names the file and the column.
-            OSError: and what the storage raises.
-        """
+        """Reads every file's schema; raises InvalidTable, with file and column, if one is not the first's."""
         self._files = files
         self._format = file_format
         self._begun: list[tuple[File, int]] = []
@@ -108,7 +95,7 @@ class ColumnarFiles:
             with self._read(file) as (schema, batches):
                 if self._agreed(schema) != self.schema:
                     raise InvalidTable("its schema changed while it was stored: store it again")
-                for batch in itertools.chain.from_iterable(map(_parts, valid(batches))):
+                for batch in itertools.chain.from_iterable(map(_parts, arrow.valid(batches))):
                     rows += batch.num_rows
                     arrays = [
                         _column(field, array) for array, field in zip(batch.columns, self.schema, strict=True)
@@ -131,7 +118,7 @@ class ColumnarFiles:
                 raise InvalidTable(f"it cannot be read as {self._format}: {_text_of(error)}") from error
 
 
-class FilesSource(FrameSource):
+class FilesSource(arrow.FrameSource):
     """A Source of columnar files, whose InvalidTable names the file."""
 
     def __init__(self, files: ColumnarFiles, column_types: Mapping[str, str] | None) -> None:
@@ -172,8 +159,8 @@ def _common(one: Any, other: Any) -> Any:
         return one
     if types.is_null(one):
         return other
-    if is_text(one) and is_text(other):
-        return TEXT
+    if arrow.is_text(one) and arrow.is_text(other):
+        return arrow.TEXT
     if types.is_timestamp(one) and types.is_timestamp(other):
         finer = {"us": other, "ns": one}.get(one.unit)
         return finer if one.tz == other.tz and {one.unit, other.unit} == {"us", "ns"} else None
@@ -207,18 +194,18 @@ def _fitted(array: Any, arrow_type: Any) -> Any:
         return pa.DictionaryArray.from_arrays(array.indices.cast(arrow_type.index_type), words)
     if pa.types.is_dictionary(array.type):
         return _fitted(array.dictionary.take(array.indices), arrow_type)
-    return with_offsets(array) if arrow_type == TEXT else array.cast(arrow_type)
+    return arrow.with_offsets(array) if arrow_type == arrow.TEXT else array.cast(arrow_type)
 
 
 def _parts(batch: Any) -> Iterator[Any]:
     """Split a batch into parts of a bounded number of rows: one with only nulls may have any number."""
-    for start in range(0, batch.num_rows, BATCH_ROWS):
-        part = batch.slice(start, BATCH_ROWS)
+    for start in range(0, batch.num_rows, arrow.BATCH_ROWS):
+        part = batch.slice(start, arrow.BATCH_ROWS)
         # The texts of its dictionaries, written out, have at most 4 MiB.
         sizes = [
             _lengths(array.dictionary).take(array.indices).cast(pa.int64()).fill_null(0)
             for array in part.columns
-            if pa.types.is_dictionary(array.type) and is_text(array.type.value_type)
+            if pa.types.is_dictionary(array.type) and arrow.is_text(array.type.value_type)
         ]
         if sizes:
             yield from _halved(part, functools.reduce(pc.add, sizes))
@@ -228,12 +215,12 @@ def _parts(batch: Any) -> Iterator[Any]:
 
 def _lengths(texts: Any) -> Any:
     """The number of bytes of each text."""
-    return pc.binary_length(with_offsets(texts) if texts.type == pa.string_view() else texts)
+    return pc.binary_length(arrow.with_offsets(texts) if texts.type == pa.string_view() else texts)
 
 
 def _halved(batch: Any, sizes: Any) -> Iterator[Any]:
     half = batch.num_rows // 2
-    if half and pc.sum(sizes).as_py() > BATCH_BYTES:
+    if half and pc.sum(sizes).as_py() > arrow.BATCH_BYTES:
         yield from _halved(batch.slice(0, half), sizes.slice(0, half))
         yield from _halved(batch.slice(half), sizes.slice(half))
     else:
@@ -246,9 +233,9 @@ def _kept(schema: Any) -> list[int]:
         notes = schema.pandas_metadata
     except (ValueError, RecursionError):
         notes = None
-    columns = notes.get("index_columns") if isinstance(notes, dict) else None
-    index = columns if isinstance(columns, list) else []
-    unnamed = {name for name in index if isinstance(name, str) and _is_unnamed_index(name)}
+    index = notes.get("index_columns") if isinstance(notes, dict) else None
+    names = index if isinstance(index, list) else ()
+    unnamed = {name for name in names if isinstance(name, str) and _is_unnamed_index(name)}
     return [at for at, name in enumerate(schema.names) if name not in unnamed]
 
 
@@ -294,10 +281,7 @@ def _int96_unit(found: BinaryIO, facts: Any) -> str:
 
     Nanoseconds do not reach the year 9999: pyarrow, which reads INT96 as nanoseconds, would return 1816. So
     they are the unit only if Arrow wrote the file from nanoseconds, or if values have nanoseconds and all are
-    in their range.
-
-    Raises:
-        InvalidTable: neither unit can represent all values.
+    in their range. Raises InvalidTable if neither unit can represent all values.
     """
     leaves = map(facts.schema.column, range(facts.num_columns))
     names = [leaf.path for leaf in leaves if leaf.physical_type == "INT96"]
@@ -331,7 +315,7 @@ def _int96_values(found: BinaryIO, facts: Any, name: str) -> tuple[bool, bool]:
     has_nanoseconds = is_beyond = False
     for at in range(facts.num_row_groups):
         read = [
-            file.iter_batches(BATCH_ROWS, row_groups=[at], columns=[name], use_threads=False)
+            file.iter_batches(arrow.BATCH_ROWS, row_groups=[at], columns=[name], use_threads=False)
             for file in files
         ]
         for batches in zip(*read, strict=True):
@@ -353,7 +337,7 @@ def _row_groups(found: BinaryIO, file: Any, unit: str) -> Iterator[Any]:
     """The batches of a Parquet file. Long texts that repeat are read as dictionaries, whatever its schema."""
     facts = file.metadata
     types = dict(zip(file.schema_arrow.names, file.schema_arrow.types, strict=True))
-    texts = [name for name, arrow_type in types.items() if is_text(arrow_type)]
+    texts = [name for name, arrow_type in types.items() if arrow.is_text(arrow_type)]
     leaves = [facts.schema.column(at).path for at in range(facts.num_columns)]
     plain = file
     with_words = _parquet_file(found, facts, unit, read_dictionary=texts)
@@ -379,7 +363,7 @@ def _row_groups(found: BinaryIO, file: Any, unit: str) -> Iterator[Any]:
             _INDEX if name in repeated else _width(column, types.get(name), words.get(name, 0))
             for name, column in columns.items()
         )
-        rows = max(1, min(BATCH_ROWS, int(BATCH_BYTES / max(1, width))))
+        rows = max(1, min(arrow.BATCH_ROWS, int(arrow.BATCH_BYTES / max(1, width))))
         missing = group.num_rows
         for batch in file.iter_batches(batch_size=rows, row_groups=[at], use_threads=False):
             missing -= batch.num_rows
@@ -413,7 +397,7 @@ def _is_repeated(column: Any, longest: int) -> bool:
     bytes for each row's index, would be, many texts are written out, and it is read as plain texts.
     """
     size: int = column.total_uncompressed_size
-    return longest > _SHORT and size <= BATCH_BYTES + 3 * column.num_values
+    return longest > _SHORT and size <= arrow.BATCH_BYTES + 3 * column.num_values
 
 
 def _width(column: Any, arrow_type: Any, longest: int) -> float:
@@ -426,7 +410,7 @@ def _width(column: Any, arrow_type: Any, longest: int) -> float:
     most: float = max(longest, column.total_uncompressed_size / max(1, column.num_values)) + _INDEX
     # A text is stored without the prefix that it shares with the text before.
     if _PREFIXES in column.encodings:
-        most = max(most, BATCH_BYTES / _ROWS_OF_PREFIXES)
+        most = max(most, arrow.BATCH_BYTES / _ROWS_OF_PREFIXES)
     return most
 
 

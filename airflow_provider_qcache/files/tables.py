@@ -14,15 +14,7 @@ from airflow_provider_qcache.client.tables.content import no_limit
 from airflow_provider_qcache.client.tables.headers import column_headers
 from airflow_provider_qcache.client.tables.sniffing import BEGINNING, Text, advice, is_one_value, text_in
 from airflow_provider_qcache.client.tables.upload import Upload, source_upload, table_headers
-from airflow_provider_qcache.files.listing import (
-    LONGEST_PATH,
-    File,
-    Format,
-    find_files,
-    format_of,
-    path_in,
-    stem_of,
-)
+from airflow_provider_qcache.files import listing
 from airflow_provider_qcache.files.reading import pieces_of
 from airflow_provider_qcache.files.text import CsvFiles, JsonFiles, json_lines, json_list
 from airflow_provider_qcache.protocol import CSV, JSON
@@ -32,8 +24,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("airflow_provider_qcache.files")
 
-_BY_CONTENT_TYPE: Final = {CSV: Format.CSV, JSON: Format.JSON}
-MAGIC: Final = {b"PAR1": Format.PARQUET, b"ARROW1": Format.ARROW}
+_BY_CONTENT_TYPE: Final = {CSV: listing.Format.CSV, JSON: listing.Format.JSON}
+MAGIC: Final = {b"PAR1": listing.Format.PARQUET, b"ARROW1": listing.Format.ARROW}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -44,8 +36,8 @@ class FileTable:
     ``from_directories`` are arguments of ``QClient.post_table``.
     """
 
-    files: tuple[File, ...]
-    format: Format | None
+    files: tuple[listing.File, ...]
+    format: listing.Format | None
     """None if it follows from the first bytes of the only file."""
     content_type: str | None = None
     column_types: Mapping[str, str] | None = None
@@ -80,7 +72,7 @@ class FileTable:
                 )
         return upload
 
-    def _upload(self, found: Format, check_time: Callable[[], object]) -> Upload:
+    def _upload(self, found: listing.Format, check_time: Callable[[], object]) -> Upload:
         content_type = self.content_type and self.content_type.partition(";")[0]
         fields = table_headers(self.headers, self.stand_in_columns)
         if not found.is_text:
@@ -91,14 +83,14 @@ class FileTable:
 
             source = FilesSource(ColumnarFiles(self.files, found), self.column_types)
             return source_upload(source, content_type, fields, self.compression, check_time)
-        sent = CSV if found is Format.CSV else JSON
+        sent = CSV if found is listing.Format.CSV else JSON
         what = f"{self.files[0].name} is {found}"
         if content_type not in (None, sent):
             raise ValueError(
                 f"content_type={content_type!r}: {what}, which is sent as {sent!r}: leave content_type out; "
                 "if the file has another format, pass source_format"
             )
-        if found is Format.CSV:
+        if found is listing.Format.CSV:
             fields |= column_headers(self.column_types)
             floats = {name for name, kind in (self.column_types or {}).items() if kind == "float"}
             return Upload(CsvFiles(self.files, floats), sent, fields, self.compression)
@@ -107,7 +99,7 @@ class FileTable:
                 f"column_types: {what}, and a node ignores types for JSON. Write numbers that must be text "
                 "as strings, or store the table as CSV, Parquet or a list of dicts"
             )
-        inside = json_list if found is Format.JSON else json_lines
+        inside = json_list if found is listing.Format.JSON else json_lines
         return Upload(JsonFiles(self.files, inside), sent, fields, self.compression)
 
 
@@ -123,7 +115,7 @@ def table_in(path: Any, source_format: str | None = None, **arguments: Any) -> F
         FileNotFoundError: there is no file.
         OSError: and what their storage raises.
     """
-    files = find_files(path)
+    files = listing.find_files(path)
     content_type = arguments.get("content_type")
     formats = [_format(file, source_format, content_type) or _format_in(file) for file in files]
     for file, found in zip(files, formats, strict=True):
@@ -150,12 +142,12 @@ def tables_in(
         InvalidKey: a file's key is invalid, or the key of another file; names the files.
         ValueError, FileNotFoundError, OSError: as ``table_in``.
     """
-    files: dict[str, File] = {}
+    files: dict[str, listing.File] = {}
     tables = []
-    for file in find_files(path):
+    for file in listing.find_files(path):
         parent = file.path.parent.name
         column, equals, value = parent.partition("=")
-        own = key.format(stem=stem_of(file), parent=unquote(value) if column and equals else parent)
+        own = key.format(stem=listing.stem_of(file), parent=unquote(value) if column and equals else parent)
         try:
             check_key(own)
         except InvalidKey as error:
@@ -171,17 +163,14 @@ def tables_in(
     return tables
 
 
-def _format(file: File, source_format: str | None, content_type: str | None) -> Format | None:
+def _format(file: listing.File, source_format: str | None, content_type: str | None) -> listing.Format | None:
     """A file's format by the arguments or its name, or None if they do not show it."""
     if source_format is not None:
-        return Format(source_format)
-    found = format_of(file)
-    if found is None and content_type is not None:
-        return _BY_CONTENT_TYPE[content_type.partition(";")[0]]
-    return found
+        return listing.Format(source_format)
+    return listing.format_of(file) or _BY_CONTENT_TYPE.get((content_type or "").partition(";")[0])
 
 
-def _format_in(file: File) -> Format:
+def _format_in(file: listing.File) -> listing.Format:
     """A file's format by its first bytes. Raises InvalidTable if it is not known, and what reading raises."""
     beginning = b""
     with contextlib.closing(pieces_of(file)) as pieces:
@@ -194,9 +183,9 @@ def _format_in(file: File) -> Format:
             return found
     text = text_in(beginning[:BEGINNING])
     if text is Text.OBJECTS:
-        return Format.JSON
+        return listing.Format.JSON
     unknown = f"{file.name}: its format is not clear from its name"
-    if len(beginning) <= LONGEST_PATH and path_in(beginning.decode("utf-8", "replace")):
+    if len(beginning) <= listing.LONGEST_PATH and listing.path_in(beginning.decode("utf-8", "replace")):
         raise InvalidTable(
             f"{unknown}, and its text looks like the path of a file: pass that path as source_path; if it is "
             "the header of a CSV without rows, pass source_format='csv'",
@@ -209,9 +198,9 @@ def _format_in(file: File) -> Format:
             byte=0,
         )
     if text is None and b"\0" not in beginning:
-        return Format.CSV
+        return listing.Format.CSV
     content = "binary data, but not a Parquet or Arrow file" if text is None else text.value
-    known = f"source_format ({', '.join(Format)})"
+    known = f"source_format ({', '.join(listing.Format)})"
     what_to_do = {
         None: f"write it as CSV, JSON, Parquet or Arrow; if it is one of them, pass {known}",
         Text.JSON_LINES: "pass source_format='jsonl' if there is one on each line",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 from typing import TYPE_CHECKING, Any, Final
 
@@ -180,7 +181,7 @@ def json_lines(file: File, integers: JsonIntegers) -> Iterator[tuple[bytes, int,
     """The objects of a file with one on each line, without blank lines; see ``JsonFiles``."""
     rows = number = 0
     open_line = b""
-    for piece in skip_bom(pieces_of(file)):
+    for piece in itertools.chain(skip_bom(pieces_of(file)), (b"\n",)):  # which ends the last line
         *lines, last = (open_line + piece).split(b"\n") if b"\n" in piece else [open_line + piece]
         if len(last) > _LONGEST_LINE:
             line = number + len(lines) + 1
@@ -192,8 +193,6 @@ def json_lines(file: File, integers: JsonIntegers) -> Iterator[tuple[bytes, int,
         joined, count, columned = _checked_lines(file, lines, number, integers)
         yield (b"," if rows and joined else b"") + joined, rows + count, columned
         rows, number, open_line = rows + count, number + len(lines), last
-    joined, count, columned = _checked_lines(file, [open_line], number, integers)
-    yield (b"," if rows and joined else b"") + joined, rows + count, columned
 
 
 def _checked_lines(

@@ -33,7 +33,6 @@ UNDER_ANOTHER_NAME: Final = "under another name"
 _LARGEST: Final = 64 * 1024
 _SHARED: Final = ("connect_timeout", "read_timeout", "verify", "cert", "auth", "trust_env")
 _HEADERS: Final = b"Accept-Encoding: identity\r\n"
-_TIMEOUTS: Final = frozenset({Outcome.TIMEOUT, Outcome.NOT_TAKEN, Outcome.DEADLINE})
 _CONNECTING: Final = frozenset({Phase.NAME, Phase.CONNECT, Phase.TLS})
 
 
@@ -140,26 +139,25 @@ def _trouble_of(failure: Failure, settings: ClientSettings) -> str:
     outcome, phase = failure.outcome, failure.phase
     if failure.by_proxy:
         return f"{outcome}: {failure}"
-    if outcome is Outcome.REFUSED:
-        return "connection refused: nothing listens there"
-    if outcome is Outcome.UNRESOLVED:
-        return f"name unknown: {failure}"
     if outcome is Outcome.CONNECT_TIMEOUT or (outcome is Outcome.DEADLINE and phase in _CONNECTING):
         within = f"within {min(settings.connect_timeout, LONGEST):g} s (connect_timeout)"
         if phase is Phase.TLS:
             return f"timeout: no TLS {within}; does it use http?"
         return f"timeout: no connection {within}"
-    if outcome in _TIMEOUTS:
-        return "timeout: it accepts the connection and does not answer; it is busy, stopped, or not a QCache"
-    if outcome is Outcome.CERTIFICATE_REJECTED:
-        return f"certificate rejected: {failure}. Check ca_file, cert_file and the node's name"
-    if outcome is Outcome.CLOSED:
-        return "closed without an answer: does it use https, or is it not a QCache?"
-    if outcome is Outcome.TLS_FAILED:
-        return f"TLS failed: {failure}. Does it use http?"
-    if outcome in (Outcome.NOT_QCACHE, Outcome.TOO_LARGE, Outcome.UNDECODABLE):
-        return "not a QCache: its response is not one that QCache sends"
-    return f"{outcome}: {failure}"
+    silent = "timeout: it accepts the connection and does not answer; it is busy, stopped, or not a QCache"
+    not_qcache = "not a QCache: its response is not one that QCache sends"
+    known = {
+        **dict.fromkeys((Outcome.TIMEOUT, Outcome.NOT_TAKEN, Outcome.DEADLINE), silent),
+        **dict.fromkeys((Outcome.NOT_QCACHE, Outcome.TOO_LARGE, Outcome.UNDECODABLE), not_qcache),
+        Outcome.REFUSED: "connection refused: nothing listens there",
+        Outcome.UNRESOLVED: f"name unknown: {failure}",
+        Outcome.CERTIFICATE_REJECTED: (
+            f"certificate rejected: {failure}. Check ca_file, cert_file and the node's name"
+        ),
+        Outcome.CLOSED: "closed without an answer: does it use https, or is it not a QCache?",
+        Outcome.TLS_FAILED: f"TLS failed: {failure}. Does it use http?",
+    }
+    return known.get(outcome, f"{outcome}: {failure}")
 
 
 def _trouble_in(answer: Answer) -> str | None:

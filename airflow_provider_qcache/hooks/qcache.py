@@ -7,17 +7,11 @@ import inspect
 import time
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, TypeVar
 
+from airflow_provider_qcache import connection
 from airflow_provider_qcache.assets.outlets import KeysSeen
 from airflow_provider_qcache.client import OperationCancelled, QClient
 from airflow_provider_qcache.client.secrets import secrets_of, spellings
 from airflow_provider_qcache.compat import AirflowNotFoundException, BaseHook, mask_secret
-from airflow_provider_qcache.connection import (
-    ConnectionSettings,
-    InvalidConnection,
-    check_request_retry,
-    check_value,
-    parse_connection,
-)
 from airflow_provider_qcache.connection_fields import CONN_TYPE, EXTRA, HOOK_NAME, ui_field_behaviour
 from airflow_provider_qcache.hooks import node_check
 from airflow_provider_qcache.hooks.metrics import Metrics
@@ -56,28 +50,24 @@ def _operation(method: Callable[Concatenate[QClient, _P], _R]) -> Callable[Conca
             hook._mask_headers(arguments.get(headers))
         # A query of one named node says nothing about what readers find.
         asks_node = arguments.get("node") is not None
+        callers_on_done: Any = arguments.get("on_done")
         with hook.metrics.of("" if asks_node else method.__name__, arguments.get("key")) as note:
-            result = do(*_noted(bound, note).args[1:], **bound.kwargs)
+
+            def on_done(key: str, outcome: object) -> None:
+                """Note one result of many."""
+                if not isinstance(outcome, Exception):
+                    note(outcome)
+                callers_on_done(key, outcome)
+
+            if callers_on_done is not None:
+                arguments["on_done"] = on_done
+            result = do(*bound.args[1:], **bound.kwargs)
             note(result)
         if not asks_node:
             collect_result(hook, arguments.get("key", seen.pattern), result, stores="tables" in arguments)
         return result
 
     return operation
-
-
-def _noted(bound: inspect.BoundArguments, note: Callable[[object], None]) -> inspect.BoundArguments:
-    """The arguments of an operation; an ``on_done`` of many tables also passes each result to ``note``."""
-    callers_on_done = bound.arguments.get("on_done")
-    if callers_on_done is not None:
-
-        def on_done(key: str, outcome: object) -> None:
-            if not isinstance(outcome, Exception):
-                note(outcome)
-            callers_on_done(key, outcome)
-
-        bound.arguments["on_done"] = on_done
-    return bound
 
 
 class QCacheHook(BaseHook):
@@ -108,7 +98,7 @@ class QCacheHook(BaseHook):
         request_retry: RequestRetry | Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        check_request_retry(request_retry)
+        connection.check_request_retry(request_retry)
         self.qcache_conn_id = qcache_conn_id
         self.request_retry = request_retry
         self._masked: set[str] = set()
@@ -141,13 +131,13 @@ class QCacheHook(BaseHook):
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def settings(self) -> ConnectionSettings:
+    def settings(self) -> connection.ConnectionSettings:
         """The settings in the Airflow connection, checked.
 
         Raises:
             InvalidConnection: with the field, its value and what is allowed.
         """
-        return parse_connection(self.get_connection(self.qcache_conn_id))
+        return connection.parse_connection(self.get_connection(self.qcache_conn_id))
 
     def get_conn(self) -> QClient:
         """The hook's client, created at first use.
@@ -158,11 +148,11 @@ class QCacheHook(BaseHook):
         """
         client = self._made.get("client")
         if client is None:
-            arguments = self.settings().client_arguments(self.request_retry)
+            arguments = self._client_arguments()
             try:
                 own = QClient(**arguments)
             except ValueError as error:
-                raise InvalidConnection(f"connection {self.qcache_conn_id!r}: {error}") from error
+                raise connection.InvalidConnection(f"connection {self.qcache_conn_id!r}: {error}") from error
             own.add_listener(self.metrics)
             self._mask(own.secrets())
             client = self._made.setdefault("client", own)
@@ -184,6 +174,9 @@ class QCacheHook(BaseHook):
             lines = "\r\n".join(f"{name}: {value}" for name, value in headers.items())
             self._mask(spellings(secrets_of(lines.encode("latin-1", "replace"))))
 
+    def _client_arguments(self) -> dict[str, Any]:
+        return self.settings().client_arguments(self.request_retry)
+
     def test_connection(self) -> tuple[bool, str]:
         """Ask every node for its status, all at once: within connect plus read timeout, 10 s at most.
 
@@ -192,10 +185,10 @@ class QCacheHook(BaseHook):
         """
         started = time.monotonic()
         try:
-            arguments = self.settings().client_arguments(self.request_retry)
+            arguments = self._client_arguments()
             left = node_check.LONGEST - (time.monotonic() - started)
             checks = node_check.check_nodes(arguments, longest=left)
-        except (InvalidConnection, AirflowNotFoundException) as error:
+        except (connection.InvalidConnection, AirflowNotFoundException) as error:
             return False, str(error)
         troubled = sum(check.trouble is not None for check in checks)
         if len(checks) == 1:
@@ -283,8 +276,8 @@ def _form_check(field: Field) -> Callable[[Any, Any], None]:
         from wtforms.validators import ValidationError  # noqa: PLC0415
 
         try:
-            check_value(field, form_field.data)
-        except InvalidConnection as error:
+            connection.check_value(field, form_field.data)
+        except connection.InvalidConnection as error:
             raise ValidationError(str(error)) from None
 
     return check

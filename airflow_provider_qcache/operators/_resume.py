@@ -7,7 +7,6 @@ process. Nothing here imports Airflow or the client.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import threading
 import zlib
@@ -25,40 +24,6 @@ _VERSION: Final = 1
 MOST_BYTES: Final = 60_000
 """The largest record that is written: Airflow warns above 64 kB. The bitmap of 360,000 keys has that size in
 the worst case; if the keys are stored in their order it has a few hundred bytes."""
-
-
-class Bits:
-    """A bitmap that grows."""
-
-    def __init__(self, data: bytes = b"") -> None:
-        self._data = bytearray(data)
-
-    def __getitem__(self, place: int) -> bool:
-        at, bit = divmod(place, 8)
-        return at < len(self._data) and bool(self._data[at] >> bit & 1)
-
-    def set(self, place: int, value: bool) -> None:  # noqa: FBT001
-        at, bit = divmod(place, 8)
-        if at >= len(self._data):
-            self._data.extend(bytes(at + 1 - len(self._data)))
-        if value:
-            self._data[at] |= 1 << bit
-        else:
-            self._data[at] &= ~(1 << bit)
-
-    def count(self) -> int:
-        return sum(map(int.bit_count, self._data))
-
-    def encoded(self) -> str:
-        return base64.b64encode(zlib.compress(bytes(self._data))).decode()
-
-    @classmethod
-    def decoded(cls, text: str) -> Bits:
-        """From text; ValueError if it is not a bitmap."""
-        try:
-            return cls(zlib.decompress(base64.b64decode(text, validate=True)))
-        except (zlib.error, binascii.Error) as error:
-            raise ValueError(f"not a bitmap: {error}") from error
 
 
 class ResumeRecord:
@@ -86,7 +51,7 @@ class ResumeRecord:
         self._hash = hashlib.sha256()
         """The hash of the keys so far."""
         self._counting = threading.Lock()
-        """Held while the number of keys, their hash and the earlier record are compared."""
+        """Held while keys are added and compared with the earlier record, and while bits are set."""
         self._writing = threading.Lock()
         """Held while a record is made and written, so that the record written last is the newest."""
         self._whole: tuple[int, str] | None = None
@@ -94,10 +59,11 @@ class ResumeRecord:
         if keys is not None:
             all_keys = hashlib.sha256("".join(f"{key}\n" for key in keys).encode())
             self._whole = len(keys), all_keys.hexdigest()
-        self._before = Bits()
-        self._bits = Bits()
+        self._before = 0
+        """What an earlier try stored, as a bitmap over the places."""
+        self._bits = 0
         """The next record: the earlier record, updated by what this try did."""
-        self._stored = Bits()
+        self._stored = 0
         """What this try stored."""
         self._known: tuple[int, str] | None = None
         """The number of keys in the earlier try's record, and their hash, until they are compared."""
@@ -124,16 +90,14 @@ class ResumeRecord:
             self._reject()
             return
         try:
-            self._before, self._bits = Bits.decoded(record["done"]), Bits.decoded(record["done"])
-        except ValueError:
+            done = zlib.decompress(base64.b64decode(record["done"], validate=True))
+        except (zlib.error, ValueError):
             return
+        self._before = self._bits = int.from_bytes(done, "little")
         if self._whole is None:
             self._known = known
-        self._log.info(
-            "An earlier try stored %s of %s: this try skips those that their node still has",
-            f"{self.stored_before:,}",
-            counted(known[0], "table"),
-        )
+        stored = f"{self.stored_before:,} of {counted(known[0], 'table')}"
+        self._log.info("An earlier try stored %s: this try skips those that their node still has", stored)
 
     def _reject(self) -> None:
         self._log.info("The keys differ from those of the previous try: this try stores every table")
@@ -147,7 +111,7 @@ class ResumeRecord:
 
     @property
     def stored_before(self) -> int:
-        return 0 if self.keys_differ else self._before.count()
+        return 0 if self.keys_differ else self._before.bit_count()
 
     def add(self, key: str) -> int:
         """Add the next key; returns its place. ValueError if the key was there before."""
@@ -170,13 +134,13 @@ class ResumeRecord:
     def __contains__(self, key: object) -> bool:
         """Whether an earlier try stored the key's table."""
         place = self._places.get(key) if isinstance(key, str) else None
-        return place is not None and not self.keys_differ and self._before[place]
+        return place is not None and not self.keys_differ and bool(self._before >> place & 1)
 
     def set(self, key: str, *, done: bool) -> None:
-        place = self._places[key]
-        # In this order: another thread may find in between that the keys differ.
-        self._stored.set(place, done)
-        self._bits.set(place, done)
+        bit = 1 << self._places[key]
+        with self._counting:
+            self._stored = self._stored | bit if done else self._stored & ~bit
+            self._bits = self._bits | bit if done else self._bits & ~bit
 
     def save(self) -> None:
         """Write the record, if there is a store for it. Safe for threads."""
@@ -185,7 +149,10 @@ class ResumeRecord:
                 return  # until the keys are compared with those of the earlier record, that record stays
             with self._counting:
                 count, digest = self._whole or (len(self._places), self._hash.hexdigest())
-            done = self._bits.encoded()
+                bits = self._bits
+            done = base64.b64encode(
+                zlib.compress(bits.to_bytes(bits.bit_length() // 8 + 1, "little"))
+            ).decode()
             if len(done) > MOST_BYTES:
                 self._log.warning(
                     "The record of %d keys has %d bytes, too many for the task state store: a retry repeats "

@@ -92,11 +92,7 @@ class Poller:
         If the connection cannot be used, each Finding has the error.
         """
         loop = asyncio.get_running_loop()
-        futures: dict[Question, asyncio.Future[Finding]] = {}
-        for one in questions:
-            if one not in self._waiting:
-                self._waiting[one] = loop.create_future()
-            futures[one] = self._waiting[one]
+        futures = {one: self._waiting.setdefault(one, loop.create_future()) for one in questions}
         if futures:
             if self._round is None or self._round.done():
                 self._round = loop.create_task(self._poll_while_asked())
@@ -151,8 +147,7 @@ class Poller:
     async def _in_thread(self, work: Callable[..., _Result], *arguments: Any) -> _Result:
         # Before Airflow 3.3 a connection can be read in a thread only if asgiref started it.
         run = sync_to_async(self._with_hook, thread_sensitive=False, executor=_threads)
-        result: _Result = await run(work, *arguments)
-        return result
+        return await run(work, *arguments)  # type: ignore[no-any-return]
 
     def _ask(self, hook: QCacheHook, questions: list[Question]) -> dict[Question, Finding]:
         """Ask, and meanwhile probe silent nodes, so that no other table waits for their timeouts."""
@@ -208,14 +203,14 @@ class Poller:
     def close(self) -> None:
         """Cancel the requests in progress, without waiting for their end."""
         self._closed = True
-        hook = self._hook
-        if hook is not None:
+        if (hook := self._hook) is not None:
             hook.cancel()
             _threads.submit(hook.close)
 
 
-_pollers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Poller]]
-_pollers = weakref.WeakKeyDictionary()
+_pollers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Poller]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 @contextlib.asynccontextmanager

@@ -351,13 +351,9 @@ class QCacheTableChangedTrigger(_QCacheEventTrigger):
     ``rows_before`` (None if the table was missing).
 
     Args:
-        key: One key.
-        keys: Several, each with its own events; exactly one of ``key`` and ``keys`` is given.
+        key, keys, qcache_conn_id, poll_interval, max_events_per_hour: As for QCacheTableMissingTrigger.
         query: The query whose answers are compared, best a small aggregate such as
             ``{"select": [["max", "updated_at"]]}``.
-        qcache_conn_id: The connection.
-        poll_interval: Seconds between two polls.
-        max_events_per_hour: Events per key within an hour; then a warning is logged.
 
     Raises:
         RuntimeError: on Airflow 2.
