@@ -102,8 +102,7 @@ def stored_tables(key: str, summary: Mapping[str, Any]) -> dict[str, Any]:
 
 def deleted_tables(key: str, number: int, counts: Mapping[str, int]) -> dict[str, Any]:
     """The extra of the event of deleted tables: how many deletes had each outcome."""
-    outcomes = {name: counts[name] for name in ("confirmed", "gone", "unreachable")}
-    return {"operation": "delete", "key" if number == 1 else "keys": key, "tables": number, **outcomes}
+    return {"operation": "delete", "key" if number == 1 else "keys": key, "tables": number, **counts}
 
 
 class KeysSeen:

@@ -1,18 +1,13 @@
 """``@task.qcache_post`` and ``@task.qcache_query``: a function returns the table, or the query, of a task.
 
-Airflow finds them by the provider's registration. Importing this loads neither the client nor requests.
+Airflow finds them by the provider's registration.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_qcache.compat import (
-    DecoratedOperator,
-    context_merge,
-    determine_kwargs,
-    task_decorator_factory,
-)
+from airflow_provider_qcache import compat
 from airflow_provider_qcache.operators import _arguments as rules
 from airflow_provider_qcache.operators.qcache import QCachePostOperator, QCacheQueryOperator
 
@@ -26,11 +21,11 @@ __all__ = ["qcache_post_task", "qcache_query_task"]
 
 def _with_context(task: Any, context: Any) -> dict[str, Any]:
     """The function's keyword arguments: those of the call, and the items of Airflow's context it names."""
-    context_merge(context, task.op_kwargs or {})
-    return dict(determine_kwargs(task.python_callable, task.op_args or (), context))
+    compat.context_merge(context, task.op_kwargs or {})
+    return dict(compat.determine_kwargs(task.python_callable, task.op_args or (), context))
 
 
-class _Decorated(DecoratedOperator):
+class _Decorated(compat.DecoratedOperator):
     """Airflow's base of decorated operators, with what it lacks on Airflow 3.0."""
 
     @staticmethod
@@ -95,7 +90,7 @@ def qcache_post_task(
         multiple_outputs: Whether each item of the result is an XCom of its own.
         kwargs: The other arguments of QCachePostOperator, ``key`` among them, and those of a task.
     """
-    return task_decorator_factory(
+    return compat.task_decorator_factory(
         python_callable=python_callable,
         multiple_outputs=multiple_outputs,
         decorated_operator_class=_PostDecoratedOperator,
@@ -113,7 +108,7 @@ def qcache_query_task(
         multiple_outputs: Whether each item of the result is an XCom of its own.
         kwargs: The other arguments of QCacheQueryOperator, ``key`` among them, and those of a task.
     """
-    return task_decorator_factory(
+    return compat.task_decorator_factory(
         python_callable=python_callable,
         multiple_outputs=multiple_outputs,
         decorated_operator_class=_QueryDecoratedOperator,

@@ -12,16 +12,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
+from airflow_provider_qcache import protocol
 from airflow_provider_qcache.plain import literal
-from airflow_provider_qcache.protocol import (
-    COLUMN_TYPES,
-    CSV,
-    FRAMING_HEADERS,
-    JSON,
-    KEY_PATTERN_CHARACTERS,
-    is_header_name,
-    is_key,
-)
 
 Rule: TypeAlias = Callable[[str, Any], Any]
 
@@ -144,7 +136,8 @@ count = rule_for(lambda value: _is_integer(value) and value >= 1, "an integer of
 none_or_more = rule_for(lambda value: _is_integer(value) and value >= 0, "an integer of 0 or more")
 function = rule_for(callable, "a function")
 content_type = rule_for(
-    lambda value: isinstance(value, str) and value.partition(";")[0] in (CSV, JSON), f"{CSV!r} or {JSON!r}"
+    lambda value: isinstance(value, str) and value.partition(";")[0] in (protocol.CSV, protocol.JSON),
+    f"{protocol.CSV!r} or {protocol.JSON!r}",
 )
 _path_object = rule_for(is_path, "a local path or the URL of an ObjectStoragePath")
 _seconds = rule_for(
@@ -153,11 +146,11 @@ _seconds = rule_for(
 
 
 def key(name: str, value: Any) -> str:
-    if not isinstance(value, str) or is_key(value) is None:
+    if not isinstance(value, str) or protocol.is_key(value) is None:
         hint = ""
         if isinstance(value, int | float):
             hint = " (a number: quote it, or if the DAG renders templates as native objects add '| string')"
-        elif isinstance(value, str) and not KEY_PATTERN_CHARACTERS.isdisjoint(value):
+        elif isinstance(value, str) and not protocol.KEY_PATTERN_CHARACTERS.isdisjoint(value):
             hint = " (QCache has no patterns: a table is stored, queried and deleted by its whole key)"
         raise refused(name, value, f"a string of ASCII letters, digits, '-' and '_'{hint}")
     return value
@@ -168,7 +161,7 @@ def key_of_files(name: str, value: Any) -> str:
     if not has_placeholder(value):
         return key(name, value)
     rest = value.replace("{stem}", "").replace("{parent}", "")
-    if rest and is_key(rest) is None:
+    if rest and protocol.is_key(rest) is None:
         raise refused(
             name,
             value,
@@ -234,9 +227,9 @@ def headers(name: str, value: Any) -> dict[str, str]:
     for header, text in value.items():
         if not isinstance(header, str) or not (isinstance(text, str) or _is_number(text)):
             raise ValueError(f"{name}[{header!r}]: expected a string, not {type(text).__name__}")
-        if is_header_name(header) is None:
+        if protocol.is_header_name(header) is None:
             raise ValueError(f"{name}: {header!r} is not a valid name of an HTTP header")
-        if header.lower() in FRAMING_HEADERS:
+        if header.lower() in protocol.FRAMING_HEADERS:
             raise ValueError(f"{name}: the client sets {header!r} itself: leave it out")
         if _NO_HEADER_TEXT.search(str(text)):
             raise ValueError(f"{name}[{header!r}]: expected latin-1 text without line breaks")
@@ -255,8 +248,8 @@ def _names_of_columns(name: str, value: Any) -> dict[str, Any]:
 def column_types(name: str, value: Any) -> dict[str, str]:
     found = _names_of_columns(name, value)
     for column, kind in found.items():
-        if kind not in COLUMN_TYPES:
-            raise refused(f"{name}[{column!r}]", kind, " or ".join(map(repr, COLUMN_TYPES)))
+        if kind not in protocol.COLUMN_TYPES:
+            raise refused(f"{name}[{column!r}]", kind, " or ".join(map(repr, protocol.COLUMN_TYPES)))
     return found
 
 

@@ -99,11 +99,7 @@ class QCacheOperator(BaseOperator):
     # Arguments.
 
     def _check_when_parsed(self) -> None:
-        """Check the arguments that are known when the DAG is parsed, or when a mapped task is created.
-
-        Raises:
-            InvalidArgument: a ValueError where the DAG is parsed; a mapped task fails for good.
-        """
+        """Check the arguments that are known when the DAG is parsed, or when a mapped task is created."""
         try:
             known = {
                 name: rule(name, value)
@@ -146,10 +142,7 @@ class QCacheOperator(BaseOperator):
         return arguments
 
     def _check_together(self, known: Mapping[str, Any]) -> None:
-        """Raise ValueError for arguments that contradict each other.
-
-        ``known`` lacks the arguments that are known only when the task runs.
-        """
+        """Raise ValueError for contradicting arguments; ``known`` lacks those that are not known yet."""
 
     def _check_exactly_one(self, *names: str) -> None:
         passed = [name for name in names if getattr(self, name) is not None]
@@ -296,18 +289,12 @@ class QCacheStoreOperator(QCacheOperator):
     _optional: ClassVar[Collection[str]] = ("delete_missing",)
     _rules: ClassVar[Mapping[str, rules.Rule]] = {
         **QCacheOperator._rules,
+        **dict.fromkeys(("evict_stale", "check_row_count", "require_home", "emit_asset"), rules.flag),
+        **dict.fromkeys(("allow_evicted", "durable", "return_keys", "allow_empty"), rules.flag),
         "copies": rules.count,
-        "evict_stale": rules.flag,
-        "check_row_count": rules.flag,
-        "require_home": rules.flag,
-        "emit_asset": rules.flag,
         "max_failed_keys": rules.none_or_more,
-        "allow_evicted": rules.flag,
-        "durable": rules.flag,
-        "return_keys": rules.flag,
         "keys_path": rules.optional(rules.path),
         "delete_missing": rules.optional(rules.earlier_keys),
-        "allow_empty": rules.flag,
     }
 
     def __init__(

@@ -21,16 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from airflow_provider_qcache.compat import ResolveMixin, XComArg
 from airflow_provider_qcache.extras import MissingExtra
 from airflow_provider_qcache.files.listing import LONGEST_PATH, path_in
-from airflow_provider_qcache.operators._arguments import (
-    counted,
-    is_nothing,
-    is_path,
-    is_remote,
-    is_undefined,
-    refused,
-    short_repr,
-)
-from airflow_provider_qcache.operators._arguments import key as key_rule
+from airflow_provider_qcache.operators import _arguments as rules
 from airflow_provider_qcache.operators.errors import permanent
 from airflow_provider_qcache.protocol import CSV, JSON
 
@@ -57,7 +48,7 @@ class Nothing:
 
     @property
     def description(self) -> str:
-        if is_undefined(self.value):  # jinja2.StrictUndefined raises an error when it is compared
+        if rules.is_undefined(self.value):  # jinja2.StrictUndefined raises an error when it is compared
             what = "an undefined value"
         else:
             what = "None" if self.value in (None, "None") else "an empty value"
@@ -96,7 +87,7 @@ class TableContent(ResolveMixin):
         if self.resolved:
             return self
         found = _resolved(self.value, context, options)
-        return Nothing(str(self), found) if is_nothing(found) else TableContent(found, literal=False)
+        return Nothing(str(self), found) if rules.is_nothing(found) else TableContent(found, literal=False)
 
     def __str__(self) -> str:
         """Its kind and size, for the UI: never the content."""
@@ -108,17 +99,17 @@ class TableContent(ResolveMixin):
             return f"a table from {tasks}"
         value = self.value
         if isinstance(value, str):
-            return counted(len(value), "character")
+            return rules.counted(len(value), "character")
         if isinstance(value, bytes | bytearray | memoryview):
-            return counted(len(value), "byte")
-        if is_path(value):
+            return rules.counted(len(value), "byte")
+        if rules.is_path(value):
             return str(value)
         if isinstance(value, Sequence):
-            return counted(len(value), "row")
+            return rules.counted(len(value), "row")
         if is_frame(value):
             return f"{type(value).__module__.partition('.')[0]} {type(value).__name__}"
         if isinstance(value, Mapping):
-            return counted(len(value), "table")
+            return rules.counted(len(value), "table")
         return _name_of(value) if callable(value) else type(value).__name__
 
     __repr__ = __str__
@@ -171,13 +162,8 @@ def table_of(name: str, value: Any, content_type: str | None, *, functions: bool
     """The table in the value of an argument, or in the result of its function.
 
     It is bytes, a string (the content, not a path), what ``QClient.post_table`` takes, or a path; with
-    ``functions`` also a function that returns a fresh iterator of bytes. Without a ``content_type`` that of
-    bytes and strings is detected: JSON for a JSON list of objects, else CSV.
-
-    Raises:
-        TypeError, ValueError: for anything else, naming it.
-        FileNotFoundError: there is no file at the path.
-        InvalidTable: a string that UTF-8 cannot carry.
+    ``functions`` also a function that returns a fresh iterator of bytes. Raises TypeError or ValueError for
+    anything else, FileNotFoundError, or InvalidTable for a string that UTF-8 cannot carry.
     """
     if isinstance(value, str):
         try:
@@ -191,7 +177,7 @@ def table_of(name: str, value: Any, content_type: str | None, *, functions: bool
             ) from error
     if isinstance(value, bytes | bytearray | memoryview):
         return Table(name, value, content_type, in_memory=True)
-    if is_path(value):
+    if rules.is_path(value):
         return table_at(name, value, content_type)
     if is_frame(value):
         return Table(name, value, content_type, is_typed=True)
@@ -218,7 +204,7 @@ def path_of(name: str, value: Any) -> Any:
 
     path = value
     try:
-        if not is_remote(value):
+        if not rules.is_remote(value):
             text = os.fspath(value)
             if "://" not in text:
                 return Path(text)
@@ -255,12 +241,8 @@ def named_if_missing(name: str, path: Any) -> Iterator[None]:
 def upload_from(table: Table, arguments: Mapping[str, Any]) -> Upload:
     """The Upload of a table and its description; a context manager, which closes the files at its end.
 
-    ``arguments`` are the operator's: column_types, and where it has them stand_in_columns, headers,
-    compression and copies.
-
-    Raises:
-        AirflowFailException: the arguments do not fit the table, or a library that it needs is missing.
-        InvalidTable: it cannot be stored.
+    ``arguments`` are the operator's. Raises AirflowFailException if they do not fit the table, or if a
+    library that it needs is missing; InvalidTable if the table cannot be stored.
     """
     # They load requests.
     from airflow_provider_qcache.client.tables.headers import column_headers  # noqa: PLC0415
@@ -302,41 +284,33 @@ def upload_from(table: Table, arguments: Mapping[str, Any]) -> Upload:
 
 
 def _described(table: Table) -> Table:
-    """The table with the content type that its beginning shows.
+    """The table with the content type that its beginning shows: JSON for a JSON list of objects, else CSV.
 
-    Raises:
-        AirflowFailException: it is the path of a file.
-        InvalidTable: it is one JSON value, or begins like JSON that is not a table, or like HTML or XML.
-        Exception: what an author's function raises.
+    Raises AirflowFailException for the path of a file, InvalidTable for one JSON value and for what begins
+    like other JSON, HTML or XML, and what an author's function raises.
     """
     from airflow_provider_qcache.client import InvalidTable  # noqa: PLC0415  # it loads requests
-    from airflow_provider_qcache.client.tables.sniffing import (  # noqa: PLC0415
-        BEGINNING,
-        Text,
-        advice,
-        is_one_value,
-        text_in,
-    )
+    from airflow_provider_qcache.client.tables import sniffing  # noqa: PLC0415
 
     body = table.body
     if table.in_memory:
-        beginning = bytes(body[:BEGINNING])
+        beginning = bytes(body[: sniffing.BEGINNING])
     else:
-        beginning, body = _begun(body, BEGINNING)
+        beginning, body = _begun(body, sniffing.BEGINNING)
     if len(beginning) <= LONGEST_PATH:
         with permanent(ValueError):
             _check_no_path(table.name, beginning.decode("utf-8", "replace"))
-    if len(beginning) < BEGINNING and is_one_value(beginning):
+    if len(beginning) < sniffing.BEGINNING and sniffing.is_one_value(beginning):
         raise InvalidTable(
-            f"{table.name}: it is the single value {short_repr(beginning.decode())}, not a table: check "
-            "whether its source has no data. If it is the header of a CSV without rows, end it with a "
+            f"{table.name}: it is the single value {rules.short_repr(beginning.decode())}, not a table: "
+            "check whether its source has no data. If it is the header of a CSV without rows, end it with a "
             f"newline or pass content_type={CSV!r}",
             byte=0,
         )
-    found = text_in(beginning)
-    if found not in (None, Text.OBJECTS):
+    found = sniffing.text_in(beginning)
+    if found not in (None, sniffing.Text.OBJECTS):
         raise InvalidTable(
-            f"{table.name}: it begins as {found.value}: {advice(found)}. If it is CSV, pass "
+            f"{table.name}: it begins as {found.value}: {sniffing.advice(found)}. If it is CSV, pass "
             f"content_type={CSV!r}",
             byte=0,
         )
@@ -370,7 +344,8 @@ def check_description(
     """Raise ValueError if the arguments that describe a table contradict each other."""
     if column_types and content_type is not None and content_type.partition(";")[0] == JSON:
         raise ValueError(
-            f"column_types={short_repr(column_types)}: nodes apply them to {CSV!r} only, not to {JSON!r}"
+            f"column_types={rules.short_repr(column_types)}: nodes apply them to {CSV!r} only, not to "
+            f"{JSON!r}"
         )
     by_argument = {
         "content-type": "content_type",
@@ -389,8 +364,8 @@ def checked_content(name: str, value: Any) -> TableContent:
     if isinstance(table, list) and not all(isinstance(row, Mapping) for row in table):
         raise ValueError(f"{name}: the list has items that are not dicts; expected {FORMS}")
     sized = isinstance(table, bytes | bytearray | memoryview | str | Sequence)
-    if is_nothing(table) or not (sized or is_path(table) or is_frame(table)):
-        raise ValueError(f"{name}={short_repr(table)}: expected {FORMS}, and not empty")
+    if rules.is_nothing(table) or not (sized or rules.is_path(table) or is_frame(table)):
+        raise ValueError(f"{name}={rules.short_repr(table)}: expected {FORMS}, and not empty")
     if isinstance(table, str):
         _check_no_path(name, table)
     return content
@@ -400,14 +375,14 @@ def _check_no_path(name: str, text: str) -> None:
     """Refuse a template or a path, which would be stored as a header without rows."""
     if _TEMPLATE(text.strip()) is not None:
         raise ValueError(
-            f"{name}={short_repr(text)}: content is not rendered, and would become a column's name. "
+            f"{name}={rules.short_repr(text)}: content is not rendered, and would become a column's name. "
             "Pass another task's result as its .output"
         )
     if path_in(text) is not None:
         raise ValueError(
-            f"{name}={short_repr(text)}: it looks like the path of a file, but a string is the content. Pass "
-            "a path to source_path, or as a pathlib.Path or ObjectStoragePath. If it is the header of a "
-            "CSV without rows, end it with a newline"
+            f"{name}={rules.short_repr(text)}: it looks like the path of a file, but a string is the "
+            "content. Pass a path to source_path, or as a pathlib.Path or ObjectStoragePath. If it is the "
+            "header of a CSV without rows, end it with a newline"
         )
 
 
@@ -418,9 +393,9 @@ def checked_tables(name: str, value: Any) -> TableContent:
         return content
     if not isinstance(tables, Mapping) or not tables:
         expected = "a mapping of keys to tables, not empty, or a function that gives (key, table) pairs"
-        raise refused(name, tables, expected)
+        raise rules.refused(name, tables, expected)
     for key in tables:
-        key_rule(f"{name}: key", key)
+        rules.key(f"{name}: key", key)
     return content
 
 
@@ -430,8 +405,8 @@ def pairs_of(returned: Any) -> Iterable[tuple[str, Any]]:
         return returned.items()
     if isinstance(returned, str | bytes) or not isinstance(returned, Iterable):
         raise TypeError(
-            f"tables: the function returned {short_repr(returned)}: expected a mapping of keys to tables, or "
-            "an iterable of (key, table) pairs"
+            f"tables: the function returned {rules.short_repr(returned)}: expected a mapping of keys to "
+            "tables, or an iterable of (key, table) pairs"
         )
     return returned
 

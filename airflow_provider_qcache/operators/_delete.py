@@ -7,18 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_qcache.client import DeleteOutcome, OperationCancelled
 from airflow_provider_qcache.client.errors import redacted
+from airflow_provider_qcache.operators import _report
 from airflow_provider_qcache.operators._arguments import counted
-from airflow_provider_qcache.operators._report import (
-    ERROR_IN_XCOM,
-    MOST_IN_XCOM,
-    format_error,
-    format_speed,
-    format_time,
-    is_waiting,
-    log_failure,
-    push_summary,
-    ticking,
-)
 from airflow_provider_qcache.operators.errors import NodesUnreachable, ends_the_task, fail_for_good
 
 if TYPE_CHECKING:
@@ -50,12 +40,12 @@ def delete_tables(
         NodesUnreachable: keys may still be on nodes, unless ``ignore_unreachable``.
     """
     deletion = Deletion(hook, keys, log, waits=not all_nodes)
-    with ticking(deletion.log_progress):
+    with _report.ticking(deletion.log_progress):
         hook.delete_many(keys, all_nodes=all_nodes, raise_on_failure=False, on_done=deletion.note)
     try:
         deletion.raise_for_failures(ignore_unreachable=ignore_unreachable)
     except Exception:
-        push_summary(context, deletion.result(), log)
+        _report.push_summary(context, deletion.result(), log)
         raise
     deletion.log_end()
     return deletion
@@ -80,9 +70,9 @@ class Deletion:
         """How many keys a node may still have."""
         self._left_keys: dict[str, dict[str, str]] = {}
         """The first of these keys, with the outcomes that are not 'confirmed' by node."""
-        self._left_nodes: set[str] = set()
         self._errors: dict[str, str] = {}
-        """The error of each of these keys."""
+        """The errors of the same keys."""
+        self._left_nodes: set[str] = set()
         self._gone_keys: dict[str, dict[str, str]] = {}
         """The first keys of which every other outcome is 'gone'."""
         self._refused: set[str] = set()
@@ -124,23 +114,23 @@ class Deletion:
             reasons = dict.fromkeys(left, "unreachable") if error is None else getattr(error, "nodes", None)
             reason = "; ".join(f"{node}: {why}" for node, why in (reasons or {}).items())
             if error is not None and not reasons:
-                reason = format_error(error)
-            log_failure(self._log, key, reason, self._left)
-            if len(self._errors) < MOST_IN_XCOM:
+                reason = _report.format_error(error)
+            _report.log_failure(self._log, key, reason, self._left)
+            if len(self._errors) < _report.MOST_IN_XCOM:
                 self._errors[key] = reason
         listed = self._left_keys if left else self._gone_keys
-        if others and len(listed) < MOST_IN_XCOM:
+        if others and len(listed) < _report.MOST_IN_XCOM:
             listed[key] = others
 
     def log_progress(self) -> None:
         line = f"Deleted {self._done:,} of {len(self._keys):,} tables, {self._left:,} unreachable; "
         seconds = max(time.monotonic() - self._started, 1e-9)
-        if self._waits and is_waiting(self._hook):
+        if self._waits and _report.is_waiting(self._hook):
             line += "waiting for a node: none answers"
         else:
-            line += format_speed(self._done, None, seconds)
+            line += _report.format_speed(self._done, None, seconds)
             if self._done:
-                line += f", {format_time((len(self._keys) - self._done) * seconds / self._done)} left"
+                line += f", {_report.format_time((len(self._keys) - self._done) * seconds / self._done)} left"
         self._log.info("%s", line)
 
     def result(self) -> dict[str, Any]:
@@ -154,11 +144,13 @@ class Deletion:
             "not_confirmed": self._not_confirmed(),
         }
         if self._left_keys:
-            summary["failed_keys"] = {key: self._errors[key][:ERROR_IN_XCOM] for key in self._left_keys}
+            summary["failed_keys"] = {
+                key: self._errors[key][: _report.ERROR_IN_XCOM] for key in self._left_keys
+            }
         return summary
 
     def _not_confirmed(self) -> dict[str, dict[str, str]]:
-        return dict([*self._left_keys.items(), *self._gone_keys.items()][:MOST_IN_XCOM])
+        return dict([*self._left_keys.items(), *self._gone_keys.items()][: _report.MOST_IN_XCOM])
 
     def raise_for_failures(self, *, ignore_unreachable: bool) -> None:
         if self._permanent is not None:

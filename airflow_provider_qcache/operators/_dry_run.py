@@ -29,11 +29,8 @@ def check_upload(upload: Upload) -> None:
 def log_places(hook: QCacheHook, keys: Sequence[str], log: logging.Logger) -> None:
     """Log each key's nodes in the order in which readers ask them, with what each has now."""
     for key in keys[:_MOST_LOCATED]:
-        log.info(
-            "Nodes of %r, in the order in which they are asked: %s",
-            key,
-            "; ".join(map(str, hook.locate(key))),
-        )
+        places = "; ".join(map(str, hook.locate(key)))
+        log.info("Nodes of %r, in the order in which they are asked: %s", key, places)
     if len(keys) > _MOST_LOCATED:
         log.info("And %s more", counted(len(keys) - _MOST_LOCATED, "key"))
 
@@ -42,9 +39,8 @@ def would_store(hook: QCacheHook, key: str, upload: Upload, log: logging.Logger)
     """Check a table, and log what a store would send and where."""
     check_upload(upload)
     rows = "rows not counted" if upload.rows is None else counted(upload.rows, "row")
-    log.info(
-        "Would store table %r on %s: %s, %s bytes", key, hook.node_for_key(key), rows, f"{upload.bytes:,}"
-    )
+    size = f"{rows}, {upload.bytes:,} bytes"
+    log.info("Would store table %r on %s: %s", key, hook.node_for_key(key), size)
     types = ", ".join(f"{name} {kind or 'inferred by the node'}" for name, kind in upload.schema.items())
     log.info("Columns: %s", types)
     log_places(hook, [key], log)
@@ -73,13 +69,8 @@ def would_store_many(
         size += upload.bytes
         nodes[hook.node_for_key(key)] += 1
     absent = hook.find_absent((key, hook.node_for_key(key)) for key in keys)
-    log.info(
-        "Would store %s: %s, %s bytes; %s cannot be stored",
-        counted(len(keys) - failed, "table"),
-        counted(rows, "row"),
-        f"{size:,}",
-        counted(failed, "table"),
-    )
+    stored = f"{counted(len(keys) - failed, 'table')}: {counted(rows, 'row')}, {size:,} bytes"
+    log.info("Would store %s; %s cannot be stored", stored, counted(failed, "table"))
     log.info("Home nodes: %s", ", ".join(f"{node}: {number:,}" for node, number in nodes.items()))
     log.info("On its home node now: %s of these keys", f"{len(keys) - len(absent):,}")
     return keys

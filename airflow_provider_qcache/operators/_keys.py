@@ -41,19 +41,15 @@ class KeyHandover:
         self._log = log
         with permanent(ValueError):
             self._output = None if arguments["keys_path"] is None else output_at(arguments["keys_path"])
-        # Before anything is stored: keys_path may be the same file.
-        self._earlier = self._read_earlier(arguments["delete_missing"])
-
-    def _read_earlier(self, delete_missing: Any) -> list[str]:
-        if delete_missing is None or isinstance(delete_missing, list):
-            return delete_missing or []
-        try:
-            return read_keys("delete_missing", delete_missing)
-        except FileNotFoundError:
-            self._log.warning(
-                "delete_missing: there is no file %s yet, so this run deletes nothing", delete_missing
-            )
-            return []
+        earlier = arguments["delete_missing"]
+        if earlier is not None and not isinstance(earlier, list):
+            # Before anything is stored: keys_path may be the same file.
+            try:
+                earlier = read_keys("delete_missing", earlier)
+            except FileNotFoundError:
+                log.warning("delete_missing: there is no file %s yet, so this run deletes nothing", earlier)
+                earlier = None
+        self._earlier: list[str] = earlier or []
 
     def check_number(self, number: int) -> None:
         """Fail for good if there are more keys than XCom should have."""
@@ -74,11 +70,8 @@ class KeyHandover:
 
         Keys that should have been deleted stay in the list, so that a later run deletes them. ``keys`` are
         those that the run was to store, ``failed`` of which failed; with ``is_retry`` an earlier try may have
-        stored others. ``summary``, which the task returns, takes ``deleted`` and ``keys``.
-
-        Raises:
-            TablesFailed: there are no keys, which would delete all earlier ones.
-            NodesUnreachable: a node could not be asked to delete.
+        stored others. ``summary``, which the task returns, takes ``deleted`` and ``keys``. Raises
+        TablesFailed without keys, since all earlier ones would be deleted, and NodesUnreachable.
         """
         missing = self.missing(keys)
         listed = list(keys)

@@ -8,35 +8,12 @@ import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_qcache.client import (
-    Absence,
-    AuthenticationFailed,
-    CertificateRejected,
-    NoCacheAvailable,
-    OperationCancelled,
-    StoreResult,
-)
+from airflow_provider_qcache import client
 from airflow_provider_qcache.compat import AirflowFailException
+from airflow_provider_qcache.operators import _report, errors
 from airflow_provider_qcache.operators._arguments import counted, short_repr, store_options
 from airflow_provider_qcache.operators._keys import KeyHandover
-from airflow_provider_qcache.operators._report import (
-    Absent,
-    Tally,
-    advice,
-    format_error,
-    is_waiting,
-    log_failure,
-    push_summary,
-    ticking,
-)
 from airflow_provider_qcache.operators._resume import ResumeRecord
-from airflow_provider_qcache.operators.errors import (
-    StoredOnFailover,
-    TablesEvicted,
-    TablesFailed,
-    ends_the_task,
-    permanent,
-)
 
 if TYPE_CHECKING:
     import logging
@@ -68,43 +45,35 @@ def store_tables(
     table is skipped. ``prepare`` returns, for key and content, what the client stores (any form of content,
     or an Upload); it runs in the thread of the key's node.
 
-    Raises:
-        AirflowFailException: more keys than ``max_failed_keys`` failed with errors that no retry helps; or a
-            key occurs twice, or an item is not a pair.
-        TablesFailed: more keys than ``max_failed_keys`` failed.
-        TablesEvicted: tables are not on their nodes any more, unless allowed.
-        StoredOnFailover: with ``require_home``.
-        NodesUnreachable: with ``delete_missing``, a node could not be asked to delete.
-        Exception: what ``tables`` raises, or an error of the check at the end, such as AuthenticationFailed.
-
-    Before any error except a cancel it pushes the summary, with nulls for what was not asked.
+    Raises the errors of a QCachePostOperator with ``tables``, and what ``tables`` raises. Before any error
+    except a cancel it pushes the summary, with nulls for what was not asked.
     """
     storing = _Storing(hook, context, log, arguments, keys, literal)
     with storing.reported():
         absent = storing.run(tables, prepare)
     summary = storing.tally.summary(absent, copies=arguments["copies"])
-    advice_text = advice(storing.tally, storing.residency.held(), absent, storing.nodes)
+    advice_text = _report.advice(storing.tally, storing.residency.held(), absent, storing.nodes)
     try:
         _raise_for(storing, absent, summary, advice_text)
         storing.handover.finish(
             hook, storing.record.keys, summary, failed=storing.tally.failed, is_retry=storing.record.is_retry
         )
     except Exception:
-        push_summary(context, summary, log)
+        _report.push_summary(context, summary, log)
         raise
     storing.record.forget()
-    line, is_warning = storing.tally.last_line(absent or Absent(), summary["seconds"], advice_text)
+    line, is_warning = storing.tally.last_line(absent or _report.Absent(), summary["seconds"], advice_text)
     (log.warning if is_warning else log.info)("%s", line)
     return summary
 
 
 def _raise_for(
-    storing: _Storing, absent: Absent | None, summary: Mapping[str, Any], advice_text: str
+    storing: _Storing, absent: _report.Absent | None, summary: Mapping[str, Any], advice_text: str
 ) -> None:
     """Raise the error that the task ends with, if any."""
     tally, arguments = storing.tally, storing.arguments
     stopped = absent is None
-    absent = absent or Absent()
+    absent = absent or _report.Absent()
     seconds = summary["seconds"]
     too_many = tally.failed > arguments["max_failed_keys"]
     if tally.worst is not None and (stopped or too_many):
@@ -113,13 +82,13 @@ def _raise_for(
         text += f"\n{key}: {type(error).__name__}: {error}"
         if (stopped and storing.is_for_good(error)) or tally.for_good > arguments["max_failed_keys"]:
             raise AirflowFailException(text) from error
-        raise TablesFailed(text, result=summary) from error
+        raise errors.TablesFailed(text, result=summary) from error
     if absent.lost or absent.hidden or (absent.evicted and not arguments["allow_evicted"]):
         text = tally.sentence(seconds, len(absent.evicted), *absent.troubles(storing.residency.places))
-        raise TablesEvicted(text + (f". {advice_text}" if advice_text else ""), result=summary)
+        raise errors.TablesEvicted(text + (f". {advice_text}" if advice_text else ""), result=summary)
     if tally.failed_over and arguments["require_home"]:
         trouble = f"{counted(tally.failed_over, 'table')} failed over, and require_home is set"
-        raise StoredOnFailover(tally.sentence(seconds, len(absent.evicted), trouble), result=summary)
+        raise errors.StoredOnFailover(tally.sentence(seconds, len(absent.evicted), trouble), result=summary)
 
 
 class _ClusterUnusable(Exception):
@@ -152,23 +121,23 @@ class _Residency:
     def held(self) -> dict[str, int]:
         return Counter(self.places.values())
 
-    def check(self) -> Absent:
+    def check(self) -> _report.Absent:
         before = [(key, node) for key, nodes in self._asked_before.items() for node in nodes]
         places = [*self.places.items(), *self._copies, *before]
         self.to_ask = len(places)
         found = self._hook.find_absent(self._counted(places))
         copies = set(self._copies)
-        absent = Absent()
+        absent = _report.Absent()
         for key, node in before:
             why = found.pop((key, node), None)
             if why is None and (key, node) not in copies:
                 absent.hidden.setdefault(key, f"{node} is back with another table")
-            elif why is Absence.MISSING:
+            elif why is client.Absence.MISSING:
                 absent.hidden.setdefault(key, f"{node} is back without it")
         for (key, node), why in found.items():
             if self.places[key] != node:
                 absent.copies += 1
-            elif why is Absence.MISSING:
+            elif why is client.Absence.MISSING:
                 absent.evicted[key] = node
             else:
                 absent.lost[key] = str(why)
@@ -196,25 +165,25 @@ class _Storing:
         self.handover.check_number(len(self.keys or ()))
         durable = self.arguments["durable"]
         self.record = ResumeRecord(self.context, self.keys, self.log, durable=durable)
-        self.tally = Tally(None if self.keys is None else len(self.keys))
+        self.tally = _report.Tally(None if self.keys is None else len(self.keys))
         self.residency = _Residency(self.hook)
         self.nodes = len(self.hook.node_status())
 
     @contextlib.contextmanager
     def reported(self) -> Iterator[None]:
         """Log progress during the block; before an error, log and push what was done."""
-        with ticking(self._tick):
+        with _report.ticking(self._tick):
             try:
                 yield
             except Exception as error:
                 self.log.info("%s before the task failed", self.tally.sentence(self.tally.seconds))
-                if not isinstance(error, OperationCancelled):
-                    push_summary(
+                if not isinstance(error, client.OperationCancelled):
+                    _report.push_summary(
                         self.context, self.tally.summary(None, copies=self.arguments["copies"]), self.log
                     )
                 raise
 
-    def run(self, tables: _Tables, prepare: _Prepare) -> Absent | None:
+    def run(self, tables: _Tables, prepare: _Prepare) -> _report.Absent | None:
         """Store the tables, then check them; None if it stopped because all other keys would fail too."""
         try:
             self._store(self._first_pass(tables), prepare, keep=self.record)
@@ -235,7 +204,7 @@ class _Storing:
 
     def _first_pass(self, tables: _Tables) -> Iterator[tuple[str, Any]]:
         for key, content in self._pairs(tables()):
-            with permanent(ValueError):
+            with errors.permanent(ValueError):
                 self.handover.check_number(self.record.add(key) + 1)
             yield key, content
         self.record.end()
@@ -267,7 +236,7 @@ class _Storing:
         """Take the result or the error of one key; called for one key at a time."""
         if isinstance(outcome, Exception):
             self._note_failure(key, outcome)
-        elif isinstance(outcome, StoreResult):
+        elif isinstance(outcome, client.StoreResult):
             self.tally.add_stored(outcome)
             self.tally.failed_over += self.residency.add(key, outcome.node, outcome.copies)
             # The next try could mistake an older table on a node that readers ask for this one.
@@ -278,22 +247,24 @@ class _Storing:
             self.tally.failed_over += self.residency.add(key, outcome.node)
 
     def _note_failure(self, key: str, error: Exception) -> None:
-        if isinstance(error, OperationCancelled):
+        if isinstance(error, client.OperationCancelled):
             return  # not started, or ended with the task
-        text = format_error(error)
+        text = _report.format_error(error)
         self.tally.add_failed(key, error, text, for_good=self.is_for_good(error))
-        log_failure(self.log, key, text, self.tally.failed)
+        _report.log_failure(self.log, key, text, self.tally.failed)
         with contextlib.suppress(KeyError):  # an invalid key is not in the record
             self.record.set(key, done=False)
-        refused = isinstance(error, AuthenticationFailed | CertificateRejected)
+        refused = isinstance(error, client.AuthenticationFailed | client.CertificateRejected)
         if refused or (
-            isinstance(error, NoCacheAvailable)
+            isinstance(error, client.NoCacheAvailable)
             and not any(status.alive for status in self.hook.node_status(probe=True).values())
         ):
             raise _ClusterUnusable(text) from error
 
     def is_for_good(self, error: Exception) -> bool:
-        return isinstance(error, AirflowFailException) or ends_the_task(error, literal_table=self.literal)
+        return isinstance(error, AirflowFailException) or errors.ends_the_task(
+            error, literal_table=self.literal
+        )
 
     def _tick(self) -> None:
         tally, residency = self.tally, self.residency
@@ -305,7 +276,7 @@ class _Storing:
         else:
             # Tables that an earlier try stored take next to no time.
             skipped = max(len(tally.kept), self.record.stored_before)
-            line = tally.progress(skipped, waiting=is_waiting(self.hook))
+            line = tally.progress(skipped, waiting=_report.is_waiting(self.hook))
         # Before it is logged, so that the record has what the log has.
         self.record.save()
         if self.record.is_orphan:

@@ -90,14 +90,13 @@ def output_at(target: Any) -> Any:
     directory or below a prefix.
     """
     path = path_of("output_path", target)
+    name = f"output_path={str(target)!r}"
     if not path.name:
-        raise ValueError(f"output_path={str(target)!r}: expected the path of a file")
+        raise ValueError(f"{name}: expected the path of a file")
     if is_remote(path):
         path.fs.invalidate_cache(path.parent.path)
         if path.fs.isdir(path.path):
-            raise ValueError(
-                f"output_path={str(target)!r}: a directory, or objects below it; expected a file"
-            )
+            raise ValueError(f"{name}: a directory, or objects below it; expected a file")
         return path
     try:
         path = path.resolve()
@@ -105,10 +104,10 @@ def output_at(target: Any) -> Any:
     except (RuntimeError, OSError) as error:
         if isinstance(error, OSError) and error.errno != errno.ELOOP:
             raise
-        raise ValueError(f"output_path={str(target)!r}: a symlink that leads to itself") from error
+        raise ValueError(f"{name}: a symlink that leads to itself") from error
     if mode is not None and not stat.S_ISREG(mode):
         what = "a directory" if stat.S_ISDIR(mode) else "a device, FIFO or socket"
-        raise ValueError(f"output_path={str(target)!r}: {what}; expected a file")
+        raise ValueError(f"{name}: {what}; expected a file")
     return path
 
 

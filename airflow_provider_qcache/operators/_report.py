@@ -228,8 +228,7 @@ class Tally:
             return f"{line}waiting for a node: none answers"
         seconds = max(self.seconds, 1e-9)
         line += format_speed(self.stored, self._bytes, seconds)
-        tried = self.stored + self.failed
-        if self._total is not None and tried:
+        if self._total is not None and (tried := self.stored + self.failed):
             left = max(self._total - tried - skipped, 0)
             line += f", {format_time(left * seconds / tried)} left"
         return line
@@ -304,8 +303,8 @@ def report_stored(
     An empty table is a warning unless ``may_be_empty``. Raises StoredOnFailover with ``require_home``.
     """
     rows = "rows not counted" if stored.rows is None else counted(stored.rows, "row")
-    line = f"Stored table {stored.key!r} on {stored.node}: "
-    line += f"{rows}, {stored.bytes:,} bytes, {stored.seconds:.2f} s"
+    size = f"{rows}, {stored.bytes:,} bytes"
+    line = f"Stored table {stored.key!r} on {stored.node}: {size}, {stored.seconds:.2f} s"
     result = {
         "key": stored.key,
         "node": stored.node,

@@ -9,34 +9,14 @@ import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from airflow_provider_qcache.assets.outlets import (
-    KeysSeen,
-    deleted_tables,
-    keep_statistics,
-    stored_table,
-    stored_tables,
-)
+from airflow_provider_qcache.assets import outlets
 from airflow_provider_qcache.assets.qcache import pattern_of
 from airflow_provider_qcache.compat import AirflowFailException, AirflowSkipException
 from airflow_provider_qcache.files.listing import Format
 from airflow_provider_qcache.operators import _arguments as rules
+from airflow_provider_qcache.operators import _content
 from airflow_provider_qcache.operators._base import QCacheOperator, QCacheStoreOperator
 from airflow_provider_qcache.operators._check import QCacheBranchOperator, QCacheCheckOperator
-from airflow_provider_qcache.operators._content import (
-    Table,
-    TableContent,
-    check_description,
-    checked_content,
-    checked_tables,
-    named_if_missing,
-    pairs_of,
-    path_of,
-    table_at,
-    table_content,
-    table_of,
-    upload_from,
-    uploads,
-)
 from airflow_provider_qcache.operators.errors import (
     CheckFailed,
     NodesUnreachable,
@@ -150,11 +130,11 @@ class QCachePostOperator(QCacheStoreOperator):
     _rules: ClassVar[Mapping[str, rules.Rule]] = {
         **QCacheStoreOperator._rules,
         "key": rules.optional(rules.key_of_files),
-        "content": rules.optional(checked_content),
+        "content": rules.optional(_content.checked_content),
         "source_path": rules.optional(rules.path),
         "source_format": rules.optional(rules.one_of(*map(str, Format))),
         "python_callable": rules.optional(rules.function),
-        "tables": rules.optional(checked_tables),
+        "tables": rules.optional(_content.checked_tables),
         "op_args": rules.optional(rules.sequence),
         "op_kwargs": rules.optional(rules.mapping),
         "content_type": rules.optional(rules.content_type),
@@ -184,11 +164,11 @@ class QCachePostOperator(QCacheStoreOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.key = key
-        self.content = table_content(content)
+        self.content = _content.table_content(content)
         self.source_path = rules.text_of_path(source_path)
         self.source_format = source_format
         self.python_callable = python_callable
-        self.tables = table_content(tables)
+        self.tables = _content.table_content(tables)
         self.op_args = op_args
         self.op_kwargs = op_kwargs
         self.content_type = content_type
@@ -202,7 +182,7 @@ class QCachePostOperator(QCacheStoreOperator):
     def partial(cls, **kwargs: Any) -> Any:
         """Airflow's ``partial``; the UI shows a table by its size."""
         for name in {"content", "tables"} & kwargs.keys():
-            kwargs[name] = table_content(kwargs[name])
+            kwargs[name] = _content.table_content(kwargs[name])
         return super().partial(**kwargs)
 
     def _check_together(self, known: Mapping[str, Any]) -> None:
@@ -216,11 +196,8 @@ class QCachePostOperator(QCacheStoreOperator):
         many = self.tables is not None or "key" not in known or rules.has_placeholder(known["key"])
         if not many:
             self._check_several("only for several tables (tables, or a key with {stem} or {parent})")
-        if (
-            self.python_callable is None
-            and not (self.tables is not None and callable(self.tables.value))
-            and (self.op_args or self.op_kwargs)
-        ):
+        has_function = self.python_callable is not None or callable(getattr(self.tables, "value", None))
+        if not has_function and (self.op_args or self.op_kwargs):
             raise ValueError("op_args and op_kwargs need python_callable")
         if self.source_path is None:
             if self.source_format is not None:
@@ -229,7 +206,7 @@ class QCachePostOperator(QCacheStoreOperator):
                 raise ValueError(f"key={known['key']!r}: {{stem}} and {{parent}} need source_path")
         content = known.get("content")
         in_bytes = content is not None and isinstance(content.value, str | bytes | bytearray | memoryview)
-        check_description(
+        _content.check_description(
             known.get("content_type") if in_bytes else None,
             known.get("headers"),
             known.get("column_types"),
@@ -250,11 +227,13 @@ class QCachePostOperator(QCacheStoreOperator):
         literal = _is_literal(arguments["content"], context)
         with self._connected(arguments, literal_table=literal) as hook:
             table = self._table(arguments)
-            with upload_from(table, arguments) as upload:
+            with _content.upload_from(table, arguments) as upload:
                 stored = hook.post(arguments["key"], upload, **rules.store_options(arguments))
             files = collect_files(hook, [table])
         result = report_stored(stored, self.log, arguments)
-        self._changed(context, arguments, stored.key, stored_table(stored), schema=upload.schema, files=files)
+        self._changed(
+            context, arguments, stored.key, outlets.stored_table(stored), schema=upload.schema, files=files
+        )
         return result
 
     def _store_many(self, context: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -264,7 +243,7 @@ class QCachePostOperator(QCacheStoreOperator):
         tables = arguments["tables"]
         with self._connected(arguments) as hook:
             known, pairs = self._pairs(arguments)
-            seen = KeysSeen()
+            seen = outlets.KeysSeen()
             result = store_tables(
                 hook,
                 lambda: seen.watch(pairs()),
@@ -273,11 +252,11 @@ class QCachePostOperator(QCacheStoreOperator):
                 arguments=arguments,
                 literal=_is_literal(tables, context),
                 keys=None if known is None else list(known),
-                prepare=uploads(arguments),
+                prepare=_content.uploads(arguments),
             )
             files = collect_files(hook, (known or {}).values())
         key = arguments["key"] or seen.pattern or "*"
-        self._changed(context, arguments, key, stored_tables(key, result), files=files)
+        self._changed(context, arguments, key, outlets.stored_tables(key, result), files=files)
         return result
 
     def dry_run(self) -> None:
@@ -288,9 +267,9 @@ class QCachePostOperator(QCacheStoreOperator):
         with self._connected(arguments) as hook:
             if arguments["tables"] is not None or rules.has_placeholder(arguments["key"]):
                 _, pairs = self._pairs(arguments)
-                self._would_store_many(hook, pairs(), uploads(arguments), arguments)
+                self._would_store_many(hook, pairs(), _content.uploads(arguments), arguments)
             else:
-                with upload_from(self._table(arguments), arguments) as upload:
+                with _content.upload_from(self._table(arguments), arguments) as upload:
                     would_store(hook, arguments["key"], upload, self.log)
 
     def _pairs(
@@ -303,7 +282,7 @@ class QCachePostOperator(QCacheStoreOperator):
             def called() -> Iterable[tuple[str, Any]]:
                 returned = _called(tables.value, arguments)
                 with permanent(TypeError):
-                    return pairs_of(returned)
+                    return _content.pairs_of(returned)
 
             return None, called
         if tables is not None:
@@ -311,17 +290,19 @@ class QCachePostOperator(QCacheStoreOperator):
         from airflow_provider_qcache.files.tables import tables_in  # noqa: PLC0415  # it loads requests
 
         content_type = arguments["content_type"]
-        with permanent(ValueError), named_if_missing("source_path", arguments["source_path"]):
-            path = path_of("source_path", arguments["source_path"])
+        with permanent(ValueError), _content.named_if_missing("source_path", arguments["source_path"]):
+            path = _content.path_of("source_path", arguments["source_path"])
             found = tables_in(arguments["key"], path, arguments["source_format"], content_type=content_type)
-        files = {key: Table("source_path", table, content_type, is_typed=True) for key, table in found}
+        files = {
+            key: _content.Table("source_path", table, content_type, is_typed=True) for key, table in found
+        }
         return files, files.items
 
-    def _table(self, arguments: Mapping[str, Any]) -> Table:
+    def _table(self, arguments: Mapping[str, Any]) -> _content.Table:
         content_type = arguments["content_type"]
         if arguments["source_path"] is not None:
             with permanent(ValueError):
-                return table_at(
+                return _content.table_at(
                     "source_path", arguments["source_path"], content_type, arguments["source_format"]
                 )
         if (content := arguments["content"]) is not None:
@@ -330,7 +311,7 @@ class QCachePostOperator(QCacheStoreOperator):
             name = "what python_callable returned"
             value = _called(arguments["python_callable"], arguments)
         with permanent(ValueError, TypeError):
-            return table_of(name, value, content_type, functions=content is None)
+            return _content.table_of(name, value, content_type, functions=content is None)
 
 
 def _called(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
@@ -338,7 +319,7 @@ def _called(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
     return function(*(arguments["op_args"] or ()), **(arguments["op_kwargs"] or {}))
 
 
-def _is_literal(content: TableContent | None, context: Mapping[str, Any]) -> bool:
+def _is_literal(content: _content.TableContent | None, context: Mapping[str, Any]) -> bool:
     """Whether a table is written in the DAG, so that it is the same at every try.
 
     The arguments of a mapped task may come from another task.
@@ -446,7 +427,7 @@ class QCacheQueryOperator(QCacheOperator):
             for name in ("load_kwargs", "content_type", "column_types"):
                 if getattr(self, name):
                     raise ValueError(f"{name} needs load_callable")
-        check_description(known.get("content_type"), None, known.get("column_types"), None)
+        _content.check_description(known.get("content_type"), None, known.get("column_types"), None)
 
     def execute(self, context: Mapping[str, Any]) -> Any:
         """Query the table."""
@@ -470,16 +451,10 @@ class QCacheQueryOperator(QCacheOperator):
         found += f": {rules.counted(result.unsliced_result_len, 'row')} before offset and limit"
         if output is not None:
             publish(result.content, output)
-            self.log.info(
-                "%s, %s bytes written to %s", found, f"{len(result.content):,}", arguments["output_path"]
-            )
-            return {
-                "key": key,
-                "node": node,
-                "output_path": str(arguments["output_path"]),
-                "bytes": len(result.content),
-                UNSLICED_LENGTH: result.unsliced_result_len,
-            }
+            path, size = str(arguments["output_path"]), len(result.content)
+            self.log.info("%s, %s bytes written to %s", found, f"{size:,}", path)
+            written = {"key": key, "node": node, "output_path": path, "bytes": size}
+            return {**written, UNSLICED_LENGTH: result.unsliced_result_len}
         returned = for_xcom(result.content, arguments["result_processor"])
         self.log.info("%s", found)
         return returned
@@ -497,8 +472,10 @@ class QCacheQueryOperator(QCacheOperator):
         def load(**load_kwargs: Any) -> Any:
             returned = load_callable(**load_kwargs)
             with permanent(ValueError, TypeError):
-                table = table_of("what load_callable returned", returned, content_type, functions=True)
-            loaded.append(at_the_end.enter_context(upload_from(table, arguments)))
+                table = _content.table_of(
+                    "what load_callable returned", returned, content_type, functions=True
+                )
+            loaded.append(at_the_end.enter_context(_content.upload_from(table, arguments)))
             return loaded[0]
 
         with contextlib.ExitStack() as at_the_end:
@@ -607,7 +584,7 @@ class QCacheDeleteOperator(QCacheOperator):
                 log=self.log,
             )
         key = keys[0] if len(keys) == 1 else pattern_of(keys)
-        extra = deleted_tables(key, len(keys), deletion.counts)
+        extra = outlets.deleted_tables(key, len(keys), deletion.counts)
         self._changed(context, arguments, key, extra, keys=keys)
         return deletion.result()
 
@@ -669,7 +646,7 @@ class QCacheStatisticsOperator(QCacheOperator):
         read = sum("error" not in statistics for statistics in found.values())
         of = "" if read == len(found) else f" of {len(found)}"
         self.log.info("Read the statistics of %s%s, which resets them", rules.counted(read, "node"), of)
-        keep_statistics(self, context, arguments["qcache_conn_id"], found)
+        outlets.keep_statistics(self, context, arguments["qcache_conn_id"], found)
         return found
 
 
@@ -677,11 +654,8 @@ def _summary_of(value: Any) -> Any:
     """A number of a node's statistics as it is; for a list its count, mean and maximum."""
     if not isinstance(value, list):
         return value
-    return {
-        "count": len(value),
-        "mean": sum(value) / len(value) if value else 0,
-        "max": max(value, default=0),
-    }
+    mean = sum(value) / len(value) if value else 0
+    return {"count": len(value), "mean": mean, "max": max(value, default=0)}
 
 
 def _keys_of(arguments: Mapping[str, Any]) -> list[str]:

@@ -1,7 +1,4 @@
-"""Wait until tables are in a QCache cluster, or until its nodes answer.
-
-Importing this loads neither the client nor requests: a DAG file is parsed again and again.
-"""
+"""Wait until tables are in a QCache cluster, or until its nodes answer."""
 
 from __future__ import annotations
 
@@ -10,14 +7,7 @@ from abc import abstractmethod
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from airflow_provider_qcache.compat import (
-    AirflowException,
-    AirflowSensorTimeout,
-    BaseSensorOperator,
-    PokeReturnValue,
-    conf,
-    first_poke_time,
-)
+from airflow_provider_qcache import compat
 from airflow_provider_qcache.operators import _arguments as rules
 from airflow_provider_qcache.operators._base import QCacheOperator
 from airflow_provider_qcache.operators._condition import Condition
@@ -38,7 +28,7 @@ _SHORTEST_INTERVAL: Final = 0.1
 """The least seconds between two polls of a trigger."""
 
 
-class _QCacheSensor(QCacheOperator, BaseSensorOperator):
+class _QCacheSensor(QCacheOperator, compat.BaseSensorOperator):
     """The base of the sensors: they ask the nodes from a worker, or deferred from the triggerer.
 
     A deferred sensor asks once more from a worker when its trigger has found what it waits for. So the
@@ -48,16 +38,16 @@ class _QCacheSensor(QCacheOperator, BaseSensorOperator):
     def __init__(self, *, deferrable: bool | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if deferrable is None:
-            deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
+            deferrable = compat.conf.getboolean("operators", "default_deferrable", fallback=False)
         self.deferrable = deferrable
         self._started: float | None = None
         self._triggerer_error: str | None = None
 
-    def poke(self, context: Mapping[str, Any]) -> PokeReturnValue:
+    def poke(self, context: Mapping[str, Any]) -> compat.PokeReturnValue:
         """Ask the nodes once."""
         if self._started is None:
             resumes = self.mode == "reschedule" and not self.deferrable
-            self._started = (first_poke_time(context) if resumes else None) or time.time()
+            self._started = (compat.first_poke_time(context) if resumes else None) or time.time()
         arguments = self._checked_arguments(context)
         retry = arguments["request_retry"]
         if retry is None or isinstance(retry, dict):
@@ -66,16 +56,16 @@ class _QCacheSensor(QCacheOperator, BaseSensorOperator):
             found = self._ask(hook, arguments)
         if found is not None:
             found["seconds"] = round(time.time() - self._started, 3)
-            return PokeReturnValue(is_done=True, xcom_value=found)
+            return compat.PokeReturnValue(is_done=True, xcom_value=found)
         if self._triggerer_error is not None:
             # An error of the nodes or the connection was raised above, with its class.
-            raise AirflowException(
+            raise compat.AirflowException(
                 "the triggerer cannot ask the nodes, although this worker can. Check the connection, the "
                 f"packages and the network of the triggerer's machine: {self._triggerer_error}"
             )
         if self.deferrable:
             self._defer_until_found(arguments)
-        return PokeReturnValue(is_done=False)
+        return compat.PokeReturnValue(is_done=False)
 
     @abstractmethod
     def _ask(self, hook: QCacheHook, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -90,7 +80,7 @@ class _QCacheSensor(QCacheOperator, BaseSensorOperator):
         assert self._started is not None  # noqa: S101
         left = self._started + self.timeout - time.time()
         if left <= 0:
-            raise AirflowSensorTimeout(f"not found within the sensor's timeout of {self.timeout:g} s")
+            raise compat.AirflowSensorTimeout(f"not found within the sensor's timeout of {self.timeout:g} s")
         longest = self.timeout if self.max_wait is None else self.max_wait.total_seconds()
         self.defer(
             trigger=self._trigger(

@@ -22,24 +22,14 @@ try:
 except ImportError as error:
     raise MissingExtra("a query that is not read by PostgreSQL's COPY needs pyarrow", "sql") from error
 
-from airflow_provider_qcache.client.tables.arrow import (
-    BATCH_ROWS,
-    TEXT,
-    bounded,
-    converted,
-    csv_of,
-    plan_of,
-    valid,
-)
+from airflow_provider_qcache.client.tables import arrow
 
 
 class ArrowStream:
     """A query's rows as record batches, of which one at a time is in memory; ``close`` it.
 
-    Args:
-        schema: The columns; None to take them from the first batch.
-        batches: Record batches or tables.
-        close: Ends the query. A stream of DuckDB that is left open locks the database.
+    ``schema`` is None to take the columns from the first of ``batches``, which are record batches or tables.
+    ``close`` ends the query: a stream of DuckDB that is left open locks the database.
     """
 
     def __init__(
@@ -59,8 +49,8 @@ class ArrowStream:
 
     def batches(self) -> Iterator[Any]:
         """Record batches of ``schema``, bounded by rows and bytes; InvalidTable for invalid Arrow data."""
-        for batch in valid(self._whole()):
-            yield from bounded(batch)
+        for batch in arrow.valid(self._whole()):
+            yield from arrow.bounded(batch)
 
     def _whole(self) -> Iterator[Any]:
         for chunk in self._chunks:
@@ -114,7 +104,7 @@ def of_connection(connection: Any) -> Callable[[str, Any], ArrowStream] | None:
         if relation is None:  # a statement without a result
             return ArrowStream(pa.schema([]), iter(()))
         read = next(getattr(relation, name) for name in _RELATION if hasattr(relation, name))
-        return _of_reader(read(BATCH_ROWS))
+        return _of_reader(read(arrow.BATCH_ROWS))
 
     return stream
 
@@ -134,8 +124,8 @@ def of_cursor(cursor: Any) -> ArrowStream | None:
             # Some answers, to SHOW for example, are columns of Python's values, without a schema.
             if not hasattr(cursor.fetchmany_arrow(0), "schema"):
                 return None
-            first = cursor.fetchmany_arrow(BATCH_ROWS)
-            rest = iter(lambda: cursor.fetchmany_arrow(BATCH_ROWS), None)
+            first = cursor.fetchmany_arrow(arrow.BATCH_ROWS)
+            rest = iter(lambda: cursor.fetchmany_arrow(arrow.BATCH_ROWS), None)
             filled = itertools.takewhile(lambda table: table.num_rows, rest)
             return ArrowStream(first.schema, itertools.chain([first], filled))
         if (job := _bigquery_job(cursor)) is not None:
@@ -171,7 +161,7 @@ class ArrowEncoder:
     """Batches of one schema to CSV, by the rules of docs/reference/tables.md. Raises InvalidTable."""
 
     def __init__(self, schema: Any, requested: Mapping[str, ColumnType]) -> None:
-        self._plans = [plan_of(field.name, field.type, requested.get(field.name)) for field in schema]
+        self._plans = [arrow.plan_of(field.name, field.type, requested.get(field.name)) for field in schema]
         self._nanoseconds = [at for at, field in enumerate(schema) if _is_nanoseconds(field.type)]
         self._rows = 0
         for plan in self._plans:
@@ -183,11 +173,11 @@ class ArrowEncoder:
 
     def encode(self, batch: Any, keys: Sequence[int] = ()) -> tuple[bytes, list[Any]]:
         """A batch as CSV, and the texts of the columns ``keys`` by row. Raises InvalidTable."""
-        texts = converted(self._plans, batch, self._rows)
+        texts = arrow.converted(self._plans, batch, self._rows)
         for at in self._nanoseconds:
             if not _is_nanoseconds(batch.schema.types[at]):
                 nine = pc.replace_substring_regex(texts.column(at), r"(\.\d{6})", r"\1000")
                 texts = texts.set_column(at, texts.schema.names[at], nine)
-        data = csv_of(texts, self._rows)
+        data = arrow.csv_of(texts, self._rows)
         self._rows += texts.num_rows
-        return data, list(zip(*(texts.column(key).cast(TEXT).to_pylist() for key in keys), strict=True))
+        return data, list(zip(*(texts.column(key).cast(arrow.TEXT).to_pylist() for key in keys), strict=True))

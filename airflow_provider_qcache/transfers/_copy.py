@@ -357,20 +357,17 @@ class CopyQuery:
     def _statement(self, names: Sequence[str], tables: QueryTables) -> str:
         categories = self._categories()
         places = [f"c{number}" for number in range(len(names))]
-        expressions = [
-            _expression(name, place, column, categories.get(column[1], ""), tables.requested.get(name))
+        expressions = {
+            name: _expression(name, place, column, categories.get(column[1], ""), tables.requested.get(name))
             for name, place, column in zip(names, places, self._columns, strict=True)
-        ]
+        }
         tables.columns = tuple(
-            Column(name, tables.requested.get(name, expression.type))
-            for name, expression in zip(names, expressions, strict=True)
+            Column(name, tables.requested.get(name, found.type)) for name, found in expressions.items()
         )
         self._watched = [
-            (number, name, expression)
-            for number, (name, expression) in enumerate(zip(names, expressions, strict=True))
-            if expression.fine
+            (number, name, found) for number, (name, found) in enumerate(expressions.items()) if found.fine
         ]
-        fields = [expression.written for expression in expressions]
+        fields = [expression.written for expression in expressions.values()]
         keys = [f"({fields[position]})::text" for position in tables.positions]
         options = "FORMAT csv"
         if len(fields) == 1:

@@ -47,9 +47,7 @@ class KeyPattern:
     def key(self, values: Sequence[str | None], row: int) -> str:
         """The key of a partition; ``row``, from 1, is for errors.
 
-        Raises:
-            InvalidTable: a value is null.
-            InvalidKey: a key cannot contain a value, or another partition has the same key.
+        Raises InvalidTable for a null; InvalidKey if a key cannot contain a value, or is another partition's.
         """
         # Here, so that parsing a DAG does not load the client.
         from airflow_provider_qcache.client.errors import InvalidKey  # noqa: PLC0415

@@ -82,9 +82,7 @@ class SqlSource:
         """Run the query, write its rows to the tables, and return how: ``COPY``, ``ARROW`` or ``CURSOR``.
 
         It runs on its own thread: Airflow ends a task by a signal, which Python does not handle while a
-        driver waits for its database.
-
-        Raises InvalidTable, InvalidKey, OperationCancelled after cancel(), and what the driver raises.
+        driver waits for its database. Raises OperationCancelled after cancel().
         """
         try:
             return self._read_on_a_thread(tables)
@@ -330,17 +328,16 @@ def _mysql_cursor(connection: Any) -> _MySqlCursor:
     Raises the driver's errors.
     """
     driver = driver_of(connection)
-    # The server would run a second statement, and the driver would hide its rows and its error.
-    if driver == "MySQLdb":
-        connection.set_server_option(_MULTI_STATEMENTS_OFF)
-    elif driver == "mysql":
+    # One statement only: the server would run a second one, and the driver would hide its rows and error.
+    if driver == "mysql":
         flag = import_module("mysql.connector.constants").ClientFlag.MULTI_STATEMENTS
         connection.client_flags = [-flag]
         connection.reconnect()
-    if driver == "mysql":
         connection.set_charset_collation("utf8mb4")
         cursor = connection.cursor()
     else:
+        if driver == "MySQLdb":
+            connection.set_server_option(_MULTI_STATEMENTS_OFF)
         connection.set_character_set("utf8mb4")
         cursor = connection.cursor(import_module(f"{driver}.cursors").SSCursor)
     cursor.execute("SET time_zone = '+00:00'")
@@ -352,12 +349,9 @@ class _MySqlCursor:
 
     def __init__(self, cursor: Any) -> None:
         self._cursor = cursor
-        self.execute = cursor.execute
-        self.nextset = cursor.nextset
 
-    @property
-    def description(self) -> Any:
-        return self._cursor.description
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cursor, name)
 
     def fetchmany(self, count: int) -> Sequence[Sequence[Any]]:
         rows: Sequence[Sequence[Any]] = self._cursor.fetchmany(count)

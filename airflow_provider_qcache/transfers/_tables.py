@@ -56,11 +56,7 @@ class QueryTables:
         return len(self._tables)
 
     def begin(self, names: Sequence[str]) -> None:
-        """Set the columns' names.
-
-        Raises:
-            InvalidTable: a name cannot be stored, or column_types or partition_by names none of them.
-        """
+        """Set the columns' names. Raises InvalidTable if they do not fit CSV or the operator's arguments."""
         rules.check_names(names)
         for name in names:
             if not fits_csv(name):

@@ -1,7 +1,4 @@
-"""Store the rows of an SQL query: as one table, or as one for each partition.
-
-Importing this loads neither the client nor requests: a DAG file is parsed again and again.
-"""
+"""Store the rows of an SQL query: as one table, or as one for each partition."""
 
 from __future__ import annotations
 
@@ -293,13 +290,8 @@ class SqlToQCacheOperator(QCacheStoreOperator):
             self._source = None
         spool.flush()
         tables.check_rows()
-        self.log.info(
-            "Read %s from %s by %s into %s",
-            rules.counted(spool.rows, "row"),
-            arguments["sql_conn_id"],
-            how,
-            rules.counted(len(tables), "table"),
-        )
+        rows, number = rules.counted(spool.rows, "row"), rules.counted(len(tables), "table")
+        self.log.info("Read %s from %s by %s into %s", rows, arguments["sql_conn_id"], how, number)
         return tables
 
 
