@@ -71,13 +71,8 @@ class Field:
         schema: dict[str, Any] = {"type": [types.get(self.kind, "string"), "null"]}
         if self.kind == "nodes":
             schema["items"] = {"type": "string"}
-        if self.default is not None:
-            schema["default"] = self.default
-        if self.minimum is not None:
-            schema["minimum"] = self.minimum
-        if self.maximum is not None:
-            schema["maximum"] = self.maximum
-        return schema
+        limits = {"default": self.default, "minimum": self.minimum, "maximum": self.maximum}
+        return schema | {name: value for name, value in limits.items() if value is not None}
 
     def __repr__(self) -> str:
         return f"Field({self.name!r}, {self.kind!r})"

@@ -162,11 +162,8 @@ def key_of_files(name: str, value: Any) -> str:
         return key(name, value)
     rest = value.replace("{stem}", "").replace("{parent}", "")
     if rest and protocol.is_key(rest) is None:
-        raise refused(
-            name,
-            value,
-            "a string of ASCII letters, digits, '-', '_' and the placeholders {stem} and {parent}",
-        )
+        expected = "a string of ASCII letters, digits, '-', '_' and the placeholders {stem} and {parent}"
+        raise refused(name, value, expected)
     return str(value)
 
 

@@ -14,7 +14,7 @@ from airflow_provider_qcache.operators.errors import InvalidArgument, ends_the_t
 from airflow_provider_qcache.operators.retry import ERROR_WAIT, qcache_retry_policy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from airflow_provider_qcache.client import RequestRetry
     from airflow_provider_qcache.hooks.qcache import QCacheHook
@@ -129,13 +129,12 @@ class QCacheOperator(BaseOperator):
                 # Airflow renders a mapped task without calling its render_template_fields.
                 self._read_files(context, self.get_template_env())
                 self.overwrite_rtif_after_execution = True
-            arguments = {name: getattr(self, name) for name in self._rules}
+            arguments = {}
             for name, rule in self._rules.items():
-                value = arguments[name]
-                if name in self.template_fields:
-                    if isinstance(value, Nothing) and name in self._optional:
-                        arguments[name] = None
-                        continue
+                value = getattr(self, name)
+                if isinstance(value, Nothing) and name in self._optional:
+                    value = None
+                elif name in self.template_fields:
                     value = filled(name, value, objects=name in self._objects)
                 arguments[name] = rule(name, value)
             self._check_together(arguments)
@@ -336,17 +335,6 @@ class QCacheStoreOperator(QCacheOperator):
         passed += [] if self.durable else ["durable"]
         if passed:
             raise ValueError(f"{' and '.join(passed)}: {needs}")
-
-    def _would_store_many(
-        self, hook: QCacheHook, pairs: Iterable[tuple[str, Any]], prepare: Any, arguments: Mapping[str, Any]
-    ) -> None:
-        from airflow_provider_qcache.operators._dry_run import would_delete, would_store_many  # noqa: PLC0415  # for a task that runs
-        from airflow_provider_qcache.operators._keys import KeyHandover  # noqa: PLC0415  # for a task that runs
-
-        earlier = KeyHandover(arguments, self.log)
-        keys = would_store_many(hook, pairs, prepare, self.log)
-        if missing := earlier.missing(keys):
-            would_delete(hook, missing, self.log)
 
 
 # How a template becomes a value. In a DAG that renders templates as native objects, Jinja reads the result as

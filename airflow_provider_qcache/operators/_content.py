@@ -251,26 +251,21 @@ def upload_from(table: Table, arguments: Mapping[str, Any]) -> Upload:
     if not table.is_typed and table.content_type is None:
         # Outside of `permanent`: the errors of an author's function are not changed.
         table = _described(table)
-    column_types, headers = arguments["column_types"], arguments.get("headers")
-    stand_ins, compression = arguments.get("stand_in_columns"), arguments.get("compression")
+    described_by = ("column_types", "stand_in_columns", "headers", "compression")
+    column_types, stand_ins, headers, compression = map(arguments.get, described_by)
     with permanent(ValueError, TypeError, ImportError):
         if compression == "lz4" and not table.in_memory:
             raise ValueError("compression='lz4' needs bytes or a string; 'gzip' works for all tables")
         if not table.is_typed:
-            check_description(table.content_type, headers, column_types, stand_ins)
+            check_description(table.content_type, arguments)
             if compression == "lz4" and importlib.util.find_spec("lz4") is None:
                 raise MissingExtra("compression='lz4' needs lz4", "lz4")
             all_headers = {**column_headers(column_types, stand_ins), **(headers or {})}
             upload = upload_of(table.body, table.content_type or CSV, all_headers, compression)
             upload.may_be_empty = False
             return upload
-        options = {
-            "content_type": table.content_type and table.content_type.partition(";")[0],
-            "column_types": column_types,
-            "stand_in_columns": stand_ins,
-            "headers": headers,
-            "compression": compression,
-        }
+        options: dict[str, Any] = {name: arguments.get(name) for name in described_by}
+        options["content_type"] = table.content_type and table.content_type.partition(";")[0]
         if hasattr(table.body, "upload"):
             upload = dataclasses.replace(table.body, **options).upload()
         else:
@@ -335,13 +330,9 @@ def _begun(function: Any, size: int) -> tuple[bytes, Any]:
     return b"".join(head)[:size], lambda: first.pop() if first else function()
 
 
-def check_description(
-    content_type: str | None,
-    headers: Mapping[str, str] | None,
-    column_types: Mapping[str, str] | None,
-    stand_in_columns: Mapping[str, str] | None,
-) -> None:
-    """Raise ValueError if the arguments that describe a table contradict each other."""
+def check_description(content_type: str | None, arguments: Mapping[str, Any]) -> None:
+    """Raise ValueError if the arguments that describe a table contradict each other, or its content type."""
+    column_types = arguments.get("column_types")
     if column_types and content_type is not None and content_type.partition(";")[0] == JSON:
         raise ValueError(
             f"column_types={rules.short_repr(column_types)}: nodes apply them to {CSV!r} only, not to "
@@ -350,9 +341,9 @@ def check_description(
     by_argument = {
         "content-type": "content_type",
         "x-qcache-types": "column_types" if column_types else None,
-        "x-qcache-stand-in-columns": "stand_in_columns" if stand_in_columns else None,
+        "x-qcache-stand-in-columns": "stand_in_columns" if arguments.get("stand_in_columns") else None,
     }
-    for header in headers or {}:
+    for header in arguments.get("headers") or {}:
         if argument := by_argument.get(header.lower()):
             raise ValueError(f"headers: {argument} sets {header!r} already: remove it from headers")
 

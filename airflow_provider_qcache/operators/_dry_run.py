@@ -6,11 +6,12 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_qcache.operators._arguments import counted, short_repr
+from airflow_provider_qcache.operators._keys import KeyHandover
 from airflow_provider_qcache.operators._report import format_error, log_failure
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from airflow_provider_qcache.client.tables.upload import Upload
     from airflow_provider_qcache.hooks.qcache import QCacheHook
@@ -50,9 +51,11 @@ def would_store_many(
     hook: QCacheHook,
     pairs: Iterable[tuple[str, Any]],
     prepare: Callable[[str, Any], Any] | None,
+    arguments: Mapping[str, Any],
     log: logging.Logger,
-) -> list[str]:
-    """Check many tables, one at a time, log what would be stored on which node, and return the keys."""
+) -> None:
+    """Check many tables, one at a time, and log what would be stored on which node, and what deleted."""
+    earlier = KeyHandover(arguments, log)
     nodes: Counter[str] = Counter()
     keys: list[str] = []
     rows = size = failed = 0
@@ -73,7 +76,8 @@ def would_store_many(
     log.info("Would store %s; %s cannot be stored", stored, counted(failed, "table"))
     log.info("Home nodes: %s", ", ".join(f"{node}: {number:,}" for node, number in nodes.items()))
     log.info("On its home node now: %s of these keys", f"{len(keys) - len(absent):,}")
-    return keys
+    if missing := earlier.missing(keys):
+        would_delete(hook, missing, log)
 
 
 def would_delete(hook: QCacheHook, keys: Sequence[str], log: logging.Logger) -> None:

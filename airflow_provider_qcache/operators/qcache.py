@@ -206,12 +206,7 @@ class QCachePostOperator(QCacheStoreOperator):
                 raise ValueError(f"key={known['key']!r}: {{stem}} and {{parent}} need source_path")
         content = known.get("content")
         in_bytes = content is not None and isinstance(content.value, str | bytes | bytearray | memoryview)
-        _content.check_description(
-            known.get("content_type") if in_bytes else None,
-            known.get("headers"),
-            known.get("column_types"),
-            known.get("stand_in_columns"),
-        )
+        _content.check_description(known.get("content_type") if in_bytes else None, known)
         streams = self.source_path is not None or (content is not None and not in_bytes)
         if known.get("compression") == "lz4" and streams:
             raise ValueError("compression='lz4' needs bytes or a string; 'gzip' works for all tables")
@@ -261,16 +256,17 @@ class QCachePostOperator(QCacheStoreOperator):
 
     def dry_run(self) -> None:
         """Read and check what the task would store, and log it with its nodes; no node is changed."""
-        from airflow_provider_qcache.operators._dry_run import would_store  # noqa: PLC0415  # for a task that runs
+        from airflow_provider_qcache.operators import _dry_run  # noqa: PLC0415  # for a task that runs
 
         arguments = self._checked_arguments({})
         with self._connected(arguments) as hook:
             if arguments["tables"] is not None or rules.has_placeholder(arguments["key"]):
                 _, pairs = self._pairs(arguments)
-                self._would_store_many(hook, pairs(), _content.uploads(arguments), arguments)
+                prepare = _content.uploads(arguments)
+                _dry_run.would_store_many(hook, pairs(), prepare, arguments, self.log)
             else:
                 with _content.upload_from(self._table(arguments), arguments) as upload:
-                    would_store(hook, arguments["key"], upload, self.log)
+                    _dry_run.would_store(hook, arguments["key"], upload, self.log)
 
     def _pairs(
         self, arguments: Mapping[str, Any]
@@ -427,7 +423,7 @@ class QCacheQueryOperator(QCacheOperator):
             for name in ("load_kwargs", "content_type", "column_types"):
                 if getattr(self, name):
                     raise ValueError(f"{name} needs load_callable")
-        _content.check_description(known.get("content_type"), None, known.get("column_types"), None)
+        _content.check_description(known.get("content_type"), known)
 
     def execute(self, context: Mapping[str, Any]) -> Any:
         """Query the table."""

@@ -105,12 +105,10 @@ def qcache_retry_policy(
             "qcache_retry_policy needs Airflow 3.3: this Airflow has no retry policies. Use retries and "
             "retry_delay; permanent errors of the operators fail at once on every Airflow."
         )
-    waits = [_timedelta("node_wait", node_wait), _timedelta("error_wait", error_wait)]
+    waits = []
+    for name, value in (("node_wait", node_wait), ("error_wait", error_wait)):
+        wait = timedelta(seconds=value) if isinstance(value, int | float) else value
+        if wait is not None and wait < timedelta(0):
+            raise ValueError(f"{name}={value!r}: expected seconds or a timedelta, 0 or more")
+        waits.append(wait)
     return QCacheRetryPolicy(*waits)
-
-
-def _timedelta(name: str, value: timedelta | float | None) -> timedelta | None:
-    wait = timedelta(seconds=value) if isinstance(value, int | float) else value
-    if wait is not None and wait < timedelta(0):
-        raise ValueError(f"{name}={value!r}: expected seconds or a timedelta, 0 or more")
-    return wait

@@ -245,13 +245,11 @@ class QCacheClusterSensor(_QCacheSensor):
         from airflow_provider_qcache.triggers._asking import checked_nodes, too_few  # noqa: PLC0415
 
         status = checked_nodes(hook)
-        min_nodes = arguments["min_nodes"]
+        min_nodes, conn_id = arguments["min_nodes"], arguments["qcache_conn_id"]
         with permanent(ValueError):
             if min_nodes is not None and min_nodes > len(status):
-                raise ValueError(
-                    f"min_nodes={min_nodes}: connection {arguments['qcache_conn_id']!r} has only "
-                    f"{rules.counted(len(status), 'node')}"
-                )
+                has = f"connection {conn_id!r} has only {rules.counted(len(status), 'node')}"
+                raise ValueError(f"min_nodes={min_nodes}: {has}")
         if (text := too_few(status, min_nodes)) is None:
             return {
                 "nodes": [node for node, one in status.items() if one.alive],

@@ -68,11 +68,8 @@ class QueryTables:
         self.requested = rules.check_column_types(self._column_types, names)
         for name in self.partition_by:
             if name not in names:
-                raise InvalidTable(
-                    f"partition_by names column {name!r}, which the query does not have; it has "
-                    f"{', '.join(names)}",
-                    column=name,
-                )
+                what = f"partition_by names column {name!r}, which the query does not have; it has "
+                raise InvalidTable(what + ", ".join(names), column=name)
         self.positions = tuple(map(list(names).index, self.partition_by))
         self._names = tuple(names)
         self._head = csv_header(names)

@@ -257,7 +257,7 @@ class SqlToQCacheOperator(QCacheStoreOperator):
     def dry_run(self) -> None:
         """Run the query, check its tables, and log them with their nodes; no node is changed."""
         from airflow_provider_qcache.client.tables.spool import Spool  # noqa: PLC0415  # it loads requests
-        from airflow_provider_qcache.operators._dry_run import would_store  # noqa: PLC0415  # for a task that runs
+        from airflow_provider_qcache.operators import _dry_run  # noqa: PLC0415  # for a task that runs
 
         arguments = self._checked_arguments({})
         db_hook = self._checked_db_hook(arguments)
@@ -266,9 +266,9 @@ class SqlToQCacheOperator(QCacheStoreOperator):
             uploads = tables.uploads(arguments["compression"])
             if arguments["partition_by"] is None:
                 ((key, upload),) = uploads
-                would_store(hook, key, upload, self.log)
+                _dry_run.would_store(hook, key, upload, self.log)
             else:
-                self._would_store_many(hook, uploads, None, arguments)
+                _dry_run.would_store_many(hook, uploads, None, arguments, self.log)
 
     def _checked_db_hook(self, arguments: Mapping[str, Any]) -> Any:
         with _missing_packages_are_permanent(), permanent(TypeError):
