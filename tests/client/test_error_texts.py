@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from airflow_provider_qcache.client.errors import Outcome, Phase, QClientExcepti
 from airflow_provider_qcache.client.operation import Done, home_unavailable
 from airflow_provider_qcache.client.outcome import Answer, Failure, RequestKind
 from airflow_provider_qcache.client.settings import RequestRetry
-from airflow_provider_qcache.client.transport import Headers, Request
+from airflow_provider_qcache.client.transport import Headers, Limit, Request
 from tests.client.simulated import FOREVER, LongestWaits, Scripted, SimulatedCluster
 
 QUERY, STORE, DELETE = RequestKind.QUERY, RequestKind.STORE, RequestKind.DELETE
@@ -400,6 +401,30 @@ def test_the_error_of_an_operation_that_runs_out_of_nodes_requests_or_time(
     assert (type(found), text_of(found)) == (error, f"{kind} 'foo': {text}")
 
 
+@pytest.mark.parametrize(
+    ("kind", "seconds", "end"),
+    [
+        (STORE, FOREVER, "within one store timeout. Check the node, or increase `store_timeout`."),
+        (STORE, 30.0, "before the deadline. Check the node, or increase `deadline`."),
+        (QUERY, 1.5, "before the deadline. Check the node, or increase `deadline`."),
+    ],
+)
+def test_the_error_of_a_node_that_may_still_apply_an_abandoned_write(
+    kind: RequestKind, seconds: float, end: str
+) -> None:
+    cluster = SimulatedCluster([Scripted()], [SILENT])
+    cluster.pool.abandoned_writes[HOME].add(Limit(cluster.clock.now, 0))
+    found = error_of(cluster, kind, seconds=seconds)
+    assert (type(found), text_of(found)) == (
+        errors.DeadlineExceeded,
+        (
+            f"{kind} 'foo': {HOME} may still apply an earlier store or delete, which was abandoned, and did "
+            f"not respond to a status request {end}"
+        ),
+    )
+    assert cluster.wire.sent == []
+
+
 @pytest.mark.parametrize(("limit", "repeatable"), [(2, True), (10, False)])
 def test_the_error_of_a_machine_without_resources(limit: int, repeatable: bool) -> None:
     failure = Failure(Outcome.LOCAL, Phase.CONNECT, OSError(24, "Too many open files"))
@@ -476,9 +501,19 @@ def test_a_retry_is_logged_in_one_line(caplog: pytest.LogCaptureFixture) -> None
     ]
 
 
+@pytest.fixture
+def in_tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The time zone of this machine is another one than UTC."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        yield
+    time.tzset()
+
+
 @pytest.mark.parametrize(("seconds", "left"), [(60.0, "60 s"), (1.0, "1 s"), (0.5, "0.5 s")])
 def test_waiting_for_nodes_is_logged_with_its_end_and_each_nodes_failure(
-    seconds: float, left: str, caplog: pytest.LogCaptureFixture
+    seconds: float, left: str, caplog: pytest.LogCaptureFixture, in_tokyo: None
 ) -> None:
     cluster = SimulatedCluster([REFUSED], [REFUSED], nodes=2, policy=RequestRetry(wait_for_nodes=True))
     before = time.time()

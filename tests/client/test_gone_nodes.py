@@ -133,3 +133,34 @@ def test_an_operation_ends_if_it_is_cancelled_while_it_asks_for_a_status(first: 
         cluster.run(RequestKind.STORE)
     assert len(raised.value.attempts) == 1
     assert cluster.pool.failing == set()
+
+
+def cluster_whose_last_node_alone_is_left(*after: Scripted, statuses: Sequence[Scripted]) -> SimulatedCluster:
+    """Of three nodes the first two refused earlier operations. The next requests have these results."""
+    cluster = SimulatedCluster([REFUSED, REFUSED, MISS, *after], list(statuses))
+    assert cluster.run(QUERY).node == cluster.nodes[2]
+    assert [cluster.pool.is_gone(node) for node in cluster.nodes] == [True, True, False]
+    cluster.wire.exchanges.clear()
+    return cluster
+
+
+def test_after_a_node_that_refuses_again_the_next_gone_one_is_asked_too() -> None:
+    cluster = cluster_whose_last_node_alone_is_left(MISS, MISS, statuses=[REFUSED, Scripted()])
+    first, second, third = cluster.nodes
+    assert cluster.run(QUERY).node == second
+    exchanges = [(exchange.purpose, exchange.node) for exchange in cluster.wire.exchanges]
+    # The first one has refused this operation, and is not asked again for the second one's miss.
+    assert exchanges == [("send", third), ("status", first), ("status", second), ("send", second)]
+
+
+def test_a_node_that_refused_this_operation_keeps_no_other_from_being_asked() -> None:
+    cluster = SimulatedCluster([REFUSED, MISS, REFUSED, MISS, MISS], [Scripted()])
+    first, second, third = cluster.nodes
+    assert cluster.run(QUERY, nodes=2).node == second  # the first one is gone
+    assert cluster.pool.end_probe(first, cluster.pool.begin_probe(first) or 0, None)
+    ticket = cluster.pool.ticket(second)
+    cluster.pool.fail(second, ticket, "connection refused", gone=True)
+    cluster.wire.exchanges.clear()
+    assert cluster.run(QUERY).node == second
+    exchanges = [(exchange.purpose, exchange.node) for exchange in cluster.wire.exchanges]
+    assert exchanges == [("send", first), ("send", third), ("status", second), ("send", second)]

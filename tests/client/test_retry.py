@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import re
@@ -661,6 +662,22 @@ def test_a_store_fails_over_if_the_busy_node_s_process_dies() -> None:
     assert cluster.pool.is_gone(cluster.nodes[0])
 
 
+def test_a_store_stays_at_a_busy_node_whose_status_this_machine_could_not_ask() -> None:
+    cluster = SimulatedCluster(
+        [Scripted(Outcome.TIMEOUT), Scripted(Outcome.CLOSED), Scripted()],
+        [Scripted(), Scripted(Outcome.LOCAL), Scripted()],
+    )
+    assert cluster.run(RequestKind.STORE).node == cluster.nodes[0]
+    assert [node for node, _ in cluster.wire.sent] == [cluster.nodes[0]] * 3
+
+
+def test_the_waits_between_status_requests_double() -> None:
+    busy, up = Scripted(Outcome.CONNECT_TIMEOUT), Scripted()
+    cluster = SimulatedCluster([Scripted(Outcome.TIMEOUT), up], [busy, busy, busy, up], rng=LongestWaits())
+    cluster.run(RequestKind.STORE)
+    assert sum(cluster.clock.slept) == pytest.approx(0.1 + 0.2 + 0.4)
+
+
 def test_a_store_stays_at_a_busy_node_that_another_operation_marked_as_failing() -> None:
     cluster = SimulatedCluster([Scripted(Outcome.TIMEOUT), Scripted()])
     send = cluster.wire.send
@@ -752,6 +769,56 @@ def test_a_deadline_that_passes_after_the_read_timeout_fails_the_node() -> None:
     with pytest.raises(errors.DeadlineExceeded):
         cluster.run(seconds=5)
     assert cluster.pool.failing == {cluster.nodes[0]}
+
+
+SILENT_HOME = Scripted(Outcome.TIMEOUT, seconds=2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "requests", "status", "seconds"),
+    [
+        (RequestKind.QUERY, [SILENT_HOME, Scripted()], Scripted(), FOREVER),
+        (RequestKind.QUERY, [Scripted(seconds=9)], Scripted(), 3.0),
+        (RequestKind.STORE, [SILENT_HOME, Scripted()], Scripted(Outcome.REFUSED), FOREVER),
+        (RequestKind.QUERY, [Scripted(Outcome.CLOSED), Scripted()], Scripted(Outcome.TIMEOUT), FOREVER),
+    ],
+    ids=["next node", "deadline", "busy node that ended", "closed"],
+)
+def test_a_node_s_last_error_is_the_failed_request(
+    kind: RequestKind, requests: list[Scripted], status: Scripted, seconds: float
+) -> None:
+    cluster = SimulatedCluster(requests, [status])
+    try:
+        attempts = cluster.run(kind, seconds).attempts
+    except errors.DeadlineExceeded as error:
+        attempts = tuple(error.attempts)
+    assert [attempt.node for attempt in attempts] == cluster.nodes[:1]
+    assert cluster.pool.failing == {cluster.nodes[0]}
+    assert cluster.pool.last_error(cluster.nodes[0]) == attempts[0].reason
+
+
+@pytest.mark.parametrize(
+    ("kind", "first", "counter"),
+    [
+        (RequestKind.QUERY, SILENT_HOME, "read_timeout"),
+        (RequestKind.QUERY, Scripted(Outcome.CONNECT_TIMEOUT), "connect_timeout"),
+        (RequestKind.STORE, Scripted(Outcome.REFUSED), "connection_error"),
+        (RequestKind.QUERY, Scripted(status=429), "unknown_error"),
+        (RequestKind.QUERY, Scripted(status=400), None),
+        (RequestKind.STORE, Scripted(status=400), "unknown_error"),
+        (RequestKind.QUERY, Scripted(Outcome.LOCAL), None),
+    ],
+)
+def test_the_failures_that_are_a_node_s_are_counted(
+    kind: RequestKind, first: Scripted, counter: str | None
+) -> None:
+    """A query that a node refuses is the caller's mistake."""
+    cluster = SimulatedCluster([first, Scripted()])
+    with contextlib.suppress(QClientException):
+        cluster.run(kind)
+    counted = cluster.pool.take_statistics()
+    found = {name: count for name, count in counted[cluster.nodes[0]].items() if count}
+    assert found == ({counter: 1} if counter else {})
 
 
 def test_cancel_ends_the_wait_before_a_retry() -> None:
