@@ -29,9 +29,12 @@ def import_everything() -> None:
         is_program = module.name.endswith("__main__") or ".testing" in module.name
         if not is_program and module.name not in not_here:
             importlib.import_module(module.name)
-    for node in ast.walk(ast.parse(Path(compat.__file__).read_text())):
-        for name in node.names if isinstance(node, ast.ImportFrom) and "airflow" in str(node.module) else ():
-            getattr(compat, name.name)
+    for block in ast.parse(Path(compat.__file__).read_text()).body:
+        # Its names are imported where types are checked.
+        for node in block.body if isinstance(block, ast.If) else ():
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("airflow."):
+                for name in node.names:
+                    getattr(compat, name.name)
 
 
 def use_everything() -> None:
