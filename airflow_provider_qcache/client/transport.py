@@ -620,17 +620,15 @@ class NodeTransport:
         proxy = self._proxy = _Proxy.of(parts.scheme, proxies)
         if proxy is not None:
             proxy.check()
-        self._adapter = _Adapter(context)
+        adapter = _Adapter(context)
         # Any: requests' types do not declare what urllib3 returns for its subclasses.
         try:
-            pool: Any = self._adapter.get_connection_with_tls_context(
-                request, verify, proxies=proxies, cert=None
-            )
+            pool: Any = adapter.get_connection_with_tls_context(request, verify, proxies=proxies, cert=None)
         # TypeError is requests' own, for a URL of credentials alone.
         except (TypeError, requests.exceptions.InvalidProxyURL, urllib3.exceptions.LocationValueError):
             # The URL of a node has a host by now. The texts of these errors may contain a password.
             raise ValueError(f"{proxy}, is not a URL with a host, such as http://proxy:3128") from None
-        target: str = self._adapter.request_url(request, proxies)
+        target: str = adapter.request_url(request, proxies)
         self.base = target.removesuffix("/status")
         """The start of every request target: the path, or the whole URL if a proxy forwards requests."""
         pool.ConnectionCls = _Connection if context is None else _TlsConnection
@@ -992,8 +990,6 @@ class NodeTransport:
         """Close the connections that are not in use."""
         self._closed = True
         self._close_idle()
-        self._adapter.close()
-        self._pool.close()
 
     def forget_connections(self) -> None:
         """Drop the connections in a forked child, without a TLS shutdown or RST: the parent uses them."""

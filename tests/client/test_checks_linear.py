@@ -72,7 +72,8 @@ class Counted:
 
     def __call__(self, text: Any, *rest: Any) -> Any:
         found = self._inner(text, *rest)
-        self._work[0] += (len(text) if found is None else found.end()) - (rest[0] if rest else 0)
+        whole = found is None or isinstance(found, list)  # of findall
+        self._work[0] += (len(text) if whole else found.end()) - (rest[0] if rest else 0)
         return found
 
     def __getattr__(self, name: str) -> Any:

@@ -36,7 +36,7 @@ _IN_NUMBERS: Final = frozenset("0123456789.eE+-")
 # field is an ordinary character.
 _FIELD: Final = rb'(?:"[^"]*+(?:""[^"]*+)*+"[^,\r\n]*+|(?!")[^,\r\n]*+)'
 _HEADER: Final = re.compile(rb"(" + _FIELD + rb"(?:," + _FIELD + rb")*+)(\r\n|\r|\n|\Z)").match
-_HEADER_FIELD: Final = re.compile(_FIELD).match
+_HEADER_FIELDS: Final = re.compile(rb"(?:\A|,)(" + _FIELD + rb")").findall
 _QUOTED_AND_REST: Final = re.compile(rb'"([^"]*+(?:""[^"]*+)*+)"(.*+)', re.DOTALL).fullmatch
 _BLANK_LINES: Final = re.compile(rb"(?:[ \t]*+(?:\r\n|\r(?!\Z)|\n))*+").match
 _UNSAFE_AFTER_CR: Final = re.compile(rb"\r[ \t]++[^ \t\r\n]|[\r\n][ \t]*+\r,")
@@ -576,15 +576,10 @@ def _plain_quotes(found: re.Match[bytes]) -> bytes:
 
 def _names_of(record: bytes) -> list[str]:
     names = []
-    at = -1
-    while at < len(record):
-        found = _HEADER_FIELD(record, at + 1)
-        field = found.group() if found is not None else b""
-        if (quoted := _QUOTED_AND_REST(field)) is not None:
-            names.append((quoted[1].replace(b'""', b'"') + quoted[2]).decode())
-        else:
-            names.append(field.decode())
-        at += 1 + len(field)
+    for field in _HEADER_FIELDS(record):
+        quoted = _QUOTED_AND_REST(field)
+        name = field if quoted is None else quoted[1].replace(b'""', b'"') + quoted[2]
+        names.append(name.decode())
     return names
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import decimal
+import re
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from airflow_provider_qcache.client.tables import types as rules
@@ -48,6 +49,8 @@ _WIDER: Final = {
 _NUMBERS: Final = frozenset({"integer", "decimal", "mixture"})
 _MIXTURE: Final = frozenset({"integer", "float", "decimal", "text", NAME})
 """Forms that column_types can convert to text even if a column has several of them."""
+
+_ROWS: Final = re.compile(rb'((?:[^"\n]++|"[^"]*+")*+)\n').findall
 
 _INFINITIES: Final = (float("inf"), float("-inf"))
 
@@ -243,14 +246,4 @@ def lines_of(data: bytes, rows: int) -> list[bytes]:
     """The ``rows`` rows of a CSV, without their line ends. A text may contain line breaks."""
     lines = data.split(b"\n")
     lines.pop()
-    if len(lines) == rows:
-        return lines
-    whole: list[bytes] = []
-    row = b""
-    in_quotes = False
-    for line in lines:
-        row = row + b"\n" + line if in_quotes else line
-        in_quotes ^= bool(line.count(b'"') % 2)
-        if not in_quotes:
-            whole.append(row)
-    return whole
+    return lines if len(lines) == rows else _ROWS(data)
