@@ -8,6 +8,7 @@ from airflow_provider_qcache.client.errors import InvalidTable
 from airflow_provider_qcache.client.ring import check_key
 from airflow_provider_qcache.client.tables import types as rules
 from airflow_provider_qcache.client.tables.headers import column_headers
+from airflow_provider_qcache.client.tables.spool import SpooledTable
 from airflow_provider_qcache.client.tables.types import ColumnType, csv_header, fits_csv
 from airflow_provider_qcache.client.tables.upload import Upload
 from airflow_provider_qcache.protocol import CSV
@@ -16,7 +17,7 @@ from airflow_provider_qcache.transfers._partitions import KeyPattern
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from airflow_provider_qcache.client.tables.spool import Spool, SpooledTable
+    from airflow_provider_qcache.client.tables.spool import Spool
     from airflow_provider_qcache.client.tables.types import Column
 
 
@@ -111,7 +112,7 @@ class QueryTables:
             )
 
     def _new(self, key: str) -> SpooledTable:
-        table = self._tables[key] = self.spool.table(self._names, self._head)
+        table = self._tables[key] = SpooledTable(self.spool, self._names, self._head)
         return table
 
     def types(self) -> dict[str, str]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_qcache.client import InvalidTable
 from airflow_provider_qcache.client.tables.cursors import RowEncoder
-from airflow_provider_qcache.client.tables.spool import Spool
+from airflow_provider_qcache.client.tables.spool import Spool, SpooledTable
 from airflow_provider_qcache.client.tables.types import ColumnType
 
 ZONED_NOON = dt.datetime(2024, 5, 6, 12, tzinfo=dt.UTC)
@@ -101,7 +101,7 @@ def test_batches_change_neither_the_rows_nor_the_type(values: list[Any], cut: in
 
 def test_a_spool_whose_file_was_cut_says_so() -> None:
     with Spool() as spool:
-        table = spool.table(("v",), b"v\n")
+        table = SpooledTable(spool, ("v",), b"v\n")
         spool.add(table, b"1\n" * 50, rows=50)
         spool.flush()
         spool._file.truncate(60)

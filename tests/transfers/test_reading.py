@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_qcache.client import InvalidKey, InvalidTable, OperationCancelled
-from airflow_provider_qcache.client.tables.spool import Spool
+from airflow_provider_qcache.client.tables.spool import Spool, SpooledTable
 from airflow_provider_qcache.transfers import _copy, _source
 from airflow_provider_qcache.transfers._source import CURSOR, SqlSource
 from airflow_provider_qcache.transfers._tables import QueryTables
@@ -334,7 +334,7 @@ def test_rows_that_no_table_has_are_an_error():
         spool.add(tables.partition(["a"], 1), b"a\n")
         spool.add(tables.partition(["a"], 2), b"a\n")
         tables.check_rows()
-        spool.add(spool.table(("part",), b"part\n"), b"a\n")
+        spool.add(SpooledTable(spool, ("part",), b"part\n"), b"a\n")
         with pytest.raises(RuntimeError, match="3 rows were read, and the tables have 2"):
             tables.check_rows()
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_qcache.client.tables.content import PIECE
-from airflow_provider_qcache.client.tables.spool import Spool
+from airflow_provider_qcache.client.tables.spool import Spool, SpooledTable
 from tests.transfers.conftest import read
 
 
@@ -16,7 +16,7 @@ from tests.transfers.conftest import read
 )
 def test_each_table_has_what_was_added_to_it(added: list[tuple[int, bytes]], held: int) -> None:
     with Spool(held) as spool:
-        tables = [spool.table(("a",), b"%d\n" % number) for number in range(5)]
+        tables = [SpooledTable(spool, ("a",), b"%d\n" % number) for number in range(5)]
         for number, piece in added:
             spool.add(tables[number], piece)
         spool.flush()
@@ -30,7 +30,7 @@ def test_each_table_has_what_was_added_to_it(added: list[tuple[int, bytes]], hel
 
 def test_a_large_table_is_read_in_pieces() -> None:
     with Spool() as spool:
-        table = spool.table(("a",), b"a\n")
+        table = SpooledTable(spool, ("a",), b"a\n")
         for number in range(5):
             spool.add(table, b"%d" % number * PIECE)
         spool.flush()

@@ -104,10 +104,6 @@ class Spool:
         """Delete the file."""
         self._file.close()
 
-    def table(self, names: tuple[str, ...], head: bytes) -> SpooledTable:
-        """A new table."""
-        return SpooledTable(self, names, head)
-
     def add(self, table: SpooledTable, piece: bytes, rows: int = 1) -> None:
         """Add rows to a table's end."""
         if not piece:
