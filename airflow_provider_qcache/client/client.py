@@ -637,8 +637,6 @@ class QClient:
         absence = rows = reason = None
         try:
             result = self._get(key, _ONE_ROW, JSON, operation, node=node, wait_for_nodes=False, peers=peers)
-        except OperationCancelled:
-            raise
         except (NoCacheAvailable, TooManyConsecutiveErrors) as error:
             absence = self._gone_or_unknown(node, started, error)
             reason = self._pool.last_error(node)

@@ -58,6 +58,15 @@ def test_an_interrupted_operation_on_many_nodes_ends_at_once_with_its_threads(
         assert not client._active
 
 
+def test_an_interrupt_while_the_client_connects_is_raised_unchanged() -> None:
+    port = closed_port()
+    node = f"http://127.0.0.3:{port}"
+    with faults.black_hole("127.0.0.3", port), QClient([node], 60, 60, trust_env=False) as client:
+        with interrupted_after(0.3), pytest.raises(Interrupted):
+            client.get("k", {})
+        assert client.node_status()[node].alive
+
+
 @pytest.mark.parametrize("failing", [False, True])
 def test_an_interrupt_ends_only_the_operation_of_its_caller(failing: bool) -> None:
     """Other threads' requests go on, and the client serves the next call."""

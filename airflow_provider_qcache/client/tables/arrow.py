@@ -427,18 +427,17 @@ def _is_utf8(data: bytes) -> bool:
     return True
 
 
-def _refuse_text(batch: Any, row: int) -> None:
-    """Raise for the first text with a NUL, or that is not UTF-8, if there is one."""
-    for name, array in zip(batch.schema.names, batch.columns, strict=True):
-        if array.type != TEXT:
-            continue
-        for number, value in enumerate(array.cast(pa.large_binary()).to_pylist(), row + 1):
-            if value is None:
-                continue
-            if b"\0" in value:
-                refuse(name, rules.NUL_IN_TEXT, row=number)
-            if not _is_utf8(value):
-                refuse(name, _NOT_UTF8, row=number)
+def _refuse_text(batch: Any, row: int) -> NoReturn:
+    """Raise for the first text with a NUL, or that is not UTF-8, of a batch that has one."""
+    columns = zip(batch.schema.names, batch.columns, strict=True)
+    name, number, value = next(
+        (name, number, value)
+        for name, array in columns
+        if array.type == TEXT
+        for number, value in enumerate(array.cast(pa.large_binary()).to_pylist(), row + 1)
+        if value is not None and (b"\0" in value or not _is_utf8(value))
+    )
+    refuse(name, rules.NUL_IN_TEXT if b"\0" in value else _NOT_UTF8, row=number)
 
 
 def _any(mask: Any) -> bool:
@@ -614,10 +613,12 @@ class _IntPlan(Plan):
         try:
             array = array.cast(pa.int64())
         except pa.ArrowInvalid:
-            for number, value in enumerate(array.to_pylist(), row + 1):
-                if value is not None and not rules.INT64_MIN <= value <= rules.INT64_MAX:
-                    rules.too_large_int(self.name, int(value), number)
-            raise
+            number, value = next(
+                (number, value)
+                for number, value in enumerate(array.to_pylist(), row + 1)
+                if value is not None and not rules.INT64_MIN <= value <= rules.INT64_MAX
+            )
+            rules.too_large_int(self.name, int(value), number)
         if not self.large_row and (at := _first_outside(array, -rules.EXACT, rules.EXACT)) >= 0:
             self.large_row = row + 1 + at
         return array
