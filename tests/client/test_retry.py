@@ -485,6 +485,15 @@ def test_a_failover_to_a_living_node_does_not_wait() -> None:
     assert cluster.clock.slept == []
 
 
+def test_each_round_of_all_nodes_but_the_first_waits() -> None:
+    cluster = SimulatedCluster([Scripted(Outcome.TRUNCATED)], nodes=2, limit=7, rng=LongestWaits())
+    with pytest.raises(errors.TooManyConsecutiveErrors):
+        cluster.run()
+    first, second = cluster.nodes
+    assert [node for node, _ in cluster.wire.sent] == [first, second] * 3 + [first]
+    assert sum(cluster.clock.slept) == pytest.approx(0.1 + 0.2)
+
+
 def test_a_miss_on_a_fallback_node_names_silent_nodes_but_not_refusing_ones() -> None:
     cluster = SimulatedCluster([Scripted(Outcome.TIMEOUT), Scripted(Outcome.REFUSED), Scripted(status=404)])
     done = cluster.run()
