@@ -105,9 +105,10 @@ class _Bulk:
         """Queue one operation, when there is room and no other operation on its key is running."""
         # If a node fails between two stores of one key, they go to two nodes, and may arrive in any order.
         self._wait_until(lambda: key not in self._pending)
-        if self._waiting() >= self._most_waiting:
-            # Not for room for one only: the caller would wake at every operation.
-            self._wait_until(lambda: self._waiting() <= self._most_waiting // 2)
+        while self._waiting() >= self._most_waiting:
+            # Not for room for one only: the caller would wake at every operation. But most of them may wait
+            # for one slow node, while the others have nothing to do.
+            self._wait_until(lambda: self._waiting() <= self._most_waiting // 2, or_a_slice=True)
         self._check()
         self._pending.add(key)
         self._queues[node].put((key, content))
@@ -115,12 +116,15 @@ class _Bulk:
     def _waiting(self) -> int:
         return sum([waiting.qsize() for waiting in self._queues.values()])
 
-    def _wait_until(self, is_ready: Callable[[], bool]) -> None:
+    def _wait_until(self, is_ready: Callable[[], bool], *, or_a_slice: bool = False) -> None:
         self._is_ready = is_ready
         while not is_ready():
             self._check()
-            with contextlib.suppress(queue.Empty):
+            try:
                 self._wake.get(timeout=_SLICE)
+            except queue.Empty:
+                if or_a_slice:
+                    break
         self._is_ready = None
 
     def _wake_caller(self) -> None:

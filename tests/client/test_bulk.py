@@ -81,6 +81,34 @@ def test_the_source_is_read_only_as_fast_as_tables_are_stored() -> None:
     assert max(ahead) < 20
 
 
+def test_other_nodes_are_given_tables_while_one_node_is_slow() -> None:
+    """Of 24 tables that may wait, 20 wait for the slow node."""
+    may_go_on, done = threading.Event(), threading.Semaphore(0)
+
+    def work(key: int, node: str) -> None:
+        if node == "slow":
+            assert may_go_on.wait(60)
+        else:
+            done.release()
+
+    items = [(number, "slow") for number in range(21)] + [(number, "a") for number in range(21, 51)]
+    with contextlib.ExitStack() as stack:
+        stack.callback(may_go_on.set)
+        caller = threading.Thread(
+            target=run_bulk,
+            args=(items, work),
+            kwargs={
+                "nodes": ("slow", "a", "b"),
+                "node_for_key": lambda key: items[key][1],
+                "operation": Operation(float("inf")),
+            },
+        )
+        caller.start()
+        stored = all(done.acquire(timeout=30) for _ in range(30))
+    caller.join(60)
+    assert stored
+
+
 def test_the_report_has_the_error_of_each_failed_key() -> None:
     dead = f"http://127.0.0.1:{closed_port()}"
     with QClient([dead], trust_env=False) as client:
