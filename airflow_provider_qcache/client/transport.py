@@ -1051,10 +1051,9 @@ def _read_all(response: _Response, most: float) -> bytes:
     Memory is allocated for bytes that have arrived, not for a Content-Length.
     """
     length = response.length
-    if length is not None:
-        compression.check_size(length, most)
-        if length <= _READ_AT_ONCE:
-            return response.read()  # raises IncompleteRead if the body is shorter
+    if length is not None and length <= min(most, _READ_AT_ONCE):
+        return response.read()  # raises IncompleteRead if the body is shorter
+    compression.check_size(length or 0, most)
     body = io.BytesIO()  # a list would have an object for each chunk, however small
     for piece in response.pieces():
         body.write(piece)

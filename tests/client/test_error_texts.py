@@ -358,6 +358,17 @@ NO_CACHE = (
             ),
         ),
         (
+            [Scripted(status=429)],
+            [],
+            STORE,
+            {"seconds": 0.05},
+            errors.DeadlineExceeded,
+            (
+                f"the deadline passed after one failed request; the last one: {HOME}: overloaded (429) after "
+                "0.000 s waiting for response headers. Check the node, or increase `deadline`."
+            ),
+        ),
+        (
             [Scripted(status=429, retry_after="70")],
             [],
             QUERY,
