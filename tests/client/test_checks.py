@@ -293,6 +293,7 @@ def test_bad_csv_is_refused_with_row_column_or_byte_and_what_to_do(
         (b"\xef\xbb\xbfa,b\r\n1,2\r\n", 1),
         (b"\n\na,b\n1\n", 1),
         (b'a\n""\n\n', 1),
+        (b'a\n"" \n""\t\n" " \n', 3),
         (b'a\n1\r2\r\n3"4\n', 3),
         (b"a,b\r1,2\r,3\r\r4,\r", 3),
         (b'a,b\r\n 1,2\r\n,"\r ,"\r\n \r\n,\r\n', 3),

@@ -99,7 +99,15 @@ def test_the_error_names_column_and_row(values: list[Any], row: int, why: str, s
 
 
 @pytest.mark.parametrize(
-    "values", [[LARGE, 1], [LARGE, "x", None], [LARGE, True, None], [2**63 - 1, -(2**63)], [2**60, 1.5]]
+    "values",
+    [
+        [LARGE, 1],
+        [LARGE, "x", None],
+        [LARGE, True, None],
+        [2**63 - 1, -(2**63)],
+        [2**60, 1.5],
+        [2**53, None, -(2**53)],
+    ],
 )
 def test_integers_that_a_node_keeps_are_accepted(values: list[Any]) -> None:
     assert refusal(json.dumps(rows_of(values)).encode(), 10) is None
