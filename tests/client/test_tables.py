@@ -367,6 +367,19 @@ def test_a_text_that_overflows_a_float_is_refused_and_infinity_is_not(
     assert (refused.value.column, refused.value.row) == ("x", 2)
 
 
+@pytest.mark.parametrize("large", [2**53 + 1, np.int64(2**53 + 1), -(10**400)])
+@pytest.mark.parametrize("column_type", ["string", "enum"])
+def test_an_integer_among_floats_is_not_rounded_in_a_column_of_texts(large: Any, column_type: str) -> None:
+    assert fields_of(rows([0.5, 2**53, float("inf")]), {"x": column_type}) == [
+        "0.5",
+        "9.007199254740992e+15",
+        "inf",
+    ]
+    with pytest.raises(InvalidTable, match="among floats, and no float can represent it: convert") as refused:
+        encoded(rows([0.5, large]), {"x": column_type})
+    assert (refused.value.column, refused.value.row) == ("x", 2)
+
+
 @pytest.mark.parametrize("table", [rows([MIDNIGHT]), pd.DataFrame({"x": [MIDNIGHT]})])
 def test_a_timestamp_is_refused_as_a_float(table: Any) -> None:
     with pytest.raises(InvalidTable, match="'float' cannot be used for"):

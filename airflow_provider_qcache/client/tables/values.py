@@ -401,6 +401,16 @@ def _check(name: str, form: str, requested: ColumnType | None) -> Callable[[Any,
         if not rules.INT64_MIN <= value <= rules.INT64_MAX:
             rules.too_large_int(name, value, row)
 
+    def among_floats(value: Any, row: int) -> None:
+        if isinstance(value, numbers.Integral):
+            try:
+                is_exact = int(float(value)) == value
+            except OverflowError:
+                is_exact = False
+            if not is_exact:
+                why = "among floats, and no float can represent it: convert the column's values to text"
+                refuse(name, f"{rules.short_repr(int(value))} {why}", row=row)
+
     def real(value: Any, row: int) -> None:
         try:
             number = float(value)
@@ -409,8 +419,8 @@ def _check(name: str, form: str, requested: ColumnType | None) -> Callable[[Any,
         # A value that is infinite only as a float is too large as well.
         if abs(number) >= rules.MOST_FLOAT and (math.isfinite(number) or value != number):
             rules.too_large_float(name, value, row)
-        if requested is None and isinstance(value, numbers.Integral) and int(float(value)) != value:
-            refuse(name, f"{value} among floats, and no float can represent it: use text", row=row)
+        if requested is None:
+            among_floats(value, row)
 
     def exact(value: decimal.Decimal, row: int) -> None:
         if not value.is_finite():
@@ -447,7 +457,7 @@ def _check(name: str, form: str, requested: ColumnType | None) -> Callable[[Any,
     checks: dict[str, Callable[[Any, int], None] | None] = {
         "text": text,
         "integer": integer if requested is None else None if is_text else real,
-        "float": None if is_text else real,
+        "float": among_floats if is_text else real,
         "decimal": exact,
         "timestamp": calendar,
         "date": calendar,
