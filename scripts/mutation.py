@@ -29,8 +29,8 @@ LEAST = {
     "nodes": 97,
     "outcome": 92,
     "headers": 98,
-    "operation": 0,
-    "checks": 0,
+    "operation": 97,
+    "checks": 87,
 }
 """The share of mutants, in percent, that the tests of each module kill; CONTRIBUTING.md has what survives."""
 

@@ -624,8 +624,9 @@ LONG = b"x" * 100_000
 )
 def test_content_that_is_no_csv_is_refused_in_any_pieces(content: bytes, message: str) -> None:
     for sizes in ([], [1] * min(len(content), 200), [1 << 15] * 4):
-        with pytest.raises(InvalidTable, match=message):
+        with pytest.raises(InvalidTable, match=message) as raised:
             feed(CsvCheck(), content, sizes)
+        assert raised.value.byte == 0
 
 
 @pytest.mark.parametrize(
