@@ -121,7 +121,8 @@ def test_a_wrong_port(found: Findings, nodes: Nodes) -> None:
 
 
 def test_https_for_a_node_that_speaks_http(found: Findings, nodes: Nodes) -> None:
-    finding = only(found([nodes.urls[0].replace("http:", "https:")]), "http")
+    https = nodes.urls[0].replace("http:", "https:")
+    finding = only(found([https], "--set", "connect_timeout=2"), "http")
     assert "scheme" in finding["advice"]
 
 
