@@ -106,7 +106,7 @@ class Redactor:
         for one in with_causes(error) if self._pattern is not None else ():
             if any(isinstance(part, str | bytes) for part in one.args):
                 one.args = tuple(map(self._clean_part, one.args))
-            for name in ("line", "partial", "reason", "detail", "_message"):
+            for name in ("line", "partial", "reason", "detail", "strerror", "filename", "_message"):
                 value = getattr(one, name, None)
                 if isinstance(value, str | bytes) and self._clean_part(value) != value:
                     setattr(one, name, self._clean_part(value))

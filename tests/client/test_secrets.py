@@ -270,3 +270,11 @@ def test_an_error_prints_nothing_and_shows_no_secret(
     assert caplog.text
     assert [text for text in texts if secret in text] == []
     assert capfd.readouterr() == ("", "")
+
+
+def test_an_error_of_the_system_shows_no_secret_and_others_stay_as_they_are() -> None:
+    inner, outer = OSError(5, "as hunter2 says", "/tmp/hunter2"), ValueError(7)
+    outer.__cause__ = inner
+    Redactor({"hunter2"}).clean_error(outer)
+    assert outer.args == (7,)
+    assert str(inner) == "[Errno 5] as *** says: '/tmp/***'"

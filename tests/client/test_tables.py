@@ -339,6 +339,7 @@ WITH_COLUMN_TYPES: list[tuple[Any, str, list[str]]] = [
     (rows([MIDNIGHT]), "enum", ["2024-05-06 00:00:00"]),
     (array([10**6], pa.duration("us")), "string", ["1"]),
     (rows([dt.timedelta(seconds=1)]), "string", ["1"]),
+    (rows(["1.50", "", None]), "float", ["1.5", "", ""]),
 ]
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+import subprocess
+import sys
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
@@ -13,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_qcache.client import InvalidTable
-from airflow_provider_qcache.client.tables.cursors import RowEncoder
+from airflow_provider_qcache.client.tables.cursors import RowEncoder, lines_of
 from airflow_provider_qcache.client.tables.spool import Spool, SpooledTable
 from airflow_provider_qcache.client.tables.types import ColumnType
 
@@ -46,6 +48,7 @@ def encoded(batches: Sequence[Sequence[Any]], requested: ColumnType | None = Non
         ([[2**70]], ColumnType.FLOAT, "1.1805916207174113e+21", ColumnType.FLOAT),
         ([[None, 2**70]], ColumnType.FLOAT, "1.1805916207174113e+21", ColumnType.FLOAT),
         ([[Decimal("1.1234567890123456789")]], ColumnType.FLOAT, "1.1234567890123457", ColumnType.FLOAT),
+        ([[Decimal("1." + 90 * "1"), None]], ColumnType.FLOAT, "1.1111111111111112", ColumnType.FLOAT),
         ([[1, "a"], [Decimal("1.50"), 2.0, None]], ColumnType.TEXT, "1 a 1.50 2", ColumnType.TEXT),
         ([[ZONED_NOON], [None]], None, "2024-05-06 12:00:00+00:00", ColumnType.TEXT),
     ],
@@ -98,6 +101,35 @@ def test_a_value_that_a_column_cannot_have(
 )
 def test_batches_change_neither_the_rows_nor_the_type(values: list[Any], cut: int) -> None:
     assert encoded([values[:cut], values[cut:]]) == encoded([values])
+
+
+def test_rows_are_split_at_line_ends_outside_of_quotes() -> None:
+    assert lines_of(b"1,a\n2,b\n", 2) == [b"1,a", b"2,b"]
+    assert lines_of(b'1,"a\n""\n"\n2,b\n', 2) == [b'1,"a\n""\n"', b"2,b"]
+
+
+def test_without_pyarrow_the_error_names_the_extra() -> None:
+    script = "import sys; sys.modules['pyarrow'] = None; import airflow_provider_qcache.client.tables.cursors"
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert "needs pyarrow" in ran.stderr
+    assert "the extra 'sql'" in ran.stderr
+
+
+def test_a_spool_gives_each_table_its_own_rows_whenever_they_were_added() -> None:
+    with Spool(held=5000) as spool:
+        tables = [SpooledTable(spool, ("v",), b"v\n") for _ in range(3)]
+        expected = [b"v\n"] * 3
+        for number in range(300):
+            at = number * number % 3
+            piece = b"%d\n" % number * 500
+            spool.add(tables[at], piece, rows=500)
+            spool.add(tables[at], b"", rows=0)
+            expected[at] += piece
+        spool.flush()
+        for table, content in zip(tables, expected, strict=True):
+            pieces, rows = zip(*table.pieces("text/csv"), strict=True)
+            assert b"".join(pieces) == content
+            assert (sum(rows), table.length) == (content.count(b"\n") - 1, len(content))
 
 
 def test_a_spool_whose_file_was_cut_says_so() -> None:

@@ -151,8 +151,7 @@ class _ColumnReader:
             wants_floats = form == "integer" and self._requested is ColumnType.FLOAT
             if wants_floats and isinstance(error, OverflowError):
                 return self._floats(values, row)
-            self._culprit(form, values, row)
-            raise
+            self._refuse_first(form, values, row)
 
     def _floats(self, values: Sequence[Any], row: int) -> Any:
         """Numbers that are too large for Arrow's integers and decimals, as the nearest floats."""
@@ -187,22 +186,31 @@ class _ColumnReader:
                     rules.too_many_digits(self.name, value, number)
             return self._floats(kept, row)
 
-    def _culprit(self, form: str, values: Sequence[Any], row: int) -> None:
+    def _refuse_first(self, form: str, values: Sequence[Any], row: int) -> NoReturn:
         """Raise for the first value that Arrow cannot convert."""
-        for number, value in enumerate(values, row + 1):
-            try:
-                pa.array([value], _ARROW[form])
-            except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
-                if form == "integer":
-                    rules.too_large_int(self.name, value, number)
-                cast = "cast the column in the SQL"
-                reasons = {
-                    "float": f"{rules.short_repr(value)} among floats, and no float can represent it: {cast}",
-                    "text": rules.LONE_SURROGATE,
-                    "timestamp": rules.OUT_OF_CALENDAR,
-                    ZONED: rules.OUT_OF_CALENDAR,
-                }
-                refuse(self.name, reasons.get(form, f"{rules.short_repr(value)}: {error}"), row=number)
+        number, value, error = next(
+            (number, value, error)
+            for number, value in enumerate(values, row + 1)
+            if (error := _conversion_error(value, _ARROW[form])) is not None
+        )
+        if form == "integer":
+            rules.too_large_int(self.name, value, number)
+        cast = "cast the column in the SQL"
+        reasons = {
+            "float": f"{rules.short_repr(value)} among floats, and no float can represent it: {cast}",
+            "text": rules.LONE_SURROGATE,
+            "timestamp": rules.OUT_OF_CALENDAR,
+            ZONED: rules.OUT_OF_CALENDAR,
+        }
+        refuse(self.name, reasons.get(form, f"{rules.short_repr(value)}: {error}"), row=number)
+
+
+def _conversion_error(value: Any, arrow_type: Any) -> Exception | None:
+    try:
+        pa.array([value], arrow_type)
+    except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
+        return error
+    return None
 
 
 def _is_whole(arrow_type: Any) -> bool:
