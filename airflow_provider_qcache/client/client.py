@@ -470,10 +470,15 @@ class QClient:
                 return KeptTable(key=key, node=redacted(node))
             if prepare is not None:
                 content = prepare(key, content)
-            build = partial(upload_of, content, content_type or CSV, post_headers, compression)
-            if is_table(content):
-                described = partial(table_upload, content_type=content_type, headers=post_headers)
-                build = partial(described, content, compression=compression)
+            build: Callable[..., Upload] = partial(
+                table_upload,
+                content,
+                content_type=content_type,
+                headers=post_headers,
+                compression=compression,
+            )
+            if not is_table(content):
+                build = partial(upload_of, content, content_type or CSV, post_headers, compression)
             return self._build_and_post(key, build, operation, options)
 
         with self._begin_call() as whole:

@@ -222,9 +222,8 @@ class _Storing:
     def _pairs(self, items: Iterable[Any]) -> Iterator[tuple[str, Any]]:
         for number, pair in enumerate(items, 1):
             if not isinstance(pair, tuple | list) or len(pair) != 2 or not isinstance(pair[0], str):
-                raise AirflowFailException(
-                    f"TypeError: tables: item {number} is {short_repr(pair)}: expected a pair (key, content)"
-                )
+                text = f"tables: item {number} is {short_repr(pair)}: expected a pair (key, content)"
+                raise errors.fail_for_good(TypeError(text))
             yield pair[0], pair[1]
 
     def _store(self, pairs: Iterable[tuple[str, Any]], prepare: _Prepare, keep: Any = ()) -> None:
