@@ -6,8 +6,8 @@ other node" to delete a key tells the one that has just stored it.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
-import queue
 import socket
 import threading
 import time
@@ -70,32 +70,21 @@ def _is_address(host: str) -> bool:
 
 
 def _look_up(hosts: set[str], seconds: float) -> dict[str, frozenset[str]]:
-    found: queue.SimpleQueue[tuple[str, frozenset[str]]] = queue.SimpleQueue()
+    addresses = {host: frozenset({host}) for host in hosts if _is_address(host)}
 
     def ask(host: str) -> None:
-        try:
+        with contextlib.suppress(OSError, UnicodeError):
             answers = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError):
-            answers = []
-        found.put((host, frozenset(str(answer[4][0]) for answer in answers)))
+            addresses[host] = frozenset(str(answer[4][0]) for answer in answers)
 
-    addresses = {}
-    asked = 0
-    for host in hosts:
-        if _is_address(host):
-            addresses[host] = frozenset({host})
-            continue
-        try:
-            # A daemon: a name look-up can be ended by nobody, and is not waited for.
-            threading.Thread(target=ask, args=(host,), name="qcache-names", daemon=True).start()
-        except RuntimeError:
-            continue
-        asked += 1
+    started = []
     end = time.monotonic() + seconds
-    for _ in range(asked):
-        try:
-            host, of_host = found.get(timeout=max(0.0, end - time.monotonic()))
-        except queue.Empty:
-            break
-        addresses[host] = of_host
-    return addresses
+    for host in hosts - addresses.keys():
+        # A daemon: a name look-up cannot be ended, and is not waited for.
+        thread = threading.Thread(target=ask, args=(host,), name="qcache-names", daemon=True)
+        with contextlib.suppress(RuntimeError):  # the machine has no thread left
+            thread.start()
+            started.append(thread)
+    for thread in started:
+        thread.join(max(0.0, end - time.monotonic()))
+    return addresses.copy()

@@ -77,7 +77,6 @@ def check_nodes(arguments: Mapping[str, Any], *, longest: float) -> list[NodeChe
     contexts: dict[bool | str, ssl.SSLContext] = {}
     reading = threading.Lock()
     """Held while files of certificates are read, so that the next node finds them in ``contexts``."""
-    same: list[tuple[str, str]] = []
 
     def ask(node: str) -> None:
         try:
@@ -95,15 +94,13 @@ def check_nodes(arguments: Mapping[str, Any], *, longest: float) -> list[NodeChe
                 transport.close()
         checks[node] = NodeCheck(node, clock.now() - started, trouble)
 
-    def compare() -> None:
-        if (found := two_names(nodes, seconds=limit)) is not None:
-            same.append(found)
-
     # Daemons: a name look-up cannot be ended, so the check does not wait for it.
     threads = [threading.Thread(target=ask, args=(node,), name="qcache-test", daemon=True) for node in nodes]
-    threads.append(threading.Thread(target=compare, name="qcache-test", daemon=True))
     for thread in threads:
         thread.start()
+    same = None
+    with contextlib.suppress(ValueError):  # an invalid node is its own trouble
+        same = two_names(nodes, seconds=limit)
     for thread in threads:
         thread.join(max(0.0, started + limit + 0.25 - clock.now()))
 
@@ -112,27 +109,16 @@ def check_nodes(arguments: Mapping[str, Any], *, longest: float) -> list[NodeChe
         return NodeCheck(node, limit, f"timeout: its name could not be resolved{files} within {limit:.2g} s")
 
     listed = [checks.get(node) or late(node) for node in nodes]
-    return _with_two_names(listed, dict(peers), same)
-
-
-def _with_two_names(
-    checks: list[NodeCheck], peers: Mapping[str, Peer], same: list[tuple[str, str]]
-) -> list[NodeCheck]:
-    """Mark each node that is an earlier node of the list, or has the same address."""
-    two = {other: one for one, other in same}
     first: dict[tuple[str, int], str] = {}
-    found = []
-    for check in checks:
-        peer = peers.get(check.node)
-        one = first.setdefault((peer.address, peer.port), check.node) if peer is not None else check.node
-        checked = check
-        if check.trouble is None and check.node in two:
-            trouble = f"it is {two[check.node]} {UNDER_ANOTHER_NAME}: list each node once"
-            checked = dataclasses.replace(check, trouble=trouble)
-        elif one != check.node:
-            checked = dataclasses.replace(check, same_as=one)
-        found.append(checked)
-    return found
+    for number, check in enumerate(listed):
+        node = check.node
+        one = first.setdefault(peers[node][:2], node) if node in peers else node
+        if check.trouble is None and same is not None and node == same[1]:
+            trouble = f"it is {same[0]} {UNDER_ANOTHER_NAME}: list each node once"
+            listed[number] = dataclasses.replace(check, trouble=trouble)
+        elif one != node:
+            listed[number] = dataclasses.replace(check, same_as=one)
+    return listed
 
 
 def _trouble_of(failure: Failure, settings: ClientSettings) -> str:
