@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pathlib
 import ssl
 import stat
-import tempfile
 from typing import TYPE_CHECKING, Final
 
 import requests.utils
@@ -41,7 +39,7 @@ def tls_context(verify: bool | str, cert: str | tuple[str, str] | None) -> ssl.S
             if os.path.isdir(path):  # noqa: PTH112
                 context.load_verify_locations(capath=path)
             else:
-                with _readable_by_ssl(_read(path)) as file:
+                with _checked(path) as file:
                     context.load_verify_locations(cafile=file)
         context.verify_mode = ssl.CERT_REQUIRED
         context.check_hostname = True
@@ -51,12 +49,12 @@ def tls_context(verify: bool | str, cert: str | tuple[str, str] | None) -> ssl.S
         unreadable = "cannot read the file"
         with contextlib.ExitStack() as files:
             with _named(names, unreadable):
-                certificate_file = files.enter_context(_readable_by_ssl(_read(certificate)))
+                certificate_file = files.enter_context(_checked(certificate))
             key_file = None
             if key is not None:
                 names += f" and its key (key_file)={key!r}"
                 with _named(f"key (key_file)={key!r}", unreadable):
-                    key_file = files.enter_context(_readable_by_ssl(_read(key)))
+                    key_file = files.enter_context(_checked(key))
             with _named(names, "cannot read a certificate and its key, without a passphrase, there"):
                 # Without a password the terminal would be asked for one.
                 context.load_cert_chain(certificate_file, key_file, password="")  # nosec B106
@@ -81,8 +79,9 @@ def _named(names: str, what: str) -> Iterator[None]:
         raise CertificateFileError(f"{names}: {what}: {error}") from error
 
 
-def _read(path: str) -> bytes:
-    """The content of a file of certificates or keys.
+@contextlib.contextmanager
+def _checked(path: str) -> Iterator[str]:
+    """A path at which ssl reads a file of certificates or keys; on Linux the checked one, if it is replaced.
 
     Raises OSError for anything but a regular file of limited size: opening a FIFO waits for a writer, and
     /dev/zero has no end.
@@ -92,33 +91,9 @@ def _read(path: str) -> bytes:
         found = os.fstat(opened)
         if not stat.S_ISREG(found.st_mode):
             raise OSError("not a regular file")
-        content, size = b"", found.st_size
-        if size <= _LARGEST_FILE:
-            with open(opened, "rb", closefd=False) as file:
-                content = file.read(_LARGEST_FILE + 1)
-            size = len(content)
+        if found.st_size > _LARGEST_FILE:
+            raise OSError(f"{found.st_size:,} bytes; a file of certificates has at most {_LARGEST_FILE:,}")
+        descriptor = f"/proc/self/fd/{opened}"
+        yield descriptor if os.path.exists(descriptor) else path  # noqa: PTH110
     finally:
         os.close(opened)
-    if size > _LARGEST_FILE:
-        raise OSError(f"{size:,} bytes; a file of certificates has at most {_LARGEST_FILE:,}")
-    return content
-
-
-@contextlib.contextmanager
-def _readable_by_ssl(content: bytes) -> Iterator[str]:
-    """The path of a file with this content: ssl loads a client's certificates and keys only from files.
-
-    On Linux the file is in memory; elsewhere it is a temporary file that no other user can read.
-    """
-    memory = os.memfd_create("qcache-certificates") if hasattr(os, "memfd_create") else None
-    if memory is not None and os.path.exists(f"/proc/self/fd/{memory}"):  # noqa: PTH110
-        with open(memory, "wb", buffering=0) as file:  # noqa: PTH123  # a descriptor
-            file.write(content)
-            yield f"/proc/self/fd/{memory}"
-        return
-    if memory is not None:
-        os.close(memory)
-    with tempfile.TemporaryDirectory() as directory:
-        path = pathlib.Path(directory, "certificates.pem")
-        path.write_bytes(content)
-        yield str(path)

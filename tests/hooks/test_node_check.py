@@ -244,7 +244,13 @@ def test_a_storage_that_hangs_does_not_hold_the_test(certificates, connect, monk
     """What hangs is left behind, in a thread that holds nothing."""
     monkeypatch.setattr(node_check, "LONGEST", 0.9)
     let_go = threading.Event()
-    monkeypatch.setattr(certificate_files, "_read", lambda _: bytes(let_go.wait(60)))
+
+    @contextlib.contextmanager
+    def hang(path):
+        let_go.wait(60)
+        yield path
+
+    monkeypatch.setattr(certificate_files, "_checked", hang)
     connect(extra={"nodes": ["https://127.0.0.1:1"], "ca_file": str(certificates.ca)})
     try:
         green, reports = QCacheHook().test_connection()
