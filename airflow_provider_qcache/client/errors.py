@@ -1,32 +1,8 @@
 """The client's errors, one class for each thing a caller can do about it.
 
-::
-
-    QClientException
-    ├── NoCacheAvailable            no node responds                                      transient
-    ├── TooManyConsecutiveErrors    the limit of failed requests is reached               transient
-    ├── DeadlineExceeded            the operation did not end before its deadline         transient
-    ├── HomeNodeUnavailable         a node that may have the table does not respond       transient
-    ├── StoreUncertain              a store was sent and not acknowledged                 transient
-    ├── NodeOverloaded              429 with a wait beyond the deadline                   transient
-    ├── LocalResourceError          this machine has no file descriptor, port, memory …   transient
-    ├── RowCountMismatch            the node has other rows than were sent                transient
-    ├── BulkError                   some of many operations failed                        transient if one is
-    ├── OperationCancelled          cancel() was called
-    ├── UnexpectedServerResponse    a response that a retry would not change
-    │   ├── ClosedWithoutAnswer     a node that is alive closes the connection on this request
-    │   └── ResponseTooLarge        more bytes than max_response_bytes
-    ├── MalformedQueryException     400 for a query, or a query refused before it is sent
-    ├── UnsupportedAcceptType       406
-    ├── AuthenticationFailed        401, or 407 of a proxy
-    ├── CertificateRejected         the client or the node does not accept the other's certificate
-    ├── BodyNotRepeatable           a retry needs a body that can be read only once
-    ├── InvalidTable                content that a node would refuse after it dropped the old table
-    ├── InvalidKey                  a key that a QCache URL cannot hold
-    └── ClientClosed                used after close()
-
-The first six names of qclient (QClientException, NoCacheAvailable, TooManyConsecutiveErrors,
-UnexpectedServerResponse, MalformedQueryException, UnsupportedAcceptType) mean what they mean there.
+docs/reference/errors.md lists them, with what a task does after each. The first six names of qclient
+(QClientException, NoCacheAvailable, TooManyConsecutiveErrors, UnexpectedServerResponse,
+MalformedQueryException, UnsupportedAcceptType) mean what they mean there.
 """
 
 from __future__ import annotations
