@@ -30,7 +30,7 @@ from airflow_provider_qcache.client.errors import (
 )
 from airflow_provider_qcache.client.many import ask_all, gathered_delete, run_bulk
 from airflow_provider_qcache.client.nodes import NodePool, NodeStatus, Prober
-from airflow_provider_qcache.client.operation import Engine, Operation, Sender, home_unavailable
+from airflow_provider_qcache.client.operation import Done, Engine, Operation, Sender
 from airflow_provider_qcache.client.outcome import OUTCOMES_OF_LIVING_NODES, Failure, RequestKind, count_in
 from airflow_provider_qcache.client.results import (
     Absence,
@@ -72,7 +72,6 @@ if TYPE_CHECKING:
     from collections import defaultdict
     from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 
-    from airflow_provider_qcache.client.operation import Done
     from airflow_provider_qcache.client.outcome import Answer
     from airflow_provider_qcache.client.tables.content import Content
     from airflow_provider_qcache.client.transport import Peer
@@ -351,7 +350,7 @@ class QClient:
                 if upload is None:
                     content = load_fn(**(load_fn_kwargs or {}))
                     with _naming_key(key):
-                        check_time = self._time_check(operation, key)
+                        check_time = partial(self._check_time, operation, key)
                         upload = upload_of(content, content_type, post_headers, None, check_time)
                 elif not upload.repeatable:
                     raise TooManyConsecutiveErrors(
@@ -360,7 +359,7 @@ class QClient:
                         "path, or a function that returns a fresh iterator."
                     )
                 with _naming_key(key):
-                    statistics = self._post(key, upload, operation).statistics
+                    statistics = self._post(key, upload, operation, _StoreOptions()).statistics
                 stores += 1
 
     def delete(self, key: str, *, all_nodes: bool = False) -> DeleteResult:
@@ -384,15 +383,15 @@ class QClient:
         if not all_nodes:
             with self._begin(key) as operation:
                 return self._delete(key, operation)
+        nodes = self._ring.nodes
         try:
-            with self._begin_call() as operation:
-                report = self._delete_everywhere([key], operation)
+            with self._begin(key) as operation:
+                found = ask_all(nodes, lambda node: self._delete_on(key, node, operation), operation)
         except OperationCancelled as cancelled:
             raise OperationCancelled(f"delete table {key!r}: cancelled") from cancelled
-        for error in report.failed.values():
-            raise error
-        result = report.succeeded[key]
-        assert isinstance(result, DeleteResult)  # noqa: S101  # of a delete
+        result = gathered_delete(key, dict(zip(nodes, found, strict=True)))
+        if isinstance(result, Exception):
+            raise result
         if result.gone:
             _log.warning(
                 "delete table %r: %s refused the connection: the client assumes that the node's process has "
@@ -482,7 +481,10 @@ class QClient:
             return self._build_and_post(key, build, operation, options)
 
         with self._begin_call() as whole:
-            return self._bulk(pairs, store, whole, raise_on_failure=raise_on_failure, on_done=on_done)
+            report = run_bulk(pairs, store, self._ring.nodes, self._node_now, whole, on_done)
+        if raise_on_failure:
+            report.raise_for_failures()
+        return report
 
     def delete_many(
         self,
@@ -501,18 +503,19 @@ class QClient:
         """
         if isinstance(keys, str | bytes):
             raise TypeError(f"keys={keys!r} must be a list of keys, not one string")
+
+        def remove(key: str, _: None) -> DeleteResult:
+            return self._delete(key, self._begin(key, whole))
+
         with self._begin_call() as whole:
             if all_nodes:
                 report = self._delete_everywhere(keys, whole, on_done)
-                if raise_on_failure:
-                    report.raise_for_failures()
-                return report
-
-            def remove(key: str, _: None) -> DeleteResult:
-                return self._delete(key, self._begin(key, whole))
-
-            pairs = ((key, None) for key in keys)
-            return self._bulk(pairs, remove, whole, raise_on_failure=raise_on_failure, on_done=on_done)
+            else:
+                pairs = ((key, None) for key in keys)
+                report = run_bulk(pairs, remove, self._ring.nodes, self._node_now, whole, on_done)
+        if raise_on_failure:
+            report.raise_for_failures()
+        return report
 
     def find_absent(self, places: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Absence]:
         """Find the tables that are missing where they were stored, among pairs of key and node.
@@ -543,7 +546,7 @@ class QClient:
 
         pairs = ((place, None) for place in places)
         with self._begin_call() as whole:
-            self._bulk(pairs, ask, whole, on_done=note, node_for_key=lambda place: self._node_named(place[1]))
+            run_bulk(pairs, ask, self._ring.nodes, lambda place: self._node_named(place[1]), whole, note)
         return absent
 
     def post_table(
@@ -759,7 +762,16 @@ class QClient:
         """Return or raise an error if a node before the one that answered may have the table."""
         if not done.unknown:
             return None
-        error = home_unavailable(request, done)
+        silent = ", ".join(map(redacted, done.unknown))
+        who = f"its home node {silent} does not respond"
+        if done.unknown != (request.nodes[0],):
+            do = "does" if len(done.unknown) == 1 else "do"
+            who = f"{silent}, earlier in the key's order, {do} not respond"
+        error = errors.HomeNodeUnavailable(
+            f"{request.what}: cannot tell whether the table exists: {who}, and fallback node "
+            f"{redacted(done.node)} does not have it. Retry when the node responds again.",
+            attempts=done.attempts,
+        )
         if self._settings.confirm_miss:
             raise error
         _log.warning("%s", error)
@@ -851,13 +863,10 @@ class QClient:
     def _build_and_post(
         self, key: str, build: Callable[..., Upload], operation: Operation, options: _StoreOptions
     ) -> StoreResult:
-        with _naming_key(key), build(check_time=self._time_check(operation, key)) as upload:
+        with _naming_key(key), build(check_time=partial(self._check_time, operation, key)) as upload:
             return self._post(key, upload, operation, options)
 
-    def _post(
-        self, key: str, upload: Upload, operation: Operation, options: _StoreOptions | None = None
-    ) -> StoreResult:
-        options = options or _StoreOptions()
+    def _post(self, key: str, upload: Upload, operation: Operation, options: _StoreOptions) -> StoreResult:
         started = self._clock.now()
         if options.check_row_count and not upload.countable:
             raise ValueError(
@@ -870,7 +879,7 @@ class QClient:
         if options.evict_stale:
             for node in stored.request.nodes:
                 if node != done.node and node not in stored.copies:
-                    evicted[node] = self._evict(stored, node, operation, store_again=upload.repeatable)
+                    evicted[node] = self._evict(stored, node, operation)
             self._store_again_what_was_evicted(stored, evicted, operation)
         if options.check_row_count:
             assert upload.rows is not None  # noqa: S101  # it is countable
@@ -900,11 +909,12 @@ class QClient:
                 f"copies={copies}: the content can be read only once: pass bytes, a path, a seekable file, "
                 "or a function that returns a fresh iterator"
             )
-        upload.check_before_sending(self._time_check(operation, key))
+        upload.check_before_sending(partial(self._check_time, operation, key))
         peers: dict[str, Peer] = {}
         request = Request(
             "POST",
             f"/dataset/{key}",
+            upload.headers,
             upload=upload,
             peers=peers,
             kind=RequestKind.STORE,
@@ -913,7 +923,7 @@ class QClient:
             repeatable=upload.repeatable,
             turns=options.turns,
         )
-        self._check_head(order[0], request.target, upload.headers, InvalidTable)
+        self._check_head(order[0], request.target, request.headers, InvalidTable)
         stored: list[str] = []
         failed: dict[str, str] = {}
         for standby in order[1:copies]:
@@ -959,20 +969,19 @@ class QClient:
         """Whether a node does not respond, as far as is known. A request to it would cost a timeout."""
         return node in self._pool.failing and not self._pool.is_gone(node)
 
-    def _evict(self, stored: _Stored, node: str, operation: Operation, *, store_again: bool) -> bool:
+    def _evict(self, stored: _Stored, node: str, operation: Operation) -> bool:
         """Delete an older table on a node: True if the node certainly lacks the key.
 
         The client skips an address that has just stored the key: a request there would delete the new table.
-        If it cannot ``store_again``, it also skips other addresses of the same process.
+        If the table cannot be sent again, it also skips other addresses of the same process.
         """
         if self._is_silent(node):
             return False
-        key, order = stored.key, stored.request.nodes
+        key, order, repeatable = stored.key, stored.request.nodes, stored.request.repeatable
 
         def skip(peer: Peer) -> bool:
-            return any(
-                peer.is_at(kept) or (not store_again and peer.may_be(kept)) for kept in stored.peers.values()
-            )
+            kept = stored.peers.values()
+            return any(peer.is_at(one) or (not repeatable and peer.may_be(one)) for one in kept)
 
         try:
             if order.index(node) < order.index(stored.done.node):
@@ -1071,28 +1080,6 @@ class QClient:
 
     # Many at once.
 
-    def _bulk(
-        self,
-        pairs: Iterable[tuple[Any, Any]],
-        work: Callable[..., Any],
-        operation: Operation,
-        *,
-        raise_on_failure: bool = False,
-        on_done: Callable[[Any, Any], object] | None = None,
-        node_for_key: Callable[[Any], str] | None = None,
-    ) -> BulkReport:
-        report = run_bulk(
-            pairs,
-            work,
-            nodes=self._ring.nodes,
-            node_for_key=node_for_key or self._node_now,
-            on_done=on_done,
-            operation=operation,
-        )
-        if raise_on_failure:
-            report.raise_for_failures()
-        return report
-
     def _delete_everywhere(
         self,
         keys: Iterable[str],
@@ -1134,12 +1121,13 @@ class QClient:
                 succeeded[key] = outcome
 
         places = (((key, node), None) for key in dict.fromkeys(keys) for node in nodes)
-        done = self._bulk(places, remove, whole, on_done=note, node_for_key=lambda place: place[1])
+        done = run_bulk(places, remove, nodes, lambda place: place[1], whole, note)
         return BulkReport(succeeded=succeeded, failed=failed, seconds=done.seconds)
 
     def _presence(
         self, key: str, nodes: Sequence[str], operation: Operation, *, wait_for_nodes: bool
-    ) -> Done:
+    ) -> Done | QClientException:
+        """The answer to whether a node has the table, or the transient error."""
         request = Request(
             "GET",
             f"/dataset/{key}?q={_NO_QUERY}",
@@ -1149,29 +1137,27 @@ class QClient:
             nodes=nodes,
             wait_for_nodes=wait_for_nodes,
         )
-        return self._engine.run(request, operation)
-
-    def _holder(self, key: str, operation: Operation) -> str | None:
-        """The node that readers ask for a key, if it has the table; else None."""
         try:
-            done = self._presence(key, self._ring.successors(key), operation, wait_for_nodes=True)
+            return self._engine.run(request, operation)
         except QClientException as error:
             if not error.transient:
                 raise
-            return None  # the store follows, and raises what is wrong
-        return None if done.answer is None else done.node
+            return error
+
+    def _holder(self, key: str, operation: Operation) -> str | None:
+        """The node that readers ask for a key, if it has the table; else None."""
+        # After an error the store follows, and raises what is wrong.
+        found = self._presence(key, self._ring.successors(key), operation, wait_for_nodes=True)
+        return found.node if isinstance(found, Done) and found.answer is not None else None
 
     def _absence(self, key: str, node: str, operation: Operation) -> Absence | None:
         if self._is_silent(node):
             return Absence.UNKNOWN
         started = self._clock.now()
-        try:
-            done = self._presence(key, (node,), operation, wait_for_nodes=False)
-        except QClientException as error:
-            if not error.transient:
-                raise
-            return self._gone_or_unknown(node, started, error)
-        return Absence.MISSING if done.answer is None else None
+        found = self._presence(key, (node,), operation, wait_for_nodes=False)
+        if isinstance(found, QClientException):
+            return self._gone_or_unknown(node, started, found)
+        return Absence.MISSING if found.answer is None else None
 
     def _gone_or_unknown(self, node: str, since: float, error: QClientException) -> Absence:
         """The Absence for a node that has failed with this error since then."""
@@ -1218,19 +1204,15 @@ class QClient:
                 gone = failure.outcome is Outcome.REFUSED
                 self._pool.fail(node, ticket, f"status request: {failure.reason}", gone=gone)
 
-    def _time_check(self, operation: Operation, key: str) -> Callable[[], None]:
-        """A function for work before sending: it raises if the store was cancelled or its deadline passed."""
+    def _check_time(self, operation: Operation, key: str) -> None:
+        """Raise if a store was cancelled or its deadline passed, in the work before sending."""
         what = f"store table {key!r}"
-
-        def check_time() -> None:
-            operation.check(what)
-            if self._clock.now() >= operation.deadline:
-                raise errors.DeadlineExceeded(
-                    f"{what}: the deadline passed while the client read, checked or compressed the table, "
-                    "before it was sent. Increase `deadline`, or store a smaller table."
-                )
-
-        return check_time
+        operation.check(what)
+        if self._clock.now() >= operation.deadline:
+            raise errors.DeadlineExceeded(
+                f"{what}: the deadline passed while the client read, checked or compressed the table, "
+                "before it was sent. Increase `deadline`, or store a smaller table."
+            )
 
     # Events.
 

@@ -118,8 +118,7 @@ def _gunzip(body: bytes, most: float, check_time: Callable[[], object]) -> bytes
         check_time()
         size += len(part)
         check_size(size, most)
-        if part:
-            parts.append(part)
+        parts.append(part)
     gunzip.finish()
     return b"".join(parts)
 

@@ -84,7 +84,7 @@ class _Bulk:
                 raise local_resource_error("start a thread for each node", error) from error
             self._running += 1
 
-    def _join(self, end: float = float("inf")) -> None:
+    def join(self, end: float = float("inf")) -> None:
         """Return when all threads have ended, or at ``end``."""
 
         def left() -> float | None:
@@ -188,14 +188,9 @@ class _Bulk:
     def end(self) -> None:
         """Wait until the threads have emptied their queues; raises what ended the call."""
         self._release()
-        self._join()
+        self.join()
         if self.ended_by is not None:
             raise self.ended_by
-
-    def leave(self) -> None:
-        """Begin no more operations, cancel the running ones, and wait half a second for the threads."""
-        self.abandon()
-        self._join(time.monotonic() + _LEAVE_WITHIN)
 
     def abandon(self) -> None:
         """Begin no more operations, cancel the running ones, and do not wait for the threads."""
@@ -211,7 +206,6 @@ class _Bulk:
 def run_bulk(
     pairs: Iterable[tuple[Any, Any]],
     work: Callable[[Any, Any], Any],
-    *,
     nodes: Sequence[Any],
     node_for_key: Callable[[Any], Any],
     operation: Operation,
@@ -248,7 +242,8 @@ def run_bulk(
             raise
         bulk.end()
     except BaseException:
-        bulk.leave()
+        bulk.abandon()
+        bulk.join(time.monotonic() + _LEAVE_WITHIN)
         raise
     report = BulkReport(succeeded=bulk.succeeded, failed=bulk.failed, seconds=time.monotonic() - started)
     if operation.cancelled:
@@ -267,13 +262,8 @@ def ask_all(items: Sequence[_Item], ask: Callable[[_Item], _Got], operation: Ope
     Raises OperationCancelled if the operation was cancelled. An interrupt of the caller cancels the
     operation, and is raised within half a second.
     """
-    report = run_bulk(
-        ((item, None) for item in items),
-        lambda item, _: ask(item),
-        nodes=items,
-        node_for_key=lambda item: item,
-        operation=operation,
-    )
+    pairs = ((item, None) for item in items)
+    report = run_bulk(pairs, lambda item, _: ask(item), items, lambda item: item, operation)
     succeeded: dict[Any, Any] = report.succeeded
     failed: dict[Any, Exception] = report.failed
     for item in items:

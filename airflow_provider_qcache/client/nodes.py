@@ -336,6 +336,5 @@ class Prober:
         end = self._clock.now() + timeout
         for thread in list(self._threads):
             # A thread that is about to start cannot be joined, and ends with its first request.
-            if thread.ident is not None:
-                with contextlib.suppress(RuntimeError):
-                    thread.join(max(0.0, end - self._clock.now()))
+            with contextlib.suppress(RuntimeError):
+                thread.join(max(0.0, end - self._clock.now()))

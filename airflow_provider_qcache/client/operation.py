@@ -73,47 +73,40 @@ _STATUSES_AFTER_WRITE: Final = 8
 in each of them: up to five replies before a store were measured."""
 
 
+@dataclasses.dataclass(slots=True, eq=False, repr=False)
 class Operation:
     """One call of the client: its deadline, its requests in flight, and whether it was cancelled.
 
-    A context manager: ``QClient.cancel`` cancels the operation until it is left.
+    A context manager: ``QClient.cancel`` cancels the operation until it is left. If it is a part of another
+    one (``part_of``), it is cancelled together with that.
     """
 
-    __slots__ = ("_active", "_cancelled", "_parent", "deadline", "limits")
+    deadline: float
+    active: set[Operation] | None = None
+    limits: set[Limit] = dataclasses.field(default_factory=set)
+    """One for each request in flight."""
+    part_of: Operation | None = None
+    _cancelled: bool = False
 
-    def __init__(self, deadline: float, active: set[Operation] | None = None) -> None:
-        self.deadline = deadline
-        self.limits: set[Limit] = set()
-        """One for each request in flight."""
-        self._cancelled = False
-        self._parent: Operation | None = None
-        self._active = active
-        if active is not None:
-            active.add(self)
+    def __post_init__(self) -> None:
+        if self.active is not None:
+            self.active.add(self)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._active is not None:
-            self._active.discard(self)
+        if self.active is not None:
+            self.active.discard(self)
 
     def until(self, deadline: float) -> Operation:
-        """A part of this operation with its own deadline. It is cancelled together with this one."""
-        part = Operation(deadline)
-        part.limits = self.limits
-        part._parent = self if self._parent is None else self._parent
-        return part
-
-    @property
-    def is_part(self) -> bool:
-        """Whether it is a part of another operation."""
-        return self._parent is not None
+        """A part of this operation with its own deadline."""
+        return Operation(deadline, limits=self.limits, part_of=self.part_of or self)
 
     @property
     def cancelled(self) -> bool:
         """Whether the operation was cancelled, and must end now."""
-        return self._cancelled if self._parent is None else self._parent._cancelled
+        return (self.part_of or self)._cancelled
 
     def mark_cancelled(self) -> None:
         """End later requests when they begin, and waits at their next look."""
@@ -300,16 +293,17 @@ class _RetriedRequest:
 
     def make_request(self) -> Done:
         """Make the next request, and another one if a node before the one that answered is back."""
-        self._check()
+        self._check_cancelled()
+        if self._left() <= 0:
+            raise self._deadline_exceeded()
         if self.busy_node is not None:
             self._await_status(self.busy_node)
         node = self._choose()
         request = self.request
+        if self.pool.abandoned_writes[node]:
+            self._await_abandoned_write(node)
         ticket = self.pool.ticket(node)
         started = self.clock.now()
-        if self.pool.abandoned_writes[node]:
-            self._await_abandoned_write(node, started)
-            ticket, started = self.pool.ticket(node), self.clock.now()
         try:
             answer = once_more_fresh(
                 lambda fresh: self.sender.send(node, request, self.operation, fresh=fresh),
@@ -339,7 +333,7 @@ class _RetriedRequest:
             _log.info("%s: failed over from %s to %s", what, listed, name)
             return
         # A node that is down may be the home of thousands of tables.
-        level = logging.DEBUG if self.operation.is_part else logging.INFO
+        level = logging.INFO if self.operation.part_of is None else logging.DEBUG
         _log.log(level, "%s: sent to %s instead of its home node %s", what, name, home)
 
     def must_stop(self) -> bool:
@@ -394,11 +388,6 @@ class _RetriedRequest:
     def _check_cancelled(self) -> None:
         if self.operation.cancelled:
             raise self._error(errors.OperationCancelled, "cancelled")
-
-    def _check(self) -> None:
-        self._check_cancelled()
-        if self._left() <= 0:
-            raise self._deadline_exceeded()
 
     def _left(self) -> float:
         return self.deadline - self.clock.now()
@@ -520,11 +509,15 @@ class _RetriedRequest:
             nodes=nodes,
         )
 
-    def _status(self, node: str, until: float, ends: Callable[[Outcome], bool]) -> tuple[int, Failure | None]:
-        """Ask for a node's status until the node answers, fails with an outcome that ``ends``, or ``until``.
+    def _status(self, node: str, ends: Callable[[Outcome], bool]) -> tuple[int, Failure | None]:
+        """Ask for a node's status until the node answers, or fails with an outcome that ``ends``.
 
-        Returns the ticket of the last request, and how it failed; None if the node answered.
+        That takes until the deadline at most, and a store without a deadline one store timeout. Returns the
+        ticket of the last request, and how it failed; None if the node answered.
         """
+        until = self.deadline
+        if until == _FOREVER and self.request.kind is RequestKind.STORE:
+            until = self.clock.now() + self.sender.store_time(self.request)
         waits = 0
         while True:
             ticket = self.pool.ticket(node)
@@ -542,12 +535,9 @@ class _RetriedRequest:
             self.sleep(pause)
 
     def _await_status(self, node: str) -> None:
-        """Wait for a busy node's status, until the deadline, or without a deadline for a store timeout."""
-        until = self.deadline
-        if until == _FOREVER:
-            until = self.clock.now() + self.sender.store_time(self.request)
+        """Wait for a busy node's status."""
         certain = {Outcome.REFUSED, *OUTCOMES_OF_LIVING_NODES}
-        ticket, failure = self._status(node, until, certain.__contains__)
+        ticket, failure = self._status(node, certain.__contains__)
         if failure is None or failure.outcome in OUTCOMES_OF_LIVING_NODES:
             self.same_node = node  # it is up: if its status fails, the request itself fails likewise
         elif failure.outcome is Outcome.REFUSED:
@@ -555,34 +545,34 @@ class _RetriedRequest:
             self.pool.fail(node, ticket, self.attempts[-1].reason, gone=True)
             self.same_node = None
         else:
-            end = "before the deadline" if until == self.deadline else "within one store timeout"
-            raise self._uncertain(f"and the node did not respond to a status request {end}")
+            raise self._uncertain(f"and the node {self._no_status()}")
 
-    def _await_abandoned_write(self, node: str, started: float) -> None:
+    def _await_abandoned_write(self, node: str) -> None:
         """Wait for status replies first, so that an abandoned write cannot be applied after this request.
 
         A store waits as for a busy node. For any other request a node that does not respond fails.
         """
         is_store = self.request.kind is RequestKind.STORE
-        until = self.deadline
-        if is_store and until == _FOREVER:
-            until = started + self.sender.store_time(self.request)
+        started = self.clock.now()
         timeouts = {Outcome.TIMEOUT, Outcome.DEADLINE}
-        ticket, failure = self._status(node, until, lambda found: not is_store or found not in timeouts)
+        ticket, failure = self._status(node, lambda found: not is_store or found not in timeouts)
         if failure is None or failure.outcome is Outcome.UNAUTHORIZED:
             return  # in the second case the node will refuse the request as well
         attempt = self._note_attempt(node, started, failure)
         if failure.outcome in timeouts and (is_store or self._left() <= 0):
             if not is_store and attempt.seconds >= self.engine.read_timeout:
                 self.pool.fail(node, ticket, attempt.reason)
-            end = "before the deadline" if until == self.deadline else "within one store timeout"
             raise self._deadline_exceeded(
-                f"{redacted(node)} may still apply an earlier store or delete, which was abandoned, and did "
-                f"not respond to a status request {end}"
+                f"{redacted(node)} may still apply an earlier store or delete, which was abandoned, and "
+                f"{self._no_status()}"
             )
         actions = {Outcome.CERTIFICATE_REJECTED: Action.RAISE, Outcome.LOCAL: Action.WAIT}
         action = actions.get(failure.outcome, Action.NEXT_NODE)
         self._failed(node, ticket, attempt, action, failure)
+
+    def _no_status(self) -> str:
+        end = "within one store timeout" if self.deadline == _FOREVER else "before the deadline"
+        return f"did not respond to a status request {end}"
 
     # After a failed request.
 
@@ -625,7 +615,6 @@ class _RetriedRequest:
             self.refused_by.add(node)
         if action is Action.NEXT_NODE:
             self.pool.fail(node, ticket, attempt.reason, gone=refused)
-            self.same_node = None
             all_fail = all(candidate in self.pool.failing for candidate in self.request.nodes)
             if all_fail and len(self.attempts) > len(self.request.nodes):
                 self.wait = self._next_wait()
@@ -788,17 +777,3 @@ class _RetriedRequest:
             detail += " The table that the node had under this key is lost."
         why = f"{name} answered {status}{detail} Response body: {body!r}"
         return self._error(UnexpectedServerResponse, why, status=status)
-
-
-def home_unavailable(request: Request, done: Done) -> errors.HomeNodeUnavailable:
-    """The error for a miss, or a delete, by a fallback node while a node before it did not respond."""
-    silent = ", ".join(redacted(node) for node in done.unknown)
-    do = "does" if len(done.unknown) == 1 else "do"
-    who = f"its home node {silent} does not respond"
-    if done.unknown != (request.nodes[0],):
-        who = f"{silent}, earlier in the key's order, {do} not respond"
-    return errors.HomeNodeUnavailable(
-        f"{request.what}: cannot tell whether the table exists: {who}, and "
-        f"fallback node {redacted(done.node)} does not have it. Retry when the node responds again.",
-        attempts=done.attempts,
-    )

@@ -189,20 +189,16 @@ def judge(kind: RequestKind, answer: Answer) -> Answer | None:
 
 def _judge_success(kind: RequestKind, answer: Answer) -> tuple[Outcome, str]:
     """ANSWERED, or what is wrong with an answer whose status says success."""
-    if kind is RequestKind.QUERY:
-        return _judge_result(answer)
-    content = answer.content.lstrip()
-    if kind is RequestKind.PRESENCE and not content.startswith(b'{"error"'):
-        return Outcome.REFUSED_REQUEST, "it is not QCache's refusal of a query"
-    if content.startswith(b"<"):  # QCache's answer is empty; this is a page of a server in front of it
-        return Outcome.NOT_QCACHE, "it is HTML"
-    return Outcome.ANSWERED, ""
-
-
-def _judge_result(answer: Answer) -> tuple[Outcome, str]:
+    content = answer.content
+    if kind is not RequestKind.QUERY:
+        start = content.lstrip()
+        if kind is RequestKind.PRESENCE and not start.startswith(b'{"error"'):
+            return Outcome.REFUSED_REQUEST, "it is not QCache's refusal of a query"
+        if start.startswith(b"<"):  # QCache's answer is empty; this is a page of a server in front of it
+            return Outcome.NOT_QCACHE, "it is HTML"
+        return Outcome.ANSWERED, ""
     length = answer.headers.get("X-QCache-unsliced-length")
     content_type = answer.headers.media_type
-    content = answer.content
     if content_type.endswith("html"):
         return Outcome.NOT_QCACHE, "it is HTML"
     if length is None:

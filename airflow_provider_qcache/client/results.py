@@ -165,13 +165,8 @@ def _csv_columns(content: bytes) -> dict[str, list[Any]]:
 def _typed(texts: list[str]) -> list[Any]:
     """Texts as numbers or booleans, if a node writes those so; an empty text is null."""
     present = [text for text in texts if text]
-    read: Callable[[str], Any] = str
-    if present and all(map(_INT, present)):
-        read = int
-    elif present and all(map(_FLOAT, present)):
-        read = float
-    elif present and all(text in _BOOLEANS for text in present):
-        read = _BOOLEANS.__getitem__
+    forms = ((_INT, int), (_FLOAT, float), (_BOOLEANS.__contains__, _BOOLEANS.__getitem__))
+    read = next((read for fits, read in forms if present and all(map(fits, present))), str)
     return [read(text) if text else None for text in texts]
 
 

@@ -37,7 +37,6 @@ import requests.utils
 import urllib3.exceptions
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util.connection import is_connection_dropped
-from urllib3.util.proxy import connection_requires_http_tunnel
 
 from airflow_provider_qcache.client import compression
 from airflow_provider_qcache.client.certificates import ca_bundle, tls_context
@@ -52,7 +51,7 @@ from airflow_provider_qcache.client.outcome import (
     is_complete,
 )
 from airflow_provider_qcache.client.secrets import Redactor, secrets_of, secrets_of_url
-from airflow_provider_qcache.client.tables.headers import check_header
+from airflow_provider_qcache.client.tables.headers import check_header, header_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -76,7 +75,6 @@ _MAX_LINE: Final = 64 * 1024
 _MAX_HEADERS: Final = 100
 """Bytes of a header line, and header lines of an answer; the limits of http.client."""
 
-_PROXY_AUTHENTICATION_REQUIRED: Final = 407
 _ANSWER_TO_CONNECT: Final = re.compile(r"Tunnel connection failed: (?P<answer>(?P<status>\d+).*)", re.DOTALL)
 """The text of the OSError that http.client raises if a proxy opens no tunnel."""
 
@@ -367,7 +365,10 @@ class _Proxy:
 
     @classmethod
     def of(cls, scheme: str, proxies: dict[str, str]) -> _Proxy | None:
-        """The proxy that requests uses for a scheme, of those that the environment sets; None for none."""
+        """The proxy that requests uses for a scheme, of those that the environment sets; None for none.
+
+        Raises ValueError for a proxy that is not supported.
+        """
         kind = scheme if scheme in proxies else "all"
         if kind not in proxies:
             return None
@@ -375,22 +376,19 @@ class _Proxy:
         variable = f"{kind}_proxy"
         names = [name for name in os.environ if name.lower() == variable and os.environ[name] == url]
         # The lower-case name wins, and sorts last.
-        return cls(redacted(url), max(names, default="the system's proxy settings"))
+        proxy = cls(redacted(url), max(names, default="the system's proxy settings"))
+        if re.match("socks[^/]*://", proxy.url, re.IGNORECASE):
+            raise ValueError(f"{proxy}, is a SOCKS proxy, which is not supported: use an HTTP proxy")
+        if proxy.url.lower().startswith("https://"):
+            # TLS within TLS would not use our sockets, which keep the time limits.
+            raise ValueError(
+                f"{proxy}, is an https:// proxy, which is not supported: use an http:// proxy, which "
+                "supports https nodes as well"
+            )
+        return proxy
 
     def __str__(self) -> str:
         return f"the proxy {self.url}, set by {self.setting}"
-
-    def check(self) -> None:
-        """Raise ValueError for a proxy that cannot be used."""
-        scheme, has_scheme, _ = self.url.lower().partition("://")
-        if has_scheme and scheme.startswith("socks"):
-            raise ValueError(f"{self}, is a SOCKS proxy, which is not supported: use an HTTP proxy")
-        if has_scheme and scheme == "https":
-            # TLS within TLS would not use our sockets, which keep the time limits.
-            raise ValueError(
-                f"{self}, is an https:// proxy, which is not supported: use an http:// proxy, which supports "
-                "https nodes as well"
-            )
 
     def failed(self, what: str) -> OSError:
         """The error for a failure of the proxy, with what to do."""
@@ -541,7 +539,7 @@ def _check_auth(where: str, auth: Any) -> None:
             "of requests"
         )
     for name, value in zip(("login", "password"), auth, strict=True):
-        text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+        text = header_text(value)
         if ":" in text:
             raise ValueError(
                 f"{where}: the {name} contains a ':', on which a node closes the connection without an "
@@ -554,7 +552,7 @@ def _check_auth(where: str, auth: Any) -> None:
 
 def _check_authorization(value: Any) -> None:
     """Raise ValueError, without the value, for an Authorization of basic auth that a node cannot parse."""
-    text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+    text = header_text(value)
     if not text.startswith("Basic "):
         return  # a node answers 401
     try:
@@ -618,8 +616,6 @@ class NodeTransport:
                 context = contexts[verify] = tls_context(verify, settings.cert)
                 context.sslsocket_class = _DeadlineTlsSocket
         proxy = self._proxy = _Proxy.of(parts.scheme, proxies)
-        if proxy is not None:
-            proxy.check()
         adapter = _Adapter(context)
         # Any: requests' types do not declare what urllib3 returns for its subclasses.
         try:
@@ -636,7 +632,7 @@ class NodeTransport:
         # Not the pool's queue, which takes several locks.
         self._idle: deque[Any] = deque()
         self._closed = False
-        self._tunnel = connection_requires_http_tunnel(pool.proxy, pool.proxy_config, parts.scheme)
+        self._tunnel = proxy is not None and context is not None
         host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
         host += "" if parts.port is None else f":{parts.port}"
         fixed = {"Host": host, "User-Agent": "airflow-provider-qcache"}
@@ -644,8 +640,10 @@ class NodeTransport:
             fixed.update(pool.proxy_headers)
         if "Authorization" in request.headers:
             fixed["Authorization"] = request.headers["Authorization"]
-        self._head = b"".join(check_header(name, value) for name, value in fixed.items())
-        self.secrets = secrets_of(self._head) | secrets_of_url(node)
+        self._own = {
+            f"\r\n{name.lower()}:".encode(): check_header(name, value) for name, value in fixed.items()
+        }
+        self.secrets = secrets_of(b"".join(self._own.values())) | secrets_of_url(node)
         """Every credential in requests to the node; see ``spellings``."""
         if proxy is not None:
             lines = (check_header(name, value) for name, value in pool.proxy_headers.items())
@@ -654,7 +652,7 @@ class NodeTransport:
 
     def head_size(self, target: str, headers: bytes) -> int:
         """Bytes of the head of a request, with the request line and the blank line."""
-        return len(target) + len(self._head) + len(headers) + 32
+        return len(target) + sum(map(len, self._own.values())) + len(headers) + 32
 
     def exchange(self, request: Request, limit: Limit, *, fresh: bool = False) -> Answer:
         """Send one request, on a new connection if ``fresh``, and read its answer.
@@ -662,20 +660,17 @@ class NodeTransport:
         Raises Failure, or what the source of its body raises.
         """
         upload = request.upload
-        if upload is None:
-            return self._exchange(request, request.headers, request.body, None, limit, fresh=fresh)
-        body, length = upload.body(limit.check)
+        body, length = (request.body, None) if upload is None else upload.body(limit.check)
         try:
-            return self._exchange(request, upload.headers, body, length, limit, fresh=fresh)
+            return self._exchange(request, body, length, limit, fresh=fresh)
         finally:
-            if not isinstance(body, bytes):
+            if body is not None and not isinstance(body, bytes):
                 # The traceback of a failure refers to the stream, with open files and batches.
                 body.close()
 
     def _exchange(
         self,
         request: Request,
-        headers: bytes,
         body: bytes | Iterator[bytes] | None,
         length: int | None,
         limit: Limit,
@@ -683,14 +678,12 @@ class NodeTransport:
         fresh: bool,
     ) -> Answer:
         store = request.upload is not None
+        headers = request.headers
         settings = self._settings
         connection = None
         reused = False
         changes = False
         try:
-            limit.received = False
-            limit.phase = Phase.CONNECT
-            limit.idle = _FOREVER
             limit.stage_end = limit.now() + settings.connect_timeout
             connection = self._take_connection(fresh=fresh)
             connection.limit = limit
@@ -710,11 +703,11 @@ class NodeTransport:
             if request.peers is not None:
                 request.peers[self.node] = peer
             limit.phase = Phase.SEND
-            own = self._head
-            if _REPLACEABLE.search(headers) is not None:
-                own = _without_replaced(own, headers)
             line = f"{request.method} {self.base}{request.target} HTTP/1.1\r\n"
-            head = line.encode("latin-1") + own + headers
+            # The caller's headers replace the client's own.
+            replaced = b"\r\n" + headers.lower()
+            own = [header for name, header in self._own.items() if name not in replaced]
+            head = b"".join([line.encode("latin-1"), *own, headers])
             limit.stage_end = limit.now() + (self.store_time(length) if store else settings.read_timeout)
             answered_early = False
             # True until the answer is read: an interrupt may come at any line.
@@ -775,7 +768,7 @@ class NodeTransport:
         proxy = self._proxy
         if proxy is None:
             return answer
-        if answer.status == _PROXY_AUTHENTICATION_REQUIRED:
+        if answer.status == http.client.PROXY_AUTHENTICATION_REQUIRED:
             raise self._proxy_wants_credentials(proxy, Phase.HEAD)
         # In a tunnel, the node itself answers, or a server in front of it.
         if answer.status in UNAVAILABLE and not self._tunnel:
@@ -797,7 +790,7 @@ class NodeTransport:
             return
         self._idle.append(connection)
         if self._closed:
-            self._close_idle()
+            self.close()
 
     def _take_connection(self, *, fresh: bool) -> Any:
         """An idle connection that is not known to be closed, or a new one."""
@@ -839,7 +832,6 @@ class NodeTransport:
         started = now()
         sent = 0
         own_time = 0.0
-        grows = length is None and self._settings.store_timeout is None
         # With a length of 0 the head alone is a complete request. So it is sent with the first piece, which
         # an empty body does not have: its check fails.
         start = head + framing + b"\r\n\r\n"
@@ -854,12 +846,12 @@ class NodeTransport:
             if piece is None:
                 break
             sent += len(piece)
-            limit.stage_end = started + own_time + self.store_time(sent if grows else length)
+            limit.stage_end = started + own_time + self.store_time(sent if length is None else length)
             sock.sendall(start + (piece if length is not None else b"%x\r\n%b\r\n" % (len(piece), piece)))
             start = b""
             if sent == length:
                 break  # the node has the table: what goes wrong in the source now is no failure of the body
-        limit.stage_end = started + own_time + self.store_time(sent if grows else length)
+        limit.stage_end = started + own_time + self.store_time(sent if length is None else length)
         if length is None:
             sock.sendall(b"0\r\n\r\n")
 
@@ -880,8 +872,8 @@ class NodeTransport:
                     content = compression.decode(raw, content_encoding, most, limit.left)
             except compression.Undecodable as error:
                 raise Failure(error.outcome, Phase.BODY, error, status=status) from error
-            complete = is_sized or stays_encoded
-            complete = complete or content is not raw  # gzip and lz4 that are cut off cannot be decoded
+            # gzip and lz4 that are cut off cannot be decoded.
+            complete = is_sized or stays_encoded or content is not raw
             complete = complete or is_complete(content, headers.media_type, limit.left)
             return Answer(status, headers, content, content_encoding, complete, stays_encoded)
         try:
@@ -954,7 +946,7 @@ class NodeTransport:
         elif isinstance(cause, ConnectionRefusedError):
             outcome, problem = Outcome.CONNECT_FAILED, "refuses connections: nothing listens there"
         elif (answered := _ANSWER_TO_CONNECT.match(str(cause))) is not None:
-            if answered["status"] == str(_PROXY_AUTHENTICATION_REQUIRED):
+            if answered["status"] == "407":
                 return self._proxy_wants_credentials(proxy, phase)
             outcome = Outcome.CONNECT_FAILED
             problem = f"opens no tunnel to the node: it answers {answered['answer']}"
@@ -971,8 +963,7 @@ class NodeTransport:
             problem = "refuses the login and password of its URL (407)"
         else:
             problem = "asks for a login and password (407), and its URL has none"
-        status, error = _PROXY_AUTHENTICATION_REQUIRED, proxy.failed(problem)
-        return Failure(Outcome.UNAUTHORIZED, phase, error, status=status, by_proxy=True)
+        return Failure(Outcome.UNAUTHORIZED, phase, proxy.failed(problem), status=407, by_proxy=True)
 
     def _timeout(self, cause: BaseException, limit: Limit) -> Failure:
         phase = limit.phase
@@ -989,29 +980,14 @@ class NodeTransport:
     def close(self) -> None:
         """Close the connections that are not in use."""
         self._closed = True
-        self._close_idle()
+        with contextlib.suppress(IndexError):
+            while True:
+                self._idle.pop().close()
 
     def forget_connections(self) -> None:
         """Drop the connections in a forked child, without a TLS shutdown or RST: the parent uses them."""
         while self._idle:
             close_only_here(self._idle.pop().sock)
-
-    def _close_idle(self) -> None:
-        with contextlib.suppress(IndexError):
-            while True:
-                self._idle.pop().close()
-
-
-_REPLACEABLE: Final = re.compile(
-    rb"^(?:authorization|proxy-authorization|user-agent):", re.IGNORECASE | re.MULTILINE
-)
-
-
-def _without_replaced(own: bytes, headers: bytes) -> bytes:
-    """The client's own header lines without those that the caller replaces."""
-    replaced = {line.lower() for line in _REPLACEABLE.findall(headers)}
-    lines = own.splitlines(keepends=True)
-    return b"".join(line for line in lines if line.partition(b":")[0].lower() + b":" not in replaced)
 
 
 def _close_at_once(connection: Any, *, reset: bool) -> None:

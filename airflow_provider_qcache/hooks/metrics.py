@@ -68,11 +68,14 @@ class Metrics(Listener):
             yield lambda _: None
             return
         started = dt.datetime.now(dt.UTC)
-        with _span(f"qcache.{operation}", self._hook.qcache_conn_id, key) as describe:
+        with _span(f"qcache.{operation}", self._hook.qcache_conn_id, key) as span:
 
             def note(result: object) -> None:
                 try:
-                    describe(result)
+                    for field in ("node", "rows", "bytes"):
+                        value = getattr(result, field, None)
+                        if span is not None and key is not None and value is not None:
+                            span.set_attribute(f"qcache.{field}", value)
                     self._note(result, started, key)
                 except Exception:  # noqa: BLE001  # metrics never fail an operation
                     _log.debug("Cannot send the metrics of an operation", exc_info=True)
@@ -109,22 +112,15 @@ class Metrics(Listener):
 
 
 @contextlib.contextmanager
-def _span(name: str, conn_id: str, key: str | None) -> Iterator[Callable[[object], None]]:
-    """A span of OpenTelemetry, which is recorded if Airflow's tracing has set a tracer provider."""
+def _span(name: str, conn_id: str, key: str | None) -> Iterator[Any]:
+    """A span of OpenTelemetry, which is recorded if Airflow's tracing has set a tracer provider, or None."""
     try:
         from opentelemetry import trace  # noqa: PLC0415  # it is optional
     except ImportError:
-        yield lambda _: None
+        yield None
         return
     with trace.get_tracer("airflow_provider_qcache").start_as_current_span(name) as span:
         span.set_attribute("qcache.conn_id", conn_id)
         if key is not None:
             span.set_attribute("qcache.key", key)
-
-        def describe(result: object) -> None:
-            for field in ("node", "rows", "bytes"):
-                value = getattr(result, field, None)
-                if key is not None and value is not None:
-                    span.set_attribute(f"qcache.{field}", value)
-
-        yield describe
+        yield span

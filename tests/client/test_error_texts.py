@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_qcache.client import errors
+from airflow_provider_qcache.client import QClient, errors
 from airflow_provider_qcache.client.errors import Outcome, Phase, QClientException
-from airflow_provider_qcache.client.operation import Done, home_unavailable
+from airflow_provider_qcache.client.operation import Done
 from airflow_provider_qcache.client.outcome import Answer, Failure, RequestKind
 from airflow_provider_qcache.client.settings import RequestRetry
 from airflow_provider_qcache.client.transport import Headers, Limit, Request
@@ -472,7 +472,8 @@ def test_the_error_of_a_machine_without_resources(limit: int, repeatable: bool) 
 )
 def test_the_error_of_a_miss_that_cannot_be_confirmed(unknown: list[str], who: str) -> None:
     request = Request("GET", "/foo", what="query 'foo'", nodes=["a", "b", "c"])
-    error = home_unavailable(request, Done("c", None, (), tuple(unknown)))
+    with QClient(["http://node1:9401"], trust_env=False) as client:
+        error = client._confirm(request, Done("c", None, (), tuple(unknown)))
     assert str(error) == (
         f"query 'foo': cannot tell whether the table exists: {who}, and fallback node c does not have it. "
         "Retry when the node responds again."

@@ -69,7 +69,7 @@ def test_an_operation_is_active_until_it_is_left() -> None:
         assert active == {operation}
     assert active == set()
     with Operation(5.0) as alone:
-        assert not alone.is_part
+        assert alone.part_of is None
 
 
 def test_a_part_of_an_operation_is_cancelled_with_it() -> None:
@@ -77,7 +77,7 @@ def test_a_part_of_an_operation_is_cancelled_with_it() -> None:
     part = whole.until(3.0)
     least = part.until(1.0)
     assert [one.deadline for one in (whole, part, least)] == [5.0, 3.0, 1.0]
-    assert [one.is_part for one in (whole, part, least)] == [False, True, True]
+    assert [one.part_of for one in (whole, part, least)] == [None, whole, whole]
     assert [one.cancelled for one in (whole, part, least)] == [False, False, False]
     part.check("query 'k'")
     whole.cancel()
