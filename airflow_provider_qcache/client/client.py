@@ -981,7 +981,7 @@ class QClient:
 
         def skip(peer: Peer) -> bool:
             kept = stored.peers.values()
-            return any(peer.is_at(one) or (not repeatable and peer.may_be(one)) for one in kept)
+            return any(peer[:2] == one[:2] or (not repeatable and peer.may_be(one)) for one in kept)
 
         try:
             if order.index(node) < order.index(stored.done.node):

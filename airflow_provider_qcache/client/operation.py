@@ -11,6 +11,7 @@ import dataclasses
 import datetime as dt
 import logging
 import re
+import threading
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeVar
 
 import tenacity
@@ -138,18 +139,17 @@ class Sender:
         """Send one request, on a new connection if ``fresh``; raises Failure."""
         limit = Limit(self.clock.now, operation.deadline, self.pool.abandoned_writes[node])
         operation.limits.add(limit)
-        turn = None if request.turns is None else request.turns[node]
+        turn = threading.Lock() if request.turns is None else request.turns[node]
         try:
             # A cancel() before the line above has not found this request.
             if operation.cancelled:
                 limit.cancelled = True
-            while turn is not None and not turn.acquire(timeout=_SLICE):
+            while not turn.acquire(timeout=_SLICE):
                 limit.check()
             try:
                 return self.transports[node].exchange(request, limit, fresh=fresh)
             finally:
-                if turn is not None:
-                    turn.release()
+                turn.release()
         finally:
             limit.note_if_abandoned()
             operation.limits.discard(limit)
@@ -235,7 +235,7 @@ class Engine:
     policy: RequestRetry
     limit: int
     read_timeout: float
-    on_attempt_failed: Callable[[Attempt], None] | None = None
+    on_attempt_failed: Callable[[Attempt], None]
 
     def __post_init__(self) -> None:
         self.limit = min(self.limit, self.policy.consecutive_error_count_limit or self.limit)
@@ -593,8 +593,7 @@ class _RetriedRequest:
         of_the_node = outcome is not Outcome.LOCAL
         if of_the_node and (outcome is not Outcome.REFUSED_REQUEST or self.request.kind is RequestKind.STORE):
             self.pool.count(node, COUNTERS.get(outcome, "unknown_error"))
-        if self.engine.on_attempt_failed is not None:
-            self.engine.on_attempt_failed(attempt)
+        self.engine.on_attempt_failed(attempt)
         return attempt
 
     def _failed(self, node: str, ticket: int, attempt: Attempt, action: Action, failure: Failure) -> NoReturn:

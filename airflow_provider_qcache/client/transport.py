@@ -94,17 +94,14 @@ STORE_BYTES_PER_SECOND: Final = 5_000_000
 class Peer(NamedTuple):
     """The other end of a connection: its address and port, the proxy's if there is one.
 
-    ``is_local`` says that it is this machine, ``addresses`` are all addresses of its name.
+    ``is_local`` says that it is this machine, ``addresses`` are all addresses of its name. Two peers with one
+    address and port are one process, or nodes behind one proxy or load balancer.
     """
 
     address: str
     port: int
     is_local: bool
     addresses: frozenset[str]
-
-    def is_at(self, other: Peer) -> bool:
-        """Whether both are the same address: of one process, or of a proxy or load balancer."""
-        return self[:2] == other[:2]
 
     def may_be(self, other: Peer) -> bool:
         """Whether both may be one process at two addresses: a process has one port."""

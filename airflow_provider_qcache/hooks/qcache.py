@@ -216,7 +216,7 @@ class QCacheHook(BaseHook):
         return {
             field.name: StringField(
                 field.label,
-                validators=[Optional(), _form_check(field)],
+                validators=[Optional(), functools.partial(_check_form, field)],
                 description=field.description,
                 widget=BS3TextFieldWidget(),
             )
@@ -268,16 +268,11 @@ class QCacheHook(BaseHook):
         return self.get_conn().statistics
 
 
-def _form_check(field: Field) -> Callable[[Any, Any], None]:
-    """A validator with the errors that reading the connection would raise."""
+def _check_form(field: Field, _form: Any, form_field: Any) -> None:
+    """Raise the error that reading the connection would raise, as a form's error."""
+    from wtforms.validators import ValidationError  # noqa: PLC0415
 
-    def check(form: Any, form_field: Any) -> None:
-        del form
-        from wtforms.validators import ValidationError  # noqa: PLC0415
-
-        try:
-            connection.check_value(field, form_field.data)
-        except connection.InvalidConnection as error:
-            raise ValidationError(str(error)) from None
-
-    return check
+    try:
+        connection.check_value(field, form_field.data)
+    except connection.InvalidConnection as error:
+        raise ValidationError(str(error)) from None

@@ -317,6 +317,7 @@ class SimulatedCluster:
             policy=self.policy,
             limit=limit,
             read_timeout=2.0,
+            on_attempt_failed=lambda attempt: None,
         )
         self.limit = min(limit, self.policy.consecutive_error_count_limit or limit)
 
