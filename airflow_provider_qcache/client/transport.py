@@ -266,7 +266,10 @@ class _Connection(HTTPConnection):
         try:
             addresses = socket.getaddrinfo(host, self.port, type=socket.SOCK_STREAM)
         except socket.gaierror as error:
-            _raise_if_out_of_descriptors(error)
+            # glibc reports an unknown name if this machine has no memory or descriptor left.
+            if error.errno == socket.EAI_MEMORY:
+                raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)) from error
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close()  # raises the machine's own error
             raise
         limit.phase = Phase.CONNECT
         self.addresses = frozenset(str(found[4][0]) for found in addresses)
@@ -297,16 +300,6 @@ class _Connection(HTTPConnection):
                 sock.settimeout(limit.left())
                 return sock
         raise _error_of_all(errors)
-
-
-def _raise_if_out_of_descriptors(error: socket.gaierror) -> None:
-    """Raise this machine's own error if it made a look-up fail; glibc reports an unknown name."""
-    if error.errno == socket.EAI_MEMORY:
-        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)) from error
-    try:
-        socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close()
-    except OSError as local:
-        raise local from error
 
 
 class _NoSourceAddress(OSError):
@@ -347,10 +340,7 @@ class _TlsConnection(_Connection, HTTPSConnection):
 
     def connect(self) -> None:
         _handshaking.limit = self.limit
-        try:
-            HTTPSConnection.connect(self)
-        finally:
-            del _handshaking.limit
+        HTTPSConnection.connect(self)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
