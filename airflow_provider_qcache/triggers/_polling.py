@@ -164,6 +164,8 @@ class Poller:
         try:
             with self._lock:
                 hook = self._current_hook()
+            if self._closed:  # close() did not see this hook, if it came before the hook was made
+                hook.cancel()
             found = work(hook, *arguments)
             failed = False
             return found

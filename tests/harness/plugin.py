@@ -144,9 +144,14 @@ def reader(nodes: Nodes) -> Callable[[str], Any]:
 
 @pytest.fixture
 def operator_log(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Callable[[], Any]:
-    """A function: the operator's log so far, as (level, message). tests/airflow reads real task logs."""
+    """A function: the operator's log so far, as (level, message). tests/airflow reads real task logs.
+
+    It has lines of progress, which a busy machine would add, only in a test that sets PROGRESS_EVERY.
+    """
+    from airflow_provider_qcache.operators import _report
     from airflow_provider_qcache.operators._base import QCacheOperator
 
+    monkeypatch.setattr(_report, "PROGRESS_EVERY", 600.0)
     monkeypatch.setattr(QCacheOperator, "log", logging.getLogger("tests.operators"))
     caplog.set_level(logging.INFO, logger="tests.operators")
     return lambda: [

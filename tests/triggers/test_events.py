@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 
 import pytest
 
 from airflow_provider_qcache.compat import BaseEventTrigger, BaseTrigger
 from airflow_provider_qcache.hooks.qcache import QCacheHook
 from airflow_provider_qcache.triggers import _polling
+from airflow_provider_qcache.triggers._asking import Question
 from airflow_provider_qcache.triggers.qcache import QCacheTableChangedTrigger, QCacheTableMissingTrigger
 from tests.triggers.running import Store, Triggerer, poller, polls, running, until
 
@@ -229,6 +231,31 @@ else:
                 assert silenced.polls == 1, "it is asked still"
             assert _polling._pollers[asyncio.get_running_loop()] == {}, "all have stopped"
             await until(lambda: not silenced._using)  # the request has ended, long before its timeout
+
+        asyncio.run(watch())
+
+    def test_a_poller_that_closes_while_it_reads_its_connection_waits_for_no_node(nodes, home, monkeypatch):
+        extra = {"nodes": [nodes.urls[home]], "read_timeout": 600, "deadline": 600}
+        monkeypatch.setenv("AIRFLOW_CONN_SILENT", json.dumps({"conn_type": "qcache", "extra": extra}))
+        nodes.pause(home)
+        reading, closed = threading.Event(), threading.Event()
+        settings = QCacheHook.settings
+
+        def settings_once_closed(hook):
+            reading.set()
+            assert closed.wait(60)
+            return settings(hook)
+
+        monkeypatch.setattr(QCacheHook, "settings", settings_once_closed)
+
+        async def watch():
+            closing = _polling.Poller("silent")
+            asking = asyncio.create_task(closing.ask([Question(KEY)]))
+            await asyncio.to_thread(reading.wait, 60)
+            closing.close()
+            closed.set()
+            (finding,) = (await asyncio.wait_for(asking, 60)).values()
+            assert "OperationCancelled" in finding.why
 
         asyncio.run(watch())
 
