@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import functools
 import itertools
 import re
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from airflow_provider_qcache.client.errors import InvalidTable
 from airflow_provider_qcache.client.tables import arrow
-from airflow_provider_qcache.client.tables.content import no_limit
 from airflow_provider_qcache.files.listing import Format
 from airflow_provider_qcache.files.reading import check_same_columns, named, need_pyarrow, place_of, seekable
 
@@ -45,39 +43,56 @@ _DAMAGED: Final = (
 _is_unnamed_index = re.compile(r"__index_level_[0-9]+__").fullmatch
 
 
-class ColumnarFiles:
-    """Files of one schema, one after the other. ``open`` returns a fresh stream for each reading.
+class FilesSource(arrow.ArrowSource):
+    """A Source of files of one schema, one after the other, whose InvalidTable names the file.
 
     The files must have the same columns in the same order. Their types may differ in this: a column of only
     nulls has its type from other files; the widths of texts and of dictionary indices do not matter;
     timestamps of microseconds become nanoseconds if other files have those.
     """
 
-    def __init__(self, files: Sequence[File], file_format: Format) -> None:
+    repeatable = True
+
+    def __init__(
+        self, files: Sequence[File], file_format: Format, column_types: Mapping[str, str] | None
+    ) -> None:
         """Reads every file's schema; raises InvalidTable, with file and column, if one is not the first's."""
         self._files = files
         self._format = file_format
-        self._begun: list[tuple[File, int]] = []
-        self.schema: Any = None
+        self._begun = [(files[0], 0)]
+        """The files that the last reading has opened, each with the number of rows before it."""
+        self._schema: Any = None
         for file in files:
             with self._read(file) as (schema, _):
-                self.schema = schema if self.schema is None else self._agreed(schema)
+                self._schema = schema if self._schema is None else self._agreed(schema)
+        with self._placed():
+            super().__init__(self._schema, column_types)
 
-    def open(self) -> Any:
-        """A RecordBatchReader from the first file on."""
-        self._begun = []
-        return pa.RecordBatchReader.from_batches(self.schema, self._batches())
+    def pieces(self, content_type: str) -> Iterator[tuple[bytes, int]]:
+        """The table from its start; see ``Source.pieces``."""
+        with self._placed():
+            yield from super().pieces(content_type)
 
-    def place_of(self, row: int | None) -> str:
-        """The file of a row of the last reading (from 1), and its number in the file, if known."""
-        begun = self._begun or [(self._files[0], 0)]
-        return begun[-1][0].name if row is None else place_of(row, begun)
+    def wrongly_inferred(self, check_time: Callable[[], object]) -> set[str]:
+        with self._placed():
+            return super().wrongly_inferred(check_time)
+
+    @contextlib.contextmanager
+    def _placed(self) -> Iterator[None]:
+        """Add to an InvalidTable the file, and the row's number in it if the row is known."""
+        try:
+            yield
+        except InvalidTable as error:
+            if error.__cause__ is not None:  # it names the file already
+                raise
+            place = self._begun[-1][0].name if error.row is None else place_of(error.row, self._begun)
+            raise InvalidTable(f"{error} ({place})", row=error.row, column=error.column) from error
 
     def _agreed(self, schema: Any) -> Any:
         """The common schema of the files so far and of another file. Raises InvalidTable."""
-        check_same_columns(schema.names, self.schema.names, self._files[0])
+        check_same_columns(schema.names, self._schema.names, self._files[0])
         fields = []
-        for known, field in zip(self.schema, schema, strict=True):
+        for known, field in zip(self._schema, schema, strict=True):
             common = _common(known.type, field.type)
             if common is None:
                 raise InvalidTable(
@@ -88,19 +103,20 @@ class ColumnarFiles:
             fields.append(pa.field(field.name, common))
         return pa.schema(fields)
 
-    def _batches(self) -> Iterator[Any]:
+    def _parts(self) -> Iterator[Any]:
+        self._begun = []
         rows = 0
         for file in self._files:
             self._begun.append((file, rows))
             with self._read(file) as (schema, batches):
-                if self._agreed(schema) != self.schema:
+                if self._agreed(schema) != self._schema:
                     raise InvalidTable("its schema changed while it was stored: store it again")
-                for batch in itertools.chain.from_iterable(map(_parts, arrow.valid(batches))):
-                    rows += batch.num_rows
+                for part in itertools.chain.from_iterable(map(arrow.bounded, arrow.valid(batches))):
+                    rows += part.num_rows
                     arrays = [
-                        _column(field, array) for array, field in zip(batch.columns, self.schema, strict=True)
+                        _column(field, array) for array, field in zip(part.columns, self._schema, strict=True)
                     ]
-                    yield pa.RecordBatch.from_arrays(arrays, schema=self.schema)
+                    yield pa.RecordBatch.from_arrays(arrays, self._schema.names)
 
     @contextlib.contextmanager
     def _read(self, file: File) -> Iterator[tuple[Any, Iterator[Any]]]:
@@ -116,35 +132,6 @@ class ColumnarFiles:
                     yield pa.schema(fields), (batch.select(kept) for batch in batches)
             except _DAMAGED as error:
                 raise InvalidTable(f"it cannot be read as {self._format}: {_text_of(error)}") from error
-
-
-class FilesSource(arrow.FrameSource):
-    """A Source of columnar files, whose InvalidTable names the file."""
-
-    def __init__(self, files: ColumnarFiles, column_types: Mapping[str, str] | None) -> None:
-        self._columnar = files
-        with self._placed():
-            super().__init__(files.open, column_types)
-
-    def pieces(self, content_type: str) -> Iterator[tuple[bytes, int]]:
-        """The table from its start; see ``Source.pieces``."""
-        with self._placed():
-            yield from super().pieces(content_type)
-
-    def wrongly_inferred(self, check_time: Callable[[], object] = no_limit) -> set[str]:
-        """The columns whose type a node may infer wrongly."""
-        with self._placed():
-            return super().wrongly_inferred(check_time)
-
-    @contextlib.contextmanager
-    def _placed(self) -> Iterator[None]:
-        try:
-            yield
-        except InvalidTable as error:
-            if error.__cause__ is not None:  # it names the file already
-                raise
-            place = self._columnar.place_of(error.row)
-            raise InvalidTable(f"{error} ({place})", row=error.row, column=error.column) from error
 
 
 def _text_of(error: BaseException) -> str:
@@ -185,46 +172,16 @@ def _column(field: Any, array: Any) -> Any:
 
 
 def _fitted(array: Any, arrow_type: Any) -> Any:
-    if array.type == arrow_type:
+    both_texts = arrow.is_text(array.type) and arrow.is_text(arrow_type)  # whose widths do not matter
+    if array.type == arrow_type or both_texts:
         return array
     if pa.types.is_null(array.type):
         return pa.nulls(len(array), arrow_type)
     if pa.types.is_dictionary(arrow_type):
-        words = _fitted(array.dictionary, arrow_type.value_type)
-        return pa.DictionaryArray.from_arrays(array.indices.cast(arrow_type.index_type), words)
+        return pa.DictionaryArray.from_arrays(array.indices, _fitted(array.dictionary, arrow_type.value_type))
     if pa.types.is_dictionary(array.type):
         return _fitted(array.dictionary.take(array.indices), arrow_type)
-    return arrow.with_offsets(array) if arrow_type == arrow.TEXT else array.cast(arrow_type)
-
-
-def _parts(batch: Any) -> Iterator[Any]:
-    """Split a batch into parts of a bounded number of rows: one with only nulls may have any number."""
-    for start in range(0, batch.num_rows, arrow.BATCH_ROWS):
-        part = batch.slice(start, arrow.BATCH_ROWS)
-        # The texts of its dictionaries, written out, have at most 4 MiB.
-        sizes = [
-            _lengths(array.dictionary).take(array.indices).cast(pa.int64()).fill_null(0)
-            for array in part.columns
-            if pa.types.is_dictionary(array.type) and arrow.is_text(array.type.value_type)
-        ]
-        if sizes:
-            yield from _halved(part, functools.reduce(pc.add, sizes))
-        else:
-            yield part
-
-
-def _lengths(texts: Any) -> Any:
-    """The number of bytes of each text."""
-    return pc.binary_length(arrow.with_offsets(texts) if texts.type == pa.string_view() else texts)
-
-
-def _halved(batch: Any, sizes: Any) -> Iterator[Any]:
-    half = batch.num_rows // 2
-    if half and pc.sum(sizes).as_py() > arrow.BATCH_BYTES:
-        yield from _halved(batch.slice(0, half), sizes.slice(0, half))
-        yield from _halved(batch.slice(half), sizes.slice(half))
-    else:
-        yield batch
+    return array.cast(arrow_type)
 
 
 def _kept(schema: Any) -> list[int]:
@@ -384,7 +341,7 @@ def _longest_words(file: Any, group: int, names: list[str]) -> dict[str, int]:
         return {}
     batches = file.iter_batches(batch_size=1, row_groups=[group], columns=names, use_threads=False)
     return {
-        name: pc.max(_lengths(array.dictionary)).as_py() or 0
+        name: pc.max(pc.binary_length(arrow.with_offsets(array.dictionary))).as_py() or 0
         for batch in itertools.islice(batches, 1)
         for name, array in zip(batch.schema.names, batch.columns, strict=True)
     }

@@ -76,12 +76,9 @@ class FileTable:
         content_type = self.content_type and self.content_type.partition(";")[0]
         fields = table_headers(self.headers, self.stand_in_columns)
         if not found.is_text:
-            from airflow_provider_qcache.files.columnar import (  # noqa: PLC0415  # it imports pyarrow
-                ColumnarFiles,
-                FilesSource,
-            )
+            from airflow_provider_qcache.files.columnar import FilesSource  # noqa: PLC0415  # it imports pyarrow
 
-            source = FilesSource(ColumnarFiles(self.files, found), self.column_types)
+            source = FilesSource(self.files, found, self.column_types)
             return source_upload(source, content_type, fields, self.compression, check_time)
         sent = CSV if found is listing.Format.CSV else JSON
         what = f"{self.files[0].name} is {found}"

@@ -8,17 +8,14 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_qcache.client.tables.types import Column, refuse
+from airflow_provider_qcache.client.tables.types import refuse
 from airflow_provider_qcache.extras import MissingExtra
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    from airflow_provider_qcache.client.tables.types import ColumnType
+    from collections.abc import Callable, Iterator
 
 try:
     import pyarrow as pa
-    import pyarrow.compute as pc
 except ImportError as error:
     raise MissingExtra("a query that is not read by PostgreSQL's COPY needs pyarrow", "sql") from error
 
@@ -77,17 +74,14 @@ def _like_earlier(name: str, array: Any, arrow_type: Any) -> Any:
     try:
         return array.cast(arrow_type)
     except pa.ArrowInvalid as error:
-        if _is_nanoseconds(arrow_type) and pa.types.is_timestamp(array.type):
+        types = pa.types
+        if types.is_timestamp(arrow_type) and types.is_timestamp(array.type) and arrow_type.unit == "ns":
             return array
         refuse(
             name,
             f"the driver gives {arrow_type} first and {array.type} later, which does not fit ({error}): "
             "cast the column to a text in the SQL",
         )
-
-
-def _is_nanoseconds(arrow_type: Any) -> bool:
-    return bool(pa.types.is_timestamp(arrow_type) and arrow_type.unit == "ns")
 
 
 def of_connection(connection: Any) -> Callable[[str, Any], ArrowStream] | None:
@@ -155,29 +149,3 @@ def _bigquery_job(cursor: Any) -> Any:
 
 def _of_reader(reader: Any) -> ArrowStream:
     return ArrowStream(reader.schema, iter(reader), reader.close)
-
-
-class ArrowEncoder:
-    """Batches of one schema to CSV, by the rules of docs/reference/tables.md. Raises InvalidTable."""
-
-    def __init__(self, schema: Any, requested: Mapping[str, ColumnType]) -> None:
-        self._plans = [arrow.plan_of(field.name, field.type, requested.get(field.name)) for field in schema]
-        self._nanoseconds = [at for at, field in enumerate(schema) if _is_nanoseconds(field.type)]
-        self._rows = 0
-        for plan in self._plans:
-            plan.begin()
-
-    @property
-    def columns(self) -> tuple[Column, ...]:
-        return tuple(Column(plan.name, plan.type) for plan in self._plans)
-
-    def encode(self, batch: Any, keys: Sequence[int] = ()) -> tuple[bytes, list[Any]]:
-        """A batch as CSV, and the texts of the columns ``keys`` by row. Raises InvalidTable."""
-        texts = arrow.converted(self._plans, batch, self._rows)
-        for at in self._nanoseconds:
-            if not _is_nanoseconds(batch.schema.types[at]):
-                nine = pc.replace_substring_regex(texts.column(at), r"(\.\d{6})", r"\1000")
-                texts = texts.set_column(at, texts.schema.names[at], nine)
-        data = arrow.csv_of(texts, self._rows)
-        self._rows += texts.num_rows
-        return data, list(zip(*(texts.column(key).cast(arrow.TEXT).to_pylist() for key in keys), strict=True))

@@ -177,14 +177,14 @@ class SqlSource:
         return COPY
 
     def _read_arrow(self, stream: ArrowStream, tables: QueryTables) -> str:
-        from airflow_provider_qcache.transfers._arrow import ArrowEncoder  # noqa: PLC0415  # pyarrow
+        from airflow_provider_qcache.client.tables.arrow import Encoder, plans_of  # noqa: PLC0415  # pyarrow
 
         with contextlib.closing(stream):
             if not stream.schema.names:
                 raise InvalidTable(_NO_QUERY)
             self._check()
             tables.begin(stream.schema.names)
-            encoder = ArrowEncoder(stream.schema, tables.requested)
+            encoder = Encoder(plans_of(stream.schema, tables.requested))
             for batch in stream.batches():
                 self._check()
                 tables.add(*encoder.encode(batch, tables.positions), batch.num_rows)

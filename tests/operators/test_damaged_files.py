@@ -17,7 +17,7 @@ import pytest
 from airflow_provider_qcache.client import InvalidTable
 from airflow_provider_qcache.client.tables import arrow
 from airflow_provider_qcache.client.tables.arrow import FrameSource
-from airflow_provider_qcache.files.columnar import ColumnarFiles, FilesSource
+from airflow_provider_qcache.files.columnar import FilesSource
 from airflow_provider_qcache.files.listing import Format, find_files
 
 TEXTS = [f"text number {number}" for number in range(100)]
@@ -39,7 +39,7 @@ def with_offset_beyond(data: bytes, array: pa.Array) -> bytes:
 
 def read(path: Path, kind: Format) -> bytes:
     return b"".join(
-        data for data, _ in FilesSource(ColumnarFiles(find_files(path), kind), None).pieces("text/csv")
+        data for data, _ in FilesSource(find_files(path), kind, None).pieces("text/csv")
     )
 
 

@@ -21,7 +21,7 @@ import pytest
 
 from airflow_provider_qcache.client import InvalidKey, InvalidTable
 from airflow_provider_qcache.compat import AirflowFailException
-from airflow_provider_qcache.files.columnar import ColumnarFiles
+from airflow_provider_qcache.files.columnar import FilesSource
 from airflow_provider_qcache.files.listing import Format, find_files
 from airflow_provider_qcache.operators.errors import StoredOnFailover, TablesFailed
 from airflow_provider_qcache.operators.qcache import QCachePostOperator, QCacheQueryOperator
@@ -368,9 +368,8 @@ def test_texts_of_parquet_are_what_pyarrow_reads_whole_and_come_in_small_batches
         table = pa.table({"n": range(len(texts)), "t": pa.array(texts, pa.string()).cast(kind)})
         path = tmp_path / f"{number}.parquet"
         pq.write_table(table, path, row_group_size=25_000, **WRITTEN[how])
-    reader = ColumnarFiles(find_files(tmp_path), Format.PARQUET).open()
-    assert reader.schema.field("t").type == kind
-    batches = list(reader)
+    batches = list(FilesSource(find_files(tmp_path), Format.PARQUET, None)._parts())
+    assert batches[0].schema.field("t").type == kind
     expected_rows = [pq.read_table(tmp_path / f"{number}.parquet") for number in range(len(TEXTS))]
     text = pa.large_string()
     got = pa.Table.from_batches(batches)

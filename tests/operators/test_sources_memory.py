@@ -120,7 +120,7 @@ REPEATED = """
     import sys
     from pathlib import Path
     import pyarrow as pa, pyarrow.parquet as pq
-    from airflow_provider_qcache.files.columnar import ColumnarFiles, FilesSource
+    from airflow_provider_qcache.files.columnar import FilesSource
     from airflow_provider_qcache.files.listing import Format
     from airflow_provider_qcache.files.listing import find_files
 
@@ -133,7 +133,7 @@ REPEATED = """
         rows = [0] * 10_000 if layout == "long" else [1] * 100_000 + [0] * 10_000
         table = pa.table({"t": pa.DictionaryArray.from_arrays(pa.array(rows, pa.int32()), words)})
         pq.write_table(table, path, store_schema=False)
-        source = FilesSource(ColumnarFiles(find_files(path), Format.PARQUET), None)
+        source = FilesSource(find_files(path), Format.PARQUET, None)
         Path("/proc/self/clear_refs").write_text("5")
         before = resident("VmRSS")
         sent = sum(len(data) for data, _ in source.pieces("text/csv"))

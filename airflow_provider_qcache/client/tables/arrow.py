@@ -6,9 +6,9 @@ library is imported.
 
 from __future__ import annotations
 
+import abc
 import datetime as dt
 import decimal
-import inspect
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeAlias
@@ -53,7 +53,6 @@ _PLAIN: Final = frozenset(
     {type(None), str, bool, int, float, decimal.Decimal, dt.datetime, dt.date, dt.time, dt.timedelta}
 )
 """Types of values that pyarrow can convert."""
-_NOT_UTF8: Final = "the text is not UTF-8: decode it correctly, or remove it"
 _EXACT_NUMBERS: Final = frozenset({int, decimal.Decimal})
 """Types that pyarrow converts correctly in one column. It reads a number beside a time as microseconds since
 1970, and drops the time of a datetime beside a date."""
@@ -62,34 +61,21 @@ _Step: TypeAlias = Callable[[str, Any, int], Any]
 """Converts a column of a batch; takes its name, its array, and the number of rows before the batch."""
 
 
-class FrameSource(rules.TypedSource):
-    """A Source of Arrow data, or of a function that returns a fresh stream of it for each reading.
+class ArrowSource(rules.TypedSource):
+    """A Source of Arrow data of one schema. Raises InvalidTable if the schema cannot be stored."""
 
-    Raises TypeError if it is not a table, InvalidTable if the table cannot be stored.
-    """
-
-    def __init__(
-        self, table: Any, column_types: Mapping[str, str] | None, check_time: Callable[[], object] = no_limit
-    ) -> None:
-        _check_polars(table)
-        self._table = _with_plain_objects(_with_index_as_columns(table), check_time)
-        check_time()
-        # A stream may be readable only once. An object with a length is in memory, and so is an array.
-        self.repeatable = hasattr(type(table), "__len__") or not hasattr(table, "__arrow_c_stream__")
-        self._reader: Any = _open(self._table)
-        self._begun = False
+    def __init__(self, schema: Any, column_types: Mapping[str, str] | None) -> None:
         try:
-            schema = self._reader.schema
             rules.check_names(schema.names)
-            requested = rules.check_column_types(column_types, schema.names)
-            self._plans = [plan_of(field.name, field.type, requested.get(field.name)) for field in schema]
-        except BaseException as error:
-            self.close()
-            if isinstance(error, UnicodeDecodeError):
-                why = "the name of a column or of a time zone is not UTF-8"
-                raise InvalidTable(f"the table's schema cannot be read: {why}") from None
-            raise
+            self._plans = plans_of(schema, rules.check_column_types(column_types, schema.names))
+        except UnicodeDecodeError:
+            why = "the name of a column or of a time zone is not UTF-8"
+            raise InvalidTable(f"the table's schema cannot be read: {why}") from None
         self.columns = tuple(Column(plan.name, plan.type) for plan in self._plans)
+
+    @abc.abstractmethod
+    def _parts(self) -> Iterator[Any]:
+        """The table from its start, as valid batches of bounded size."""
 
     def _csv(self) -> Iterator[tuple[bytes, int]]:
         for row, batch in self._batches():
@@ -97,17 +83,10 @@ class FrameSource(rules.TypedSource):
 
     def _chunks(self) -> Iterator[list[Sequence[Any]]]:
         for row, batch in self._batches():
-            texts = (array for array in batch.columns if array.type == TEXT)
-            if any(_any(pc.match_substring(array, "\0")) for array in texts):
-                _refuse_text(batch, row)
-            try:
-                values = [_for_json(array).to_pylist() for array in batch.columns]
-            except UnicodeDecodeError:
-                _refuse_text(batch, row)
-            yield values
+            _check_nul(batch, row)
+            yield [_for_json(array).to_pylist() for array in batch.columns]
 
-    def wrongly_inferred(self, check_time: Callable[[], object] = no_limit) -> set[str]:
-        """Columns whose type a node may infer wrongly: enums, texts like numbers, floats that are whole."""
+    def wrongly_inferred(self, check_time: Callable[[], object]) -> set[str]:
         suspects = {column.name: column.type for column in self.columns if column.type.header is not None}
         found = {name for name, arrow_type in suspects.items() if arrow_type is ColumnType.ENUM}
         sure = set()
@@ -124,27 +103,48 @@ class FrameSource(rules.TypedSource):
                     sure.add(name)
         return found | (suspects.keys() - sure)
 
+    def _batches(self, check_time: Callable[[], object] = no_limit) -> Iterator[tuple[int, Any]]:
+        """Yield converted batches, each with the number of rows before it."""
+        for plan in self._plans:
+            plan.begin()
+        rows = 0
+        for part in self._parts():
+            yield rows, converted(self._plans, part, rows, check_time)
+            rows += part.num_rows
+
+
+class FrameSource(ArrowSource):
+    """A Source of Arrow data of another library. Raises TypeError if it is not a table."""
+
+    def __init__(
+        self, table: Any, column_types: Mapping[str, str] | None, check_time: Callable[[], object] = no_limit
+    ) -> None:
+        _check_polars(table)
+        self._table = _with_plain_objects(_with_index_as_columns(table), check_time)
+        check_time()
+        # A stream may be readable only once. An object with a length is in memory, and so is an array.
+        self.repeatable = hasattr(type(table), "__len__") or not hasattr(table, "__arrow_c_stream__")
+        self._reader: Any = _open(self._table)
+        self._begun = False
+        try:
+            super().__init__(self._reader.schema, column_types)
+        except BaseException:
+            self.close()
+            raise
+
     def close(self) -> None:
         """Close the open stream."""
         reader, self._reader = self._reader, None
         if reader is not None:
             reader.close()
 
-    def _batches(self, check_time: Callable[[], object] = no_limit) -> Iterator[tuple[int, Any]]:
-        """Yield bounded, converted batches, each with the number of rows before it."""
-        for plan in self._plans:
-            plan.begin()
+    def _parts(self) -> Iterator[Any]:
         if self._begun:
             self.close()
             self._reader = _open(self._table)
         self._begun = True
-        rows = 0
-        # A function's batches are of files, and were checked by code that can name the file.
-        batches = self._reader if _is_function(self._table) else valid(_read(self._reader))
-        for batch in batches:
-            for part in bounded(batch):
-                yield rows, converted(self._plans, part, rows, check_time)
-                rows += part.num_rows
+        for batch in valid(_read(self._reader)):
+            yield from bounded(batch)
         self.close()
 
 
@@ -162,7 +162,7 @@ def valid(batches: Iterable[Any]) -> Iterator[Any]:
         except pa.ArrowException as error:
             raise InvalidTable(f"a batch of the table is not valid Arrow data: {error}") from error
         for at, (name, array) in enumerate(zip(batch.schema.names, batch.columns, strict=True)):
-            if pa.types.is_dictionary(array.type):
+            if _is_dictionary(array):
                 # Many batches often have the same dictionary, which is larger than each of them.
                 known = dictionaries.get(at)
                 if known is None or _memory(known) != _memory(array.dictionary):
@@ -205,8 +205,12 @@ def _refuse_bytes(name: str, array: Any, row: int | None) -> None:
         values.validate(full=True)
     except pa.ArrowException:
         return
-    found = [value is not None and not _is_utf8(value) for value in values.to_pylist()]
-    refuse(name, _NOT_UTF8, row=None if row is None else row + 1 + found.index(True))
+    for number, value in enumerate(values.to_pylist(), 1):
+        try:
+            (value or b"").decode()
+        except UnicodeDecodeError:
+            why = "the text is not UTF-8: decode it correctly, or remove it"
+            refuse(name, why, row=None if row is None else row + number)
 
 
 def _check_indices(name: str, array: Any, row: int) -> None:
@@ -230,11 +234,31 @@ def converted(
 
 
 def csv_of(batch: Any, row: int) -> bytes:
-    """Encode a converted batch, after ``row`` rows, as CSV. Raises InvalidTable for an invalid text."""
+    """Encode a converted batch, after ``row`` rows, as CSV. Raises InvalidTable for a text with a NUL."""
     data = _csv_of(batch)
-    if b"\0" in data or not _is_utf8(data):
-        _refuse_text(batch, row)
+    if b"\0" in data:
+        _check_nul(batch, row)
     return data
+
+
+class Encoder:
+    """Encodes batches of one table as CSV, by a plan for each column. Raises InvalidTable."""
+
+    def __init__(self, plans: Sequence[Plan]) -> None:
+        self.plans = plans
+        self.rows = 0
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The columns with their types."""
+        return tuple(Column(plan.name, plan.type) for plan in self.plans)
+
+    def encode(self, batch: Any, keys: Sequence[int] = ()) -> tuple[bytes, list[Any]]:
+        """Return a batch as CSV, and for each row the texts of the columns at ``keys``."""
+        texts = converted(self.plans, batch, self.rows)
+        data = csv_of(texts, self.rows)
+        self.rows += texts.num_rows
+        return data, list(zip(*(texts.column(key).cast(TEXT).to_pylist() for key in keys), strict=True))
 
 
 def csv_of_values(plans: Sequence[ColumnPlan], columns: Sequence[Sequence[Any]]) -> bytes:
@@ -321,8 +345,6 @@ def _check_polars(table: Any) -> None:
 def _open(table: Any) -> Any:
     if isinstance(table, pa.RecordBatchReader):
         return table
-    if _is_function(table):
-        return _open(table())
     if isinstance(table, pa.Table):
         return table.to_reader()
     try:
@@ -337,10 +359,6 @@ def _open(table: Any) -> Any:
         name = _unconvertible(table)
         where = "the table" if name is None else f"column {name!r}"
         raise InvalidTable(f"{where} cannot be converted to Arrow: {error}", column=name) from error
-
-
-def _is_function(table: Any) -> bool:
-    return inspect.isfunction(table) or inspect.ismethod(table)
 
 
 def _read(reader: Any) -> Iterator[Any]:
@@ -369,36 +387,43 @@ def bounded(batch: Any) -> Iterator[Any]:
     views = [at for at, array in enumerate(arrays) if array.type == pa.string_view()]
     texts = sum(buffer.size for at in views for buffer in arrays[at].buffers()[2:] if buffer)
     rows = max(1, min(BATCH_ROWS, BATCH_BYTES * batch.num_rows // max(1, texts)))
+    words = {at: _sizes(array.dictionary) for at, array in enumerate(arrays) if _is_dictionary(array)}
     for start in range(0, batch.num_rows, rows):
         parts = [array.slice(start, rows) for array in arrays]
         for at in views:
             parts[at] = with_offsets(parts[at])
-        yield from _halved(pa.RecordBatch.from_arrays(parts, batch.schema.names))
+        written_out = [sizes.take(parts[at].indices) for at, sizes in words.items()]
+        yield from _halved(pa.RecordBatch.from_arrays(parts, batch.schema.names), written_out)
 
 
 def _with_words(array: Any) -> Any:
     """A dictionary of string views as one of strings, converted once for all parts."""
-    if pa.types.is_dictionary(array.type) and array.dictionary.type == pa.string_view():
+    if _is_dictionary(array) and array.dictionary.type == pa.string_view():
         return pa.DictionaryArray.from_arrays(array.indices, with_offsets(array.dictionary))
     return array
 
 
-def _halved(batch: Any) -> Iterator[Any]:
-    rows = batch.num_rows
-    if rows > 1 and sum(map(_weight, batch.columns)) > BATCH_BYTES:
-        yield from _halved(batch.slice(0, rows // 2))
-        yield from _halved(batch.slice(rows // 2))
+def _is_dictionary(array: Any) -> bool:
+    return bool(pa.types.is_dictionary(array.type))
+
+
+def _sizes(words: Any) -> Any:
+    """The bytes of each value of a dictionary."""
+    if is_text(words.type):
+        return pc.binary_length(words)
+    return pa.repeat(words.nbytes // max(1, len(words)), len(words))
+
+
+def _halved(batch: Any, written_out: Sequence[Any]) -> Iterator[Any]:
+    """Divide a batch until it is small; ``written_out`` has the bytes of each row's value by dictionary."""
+    half = batch.num_rows // 2
+    size = sum(pc.sum(sizes).as_py() or 0 for sizes in written_out)
+    size += sum((array.indices if _is_dictionary(array) else array).nbytes for array in batch.columns)
+    if half and size > BATCH_BYTES:
+        yield from _halved(batch.slice(0, half), [sizes.slice(0, half) for sizes in written_out])
+        yield from _halved(batch.slice(half), [sizes.slice(half) for sizes in written_out])
     else:
         yield batch
-
-
-def _weight(array: Any) -> int:
-    """The bytes of an array's rows, with its dictionary's texts as often as they occur."""
-    texts = 0
-    if pa.types.is_dictionary(array.type):
-        words = array.dictionary
-        array, texts = array.indices, len(array) * (_weight(words) // max(1, len(words)))
-    return int(array.nbytes) + texts
 
 
 def _csv_of(batch: Any) -> bytes:
@@ -417,27 +442,11 @@ def _for_json(array: Any) -> Any:
     return array
 
 
-def _is_utf8(data: bytes) -> bool:
-    if data.isascii():
-        return True
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _refuse_text(batch: Any, row: int) -> NoReturn:
-    """Raise for the first text with a NUL, or that is not UTF-8, of a batch that has one."""
-    columns = zip(batch.schema.names, batch.columns, strict=True)
-    name, number, value = next(
-        (name, number, value)
-        for name, array in columns
-        if array.type == TEXT
-        for number, value in enumerate(array.cast(pa.large_binary()).to_pylist(), row + 1)
-        if value is not None and (b"\0" in value or not _is_utf8(value))
-    )
-    refuse(name, rules.NUL_IN_TEXT if b"\0" in value else _NOT_UTF8, row=number)
+def _check_nul(batch: Any, row: int) -> None:
+    """Raise InvalidTable for the first text with a NUL of a batch that ``row`` rows precede."""
+    for name, array in zip(batch.schema.names, batch.columns, strict=True):
+        if array.type == TEXT and (at := _first(pc.match_substring(array, "\0"))) >= 0:
+            refuse(name, rules.NUL_IN_TEXT, row=row + 1 + at)
 
 
 def _any(mask: Any) -> bool:
@@ -496,6 +505,11 @@ class Plan:
         """Forget an earlier reading. ``null_row`` is the row of a null that is known, or 0."""
 
 
+def plans_of(schema: Any, requested: Mapping[str, ColumnType]) -> list[Plan]:
+    """The plans for a schema's columns; see ``plan_of``."""
+    return [plan_of(field.name, field.type, requested.get(field.name)) for field in schema]
+
+
 def plan_of(name: str, arrow_type: Any, requested: ColumnType | None) -> Plan:
     """Return the plan for an Arrow type. Raises InvalidTable for a type that cannot be stored."""
     types = pa.types
@@ -519,6 +533,8 @@ def plan_of(name: str, arrow_type: Any, requested: ColumnType | None) -> Plan:
         if requested is ColumnType.FLOAT:
             refuse(name, f"column_types: 'float' cannot be used for {arrow_type}: use 'string'")
         step = _dates if types.is_date(arrow_type) else _times if types.is_time(arrow_type) else _timestamps
+        if types.is_timestamp(arrow_type) and arrow_type.unit == "ns":
+            step = _nanoseconds
         getattr(arrow_type, "tz", None)  # raises UnicodeDecodeError here, before a value is read
         return Plan(name, requested or ColumnType.TEXT, step)
     if types.is_decimal(arrow_type):
@@ -716,6 +732,12 @@ def _timestamps(name: str, array: Any, row: int) -> Any:
     if array.type.tz is not None:
         text = pc.binary_join_element_wise(text, pa.scalar("+00:00", TEXT), pa.scalar("", TEXT))
     return text
+
+
+def _nanoseconds(name: str, array: Any, row: int) -> Any:
+    """Timestamps of nanoseconds, or of microseconds where a driver's batches have different units."""
+    text = _timestamps(name, array, row)
+    return text if array.type.unit == "ns" else pc.replace_substring_regex(text, r"(\.\d{6})", r"\1000")
 
 
 def _with_fractions(array: Any, numbers: Any, per: int, seconds: Any) -> Any:

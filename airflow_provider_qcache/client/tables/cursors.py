@@ -8,7 +8,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from airflow_provider_qcache.client.tables import types as rules
-from airflow_provider_qcache.client.tables.types import Column, ColumnType, refuse
+from airflow_provider_qcache.client.tables.types import ColumnType, refuse
 from airflow_provider_qcache.client.tables.values import NAME, ZONED, form_of_type, form_of_value, is_null
 from airflow_provider_qcache.extras import MissingExtra
 
@@ -20,7 +20,7 @@ try:
 except ImportError as error:
     raise MissingExtra("a query that is not read by PostgreSQL's COPY needs pyarrow", "sql") from error
 
-from airflow_provider_qcache.client.tables.arrow import TEXT, Plan, converted, csv_of, plan_of
+from airflow_provider_qcache.client.tables.arrow import TEXT, Encoder, Plan, plan_of
 
 _NO_DECIMALS: Final = pa.decimal128(38, 1)
 
@@ -226,28 +226,20 @@ def _written(value: Any) -> str:
     return str(value)
 
 
-class RowEncoder:
-    """Encodes batches of rows as CSV. A column's type follows from its values, which are all checked."""
+class RowEncoder(Encoder):
+    """Encodes rows in Python. A column's type follows from its values, and is known after all rows."""
 
     def __init__(self, names: Sequence[str], requested: Mapping[str, ColumnType]) -> None:
         self._readers = [_ColumnReader(name, requested.get(name)) for name in names]
-        self.rows = 0
-
-    @property
-    def columns(self) -> tuple[Column, ...]:
-        """The columns with their types, which are known once all rows are encoded."""
-        return tuple(Column(reader.name, reader.plan.type) for reader in self._readers)
+        super().__init__([reader.plan for reader in self._readers])
 
     def encode(self, columns: Sequence[Sequence[Any]], keys: Sequence[int] = ()) -> tuple[bytes, list[Any]]:
-        """Encode rows, passed by column; returns CSV, and for each row the texts of the columns ``keys``."""
+        """Encode rows, passed by column; see ``Encoder``."""
         arrays = [
             reader.array(values, self.rows) for reader, values in zip(self._readers, columns, strict=True)
         ]
-        batch = pa.RecordBatch.from_arrays(arrays, [reader.name for reader in self._readers])
-        batch = converted([reader.plan for reader in self._readers], batch, self.rows)
-        data = csv_of(batch, self.rows)
-        self.rows += batch.num_rows
-        return data, list(zip(*(batch.column(key).cast(TEXT).to_pylist() for key in keys), strict=True))
+        self.plans = [reader.plan for reader in self._readers]
+        return super().encode(pa.RecordBatch.from_arrays(arrays, [plan.name for plan in self.plans]), keys)
 
 
 def lines_of(data: bytes, rows: int) -> list[bytes]:

@@ -18,7 +18,7 @@ from airflow_provider_qcache.protocol import COLUMN_TYPES, JSON
 
 if TYPE_CHECKING:
     import decimal
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 
 class ColumnType(enum.StrEnum):
@@ -217,6 +217,7 @@ class TypedSource(abc.ABC):
     """A Source whose columns have types, and whose rows are written as CSV or as JSON."""
 
     length: int | None = None
+    repeatable: bool
     columns: tuple[Column, ...]
 
     @property
@@ -246,6 +247,10 @@ class TypedSource(abc.ABC):
 
     def close(self) -> None:  # noqa: B027  # most sources have nothing open
         """Close open files and queries, such as a query of duckdb, which blocks its connection."""
+
+    @abc.abstractmethod
+    def wrongly_inferred(self, check_time: Callable[[], object]) -> set[str]:
+        """Columns whose type a node may infer wrongly: enums, texts like numbers, floats that are whole."""
 
     @abc.abstractmethod
     def _csv(self) -> Iterator[tuple[bytes, int]]:

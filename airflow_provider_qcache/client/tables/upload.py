@@ -29,9 +29,7 @@ from airflow_provider_qcache.protocol import CSV, JSON
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
-    from airflow_provider_qcache.client.tables.arrow import FrameSource
     from airflow_provider_qcache.client.tables.content import Source
-    from airflow_provider_qcache.client.tables.values import RowsSource
 
 _log = logging.getLogger("airflow_provider_qcache.client")
 
@@ -301,7 +299,7 @@ def is_table(content: Any) -> bool:
 
 def source_of(
     table: Any, column_types: Mapping[str, str] | None, check_time: Callable[[], object] = no_limit
-) -> RowsSource | FrameSource:
+) -> TypedSource:
     """Return the Source for any form of table, or raise TypeError, or InvalidTable if it cannot be stored.
 
     ``check_time`` is called regularly while the table's values are read.
@@ -349,7 +347,7 @@ def table_headers(
 
 
 def source_upload(
-    source: RowsSource | FrameSource,
+    source: TypedSource,
     content_type: str | None,
     fields: Mapping[str, str],
     compression: str | None,

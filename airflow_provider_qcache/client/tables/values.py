@@ -126,8 +126,7 @@ class RowsSource(rules.TypedSource):
             self._plans.append(_plan(name, self._values(name, rows), requested.get(name)))
         self.columns = tuple(Column(plan.name, plan.type) for plan in self._plans)
 
-    def wrongly_inferred(self, check_time: Callable[[], object] = no_limit) -> set[str]:
-        """Columns whose type a node may infer wrongly: enums, texts like numbers, floats that are whole."""
+    def wrongly_inferred(self, check_time: Callable[[], object]) -> set[str]:
         found = set()
         for plan in self._plans:
             check_time()
