@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_qcache.client.errors import InvalidTable
+from airflow_provider_qcache.client.errors import InvalidKey, InvalidTable
 from airflow_provider_qcache.client.ring import check_key
 from airflow_provider_qcache.client.tables import types as rules
 from airflow_provider_qcache.client.tables.headers import column_headers
@@ -12,7 +13,6 @@ from airflow_provider_qcache.client.tables.spool import SpooledTable
 from airflow_provider_qcache.client.tables.types import ColumnType, csv_header, fits_csv
 from airflow_provider_qcache.client.tables.upload import Upload
 from airflow_provider_qcache.protocol import CSV
-from airflow_provider_qcache.transfers._partitions import KeyPattern
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from airflow_provider_qcache.client.tables.spool import Spool
     from airflow_provider_qcache.client.tables.types import Column
 
+_ROWS: Final = re.compile(rb'((?:[^"\n]++|"[^"]*+")*+)\n').findall
+
 
 class QueryTables:
     """Tables by key, filled while rows are read. Call ``begin`` first; set ``columns`` after all rows.
 
-    Raises ValueError or InvalidKey for a key that does not fit; see KeyPattern.
+    ``key`` is the one table's, or has each column of ``partition_by`` in braces; the operator checked it.
     """
 
     def __init__(
@@ -36,12 +38,9 @@ class QueryTables:
     ) -> None:
         self.spool = spool
         self._key = key
-        self._pattern = KeyPattern(key, partition_by) if partition_by else None
-        if self._pattern is None:
-            check_key(key)
         self._column_types = column_types
         self._tables: dict[str, SpooledTable] = {}
-        self._by_values: dict[Any, SpooledTable] = {}
+        self._by_values: dict[tuple[str | None, ...], SpooledTable] = {}
         self.whole: SpooledTable | None = None
         """The one table, if there are no partitions."""
         self._head = b""
@@ -74,7 +73,7 @@ class QueryTables:
         self.positions = tuple(map(list(names).index, self.partition_by))
         self._names = tuple(names)
         self._head = csv_header(names)
-        if self._pattern is None:
+        if not self.partition_by:
             self.whole = self._new(self._key)
 
     def add(self, data: bytes, keys: Sequence[Any], rows: int) -> None:
@@ -82,25 +81,48 @@ class QueryTables:
         if self.whole is not None:
             self.spool.add(self.whole, data, rows)
             return
-        from airflow_provider_qcache.client.tables.cursors import lines_of  # noqa: PLC0415  # pyarrow
-
         groups: dict[Any, list[bytes]] = {}
         pairs = zip(keys, lines_of(data, rows), strict=True)
         for number, (values, line) in enumerate(pairs, self.spool.rows + 1):
             group = groups.get(values)
             if group is None:
+                self.partition(values, number)
                 group = groups[values] = []
-                if values not in self._by_values:
-                    self._by_values[values] = self.partition(values, number)
             group.append(line)
         for values, lines in groups.items():
             self.spool.add(self._by_values[values], b"\n".join(lines) + b"\n", len(lines))
 
     def partition(self, values: Sequence[str | None], row: int) -> SpooledTable:
-        """The table of a partition, created if it is new; see ``KeyPattern.key``."""
-        assert self._pattern is not None  # noqa: S101
-        key = self._pattern.key(values, row)
-        return self._tables[key] if key in self._tables else self._new(key)
+        """The table of a partition, created if it is new; ``row``, from 1, is for errors.
+
+        Raises InvalidTable for a null; InvalidKey if a key cannot contain a value, or is another partition's.
+        """
+        table = self._by_values.get(tuple(values))
+        if table is None:
+            table = self._by_values[tuple(values)] = self._new(self._new_key(values, row))
+        return table
+
+    def _new_key(self, values: Sequence[str | None], row: int) -> str:
+        for column, value in zip(self.partition_by, values, strict=True):
+            if value is None:
+                what = "a null, which partition_by cannot use in a key; replace it with coalesce() in the SQL"
+                rules.refuse(column, what, row=row)
+        key = self._key.format_map(dict(zip(self.partition_by, values, strict=True)))
+        try:
+            check_key(key)
+        except InvalidKey as error:
+            raise InvalidKey(f"partition {self._description(values)}: {error}") from None
+        if key in self._tables:
+            other = next(one for one, table in self._by_values.items() if table is self._tables[key])
+            raise InvalidKey(
+                f"partitions {self._description(other)} and {self._description(values)} have the same key "
+                f"{key!r}: change the key, or the values in the SQL"
+            )
+        return key
+
+    def _description(self, values: Sequence[str | None]) -> str:
+        pairs = zip(self.partition_by, values, strict=True)
+        return ", ".join(f"{column}={value!r}" for column, value in pairs)
 
     def check_rows(self) -> None:
         """Raise RuntimeError if the tables do not have every row that was spooled."""
@@ -129,3 +151,10 @@ class QueryTables:
         headers = column_headers(self.types())
         for key in self.keys:
             yield key, Upload(self._tables[key], CSV, headers, compression)
+
+
+def lines_of(data: bytes, rows: int) -> list[bytes]:
+    """The ``rows`` rows of a CSV, without their line ends. A text may contain line breaks."""
+    lines = data.split(b"\n")
+    lines.pop()
+    return lines if len(lines) == rows else _ROWS(data)

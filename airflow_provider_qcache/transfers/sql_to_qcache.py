@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import string
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from airflow_provider_qcache.assets.outlets import stored_table, stored_tables
@@ -11,7 +12,6 @@ from airflow_provider_qcache.compat import AirflowException, AirflowSkipExceptio
 from airflow_provider_qcache.operators import _arguments as rules
 from airflow_provider_qcache.operators._base import QCacheStoreOperator
 from airflow_provider_qcache.operators.errors import QueryEmpty, fail_for_good, permanent
-from airflow_provider_qcache.transfers._partitions import KeyPattern
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -64,6 +64,32 @@ def _columns(name: str, value: Any) -> list[str]:
     if not found or len(set(found)) != len(found) or not all(isinstance(one, str) and one for one in found):
         raise rules.refused(name, value, "a list of column names, each once")
     return found
+
+
+def _check_partitions(key: str, columns: Sequence[str]) -> None:
+    """Raise ValueError unless a key has exactly the columns of ``partition_by`` in braces."""
+    names = []
+    try:
+        for _, name, form, conversion in string.Formatter().parse(key):
+            if form or conversion:
+                raise ValueError(f"{{{name}}} has a format or conversion: leave only the name")  # noqa: TRY301
+            if name is not None:
+                names.append(name)
+    except ValueError as error:
+        raise ValueError(
+            f"key={key!r}: {error}; write a column's name in braces, and format its values in the SQL"
+        ) from error
+    for name in names:
+        if name not in columns:
+            raise ValueError(
+                f"key={key!r}: {{{name}}} is not in partition_by, which names {', '.join(columns)}"
+            )
+    for name in columns:
+        if name not in names:
+            raise ValueError(
+                f"key={key!r}: {{{name}}} is missing, which partition_by names: partitions would share a "
+                "key, so add it"
+            )
 
 
 class SqlToQCacheOperator(QCacheStoreOperator):
@@ -179,7 +205,7 @@ class SqlToQCacheOperator(QCacheStoreOperator):
         if known.get("on_empty") == "store":
             raise ValueError("on_empty='store' cannot be used with partition_by: no rows make no tables")
         if "key" in known and "partition_by" in known:
-            KeyPattern(known["key"], known["partition_by"])
+            _check_partitions(known["key"], known["partition_by"])
 
     def get_db_hook(self, sql_conn_id: str, hook_params: Mapping[str, Any] | None) -> Any:
         """The database's hook: that of the connection's type.

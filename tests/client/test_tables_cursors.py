@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_qcache.client import InvalidTable
-from airflow_provider_qcache.client.tables.cursors import RowEncoder, lines_of
+from airflow_provider_qcache.client.tables.cursors import RowEncoder
 from airflow_provider_qcache.client.tables.spool import Spool, SpooledTable
 from airflow_provider_qcache.client.tables.types import ColumnType
 
@@ -101,11 +101,6 @@ def test_a_value_that_a_column_cannot_have(
 )
 def test_batches_change_neither_the_rows_nor_the_type(values: list[Any], cut: int) -> None:
     assert encoded([values[:cut], values[cut:]]) == encoded([values])
-
-
-def test_rows_are_split_at_line_ends_outside_of_quotes() -> None:
-    assert lines_of(b"1,a\n2,b\n", 2) == [b"1,a", b"2,b"]
-    assert lines_of(b'1,"a\n""\n"\n2,b\n', 2) == [b'1,"a\n""\n"', b"2,b"]
 
 
 def test_without_pyarrow_the_error_names_the_extra() -> None:

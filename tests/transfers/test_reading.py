@@ -21,7 +21,7 @@ from airflow_provider_qcache.client import InvalidKey, InvalidTable, OperationCa
 from airflow_provider_qcache.client.tables.spool import Spool, SpooledTable
 from airflow_provider_qcache.transfers import _copy, _source
 from airflow_provider_qcache.transfers._source import CURSOR, SqlSource
-from airflow_provider_qcache.transfers._tables import QueryTables
+from airflow_provider_qcache.transfers._tables import QueryTables, lines_of
 from tests.transfers.conftest import Hook, read, run
 
 SLEEP = "SELECT pg_sleep(120)::text AS slept"
@@ -337,6 +337,11 @@ def test_rows_that_no_table_has_are_an_error():
         spool.add(SpooledTable(spool, ("part",), b"part\n"), b"a\n")
         with pytest.raises(RuntimeError, match="3 rows were read, and the tables have 2"):
             tables.check_rows()
+
+
+def test_rows_are_split_at_line_ends_outside_of_quotes():
+    assert lines_of(b"1,a\n2,b\n", 2) == [b"1,a", b"2,b"]
+    assert lines_of(b'1,"a\n""\n"\n2,b\n', 2) == [b'1,"a\n""\n"', b"2,b"]
 
 
 def test_two_partitions_with_one_key(postgres_hook, way):

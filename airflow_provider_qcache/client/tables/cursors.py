@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import decimal
-import re
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from airflow_provider_qcache.client.tables import types as rules
@@ -49,8 +48,6 @@ _WIDER: Final = {
 _NUMBERS: Final = frozenset({"integer", "decimal", "mixture"})
 _MIXTURE: Final = frozenset({"integer", "float", "decimal", "text", NAME})
 """Forms that column_types can convert to text even if a column has several of them."""
-
-_ROWS: Final = re.compile(rb'((?:[^"\n]++|"[^"]*+")*+)\n').findall
 
 _INFINITIES: Final = (float("inf"), float("-inf"))
 
@@ -240,10 +237,3 @@ class RowEncoder(Encoder):
         ]
         self.plans = [reader.plan for reader in self._readers]
         return super().encode(pa.RecordBatch.from_arrays(arrays, [plan.name for plan in self.plans]), keys)
-
-
-def lines_of(data: bytes, rows: int) -> list[bytes]:
-    """The ``rows`` rows of a CSV, without their line ends. A text may contain line breaks."""
-    lines = data.split(b"\n")
-    lines.pop()
-    return lines if len(lines) == rows else _ROWS(data)
