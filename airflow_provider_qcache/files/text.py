@@ -8,12 +8,7 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_qcache.client.errors import InvalidTable
-from airflow_provider_qcache.client.tables.checks import (
-    CsvCheck,
-    JsonCheck,
-    JsonIntegers,
-    check_has_columns,
-)
+from airflow_provider_qcache.client.tables.checks import CsvCheck, JsonCheck, JsonRows
 from airflow_provider_qcache.client.tables.content import skip_bom
 from airflow_provider_qcache.client.tables.sniffing import Text, text_in
 from airflow_provider_qcache.files.reading import check_same_columns, named, pieces_of, place_of
@@ -23,7 +18,6 @@ if TYPE_CHECKING:
 
     from airflow_provider_qcache.files.listing import File
 
-_JSON_END: Final = b" \t\r\n]"
 _LONGEST_LINE: Final = 4 << 20
 """Bytes of the longest line of JSON."""
 
@@ -101,86 +95,66 @@ def _read_header(pieces: Iterator[bytes], check: CsvCheck) -> bytes:
 class JsonFiles:
     """A Source of JSON files, each a list of objects or one object per line, as one list.
 
-    ``inside`` yields a file's objects, with commas between them, the number of rows so far, and whether one
-    has a column. Raises InvalidTable if no file has a column.
+    ``inside`` yields a file's objects, with commas between them, and adds them to the rows of the table.
+    Raises InvalidTable if no file has a column.
     """
 
     length: int | None = None
     repeatable = True
     names: tuple[str, ...] | None = None
 
-    def __init__(
-        self, files: Sequence[File], inside: Callable[[File, JsonIntegers], Iterator[tuple[bytes, int, bool]]]
-    ) -> None:
+    def __init__(self, files: Sequence[File], inside: Callable[[File, JsonRows], Iterator[bytes]]) -> None:
         self._files = files
         self._inside = inside
 
     def pieces(self, content_type: str) -> Iterator[tuple[bytes, int]]:  # noqa: ARG002  # they are JSON
         """The list from its start; see ``Source.pieces``."""
+        rows = JsonRows()
         count = 0
-        start, has_columns = b"[", False
-        integers = JsonIntegers()
+        start = b"["
         begun = []
         for file in self._files:
             begun.append((file, count))
-            before, first = 0, True
-            for piece, rows, columned in self._inside(file, integers):
-                has_columns |= columned
-                yield start + piece if first and piece else piece, rows - before
+            first = True
+            for piece in self._inside(file, rows):
+                yield start + piece if first and piece else piece, rows.rows - count
+                count = rows.rows
                 if piece:
                     start, first = b",", False
-                count += rows - before
-                before = rows
         try:
-            integers.finish()
+            rows.finish()
         except InvalidTable as error:
-            place = place_of(error.row or 1, begun)
-            raise InvalidTable(f"{error} ({place})", row=error.row, column=error.column) from error
-        check_has_columns(count, has_columns=has_columns)
+            if error.row is None:
+                raise
+            raise InvalidTable(
+                f"{error} ({place_of(error.row, begun)})", row=error.row, column=error.column
+            ) from error
         yield b"]", 0
 
 
-def json_list(file: File, integers: JsonIntegers) -> Iterator[tuple[bytes, int, bool]]:
-    """The objects of a JSON list, without its brackets; see ``JsonFiles``."""
-    check = JsonCheck(integers)
-    held: list[bytes] | None = None
+def json_list(file: File, rows: JsonRows) -> Iterator[bytes]:
+    """The objects of a JSON list; see ``JsonFiles``."""
+    check = JsonCheck(rows)
     for piece in skip_bom(pieces_of(file)):
         with named(file):
             try:
-                check.feed(piece)
+                objects = check.feed(piece)
             except InvalidTable as error:
-                if held is None and text_in(piece) is Text.JSON_LINES:
+                if not check.rows and text_in(piece) is Text.JSON_LINES:
                     raise InvalidTable(
                         f"{error}; for one object per line pass source_format='jsonl'", byte=error.byte
                     ) from error
                 raise
-        if held is None:
-            # The check has found that it begins with a bracket.
-            inside = piece.lstrip()[1:]
-            if not inside and not piece.strip():
-                yield b"", 0, False
-                continue
-            held = []
-        else:
-            inside = piece
-        kept = inside.rstrip(_JSON_END)
-        end = inside[len(kept) :]
-        if kept:
-            kept, held = b"".join([*held, kept]), [end]
-        else:
-            held.append(end)
-        if check.between_rows:
-            held = [b"".join(held).translate(None, b" \t\r\n")]
-        yield kept, check.rows, check.has_columns
+        yield objects
     with named(file):
-        check.finish()
-    yield b"", check.rows, check.has_columns
+        objects = check.finish()
+    yield objects
 
 
-def json_lines(file: File, integers: JsonIntegers) -> Iterator[tuple[bytes, int, bool]]:
+def json_lines(file: File, rows: JsonRows) -> Iterator[bytes]:
     """The objects of a file with one on each line, without blank lines; see ``JsonFiles``."""
-    rows = number = 0
-    open_line = b""
+    number = 0
+    open_line = comma = b""
     for piece in itertools.chain(skip_bom(pieces_of(file)), (b"\n",)):  # which ends the last line
         *lines, last = (open_line + piece).split(b"\n") if b"\n" in piece else [open_line + piece]
         if len(last) > _LONGEST_LINE:
@@ -190,33 +164,32 @@ def json_lines(file: File, integers: JsonIntegers) -> Iterator[tuple[bytes, int,
                 "line",
                 row=line,
             )
-        joined, count, columned = _checked_lines(file, lines, number, integers)
-        yield (b"," if rows and joined else b"") + joined, rows + count, columned
-        rows, number, open_line = rows + count, number + len(lines), last
+        if objects := _checked_lines(file, lines, number, rows):
+            objects, comma = comma + objects, b","
+        yield objects
+        number, open_line = number + len(lines), last
 
 
-def _checked_lines(
-    file: File, lines: Sequence[bytes], before: int, integers: JsonIntegers
-) -> tuple[bytes, int, bool]:
+def _checked_lines(file: File, lines: Sequence[bytes], before: int, rows: JsonRows) -> bytes:
     filled = [line for line in lines if line.strip(b" \t\r")]
     joined = b",".join(filled)
     try:
-        check = _checked(joined, integers)
-        if check.rows != len(filled):
+        if _count(joined, rows) != len(filled):
             raise InvalidTable("write one object on each line")  # noqa: TRY301
     except InvalidTable as error:
         for number, line in enumerate(lines, before + 1):
             if line.strip(b" \t\r") and (wrong := _wrong(line)):
                 raise InvalidTable(f"{file.name}: line {number}: {wrong}", row=number) from error
         raise InvalidTable(f"{file.name}: {error}") from error
-    return joined, len(filled), check.has_columns
+    return joined
 
 
-def _checked(objects: bytes, integers: JsonIntegers) -> JsonCheck:
-    check = JsonCheck(integers)
+def _count(objects: bytes, rows: JsonRows) -> int:
+    """Check the objects, and return their number."""
+    check = JsonCheck(rows)
     check.feed(b"[" + objects + b"]")
     check.finish()
-    return check
+    return check.rows
 
 
 def _wrong(line: bytes) -> str | None:
@@ -234,7 +207,7 @@ def _wrong(line: bytes) -> str | None:
     if not isinstance(found, dict):
         return f"it is a JSON {type(found).__name__}, not an object"
     try:
-        _checked(line, JsonIntegers())
+        _count(line, JsonRows())
     except InvalidTable as error:
         return str(error).removeprefix("row 1: ")
     return None

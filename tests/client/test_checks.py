@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from airflow_provider_qcache.client.errors import InvalidKey, InvalidTable
 from airflow_provider_qcache.client.ring import check_key
 from airflow_provider_qcache.client.tables import checks
-from airflow_provider_qcache.client.tables.checks import CsvCheck, JsonCheck, JsonIntegers
+from airflow_provider_qcache.client.tables.checks import CsvCheck, JsonCheck, JsonRows
 from airflow_provider_qcache.client.tables.headers import ColumnHeaders, check_header, is_csv
 from airflow_provider_qcache.client.tables.sniffing import is_one_value
 
@@ -340,7 +340,13 @@ def test_a_json_list_of_objects_is_accepted_in_any_pieces(
     rows: list[object], sizes: list[int], indent: int | None, ascii_only: bool
 ) -> None:
     content = json.dumps(rows, indent=indent, ensure_ascii=ascii_only).encode()
-    assert feed(JsonCheck(JsonIntegers()), content, sizes).rows == len(rows)
+    check, returned, start = JsonCheck(JsonRows()), b"", 0
+    for size in (*sizes, len(content)):
+        returned += check.feed(content[start : start + size])
+        start += size
+    returned += check.finish()
+    assert check.rows == len(rows)
+    assert json.loads(b"[" + returned + b"]") == rows
 
 
 @settings(max_examples=200)
@@ -358,7 +364,7 @@ def test_json_with_a_changed_byte_is_refused_if_python_refuses_it(
         good = False
     assume(len(content) > 2)
     try:
-        feed(JsonCheck(JsonIntegers()), bytes(content), sizes)
+        feed(JsonCheck(JsonRows()), bytes(content), sizes)
     except InvalidTable as error:
         assert not good or "integer" in str(error)
     else:

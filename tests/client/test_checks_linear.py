@@ -150,9 +150,9 @@ def work(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             count[0] += end - at
         return found, end
 
-    def counted_read(check: checks.JsonCheck, *, final: bool, read: Any = checks.JsonCheck._read) -> None:
+    def counted_read(check: checks.JsonCheck, *, final: bool, read: Any = checks.JsonCheck._read) -> Any:
         count[0] += len(check._text) + check._waiting
-        read(check, final=final)
+        return read(check, final=final)
 
     def counted_pieces(pieces: Iterable[bytes]) -> Iterator[bytes]:
         for piece in skip_bom(pieces):

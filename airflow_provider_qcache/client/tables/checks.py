@@ -617,12 +617,12 @@ _LONG: Final = b"0" * 16  # no integer of fewer digits is beyond 2**53
 _LONGEST: Final = b"0" * 19  # nor of fewer than these beyond 64 bits with a sign
 
 
-class JsonIntegers:
-    """Finds integers in a JSON list that a node would round because of other values in their columns.
+class JsonRows:
+    """The rows of a table in one JSON list or several, of which a node would change some because of others.
 
     A node converts a column of integers to floats if a value is null, missing or a float, which rounds
     integers beyond 2**53. In a column with strings, booleans, lists or objects it keeps every integer.
-    JsonCheck refuses integers outside signed 64 bits in any column.
+    JsonCheck refuses integers outside signed 64 bits in any column. A node drops empty objects.
     """
 
     _MOST_SHAPES: Final = 1024
@@ -659,11 +659,15 @@ class JsonIntegers:
                 self._types.setdefault(name, set()).add(value_type)
         self._shapes.clear()
 
-    def finish(self) -> None:
-        """Raise InvalidTable for the first column that a node would round."""
-        if not self._large:
-            return
+    def finish(self, *, may_be_empty: bool = False) -> None:
+        """Raise InvalidTable for the first column that a node would round, or a table without columns.
+
+        With ``may_be_empty`` that is a table of empty objects only, and not one without rows.
+        """
         self._add_shapes()
+        if not self._types and (self.rows or not may_be_empty):
+            what = "all its objects are empty" if self.rows else "the list is empty"
+            raise InvalidTable(f"the table has no columns: {what}")
         for name, (row, value) in self._large.items():
             types = self._types[name]
             if types - {int, float, type(None)}:
@@ -707,20 +711,18 @@ class JsonCheck:
     It refuses anything else, bytes that are not UTF-8, an integer outside signed 64 bits (a node refuses it,
     returns it as a negative number, or answers 500 to every query), and a row of more than 2 MiB.
 
-    Of a whole table it also refuses integers that a node would round, a list of empty objects, which a node
-    drops, and unless ``may_be_empty`` the list ``[]``, a table without columns, which a node stores. Of a
-    part of a table it adds the rows to ``integers``, which the caller finishes.
+    Of a whole table it also refuses what JsonRows does; with ``may_be_empty`` not the list ``[]``, a table
+    without columns, which a node stores. A part of a table is added to ``rows_so_far``, which the caller
+    finishes.
     """
 
     columns = None
 
-    def __init__(self, integers: JsonIntegers | None = None, *, may_be_empty: bool = True) -> None:
+    def __init__(self, rows_so_far: JsonRows | None = None, *, may_be_empty: bool = True) -> None:
         self.rows = 0
-        self._is_whole_table = integers is None
-        self._integers = integers or JsonIntegers()
+        self._is_whole_table = rows_so_far is None
+        self._all_rows = rows_so_far or JsonRows()
         self._may_be_empty = may_be_empty
-        self.has_columns = False
-        """Whether a row so far has a column."""
         self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._fed = 0
         # A character for each byte: all that is not ASCII is within strings.
@@ -730,29 +732,24 @@ class JsonCheck:
         self._state = "start"
         self._retry_at = 0
 
-    @property
-    def between_rows(self) -> bool:
-        """Whether all bytes so far are parsed, and the last one is outside of the rows."""
-        return not self._text and not self._parts
-
-    def feed(self, piece: bytes) -> None:
-        """Check the next piece of the body."""
+    def feed(self, piece: bytes) -> bytes:
+        """Check the next piece of the body. Returns the rows that are complete, and commas between them."""
         self._decode(piece, final=False)
         # A row that is longer than a piece is parsed again when twice as many characters are there.
         if len(self._text) + self._waiting >= self._retry_at:
-            self._read(final=False)
+            return self._read(final=False)
+        return b""
 
-    def finish(self) -> None:
-        """Check that the list is closed and nothing follows it."""
+    def finish(self) -> bytes:
+        """Check that the list is closed and nothing follows it. Returns its last rows; see ``feed``."""
         self._decode(b"", final=True)
-        self._read(final=True)
+        rows = self._read(final=True)
         if self._state != "end":
             what = "is empty" if self._state == "start" else f"is cut off after row {self.rows}"
             raise InvalidTable(f"the table {what}: send a complete JSON list of objects", byte=self._fed)
         if self._is_whole_table:
-            self._integers.finish()
-            if self.rows or not self._may_be_empty:
-                check_has_columns(self.rows, has_columns=self.has_columns)
+            self._all_rows.finish(may_be_empty=self._may_be_empty)
+        return rows
 
     def _decode(self, piece: bytes, *, final: bool) -> None:
         _check_utf8(self._decoder, piece, self._fed, final=final)
@@ -760,14 +757,14 @@ class JsonCheck:
         self._waiting += len(piece)
         self._fed += len(piece)
 
-    def _read(self, *, final: bool) -> None:
+    def _read(self, *, final: bool) -> bytes:
         text = self._text = "".join([self._text, *self._parts])
         self._parts = []
         self._waiting = 0
         digits = text.encode("latin-1").translate(_DIGITS)
         may_be_large = _LONG in digits
         decode = _decode_row_of_long_integers if _LONGEST in digits else _decode_row
-        at = 0
+        begin = end = at = 0
         while True:
             at = _JSON_SPACE(text, at).end()  # type: ignore[union-attr]  # it matches nothing at least
             if at == len(text):
@@ -776,20 +773,25 @@ class JsonCheck:
             if state is not None:
                 self._state = state
                 at += 1
+                if state == "next":
+                    end = at
             elif text[at] == "{" and self._state in _BEFORE_A_ROW:
                 found = self._row_at(at, decode, final=final)
                 if found is None:
                     break
+                if self._state == "first":
+                    begin = at
                 row, at = found
+                end = at
                 self.rows += 1
                 self._state = "comma"
-                self.has_columns |= bool(row)
-                self._integers.add(row, may_be_large=may_be_large)
+                self._all_rows.add(row, may_be_large=may_be_large)
             else:
                 self._malformed(text, at)
         self._text = text[at:]
         if at:
             self._retry_at = 0
+        return text[begin:end].encode("latin-1")
 
     def _row_at(self, at: int, decode: _Decode, *, final: bool) -> tuple[dict[str, Any], int] | None:
         """The row that begins in the text here, and its end; None if its end is not there yet."""
@@ -839,10 +841,3 @@ class JsonCheck:
             row=self.rows + 1 if self._state in _BEFORE_A_ROW else None,
             byte=where,
         )
-
-
-def check_has_columns(rows: int, *, has_columns: bool) -> None:
-    """Raise InvalidTable for a JSON list that is empty or consists of empty objects."""
-    if not has_columns:
-        what = "all its objects are empty" if rows else "the list is empty"
-        raise InvalidTable(f"the table has no columns: {what}")
