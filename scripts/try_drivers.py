@@ -35,6 +35,7 @@ from thrift.transport.TTransport import TMemoryBuffer
 
 from airflow_provider_qcache.client.tables.headers import column_headers
 from airflow_provider_qcache.client.tables.spool import Spool
+from airflow_provider_qcache.client.tables.types import typed
 from airflow_provider_qcache.transfers._source import ARROW, CURSOR, SqlSource
 from airflow_provider_qcache.transfers._tables import QueryTables
 from tests.harness.sql import Hook
@@ -385,7 +386,7 @@ def read(hook: Any, sql: str) -> tuple[str, str, str]:
         ((_, upload),) = tables.uploads()
         body, _ = upload.body()
         text = (body if isinstance(body, bytes) else b"".join(body)).decode()
-        return how, text, column_headers(tables.types()).get("X-QCache-types", "")
+        return how, text, column_headers(typed(tables.columns)).get("X-QCache-types", "")
 
 
 def try_snowflake() -> str:

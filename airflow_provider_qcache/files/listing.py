@@ -28,11 +28,6 @@ class Format(enum.StrEnum):
     ARROW = "arrow"
     """Arrow's IPC format, file (which Feather is) or stream."""
 
-    @property
-    def is_text(self) -> bool:
-        """Whether the client sends the file's content unchanged, without types."""
-        return self in (Format.CSV, Format.JSON, Format.JSONL)
-
 
 SUFFIXES: Final = {
     ".csv": Format.CSV,

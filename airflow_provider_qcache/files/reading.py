@@ -44,32 +44,26 @@ def named(file: File) -> Iterator[None]:
         raise InvalidTable(f"{file.name}: it cannot be read: {str(error).strip()}") from error
 
 
-@contextlib.contextmanager
-def opened(file: File) -> Iterator[BinaryIO]:
-    """Open a file for reading, decompressed if its first bytes are those of gzip or zstd.
+def pieces_of(file: File) -> Generator[bytes, None, None]:
+    """The file's bytes, decompressed if its first bytes are those of gzip or zstd.
 
     Its name does not matter: a storage may decompress ``x.csv.gz`` when it is read.
 
     Raises:
         ImportError: the file is zstd, and pyarrow is not installed.
-        OSError: and what its storage raises.
+        InvalidTable, OSError: as ``named``, and what the file's storage raises.
     """
-    with contextlib.ExitStack() as stack:
-        found: Any = stack.enter_context(file.open())
+    with named(file), file.open() as found:
         compression = _compression_of(found)
+        content: Any = found
         if compression == "gzip":
-            found = stack.enter_context(gzip.open(found, "rb"))
+            content = gzip.open(found, "rb")
         elif compression == "zstd":
             arrow = need_pyarrow(f"{file.name} is a zstd file, which")
-            found = stack.enter_context(arrow.CompressedInputStream(found, "zstd"))
-        yield cast("BinaryIO", found)
-
-
-def pieces_of(file: File) -> Generator[bytes, None, None]:
-    """The file's bytes, decompressed. Raises what ``opened`` and ``named`` raise."""
-    with named(file), opened(file) as found:
-        while piece := found.read(PIECE):
-            yield piece
+            content = arrow.CompressedInputStream(found, "zstd")
+        with content:
+            while piece := content.read(PIECE):
+                yield piece
 
 
 def check_same_columns(columns: Sequence[str], expected: Sequence[str], first: File, where: str = "") -> None:

@@ -75,7 +75,7 @@ class FileTable:
     def _upload(self, found: listing.Format, check_time: Callable[[], object]) -> Upload:
         content_type = self.content_type and self.content_type.partition(";")[0]
         fields = table_headers(self.headers, self.stand_in_columns)
-        if not found.is_text:
+        if found in (listing.Format.PARQUET, listing.Format.ARROW):
             from airflow_provider_qcache.files.columnar import FilesSource  # noqa: PLC0415  # it imports pyarrow
 
             source = FilesSource(self.files, found, self.column_types)

@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future, wait
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
@@ -42,7 +43,7 @@ _MEASURED: Final = 4
 _CHUNK: Final = 128
 """Rows that libpq holds at a time."""
 _BATCH_BYTES: Final = 4 << 20
-"""Approximate bytes of CSV in a batch; as Python objects it takes several times as much memory."""
+"""Approximate bytes of the values in a batch; as Python objects it takes several times as much memory."""
 _GRACE: Final = 5.0
 """Seconds in which a cancelled query must end; after that its thread is left running."""
 
@@ -92,34 +93,29 @@ class SqlSource:
             raise
 
     def _read_on_a_thread(self, tables: QueryTables) -> str:
-        got: list[str] = []
-        failed: list[BaseException] = []
-        done = threading.Event()  # after an interrupted join, Python 3.11 believes the thread has ended
+        # Not the thread's join: after it was interrupted, Python 3.11 believes that the thread has ended.
+        how: Future[str] = Future()
 
         def run() -> None:
             try:
-                got.append(self._read(tables))
+                how.set_result(self._read(tables))
             except BaseException as error:  # noqa: BLE001  # raised in the caller's thread
-                failed.append(error)
-            finally:
-                done.set()
+                how.set_exception(error)
 
         known = contextvars.copy_context()
         threading.Thread(target=known.run, args=(run,), name="qcache-sql", daemon=True).start()
         # Cancelled again and again, since between two statements there is nothing to cancel.
         try:
-            while not done.wait(_SLICE):
+            while not wait([how], _SLICE).done:
                 if self._cancelled:
                     self.cancel()
         except BaseException:
             end = time.monotonic() + _GRACE
             self.cancel()
-            while not done.wait(_SLICE) and time.monotonic() < end:
+            while not wait([how], _SLICE).done and time.monotonic() < end:
                 self.cancel()
             raise
-        if failed:
-            raise failed[0]
-        return got[0]
+        return how.result()
 
     def cancel(self) -> None:
         self._cancelled = True
@@ -205,41 +201,32 @@ class SqlSource:
         stream = of_cursor(cursor)
         if stream is not None and (stream.schema.names or not cursor.description):
             return self._read_arrow(stream, tables)
-        batches = _Batches(cursor)
-        columns = batches.next()
+        batches = _batches(cursor)
+        columns = next(batches, None)
         if cursor.description is None:
             raise InvalidTable(_NO_QUERY)
         names = [column[0] for column in cursor.description]
         tables.begin(names)
         encoder = RowEncoder(names, tables.requested)
-        while columns:
+        while columns is not None:
             self._check()
-            data, keys = encoder.encode(columns, tables.positions)
-            rows = len(columns[0])
-            tables.add(data, keys, rows)
-            batches.took(rows, len(data))
-            columns = batches.next()
+            tables.add(*encoder.encode(columns, tables.positions), len(columns[0]))
+            columns = next(batches, None)
         tables.columns = encoder.columns
         return CURSOR
 
 
-class _Batches:
-    """A query's rows by column, in batches whose size follows from the rows so far."""
-
-    def __init__(self, cursor: Any) -> None:
-        self._cursor = cursor
-        self._size = _MOST_ROWS
-        self._at_a_time = _FIRST_ROWS
-        self._ended = False
-
-    def next(self) -> list[list[Any]]:
-        """The next rows, each column's values in a list; an empty list after the last row."""
+def _batches(cursor: Any) -> Iterator[list[list[Any]]]:
+    """A query's rows by column, in batches of bounded size."""
+    at_a_time = _FIRST_ROWS
+    ended = False
+    while not ended:
         columns: list[list[Any]] = []
         count = size = 0
-        while count < self._size and size < _BATCH_BYTES and not self._ended:
-            rows = self._fetch(min(self._at_a_time, self._size - count))
+        while count < _MOST_ROWS and size < _BATCH_BYTES and not ended:
+            rows = _fetch(cursor, min(at_a_time, _MOST_ROWS - count))
             count += len(rows)
-            self._ended = not rows
+            ended = not rows
             for number, values in enumerate(zip(*rows, strict=True)):
                 if number == len(columns):
                     columns.append([])
@@ -248,25 +235,21 @@ class _Batches:
             widest = max((_width(row) for row in rows[:: 1 + len(rows) // _MEASURED]), default=0)
             size += widest * len(rows)
             fitting = _BATCH_BYTES // 4 // max(1, widest)
-            self._at_a_time = max(1, min(fitting, 4 * self._at_a_time, _ROWS_AT_A_TIME))
-        return columns
+            at_a_time = max(1, min(fitting, 4 * at_a_time, _ROWS_AT_A_TIME))
+        if columns:
+            yield columns
 
-    def _fetch(self, count: int) -> Sequence[Sequence[Any]]:
-        cursor = self._cursor
-        with contextlib.suppress(AttributeError):  # duckdb has none; many drivers fetch that many rows
-            cursor.arraysize = count
-        # Some server-side cursors, which have a name, have no description before their first rows.
-        if cursor.description is None and not getattr(cursor, "name", None):
-            return ()
-        rows: Sequence[Any] = cursor.fetchmany(count)
-        if rows and isinstance(rows[0], Mapping):
-            return [tuple(row.values()) for row in rows]
-        return rows
 
-    def took(self, rows: int, bytes_: int) -> None:
-        """Set the size of the next batch from the size of this batch as CSV."""
-        fitting = rows * _BATCH_BYTES // max(1, bytes_)
-        self._size = max(1, min(fitting, _MOST_ROWS))
+def _fetch(cursor: Any, count: int) -> Sequence[Sequence[Any]]:
+    with contextlib.suppress(AttributeError):  # duckdb has none; many drivers fetch that many rows
+        cursor.arraysize = count
+    # Some server-side cursors, which have a name, have no description before their first rows.
+    if cursor.description is None and not getattr(cursor, "name", None):
+        return ()
+    rows: Sequence[Any] = cursor.fetchmany(count)
+    if rows and isinstance(rows[0], Mapping):
+        return [tuple(row.values()) for row in rows]
+    return rows
 
 
 def _width(row: Sequence[Any]) -> int:

@@ -137,10 +137,6 @@ class QueryTables:
         table = self._tables[key] = SpooledTable(self.spool, self._names, self._head)
         return table
 
-    def types(self) -> dict[str, str]:
-        """The type of each column that X-QCache-types must name, for every table."""
-        return {column.name: column.type.header for column in self.columns if column.type.header is not None}
-
     @property
     def keys(self) -> list[str]:
         """Every table's key, sorted, so that a retry has the same order whatever the order of the rows."""
@@ -148,7 +144,7 @@ class QueryTables:
 
     def uploads(self, compression: str | None = None) -> Iterator[tuple[str, Upload]]:
         """Pairs of key and Upload, in the order of ``keys``, created one by one."""
-        headers = column_headers(self.types())
+        headers = column_headers(rules.typed(self.columns))
         for key in self.keys:
             yield key, Upload(self._tables[key], CSV, headers, compression)
 

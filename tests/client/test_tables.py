@@ -19,6 +19,7 @@ import pytest
 
 from airflow_provider_qcache.client import BodyNotRepeatable, InvalidTable, NoCacheAvailable, QClient
 from airflow_provider_qcache.client.tables.checks import CsvCheck, JsonCheck
+from airflow_provider_qcache.client.tables.types import typed
 from airflow_provider_qcache.client.tables.upload import is_table, source_of, table_upload, upload_of
 from tests.client.kinds import key_with_home
 from tests.client.tabular import FORMS, in_form, rows_of_table
@@ -42,7 +43,8 @@ def encoded(
 
 
 def types(table: Any, column_types: Mapping[str, str] | None = None) -> dict[str, str | None]:
-    return {column.name: column.type.header for column in source_of(table, column_types).columns}
+    columns = source_of(table, column_types).columns
+    return dict.fromkeys(column.name for column in columns) | typed(columns)
 
 
 def array(values: list[Any], kind: pa.DataType) -> pa.Table:

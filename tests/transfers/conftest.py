@@ -16,6 +16,7 @@ import pytest
 from airflow_provider_qcache.client import QClient
 from airflow_provider_qcache.client.tables.headers import column_headers
 from airflow_provider_qcache.client.tables.spool import Spool
+from airflow_provider_qcache.client.tables.types import typed
 from airflow_provider_qcache.transfers import _copy, _source
 from airflow_provider_qcache.transfers._source import COPY, CURSOR, SqlSource
 from airflow_provider_qcache.transfers._tables import QueryTables
@@ -88,7 +89,7 @@ class Read:
 
     def __init__(self, how: str, tables: QueryTables) -> None:
         self.how = how
-        self.types = column_headers(tables.types()).get("X-QCache-types", "")
+        self.types = column_headers(typed(tables.columns)).get("X-QCache-types", "")
         self.tables = {key: b"".join(upload.body()[0]).decode() for key, upload in tables.uploads()}
 
     @property

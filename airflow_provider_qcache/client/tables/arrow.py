@@ -87,7 +87,7 @@ class ArrowSource(rules.TypedSource):
             yield [_for_json(array).to_pylist() for array in batch.columns]
 
     def wrongly_inferred(self, check_time: Callable[[], object]) -> set[str]:
-        suspects = {column.name: column.type for column in self.columns if column.type.header is not None}
+        suspects = rules.typed(self.columns)
         found = {name for name, arrow_type in suspects.items() if arrow_type is ColumnType.ENUM}
         sure = set()
         for _, batch in self._batches(check_time):

@@ -187,8 +187,8 @@ def _checked_pieces(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 def body_of(content: Any) -> Body:
     """Return the Body for any form of content, or raise TypeError. A str is content, not a path."""
-    if isinstance(content, bytes):
-        return _body_of_bytes(content)
+    if isinstance(content, bytes | bytearray | memoryview):
+        return _body_of_bytes(bytes(content))
     if isinstance(content, str):
         try:
             return _body_of_bytes(content.encode())
@@ -197,8 +197,6 @@ def body_of(content: Any) -> Body:
                 f"character {error.start + 1} of the table is a lone surrogate, which UTF-8 cannot encode: "
                 "remove it"
             ) from error
-    if isinstance(content, bytearray | memoryview):
-        return _body_of_bytes(bytes(content))
     if isinstance(content, os.PathLike):
         return _body_of_path(Path(content))
     if hasattr(content, "read"):

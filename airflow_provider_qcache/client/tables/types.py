@@ -32,11 +32,6 @@ class ColumnType(enum.StrEnum):
     NULLS = "null"
     """Only nulls, in a column without a type."""
 
-    @property
-    def header(self) -> str | None:
-        """Its name in X-QCache-types, or None if a node infers the type correctly."""
-        return self.value if self in COLUMN_TYPES else None
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Column:
@@ -44,6 +39,11 @@ class Column:
 
     name: str
     type: ColumnType
+
+
+def typed(columns: Iterable[Column]) -> dict[str, ColumnType]:
+    """The columns that X-QCache-types must name, with their types: a node infers all others correctly."""
+    return {column.name: column.type for column in columns if column.type in COLUMN_TYPES}
 
 
 INT64_MIN: Final = -(2**63)

@@ -23,7 +23,7 @@ from airflow_provider_qcache.client.tables.headers import (
     is_csv,
     update_headers,
 )
-from airflow_provider_qcache.client.tables.types import TypedSource, fits_csv
+from airflow_provider_qcache.client.tables.types import TypedSource, fits_csv, typed
 from airflow_provider_qcache.protocol import CSV, JSON
 
 if TYPE_CHECKING:
@@ -366,9 +366,7 @@ def source_upload(
         unfit = next((name for name in source.names if not fits_csv(name)), None)
         why = f"column {unfit!r}: its name cannot be sent in CSV or headers: pass content_type={JSON!r}"
         if unfit is None:
-            types = {
-                column.name: column.type.header for column in source.columns if column.type.header is not None
-            }
+            types = typed(source.columns)
             room = MAX_HEAD_BYTES - _FOR_OTHER_HEADERS - len(fields.get(STAND_INS, ""))
             headers = column_headers(types)
             if len(headers.get(TYPES, "")) > room and source.repeatable:
