@@ -14,7 +14,7 @@ from airflow_provider_qcache.client.tables.sniffing import Text, text_in
 from airflow_provider_qcache.files.reading import check_same_columns, named, pieces_of, place_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterator, Sequence
+    from collections.abc import Callable, Container, Generator, Iterator, Sequence
 
     from airflow_provider_qcache.files.listing import File
 
@@ -40,15 +40,16 @@ class CsvFiles:
         self.names: tuple[str, ...] | None = None
         for file in files:
             check = CsvCheck()
-            with named(file), contextlib.closing(pieces_of(file)) as pieces:
-                _read_header(pieces, check)
-                self.names = self._agreed(check)
+            with contextlib.closing(_rows_of(file, check)) as pieces:
+                next(pieces)
+            self.names = self._agreed(file, check)
 
-    def _agreed(self, check: CsvCheck) -> tuple[str, ...]:
+    def _agreed(self, file: File, check: CsvCheck) -> tuple[str, ...]:
         """A file's columns. Raises InvalidTable unless the files before it have the same."""
         columns = check.columns or ()
         if self.names is not None:
-            check_same_columns(columns, self.names, self._files[0], " of its header")
+            with named(file):
+                check_same_columns(columns, self.names, self._files[0], " of its header")
         return columns
 
     def pieces(self, content_type: str) -> Iterator[tuple[bytes, int]]:  # noqa: ARG002  # they are CSV
@@ -56,40 +57,30 @@ class CsvFiles:
         ends_a_line = True
         for number, file in enumerate(self._files):
             rows, check = 0, CsvCheck(self._floats)
-            pieces = pieces_of(file)
-            with named(file):
-                piece: bytes | None = _read_header(pieces, check)
-                self._agreed(check)
+            pieces = _rows_of(file, check)
+            first = next(pieces)
+            self._agreed(file, check)
             if number == 0:
                 yield check.header, 0
                 ends_a_line = check.header.endswith((b"\n", b"\r"))
-            first = True
-            while piece is not None:
+            start = b"" if ends_a_line else b"\n"
+            for piece in itertools.chain((first,), pieces):
                 if piece:
-                    yield b"\n" + piece if first and not ends_a_line else piece, check.rows - rows
-                    rows = check.rows
-                    first = False
-                    ends_a_line = piece.endswith((b"\n", b"\r"))
-                piece = next(pieces, None)
-                if piece is not None:
-                    with named(file):
-                        check.feed(piece)
-            with named(file):
-                check.finish()
+                    yield start + piece, check.rows - rows
+                    rows, start, ends_a_line = check.rows, b"", piece.endswith((b"\n", b"\r"))
             yield b"", check.rows - rows
 
 
-def _read_header(pieces: Iterator[bytes], check: CsvCheck) -> bytes:
-    """Read pieces, which the check gets, until it knows the header; returns the bytes after the header."""
-    read = []
-    for piece in pieces:
-        check.feed(piece)
-        read.append(piece)
+def _rows_of(file: File, check: CsvCheck) -> Generator[bytes, None, None]:
+    """The bytes of a file's rows, which the check gets. It knows the header from the first piece on."""
+    for piece in pieces_of(file):
+        with named(file):
+            rows = check.feed(piece)
         if check.columns is not None:
-            break
-    else:
-        check.finish()
-    return b"".join(read)[check.rows_start :]
+            yield rows
+    with named(file):
+        rows = check.finish()
+    yield rows
 
 
 class JsonFiles:

@@ -184,8 +184,6 @@ class CsvCheck:
         self.columns: tuple[str, ...] | None = None
         self.header = b""
         """The bytes of the header's line, without blank lines and BOM before it. Known with ``columns``."""
-        self.rows_start = 0
-        """The number of bytes before the first row. Known with ``columns``."""
         self._floats = floats
         self._float_columns: list[int] = []
         self._decoder = codecs.getincrementaldecoder("utf-8")()
@@ -217,36 +215,37 @@ class CsvCheck:
         self._tries_alike = False
         self._skips = self._skipped = 0
 
-    def feed(self, piece: bytes) -> None:
-        """Check the next piece of the body."""
+    def feed(self, piece: bytes) -> bytes:
+        """Check the next piece of the body. Returns the bytes of rows: those after the header, once it ends."""
         if self._beginning is not None:
             self._beginning += piece[: BEGINNING - len(self._beginning)]
             if len(self._beginning) == BEGINNING:
                 self._check_is_csv(whole=False)
         try:
-            self._feed(piece)
+            return self._feed(piece)
         except InvalidTable:
             self._check_is_csv(whole=False)
             raise
 
-    def _feed(self, piece: bytes) -> None:
+    def _feed(self, piece: bytes) -> bytes:
         _check_utf8(self._decoder, piece, self._fed, final=False)
         self._fed += len(piece)
-        if self.columns is None:
-            self._head += piece
-            if len(self._head) >= self._parse_at:
-                self._read_header(final=False)
-                # A header that is longer than a piece is parsed again when twice as many bytes are there.
-                self._parse_at = 2 * len(self._head)
-        else:
+        if self.columns is not None:
             self._read(piece)
+            return piece
+        self._head += piece
+        if len(self._head) < self._parse_at:
+            return b""
+        rows = self._read_header(final=False)
+        # A header that is longer than a piece is parsed again when twice as many bytes are there.
+        self._parse_at = 2 * len(self._head)
+        return rows
 
-    def finish(self) -> None:
-        """Check that the body ends outside of quotes and has a header."""
+    def finish(self) -> bytes:
+        """Check that the body ends outside of quotes and has a header. Returns as ``feed``."""
         self._check_is_csv(whole=True)
         _check_utf8(self._decoder, b"", self._fed, final=True)
-        if self.columns is None:
-            self._read_header(final=True)
+        rows = self._read_header(final=True) if self.columns is None else b""
         if self._held:
             self._read_rows(b"", final=True)
         if self._in_quotes:
@@ -257,6 +256,7 @@ class CsvCheck:
                 byte=self._fed,
             )
         self._end_row()
+        return rows
 
     def _check_is_csv(self, *, whole: bool) -> None:
         beginning, self._beginning = self._beginning, None
@@ -265,11 +265,11 @@ class CsvCheck:
         if (found := no_csv_in(beginning, whole=whole)) is not None:
             raise InvalidTable(f"the table is not CSV but {found.value}: {advice(found)}", byte=0)
 
-    def _read_header(self, *, final: bool) -> None:
+    def _read_header(self, *, final: bool) -> bytes:
         head = bytes(self._head)
         if self._fed == len(head):
             if codecs.BOM_UTF8.startswith(head) and head and not final:
-                return
+                return b""
             head = head.removeprefix(codecs.BOM_UTF8)
         blank = _BLANK_LINES(head).end()  # type: ignore[union-attr]  # it matches nothing at least
         self._unsafe_cr_at(head[:blank].replace(b"\r\n", b"\n"))
@@ -285,7 +285,7 @@ class CsvCheck:
                 raise InvalidTable(
                     "the table's header ends inside a quoted name: close the quote", byte=self._fed
                 )
-            return
+            return b""
         record, line_end = found.groups()
         if start + found.end() > _MAX_HEADER_BYTES:
             self._no_header()
@@ -297,12 +297,13 @@ class CsvCheck:
         names = _names_of(record)
         self._check_names(record, names)
         self.header = record + line_end
-        self.rows_start = start + found.end()
         self.columns = tuple(names)
         self._float_columns = [at for at, name in enumerate(names) if name in self._floats]
         self._most_commas = len(names) - 1
         self._head.clear()
-        self._read(head[found.end() :])
+        rows = head[found.end() :]
+        self._read(rows)
+        return rows
 
     def _check_names(self, record: bytes, names: list[str]) -> None:
         if (wrong := wrong_separator_in(record, len(names))) is not None:
@@ -683,7 +684,7 @@ class JsonRows:
                 self._refuse(name, inexact_row, why)
 
     def _refuse(self, name: str, row: int, why: str) -> NoReturn:
-        with contextlib.suppress(UnicodeError):  # a name that JSON escapes is not as in ``_text``
+        with contextlib.suppress(UnicodeError):  # a name that JSON escapes is not one character a byte
             name = name.encode("latin-1").decode()
         raise InvalidTable(
             f"row {row} of the table has in column {name!r} {why}. Write the column's numbers as strings, or "
@@ -726,23 +727,26 @@ class JsonCheck:
         self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._fed = 0
         # A character for each byte: all that is not ASCII is within strings.
-        self._text = ""
-        self._parts: list[str] = []
+        self._unread: list[str] = []
         self._waiting = 0
+        """The number of characters that are not read yet."""
         self._state = "start"
         self._retry_at = 0
 
     def feed(self, piece: bytes) -> bytes:
         """Check the next piece of the body. Returns the rows that are complete, and commas between them."""
-        self._decode(piece, final=False)
+        _check_utf8(self._decoder, piece, self._fed, final=False)
+        self._fed += len(piece)
+        self._unread.append(piece.decode("latin-1"))
+        self._waiting += len(piece)
         # A row that is longer than a piece is parsed again when twice as many characters are there.
-        if len(self._text) + self._waiting >= self._retry_at:
+        if self._waiting >= self._retry_at:
             return self._read(final=False)
         return b""
 
     def finish(self) -> bytes:
         """Check that the list is closed and nothing follows it. Returns its last rows; see ``feed``."""
-        self._decode(b"", final=True)
+        _check_utf8(self._decoder, b"", self._fed, final=True)
         rows = self._read(final=True)
         if self._state != "end":
             what = "is empty" if self._state == "start" else f"is cut off after row {self.rows}"
@@ -751,16 +755,9 @@ class JsonCheck:
             self._all_rows.finish(may_be_empty=self._may_be_empty)
         return rows
 
-    def _decode(self, piece: bytes, *, final: bool) -> None:
-        _check_utf8(self._decoder, piece, self._fed, final=final)
-        self._parts.append(piece.decode("latin-1"))
-        self._waiting += len(piece)
-        self._fed += len(piece)
-
     def _read(self, *, final: bool) -> bytes:
-        text = self._text = "".join([self._text, *self._parts])
-        self._parts = []
-        self._waiting = 0
+        text = "".join(self._unread)
+        self._unread.clear()
         digits = text.encode("latin-1").translate(_DIGITS)
         may_be_large = _LONG in digits
         decode = _decode_row_of_long_integers if _LONGEST in digits else _decode_row
@@ -776,7 +773,7 @@ class JsonCheck:
                 if state == "next":
                     end = at
             elif text[at] == "{" and self._state in _BEFORE_A_ROW:
-                found = self._row_at(at, decode, final=final)
+                found = self._row_at(text, at, decode, final=final)
                 if found is None:
                     break
                 if self._state == "first":
@@ -788,14 +785,17 @@ class JsonCheck:
                 self._all_rows.add(row, may_be_large=may_be_large)
             else:
                 self._malformed(text, at)
-        self._text = text[at:]
+        self._unread.append(text[at:])
+        self._waiting = len(text) - at
         if at:
             self._retry_at = 0
         return text[begin:end].encode("latin-1")
 
-    def _row_at(self, at: int, decode: _Decode, *, final: bool) -> tuple[dict[str, Any], int] | None:
+    def _row_at(
+        self, text: str, at: int, decode: _Decode, *, final: bool
+    ) -> tuple[dict[str, Any], int] | None:
         """The row that begins in the text here, and its end; None if its end is not there yet."""
-        text, row = self._text, self.rows + 1
+        row = self.rows + 1
         try:
             found, end = decode(text, at)
         except InvalidTable as error:
