@@ -25,15 +25,14 @@ from airflow_provider_qcache.client.tables import arrow
 class ArrowStream:
     """A query's rows as record batches, of which one at a time is in memory; ``close`` it.
 
-    ``schema`` is None to take the columns from the first of ``batches``, which are record batches or tables.
-    ``close`` ends the query: a stream of DuckDB that is left open locks the database.
+    It reads a RecordBatchReader, or an iterator of record batches or tables, which all have the columns of
+    the first. ``close`` ends the query: a stream of DuckDB that is left open locks the database.
     """
 
-    def __init__(
-        self, schema: Any, batches: Iterator[Any], close: Callable[[], object] | None = None
-    ) -> None:
-        self._close = close
+    def __init__(self, batches: Any) -> None:
+        self._batches = batches
         first: list[Any] = []
+        schema = getattr(batches, "schema", None)
         if schema is None:
             first = list(itertools.islice(batches, 1))
             schema = first[0].schema if first else pa.schema([])
@@ -41,8 +40,8 @@ class ArrowStream:
         self._chunks = itertools.chain(first, batches)
 
     def close(self) -> None:
-        if self._close is not None:
-            self._close()
+        if hasattr(self._batches, "close"):
+            self._batches.close()
 
     def batches(self) -> Iterator[Any]:
         """Record batches of ``schema``, bounded by rows and bytes; InvalidTable for invalid Arrow data."""
@@ -96,9 +95,9 @@ def of_connection(connection: Any) -> Callable[[str, Any], ArrowStream] | None:
     def stream(sql: str, parameters: Any) -> ArrowStream:
         relation = run(sql) if parameters is None else run(sql, params=parameters)
         if relation is None:  # a statement without a result
-            return ArrowStream(pa.schema([]), iter(()))
+            return ArrowStream(iter(()))
         read = next(getattr(relation, name) for name in _RELATION if hasattr(relation, name))
-        return _of_reader(read(arrow.BATCH_ROWS))
+        return ArrowStream(read(arrow.BATCH_ROWS))
 
     return stream
 
@@ -111,9 +110,9 @@ def of_cursor(cursor: Any) -> ArrowStream | None:
     """The rows of a query that a cursor has run; None if the cursor does not offer Arrow for it."""
     try:
         if hasattr(cursor, "fetch_record_batch"):  # ADBC
-            return _of_reader(cursor.fetch_record_batch())
+            return ArrowStream(cursor.fetch_record_batch())
         if hasattr(cursor, "fetch_arrow_batches"):  # Snowflake
-            return ArrowStream(None, iter(cursor.fetch_arrow_batches()))
+            return ArrowStream(iter(cursor.fetch_arrow_batches()))
         if hasattr(cursor, "fetchmany_arrow"):  # Databricks
             # Some answers, to SHOW for example, are columns of Python's values, without a schema.
             if not hasattr(cursor.fetchmany_arrow(0), "schema"):
@@ -121,11 +120,11 @@ def of_cursor(cursor: Any) -> ArrowStream | None:
             first = cursor.fetchmany_arrow(arrow.BATCH_ROWS)
             rest = iter(lambda: cursor.fetchmany_arrow(arrow.BATCH_ROWS), None)
             filled = itertools.takewhile(lambda table: table.num_rows, rest)
-            return ArrowStream(first.schema, itertools.chain([first], filled))
+            return ArrowStream(itertools.chain([first], filled))
         if (job := _bigquery_job(cursor)) is not None:
             rows = job.result()
             if hasattr(rows, "to_arrow_iterable"):
-                return ArrowStream(None, iter(rows.to_arrow_iterable()))
+                return ArrowStream(iter(rows.to_arrow_iterable()))
     except Exception as error:
         # Snowflake answers some statements, SHOW for example, as JSON.
         if type(error).__name__ != "NotSupportedError":
@@ -145,7 +144,3 @@ def _bigquery_job(cursor: Any) -> Any:
     if job_id is None or not hasattr(hook, "get_client"):
         return None
     return hook.get_client(project_id=cursor.project_id, location=cursor.location).get_job(job_id)
-
-
-def _of_reader(reader: Any) -> ArrowStream:
-    return ArrowStream(reader.schema, iter(reader), reader.close)

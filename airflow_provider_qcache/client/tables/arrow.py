@@ -655,23 +655,17 @@ def _floats(name: str, array: Any, row: int) -> Any:
     return array
 
 
-def _is_float(text: Any) -> bool:
-    try:
-        text.cast(pa.float64())
-    except pa.ArrowInvalid:
-        return False
-    return True
-
-
 def _parsed(name: str, array: Any, row: int) -> Any:
     array = pc.if_else(pc.equal(array, ""), pa.scalar(None, TEXT), array)
     try:
         parsed = array.cast(pa.float64())
     except pa.ArrowInvalid:
-        number, text = next(
-            (number, text) for number, text in enumerate(array, row + 1) if not _is_float(text)
-        )
-        rules.not_a_float(name, text.as_py(), number)
+        for number, text in enumerate(array, row + 1):
+            try:
+                text.cast(pa.float64())
+            except pa.ArrowInvalid:
+                rules.not_a_float(name, text.as_py(), number)
+        raise
     infinite = pc.is_inf(parsed)
     if _any(infinite):
         # A text with digits whose float is infinite is a number that is too large, such as 1e400.

@@ -164,16 +164,12 @@ def _first_bad(values: list[bytes]) -> int | None:
 class CsvCheck:
     """Checks CSV as a node reads it: comma, double quote, UTF-8, LF or CRLF, without blank lines and BOM.
 
-    It refuses: a body without a header in its first MiB; bytes that are not UTF-8; a column name that is
-    empty or not unique (a node would rename it); a row with more fields than the header (a node would use the
-    first such row's as an index, and answer 500 to a later one); a quote that is not closed; a field that is
-    not a float in one of the columns ``floats`` (500); and, after a line that ends in CR alone, a row that
-    begins with a space or tab, or with a comma if that line is blank, which a node misreads or fails on. It
-    counts rows as a node does.
-
-    It also refuses JSON, markup, and CSV with another separator. A node would read that as a header, and drop
-    the old table. Since CSV is the default of ``post``, the caller may not have meant it.
-    docs/reference/client.md lists what is refused.
+    docs/reference/client.md lists what it refuses. A node renames columns whose names are empty or not
+    unique; uses the first row with more fields than the header as an index, and answers 500 to a later one,
+    and to a field that is not a float in one of the columns ``floats``; and misreads or fails on some rows
+    after a line that ends in CR alone. JSON, markup, and CSV with another separator it would read as a
+    header, and drop the old table: since CSV is the default of ``post``, the caller may not have meant it.
+    Rows are counted as a node counts them.
 
     The time is linear in the bytes. It keeps the header, one piece, and one number. A pattern, compiled for
     the header, matches rows of plain fields faster than a node reads them; only other rows are split.
@@ -209,10 +205,8 @@ class CsvCheck:
         # failed.
         self._plain: Callable[[bytes, int], re.Match[bytes] | None] | None = None
         self._without_pattern = 0
-        # Whether to check rows by their separators, the pattern for their floats, and the pieces to skip that
-        # for.
+        # The pattern for floats of rows that are checked by their separators, and the pieces to skip that for.
         self._row_of_floats: Callable[[bytes], re.Match[bytes] | None] | None = None
-        self._tries_alike = False
         self._skips = self._skipped = 0
 
     def feed(self, piece: bytes) -> bytes:
@@ -335,13 +329,11 @@ class CsvCheck:
             if len(list(itertools.groupby(floats))) <= _MOST_RUNS:
                 self._plain = _plain_rows(floats)
                 self._row_of_floats = _rows_of_floats(floats) if any(floats) else None
-            # A row of one column has no separator, like a blank line.
-            self._tries_alike = len(floats) > 1
         if self._plain is None:
             self._read_rows(piece)
             return
         at = 0
-        tries_alike = self._tries_alike
+        tries_alike = self._most_commas > 0  # a row of one column has no separator, like a blank line
         while at < len(piece):
             if self._is_between_rows():
                 if tries_alike:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import decimal
+import math
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from airflow_provider_qcache.client.tables import types as rules
@@ -48,8 +49,6 @@ _WIDER: Final = {
 _NUMBERS: Final = frozenset({"integer", "decimal", "mixture"})
 _MIXTURE: Final = frozenset({"integer", "float", "decimal", "text", NAME})
 """Forms that column_types can convert to text even if a column has several of them."""
-
-_INFINITIES: Final = (float("inf"), float("-inf"))
 
 
 class _ColumnReader:
@@ -149,6 +148,7 @@ class _ColumnReader:
             if wants_floats and isinstance(error, OverflowError):
                 return self._floats(values, row)
             self._refuse_first(form, values, row)
+            raise
 
     def _floats(self, values: Sequence[Any], row: int) -> Any:
         """Numbers that are too large for Arrow's integers and decimals, as the nearest floats."""
@@ -158,7 +158,7 @@ class _ColumnReader:
                 floats.append(None if value is None else float(value))
             except OverflowError:
                 rules.too_large_float(self.name, value, number)
-            if floats[-1] in _INFINITIES:
+            if math.isinf(floats[-1] or 0.0):
                 rules.too_large_float(self.name, value, number)
         return pa.array(floats, _ARROW["float"])
 
@@ -183,31 +183,22 @@ class _ColumnReader:
                     rules.too_many_digits(self.name, value, number)
             return self._floats(kept, row)
 
-    def _refuse_first(self, form: str, values: Sequence[Any], row: int) -> NoReturn:
-        """Raise for the first value that Arrow cannot convert."""
-        number, value, error = next(
-            (number, value, error)
-            for number, value in enumerate(values, row + 1)
-            if (error := _conversion_error(value, _ARROW[form])) is not None
-        )
-        if form == "integer":
-            rules.too_large_int(self.name, value, number)
-        cast = "cast the column in the SQL"
-        reasons = {
-            "float": f"{rules.short_repr(value)} among floats, and no float can represent it: {cast}",
-            "text": rules.LONE_SURROGATE,
-            "timestamp": rules.OUT_OF_CALENDAR,
-            ZONED: rules.OUT_OF_CALENDAR,
-        }
-        refuse(self.name, reasons.get(form, f"{rules.short_repr(value)}: {error}"), row=number)
-
-
-def _conversion_error(value: Any, arrow_type: Any) -> Exception | None:
-    try:
-        pa.array([value], arrow_type)
-    except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
-        return error
-    return None
+    def _refuse_first(self, form: str, values: Sequence[Any], row: int) -> None:
+        """Raise InvalidTable for the first value that Arrow cannot convert."""
+        for number, value in enumerate(values, row + 1):
+            try:
+                pa.array([value], _ARROW[form])
+            except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
+                if form == "integer":
+                    rules.too_large_int(self.name, value, number)
+                cast = "cast the column in the SQL"
+                reasons = {
+                    "float": f"{rules.short_repr(value)} among floats, and no float can represent it: {cast}",
+                    "text": rules.LONE_SURROGATE,
+                    "timestamp": rules.OUT_OF_CALENDAR,
+                    ZONED: rules.OUT_OF_CALENDAR,
+                }
+                refuse(self.name, reasons.get(form, f"{rules.short_repr(value)}: {error}"), row=number)
 
 
 def _is_whole(arrow_type: Any) -> bool:
