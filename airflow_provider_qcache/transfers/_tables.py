@@ -52,9 +52,6 @@ class QueryTables:
         """The types in column_types."""
         self.columns: tuple[Column, ...] = ()
 
-    def __len__(self) -> int:
-        return len(self._tables)
-
     def begin(self, names: Sequence[str]) -> None:
         """Set the columns' names. Raises InvalidTable if they do not fit CSV or the operator's arguments."""
         rules.check_names(names)

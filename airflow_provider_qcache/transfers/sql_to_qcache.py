@@ -316,7 +316,7 @@ class SqlToQCacheOperator(QCacheStoreOperator):
             self._source = None
         spool.flush()
         tables.check_rows()
-        rows, number = rules.counted(spool.rows, "row"), rules.counted(len(tables), "table")
+        rows, number = rules.counted(spool.rows, "row"), rules.counted(len(tables.keys), "table")
         self.log.info("Read %s from %s by %s into %s", rows, arguments["sql_conn_id"], how, number)
         return tables
 

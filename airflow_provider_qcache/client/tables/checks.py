@@ -205,12 +205,12 @@ class CsvCheck:
         # failed.
         self._plain: Callable[[bytes, int], re.Match[bytes] | None] | None = None
         self._without_pattern = 0
-        # The pattern for floats of rows that are checked by their separators, and the pieces to skip that for.
+        # The pattern for the floats of rows that are checked by separators, and the pieces to skip that for.
         self._row_of_floats: Callable[[bytes], re.Match[bytes] | None] | None = None
         self._skips = self._skipped = 0
 
     def feed(self, piece: bytes) -> bytes:
-        """Check the next piece of the body. Returns the bytes of rows: those after the header, once it ends."""
+        """Check the next piece of the body. Returns the bytes of rows, those after the header."""
         if self._beginning is not None:
             self._beginning += piece[: BEGINNING - len(self._beginning)]
             if len(self._beginning) == BEGINNING:

@@ -166,13 +166,8 @@ def _bounded(
 ) -> Iterator[list[Sequence[Any]]]:
     """Rows, by column, in parts of a bounded number of characters."""
     rows = len(columns[0])
-    size = 0
-    if rows > 1:
-        texts = (
-            values for column_type, values in zip(column_types, columns, strict=True) if column_type in _TEXTS
-        )
-        size = sum(sum(map(len, filter(None, values))) for values in texts)
-    if size > _MOST_TEXT:
+    texts = [values for of_type, values in zip(column_types, columns, strict=True) if of_type in _TEXTS]
+    if rows > 1 and sum(sum(map(len, filter(None, values))) for values in texts) > _MOST_TEXT:
         yield from _bounded(column_types, [values[: rows // 2] for values in columns])
         yield from _bounded(column_types, [values[rows // 2 :] for values in columns])
     else:
