@@ -74,6 +74,7 @@ class FilesSource(arrow.ArrowSource):
             yield from super().pieces(content_type)
 
     def wrongly_inferred(self, check_time: Callable[[], object]) -> set[str]:
+        """See ``TypedSource``."""
         with self._placed():
             return super().wrongly_inferred(check_time)
 

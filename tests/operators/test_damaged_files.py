@@ -38,9 +38,7 @@ def with_offset_beyond(data: bytes, array: pa.Array) -> bytes:
 
 
 def read(path: Path, kind: Format) -> bytes:
-    return b"".join(
-        data for data, _ in FilesSource(find_files(path), kind, None).pieces("text/csv")
-    )
+    return b"".join(data for data, _ in FilesSource(find_files(path), kind, None).pieces("text/csv"))
 
 
 @pytest.mark.parametrize("damage", ["offset", "index"])

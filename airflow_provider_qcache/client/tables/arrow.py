@@ -87,6 +87,7 @@ class ArrowSource(rules.TypedSource):
             yield [_for_json(array).to_pylist() for array in batch.columns]
 
     def wrongly_inferred(self, check_time: Callable[[], object]) -> set[str]:
+        """See ``TypedSource``."""
         suspects = rules.typed(self.columns)
         found = {name for name, arrow_type in suspects.items() if arrow_type is ColumnType.ENUM}
         sure = set()

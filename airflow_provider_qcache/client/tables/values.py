@@ -127,6 +127,7 @@ class RowsSource(rules.TypedSource):
         self.columns = tuple(Column(plan.name, plan.type) for plan in self._plans)
 
     def wrongly_inferred(self, check_time: Callable[[], object]) -> set[str]:
+        """See ``TypedSource``."""
         found = set()
         for plan in self._plans:
             check_time()
