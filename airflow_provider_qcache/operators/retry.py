@@ -7,74 +7,59 @@ fails, the policy decides whether Airflow starts another try, and how long it wa
 from __future__ import annotations
 
 from datetime import timedelta
-from functools import cached_property
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_qcache.operators.errors import FOR_GOOD
 
-try:
-    from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule
-except ImportError:  # Airflow before 3.3
-    ExceptionRetryPolicy = object
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airflow.sdk import ExceptionRetryPolicy
 
 __all__ = ["qcache_retry_policy"]
 
 ERROR_WAIT: Final = timedelta(seconds=30)
 """How long the next try waits after errors that pass soon."""
 
-_CLIENT: Final = "airflow_provider_qcache.client"
-_ERRORS: Final = "airflow_provider_qcache.operators.errors"
+_NODE_DOWN: Final = ("NoCacheAvailable", "HomeNodeUnavailable", "NodesUnreachable", "StoredOnFailover")
+_PASSING: Final = (
+    "TooManyConsecutiveErrors",
+    "DeadlineExceeded",
+    "StoreUncertain",
+    "NodeOverloaded",
+    "LocalResourceError",
+    "RowCountMismatch",
+)
+_MODULES: Final = {
+    "MissingExtra": "extras",
+    "NodesUnreachable": "operators.errors",
+    "StoredOnFailover": "operators.errors",
+}
+"""The modules of the errors that are not the client's."""
 
 
-class QCacheRetryPolicy(ExceptionRetryPolicy):
-    """An ExceptionRetryPolicy whose rules are made when they are first used.
+class _Rules:
+    """The rules of a policy, made when they are used.
 
     A RetryRule imports its exceptions when it is made, and those load the client, for which a DAG that is
     parsed should not wait.
     """
 
     def __init__(self, node_wait: timedelta | None, error_wait: timedelta | None) -> None:
-        self.node_wait = node_wait
-        self.error_wait = error_wait
-        self.default = RetryAction.DEFAULT
+        self._waits = (node_wait, error_wait)
 
-    @cached_property
-    def rules(self) -> list[Any]:
-        """The rules, made of the error classes of the client and of the operators."""
-        return [
-            RetryRule(
-                exception=[
-                    f"{'airflow_provider_qcache.extras' if name == 'MissingExtra' else _CLIENT}.{name}"
-                    for name in sorted(FOR_GOOD)
-                ],
-                action=RetryAction.FAIL,
-                reason="no retry helps this error",
-            ),
-            RetryRule(
-                exception=[
-                    f"{_CLIENT}.NoCacheAvailable",
-                    f"{_CLIENT}.HomeNodeUnavailable",
-                    f"{_ERRORS}.NodesUnreachable",
-                    f"{_ERRORS}.StoredOnFailover",
-                ],
-                action=RetryAction.RETRY,
-                retry_delay=self.node_wait,  # somebody has to start the node
-                reason="a node does not answer",
-            ),
-            RetryRule(
-                exception=[
-                    f"{_CLIENT}.TooManyConsecutiveErrors",
-                    f"{_CLIENT}.DeadlineExceeded",
-                    f"{_CLIENT}.StoreUncertain",
-                    f"{_CLIENT}.NodeOverloaded",
-                    f"{_CLIENT}.LocalResourceError",
-                    f"{_CLIENT}.RowCountMismatch",
-                ],
-                action=RetryAction.RETRY,
-                retry_delay=self.error_wait,
-                reason="the nodes answer slowly or wrongly, which passes",
-            ),
-        ]
+    def __iter__(self) -> Iterator[Any]:
+        from airflow.sdk import RetryAction, RetryRule  # noqa: PLC0415  # Airflow before 3.3 lacks them
+
+        node_wait, error_wait = self._waits
+        for names, action, wait, reason in (
+            (sorted(FOR_GOOD), RetryAction.FAIL, None, "no retry helps this error"),
+            # Somebody has to start the node.
+            (_NODE_DOWN, RetryAction.RETRY, node_wait, "a node does not answer"),
+            (_PASSING, RetryAction.RETRY, error_wait, "the nodes answer slowly or wrongly, which passes"),
+        ):
+            errors = [f"airflow_provider_qcache.{_MODULES.get(name, 'client')}.{name}" for name in names]
+            yield RetryRule(exception=errors, action=action, retry_delay=wait, reason=reason)
 
 
 def qcache_retry_policy(
@@ -100,15 +85,17 @@ def qcache_retry_policy(
         RuntimeError: Airflow is older than 3.3, which has no retry policies.
         ValueError: a negative wait.
     """
-    if ExceptionRetryPolicy is object:
+    try:
+        from airflow.sdk import ExceptionRetryPolicy  # noqa: PLC0415
+    except ImportError as error:
         raise RuntimeError(
             "qcache_retry_policy needs Airflow 3.3: this Airflow has no retry policies. Use retries and "
             "retry_delay; permanent errors of the operators fail at once on every Airflow."
-        )
+        ) from error
     waits = []
     for name, value in (("node_wait", node_wait), ("error_wait", error_wait)):
         wait = timedelta(seconds=value) if isinstance(value, int | float) else value
         if wait is not None and wait < timedelta(0):
             raise ValueError(f"{name}={value!r}: expected seconds or a timedelta, 0 or more")
         waits.append(wait)
-    return QCacheRetryPolicy(*waits)
+    return ExceptionRetryPolicy(rules=_Rules(*waits))
