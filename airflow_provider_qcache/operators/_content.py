@@ -8,7 +8,6 @@ the DAG's hash with every parse. A TableContent passes each on as it is, and is 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import importlib.util
 import itertools
@@ -146,24 +145,30 @@ def _name_of(function: Any) -> str:
     return f"{_DAG_MODULE.sub('', str(named.__module__))}.{named.__qualname__}"
 
 
+def description_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What describes a table, of an operator's arguments: arguments of ``QClient.post_table``."""
+    described_by = ("content_type", "column_types", "stand_in_columns", "headers", "compression")
+    return {name: arguments.get(name) for name in described_by}
+
+
 class Table(NamedTuple):
-    """A table and its content type; ``body`` is content, what ``post_table`` takes, or a FileTable."""
+    """A table; ``body`` is content, what ``post_table`` takes, or a FileTable."""
 
     name: str
     """Its name in an error."""
     body: Any
-    content_type: str | None
     in_memory: bool = False
     is_typed: bool = False
     """Whether the body has its own column types, such as a frame or a file."""
 
 
-def table_of(name: str, value: Any, content_type: str | None, *, functions: bool = False) -> Table:
+@permanent(ValueError, TypeError)
+def table_of(name: str, value: Any, arguments: Mapping[str, Any]) -> Table:
     """The table in the value of an argument, or in the result of its function.
 
-    It is bytes, a string (the content, not a path), what ``QClient.post_table`` takes, or a path; with
-    ``functions`` also a function that returns a fresh iterator of bytes. Raises TypeError or ValueError for
-    anything else, FileNotFoundError, or InvalidTable for a string that UTF-8 cannot carry.
+    It is bytes, a string (the content, not a path), what ``QClient.post_table`` takes, a path, or a function
+    that returns a fresh iterator of bytes. Raises AirflowFailException for anything else, FileNotFoundError,
+    or InvalidTable for a string that UTF-8 cannot carry.
     """
     if isinstance(value, str):
         try:
@@ -176,22 +181,22 @@ def table_of(name: str, value: Any, content_type: str | None, *, functions: bool
                 f"{name}: line {line} has the character {character!r}, which UTF-8 cannot encode"
             ) from error
     if isinstance(value, bytes | bytearray | memoryview):
-        return Table(name, value, content_type, in_memory=True)
+        return Table(name, value, in_memory=True)
     if rules.is_path(value):
-        return table_at(name, value, content_type)
+        return table_at(name, value, arguments)
     if is_frame(value):
-        return Table(name, value, content_type, is_typed=True)
+        return Table(name, value, is_typed=True)
     if isinstance(value, Sequence):
         rows = list(value)
         for number, row in enumerate(rows, 1):
             if not isinstance(row, Mapping):
                 raise TypeError(f"{name}: row {number} is {type(row).__name__}; expected a list of dicts")
-        return Table(name, rows, content_type, is_typed=True)
-    if functions and callable(value):
-        return Table(name, value, content_type)
-    forms = f"{FORMS}, or a function that returns a fresh iterator of bytes" if functions else FORMS
+        return Table(name, rows, is_typed=True)
+    if callable(value):
+        return Table(name, value)
     hint = ", and an iterator can be read once only" if isinstance(value, Iterator) else ""
-    raise TypeError(f"{name}: {type(value).__name__} is not a table{hint}; expected {forms}")
+    expected = f"{FORMS}, or a function that returns a fresh iterator of bytes"
+    raise TypeError(f"{name}: {type(value).__name__} is not a table{hint}; expected {expected}")
 
 
 def path_of(name: str, value: Any) -> Any:
@@ -217,13 +222,14 @@ def path_of(name: str, value: Any) -> Any:
     return path
 
 
-def table_at(name: str, path: Any, content_type: str | None, source_format: str | None = None) -> Table:
+@permanent(ValueError)
+def table_at(name: str, path: Any, arguments: Mapping[str, Any]) -> Table:
     """The table in the files of a path; see ``files.tables.table_in``."""
     from airflow_provider_qcache.files.tables import table_in  # noqa: PLC0415  # it loads requests
 
     with named_if_missing(name, path):
-        table = table_in(path_of(name, path), source_format, content_type=content_type)
-    return Table(name, table, content_type, is_typed=True)
+        table = table_in(path_of(name, path), arguments.get("source_format"), **description_of(arguments))
+    return Table(name, table, is_typed=True)
 
 
 @contextlib.contextmanager
@@ -248,38 +254,34 @@ def upload_from(table: Table, arguments: Mapping[str, Any]) -> Upload:
     from airflow_provider_qcache.client.tables.headers import column_headers  # noqa: PLC0415
     from airflow_provider_qcache.client.tables.upload import table_upload, upload_of  # noqa: PLC0415
 
-    if not table.is_typed and table.content_type is None:
+    body, content_type, compression = table.body, arguments["content_type"], arguments.get("compression")
+    if not table.is_typed and content_type is None:
         # Outside of `permanent`: the errors of an author's function are not changed.
-        table = _described(table)
-    described_by = ("column_types", "stand_in_columns", "headers", "compression")
-    column_types, stand_ins, headers, compression = map(arguments.get, described_by)
+        body, content_type = _described(table)
     with permanent(ValueError, TypeError, ImportError):
         if compression == "lz4" and not table.in_memory:
             raise ValueError("compression='lz4' needs bytes or a string; 'gzip' works for all tables")
         if not table.is_typed:
-            check_description(table.content_type, arguments)
+            check_description(content_type, arguments)
             if compression == "lz4" and importlib.util.find_spec("lz4") is None:
                 raise MissingExtra("compression='lz4' needs lz4", "lz4")
-            all_headers = {**column_headers(column_types, stand_ins), **(headers or {})}
-            upload = upload_of(table.body, table.content_type or CSV, all_headers, compression)
+            columns = column_headers(arguments.get("column_types"), arguments.get("stand_in_columns"))
+            upload = upload_of(body, content_type, columns | (arguments.get("headers") or {}), compression)
             upload.may_be_empty = False
             return upload
-        options: dict[str, Any] = {name: arguments.get(name) for name in described_by}
-        options["content_type"] = table.content_type and table.content_type.partition(";")[0]
-        if hasattr(table.body, "upload"):
-            upload = dataclasses.replace(table.body, **options).upload()
+        if hasattr(body, "upload"):
+            upload = body.upload()
         else:
-            upload = table_upload(table.body, **options)
+            content_type = content_type and content_type.partition(";")[0]
+            upload = table_upload(body, **description_of(arguments) | {"content_type": content_type})
         if not upload.repeatable and arguments.get("copies", 1) > 1:
             with upload:
-                raise ValueError(
-                    f"copies={arguments['copies']}: {type(table.body).__name__} can be read once only"
-                )
+                raise ValueError(f"copies={arguments['copies']}: {type(body).__name__} can be read once only")
         return upload
 
 
-def _described(table: Table) -> Table:
-    """The table with the content type that its beginning shows: JSON for a JSON list of objects, else CSV.
+def _described(table: Table) -> tuple[Any, str]:
+    """A body, and the content type that its beginning shows: JSON for a JSON list of objects, else CSV.
 
     Raises AirflowFailException for the path of a file, InvalidTable for one JSON value and for what begins
     like other JSON, HTML or XML, and what an author's function raises.
@@ -309,7 +311,7 @@ def _described(table: Table) -> Table:
             f"content_type={CSV!r}",
             byte=0,
         )
-    return table._replace(body=body, content_type=CSV if found is None else JSON)
+    return body, CSV if found is None else JSON
 
 
 def _begun(function: Any, size: int) -> tuple[bytes, Any]:
@@ -390,8 +392,9 @@ def checked_tables(name: str, value: Any) -> TableContent:
     return content
 
 
+@permanent(TypeError)
 def pairs_of(returned: Any) -> Iterable[tuple[str, Any]]:
-    """The (key, table) pairs that a function returned; TypeError if it did not return pairs."""
+    """The (key, table) pairs that a function returned; AirflowFailException if it did not return pairs."""
     if isinstance(returned, Mapping):
         return returned.items()
     if isinstance(returned, str | bytes) or not isinstance(returned, Iterable):
@@ -404,12 +407,10 @@ def pairs_of(returned: Any) -> Iterable[tuple[str, Any]]:
 
 def uploads(arguments: Mapping[str, Any]) -> Callable[[str, Any], Any]:
     """A function that returns the Upload of a key and its table in any form."""
-    content_type = arguments["content_type"]
 
     def upload(key: str, content: Any) -> Any:
         if not isinstance(content, Table):
-            with permanent(ValueError, TypeError):
-                content = table_of(f"tables: {key!r}", content, content_type, functions=True)
+            content = table_of(f"tables: {key!r}", content, arguments)
         return upload_from(content, arguments)
 
     return upload

@@ -274,40 +274,25 @@ class QCachePostOperator(QCacheStoreOperator):
         """Many tables by key, or None if a function returns them; and a function that returns the pairs."""
         tables = arguments["tables"]
         if tables is not None and callable(tables.value):
-
-            def called() -> Iterable[tuple[str, Any]]:
-                returned = _called(tables.value, arguments)
-                with permanent(TypeError):
-                    return _content.pairs_of(returned)
-
-            return None, called
+            return None, lambda: _content.pairs_of(_called(tables.value, arguments))
         if tables is not None:
             return tables.value, tables.value.items
         from airflow_provider_qcache.files.tables import tables_in  # noqa: PLC0415  # it loads requests
 
-        content_type = arguments["content_type"]
-        with permanent(ValueError), _content.named_if_missing("source_path", arguments["source_path"]):
-            path = _content.path_of("source_path", arguments["source_path"])
-            found = tables_in(arguments["key"], path, arguments["source_format"], content_type=content_type)
-        files = {
-            key: _content.Table("source_path", table, content_type, is_typed=True) for key, table in found
-        }
+        name, source_path, source_format = "source_path", arguments["source_path"], arguments["source_format"]
+        with permanent(ValueError), _content.named_if_missing(name, source_path):
+            path = _content.path_of(name, source_path)
+            found = tables_in(arguments["key"], path, source_format, **_content.description_of(arguments))
+        files = {key: _content.Table(name, table, is_typed=True) for key, table in found}
         return files, files.items
 
     def _table(self, arguments: Mapping[str, Any]) -> _content.Table:
-        content_type = arguments["content_type"]
         if arguments["source_path"] is not None:
-            with permanent(ValueError):
-                return _content.table_at(
-                    "source_path", arguments["source_path"], content_type, arguments["source_format"]
-                )
+            return _content.table_at("source_path", arguments["source_path"], arguments)
         if (content := arguments["content"]) is not None:
-            name, value = "content", content.value
-        else:
-            name = "what python_callable returned"
-            value = _called(arguments["python_callable"], arguments)
-        with permanent(ValueError, TypeError):
-            return _content.table_of(name, value, content_type, functions=content is None)
+            return _content.table_of("content", content.value, arguments)
+        returned = _called(arguments["python_callable"], arguments)
+        return _content.table_of("what python_callable returned", returned, arguments)
 
 
 def _called(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
@@ -462,15 +447,11 @@ class QCacheQueryOperator(QCacheOperator):
         load_callable = arguments["load_callable"]
         if load_callable is None:
             return hook.get(key, query, accept), None
-        content_type = arguments["content_type"]
         loaded: list[Upload] = []
 
         def load(**load_kwargs: Any) -> Any:
             returned = load_callable(**load_kwargs)
-            with permanent(ValueError, TypeError):
-                table = _content.table_of(
-                    "what load_callable returned", returned, content_type, functions=True
-                )
+            table = _content.table_of("what load_callable returned", returned, arguments)
             loaded.append(at_the_end.enter_context(_content.upload_from(table, arguments)))
             return loaded[0]
 
