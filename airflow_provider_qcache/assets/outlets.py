@@ -84,14 +84,8 @@ def keep_statistics(operator: Any, context: Mapping[str, Any], conn_id: str, nod
 
 def stored_table(stored: StoreResult) -> dict[str, Any]:
     """The extra of the event of one stored table."""
-    return {
-        "operation": "store",
-        "key": stored.key,
-        "rows": stored.rows,
-        "bytes": stored.bytes,
-        "node": stored.node,
-        "copies": list(stored.copies),
-    }
+    plain = stored.as_dict()
+    return {"operation": "store", **{name: plain[name] for name in ("key", "rows", "bytes", "node", "copies")}}
 
 
 def stored_tables(key: str, summary: Mapping[str, Any]) -> dict[str, Any]:

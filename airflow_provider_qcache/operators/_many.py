@@ -49,46 +49,27 @@ def store_tables(
     except a cancel it pushes the summary, with nulls for what was not asked.
     """
     storing = _Storing(hook, context, log, arguments, keys, literal)
-    with storing.reported():
-        absent = storing.run(tables, prepare)
-    summary = storing.tally.summary(absent, copies=arguments["copies"])
-    advice_text = _report.advice(storing.tally, storing.residency.held(), absent, storing.nodes)
+    tally, record, copies = storing.tally, storing.record, arguments["copies"]
+    with _report.ticking(storing.tick):
+        try:
+            storing.run(tables, prepare)
+        except Exception as error:
+            log.info("%s before the task failed", tally.sentence(tally.seconds))
+            if not isinstance(error, client.OperationCancelled):
+                _report.push_summary(context, tally.summary(copies=copies), log)
+            raise
+    summary = tally.summary(copies=copies)
+    advice = tally.advice(Counter(storing.residency.places.values()), storing.nodes)
     try:
-        _raise_for(storing, absent, summary, advice_text)
-        storing.handover.finish(
-            hook, storing.record.keys, summary, failed=storing.tally.failed, is_retry=storing.record.is_retry
-        )
+        storing.raise_for_failures(summary, advice)
+        storing.handover.finish(hook, record.keys, summary, failed=tally.failed, is_retry=record.is_retry)
     except Exception:
         _report.push_summary(context, summary, log)
         raise
-    storing.record.forget()
-    line, is_warning = storing.tally.last_line(absent or _report.Absent(), summary["seconds"], advice_text)
+    record.forget()
+    line, is_warning = tally.last_line(summary["seconds"], advice)
     (log.warning if is_warning else log.info)("%s", line)
     return summary
-
-
-def _raise_for(
-    storing: _Storing, absent: _report.Absent | None, summary: Mapping[str, Any], advice_text: str
-) -> None:
-    """Raise the error that the task ends with, if any."""
-    tally, arguments = storing.tally, storing.arguments
-    stopped = absent is None
-    absent = absent or _report.Absent()
-    seconds = summary["seconds"]
-    too_many = tally.failed > arguments["max_failed_keys"]
-    if tally.worst is not None and (stopped or too_many):
-        key, error = tally.worst
-        text = tally.sentence(seconds, len(absent.evicted), stopped=stopped)
-        text += f"\n{key}: {type(error).__name__}: {error}"
-        if (stopped and storing.is_for_good(error)) or tally.for_good > arguments["max_failed_keys"]:
-            raise AirflowFailException(text) from error
-        raise errors.TablesFailed(text, result=summary) from error
-    if absent.lost or absent.hidden or (absent.evicted and not arguments["allow_evicted"]):
-        text = tally.sentence(seconds, len(absent.evicted), *absent.troubles(storing.residency.places))
-        raise errors.TablesEvicted(text + (f". {advice_text}" if advice_text else ""), result=summary)
-    if tally.failed_over and arguments["require_home"]:
-        trouble = f"{counted(tally.failed_over, 'table')} failed over, and require_home is set"
-        raise errors.StoredOnFailover(tally.sentence(seconds, len(absent.evicted), trouble), result=summary)
 
 
 class _ClusterUnusable(Exception):
@@ -118,16 +99,13 @@ class _Residency:
             self._asked_before[key] = before
         return bool(before)
 
-    def held(self) -> dict[str, int]:
-        return Counter(self.places.values())
-
     def check(self) -> _report.Absent:
         before = [(key, node) for key, nodes in self._asked_before.items() for node in nodes]
         places = [*self.places.items(), *self._copies, *before]
         self.to_ask = len(places)
         found = self._hook.find_absent(self._counted(places))
         copies = set(self._copies)
-        absent = _report.Absent()
+        absent = _report.Absent(checked=True)
         for key, node in before:
             why = found.pop((key, node), None)
             if why is None and (key, node) not in copies:
@@ -169,38 +147,41 @@ class _Storing:
         self.residency = _Residency(self.hook)
         self.nodes = len(self.hook.node_status())
 
-    @contextlib.contextmanager
-    def reported(self) -> Iterator[None]:
-        """Log progress during the block; before an error, log and push what was done."""
-        with _report.ticking(self._tick):
-            try:
-                yield
-            except Exception as error:
-                self.log.info("%s before the task failed", self.tally.sentence(self.tally.seconds))
-                if not isinstance(error, client.OperationCancelled):
-                    _report.push_summary(
-                        self.context, self.tally.summary(None, copies=self.arguments["copies"]), self.log
-                    )
-                raise
-
-    def run(self, tables: _Tables, prepare: _Prepare) -> _report.Absent | None:
-        """Store the tables, then check them; None if it stopped because all other keys would fail too."""
+    def run(self, tables: _Tables, prepare: _Prepare) -> None:
+        """Store the tables, then check them, unless it stopped because all other keys would fail too."""
         try:
             self._store(self._first_pass(tables), prepare, keep=self.record)
             if self.record.keys_differ and self.tally.kept:
                 again, self.tally.kept = self.tally.kept, {}
                 self._store(self._second_pass(tables, again), prepare)
         except _ClusterUnusable:
-            return None
+            return
         finally:
             # Even if the author's function failed or the task was killed: for the next try.
             self.record.save()
-        absent = self.residency.check()
+        absent = self.tally.absent = self.residency.check()
         for key in absent.not_found():
             self.record.set(key, done=False)
         if absent.not_found():
             self.record.save()
-        return absent
+
+    def raise_for_failures(self, summary: Mapping[str, Any], advice: str) -> None:
+        """Raise the error that the task ends with, if any."""
+        tally, absent, seconds = self.tally, self.tally.absent, summary["seconds"]
+        stopped, most_failed = not absent.checked, self.arguments["max_failed_keys"]
+        if tally.worst is not None and (stopped or tally.failed > most_failed):
+            key, error = tally.worst
+            text = tally.sentence(seconds, stopped=stopped)
+            text += f"\n{key}: {type(error).__name__}: {error}"
+            if (stopped and self._is_for_good(error)) or tally.for_good > most_failed:
+                raise AirflowFailException(text) from error
+            raise errors.TablesFailed(text, result=summary) from error
+        if absent.lost or absent.hidden or (absent.evicted and not self.arguments["allow_evicted"]):
+            text = tally.sentence(seconds, *absent.troubles(self.residency.places))
+            raise errors.TablesEvicted(text + (f". {advice}" if advice else ""), result=summary)
+        if tally.failed_over and self.arguments["require_home"]:
+            trouble = f"{counted(tally.failed_over, 'table')} failed over, and require_home is set"
+            raise errors.StoredOnFailover(tally.sentence(seconds, trouble), result=summary)
 
     def _first_pass(self, tables: _Tables) -> Iterator[tuple[str, Any]]:
         for key, content in self._pairs(tables()):
@@ -249,7 +230,7 @@ class _Storing:
         if isinstance(error, client.OperationCancelled):
             return  # not started, or ended with the task
         text = _report.format_error(error)
-        self.tally.add_failed(key, error, text, for_good=self.is_for_good(error))
+        self.tally.add_failed(key, error, text, for_good=self._is_for_good(error))
         _report.log_failure(self.log, key, text, self.tally.failed)
         with contextlib.suppress(KeyError):  # an invalid key is not in the record
             self.record.set(key, done=False)
@@ -260,12 +241,12 @@ class _Storing:
         ):
             raise _ClusterUnusable(text) from error
 
-    def is_for_good(self, error: Exception) -> bool:
+    def _is_for_good(self, error: Exception) -> bool:
         return isinstance(error, AirflowFailException) or errors.ends_the_task(
             error, literal_table=self.literal
         )
 
-    def _tick(self) -> None:
+    def tick(self) -> None:
         tally, residency = self.tally, self.residency
         if residency.to_ask:
             line = (

@@ -118,6 +118,8 @@ class Absent:
     """Keys on a fallback node while a node that readers ask before it is back, with the reason."""
     copies: int = 0
     """How many copies are missing on their node."""
+    checked: bool = False
+    """Whether the nodes were asked for every table."""
 
     def not_found(self) -> set[str]:
         return {*self.evicted, *self.lost, *self.hidden}
@@ -148,8 +150,9 @@ class Tally:
         self._started = time.monotonic()
         self.kept: dict[str, str] = {}
         """Keys whose table an earlier try stored and a node still has, with the node."""
+        self.absent = Absent()
         self._tables_on: Counter[str] = Counter()
-        self.bytes_on: Counter[str] = Counter()
+        self._bytes_on: Counter[str] = Counter()
         """The bytes that this try stored on each node."""
         self.stored = self._bytes = self._rows = self._attempts = 0
         self._uncounted = self._empty = 0
@@ -172,7 +175,7 @@ class Tally:
         self._failed_copies += len(stored.failed_copies)
         self._copies.update(stored.copies)
         self._tables_on[stored.node] += 1
-        self.bytes_on[stored.node] += stored.bytes
+        self._bytes_on[stored.node] += stored.bytes
         self._may_hold_old.update(stored.may_hold_old)
 
     def add_failed(self, key: str, error: Exception, text: str, *, for_good: bool) -> None:
@@ -189,15 +192,16 @@ class Tally:
     def seconds(self) -> float:
         return time.monotonic() - self._started
 
-    def summary(self, absent: Absent | None, *, copies: int) -> dict[str, Any]:
+    def summary(self, *, copies: int) -> dict[str, Any]:
         """The result of the task; with nulls if the nodes were not asked for every table."""
-        lost = {} if absent is None else {**absent.lost, **absent.hidden_alone()}
+        absent = self.absent
+        lost = absent.lost | absent.hidden_alone()
         summary: dict[str, Any] = {
             "stored": self.stored,
             "were_there": len(self.kept),
             "failed": self.failed,
-            "evicted": None if absent is None else len(absent.evicted),
-            "lost": None if absent is None else len(lost),
+            "evicted": len(absent.evicted) if absent.checked else None,
+            "lost": len(lost) if absent.checked else None,
             "bytes": self._bytes,
             "rows": None if self._uncounted else self._rows,
             "seconds": round(self.seconds, 3),
@@ -209,10 +213,10 @@ class Tally:
         if copies > 1:
             summary["copies"] = dict(self._copies)
             summary["failed_copies"] = self._failed_copies
-            summary["absent_copies"] = None if absent is None else absent.copies
+            summary["absent_copies"] = absent.copies if absent.checked else None
         if self._errors:
             summary["failed_keys"] = {key: text[:ERROR_IN_XCOM] for key, text in self._errors.items()}
-        if absent is not None and absent.evicted:
+        if absent.evicted:
             summary["evicted_keys"] = list(absent.evicted)[:MOST_IN_XCOM]
         if lost:
             summary["lost_keys"] = dict(list(lost.items())[:MOST_IN_XCOM])
@@ -233,7 +237,7 @@ class Tally:
             line += f", {format_time(left * seconds / tried)} left"
         return line
 
-    def sentence(self, seconds: float, evicted: int = 0, *troubles: str, stopped: bool = False) -> str:
+    def sentence(self, seconds: float, *troubles: str, stopped: bool = False) -> str:
         """What this try did, failures first, for the log and errors."""
         parts = []
         done = self.stored + len(self.kept) + self.failed
@@ -242,8 +246,8 @@ class Tally:
         if stopped:
             left = "" if self._total is None else f" {self._total - done:,}"
             parts.append(f"the other{left} were not started, since they would fail for the same reason")
-        if evicted:
-            parts.append(f"{counted(evicted, 'table')} evicted by their nodes")
+        if self.absent.evicted:
+            parts.append(f"{counted(len(self.absent.evicted), 'table')} evicted by their nodes")
         parts += troubles
         parts.append(f"stored {counted(self.stored, 'table')}: {self._bytes:,} bytes, {seconds:.1f} s")
         if self.kept:
@@ -251,13 +255,13 @@ class Tally:
         text = "; ".join(parts)
         return text[0].upper() + text[1:]
 
-    def last_line(self, absent: Absent, seconds: float, advice: str) -> tuple[str, bool]:
+    def last_line(self, seconds: float, advice: str) -> tuple[str, bool]:
         """The last line of the log of a task that succeeds, and whether it is a warning."""
-        line = self.sentence(seconds, len(absent.evicted))
+        line = self.sentence(seconds)
         if self._copies:
             line += "; copies: " + ", ".join(f"{number:,} on {node}" for node, number in self._copies.items())
-        if self._failed_copies or absent.copies:
-            line += f"; of the copies {self._failed_copies:,} failed, {absent.copies:,} are gone"
+        if self._failed_copies or self.absent.copies:
+            line += f"; of the copies {self._failed_copies:,} failed, {self.absent.copies:,} are gone"
         if self._may_hold_old:
             line += f"; older tables may be on {', '.join(self._may_hold_old)}"
         if self.failed_over:
@@ -268,31 +272,30 @@ class Tally:
             line += f". {advice}"
         return line, bool(self.failed or advice or self._may_hold_old or self.failed_over or self._empty)
 
-
-def advice(tally: Tally, held: Mapping[str, int], absent: Absent | None, nodes: int) -> str:
-    """What to do about evicted tables; ``held`` has how many were stored on each node."""
-    if absent is None or not absent.evicted:
-        return ""
-    missing = Counter(absent.evicted.values())
-    lines = [
-        f"{node} lacks {number:,} of its {counted(held[node], 'table')} "
-        f"({tally.bytes_on[node]:,} bytes stored now)"
-        for node, number in missing.items()
-    ]
-    empty = [node for node, number in missing.items() if number == held[node] and number > 1]
-    if len(empty) == len(missing):
-        todo = "A node that has none of them was restarted or emptied: store them again"
-    elif len(missing) < min(nodes, len(held)):
-        todo = (
-            "The other nodes have all of theirs: start that node with the --size of the others or more, or "
-            "check who else stores on it"
-        )
-    else:
-        todo = (
-            "A full node evicts the least recently used tables (--size), and every node those older than "
-            "--age. Text takes up to four times its CSV there: add nodes, or start them with a larger --size"
-        )
-    return "; ".join(lines) + f". {todo}."
+    def advice(self, held: Mapping[str, int], nodes: int) -> str:
+        """What to do about evicted tables; ``held`` has how many were stored on each node."""
+        missing = Counter(self.absent.evicted.values())
+        if not missing:
+            return ""
+        lines = [
+            f"{node} lacks {number:,} of its {counted(held[node], 'table')} "
+            f"({self._bytes_on[node]:,} bytes stored now)"
+            for node, number in missing.items()
+        ]
+        if all(number == held[node] and number > 1 for node, number in missing.items()):
+            todo = "A node that has none of them was restarted or emptied: store them again"
+        elif len(missing) < min(nodes, len(held)):
+            todo = (
+                "The other nodes have all of theirs: start that node with the --size of the others or more, "
+                "or check who else stores on it"
+            )
+        else:
+            todo = (
+                "A full node evicts the least recently used tables (--size), and every node those older than "
+                "--age. Text takes up to four times its CSV there: add nodes, or start them with a larger "
+                "--size"
+            )
+        return "; ".join(lines) + f". {todo}."
 
 
 def report_stored(
@@ -305,32 +308,17 @@ def report_stored(
     rows = "rows not counted" if stored.rows is None else counted(stored.rows, "row")
     size = f"{rows}, {stored.bytes:,} bytes"
     line = f"Stored table {stored.key!r} on {stored.node}: {size}, {stored.seconds:.2f} s"
-    result = {
-        "key": stored.key,
-        "node": stored.node,
-        "home_node": stored.home_node,
-        "failed_over": stored.failed_over,
-        "may_hold_old": list(stored.may_hold_old),
-        "bytes": stored.bytes,
-        "rows": stored.rows,
-        "seconds": round(stored.seconds, 3),
-        "attempts": [
-            {
-                "node": attempt.node,
-                "phase": str(attempt.phase),
-                "outcome": str(attempt.outcome),
-                "status": attempt.status,
-                "seconds": round(attempt.seconds, 3),
-            }
-            for attempt in stored.attempts
-        ],
-    }
+    names = ["key", "node", "home_node", "failed_over", "may_hold_old", "bytes", "rows", "seconds", "attempts"]
+    plain = stored.as_dict() | {"seconds": round(stored.seconds, 3)}
+    for attempt in plain["attempts"]:
+        attempt["seconds"] = round(attempt["seconds"], 3)
+        del attempt["cause"]
     if arguments["copies"] > 1:
-        result["copies"] = list(stored.copies)
-        result["failed_copies"] = dict(stored.failed_copies)
+        names += ["copies", "failed_copies"]
         line += f"; copies on {', '.join(stored.copies) or 'no other node'}"
         if stored.failed_copies:
             line += f", and none on {', '.join(stored.failed_copies)}"
+    result = {name: plain[name] for name in names}
     if stored.may_hold_old:
         line += f"; an older table may be on {', '.join(stored.may_hold_old)}"
     if stored.failed_over:
