@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import hashlib
 import importlib
 import time
@@ -44,14 +45,14 @@ async def _polling() -> Any:
 
 
 class _Serialized:
-    """Stored by Airflow as the class and its arguments, all plain values."""
-
-    _arguments: ClassVar[tuple[str, ...]] = ()
+    """A dataclass that Airflow stores as the class and its fields, all plain values."""
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        return f"{_MODULE}.{type(self).__name__}", {name: getattr(self, name) for name in self._arguments}
+        fields = dataclasses.fields(self)  # type: ignore[arg-type]
+        return f"{_MODULE}.{type(self).__name__}", {field.name: getattr(self, field.name) for field in fields}
 
 
+@dataclasses.dataclass(kw_only=True, eq=False, repr=False)
 class QCacheTrigger(_Serialized, BaseTrigger):
     """The base of the triggers behind the sensors: ends with one event.
 
@@ -59,29 +60,14 @@ class QCacheTrigger(_Serialized, BaseTrigger):
     timeout has passed), else why the triggerer cannot ask; ``started`` is when the sensor asked first.
     """
 
-    _arguments: ClassVar[tuple[str, ...]] = (
-        "qcache_conn_id",
-        "poll_interval",
-        "started",
-        "timeout",
-        "longest_interval",
-    )
+    qcache_conn_id: str
+    poll_interval: float
+    started: float
+    timeout: float
+    longest_interval: float | None = None
 
-    def __init__(
-        self,
-        *,
-        qcache_conn_id: str,
-        poll_interval: float,
-        started: float,
-        timeout: float,
-        longest_interval: float | None = None,
-    ) -> None:
+    def __post_init__(self) -> None:
         super().__init__()
-        self.longest_interval = longest_interval
-        self.qcache_conn_id = qcache_conn_id
-        self.poll_interval = poll_interval
-        self.started = started
-        self.timeout = timeout
 
     def _interval(self, now: float) -> float:
         """Seconds until the next poll: with a ``longest_interval`` as many as have passed since the first.
@@ -114,28 +100,17 @@ class QCacheTrigger(_Serialized, BaseTrigger):
         """Whether the sensor has what it waits for."""
 
 
+@dataclasses.dataclass(kw_only=True, eq=False, repr=False)
 class QCacheTableTrigger(QCacheTrigger):
     """Fires when every key has a table of ``min_rows`` rows; see QCacheTableSensor for the arguments.
 
     An author's ``check`` is not called here but by the sensor, in a worker.
     """
 
-    _arguments = (*QCacheTrigger._arguments, "keys", "query", "min_rows", "on_home")
-
-    def __init__(
-        self,
-        *,
-        keys: Sequence[str],
-        query: Mapping[str, Any] | None = None,
-        min_rows: int = 1,
-        on_home: bool = True,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.keys = list(keys)
-        self.query = query
-        self.min_rows = min_rows
-        self.on_home = on_home
+    keys: Sequence[str]
+    query: Mapping[str, Any] | None = None
+    min_rows: int = 1
+    on_home: bool = True
 
     async def _is_found(self, poller: Any) -> bool:
         from airflow_provider_qcache.triggers._asking import problem, question  # noqa: PLC0415
@@ -150,14 +125,11 @@ class QCacheTableTrigger(QCacheTrigger):
         return True
 
 
+@dataclasses.dataclass(kw_only=True, eq=False, repr=False)
 class QCacheClusterTrigger(QCacheTrigger):
     """Fires when ``min_nodes`` nodes answer; None for all nodes of the connection."""
 
-    _arguments = (*QCacheTrigger._arguments, "min_nodes")
-
-    def __init__(self, *, min_nodes: int | None = None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.min_nodes = min_nodes
+    min_nodes: int | None = None
 
     async def _is_found(self, poller: Any) -> bool:
         from airflow_provider_qcache.triggers._asking import too_few  # noqa: PLC0415
@@ -167,34 +139,31 @@ class QCacheClusterTrigger(QCacheTrigger):
         return text is None
 
 
+@dataclasses.dataclass(kw_only=True, eq=False, repr=False)
 class _QCacheEventTrigger(_Serialized, BaseEventTrigger):
     """The base of the triggers that send events for as long as an AssetWatcher runs them."""
 
-    _arguments: ClassVar[tuple[str, ...]] = ("keys", "qcache_conn_id", "poll_interval", "max_events_per_hour")
+    key: dataclasses.InitVar[str | None] = dataclasses.field(default=None, kw_only=False)
+    keys: Any = None
+    qcache_conn_id: str = "qcache_default"
+    poll_interval: float = 10.0
+    max_events_per_hour: int = 6
     _state: ClassVar[type[_incidents.Missing | _incidents.Changed]]
     """What is known of one key."""
 
-    def __init__(
-        self,
-        key: str | None = None,
-        *,
-        keys: Sequence[str] | None = None,
-        qcache_conn_id: str = "qcache_default",
-        poll_interval: float = 10.0,
-        max_events_per_hour: int = 6,
-    ) -> None:
+    def __post_init__(self, key: str | None) -> None:
         if BaseEventTrigger is BaseTrigger:
             raise RuntimeError(
                 f"{type(self).__name__} needs Airflow 3: this Airflow has no AssetWatcher. Use "
                 "QCacheTableSensor in a scheduled DAG instead, as docs/reference/sensors.md shows."
             )
         super().__init__()
-        if (key is None) == (keys is None):
+        if (key is None) == (self.keys is None):
             raise ValueError("pass exactly one of key and keys")
-        self.keys = [rules.key("key", key)] if keys is None else rules.keys("keys", keys)
-        self.qcache_conn_id = rules.text("qcache_conn_id", qcache_conn_id)
-        self.poll_interval = rules.positive_seconds("poll_interval", poll_interval)
-        self.max_events_per_hour = rules.count("max_events_per_hour", max_events_per_hour)
+        self.keys = rules.keys("keys", self.keys) if key is None else [rules.key("key", key)]
+        rules.text("qcache_conn_id", self.qcache_conn_id)
+        self.poll_interval = rules.positive_seconds("poll_interval", self.poll_interval)
+        rules.count("max_events_per_hour", self.max_events_per_hour)
         self._known: dict[str, Any] = {}
 
     def _query(self) -> Mapping[str, Any] | None:
@@ -290,6 +259,7 @@ class _QCacheEventTrigger(_Serialized, BaseEventTrigger):
             self.log.warning("The triggerer cannot %s the state of %s: %s", what, keys, error)
 
 
+@dataclasses.dataclass(kw_only=True, eq=False, repr=False)
 class QCacheTableMissingTrigger(_QCacheEventTrigger):
     """Sends an event when a table that should be there is missing on its home node, to an AssetWatcher.
 
@@ -319,12 +289,12 @@ class QCacheTableMissingTrigger(_QCacheEventTrigger):
         ValueError: for an invalid argument, with its name.
     """
 
-    _arguments = (*_QCacheEventTrigger._arguments, "repeat_after")
+    repeat_after: float = 60.0
     _state = _incidents.Missing
 
-    def __init__(self, key: str | None = None, *, repeat_after: float = 60.0, **kwargs: Any) -> None:
-        super().__init__(key, **kwargs)
-        self.repeat_after = rules.positive_seconds("repeat_after", repeat_after)
+    def __post_init__(self, key: str | None) -> None:
+        super().__post_init__(key)
+        self.repeat_after = rules.positive_seconds("repeat_after", self.repeat_after)
 
     def _judge(self, known: _incidents.Missing, finding: Finding, now: float) -> dict[str, Any] | None:
         from airflow_provider_qcache.triggers._asking import State  # noqa: PLC0415
@@ -340,6 +310,7 @@ class QCacheTableMissingTrigger(_QCacheEventTrigger):
         return None
 
 
+@dataclasses.dataclass(kw_only=True, eq=False, repr=False)
 class QCacheTableChangedTrigger(_QCacheEventTrigger):
     """Sends an event when a table was stored on its home node, or changed there, to an AssetWatcher.
 
@@ -360,14 +331,13 @@ class QCacheTableChangedTrigger(_QCacheEventTrigger):
         ValueError: for an invalid argument, with its name.
     """
 
-    _arguments = (*_QCacheEventTrigger._arguments, "query")
+    max_events_per_hour: int = 60
+    query: Mapping[str, Any] | None = None
     _state = _incidents.Changed
 
-    def __init__(
-        self, key: str | None = None, *, query: Mapping[str, Any] | None = None, **kwargs: Any
-    ) -> None:
-        super().__init__(key, **{"max_events_per_hour": 60, **kwargs})
-        self.query = None if query is None else rules.query("query", query)
+    def __post_init__(self, key: str | None) -> None:
+        super().__post_init__(key)
+        self.query = rules.optional(rules.query)("query", self.query)
 
     def _query(self) -> Mapping[str, Any]:
         return ONE_ROW if self.query is None else self.query
