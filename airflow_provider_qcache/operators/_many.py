@@ -185,8 +185,9 @@ class _Storing:
 
     def _first_pass(self, tables: _Tables) -> Iterator[tuple[str, Any]]:
         for key, content in self._pairs(tables()):
-            with errors.permanent(ValueError):
-                self.handover.check_number(self.record.add(key) + 1)
+            if self.keys is None:
+                with errors.permanent(ValueError):
+                    self.handover.check_number(self.record.add(key) + 1)
             yield key, content
         self.record.end()
 

@@ -54,11 +54,6 @@ class ResumeRecord:
         """Held while keys are added and compared with the earlier record, and while bits are set."""
         self._writing = threading.Lock()
         """Held while a record is made and written, so that the record written last is the newest."""
-        self._whole: tuple[int, str] | None = None
-        """The number of all keys, and their hash, if they are known from the start."""
-        if keys is not None:
-            all_keys = hashlib.sha256("".join(f"{key}\n" for key in keys).encode())
-            self._whole = len(keys), all_keys.hexdigest()
         self._before = 0
         """What an earlier try stored, as a bitmap over the places."""
         self._bits = 0
@@ -70,9 +65,11 @@ class ResumeRecord:
         self.is_orphan = False
         """Whether the process of Airflow that runs the task has ended, and so sends no more heartbeats."""
         self.keys_differ = False
-        self._load()
+        for key in keys or ():
+            self.add(key)
+        self._load(all_keys_known=keys is not None)
 
-    def _load(self) -> None:
+    def _load(self, *, all_keys_known: bool) -> None:
         if self._store is None:
             return
         try:
@@ -86,7 +83,7 @@ class ResumeRecord:
         if (record.get("version"), record.get("series")) != (_VERSION, self._series):
             return
         known = (record["keys"], record["hash"])
-        if self._whole is not None and self._whole != known:
+        if all_keys_known and known != (len(self._places), self._hash.hexdigest()):
             self._reject()
             return
         try:
@@ -94,7 +91,7 @@ class ResumeRecord:
         except (zlib.error, ValueError):
             return
         self._before = self._bits = int.from_bytes(done, "little")
-        if self._whole is None:
+        if not all_keys_known:
             self._known = known
         stored = f"{self.stored_before:,} of {counted(known[0], 'table')}"
         self._log.info("An earlier try stored %s: this try skips those that their node still has", stored)
@@ -148,8 +145,7 @@ class ResumeRecord:
             if self._store is None or self._known is not None or not self._places:
                 return  # until the keys are compared with those of the earlier record, that record stays
             with self._counting:
-                count, digest = self._whole or (len(self._places), self._hash.hexdigest())
-                bits = self._bits
+                count, digest, bits = len(self._places), self._hash.hexdigest(), self._bits
             done = base64.b64encode(
                 zlib.compress(bits.to_bytes(bits.bit_length() // 8 + 1, "little"))
             ).decode()
