@@ -39,8 +39,8 @@ class KeyHandover:
         self._return_keys = arguments["return_keys"]
         self._allow_empty = arguments["allow_empty"]
         self._log = log
-        with permanent(ValueError):
-            self._output = None if arguments["keys_path"] is None else output_at(arguments["keys_path"])
+        path = arguments["keys_path"]
+        self._output = None if path is None else output_at("keys_path", path)
         earlier = arguments["delete_missing"]
         if earlier is not None and not isinstance(earlier, list):
             # Before anything is stored: keys_path may be the same file.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow_provider_qcache.compat import AirflowFailException
 from airflow_provider_qcache.operators._arguments import is_remote
 from airflow_provider_qcache.operators._content import is_frame, path_of
+from airflow_provider_qcache.operators.errors import permanent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,20 +84,21 @@ def _check_size(size: int, what: str) -> None:
         )
 
 
-def output_at(target: Any) -> Any:
-    """The path of ``output_path``, its symlinks followed; ValueError if no file can be written there.
+@permanent(ValueError)
+def output_at(name: str, target: Any) -> Any:
+    """The path of an argument, its symlinks followed; AirflowFailException if no file can be written there.
 
     Only a file may be replaced: a device or a FIFO would become a file, and an object would be moved into a
     directory or below a prefix.
     """
-    path = path_of("output_path", target)
-    name = f"output_path={str(target)!r}"
+    path = path_of(name, target)
+    named = f"{name}={str(target)!r}"
     if not path.name:
-        raise ValueError(f"{name}: expected the path of a file")
+        raise ValueError(f"{named}: expected the path of a file")
     if is_remote(path):
         path.fs.invalidate_cache(path.parent.path)
         if path.fs.isdir(path.path):
-            raise ValueError(f"{name}: a directory, or objects below it; expected a file")
+            raise ValueError(f"{named}: a directory, or objects below it; expected a file")
         return path
     try:
         path = path.resolve()
@@ -104,10 +106,10 @@ def output_at(target: Any) -> Any:
     except (RuntimeError, OSError) as error:
         if isinstance(error, OSError) and error.errno != errno.ELOOP:
             raise
-        raise ValueError(f"{name}: a symlink that leads to itself") from error
+        raise ValueError(f"{named}: a symlink that leads to itself") from error
     if mode is not None and not stat.S_ISREG(mode):
         what = "a directory" if stat.S_ISDIR(mode) else "a device, FIFO or socket"
-        raise ValueError(f"{name}: {what}; expected a file")
+        raise ValueError(f"{named}: {what}; expected a file")
     return path
 
 

@@ -417,8 +417,8 @@ class QCacheQueryOperator(QCacheOperator):
         from airflow_provider_qcache.operators._output import for_xcom, output_at, publish  # noqa: PLC0415  # for a task that runs
 
         arguments = self._checked_arguments(context)
-        with permanent(ValueError):
-            output = None if arguments["output_path"] is None else output_at(arguments["output_path"])
+        path = arguments["output_path"]
+        output = None if path is None else output_at("output_path", path)
         with self._connected(arguments) as hook:
             result, loaded = self._ask(hook, arguments)
             if result is None:
@@ -432,9 +432,9 @@ class QCacheQueryOperator(QCacheOperator):
         found += f": {rules.counted(result.unsliced_result_len, 'row')} before offset and limit"
         if output is not None:
             publish(result.content, output)
-            path, size = str(arguments["output_path"]), len(result.content)
+            size = len(result.content)
             self.log.info("%s, %s bytes written to %s", found, f"{size:,}", path)
-            written = {"key": key, "node": node, "output_path": path, "bytes": size}
+            written = {"key": key, "node": node, "output_path": str(path), "bytes": size}
             return {**written, UNSLICED_LENGTH: result.unsliced_result_len}
         returned = for_xcom(result.content, arguments["result_processor"])
         self.log.info("%s", found)
@@ -560,7 +560,7 @@ class QCacheDeleteOperator(QCacheOperator):
                 context=context,
                 log=self.log,
             )
-        key = keys[0] if len(keys) == 1 else pattern_of(keys)
+        key = pattern_of(keys)
         extra = outlets.deleted_tables(key, len(keys), deletion.counts)
         self._changed(context, arguments, key, extra, keys=keys)
         return deletion.result()

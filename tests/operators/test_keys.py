@@ -44,6 +44,11 @@ class TestTheKeys:
         store(tables("b", "a"), keys_path=ObjectStoragePath(f"file://{path}") if as_url else path)
         assert path.read_text() == "b\na\n"
 
+    def test_for_a_directory_fail_for_good_before_anything_is_stored(self, nodes, tmp_path):
+        with pytest.raises(AirflowFailException, match=r"keys_path=.*: a directory; expected a file"):
+            store(tables("k1"), keys_path=tmp_path)
+        assert keys_left(nodes, ["k1"]) == []
+
     def test_of_a_task_that_fails_leave_the_old_list(self, nodes, path):
         path.write_text("old\n")
         with pytest.raises(TablesFailed):

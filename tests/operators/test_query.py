@@ -221,7 +221,7 @@ class TestOutput:
         whole = type(remote.fs).pipe_file
         monkeypatch.setattr(type(remote.fs), "pipe_file", lambda fs, path, body: whole(fs, path, body[:-1]))
         with pytest.raises(OSError, match="wrote 5 bytes to a temporary file and found 4"):
-            _output.publish(b"12345", _output.output_at(remote / "report"))
+            _output.publish(b"12345", _output.output_at("output_path", remote / "report"))
         assert list(remote.iterdir()) == []
 
     @pytest.mark.parametrize("target", ["nowhere://bucket/report.csv", "/"])
@@ -239,7 +239,7 @@ class TestOutput:
         assert [path.name for path in (remote / "reports" / "2024").iterdir()] == ["part.csv"]
 
     def test_a_prefix_that_comes_meanwhile_is_an_error_and_left_as_it_is(self, remote):
-        path = _output.output_at(remote / "report")
+        path = _output.output_at("output_path", remote / "report")
         path.mkdir()
         (path / "part.csv").write_bytes(b"a\n")
         with pytest.raises(OSError, match="moved 5 bytes there, and found a directory of 0 bytes"):
