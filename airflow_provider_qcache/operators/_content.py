@@ -70,12 +70,9 @@ class TableContent(ResolveMixin):
     def __init__(self, value: Any, *, literal: bool = True) -> None:
         self.value = value
         self._references = tuple(XComArg.iter_xcom_references(value))
-        self.literal = literal and not self._references and not callable(value)
-
-    @property
-    def resolved(self) -> bool:
+        self.resolved = not self._references
         """Whether the value does not depend on another task."""
-        return not self._references
+        self.literal = literal and self.resolved and not callable(value)
 
     def iter_references(self) -> Iterator[tuple[Any, str]]:
         """The tasks and XCom keys that the value comes from, for Airflow to make them upstream."""
@@ -350,9 +347,8 @@ def check_description(content_type: str | None, arguments: Mapping[str, Any]) ->
             raise ValueError(f"headers: {argument} sets {header!r} already: remove it from headers")
 
 
-def checked_content(name: str, value: Any) -> TableContent:
+def checked_content(name: str, content: TableContent) -> TableContent:
     """The rule for ``content``: one of the forms, not empty."""
-    content: TableContent = table_content(value)
     table = content.value
     if isinstance(table, list) and not all(isinstance(row, Mapping) for row in table):
         raise ValueError(f"{name}: the list has items that are not dicts; expected {FORMS}")
@@ -379,8 +375,7 @@ def _check_no_path(name: str, text: str) -> None:
         )
 
 
-def checked_tables(name: str, value: Any) -> TableContent:
-    content: TableContent = table_content(value)
+def checked_tables(name: str, content: TableContent) -> TableContent:
     tables = content.value
     if callable(tables):
         return content
