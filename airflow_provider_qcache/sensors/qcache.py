@@ -177,7 +177,7 @@ class QCacheTableSensor(_QCacheSensor):
             raise ValueError("check needs query: pass query={} to check all rows of the table")
 
     def _ask(self, hook: QCacheHook, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
-        from airflow_provider_qcache.triggers._asking import State, ask, problem, question, some  # noqa: PLC0415
+        from airflow_provider_qcache.triggers._asking import ask, problem, question, some  # noqa: PLC0415
 
         condition = Condition(arguments["query"], arguments["min_rows"], arguments["check"])
         keys = arguments["keys"] or [arguments["key"]]
@@ -187,7 +187,7 @@ class QCacheTableSensor(_QCacheSensor):
         down: list[str] = []
         for finding in findings.values():
             if (text := problem(finding, condition)) is not None:
-                (down if finding.state is State.DOWN else missing).append(text)
+                (down if finding.state == "down" else missing).append(text)
         if down:
             self.log.warning("Not yet: %s", some(down))
         if missing:

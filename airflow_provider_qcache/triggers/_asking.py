@@ -6,10 +6,9 @@ Sensors ask from a worker and triggers from the triggerer, both by ``ask``.
 from __future__ import annotations
 
 import dataclasses
-import enum
 import json
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 
 from airflow_provider_qcache.client import Absence, QClientException
 from airflow_provider_qcache.client.errors import redacted
@@ -54,22 +53,14 @@ def question(key: str, query: Mapping[str, Any] | None, *, on_home: bool = True)
     return Question(key, text, on_home)
 
 
-class State(enum.StrEnum):
-    """What is known about a table from one question."""
-
-    THERE = "there"
-    """The node has the table."""
-    MISSING = "missing"
-    """The node answers and does not have the table."""
-    DOWN = "down"
-    """The node does not answer, so it cannot say."""
-    FAILED = "failed"
-    """The question cannot succeed: refused credentials, a malformed query."""
+State: TypeAlias = Literal["there", "missing", "down", "failed"]
+"""What one question says about a table: the node has it; the node answers and does not have it; the node does
+not answer, so it cannot say; or the question cannot succeed, as with refused credentials."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Finding:
-    """The answer to a Question. ``error`` is set if the state is FAILED."""
+    """The answer to a Question. ``error`` is set if the state is "failed"."""
 
     key: str
     node: str
@@ -120,7 +111,7 @@ def problem(finding: Finding, condition: Condition) -> str | None:
     """Why a table does not satisfy the condition yet; None if it does. Raises the finding's error."""
     if finding.error is not None:
         raise finding.error
-    if finding.state is not State.THERE:
+    if finding.state != "there":
         return f"table {finding.key!r}: {finding.why}"
     violation = None if finding.result is None else condition.violation(finding.result)
     return violation and f"table {finding.key!r} on {finding.node}: {violation}"
@@ -196,16 +187,16 @@ def _query(hook: QCacheHook, home: str, one: Question) -> Finding:
 
 
 def _there(key: str, node: str, result: QueryResult | None = None) -> Finding:
-    return Finding(key, node, State.THERE, f"{node} has the table", result)
+    return Finding(key, node, "there", f"{node} has the table", result)
 
 
 def _missing(key: str, node: str) -> Finding:
-    return Finding(key, node, State.MISSING, f"{node} answers and does not have the table")
+    return Finding(key, node, "missing", f"{node} answers and does not have the table")
 
 
 def _down(key: str, node: str, status: Mapping[str, NodeStatus]) -> Finding:
     why = f"its home node {node} does not answer: {status[node].last_error}"
-    return Finding(key, node, State.DOWN, why)
+    return Finding(key, node, "down", why)
 
 
 def _failed(hook: QCacheHook, key: str, node: str, error: QClientException) -> Finding:
@@ -214,5 +205,5 @@ def _failed(hook: QCacheHook, key: str, node: str, error: QClientException) -> F
         if not status[node].alive:
             return _down(key, node, status)
         first = str(error).splitlines()[0]
-        return Finding(key, node, State.DOWN, f"cannot ask for it: {type(error).__name__}: {first}")
-    return Finding(key, node, State.FAILED, f"{type(error).__name__}: {error}", error=error)
+        return Finding(key, node, "down", f"cannot ask for it: {type(error).__name__}: {first}")
+    return Finding(key, node, "failed", f"{type(error).__name__}: {error}", error=error)

@@ -22,7 +22,6 @@ from airflow_provider_qcache.triggers._asking import (
     ASK_ONCE,
     Finding,
     Question,
-    State,
     ask,
     checked_nodes,
     is_silent,
@@ -108,7 +107,7 @@ class Poller:
                 findings: Mapping[Question, Finding] = await self._in_thread(self._ask, list(taken))
             except Exception as error:  # noqa: BLE001  # each trigger reports it
                 findings = {
-                    one: Finding(one.key, "", State.FAILED, f"{type(error).__name__}: {error}", error=error)
+                    one: Finding(one.key, "", "failed", f"{type(error).__name__}: {error}", error=error)
                     for one in taken
                 }
             for one, future in taken.items():

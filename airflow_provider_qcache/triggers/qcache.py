@@ -234,9 +234,7 @@ class _QCacheEventTrigger(_Serialized, BaseEventTrigger):
 
     def _warn_once(self, warned: dict[str, str], finding: Finding) -> None:
         """Log why a table's node cannot be asked, once until the state changes."""
-        from airflow_provider_qcache.triggers._asking import State  # noqa: PLC0415
-
-        if finding.state not in (State.DOWN, State.FAILED):
+        if finding.state not in ("down", "failed"):
             warned.pop(finding.key, None)
         elif warned.get(finding.key) != finding.state:
             warned[finding.key] = finding.state
@@ -297,15 +295,13 @@ class QCacheTableMissingTrigger(_QCacheEventTrigger):
         self.repeat_after = rules.positive_seconds("repeat_after", self.repeat_after)
 
     def _judge(self, known: _incidents.Missing, finding: Finding, now: float) -> dict[str, Any] | None:
-        from airflow_provider_qcache.triggers._asking import State  # noqa: PLC0415
-
-        if finding.state is State.MISSING:
+        if finding.state == "missing":
             return known.is_missing(
                 now, finding.key, finding.node, repeat_after=self.repeat_after, most=self.max_events_per_hour
             )
-        if finding.state is State.THERE:
+        if finding.state == "there":
             known.is_there()
-        elif finding.state is State.DOWN:
+        elif finding.state == "down":
             known.is_down()
         return None
 
@@ -343,11 +339,9 @@ class QCacheTableChangedTrigger(_QCacheEventTrigger):
         return ONE_ROW if self.query is None else self.query
 
     def _judge(self, known: _incidents.Changed, finding: Finding, now: float) -> dict[str, Any] | None:
-        from airflow_provider_qcache.triggers._asking import State  # noqa: PLC0415
-
-        if finding.state is State.MISSING:
+        if finding.state == "missing":
             known.is_missing()
-        elif finding.state is State.THERE and finding.result is not None:
+        elif finding.state == "there" and finding.result is not None:
             seen: dict[str, Any] = {"rows": finding.rows}
             if self.query is not None:
                 seen["digest"] = hashlib.sha256(finding.result.content).hexdigest()
