@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -417,15 +418,11 @@ def filled(place: str, value: Any, *, objects: bool, whole: bool = True) -> Any:
         if objects and not whole and not (isinstance(value.value, str) and value.value.strip()):
             return value.value
         raise ValueError(f"{place}: {value.template} rendered to {value.description}")
+    fill = functools.partial(filled, objects=objects, whole=False)
     if isinstance(value, dict):
-        return {
-            key: filled(f"{place}[{key!r}]", one, objects=objects, whole=False) for key, one in value.items()
-        }
+        return {key: fill(f"{place}[{key!r}]", one) for key, one in value.items()}
     if type(value) in (list, tuple):
-        return type(value)(
-            filled(f"{place}[{number}]", one, objects=objects, whole=False)
-            for number, one in enumerate(value)
-        )
+        return type(value)(fill(f"{place}[{number}]", one) for number, one in enumerate(value))
     if isinstance(value, set):
-        return {filled(place, one, objects=objects, whole=False) for one in value}
+        return {fill(place, one) for one in value}
     return value
