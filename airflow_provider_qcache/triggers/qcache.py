@@ -16,7 +16,7 @@ import hashlib
 import importlib
 import time
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_qcache.compat import BaseEventTrigger, BaseTrigger, TriggerEvent
 from airflow_provider_qcache.operators import _arguments as rules
@@ -36,8 +36,6 @@ __all__ = [
     "QCacheTrigger",
 ]
 
-_MODULE: Final = "airflow_provider_qcache.triggers.qcache"
-
 
 async def _polling() -> Any:
     """The module that polls, loaded in a thread: it loads the client, and the event loop must not wait."""
@@ -49,7 +47,8 @@ class _Serialized:
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         fields = dataclasses.fields(self)  # type: ignore[arg-type]
-        return f"{_MODULE}.{type(self).__name__}", {field.name: getattr(self, field.name) for field in fields}
+        arguments = {field.name: getattr(self, field.name) for field in fields}
+        return f"{type(self).__module__}.{type(self).__qualname__}", arguments
 
 
 @dataclasses.dataclass(kw_only=True, eq=False, repr=False)
@@ -184,7 +183,7 @@ class _QCacheEventTrigger(_Serialized, BaseEventTrigger):
 
     def shared_stream_key(self) -> tuple[str, str, float]:
         """Triggers of one connection and interval share a poll."""
-        return _MODULE, self.qcache_conn_id, self.poll_interval
+        return __name__, self.qcache_conn_id, self.poll_interval
 
     @classmethod
     async def open_shared_stream(cls, kwargs: Mapping[str, Any]) -> AsyncIterator[Any]:
