@@ -76,9 +76,7 @@ class _ConditionOperator(QCacheOperator):
     @staticmethod
     def _evaluate(hook: QCacheHook, arguments: Mapping[str, Any]) -> tuple[QueryResult | None, str | None]:
         """The answer, and why it does not satisfy the condition."""
-        condition = Condition(
-            *(arguments[name] for name in ("query", "min_rows", "check", "max_rows", "value"))
-        )
+        condition = Condition(**{name: arguments[name] for name in Condition._fields})
         question = condition.question
         result = hook.get(arguments["key"], ONE_ROW if question is None else question)
         if result is None:

@@ -78,8 +78,9 @@ class ResumeRecord:
             self._log.warning("Cannot read the task state store: this try stores every table", exc_info=True)
             self._store = None
             return
-        series = (_VERSION, self._series)
-        if not isinstance(record, dict) or (record.get("version"), record.get("series")) != series:
+        if not isinstance(record, dict):
+            return
+        if (record.get("version"), record.get("series")) != (_VERSION, self._series):
             return
         known = (record["keys"], record["hash"])
         if all_keys_known and known != (len(self._places), self._hash.hexdigest()):

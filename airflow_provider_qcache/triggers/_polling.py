@@ -138,10 +138,7 @@ class Poller:
         try:
             yield
         finally:
-            watched.subtract(asked)
-            for one in asked:
-                if not watched[one]:
-                    del watched[one]
+            watched -= Counter(asked)  # in place, without those that nobody watches any more
 
     async def _in_thread(self, work: Callable[..., _Result], *arguments: Any) -> _Result:
         # Before Airflow 3.3 a connection can be read in a thread only if asgiref started it.
