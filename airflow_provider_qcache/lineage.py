@@ -138,13 +138,9 @@ def facets_of(lineage: Lineage | None) -> Any:
     """The lineage for ``get_openlineage_facets_on_complete``; an empty one for None, as of a failed task."""
     from airflow.providers.openlineage.extractors import OperatorLineage  # noqa: PLC0415  # it is optional
 
-    if lineage is None:
-        return OperatorLineage()
-    found = OperatorLineage(
-        inputs=[_dataset(part) for part in lineage.inputs],
-        outputs=[_dataset(part) for part in lineage.outputs],
-    )
-    return found if lineage.query is None else found.merge(_read_by_sql(lineage.query))
+    inputs, outputs, query = lineage or Lineage()
+    found = OperatorLineage(inputs=list(map(_dataset, inputs)), outputs=list(map(_dataset, outputs)))
+    return found if query is None else found.merge(_read_by_sql(query))
 
 
 def convert_asset_to_openlineage(asset: Asset, lineage_context: Any) -> Any:
@@ -179,13 +175,10 @@ def _read_by_sql(query: Query) -> Any:
 
     If the database's hook does not support OpenLineage, they are named by the connection's type and host.
     """
-    from airflow.providers.openlineage.extractors import OperatorLineage  # noqa: PLC0415  # it is optional
-    from airflow.providers.openlineage.sqlparser import (  # noqa: PLC0415
-        SQLParser,
-        get_openlineage_facets_with_sql,
-    )
+    from airflow.providers.openlineage import sqlparser  # noqa: PLC0415  # it is optional
+    from airflow.providers.openlineage.extractors import OperatorLineage  # noqa: PLC0415
 
-    found = get_openlineage_facets_with_sql(
+    found = sqlparser.get_openlineage_facets_with_sql(
         hook=query.hook, sql=query.sql, conn_id=query.conn_id, database=getattr(query.hook, "database", None)
     )
     if found is not None:
@@ -194,7 +187,7 @@ def _read_by_sql(query: Query) -> Any:
     from airflow.providers.common.compat.openlineage.facet import Dataset, SQLJobFacet  # noqa: PLC0415
 
     connection = query.hook.get_connection(query.conn_id)
-    parser = SQLParser(dialect=query.hook.get_openlineage_database_dialect(connection))
+    parser = sqlparser.SQLParser(dialect=query.hook.get_openlineage_database_dialect(connection))
     parsed = parser.parse(parser.split_sql_string(query.sql))
     if connection.host:
         port = f":{connection.port}" if connection.port else ""
