@@ -72,7 +72,7 @@ class _QCacheSensor(QCacheOperator, compat.BaseSensorOperator):
         """The result without its time, or None if what the sensor waits for is not there yet."""
 
     @abstractmethod
-    def _trigger(self, arguments: Mapping[str, Any], **times: Any) -> QCacheTrigger:
+    def _trigger(self, arguments: Mapping[str, Any], **of_every_trigger: Any) -> QCacheTrigger:
         """The trigger that asks the same."""
 
     def _defer_until_found(self, arguments: Mapping[str, Any]) -> None:
@@ -85,6 +85,7 @@ class _QCacheSensor(QCacheOperator, compat.BaseSensorOperator):
         self.defer(
             trigger=self._trigger(
                 arguments,
+                qcache_conn_id=arguments["qcache_conn_id"],
                 poll_interval=max(self.poke_interval, _SHORTEST_INTERVAL),
                 started=self._started,
                 timeout=self.timeout,
@@ -197,7 +198,7 @@ class QCacheTableSensor(_QCacheSensor):
         tables = [{"key": one.key, "node": one.node, "rows": one.rows} for one in findings.values()]
         return tables[0] if arguments["keys"] is None else {"tables": tables}
 
-    def _trigger(self, arguments: Mapping[str, Any], **times: Any) -> QCacheTrigger:
+    def _trigger(self, arguments: Mapping[str, Any], **of_every_trigger: Any) -> QCacheTrigger:
         from airflow_provider_qcache.triggers.qcache import QCacheTableTrigger  # noqa: PLC0415
 
         return QCacheTableTrigger(
@@ -205,8 +206,7 @@ class QCacheTableSensor(_QCacheSensor):
             query=arguments["query"],
             min_rows=arguments["min_rows"],
             on_home=arguments["on_home"],
-            qcache_conn_id=arguments["qcache_conn_id"],
-            **times,
+            **of_every_trigger,
         )
 
 
@@ -258,9 +258,7 @@ class QCacheClusterSensor(_QCacheSensor):
         self.log.warning("Not yet: %s", text)
         return None
 
-    def _trigger(self, arguments: Mapping[str, Any], **times: Any) -> QCacheTrigger:
+    def _trigger(self, arguments: Mapping[str, Any], **of_every_trigger: Any) -> QCacheTrigger:
         from airflow_provider_qcache.triggers.qcache import QCacheClusterTrigger  # noqa: PLC0415
 
-        return QCacheClusterTrigger(
-            min_nodes=arguments["min_nodes"], qcache_conn_id=arguments["qcache_conn_id"], **times
-        )
+        return QCacheClusterTrigger(min_nodes=arguments["min_nodes"], **of_every_trigger)
