@@ -13,7 +13,7 @@ import importlib.util
 import itertools
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -400,12 +400,8 @@ def pairs_of(returned: Any) -> Iterable[tuple[str, Any]]:
     return returned
 
 
-def uploads(arguments: Mapping[str, Any]) -> Callable[[str, Any], Any]:
-    """A function that returns the Upload of a key and its table in any form."""
-
-    def upload(key: str, content: Any) -> Any:
-        if not isinstance(content, Table):
-            content = table_of(f"tables: {key!r}", content, arguments)
-        return upload_from(content, arguments)
-
-    return upload
+def upload_of_pair(arguments: Mapping[str, Any], key: str, content: Any) -> Upload:
+    """The Upload of a key and its table in any form."""
+    if not isinstance(content, Table):
+        content = table_of(f"tables: {key!r}", content, arguments)
+    return upload_from(content, arguments)

@@ -6,6 +6,7 @@ Importing this loads neither the client nor requests: a DAG file is parsed again
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -247,7 +248,7 @@ class QCachePostOperator(QCacheStoreOperator):
                 arguments=arguments,
                 literal=_is_literal(tables, context),
                 keys=None if known is None else list(known),
-                prepare=_content.uploads(arguments),
+                prepare=functools.partial(_content.upload_of_pair, arguments),
             )
             files = collect_files(hook, (known or {}).values())
         key = arguments["key"] or seen.pattern or "*"
@@ -262,7 +263,7 @@ class QCachePostOperator(QCacheStoreOperator):
         with self._connected(arguments) as hook:
             if arguments["tables"] is not None or rules.has_placeholder(arguments["key"]):
                 _, pairs = self._pairs(arguments)
-                prepare = _content.uploads(arguments)
+                prepare = functools.partial(_content.upload_of_pair, arguments)
                 _dry_run.would_store_many(hook, pairs(), prepare, arguments, self.log)
             else:
                 with _content.upload_from(self._table(arguments), arguments) as upload:
