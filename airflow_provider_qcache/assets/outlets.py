@@ -84,8 +84,9 @@ def keep_statistics(operator: Any, context: Mapping[str, Any], conn_id: str, nod
 
 def stored_table(stored: StoreResult) -> dict[str, Any]:
     """The extra of the event of one stored table."""
-    plain = stored.as_dict()
-    return {"operation": "store", **{name: plain[name] for name in ("key", "rows", "bytes", "node", "copies")}}
+    values = stored.as_dict()
+    names = ("key", "rows", "bytes", "node", "copies")
+    return {"operation": "store", **{name: values[name] for name in names}}
 
 
 def stored_tables(key: str, summary: Mapping[str, Any]) -> dict[str, Any]:

@@ -308,7 +308,8 @@ def report_stored(
     rows = "rows not counted" if stored.rows is None else counted(stored.rows, "row")
     size = f"{rows}, {stored.bytes:,} bytes"
     line = f"Stored table {stored.key!r} on {stored.node}: {size}, {stored.seconds:.2f} s"
-    names = ["key", "node", "home_node", "failed_over", "may_hold_old", "bytes", "rows", "seconds", "attempts"]
+    names = ["key", "node", "home_node", "failed_over", "may_hold_old", "bytes", "rows"]
+    names += ["seconds", "attempts"]
     plain = stored.as_dict() | {"seconds": round(stored.seconds, 3)}
     for attempt in plain["attempts"]:
         attempt["seconds"] = round(attempt["seconds"], 3)
