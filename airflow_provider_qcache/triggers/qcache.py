@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow_provider_qcache.compat import BaseEventTrigger, BaseTrigger, TriggerEvent
 from airflow_provider_qcache.operators import _arguments as rules
 from airflow_provider_qcache.operators._condition import ONE_ROW, Condition
-from airflow_provider_qcache.triggers import _incidents
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
+    from airflow_provider_qcache.triggers import _incidents
     from airflow_provider_qcache.triggers._asking import Finding, Question
 
 __all__ = [
@@ -147,8 +147,8 @@ class _QCacheEventTrigger(_Serialized, BaseEventTrigger):
     qcache_conn_id: str = "qcache_default"
     poll_interval: float = 10.0
     max_events_per_hour: int = 6
-    _state: ClassVar[type[_incidents.Missing | _incidents.Changed]]
-    """What is known of one key."""
+    _state: ClassVar[str]
+    """The class in ``_incidents`` of what is known of one key."""
 
     def __post_init__(self, key: str | None) -> None:
         if BaseEventTrigger is BaseTrigger:
@@ -200,11 +200,14 @@ class _QCacheEventTrigger(_Serialized, BaseEventTrigger):
                     yield event
 
     async def _events(self, rounds: AsyncIterator[Mapping[Question, Finding]]) -> AsyncIterator[TriggerEvent]:
+        from airflow_provider_qcache.triggers import _incidents  # noqa: PLC0415  # for a trigger that runs
+
+        state = getattr(_incidents, self._state)
         # Only Airflow 3.3 has this store, which keeps what is known while the triggerer is restarted.
         store = getattr(self, "asset_state_store", None)
         if store is not None:
             with self._warning_of("read"):
-                self._known = _incidents.loaded(self._state, await store.aget(self._place))
+                self._known = _incidents.loaded(state, await store.aget(self._place))
         warned: dict[str, str] = {}
         questions = self._questions()
         async for findings in rounds:
@@ -215,7 +218,7 @@ class _QCacheEventTrigger(_Serialized, BaseEventTrigger):
                     continue
                 self._warn_once(warned, finding)
                 if one.key not in self._known:
-                    self._known[one.key] = self._state()
+                    self._known[one.key] = state()
                 known = self._known[one.key]
                 before = known.mark
                 if (payload := self._judge(known, finding, time.time())) is not None:
@@ -287,7 +290,7 @@ class QCacheTableMissingTrigger(_QCacheEventTrigger):
     """
 
     repeat_after: float = 60.0
-    _state = _incidents.Missing
+    _state = "Missing"
 
     def __post_init__(self, key: str | None) -> None:
         super().__post_init__(key)
@@ -328,7 +331,7 @@ class QCacheTableChangedTrigger(_QCacheEventTrigger):
 
     max_events_per_hour: int = 60
     query: Mapping[str, Any] | None = None
-    _state = _incidents.Changed
+    _state = "Changed"
 
     def __post_init__(self, key: str | None) -> None:
         super().__post_init__(key)
