@@ -465,8 +465,11 @@ class QClient:
 
         def store(key: str, content: Any) -> StoreResult | KeptTable:
             operation = self._begin(key, whole)
-            if key in keep and (node := self._holder(key, operation)) is not None:
-                return KeptTable(key=key, node=redacted(node))
+            if key in keep:
+                # After an error the store follows, and raises what is wrong.
+                found = self._presence(key, self._ring.successors(key), operation, wait_for_nodes=True)
+                if isinstance(found, Done) and found.answer is not None:
+                    return KeptTable(key=key, node=redacted(found.node))
             if prepare is not None:
                 content = prepare(key, content)
             build: Callable[..., Upload] = partial(
@@ -1143,12 +1146,6 @@ class QClient:
             if not error.transient:
                 raise
             return error
-
-    def _holder(self, key: str, operation: Operation) -> str | None:
-        """The node that readers ask for a key, if it has the table; else None."""
-        # After an error the store follows, and raises what is wrong.
-        found = self._presence(key, self._ring.successors(key), operation, wait_for_nodes=True)
-        return found.node if isinstance(found, Done) and found.answer is not None else None
 
     def _absence(self, key: str, node: str, operation: Operation) -> Absence | None:
         if self._is_silent(node):

@@ -263,13 +263,11 @@ def ask_all(items: Sequence[_Item], ask: Callable[[_Item], _Got], operation: Ope
     operation, and is raised within half a second.
     """
     pairs = ((item, None) for item in items)
-    report = run_bulk(pairs, lambda item, _: ask(item), items, lambda item: item, operation)
-    succeeded: dict[Any, Any] = report.succeeded
-    failed: dict[Any, Exception] = report.failed
+    report: Any = run_bulk(pairs, lambda item, _: ask(item), items, lambda item: item, operation)
     for item in items:
-        if item in failed:
-            raise failed[item]
-    return [succeeded[item] for item in items]
+        if item in report.failed:
+            raise report.failed[item]
+    return [report.succeeded[item] for item in items]
 
 
 def gathered_delete(

@@ -299,7 +299,7 @@ class _Connection(HTTPConnection):
                 limit.stage_end = max(end, limit.now() + _LEAST_PER_ADDRESS)
                 sock.settimeout(limit.left())
                 return sock
-        raise _error_of_all(errors)
+        raise min(errors, key=_rank, default=OSError("the name has no address"))
 
 
 class _NoSourceAddress(OSError):
@@ -325,14 +325,11 @@ def _without_source_address(family: int, address: Any, error: OSError) -> OSErro
     return OSError(str(error))
 
 
-def _error_of_all(errors: list[OSError]) -> OSError:
-    """The error of a name whose every address failed: "refused" only if every address refused."""
-    listening = [error for error in errors if not isinstance(error, _NoSourceAddress)] or errors
-
-    def rank(error: OSError) -> int:
-        return 0 if error.errno in LOCAL_ERRORS else 2 if isinstance(error, ConnectionRefusedError) else 1
-
-    return min(listening, key=rank, default=OSError("the name has no address"))
+def _rank(error: OSError) -> int:
+    """Which error of its addresses is a name's, the lowest: "refused" only if every address refused."""
+    if isinstance(error, _NoSourceAddress):
+        return 3
+    return 0 if error.errno in LOCAL_ERRORS else 2 if isinstance(error, ConnectionRefusedError) else 1
 
 
 class _TlsConnection(_Connection, HTTPSConnection):
@@ -623,7 +620,7 @@ class NodeTransport:
         host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
         host += "" if parts.port is None else f":{parts.port}"
         fixed = {"Host": host, "User-Agent": "airflow-provider-qcache"}
-        if proxy is not None and not self._tunnel:
+        if not self._tunnel:
             fixed.update(pool.proxy_headers)
         if "Authorization" in request.headers:
             fixed["Authorization"] = request.headers["Authorization"]
