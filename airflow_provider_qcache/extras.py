@@ -1,6 +1,9 @@
-"""The error if a library of one of this package's extras is not installed."""
+"""The libraries of this package's extras, and the error if one is not installed."""
 
 from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
 
 
 def how_to_install(extra: str) -> str:
@@ -21,3 +24,11 @@ class MissingExtra(ImportError):
 
     def __init__(self, needs: str, extra: str) -> None:
         super().__init__(f"{needs}, which is not installed: {how_to_install(extra)}")
+
+
+def library(name: str, needs: str, extra: str) -> Any:
+    """Import a library of an extra for what ``needs`` it; raises MissingExtra if it is not installed."""
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise MissingExtra(f"{needs} needs {name}", extra) from error

@@ -6,11 +6,10 @@ import dataclasses
 import enum
 import json
 import re
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_qcache.client.errors import Attempt, BulkError, QClientException
-from airflow_provider_qcache.extras import MissingExtra
+from airflow_provider_qcache.extras import library
 from airflow_provider_qcache.plain import Plain
 
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ class QueryResult(Plain):
             ImportError: pyarrow is not installed; it is the extra ``arrow``.
             ValueError: a column has values of several types.
         """
-        pyarrow = _library("pyarrow", "arrow")
+        pyarrow = library("pyarrow", "an answer as a table", "arrow")
         return self._built(pyarrow.table, pyarrow.array)
 
     def to_pandas(self) -> pd.DataFrame:
@@ -84,7 +83,7 @@ class QueryResult(Plain):
             ImportError: pandas is not installed; it is the extra ``pandas``.
             ValueError: a text has a lone surrogate, which pandas cannot encode.
         """
-        pandas = _library("pandas", "pandas")
+        pandas = library("pandas", "an answer as a table", "pandas")
         frame: pd.DataFrame = self._built(pandas.DataFrame, pandas.Series)
         return frame
 
@@ -95,7 +94,7 @@ class QueryResult(Plain):
             ImportError: polars is not installed; it is the extra ``polars``.
             ValueError: a column has values of several types.
         """
-        polars = _library("polars", "polars")
+        polars = library("polars", "an answer as a table", "polars")
         return self._built(polars.DataFrame, lambda values: polars.Series(values, strict=True))
 
     def _built(self, table: Callable[[dict[str, Any]], Any], build: Callable[[list[Any]], Any]) -> Any:
@@ -168,14 +167,6 @@ def _typed(texts: list[str]) -> list[Any]:
     forms = ((_INT, int), (_FLOAT, float), (_BOOLEANS.__contains__, _BOOLEANS.__getitem__))
     read = next((read for fits, read in forms if present and all(map(fits, present))), str)
     return [read(text) if text else None for text in texts]
-
-
-def _library(name: str, extra: str) -> Any:
-    """Import a library; raises MissingExtra, an ImportError, if it is not installed."""
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise MissingExtra(f"an answer as a table needs {name}", extra) from error
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

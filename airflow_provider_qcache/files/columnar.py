@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from airflow_provider_qcache.client.errors import InvalidTable
 from airflow_provider_qcache.client.tables import arrow
+from airflow_provider_qcache.extras import library
 from airflow_provider_qcache.files.listing import Format
-from airflow_provider_qcache.files.reading import check_same_columns, named, need_pyarrow, place_of, seekable
+from airflow_provider_qcache.files.reading import check_same_columns, named, place_of, seekable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from airflow_provider_qcache.files.listing import File
 
-pa = need_pyarrow("a Parquet or Arrow file")
+pa = library("pyarrow", "a Parquet or Arrow file", "arrow")
 pc = pa.compute
 
 _SHORT: Final = arrow.BATCH_BYTES // arrow.BATCH_ROWS

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 from airflow_provider_qcache.client.errors import InvalidTable
 from airflow_provider_qcache.client.tables.content import PIECE
-from airflow_provider_qcache.extras import MissingExtra
+from airflow_provider_qcache.extras import library
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
@@ -59,7 +59,7 @@ def pieces_of(file: File) -> Generator[bytes, None, None]:
         if compression == "gzip":
             content = gzip.open(found, "rb")  # noqa: SIM115  # closed below
         elif compression == "zstd":
-            arrow = need_pyarrow(f"{file.name} is a zstd file, which")
+            arrow = library("pyarrow", f"{file.name} is a zstd file, which", "arrow")
             content = arrow.CompressedInputStream(found, "zstd")
         with content:
             while piece := content.read(PIECE):
@@ -114,12 +114,3 @@ def _compression_of(found: BinaryIO) -> str | None:
     if start.startswith(GZIP):
         return "gzip"
     return "zstd" if start.startswith(ZSTD) else None
-
-
-def need_pyarrow(why: str) -> Any:
-    """Import pyarrow; raises MissingExtra, an ImportError, if it is not installed."""
-    try:
-        import pyarrow as pa  # noqa: PLC0415  # an extra, and slow to load
-    except ImportError as error:
-        raise MissingExtra(f"{why} needs pyarrow", "arrow") from error
-    return pa
