@@ -12,7 +12,7 @@ from airflow_provider_qcache.operators import _arguments as rules
 from airflow_provider_qcache.operators.qcache import QCachePostOperator, QCacheQueryOperator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from airflow_provider_qcache.compat import TaskDecorator
 
@@ -62,7 +62,6 @@ class _QueryDecoratedOperator(_Decorated, QCacheQueryOperator):
     custom_operator_name = "@task.qcache_query"
     overwrite_rtif_after_execution = True  # so that Airflow shows the query
 
-    _objects: ClassVar[Collection[str]] = (*QCacheQueryOperator._objects, "op_args", "op_kwargs")
     _rules: ClassVar[Mapping[str, rules.Rule]] = {
         **QCacheQueryOperator._rules,
         "op_args": rules.optional(rules.sequence),

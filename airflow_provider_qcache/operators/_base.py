@@ -15,11 +15,20 @@ from airflow_provider_qcache.operators.errors import InvalidArgument, ends_the_t
 from airflow_provider_qcache.operators.retry import ERROR_WAIT, qcache_retry_policy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from airflow_provider_qcache.client import RequestRetry
     from airflow_provider_qcache.hooks.qcache import QCacheHook
     from airflow_provider_qcache.lineage import Lineage
+
+
+_FILES: Final = {"query": ".json", "sql": ".sql"}
+"""The arguments that may be the name of a file with a template, and the suffix of such a name.
+
+Airflow's ``template_ext`` would read a file for every argument, and every item of one, with that suffix."""
+
+_OBJECTS: Final = frozenset({"op_args", "op_kwargs", "load_kwargs", "parameters", "hook_params"})
+"""The arguments whose items are the author's own values, which may be None or empty."""
 
 
 class QCacheOperator(BaseOperator):
@@ -38,18 +47,6 @@ class QCacheOperator(BaseOperator):
         "request_retry": rules.optional(rules.request_retry),
     }
     """The rule of each argument."""
-
-    _files: ClassVar[Mapping[str, str]] = {}
-    """Arguments that may be the name of a file with a template, and the suffix of such a name.
-
-    Airflow's ``template_ext`` would read a file for every argument, and every item of one, with that suffix.
-    """
-
-    _objects: ClassVar[Collection[str]] = ()
-    """Arguments whose items are the author's own values, which may be None or empty."""
-
-    _optional: ClassVar[Collection[str]] = ()
-    """Arguments whose template may render to None or an empty value, which leaves them out."""
 
     _hook: QCacheHook | None = None
     _files_read = False
@@ -118,7 +115,7 @@ class QCacheOperator(BaseOperator):
         if isinstance(value, TableContent):
             return not value.resolved
         if name in self.template_fields:
-            return self._is_file(name, value) or rules.is_known_at_run_time_only(value)
+            return self._is_file(name) or rules.is_known_at_run_time_only(value)
         if rules.is_known_at_run_time_only(value):
             raise ValueError(f"{name}={rules.short_repr(value)}: {name} is not templated, so pass its value")
         return False
@@ -126,17 +123,18 @@ class QCacheOperator(BaseOperator):
     def _checked_arguments(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Every argument in the form that is used; AirflowFailException if its rule refuses it."""
         with permanent(ValueError, TypeError):
-            if self._files and not self._files_read:
+            if not self._files_read and any(map(self._is_file, _FILES)):
                 # Airflow renders a mapped task without calling its render_template_fields.
                 self._read_files(context, self.get_template_env())
                 self.overwrite_rtif_after_execution = True
+            self._files_read = True
             arguments = {}
             for name, rule in self._rules.items():
                 value = getattr(self, name)
-                if isinstance(value, Nothing) and name in self._optional:
-                    value = None
+                if isinstance(value, Nothing) and name == "delete_missing":
+                    value = None  # there was no earlier run
                 elif name in self.template_fields:
-                    value = filled(name, value, objects=name in self._objects)
+                    value = filled(name, value, objects=name in _OBJECTS)
                 arguments[name] = rule(name, value)
             self._check_together(arguments)
         return arguments
@@ -158,15 +156,13 @@ class QCacheOperator(BaseOperator):
         super().render_template_fields(context, jinja_env)
         self._read_files(context, jinja_env)
 
-    def _is_file(self, name: str, value: Any) -> bool:
-        suffix = self._files.get(name)
-        return suffix is not None and isinstance(value, str) and value.strip().endswith(suffix)
+    def _is_file(self, name: str) -> bool:
+        value = getattr(self, name, None)
+        return name in _FILES and isinstance(value, str) and value.strip().endswith(_FILES[name])
 
     def _read_files(self, context: Mapping[str, Any], jinja_env: Any) -> None:
-        for name in self._files:
+        for name in filter(self._is_file, _FILES):
             file = getattr(self, name)
-            if not self._is_file(name, file):
-                continue
             if jinja_env.loader is None:
                 raise ValueError(
                     f"{name}={file!r}: the file is read from the folder of the task's DAG, and the task has "
@@ -286,7 +282,6 @@ class QCacheStoreOperator(QCacheOperator):
 
     template_fields: Sequence[str] = ("keys_path", "delete_missing")
 
-    _optional: ClassVar[Collection[str]] = ("delete_missing",)
     _rules: ClassVar[Mapping[str, rules.Rule]] = {
         **QCacheOperator._rules,
         **dict.fromkeys(("evict_stale", "check_row_count", "require_home", "emit_asset"), rules.flag),

@@ -36,7 +36,6 @@ class _ConditionOperator(QCacheOperator):
     template_fields_renderers: ClassVar[dict[str, str]] = {"query": "json"}
     ui_color = "#e6f5d6"
 
-    _files: ClassVar[Mapping[str, str]] = {"query": ".json"}
     _rules: ClassVar[Mapping[str, rules.Rule]] = {
         **QCacheOperator._rules,
         "key": rules.key,

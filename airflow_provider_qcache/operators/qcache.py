@@ -31,7 +31,7 @@ from airflow_provider_qcache.protocol import CSV, JSON
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from airflow_provider_qcache.client import QueryResult
     from airflow_provider_qcache.client.tables.upload import Upload
@@ -127,7 +127,6 @@ class QCachePostOperator(QCacheStoreOperator):
     )
     ui_color = "#d6efd8"
 
-    _objects: ClassVar[Collection[str]] = ("op_args", "op_kwargs")
     _rules: ClassVar[Mapping[str, rules.Rule]] = {
         **QCacheStoreOperator._rules,
         "key": rules.optional(rules.key_of_files),
@@ -354,8 +353,6 @@ class QCacheQueryOperator(QCacheOperator):
     )
     ui_color = "#d6e6f5"
 
-    _files: ClassVar[Mapping[str, str]] = {"query": ".json"}
-    _objects: ClassVar[Collection[str]] = ("load_kwargs",)
     _rules: ClassVar[Mapping[str, rules.Rule]] = {
         **QCacheOperator._rules,
         "key": rules.key,

@@ -140,7 +140,6 @@ class QCacheTableSensor(_QCacheSensor):
     template_fields_renderers: ClassVar[dict[str, str]] = dict.fromkeys(("keys", "query"), "json")
     ui_color = "#e6e0f2"
 
-    _files: ClassVar[Mapping[str, str]] = {"query": ".json"}
     _rules: ClassVar[Mapping[str, rules.Rule]] = {
         **QCacheOperator._rules,
         "key": rules.optional(rules.key),

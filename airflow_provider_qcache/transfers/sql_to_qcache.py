@@ -14,7 +14,7 @@ from airflow_provider_qcache.operators._base import QCacheStoreOperator
 from airflow_provider_qcache.operators.errors import QueryEmpty, fail_for_good, permanent
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from airflow_provider_qcache.client.tables.spool import Spool
     from airflow_provider_qcache.transfers._source import SqlSource
@@ -148,8 +148,6 @@ class SqlToQCacheOperator(QCacheStoreOperator):
     }
     ui_color = "#d6efd8"
 
-    _files: ClassVar[Mapping[str, str]] = {"sql": ".sql"}
-    _objects: ClassVar[Collection[str]] = ("parameters", "hook_params")
     _rules: ClassVar[Mapping[str, rules.Rule]] = {
         **QCacheStoreOperator._rules,
         "sql": rules.text,
