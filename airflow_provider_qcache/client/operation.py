@@ -11,7 +11,6 @@ import dataclasses
 import datetime as dt
 import logging
 import re
-import threading
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeVar
 
 import tenacity
@@ -139,17 +138,18 @@ class Sender:
         """Send one request, on a new connection if ``fresh``; raises Failure."""
         limit = Limit(self.clock.now, operation.deadline, self.pool.abandoned_writes[node])
         operation.limits.add(limit)
-        turn = threading.Lock() if request.turns is None else request.turns[node]
+        turn = None if request.turns is None else request.turns[node]
         try:
             # A cancel() before the line above has not found this request.
             if operation.cancelled:
                 limit.cancelled = True
-            while not turn.acquire(timeout=_SLICE):
+            while turn is not None and not turn.acquire(timeout=_SLICE):
                 limit.check()
             try:
                 return self.transports[node].exchange(request, limit, fresh=fresh)
             finally:
-                turn.release()
+                if turn is not None:
+                    turn.release()
         finally:
             limit.note_if_abandoned()
             operation.limits.discard(limit)

@@ -84,6 +84,9 @@ _USUAL_VALUE: Final = re.compile(
 ).fullmatch
 """Matches usual values of headers. Searching them for secrets would take time."""
 
+_REPLACEABLE: Final = re.compile(rb"(?im)^(?:(?:proxy-)?authorization|user-agent):").search
+"""Matches header lines with which the caller replaces the client's own."""
+
 _MAX_CHUNK_LINE: Final = 1024
 _CHUNK_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\n]*)?\r?\n").fullmatch
 
@@ -627,7 +630,8 @@ class NodeTransport:
         self._own = {
             f"\r\n{name.lower()}:".encode(): check_header(name, value) for name, value in fixed.items()
         }
-        self.secrets = secrets_of(b"".join(self._own.values())) | secrets_of_url(node)
+        self._head = b"".join(self._own.values())
+        self.secrets = secrets_of(self._head) | secrets_of_url(node)
         """Every credential in requests to the node; see ``spellings``."""
         if proxy is not None:
             lines = (check_header(name, value) for name, value in pool.proxy_headers.items())
@@ -636,7 +640,7 @@ class NodeTransport:
 
     def head_size(self, target: str, headers: bytes) -> int:
         """Bytes of the head of a request, with the request line and the blank line."""
-        return len(target) + sum(map(len, self._own.values())) + len(headers) + 32
+        return len(target) + len(self._head) + len(headers) + 32
 
     def exchange(self, request: Request, limit: Limit, *, fresh: bool = False) -> Answer:
         """Send one request, on a new connection if ``fresh``, and read its answer.
@@ -687,11 +691,12 @@ class NodeTransport:
             if request.peers is not None:
                 request.peers[self.node] = peer
             limit.phase = Phase.SEND
+            own = self._head
+            if _REPLACEABLE(headers) is not None:
+                given = b"\r\n" + headers.lower()
+                own = b"".join(kept for name, kept in self._own.items() if name not in given)
             line = f"{request.method} {self.base}{request.target} HTTP/1.1\r\n"
-            # The caller's headers replace the client's own.
-            replaced = b"\r\n" + headers.lower()
-            own = [header for name, header in self._own.items() if name not in replaced]
-            head = b"".join([line.encode("latin-1"), *own, headers])
+            head = line.encode("latin-1") + own + headers
             limit.stage_end = limit.now() + (self.store_time(length) if store else settings.read_timeout)
             answered_early = False
             # True until the answer is read: an interrupt may come at any line.
