@@ -107,7 +107,9 @@ def test_a_dictionary_of_many_batches_is_validated_once(monkeypatch: pytest.Monk
     """It may be larger than all of its batches."""
     words = pa.array([f"word {number}" for number in range(1000)])
     batches = [
-        pa.record_batch([pa.DictionaryArray.from_arrays(pa.array([n], pa.int32()), words)], names=["t"])
+        pa.record_batch(
+            [pa.DictionaryArray.from_arrays(pa.array([n or None], pa.int32()), words)], names=["t"]
+        )
         for n in range(50)
     ]
     validated = []
@@ -117,7 +119,12 @@ def test_a_dictionary_of_many_batches_is_validated_once(monkeypatch: pytest.Monk
         "_validate",
         lambda name, array, row=None: (validated.append(len(array)), validate(name, array, row)),
     )
-    list(FrameSource(pa.Table.from_batches(batches), None).pieces("text/csv"))
+    pieces = FrameSource(pa.Table.from_batches(batches), None).pieces("text/csv")
+    assert b"".join(data for data, _ in pieces).decode().split("\n") == [
+        "t",
+        *(f'"word {n}"' if n else '""' for n in range(50)),
+        "",
+    ]
     assert validated.count(1000) == 1
     assert len(validated) == 51
 

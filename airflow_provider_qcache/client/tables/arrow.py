@@ -398,7 +398,10 @@ def bounded(batch: Any) -> Iterator[Any]:
 
 
 def _with_words(array: Any) -> Any:
-    """A dictionary of string views as one of strings, converted once for all parts."""
+    """A dictionary with no more words than the array has rows, as strings if they are views."""
+    if _is_dictionary(array) and len(array.dictionary) > len(array):  # many batches may share a dictionary
+        used = array.indices.dictionary_encode()
+        array = pa.DictionaryArray.from_arrays(used.indices, array.dictionary.take(used.dictionary))
     if _is_dictionary(array) and array.dictionary.type == pa.string_view():
         return pa.DictionaryArray.from_arrays(array.indices, with_offsets(array.dictionary))
     return array
