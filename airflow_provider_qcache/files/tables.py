@@ -50,8 +50,6 @@ class FileTable:
     def upload(self, check_time: Callable[[], object] = no_limit) -> Upload:
         """The files as an Upload; reads the schema or header of every file.
 
-        ``check_time`` is as for ``source_upload``.
-
         Raises:
             ValueError: an argument does not fit the format of the files.
             InvalidTable: a file does not have its format, or differs from the first; names file and column.

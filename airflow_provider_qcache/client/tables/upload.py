@@ -128,10 +128,7 @@ class Upload:
         return self._encoded != "lz4" or compression.lz4_block is not None
 
     def check_before_sending(self, check_time: Callable[[], object] = no_limit) -> None:
-        """Check content in memory; raises InvalidTable. A stream is checked while it is sent.
-
-        ``check_time`` is called for every piece of the work.
-        """
+        """Check content in memory; raises InvalidTable. A stream is checked while it is sent."""
         content = self._in_memory
         if self._ready is not None or content is None:
             return
@@ -162,10 +159,7 @@ class Upload:
     def body(
         self, check_time: Callable[[], object] = no_limit
     ) -> tuple[bytes | Generator[bytes, None, None], int | None]:
-        """The body of one attempt, in memory or as a stream, and its length (None: unknown).
-
-        ``check_time`` is as for ``check_before_sending``.
-        """
+        """The body of one attempt, in memory or as a stream, and its length (None: unknown)."""
         if self._ready is not None:
             return self._ready, len(self._ready)
         if self._compression == "gzip":
@@ -277,7 +271,6 @@ def upload_of(
     """Return the Upload for any content but a table; the other arguments describe the content.
 
     They are ignored for an Upload, and for a FileTable, which builds its Upload just before sending.
-    ``check_time`` is as for ``source_upload``.
     """
     if isinstance(content, Upload):
         return content
@@ -300,10 +293,7 @@ def is_table(content: Any) -> bool:
 def source_of(
     table: Any, column_types: Mapping[str, str] | None, check_time: Callable[[], object] = no_limit
 ) -> TypedSource:
-    """Return the Source for any form of table, or raise TypeError, or InvalidTable if it cannot be stored.
-
-    ``check_time`` is called regularly while the table's values are read.
-    """
+    """Return the Source for any form of table, or raise TypeError, or InvalidTable if it cannot be stored."""
     if not is_table(table):
         raise TypeError(
             f"{type(table).__name__} is not a table: pass a list of dicts, or an object with "
@@ -328,7 +318,7 @@ def table_upload(
     compression: str | None = None,
     check_time: Callable[[], object] = no_limit,
 ) -> Upload:
-    """The Upload of a table; see ``QClient.post_table``. ``check_time`` is as for ``source_upload``."""
+    """The Upload of a table; see ``QClient.post_table``."""
     if content_type not in (None, CSV, JSON):
         raise ValueError(f"content_type={content_type!r}: expected {CSV!r}, {JSON!r} or None")
     fields = table_headers(headers, stand_in_columns)
@@ -356,9 +346,8 @@ def source_upload(
     """The Upload of a Source that knows its columns' types, with the headers of ``table_headers``.
 
     If the types of all columns are too long for a request's headers, only those columns are named whose type
-    a node would infer wrongly: to find them the whole table is read, and ``check_time`` called regularly. A
-    table is sent as JSON if these types are too long as well, or if it can be read only once. Closes the
-    source if it raises an error.
+    a node would infer wrongly: to find them the whole table is read. A table is sent as JSON if these types
+    are too long as well, or if it can be read only once. Closes the source if it raises an error.
     """
     try:
         if content_type == JSON:
