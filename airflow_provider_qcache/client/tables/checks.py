@@ -610,6 +610,12 @@ _LONG: Final = b"0" * 16  # no integer of fewer digits is beyond 2**53
 _LONGEST: Final = b"0" * 19  # nor of fewer than these beyond 64 bits with a sign
 
 
+def _long_integers_in(text: str) -> tuple[bool, bool]:
+    """Whether a text may have an integer beyond 2**53, and one beyond 64 bits with a sign."""
+    digits = text.encode("latin-1").translate(_DIGITS)
+    return _LONG in digits, _LONGEST in digits
+
+
 class JsonRows:
     """The rows of a table in one JSON list or several, of which a node would change some because of others.
 
@@ -706,7 +712,7 @@ class JsonCheck:
 
     Of a whole table it also refuses what JsonRows does; with ``may_be_empty`` not the list ``[]``, a table
     without columns, which a node stores. A part of a table is added to ``rows_so_far``, which the caller
-    finishes.
+    finishes, and its rows are returned, with the commas between them.
     """
 
     columns = None
@@ -726,7 +732,7 @@ class JsonCheck:
         self._retry_at = 0
 
     def feed(self, piece: bytes) -> bytes:
-        """Check the next piece of the body. Returns the rows that are complete, and commas between them."""
+        """Check the next piece of the body. Of a part of a table, returns the rows that are complete."""
         _check_utf8(self._decoder, piece, self._fed, final=False)
         self._fed += len(piece)
         self._unread.append(piece.decode("latin-1"))
@@ -750,9 +756,8 @@ class JsonCheck:
     def _read(self, *, final: bool) -> bytes:
         text = "".join(self._unread)
         self._unread.clear()
-        digits = text.encode("latin-1").translate(_DIGITS)
-        may_be_large = _LONG in digits
-        decode = _decode_row_of_long_integers if _LONGEST in digits else _decode_row
+        may_be_large, may_be_outside = _long_integers_in(text)
+        decode = _decode_row_of_long_integers if may_be_outside else _decode_row
         begin = end = at = 0
         while True:
             at = _JSON_SPACE(text, at).end()  # type: ignore[union-attr]  # it matches nothing at least
@@ -765,28 +770,25 @@ class JsonCheck:
                 if state == "next":
                     end = at
             elif text[at] == "{" and self._state in _BEFORE_A_ROW:
-                found = self._row_at(text, at, decode, final=final)
-                if found is None:
+                row_end = self._read_row(text, at, decode, may_be_large=may_be_large, final=final)
+                if row_end is None:
                     break
                 if self._state == "first":
                     begin = at
-                row, at = found
-                end = at
-                self.rows += 1
+                at = end = row_end
                 self._state = "comma"
-                self._all_rows.add(row, may_be_large=may_be_large)
             else:
                 self._malformed(text, at)
         self._unread.append(text[at:])
         self._waiting = len(text) - at
         if at:
             self._retry_at = 0
-        return text[begin:end].encode("latin-1")
+        return b"" if self._is_whole_table else text[begin:end].encode("latin-1")
 
-    def _row_at(
-        self, text: str, at: int, decode: _Decode, *, final: bool
-    ) -> tuple[dict[str, Any], int] | None:
-        """The row that begins in the text here, and its end; None if its end is not there yet."""
+    def _read_row(
+        self, text: str, at: int, decode: _Decode, *, may_be_large: bool, final: bool
+    ) -> int | None:
+        """Check the row that begins in the text here; returns its end, or None if that is not there yet."""
         row = self.rows + 1
         try:
             found, end = decode(text, at)
@@ -807,7 +809,9 @@ class JsonCheck:
                 ) from None
         else:
             if end - at <= _MAX_JSON_ROW:
-                return found, end
+                self.rows = row
+                self._all_rows.add(found, may_be_large=may_be_large)
+                return end
         if len(text) - at > _MAX_JSON_ROW:
             raise InvalidTable(
                 f"row {row} of the table has more than {_MAX_JSON_ROW} bytes, the longest that is checked: "
