@@ -17,17 +17,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_qcache.compat import Asset
 
-__all__ = [
-    "SCHEME",
-    "create_asset",
-    "key_in",
-    "pattern_of",
-    "qcache_asset",
-    "qcache_statistics_asset",
-    "sanitize_uri",
-    "statistics_uri",
-    "tables_uri",
-]
+__all__ = ["qcache_asset", "qcache_statistics_asset"]
 
 SCHEME: Final = "qcache"
 

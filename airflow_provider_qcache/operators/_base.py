@@ -120,23 +120,23 @@ class QCacheOperator(BaseOperator):
             raise ValueError(f"{name}={rules.short_repr(value)}: {name} is not templated, so pass its value")
         return False
 
+    @permanent(ValueError, TypeError)
     def _checked_arguments(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Every argument in the form that is used; AirflowFailException if its rule refuses it."""
-        with permanent(ValueError, TypeError):
-            if not self._files_read and any(map(self._is_file, _FILES)):
-                # Airflow renders a mapped task without calling its render_template_fields.
-                self._read_files(context, self.get_template_env())
-                self.overwrite_rtif_after_execution = True
-            self._files_read = True
-            arguments = {}
-            for name, rule in self._rules.items():
-                value = getattr(self, name)
-                if isinstance(value, Nothing) and name == "delete_missing":
-                    value = None  # there was no earlier run
-                elif name in self.template_fields:
-                    value = filled(name, value, objects=name in _OBJECTS)
-                arguments[name] = rule(name, value)
-            self._check_together(arguments)
+        if not self._files_read and any(map(self._is_file, _FILES)):
+            # Airflow renders a mapped task without calling its render_template_fields.
+            self._read_files(context, self.get_template_env())
+            self.overwrite_rtif_after_execution = True
+        self._files_read = True
+        arguments = {}
+        for name, rule in self._rules.items():
+            value = getattr(self, name)
+            if isinstance(value, Nothing) and name == "delete_missing":
+                value = None  # there was no earlier run
+            elif name in self.template_fields:
+                value = filled(name, value, objects=name in _OBJECTS)
+            arguments[name] = rule(name, value)
+        self._check_together(arguments)
         return arguments
 
     def _check_together(self, known: Mapping[str, Any]) -> None:
