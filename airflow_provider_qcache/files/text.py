@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_qcache.client.errors import InvalidTable
 from airflow_provider_qcache.client.tables.checks import CsvCheck, JsonCheck, JsonRows
-from airflow_provider_qcache.client.tables.content import skip_bom
+from airflow_provider_qcache.client.tables.content import skip_bom, split
 from airflow_provider_qcache.client.tables.sniffing import Text, text_in
 from airflow_provider_qcache.files.reading import check_same_columns, named, pieces_of, place_of
 
@@ -136,10 +136,10 @@ def json_list(file: File, rows: JsonRows) -> Iterator[bytes]:
                         f"{error}; for one object per line pass source_format='jsonl'", byte=error.byte
                     ) from error
                 raise
-        yield objects
+        yield from split(objects)
     with named(file):
         objects = check.finish()
-    yield objects
+    yield from split(objects)
 
 
 def json_lines(file: File, rows: JsonRows) -> Iterator[bytes]:
@@ -157,7 +157,7 @@ def json_lines(file: File, rows: JsonRows) -> Iterator[bytes]:
             )
         if objects := _checked_lines(file, lines, number, rows):
             objects, comma = comma + objects, b","
-        yield objects
+        yield from split(objects)
         number, open_line = number + len(lines), last
 
 
