@@ -647,30 +647,13 @@ class NodeTransport:
 
         Raises Failure, or what the source of its body raises.
         """
-        upload = request.upload
-        body, length = (request.body, None) if upload is None else upload.body(limit.check)
-        try:
-            return self._exchange(request, body, length, limit, fresh=fresh)
-        finally:
-            if body is not None and not isinstance(body, bytes):
-                # The traceback of a failure refers to the stream, with open files and batches.
-                body.close()
-
-    def _exchange(
-        self,
-        request: Request,
-        body: bytes | Iterator[bytes] | None,
-        length: int | None,
-        limit: Limit,
-        *,
-        fresh: bool,
-    ) -> Answer:
-        store = request.upload is not None
-        headers = request.headers
+        upload, headers = request.upload, request.headers
+        store = upload is not None
         settings = self._settings
         connection = None
         reused = False
         changes = False
+        body, length = (request.body, None) if upload is None else upload.body(limit.check)
         try:
             limit.stage_end = limit.now() + settings.connect_timeout
             connection = self._take_connection(fresh=fresh)
@@ -748,6 +731,10 @@ class NodeTransport:
             if failure is None:
                 raise
             raise failure from error
+        finally:
+            if body is not None and not isinstance(body, bytes):
+                # The traceback of a failure refers to the stream, with open files and batches.
+                body.close()
         limit.abandoned = False
         limit.sock = None
         if reusable:
