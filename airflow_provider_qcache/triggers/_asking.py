@@ -91,7 +91,7 @@ def ask(hook: QCacheHook, questions: Iterable[Question]) -> dict[Question, Findi
     for one in questions:
         home = redacted(hook.node_for_key(one.key))
         if one.on_home and is_silent(status[home]):
-            found[one] = _down(one.key, home, status)
+            found[one] = _finding(hook, one.key, home, Absence.UNKNOWN)
         elif one.query is None:
             absences[one.key, home] = one
         else:
@@ -149,24 +149,17 @@ def _find_absent(hook: QCacheHook, places: Mapping[tuple[str, str], Question]) -
         absent = hook.find_absent(places)
     except QClientException as error:
         return {one: _failed(hook, one.key, node, error) for (_, node), one in places.items()}
-    status = hook.node_status()
-    found: dict[Question, Finding] = {}
-    for (key, node), one in places.items():
-        absence = absent.get((key, node))
-        if absence is None:
-            found[one] = _there(key, node)
-        else:
-            found[one] = _missing(key, node) if absence is Absence.MISSING else _down(key, node, status)
-    return found
+    return {one: _finding(hook, *place, absent.get(place)) for place, one in places.items()}
 
 
 def _query_all(hook: QCacheHook, by_node: Mapping[str, list[Question]]) -> dict[Question, Finding]:
     def ask_one_node(node: str) -> dict[Question, Finding]:
         findings: dict[Question, Finding] = {}
         for one in by_node[node]:
-            status = hook.node_status()
-            silent = one.on_home and is_silent(status[node])
-            findings[one] = _down(one.key, node, status) if silent else _query(hook, node, one)
+            if one.on_home and is_silent(hook.node_status()[node]):
+                findings[one] = _finding(hook, one.key, node, Absence.UNKNOWN)
+            else:
+                findings[one] = _query(hook, node, one)
         return findings
 
     if len(by_node) < 2:
@@ -183,27 +176,27 @@ def _query(hook: QCacheHook, home: str, one: Question) -> Finding:
         result = hook.get(one.key, json.loads(one.query), node=home if one.on_home else None)
     except QClientException as error:
         return _failed(hook, one.key, home, error)
-    return _missing(one.key, home) if result is None else _there(one.key, redacted(result.node), result)
+    if result is None:
+        return _finding(hook, one.key, home, Absence.MISSING)
+    return _finding(hook, one.key, redacted(result.node), None, result)
 
 
-def _there(key: str, node: str, result: QueryResult | None = None) -> Finding:
-    return Finding(key, node, "there", f"{node} has the table", result)
-
-
-def _missing(key: str, node: str) -> Finding:
-    return Finding(key, node, "missing", f"{node} answers and does not have the table")
-
-
-def _down(key: str, node: str, status: Mapping[str, NodeStatus]) -> Finding:
-    why = f"its home node {node} does not answer: {status[node].last_error}"
+def _finding(
+    hook: QCacheHook, key: str, node: str, absence: Absence | None, result: QueryResult | None = None
+) -> Finding:
+    """The Finding for a node's answer; ``absence`` is None if the node has the table."""
+    if absence is None:
+        return Finding(key, node, "there", f"{node} has the table", result)
+    if absence is Absence.MISSING:
+        return Finding(key, node, "missing", f"{node} answers and does not have the table")
+    why = f"its home node {node} does not answer: {hook.node_status()[node].last_error}"
     return Finding(key, node, "down", why)
 
 
 def _failed(hook: QCacheHook, key: str, node: str, error: QClientException) -> Finding:
-    if error.transient:
-        status = hook.node_status()
-        if not status[node].alive:
-            return _down(key, node, status)
-        first = str(error).splitlines()[0]
-        return Finding(key, node, "down", f"cannot ask for it: {type(error).__name__}: {first}")
-    return Finding(key, node, "failed", f"{type(error).__name__}: {error}", error=error)
+    if not error.transient:
+        return Finding(key, node, "failed", f"{type(error).__name__}: {error}", error=error)
+    if not hook.node_status()[node].alive:
+        return _finding(hook, key, node, Absence.UNKNOWN)
+    first = str(error).splitlines()[0]
+    return Finding(key, node, "down", f"cannot ask for it: {type(error).__name__}: {first}")
