@@ -36,9 +36,9 @@ _RETURNED: Final = "what result_processor returned"
 def for_xcom(content: bytes, processor: Callable[[list[dict[str, Any]]], Any] | None) -> Any:
     """The rows, or what a function returns for them; AirflowFailException beyond the limits."""
     if processor is None:
-        _check_size(len(content), "the query's rows")
+        _check_limit("the query's rows", len(content), "bytes of JSON", MAX_XCOM_BYTES)
         rows = json.loads(content)
-        _check_rows(rows, "the query's rows")
+        _check_limit("the query's rows", len(rows), "rows", MAX_XCOM_ROWS)
         return rows
     if len(content) > MAX_PROCESSED_BYTES:
         raise AirflowFailException(
@@ -47,8 +47,10 @@ def for_xcom(content: bytes, processor: Callable[[list[dict[str, Any]]], Any] | 
             "aggregation to the query, or pass output_path and process the file"
         )
     returned = processor(json.loads(content))
-    _check_rows(returned, _RETURNED)
-    _check_size(_size_in_xcom(returned), _RETURNED)
+    has_rows = isinstance(returned, Sequence) or (is_frame(returned) and isinstance(returned, Sized))
+    if has_rows and not isinstance(returned, str | bytes):
+        _check_limit(_RETURNED, len(returned), "rows", MAX_XCOM_ROWS)
+    _check_limit(_RETURNED, _size_in_xcom(returned), "bytes of JSON", MAX_XCOM_BYTES)
     return returned
 
 
@@ -67,20 +69,11 @@ def _size_in_xcom(value: Any) -> int:
     return len(text.encode("utf-8", "surrogatepass"))
 
 
-def _check_rows(value: Any, what: str) -> None:
-    counted = isinstance(value, Sequence) or (is_frame(value) and isinstance(value, Sized))
-    if counted and not isinstance(value, str | bytes) and len(value) > MAX_XCOM_ROWS:
+def _check_limit(what: str, number: int, unit: str, most: int) -> None:
+    if number > most:
         raise AirflowFailException(
-            f"{what}: {len(value):,} rows, and the limit for XCom is {MAX_XCOM_ROWS:,}: pass output_path, or "
-            "add a limit to the query"
-        )
-
-
-def _check_size(size: int, what: str) -> None:
-    if size > MAX_XCOM_BYTES:
-        raise AirflowFailException(
-            f"{what}: {size:,} bytes of JSON, and the limit for XCom is {MAX_XCOM_BYTES:,}: pass "
-            "output_path, or add a limit to the query"
+            f"{what}: {number:,} {unit}, and the limit for XCom is {most:,}: pass output_path, or add a "
+            "limit to the query"
         )
 
 
