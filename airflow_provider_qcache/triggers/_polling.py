@@ -138,7 +138,10 @@ class Poller:
         try:
             yield
         finally:
-            watched -= Counter(asked)  # in place, without those that nobody watches any more
+            watched.subtract(asked)
+            for one in asked:  # not all that are watched, which may be thousands
+                if not watched[one]:
+                    del watched[one]
 
     async def _in_thread(self, work: Callable[..., _Result], *arguments: Any) -> _Result:
         # Before Airflow 3.3 a connection can be read in a thread only if asgiref started it.
