@@ -30,7 +30,7 @@ try:
     import pyarrow.compute as pc
     import pyarrow.csv
 except ImportError as error:
-    raise MissingExtra("a table other than a list of dicts needs pyarrow", "arrow") from error
+    raise MissingExtra("a frame, Arrow data, or a file of Parquet or Arrow needs pyarrow", "arrow") from error
 
 BATCH_BYTES: Final = 4 << 20
 """Bytes of Arrow data that are encoded at a time; their CSV has about as many."""
