@@ -851,7 +851,7 @@ def test_a_dev_node_answers_the_same(dev: Server, monkeypatch, tmp_path):
     assert_stored(QCacheQueryOperator(task_id="query", key="zips", query={}).execute({}), TABLE, FURTHER)
 
 
-@pytest.mark.parametrize(("name", "what"), [("t.parquet", "file of Parquet"), ("t.csv.zst", "zst")])
+@pytest.mark.parametrize(("name", "what"), [("t.parquet", "Parquet or Arrow"), ("t.csv.zst", "zst")])
 def test_a_library_that_is_missing_is_named_by_its_extra(nodes, tmp_path, monkeypatch, name, what):
     (tmp_path / name).write_bytes(b"\x28\xb5\x2f\xfd" if name.endswith(".zst") else b"")
     for module in ("airflow_provider_qcache.files.columnar", "airflow_provider_qcache.client.tables.arrow"):
