@@ -292,4 +292,6 @@ async def _serve(options: NodeOptions, on_ready: Callable[[int], None], control:
 
         control.listen(apply)
     on_ready(sockets[0].getsockname()[1])
-    await asyncio.Event().wait()
+    # Python handles a signal that comes just before the event loop waits only after that.
+    while True:  # noqa: ASYNC110
+        await asyncio.sleep(0.2)

@@ -259,7 +259,8 @@ class TestEnd:
     ) -> None:
         # With several nodes, a cluster would take the printed line for a node's error and end.
         starting = "print('starting', flush=True); " if nodes == 1 else ""
-        interfere(tmp_path, monkeypatch, _app(f"{starting}time.sleep(600)"))
+        # In short steps: Python handles a signal that comes just before a sleep only after it.
+        interfere(tmp_path, monkeypatch, _app(f"{starting}[time.sleep(0.05) for _ in range(12_000)]"))
         size = 10_000_000 + os.getpid()  # identifies the processes of this run
         with _command("--port", closed_ports(nodes)[0], "--nodes", nodes, "--size", size) as command:
             if nodes == 1:
