@@ -157,7 +157,7 @@ class QCacheOperator(BaseOperator):
         self._read_files(context, jinja_env)
 
     def _is_file(self, name: str) -> bool:
-        value = getattr(self, name, None)
+        value = getattr(self, name) if name in self._rules else None  # else an author's own attribute
         return name in _FILES and isinstance(value, str) and value.strip().endswith(_FILES[name])
 
     def _read_files(self, context: Mapping[str, Any], jinja_env: Any) -> None:

@@ -535,6 +535,17 @@ class TestSqlFile:
             assert task.parameters == parameters
             assert task.hook_params == {"script": "orders.sql"}
 
+    @pytest.mark.parametrize("native", [False, True])
+    def test_in_an_attribute_of_an_author_s_own_operator_is_not_read(self, folder, native):
+        class Post(QCachePostOperator):
+            sql = "orders.sql"
+
+        with a_dag(template_searchpath=[str(folder)], render_template_as_native_obj=native):
+            task = Post(task_id="task", key="k", python_callable=load)
+        task.render_template_fields(CONTEXT)
+        task._checked_arguments({})
+        assert task.sql == "orders.sql"
+
     def test_that_is_missing_is_named(self, folder):
         with a_dag(template_searchpath=[str(folder)]):
             task = SqlToQCacheOperator(task_id="task", key="k", sql_conn_id="a", sql="none.sql")
