@@ -91,7 +91,7 @@ def ask(hook: QCacheHook, questions: Iterable[Question]) -> dict[Question, Findi
     for one in questions:
         home = redacted(hook.node_for_key(one.key))
         if one.on_home and is_silent(status[home]):
-            found[one] = _finding(hook, one.key, home, Absence.UNKNOWN)
+            found[one] = _finding(one.key, home, status[home], Absence.UNKNOWN)
         elif one.query is None:
             absences[one.key, home] = one
         else:
@@ -149,17 +149,19 @@ def _find_absent(hook: QCacheHook, places: Mapping[tuple[str, str], Question]) -
         absent = hook.find_absent(places)
     except QClientException as error:
         return {one: _failed(hook, one.key, node, error) for (_, node), one in places.items()}
-    return {one: _finding(hook, *place, absent.get(place)) for place, one in places.items()}
+    status = hook.node_status()
+    return {one: _finding(*place, status[place[1]], absent.get(place)) for place, one in places.items()}
 
 
 def _query_all(hook: QCacheHook, by_node: Mapping[str, list[Question]]) -> dict[Question, Finding]:
     def ask_one_node(node: str) -> dict[Question, Finding]:
         findings: dict[Question, Finding] = {}
         for one in by_node[node]:
-            if one.on_home and is_silent(hook.node_status()[node]):
-                findings[one] = _finding(hook, one.key, node, Absence.UNKNOWN)
+            status = hook.node_status()[node]
+            if one.on_home and is_silent(status):
+                findings[one] = _finding(one.key, node, status, Absence.UNKNOWN)
             else:
-                findings[one] = _query(hook, node, one)
+                findings[one] = _query(hook, status, node, one)
         return findings
 
     if len(by_node) < 2:
@@ -170,33 +172,34 @@ def _query_all(hook: QCacheHook, by_node: Mapping[str, list[Question]]) -> dict[
     return {one: finding for answer in answers for one, finding in answer.items()}
 
 
-def _query(hook: QCacheHook, home: str, one: Question) -> Finding:
+def _query(hook: QCacheHook, status: NodeStatus, home: str, one: Question) -> Finding:
     assert one.query is not None  # noqa: S101
     try:
         result = hook.get(one.key, json.loads(one.query), node=home if one.on_home else None)
     except QClientException as error:
         return _failed(hook, one.key, home, error)
     if result is None:
-        return _finding(hook, one.key, home, Absence.MISSING)
-    return _finding(hook, one.key, redacted(result.node), None, result)
+        return _finding(one.key, home, status, Absence.MISSING)
+    return _finding(one.key, redacted(result.node), status, None, result)
 
 
 def _finding(
-    hook: QCacheHook, key: str, node: str, absence: Absence | None, result: QueryResult | None = None
+    key: str, node: str, status: NodeStatus, absence: Absence | None, result: QueryResult | None = None
 ) -> Finding:
     """The Finding for a node's answer; ``absence`` is None if the node has the table."""
     if absence is None:
         return Finding(key, node, "there", f"{node} has the table", result)
     if absence is Absence.MISSING:
         return Finding(key, node, "missing", f"{node} answers and does not have the table")
-    why = f"its home node {node} does not answer: {hook.node_status()[node].last_error}"
+    why = f"its home node {node} does not answer: {status.last_error}"
     return Finding(key, node, "down", why)
 
 
 def _failed(hook: QCacheHook, key: str, node: str, error: QClientException) -> Finding:
     if not error.transient:
         return Finding(key, node, "failed", f"{type(error).__name__}: {error}", error=error)
-    if not hook.node_status()[node].alive:
-        return _finding(hook, key, node, Absence.UNKNOWN)
+    status = hook.node_status()[node]
+    if not status.alive:
+        return _finding(key, node, status, Absence.UNKNOWN)
     first = str(error).splitlines()[0]
     return Finding(key, node, "down", f"cannot ask for it: {type(error).__name__}: {first}")
