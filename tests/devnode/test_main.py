@@ -272,6 +272,27 @@ class TestEnd:
             assert command.process.wait(PATIENCE) == 0
             assert not still_alive(processes_with(f"--size={size}"))
 
+    def test_a_signal_that_does_not_wake_the_main_thread_ends_a_node_that_waits(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A signal that comes just before the main thread waits does not wake it; nor does this one."""
+        answers = tmp_path / "answers"
+        code = f"""
+import pathlib, signal, sys, threading, time
+def send():
+    while not pathlib.Path({str(answers)!r}).exists():
+        time.sleep(0.05)
+    time.sleep(0.5)
+    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+if "airflow_provider_qcache.devnode" in sys.orig_argv:
+    threading.Thread(target=send, daemon=True).start()
+"""
+        interfere(tmp_path, monkeypatch, code)
+        with _command("--port", 0) as command:
+            command.lines(1)
+            answers.touch()
+            assert command.process.wait(PATIENCE) == 0
+
     def test_nodes_end_with_a_killed_supervisor_even_while_stopped(self) -> None:
         with adopting_orphans() as pids, _command("--port", 0, "--nodes", 2) as command:
             pids.extend(line.pid for line in command.lines(2))
