@@ -483,7 +483,8 @@ class QCacheDeleteOperator(QCacheOperator):
             or where no node confirms a delete: 'fail' raises NodesUnreachable, transient; 'ignore' is a
             success with a warning. The tables of a node that refuses the connection are assumed gone with its
             process: as long as another node confirms, the task succeeds with a warning.
-        emit_asset: As for QCacheStoreOperator.
+        emit_asset: Make the asset of ``key`` an outlet of the task, so that DAGs which wait for it start. If
+            the key is known only when the task runs, this needs an AssetAlias in ``outlets``.
 
     Returns:
         As XCom: for each key the outcome on each node: 'confirmed', 'gone' or 'unreachable'. For more than
